@@ -1,0 +1,73 @@
+# Two commands do everything on a fresh machine (Python 3.11+, git, make): `make demo` and `make test`.
+# On a machine with NVIDIA GPUs: `make demo ENV=cuda`.
+
+ENV ?= cpu
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" --overrides envs/overrides.txt
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export HF_HUB_OFFLINE ?= 1
+export PYTHONUNBUFFERED ?= 1
+
+.PHONY: demo test quick lint format schemas lock clean
+
+demo: $(VENV)/$(ENV).ready
+	@snakemake --cores all --quiet rules progress || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
+	@cat results/result.txt
+	@echo "Report: results/report.html"
+
+test: $(VENV)/dev.ready lint
+	@pytest
+
+# Without the tests that start vLLM, Snakemake or a training run.
+quick: $(VENV)/dev.ready lint
+	@pytest -m "not slow"
+
+lint: $(VENV)/dev.ready
+	@ruff check .
+	@ruff format --check .
+	@snakefmt --check Snakefile workflow
+	@mypy
+	@lint-imports
+	@python tests/lint_workflow.py
+
+format: $(VENV)/dev.ready
+	@ruff check --fix .
+	@ruff format .
+	@snakefmt Snakefile workflow
+
+# The JSON schema of the config and the key table in config/README.md, from the pydantic models.
+schemas: $(VENV)/$(ENV).ready
+	@python -m perceptune.contracts.documentation
+
+# Renews every lock file from its .in file.
+lock: $(VENV)/$(ENV).ready
+	@$(LOCK) --upgrade envs/bootstrap.in --output-file envs/bootstrap.txt
+	@$(LOCK) --upgrade envs/cpu.in --output-file envs/cpu.txt
+	@$(LOCK) --upgrade envs/cuda.in --output-file envs/cuda.txt
+	@$(LOCK) --upgrade envs/dev.in --constraints envs/cpu.txt --output-file envs/dev.txt
+
+# Removes the environment; results stay.
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/uv.ready: envs/bootstrap.txt
+	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) not found, expected Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "error: $$($(PYTHON) --version) found, expected 3.11 or newer (make PYTHON=...)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.txt
+	@touch $@
+
+# The pins are complete, so dependencies need no second resolution.
+$(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
+	@echo "Installing $(VENV) from envs/$(ENV).txt (about 3 GB to download the first time)"
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/$(ENV).txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.ready: $(VENV)/$(ENV).ready envs/dev.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/dev.txt
+	@touch $@

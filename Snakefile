@@ -1,0 +1,40 @@
+"""perceptune: perceptual preference optimisation of vision-language models.
+
+sample -> score -> select -> reference terms -> train -> evaluate -> report, each step a cached stage.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+if "experiments" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/examples.smk"
+include: "workflow/rules/generate.smk"
+include: "workflow/rules/judge.smk"
+include: "workflow/rules/learn.smk"
+include: "workflow/rules/evaluate.smk"
+
+
+rule all:
+    """Everything the config asks for: metrics, report, result table."""
+    default_target: True
+    input:
+        paths.REPORT,
+        paths.ALL_METRICS,
+
+
+rule data:
+    """Only the imported datasets: checks every row and image before anything long starts."""
+    input:
+        expand(paths.EXAMPLES, dataset=plan.config.datasets),
+
+
+rule adapters:
+    """Only the trained adapters."""
+    input:
+        expand(paths.ADAPTER, experiment=plan.config.experiments),

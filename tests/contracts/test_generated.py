@@ -1,0 +1,65 @@
+"""What is generated from the models equals what is committed; imports stay light; rules stay rules."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from perceptune.contracts import documentation
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_schema_and_key_tables_are_up_to_date() -> None:
+    hint = "run `make schemas`"
+    assert documentation.SCHEMA.read_text() == documentation.schema_text(), hint
+    assert documentation.KEYS.read_text() == documentation.readme_text(), hint
+
+
+def test_the_snakefile_imports_nothing_heavy() -> None:
+    """It is parsed again in every job."""
+    heavy = "torch transformers vllm peft polars scipy matplotlib datasets PIL"
+    code = f"import sys, perceptune.stages.plan; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_core_and_contracts_import_no_engine() -> None:
+    modules = [
+        p.relative_to(ROOT / "workflow").with_suffix("").as_posix().replace("/", ".")
+        for layer in ("core", "contracts")
+        for p in (ROOT / "workflow/perceptune" / layer).rglob("*.py")
+        if p.stem != "__init__"
+    ]
+    heavy = "torch transformers vllm peft snakemake"
+    code = f"import sys, {', '.join(modules)}; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "workflow/rules").glob("*.smk")), ids=lambda f: f.name)
+def test_rules_hold_no_logic(file: Path) -> None:
+    text = file.read_text()
+    if file.name != "common.smk":
+        assert re.search(r"^\s*(run|shell|message):|\blambda\b|^\s*(def|if|for) ", text, re.MULTILINE) is None
+    for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE):
+        assert body.lstrip().startswith('"""'), f"rule {name} has no docstring"
+        assert "code=code_of(" in body, f"rule {name} does not track its code"
+        assert (ROOT / f"workflow/scripts/{name}.py").exists(), f"rule {name} and its script have different names"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda f: f.name)
+def test_scripts_only_map_names(file: Path) -> None:
+    text = file.read_text()
+    assert 'if __name__ == "__main__":' in text  # vLLM and data loaders spawn processes that import it again
+    assert "snakemake.config" not in text
+
+
+@pytest.mark.parametrize("package", ["rewards", "methods", "views"])
+def test_every_file_is_listed(package: str) -> None:
+    """A reward, method or view is one file and one line in its dict."""
+    code = f"from perceptune.core.{package} import {package.upper()} as table; print(*table)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    files = {p.stem for p in (ROOT / "workflow/perceptune/core" / package).glob("*.py")} - {"__init__"}
+    assert files - {package[:-1]} == set(run.stdout.split())

@@ -1,0 +1,81 @@
+"""The config: every mistake is one clear line; sweeps and references resolve."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from perceptune.contracts.errors import UserError
+from perceptune.stages import plan as planning
+
+ROOT = Path(__file__).parents[2]
+DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def edited(path: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(DEMO)
+    *outer, last = path.split(".")
+    place = config
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda f: f.name)
+def test_every_shipped_config_is_valid(file: Path) -> None:
+    assert planning.load(yaml.safe_load(file.read_text())).policies
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("samplings.n20.temprature", 1.0, "key `samplings.n20.temprature`: extra inputs are not permitted, got `1.0`; did you mean `temperature`?"),
+        ("samplings.n20.n", 0, "key `samplings.n20.n`: input should be greater than or equal to 1, got `0`"),
+        ("samplings.n20.temperature", "hot", "key `samplings.n20.temperature`: input should be a valid number"),
+        ("datasets.shapes.train", {"pointing": 3}, "key `datasets.shapes.train.pointing.[key]`"),
+        ("experiments.perpo.training", "perp", "key `experiments.perpo.training`: `perp` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
+        ("experiments.perpo.benchmarks", ["shape-test"], "`shape-test` is not defined, expected one of 'shapes-test'; did you mean `shapes-test`?"),
+        ("trainings.perpo.method", "perpoo", "`perpoo` is not defined, expected one of"),
+        ("trainings.perpo.parameters", {"betta": 1}, "key `trainings.perpo.parameters.betta`: extra inputs are not permitted, got `1`; did you mean `beta`?"),
+        ("rewards.perception.tasks", {"grounding": "iuo"}, "`iuo` is not defined"),
+        ("models.perpo", DEMO["models"]["tiny"], "`perpo` is both a model and an experiment"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_key_value_and_what_is_allowed(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planning.load(edited(path, value))
+    assert expected in str(caught.value)
+
+
+def test_all_mistakes_come_at_once() -> None:
+    config = edited("samplings.n20.n", 0)
+    config["samplings"]["n20"]["top_p"] = 2
+    with pytest.raises(UserError) as caught:
+        planning.load(config)
+    assert "samplings.n20.n" in str(caught.value)
+    assert "samplings.n20.top_p" in str(caught.value)
+
+
+def test_lists_are_sweeps_in_all_combinations() -> None:
+    config = edited("trainings.perpo.parameters", {"beta": [0.05, 0.1], "gamma": [0, 1]})
+    config["selections"]["ranked"]["min_margin"] = [0.2, 0.6]
+    plan = planning.load(config)
+    names = [p for p in plan.policies if p.startswith("perpo")]
+    assert len(names) == 2 * 2 * 2
+    name = "perpo-min_margin_0.2-beta_0.05-gamma_1"
+    assert plan.training(name).parameters == {"beta": 0.05, "gamma": 1}
+    assert plan.config.selections[plan.config.experiments[name].selection].min_margin == 0.2
+    assert plan.samples(name)["sampling"] == "n20"  # the samples are shared
+
+
+def test_untracked_settings_are_not_part_of_the_result() -> None:
+    plan = planning.load(edited("trainings.perpo.micro_batch_size", 2))
+    assert planning.tracked(plan.training("perpo")) == planning.tracked(planning.load(DEMO).training("perpo"))
+
+
+def test_an_absent_model_folder_is_named(tmp_path: Path) -> None:
+    plan = planning.load(edited("models.tiny.path", str(tmp_path / "nowhere")))
+    with pytest.raises(UserError, match=r"nowhere`: no `config\.json` in it"):
+        plan.model_settings("perpo")

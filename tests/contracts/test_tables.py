@@ -1,0 +1,66 @@
+"""The one writer and reader: schema, atomicity, lineage."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import SCHEMAS, read_lineage, read_table, to_table, write_table
+
+ROW = {"experiment": "e", "step": 1, "metric": "loss", "value": 0.5}
+
+
+def test_round_trip_with_lineage(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "t.parquet"
+    write_table(path, "training", [ROW], {"stage": "train", "parameters": {"beta": 0.1}})
+    assert read_table(path, "training").to_pylist() == [ROW]
+    assert read_lineage(path) == {"table": "training", "stage": "train", "parameters": {"beta": 0.1}}
+    assert [p.name for p in path.parent.iterdir()] == ["t.parquet"]  # no temporary file stays
+
+
+def test_polars_frames_are_cast_to_the_schema(tmp_path: Path) -> None:
+    frame = pl.DataFrame([ROW])  # step is int64 here, int32 in the schema; strings are large_string
+    write_table(tmp_path / "t.parquet", "training", frame, {})
+    assert read_table(tmp_path / "t.parquet", "training").schema.equals(SCHEMAS["training"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{**ROW, "extra": 1}], "unknown columns"),
+        (pl.DataFrame([{"experiment": "e"}]), "missing columns"),
+        ([{**ROW, "value": None}], "column `value`: 1 nulls"),
+    ],
+)
+def test_rows_outside_the_schema_are_refused(rows: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_table("training", rows)
+
+
+def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, "training", [ROW], {})
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_table(path, "training", [{**ROW, "step": 2}], {})
+    assert read_table(path, "training").to_pylist() == [ROW]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_truncated_absent_and_foreign_tables_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    with pytest.raises(UserError, match=r"t\.parquet` does not exist"):
+        read_table(path, "training")
+    write_table(path, "training", [ROW], {})
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"t\.parquet` is not readable"):
+        read_table(path, "training")
+    pq.write_table(pl.DataFrame({"a": [1]}).to_arrow(), path)
+    with pytest.raises(UserError, match="is no `training` table"):
+        read_table(path, "training")

@@ -1,0 +1,124 @@
+"""The charts: what is drawn where, and what is left out."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+from perceptune.core import charts
+
+STYLES = {"tiny": "base", "dpo": "s1", "perpo": "s2"}
+
+
+def curves(**values: list[float]) -> pl.DataFrame:
+    rows = [(name, float(x), y) for name, ys in values.items() for x, y in enumerate(ys, start=1)]
+    return pl.DataFrame(rows, schema={"series": pl.String, "x": pl.Float64, "y": pl.Float64}, orient="row")
+
+
+def of_class(svg: charts.Svg, name: str) -> list[charts.Svg]:
+    return [e for e in svg.iter() if name in e.get("class", "").split()]
+
+
+def places(polyline: charts.Svg) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in (point.split(",") for point in polyline.get("points", "").split())]
+
+
+def test_a_higher_value_is_drawn_higher_and_steps_are_even() -> None:
+    svg = charts.line_panel(curves(dpo=[0.1, 0.2, 0.3]), title="loss", x_label="step", styles=STYLES)
+    (line,) = of_class(svg, "curve")
+    (x1, y1), (x2, y2), (x3, y3) = places(line)
+    assert y1 > y2 > y3  # SVG counts downwards
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)  # coordinates are written with one decimal
+    assert y1 - y2 == pytest.approx(y2 - y3, abs=0.2)
+
+
+def test_doubling_k_is_one_step_to_the_right() -> None:
+    frame = pl.DataFrame({"series": ["dpo"] * 4, "x": [1.0, 2.0, 4.0, 8.0], "y": [0.1, 0.2, 0.3, 0.4]})
+    svg = charts.line_panel(frame, title="best of k", x_label="k", styles=STYLES, doubling=True)
+    xs = [x for x, _ in places(of_class(svg, "curve")[0])]
+    steps = [b - a for a, b in pairwise(xs)]
+    assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
+
+
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    frame = curves(dpo=[0.1, math.nan, 0.3], perpo=[math.inf, 0.2, 0.2])
+    svg = charts.line_panel(frame, title="loss", x_label="step", styles=STYLES)
+    lines = of_class(svg, "curve")
+    assert sorted(len(places(line)) for line in lines) == [2, 2]
+    assert "nan" not in charts.text(svg).lower()
+    assert "inf" not in charts.text(svg).lower()
+
+
+def test_nothing_to_draw_says_so() -> None:
+    svg = charts.line_panel(curves(dpo=[math.nan]), title="loss", x_label="step", styles=STYLES)
+    assert "no values" in charts.text(svg)
+    assert "no values" in charts.text(charts.histogram_panel([0.0, 1.0], [0], title="rewards", x_label="reward"))
+    assert "nothing to show" in charts.figure([], {})
+
+
+def test_bars_are_as_high_as_their_counts() -> None:
+    svg = charts.histogram_panel([0.0, 0.5, 1.0], [10, 30], title="rewards", x_label="reward")
+    small, large = (float(bar.get("height", "0")) for bar in of_class(svg, "bar"))
+    assert large == pytest.approx(3 * small, rel=1e-4)  # 30 / 10
+
+
+def test_a_dot_is_filled_only_when_the_interval_excludes_zero() -> None:
+    axis = (-0.1, 0.2)
+    for low, high, filled in ((0.01, 0.1, True), (-0.1, -0.01, True), (-0.01, 0.1, False), (0.0, 0.1, False)):
+        svg = charts.interval_cell(0.05, low, high, axis, "s1")
+        assert bool(of_class(svg, "mark")) is filled
+        assert bool(of_class(svg, "hollow")) is not filled
+    assert not of_class(charts.interval_cell(0.05, None, None, axis, "s1"), "mark")
+
+
+def test_the_forest_puts_gains_on_their_side_of_zero() -> None:
+    frame = pl.DataFrame({"policy": ["dpo", "perpo"], "gain": [-0.05, 0.1], "low": [-0.1, 0.05], "high": [0.0, 0.15]})
+    svg = charts.forest_panel(frame, title="t", x_label="gain", styles=STYLES, percent=True)
+    (zero,) = of_class(svg, "zero")
+    worse, better = [float(e.get("cx", "0")) for e in svg.iter("circle")]
+    assert worse < float(zero.get("x1", "0")) < better
+    assert "+10" in charts.text(svg)
+
+
+def test_smoothing_is_the_mean_of_neighbours_within_a_series() -> None:
+    frame = charts.smoothed(curves(dpo=[1.0, 2.0, 6.0], perpo=[10.0, 10.0, 10.0]), 3)
+    assert frame.filter(series="dpo")["y"].to_list() == [1.5, 3.0, 4.0]  # (1+2)/2, (1+2+6)/3, (2+6)/2
+    assert frame.filter(series="dpo")["raw"].to_list() == [1.0, 2.0, 6.0]
+    assert frame.filter(series="perpo")["y"].to_list() == [10.0] * 3
+
+
+def test_many_lines_only_the_coloured_have_marks() -> None:
+    frame = curves(**{f"p{i}": [0.1 * i, 0.2 * i] for i in range(30)})
+    svg = charts.line_panel(frame, title="t", x_label="k", styles={"p3": "s1"})
+    assert len(of_class(svg, "curve")) == 30
+    assert len(of_class(svg, "rest")) == 29
+    assert of_class(svg, "curve")[-1].get("class") == "curve s1"  # drawn last, on top
+
+
+def test_a_figure_is_a_whole_file_that_other_programs_read() -> None:
+    panels = [charts.histogram_panel([0, 1], [3], title="<a> & b", x_label="x") for _ in range(4)]
+    text = charts.figure(panels, {"perpo": "s2"}, columns=3)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("viewBox") == f"0 0 {3 * charts.WIDTH} {2 * charts.HEIGHT + 28}"  # 2 rows under a legend of 28 px
+    assert "prefers-color-scheme" in text
+    assert "<a>" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "digits", "shown"),
+    [(0.1, True, 1, "+10.0"), (-0.1, True, 1, "\u221210.0"), (0.0001, True, 1, "0.0"), (-0.25, False, 2, "\u22120.25")],
+)
+def test_signs(value: float, percent: bool, digits: int, shown: str) -> None:
+    assert charts.signed(value, percent, digits) == shown
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    name = "perpo-list_size_10-min_margin_0.8-beta_0.05"
+    short = charts.shortened(name, 20)
+    assert len(short) == 20
+    assert short.startswith("perpo")
+    assert short.endswith("beta_0.05")

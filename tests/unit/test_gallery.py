@@ -1,0 +1,119 @@
+"""The gallery: text made visible, honest choice, boxes where they belong."""
+
+from __future__ import annotations
+
+import base64
+import io
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+from perceptune.core import gallery
+from PIL import Image
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("[0.1, 0.2]", "[0.1, 0.2]"),
+        ("two\nlines\tand tab", "two\nlines\tand tab"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),  # right-to-left override
+        ("zero\u200bwidth \ufeff", "zero\\u200bwidth \\ufeff"),
+        ("\x00\r\x9b", "\\x00\\x0d\\x9b"),
+        ("日本語 ñ 🙂", "日本語 ñ 🙂"),
+        ("\U000e0041", "\\U000e0041"),  # tag character, invisible
+        (None, ""),
+    ],
+)
+def test_nothing_invisible_remains(text: str | None, shown: str) -> None:
+    assert gallery.visible(text) == shown
+
+
+def test_long_text_is_cut_and_says_how_much() -> None:
+    assert gallery.visible("x" * 100_000, 600) == "x" * 600 + "\u2026 (99,400 more characters)"  # 100,000 - 600
+    assert gallery.visible("x" * 600, 600) == "x" * 600
+
+
+@pytest.mark.parametrize(
+    ("parsed", "box"),
+    [
+        ('{"box": [0, 0, 1, 1], "box_pixels": [1, 2, 3, 4.5]}', (1.0, 2.0, 3.0, 4.5)),
+        ('{"box_pixels": [1, 2, 3]}', None),
+        ('{"box_pixels": [1, 2, 3, NaN]}', None),
+        ('{"box_pixels": [1, 2, 3, 1e999]}', None),
+        ('{"box_pixels": "abcd"}', None),
+        ('{"box_pixels": null}', None),
+        ('{"box_pixels": [[1], 2, 3, 4]}', None),
+        ("[1, 2]", None),
+        ('"yes"', None),
+        ("{", None),
+        (None, None),
+    ],
+)
+def test_boxes(parsed: str | None, box: gallery.Box | None) -> None:
+    assert gallery.pixel_box(parsed) == box
+
+
+def answers(rewards: dict[str, float]) -> pl.DataFrame:
+    return pl.DataFrame({"example_id": list(rewards), "reward": list(rewards.values())})
+
+
+def test_gains_and_losses_are_the_largest_outside_the_random_sample() -> None:
+    ids = [f"e{i:02d}" for i in range(40)]
+    base = answers(dict.fromkeys(ids, 0.5))
+    after = answers({e: 0.5 + (i - 20) / 100 for i, e in enumerate(ids)})  # e00 loses most, e39 gains most, e20 nothing
+    choices = gallery.chosen(base, after, 12, "shapes")
+    groups = {g: [c.example_id for c in choices if c.group == g] for g in ("random", "gain", "loss")}
+    assert [len(v) for v in groups.values()] == [6, 3, 3]
+    free = [e for e in ids if e not in groups["random"]]
+    assert groups["gain"] == free[::-1][:3]
+    assert groups["loss"] == free[:3]
+    assert choices == gallery.chosen(base.reverse(), after.reverse(), 12, "shapes")  # row order is no part of it
+    assert choices != gallery.chosen(base, after, 12, "other benchmark")
+
+
+def test_without_gains_the_sample_is_larger_and_nothing_is_called_a_gain() -> None:
+    base = answers({f"e{i}": 0.5 for i in range(40)})
+    choices = gallery.chosen(base, base, 12, "shapes")
+    assert len({c.example_id for c in choices}) == 12
+    assert {c.group for c in choices} == {"random"}
+
+
+def test_few_examples_are_shown_once_each() -> None:
+    base = answers({"a": 0.0, "b": 1.0, "c": 0.0})
+    after = answers({"a": 1.0, "b": 0.0, "c": 0.0})
+    assert sorted(c.example_id for c in gallery.chosen(base, after, 12, "s")) == ["a", "b", "c"]
+    assert gallery.chosen(base.clear(), None, 12, "s") == []
+    assert gallery.chosen(base, after, 0, "s") == []
+
+
+def test_the_random_half_does_not_look_at_rewards() -> None:
+    ids = [f"e{i:02d}" for i in range(40)]
+    base = answers(dict.fromkeys(ids, 0.5))
+    one = gallery.chosen(base, answers({e: i / 40 for i, e in enumerate(ids)}), 12, "s")
+    other = gallery.chosen(base, answers({e: 1 - i / 40 for i, e in enumerate(ids)}), 12, "s")
+    assert [c for c in one if c.group == "random"] == [c for c in other if c.group == "random"]
+
+
+def test_a_box_is_drawn_in_the_pixels_of_the_original_image() -> None:
+    image = Image.new("RGB", (2000, 1000), "red")  # embedded smaller, drawn in its own coordinates
+    outline = gallery.Outline((300.0, 100.0, 100.0, 200.0), "s1", "<dpo>")  # x inverted
+    svg = ElementTree.fromstring(gallery.annotated_image(image, [outline], "a & b"))
+    assert svg.get("viewBox") == "0 0 2000 1000"
+    rects = list(svg.iter("rect"))
+    assert [r.get("class") for r in rects] == ["halo s1", "outline s1"]
+    assert [rects[1].get(k) for k in ("x", "y", "width", "height")] == ["100", "100", "200", "100"]
+    (picture,) = svg.iter("image")
+    assert picture.get("class") is None  # smooth: it is no tiny image
+    data = base64.b64decode(picture.get("href", "").removeprefix("data:image/png;base64,"))
+    assert Image.open(io.BytesIO(data)).size == (440, 220)
+
+
+def test_tiny_images_keep_their_pixels_and_photographs_stay_modest() -> None:
+    tiny = ElementTree.fromstring(gallery.annotated_image(Image.new("RGB", (112, 112)), [], ""))
+    assert next(tiny.iter("image")).get("class") == "pixels"
+    noise = Image.effect_noise((440, 440), 90).convert("RGB")
+    uri = gallery.data_uri(noise)
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert len(uri) < 300_000

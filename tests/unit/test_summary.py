@@ -1,0 +1,121 @@
+"""The result in words: which number, which verdict, how many columns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+from perceptune.contracts.tables import SCHEMAS, to_table
+from perceptune.core.summary import result_text, results, verdict, without_image_sentence
+
+
+def row(
+    policy: str, value: float | None, gain: float | None = None, half: float = 0.03, **changes: Any
+) -> dict[str, Any]:
+    filled = dict.fromkeys(SCHEMAS["metrics"].names)
+    filled |= {"policy": policy, "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
+    filled |= {"condition": "greedy", "k": 1, "metric": "accuracy_iou_0.5", "value": value, "n": 600, "n_failed": 3}
+    if value is not None:
+        filled |= {"ci_low": value - 0.04, "ci_high": value + 0.04}
+    if gain is not None:
+        filled |= {"base_value": 0.48, "gain": gain, "gain_ci_low": gain - half, "gain_ci_high": gain + half}
+    return {**filled, **changes}
+
+
+def table(*rows: dict[str, Any]) -> pl.DataFrame:
+    frame = pl.from_arrow(to_table("metrics", list(rows)))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def line_of(text: str, policy: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{policy} ")]
+    return " ".join(line.split())
+
+
+def test_the_table_says_value_interval_gain_and_failures() -> None:
+    text = result_text(table(row("tiny", 0.48), row("dpo", 0.50, 0.02), row("perpo", 0.58, 0.10, n_failed=0)))
+    assert "600 questions" in text
+    assert line_of(text, "tiny") == "tiny 48.0 [44.0, 52.0] base 3"
+    assert line_of(text, "dpo") == "dpo 50.0 [46.0, 54.0] +2.0 [-1.0, +5.0] 3"
+    assert line_of(text, "perpo") == "perpo 58.0 [54.0, 62.0] +10.0 [+7.0, +13.0] * 0"
+    words = " ".join(text.split())
+    assert "Better than the base in accuracy at IoU 0.5, interval excludes 0: perpo (+10.0 points)." in words
+    assert "Not distinguishable from the base, interval includes 0: dpo (+2.0 points)." in words
+
+
+def test_a_falling_edit_distance_is_an_improvement() -> None:
+    ned = {"metric": "ned", "task": "ocr"}
+    frame = table(row("tiny", 0.4, **ned), row("perpo", 0.3, -0.1, **ned), row("sft", 0.5, 0.1, **ned))
+    text = " ".join(result_text(frame).split())
+    assert "Better than the base in edit distance (NED), interval excludes 0: perpo (-0.100)." in text
+    assert "Worse than the base in edit distance (NED), interval excludes 0: sft (+0.100)." in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "metric", "expected"),
+    [
+        (0.01, 0.2, "accuracy", "better"),
+        (-0.2, -0.01, "accuracy", "worse"),
+        (0.0, 0.2, "accuracy", "same"),
+        (0.01, 0.2, "ned", "worse"),
+        (-0.2, -0.01, "ned", "better"),
+        (math.nan, 0.2, "accuracy", "unknown"),
+        (None, None, "accuracy", "unknown"),
+    ],
+)
+def test_verdicts(low: float | None, high: float | None, metric: str, expected: str) -> None:
+    assert verdict({"gain_ci_low": low, "gain_ci_high": high}, metric) == expected
+
+
+def test_only_a_base_model() -> None:
+    text = result_text(table(row("tiny", 0.48)))
+    assert "48.0 [44.0, 52.0]" in text
+    assert "No trained policy to compare" in text
+
+
+def test_no_rows_and_no_numbers() -> None:
+    assert "no results" in result_text(table())
+    text = result_text(table(row("tiny", math.nan), row("dpo", None, math.nan, half=math.nan)))
+    assert line_of(text, "dpo").startswith("dpo n/a n/a")
+    assert "nan" not in text.lower()
+
+
+def test_thirty_long_names_fit_a_hundred_columns_and_none_is_cut() -> None:
+    names = [f"perpo-diagnostics-list_size_{i}-min_margin_0.{i}-beta_0.05-gamma_{i / 10}" for i in range(30)]
+    gains = [i / 100 for i in range(30)]
+    named = zip(names, gains, strict=True)
+    second = [row(n, 0.4, metric="mean_iou") for n in ["tiny", *names]]
+    text = result_text(table(row("tiny", 0.48), *(row(n, 0.48 + g, g) for n, g in named), *second))
+    assert max(map(len, text.splitlines())) <= 100
+    assert all(f"{name}\n" in text for name in names)
+    assert "26 of 30" in text  # gains of 0.04 and more exclude 0 with a half width of 0.03
+    assert "by chance" in text
+
+
+def test_the_test_without_the_image_is_said_in_words() -> None:
+    frame = table(
+        row("tiny", 0.48), row("tiny", 0.05, view="blank"), row("dpo", 0.5, 0.02), row("dpo", 0.06, 0.01, view="blank")
+    )
+    text = " ".join(result_text(frame).split())
+    assert "without the image: tiny 5.0 % (with it 48.0 %), dpo 6.0 % (with it 50.0 %)" in text
+
+
+def test_many_policies_without_the_image_are_a_range() -> None:
+    pairs = {f"p{i}": (row("p", 0.5 + i / 100), row("p", 0.01 * i)) for i in range(10)}
+    said = without_image_sentence(pairs, "accuracy")
+    assert "0.0 % to 9.0 % over 10 policies (with it 50.0 % to 59.0 %)" in said
+
+
+def test_the_view_a_benchmark_is_judged_by() -> None:
+    frame = table(row("tiny", 0.05, view="blank"), row("tiny", 0.48))
+    assert results(frame)[0].view == "original"
+    assert results(frame, {"shapes-test": "blank"})[0].view == "blank"
+
+
+def test_the_declared_frame_is_told_once() -> None:
+    padded, original = "accuracy_iou_0.5_padded_frame", "accuracy_iou_0.5_original_frame"
+    frame = table(row("tiny", 0.48), row("tiny", 0.48, metric=padded), row("tiny", 0.2, metric=original))
+    assert results(frame)[0].metrics == ("accuracy_iou_0.5", original)

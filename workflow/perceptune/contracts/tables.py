@@ -1,0 +1,212 @@
+"""Arrow schemas of every table, and the one reader and writer.
+
+Every row in is a row out: a row that failed is present with its `reason`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from perceptune.contracts.errors import UserError
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""One image as the Hugging Face `datasets.Image` feature stores it; `bytes` is null when a file is referred to."""
+
+MESSAGES = pa.list_(
+    pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())])))])
+)
+"""Chat messages; an image's place is a content item of type `image` with null text, images in order."""
+
+RANKED_RESPONSE = pa.struct(
+    [
+        ("sample_index", pa.int32()),
+        ("text", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("reward", pa.float64()),
+    ]
+)
+
+NAMED_VALUE = pa.struct([("name", pa.string()), ("value", pa.float64())])
+
+
+def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]) -> pa.Schema:
+    return pa.schema([pa.field(f[0], f[1], nullable=len(f) == 3) for f in fields])
+
+
+NULL = True
+SCHEMAS: dict[str, pa.Schema] = {
+    "examples": _schema(
+        ("example_id", pa.string()),
+        ("task", pa.string()),
+        ("question", pa.string()),
+        ("images", pa.list_(IMAGE)),
+        ("image_sha256", pa.list_(pa.string())),
+        ("image_sizes", pa.list_(pa.list_(pa.int32()))),  # (width, height) in pixels, after EXIF rotation
+        ("target", pa.string(), NULL),
+        ("box", pa.list_(pa.float64()), NULL),  # x1, y1, x2, y2 in pixels of the first image
+        ("split", pa.string()),
+        ("source", pa.string(), NULL),  # the user's other columns, JSON
+        ("reason", pa.string(), NULL),  # why the row is quarantined; null for a good row
+    ),
+    "requests": _schema(
+        ("request_id", pa.string()),
+        ("example_id", pa.string()),
+        ("dataset", pa.string()),
+        ("benchmark", pa.string(), NULL),  # null for training samples
+        ("condition", pa.string()),  # `greedy` or `sampled`
+        ("view", pa.string()),
+        ("messages", MESSAGES),
+        ("n", pa.int32()),
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("top_k", pa.int32()),  # 0: off
+        ("max_tokens", pa.int32()),
+        ("seed", pa.int64()),  # sample i is drawn with its own seed, derived from this one and i
+    ),
+    "responses": _schema(
+        ("request_id", pa.string()),
+        ("example_id", pa.string()),
+        ("view", pa.string()),
+        ("sample_index", pa.int32()),
+        ("text", pa.string(), NULL),
+        ("token_ids", pa.list_(pa.int32()), NULL),  # the end-of-sequence token included when it was drawn
+        ("logprobs", pa.list_(pa.float32()), NULL),  # of the sampled tokens, before temperature and top-p
+        ("finish_reason", pa.string(), NULL),
+        ("prompt_tokens", pa.int32(), NULL),
+        ("reason", pa.string(), NULL),  # why there is no response
+    ),
+    "rewards": _schema(
+        ("request_id", pa.string()),
+        ("example_id", pa.string()),
+        ("task", pa.string()),
+        ("benchmark", pa.string(), NULL),
+        ("condition", pa.string()),
+        ("view", pa.string()),
+        ("sample_index", pa.int32()),
+        ("text", pa.string(), NULL),
+        ("target", pa.string(), NULL),
+        ("reward", pa.float64(), NULL),  # in [0, 1]; 0 for an unparsable answer, null where there was no response
+        ("parsed", pa.string(), NULL),  # the parsed answer, JSON
+        ("components", pa.list_(NAMED_VALUE)),
+        ("reason", pa.string(), NULL),  # the parser's verdict on an unparsable answer
+    ),
+    "preferences": _schema(
+        ("group_id", pa.string()),
+        ("example_id", pa.string()),
+        ("request_id", pa.string()),
+        ("task", pa.string()),
+        ("view", pa.string()),
+        ("messages", MESSAGES),
+        ("responses", pa.list_(RANKED_RESPONSE)),  # best first
+        ("kept", pa.bool_()),
+        ("reason", pa.string(), NULL),  # why the group was dropped
+    ),
+    "terms": _schema(
+        ("group_id", pa.string()),
+        ("term", pa.string()),
+        ("view", pa.string()),
+        ("logprobs", pa.list_(pa.list_(pa.float32()))),  # [response][token], in the order of `preferences.responses`
+    ),
+    "training": _schema(
+        ("experiment", pa.string()),
+        ("step", pa.int32()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+    ),
+    "metrics": _schema(
+        ("policy", pa.string()),
+        ("benchmark", pa.string()),
+        ("split", pa.string()),
+        ("task", pa.string()),
+        ("view", pa.string()),
+        ("condition", pa.string()),  # `greedy`, `mean_of_n`, `best_of_n`, each with its n in `k`
+        ("k", pa.int32()),
+        ("metric", pa.string()),
+        ("value", pa.float64(), NULL),
+        ("ci_low", pa.float64(), NULL),
+        ("ci_high", pa.float64(), NULL),
+        ("base_value", pa.float64(), NULL),
+        ("gain", pa.float64(), NULL),  # paired difference to the base policy
+        ("gain_ci_low", pa.float64(), NULL),
+        ("gain_ci_high", pa.float64(), NULL),
+        ("n", pa.int32()),
+        ("n_failed", pa.int32()),  # answers that could not be parsed
+    ),
+}
+
+
+def to_table(name: str, data: Any) -> pa.Table:
+    """`data` (list of row dicts, Arrow table, or anything with `to_arrow`, as polars frames have) in the schema `name`.
+
+    Raises `ValueError` naming table and column: missing, surplus or ill-typed, or a null where none may be.
+    """
+    schema = SCHEMAS[name]
+    if isinstance(data, list):
+        surplus = set().union(*(row.keys() for row in data[:1])) - set(schema.names)
+        if surplus:
+            raise ValueError(f"table `{name}`: unknown columns {sorted(surplus)}")
+        table = pa.Table.from_pylist(data, schema=schema)
+    else:
+        table = data if isinstance(data, pa.Table) else data.to_arrow()
+        if set(table.column_names) != set(schema.names):
+            missing, surplus = set(schema.names) - set(table.column_names), set(table.column_names) - set(schema.names)
+            raise ValueError(f"table `{name}`: missing columns {sorted(missing)}, unknown columns {sorted(surplus)}")
+        table = table.select(schema.names).cast(schema)
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(
+                f"table `{name}`, column `{field.name}`: {table[field.name].null_count} nulls, expected none"
+            )
+    return table
+
+
+def write_table(path: Path, name: str, data: Any, lineage: Mapping[str, Any]) -> None:
+    """Validates `data` against the schema `name` and writes it as zstd Parquet, atomically, with its lineage.
+
+    The file appears under its name only when it is complete: temporary file in the same folder, fsync, rename.
+    """
+    table = to_table(name, data)
+    metadata = {**(table.schema.metadata or {}), b"perceptune": json.dumps({"table": name, **lineage}).encode()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_table(path: Path, name: str) -> pa.Table:
+    """The table `name` at `path`; a `UserError` names the file when it is absent, truncated or another table."""
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise UserError(f"`{path}` does not exist, expected a `{name}` table") from None
+    except pa.ArrowInvalid as invalid:
+        raise UserError(f"`{path}` is not readable as Parquet: {invalid}", "delete it and run again") from None
+    expected = SCHEMAS[name]
+    if not table.schema.equals(expected, check_metadata=False):
+        raise UserError(
+            f"`{path}` is no `{name}` table of this version: columns {table.column_names}, expected {expected.names}",
+            "delete it and run again",
+        )
+    return table
+
+
+def read_lineage(path: Path) -> dict[str, Any]:
+    """The lineage that `write_table` stored in the file at `path`."""
+    metadata = pq.read_schema(path).metadata or {}
+    return dict(json.loads(metadata.get(b"perceptune", b"{}")))

@@ -1,0 +1,71 @@
+"""Boxes: reading them from text, the frames that their numbers may mean, and their overlap.
+
+Boxes are (x1, y1, x2, y2) with the origin at the top left. Arrays of boxes have shape (n, 4), float64.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import numpy as np
+
+Frame = Literal["padded_square", "original", "resized_pixels", "thousand"]
+
+NUMBER = r"\s*(-?\d+(?:\.\d*)?|-?\.\d+)\s*"
+BRACKETED = re.compile(rf"[\[(]{NUMBER},{NUMBER},{NUMBER},{NUMBER}[\])]")
+
+
+def parse_box(text: str) -> tuple[float, float, float, float] | None:
+    """The first bracketed group of four decimal numbers in `text`, or None (rule of lmms-eval's RefCOCO task)."""
+    match = BRACKETED.search(text)
+    if match is None:
+        return None
+    x1, y1, x2, y2 = map(float, match.groups())
+    return x1, y1, x2, y2
+
+
+def to_pixels(boxes: np.ndarray, frame: Frame, sizes: np.ndarray, resized: np.ndarray | None = None) -> np.ndarray:
+    """Boxes (n, 4) as a model writes them, as pixels of images of `sizes` (n, 2; width, height).
+
+    `padded_square`: shares of the square of the longer side, the image centred in it (LLaVA-1.5). `original`: shares of
+    width and height. `resized_pixels`: pixels of the image after the processor's resize to `resized` (n, 2)
+    (Qwen2.5-VL). `thousand`: thousandths of width and height.
+    """
+    width_height = np.concatenate([sizes, sizes], axis=1)
+    if frame == "original":
+        return boxes * width_height
+    if frame == "thousand":
+        return boxes * width_height / 1000
+    if frame == "padded_square":
+        side = sizes.max(axis=1, keepdims=True)
+        padding = (side - sizes) // 2
+        return boxes * side - np.concatenate([padding, padding], axis=1)
+    if resized is None:
+        raise ValueError("frame `resized_pixels` needs the sizes after the processor's resize")
+    return boxes * width_height / np.concatenate([resized, resized], axis=1)
+
+
+def from_pixels(box: np.ndarray, frame: Frame, size: tuple[int, int], resized: tuple[int, int] | None) -> np.ndarray:
+    """The inverse of `to_pixels` for one box (4,): pixels to the numbers that a model of that frame writes."""
+    sizes = np.array([size], dtype=float)
+    resizes = None if resized is None else np.array([resized], dtype=float)
+    zero = to_pixels(np.zeros((1, 4)), frame, sizes, resizes)
+    one = to_pixels(np.ones((1, 4)), frame, sizes, resizes)
+    return ((np.asarray(box, dtype=float) - zero) / (one - zero))[0]
+
+
+def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (n, 4) with `others` (n, 4), in [0, 1]; 0 where a box is inverted or empty."""
+    width = np.minimum(boxes[:, 2], others[:, 2]) - np.maximum(boxes[:, 0], others[:, 0])
+    height = np.minimum(boxes[:, 3], others[:, 3]) - np.maximum(boxes[:, 1], others[:, 1])
+    intersection = np.clip(width, 0, None) * np.clip(height, 0, None)
+    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
+    sane = is_box(boxes) & is_box(others)
+    union = np.where(sane, areas[0] + areas[1] - intersection, 1.0)
+    return np.where(sane, intersection / union, 0.0)
+
+
+def is_box(boxes: np.ndarray) -> np.ndarray:
+    """Whether each box (n, 4) has finite numbers and a positive area: shape (n,), bool."""
+    return np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

@@ -1,0 +1,386 @@
+"""Charts as SVG, pure functions of tidy polars frames.
+
+Colours are CSS variables, so one drawing serves light and dark pages; a series is drawn in the class that `styles`
+gives it: `base`, `s1` to `s5`, or `rest` for the many lines that only give context. The palette is Paul Tol's
+"vibrant" scheme, which stays distinct with the common colour vision deficiencies; markers differ, too.
+Values that are null or not finite are not drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeGuard
+from xml.etree import ElementTree
+
+import polars as pl
+from matplotlib.ticker import MaxNLocator
+
+Svg = ElementTree.Element
+Range = tuple[float, float]
+Scale = Callable[[float], float]
+
+HIGHLIGHTED = ("s1", "s2", "s3", "s4", "s5")
+WIDTH, HEIGHT = 380, 250
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 34, 44
+CELL_WIDTH, CELL_HEIGHT = 190, 20
+CHARACTER = 6.1
+"""Mean width in pixels of a character at the labels' 11 px."""
+
+STYLE = """
+:root{color-scheme:light dark;--paper:#fff;--panel:#f6f7f9;--ink:#16191d;--muted:#5d6672;--line:#dfe3e8;
+--base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1fa3d6;--s5:#9a2b12;--truth:#00877a;--rest:#b4bcc6}
+@media (prefers-color-scheme:dark){:root{--paper:#121519;--panel:#1a1e24;--ink:#e8ebef;--muted:#9aa4b1;--line:#2f363f;
+--base:#a3adb9;--s1:#4aa8e8;--s2:#f08c4a;--s3:#f2649c;--s4:#5cc9f2;--s5:#e0694c;--truth:#2bb8a8;--rest:#4b545f}}
+.chart{font:11px/1.2 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+.chart text{fill:var(--muted);font-variant-numeric:tabular-nums}
+.chart .title{fill:var(--ink);font-size:12.5px;font-weight:600}
+.chart .label{fill:var(--ink)}
+.chart .grid{stroke:var(--line);stroke-width:1}
+.chart .zero{stroke:var(--muted);stroke-width:1}
+.chart .curve{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}
+.chart .raw{fill:none;stroke:var(--c);stroke-width:1;opacity:.28}
+.chart .level{stroke:var(--c);stroke-width:1.5;stroke-dasharray:4 4}
+.chart .band{fill:var(--c);opacity:.13}
+.chart .mark{fill:var(--c);stroke:var(--paper);stroke-width:1}
+.chart .hollow{fill:var(--paper);stroke:var(--c);stroke-width:1.8}
+.chart .whisker{stroke:var(--c);stroke-width:2.4;stroke-linecap:round}
+.chart .link{stroke:var(--c);stroke-width:2.4;opacity:.45}
+.chart .bar{fill:var(--c)}
+.base{--c:var(--base)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}
+.truth{--c:var(--truth)}.rest{--c:var(--rest)}
+.chart .rest.curve,.chart .rest.level{stroke-width:1}.chart .paper{fill:var(--paper)}
+"""
+
+
+def line_panel(
+    frame: pl.DataFrame,
+    *,
+    title: str,
+    x_label: str,
+    styles: Mapping[str, str],
+    percent: bool = False,
+    doubling: bool = False,
+    levels: Mapping[str, float | None] | None = None,
+) -> Svg:
+    """Curves of `frame`: columns `series`, `x`, `y`, and if there `low` and `high` (a band) and `raw` (a thin line).
+
+    `doubling` spaces x by its logarithm, with one tick per x value and markers; `percent` shows shares times 100;
+    `levels` (series to y) are dashed lines over the whole width.
+    """
+    svg = _panel(title)
+    frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
+    if frame.is_empty():
+        _add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
+        return svg
+    xs = sorted(frame["x"].unique().to_list())
+    place: Scale = math.log2 if doubling else float
+    x_range = _widened((place(xs[0]), place(xs[-1])))
+    level_of = {s: y for s, y in (levels or {}).items() if _finite(y)}
+    low, high = finite_range(frame, ("y", "low", "high"))
+    y_ticks = _ticks((min([low, *level_of.values()]), max([high, *level_of.values()])))
+    if percent and high <= 1:
+        y_ticks = [t for t in y_ticks if t <= 1]
+    x_at = _scale(x_range, (LEFT, WIDTH - RIGHT))
+    y_at = _scale((y_ticks[0], y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
+    _y_axis(svg, y_ticks, y_at, percent)
+    x_ticks = xs if doubling else [t for t in _ticks(x_range) if x_range[0] <= t <= x_range[1]]
+    _x_axis(svg, x_ticks, lambda x: x_at(place(x)), x_label)
+    order = sorted(frame["series"].unique(maintain_order=True).to_list(), key=lambda s: styles.get(s, "rest") != "rest")
+    for series in order:
+        points = frame.filter(pl.col("series") == series).sort("x")
+        if series in level_of:
+            _line(
+                svg,
+                LEFT,
+                y_at(level_of[series]),
+                WIDTH - RIGHT,
+                y_at(level_of[series]),
+                f"level {styles.get(series, 'rest')}",
+            )
+        _curve(svg, points, styles.get(series, "rest"), lambda x: x_at(place(x)), y_at, doubling, len(order) <= 6)
+    return svg
+
+
+def histogram_panel(
+    edges: Sequence[float], counts: Sequence[int], *, title: str, x_label: str, style: str = "s1"
+) -> Svg:
+    """Bars of `counts` (k) between `edges` (k + 1)."""
+    svg = _panel(title)
+    if not counts or not sum(counts):
+        _add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
+        return svg
+    y_ticks = _ticks((0.0, float(max(counts))), whole=True)
+    x_at = _scale((edges[0], edges[-1]), (LEFT, WIDTH - RIGHT))
+    y_at = _scale((0.0, y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
+    _y_axis(svg, y_ticks, y_at, percent=False)
+    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        if count:
+            left, width, top = x_at(low) + 0.75, x_at(high) - x_at(low) - 1.5, y_at(count)
+            bar = _add(
+                svg, "rect", x=left, y=top, width=max(width, 1), height=y_at(0) - top, class_=f"bar {style}", rx=1
+            )
+            _add(bar, "title", f"{low:g} to {high:g}: {count:,}")
+    _x_axis(svg, [t for t in _ticks((edges[0], edges[-1])) if edges[0] <= t <= edges[-1]], x_at, x_label)
+    return svg
+
+
+def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mapping[str, str], percent: bool) -> Svg:
+    """One row per policy of `frame` (columns `policy`, `gain`, `low`, `high`): the gain, its interval, a zero line."""
+    left, row, top = 210, 22, 40
+    width, height = 620, top + row * max(frame.height, 1) + 44
+    svg = _svg(width, height)
+    _add(svg, "text", title, x=8, y=18, class_="title")
+    ticks = _ticks(with_zero(finite_range(frame, ("gain", "low", "high"))))
+    x_at, bottom = _scale((ticks[0], ticks[-1]), (left, width - 24)), height - 38
+    for tick in ticks:
+        _line(svg, x_at(tick), top - 8, x_at(tick), bottom, "zero" if tick == 0 else "grid")
+        _add(svg, "text", signed(tick, percent, 0 if percent else 2), x=x_at(tick), y=bottom + 14, text_anchor="middle")
+    _add(svg, "text", x_label, x=(left + width - 24) / 2, y=height - 6, text_anchor="middle")
+    for i, (policy, gain, low, high) in enumerate(frame.select("policy", "gain", "low", "high").iter_rows()):
+        y = top + row * (i + 0.5)
+        _add(svg, "text", shortened(policy, 32), x=left - 12, y=y + 4, text_anchor="end", class_="label")
+        _interval(svg, x_at, y, (gain, low, high), styles.get(policy, "rest"))
+    return svg
+
+
+def interval_cell(gain: float | None, low: float | None, high: float | None, axis: Range, style: str) -> Svg:
+    """A table cell's drawing of a gain with its interval; the dot is hollow where the interval holds 0."""
+    svg = _svg(CELL_WIDTH, CELL_HEIGHT)
+    x_at = _scale(axis, (8, CELL_WIDTH - 8))
+    _line(svg, x_at(0), 0, x_at(0), CELL_HEIGHT, "zero")
+    _interval(svg, x_at, CELL_HEIGHT / 2, (gain, low, high), style)
+    return svg
+
+
+def pair_cell(without: float | None, with_: float | None, axis: Range, style: str) -> Svg:
+    """A table cell's drawing of two values of one policy: hollow without the image, filled with it."""
+    svg = _svg(CELL_WIDTH, CELL_HEIGHT)
+    x_at, y = _scale(axis, (8, CELL_WIDTH - 8)), CELL_HEIGHT / 2
+    _line(svg, 8, y, CELL_WIDTH - 8, y, "grid")
+    if _finite(without) and _finite(with_):
+        _line(svg, x_at(without), y, x_at(with_), y, f"link {style}")
+    for value, kind in ((without, "hollow"), (with_, "mark")):
+        if _finite(value):
+            _add(svg, "circle", cx=x_at(value), cy=y, r=4.5, class_=f"{kind} {style}")
+    return svg
+
+
+def axis_cell(axis: Range, percent: bool) -> Svg:
+    """The scale above a column of cells: round numbers near its ends, and 0 where there is room for it."""
+    svg = _svg(CELL_WIDTH, 14)
+    x_at = _scale(axis, (8, CELL_WIDTH - 8))
+    inside = [t for t in _ticks(axis) if axis[0] <= t <= axis[1]]
+    ends = [inside[0], inside[-1]] if len(inside) > 1 else inside
+    room = all(abs(x_at(0) - x_at(t)) > 30 for t in ends)
+    for value in [*ends, *([0.0] if axis[0] < 0 < axis[1] and room else [])]:
+        _add(
+            svg,
+            "text",
+            _number(value, percent=False, scale=100 if percent else 1),
+            x=x_at(value),
+            y=11,
+            text_anchor="middle",
+        )
+    return svg
+
+
+def figure(panels: Sequence[Svg], legend: Mapping[str, str], columns: int = 3) -> str:
+    """One stand-alone SVG file: a legend (name to style) over a grid of panels, with its own style sheet."""
+    columns = max(1, min(columns, len(panels)))
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    width = max([sum(_size(p)[0] for p in row) for row in rows] + [WIDTH])
+    svg = _svg(width, 0)
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    _add(svg, "style", STYLE)
+    paper = _add(svg, "rect", width="100%", height="100%", class_="paper")
+    y = _legend(svg, legend, width)
+    if not panels:
+        _add(svg, "text", "nothing to show", x=width / 2, y=y + 40, text_anchor="middle")
+        y += 80
+    for row in rows:
+        x = 0.0
+        for panel in row:
+            panel.set("x", f"{x:g}")
+            panel.set("y", f"{y:g}")
+            panel.set("width", f"{_size(panel)[0]:g}")
+            panel.set("height", f"{_size(panel)[1]:g}")
+            svg.append(panel)
+            x += _size(panel)[0]
+        y += max(_size(panel)[1] for panel in row)
+    svg.set("viewBox", f"0 0 {width:g} {y:g}")
+    svg.set("width", f"{width:g}")
+    svg.set("height", f"{y:g}")
+    paper.set("height", f"{y:g}")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + text(svg) + "\n"
+
+
+def text(svg: Svg) -> str:
+    """The drawing as markup, for a page or a file."""
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+def smoothed(frame: pl.DataFrame, window: int) -> pl.DataFrame:
+    """Per series the centred rolling mean of `y` over `window` points; the points themselves go to `raw`."""
+    return frame.sort("series", "x").with_columns(
+        raw=pl.col("y"), y=pl.col("y").rolling_mean(window, center=True, min_samples=1).over("series")
+    )
+
+
+def finite_range(frame: pl.DataFrame, columns: Iterable[str]) -> Range:
+    """Smallest and largest finite value in those of `columns` that there are; (0, 1) if there is none."""
+    values = [
+        v
+        for c in columns
+        if c in frame.columns
+        for v in frame[c].cast(pl.Float64).to_list()
+        if v is not None and math.isfinite(v)
+    ]
+    return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def with_zero(values: Range) -> Range:
+    """The range, extended to hold 0 and 4 % of air at both ends."""
+    low, high = min(values[0], 0.0), max(values[1], 0.0)
+    air = 0.04 * (high - low) or 0.05
+    return low - air, high + air
+
+
+def signed(value: float, percent: bool, digits: int) -> str:
+    """A difference with its sign (a true minus), in points when `percent`; 0 has none."""
+    shown = f"{abs(value) * (100 if percent else 1):.{digits}f}"
+    if float(shown) == 0:
+        return shown
+    return ("+" if value > 0 else "\u2212") + shown
+
+
+def shortened(name: str, limit: int) -> str:
+    """A name cut in the middle, where sweep names differ least."""
+    return name if len(name) <= limit else f"{name[: limit // 3]}\u2026{name[-(limit - limit // 3 - 1) :]}"
+
+
+def _interval(
+    svg: Svg, x_at: Scale, y: float, values: tuple[float | None, float | None, float | None], style: str
+) -> None:
+    gain, low, high = values
+    if _finite(low) and _finite(high):
+        _line(svg, x_at(low), y, x_at(high), y, f"whisker {style}")
+    if _finite(gain):
+        sure = _finite(low) and _finite(high) and (low > 0 or high < 0)
+        _add(svg, "circle", cx=x_at(gain), cy=y, r=4.5, class_=f"{'mark' if sure else 'hollow'} {style}")
+
+
+def _curve(svg: Svg, points: pl.DataFrame, style: str, x_at: Scale, y_at: Scale, marked: bool, with_raw: bool) -> None:
+    at = {
+        c: [(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if _finite(v)] for c in points.columns[2:]
+    }
+    if style != "rest":
+        if at.get("low") and at.get("high"):
+            _add(svg, "polygon", points=_path(at["low"] + at["high"][::-1]), class_=f"band {style}")
+        if with_raw and at.get("raw"):
+            low, high = HEIGHT - BOTTOM, TOP
+            kept = [(x, min(max(y, high), low)) for x, y in at["raw"]]
+            _add(svg, "polyline", points=_path(kept), class_=f"raw {style}")
+    _add(svg, "polyline", points=_path(at["y"]), class_=f"curve {style}")
+    if style != "rest" and (marked or len(at["y"]) == 1):
+        for x, y in at["y"]:
+            _marker(svg, x, y, style)
+
+
+def _marker(svg: Svg, x: float, y: float, style: str) -> None:
+    """A dot whose form, too, tells the series."""
+    corners = {"s2": 4, "s3": 3, "s4": -4, "s5": -3}.get(style)
+    if corners is None:
+        _add(svg, "circle", cx=x, cy=y, r=3.6, class_=f"mark {style}")
+        return
+    turn = {4: math.pi / 4, 3: -math.pi / 2, -4: 0.0, -3: math.pi / 2}[corners]
+    angles = [turn + 2 * math.pi * i / abs(corners) for i in range(abs(corners))]
+    _add(
+        svg,
+        "polygon",
+        points=_path((x + 4.6 * math.cos(a), y + 4.6 * math.sin(a)) for a in angles),
+        class_=f"mark {style}",
+    )
+
+
+def _legend(svg: Svg, legend: Mapping[str, str], width: float) -> float:
+    """Draws the legend in as many lines as it needs; its height."""
+    x, y = 12.0, 18.0
+    for name, style in legend.items():
+        shown = shortened(name, 40)
+        step = 30 + CHARACTER * len(shown)
+        if x > 12 and x + step > width:
+            x, y = 12.0, y + 18
+        _line(svg, x, y - 4, x + 14, y - 4, f"whisker {style}")
+        _marker(svg, x + 7, y - 4, style)
+        _add(svg, "text", shown, x=x + 20, y=y, class_="label")
+        x += step
+    return y + 10 if legend else 0.0
+
+
+def _panel(title: str) -> Svg:
+    svg = _svg(WIDTH, HEIGHT)
+    _add(svg, "text", title, x=8, y=16, class_="title")
+    return svg
+
+
+def _y_axis(svg: Svg, ticks: Sequence[float], y_at: Scale, percent: bool) -> None:
+    for tick in ticks:
+        _line(svg, LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "grid")
+        _add(svg, "text", _number(tick, percent), x=LEFT - 6, y=y_at(tick) + 4, text_anchor="end")
+
+
+def _x_axis(svg: Svg, ticks: Sequence[float], x_at: Scale, label: str) -> None:
+    for tick in ticks:
+        _add(svg, "text", _number(tick, percent=False), x=x_at(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
+    _add(svg, "text", label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle")
+
+
+def _number(value: float, percent: bool, scale: float = 1.0) -> str:
+    value = value * (100 if percent else scale)
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return shown.replace("-", "\u2212") + (" %" if percent else "")
+
+
+def _ticks(values: Range, whole: bool = False) -> list[float]:
+    locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    return [float(round(t, 12)) for t in locator.tick_values(*_widened(values))]
+
+
+def _widened(values: Range) -> Range:
+    """A range of one point gets a width: nothing can be scaled to nothing."""
+    low, high = values
+    return values if high > low else (low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5))
+
+
+def _scale(values: Range, pixels: Range) -> Scale:
+    low, high = _widened(values)
+    return lambda value: pixels[0] + (value - low) / (high - low) * (pixels[1] - pixels[0])
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _svg(width: float, height: float) -> Svg:
+    return ElementTree.Element("svg", {"class": "chart", "viewBox": f"0 0 {width:g} {height:g}", "role": "img"})
+
+
+def _size(svg: Svg) -> tuple[float, float]:
+    width, height = svg.attrib["viewBox"].split()[2:]
+    return float(width), float(height)
+
+
+def _add(parent: Svg, tag: str, content: str | None = None, **attributes: str | float) -> Svg:
+    named = {k.rstrip("_").replace("_", "-"): v if isinstance(v, str) else f"{v:.6g}" for k, v in attributes.items()}
+    child = ElementTree.SubElement(parent, tag, named)
+    child.text = content
+    return child
+
+
+def _line(svg: Svg, x1: float, y1: float, x2: float, y2: float, class_: str) -> None:
+    _add(svg, "line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -1,0 +1,141 @@
+"""Examples before and after training: which to show, and how to draw an image with boxes.
+
+Everything here comes from models and users: text is made visible, cut, and left to the template to escape.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from xml.etree import ElementTree
+
+import polars as pl
+from PIL import Image
+
+from perceptune.contracts.seeds import derived_seed
+
+LONGEST_SIDE = 440
+"""Pixels that an embedded image has at most on its longer side."""
+LARGEST_PNG = 96 * 1024
+"""Bytes up to which an image is embedded as PNG; photographs above it become JPEG."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A box (x1, y1, x2, y2 in pixels of the original image), drawn in a class of the charts' style sheet."""
+
+    box: Box
+    style: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One example of the gallery."""
+
+    example_id: str
+    group: str
+    """`random`, `gain` or `loss`."""
+
+
+def visible(text: str | None, limit: int = 600) -> str:
+    """Text as a person may see it: at most `limit` characters, control and invisible characters spelled out.
+
+    Line breaks and tabs stay; an escape character, a bidirectional override or a zero-width space becomes `\\x1b`,
+    `\\u202e`, `\\u200b`: none can hide or reorder what a model said. The count of what was cut is appended.
+    """
+    if text is None:
+        return ""
+    shown = "".join(c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else _spelled(c) for c in text[:limit])
+    return shown if len(text) <= limit else f"{shown}\u2026 ({len(text) - limit:,} more characters)"
+
+
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories without a visible shape of their own."""
+
+
+def pixel_box(parsed: str | None) -> Box | None:
+    """The parsed answer's box in pixels of the image; None where there is none with four finite numbers."""
+    try:
+        value = json.loads(parsed or "null")
+        box = tuple(float(v) for v in value["box_pixels"])
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError):
+        return None
+    return (box[0], box[1], box[2], box[3]) if len(box) == 4 and all(map(math.isfinite, box)) else None
+
+
+def chosen(base: pl.DataFrame, after: pl.DataFrame | None, count: int, *seed: str) -> list[Choice]:
+    """Which examples to show: half of `count` drawn by a fixed seed, the rest the largest gains and the largest losses.
+
+    `base` and `after` have `example_id` and `reward`, of one answer each. Without `after` all are drawn. Only true
+    gains and losses count, and no example is shown twice; where there are too few, more are drawn. Ties go to the
+    smaller `example_id`.
+    """
+    ids = sorted(base["example_id"].unique().to_list())
+    shuffled = Random(derived_seed("gallery", *seed)).sample(ids, len(ids))
+    if after is None:
+        return [Choice(example, "random") for example in shuffled[:count]]
+    half = (count + 1) // 2
+    both = base.select("example_id", before="reward").join(after.select("example_id", "reward"), on="example_id")
+    both = both.unique("example_id", keep="first").with_columns(gain=pl.col("reward") - pl.col("before"))
+    both = both.filter(~pl.col("example_id").is_in(shuffled[:half]))
+    up = both.filter(pl.col("gain") > 0).sort("gain", "example_id", descending=[True, False])["example_id"].to_list()
+    down = both.filter(pl.col("gain") < 0).sort("gain", "example_id")["example_id"].to_list()
+    gains = up[: (count - half + 1) // 2]
+    losses = down[: (count - half) // 2]
+    special = {*gains, *losses}
+    drawn = [e for e in shuffled if e not in special][: count - len(special)]
+    groups = (("random", drawn), ("gain", gains), ("loss", losses))
+    return [Choice(example, group) for group, examples in groups for example in examples]
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image, no longer than `LONGEST_SIDE`, as a data URI: PNG, or JPEG where a PNG would be large."""
+    small = image.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    buffer, kind = io.BytesIO(), "png"
+    small.save(buffer, "PNG", optimize=True)
+    if buffer.tell() > LARGEST_PNG:
+        buffer, kind = io.BytesIO(), "jpeg"
+        small.save(buffer, "JPEG", quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def annotated_image(image: Image.Image, outlines: Sequence[Outline], description: str) -> str:
+    """The image with boxes as SVG: small images keep their square pixels, lines are equally thin at any size.
+
+    The first outline lies at the bottom. Each line has a white edge, so that it shows on any ground; boxes that
+    share an edge stay tellable since every line is a little thinner than the one below.
+    """
+    width, height = image.size
+    svg = ElementTree.Element("svg", {"class": "scene", "viewBox": f"0 0 {width} {height}", "role": "img"})
+    ElementTree.SubElement(svg, "title").text = description
+    picture = {"href": data_uri(image), "width": str(width), "height": str(height), "preserveAspectRatio": "none"}
+    if max(width, height) < LONGEST_SIDE:
+        picture["class"] = "pixels"
+    ElementTree.SubElement(svg, "image", picture)
+    for edge in ("halo", "outline"):
+        for i, outline in enumerate(outlines):
+            x1, x2 = sorted((outline.box[0], outline.box[2]))
+            y1, y2 = sorted((outline.box[1], outline.box[3]))
+            place = {"x": x1, "y": y1, "width": max(x2 - x1, 0.01), "height": max(y2 - y1, 0.01)}
+            drawn = {k: f"{v:.6g}" for k, v in place.items()}
+            stroke = {"halo": 5.0, "outline": 3.0}[edge] - 0.4 * min(i, 4)
+            rect = ElementTree.SubElement(
+                svg, "rect", {**drawn, "class": f"{edge} {outline.style}", "stroke-width": f"{stroke:.1f}"}
+            )
+            ElementTree.SubElement(rect, "title").text = outline.label
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

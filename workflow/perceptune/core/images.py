@@ -1,0 +1,68 @@
+"""Opening images: any sane file becomes RGB pixels, anything else a `ValueError` with its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000
+"""Images with more pixels than this are refused: a decompression bomb, or nothing that a model could look at."""
+
+
+def open_image(image: Mapping[str, Any]) -> Image.Image:
+    """The pixels of an image struct (`bytes` or `path`): RGB, upright, loaded; of an animation the first frame.
+
+    Transparency is laid on white. 16-bit greyscale is scaled to 8 bits by its own maximum range, not clipped.
+    Raises `ValueError` saying what is wrong with the file.
+    """
+    return _decoded(image_bytes(image))
+
+
+def image_bytes(image: Mapping[str, Any]) -> bytes:
+    """The encoded file of an image struct; `ValueError` when it is absent or unreadable."""
+    if image.get("bytes") is not None:
+        return bytes(image["bytes"])
+    path = Path(image["path"])
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError("the file does not exist") from None
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror}") from None
+
+
+def image_facts(image: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
+    """(SHA-256 of the encoded file, (width, height) in pixels after rotation), the image fully decoded on the way."""
+    data = image_bytes(image)
+    return hashlib.sha256(data).hexdigest(), _decoded(data).size
+
+
+def _decoded(data: bytes) -> Image.Image:
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are accepted")
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ValueError("the file is no image that Pillow can read") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image is damaged: {error}") from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        _, high = image.getextrema()
+        top = 65535.0 if image.mode.startswith("I;16") or float(high) > 255 else 255.0
+        return image.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,145 @@
+"""Checking the rows that a user brings: every mistake is one clear line, every good row an example."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from perceptune.contracts.config import FileDataset, Task
+from perceptune.contracts.errors import near
+
+KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split")
+TASKS = get_args(Task)
+BOX_SCALE = {"normalised": 1.0, "thousand": 1000.0}
+
+
+class RowError(ValueError):
+    """What is wrong with one row; the reader adds file and line."""
+
+
+def checked_row(row: Any, block: FileDataset) -> dict[str, Any]:
+    """The row with its fields typed: example_id (or None), images (list of structs), task, question, target, box, split.
+
+    `box` is still in the dataset's coordinates. Raises `RowError`.
+    """
+    if not isinstance(row, Mapping):
+        raise RowError(f"found {_shown(row)}, expected an object with keys `image` and `question`")
+    task = _task(row, block)
+    return {
+        "example_id": _identity(row),
+        "images": _images(row),
+        "question": _question(row),
+        "task": task,
+        "target": _target(row, task),
+        "box": _box(row, task),
+        "split": _text(row, "split", block.split),
+        "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=str) if set(row) - set(KEYS) else None,
+    }
+
+
+def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> list[float]:
+    """The box in pixels of the image; `RowError` when it does not lie in the image, with the likely cause."""
+    width, height = size
+    scale = BOX_SCALE.get(block.coordinates)
+    if scale is not None and max(box) > scale:
+        raise RowError(f"`box` {box} exceeds {scale:g}, expected {block.coordinates} coordinates; or set `coordinates: pixels`")
+    x1, y1, x2, y2 = box if scale is None else (v / scale * side for v, side in zip(box, (width, height) * 2, strict=True))
+    if x2 <= x1 or y2 <= y1:
+        raise RowError(f"`box` {box} has no area, expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
+    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
+        raise RowError(f"`box` {box} leaves the image of {width} x {height} pixels")
+    if scale is None and max(box) <= 1 and max(size) > 2:
+        raise RowError(f"`box` {box} is smaller than a pixel; shares of the image need `coordinates: normalised`")
+    return [x1, y1, x2, y2]
+
+
+def _identity(row: Mapping[str, Any]) -> str | None:
+    value = row.get("id")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise RowError(f"`id` is {_shown(value)}, expected a string or an integer")
+    return str(value)
+
+
+def _images(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if "image" not in row and "images" not in row:
+        _missing(row, "image")
+    images = row["images"] if row.get("image") is None else [row["image"]]
+    if not isinstance(images, list) or not images:
+        raise RowError(f"`images` is {_shown(images)}, expected a list of paths")
+    return [_image(image) for image in images]
+
+
+def _image(image: Any) -> dict[str, Any]:
+    if isinstance(image, str) and image:
+        return {"bytes": None, "path": image}
+    if isinstance(image, Mapping) and (image.get("bytes") or image.get("path")):
+        return {"bytes": image.get("bytes"), "path": image.get("path")}
+    raise RowError(f"`image` is {_shown(image)}, expected a path")
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    if "question" not in row:
+        _missing(row, "question")
+    question = row["question"]
+    if not isinstance(question, str) or not question.strip():
+        raise RowError(f"`question` is {_shown(question)}, expected text")
+    return question
+
+
+def _task(row: Mapping[str, Any], block: FileDataset) -> str:
+    task = row.get("task") or block.task
+    if task is None:
+        _missing(row, "task")
+    if task not in TASKS:
+        hint = near(str(task), TASKS)
+        raise RowError(f"`task` is {_shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))
+    return str(task)
+
+
+def _target(row: Mapping[str, Any], task: str) -> str | None:
+    answer = row.get("answer")
+    if answer is None:
+        if task in ("ocr", "existence", "counting"):
+            _missing(row, "answer")
+        return None
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise RowError(f"`answer` is {_shown(answer)}, expected text or a number")
+    if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):
+        raise RowError(f"`answer` is {_shown(answer)}, expected `yes` or `no` for task `existence`")
+    return str(answer)
+
+
+def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
+    box = row.get("box")
+    if box is None:
+        if task == "grounding":
+            _missing(row, "box")
+        return None
+    good = isinstance(box, list) and len(box) == 4
+    if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in box):
+        raise RowError(f"`box` is {_shown(box)}, expected four finite numbers [x1, y1, x2, y2]")
+    return [float(v) for v in box]
+
+
+def _text(row: Mapping[str, Any], key: str, default: str) -> str:
+    value = row.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str) or not value:
+        raise RowError(f"`{key}` is {_shown(value)}, expected text")
+    return value
+
+
+def _missing(row: Mapping[str, Any], key: str) -> None:
+    typed = near(key, [k for k in row if k not in KEYS])
+    hint = f"; {typed.replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else ""
+    raise RowError(f"key `{key}` is missing{hint}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,44 @@
+"""PerPO (arXiv:2502.04371, sec. a.1 of the dossier): every pair of the list, weighted by its reward margin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from perceptune.core.methods.method import Group, Method
+from perceptune.core.methods.method import Parameters as Base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Parameters(Base):
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Scale of the implicit reward."""
+    gamma: Annotated[float, Field(ge=0)] = 0.5
+    """Power of the reward margin; 0 weighs all pairs alike."""
+
+
+class PerPO(Method):
+    name = "perpo"
+    Parameters = Parameters
+
+    def loss(self, group: Group, parameters: Parameters) -> Tensor:
+        """sum_ij m_ij softplus(-beta (s_i - s_j)) / sum_ij m_ij over pairs with R_i > R_j, m_ij = (R_i - R_j)^gamma.
+
+        Tied pairs never count; a list without any strict pair has loss and gradient 0.
+        """
+        return margin_weighted(group, parameters.beta, parameters.gamma)
+
+
+def margin_weighted(group: Group, beta: float, gamma: float) -> Tensor:
+    """The loss above, also for LiPO's uniform weighting (gamma 0)."""
+    from torch.nn.functional import softplus
+
+    margins = group.rewards[:, None] - group.rewards[None, :]
+    better = margins > 0
+    weights = margins.clamp(min=0).pow(gamma) * better
+    weights = weights / weights.sum().clamp(min=1e-12)
+    scores = group.scores
+    return (weights * softplus(-beta * (scores[:, None] - scores[None, :]))).sum()

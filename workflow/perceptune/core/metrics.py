@@ -1,0 +1,157 @@
+"""Metrics of a benchmark with bootstrap intervals, and best-of-N curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.special import gammaln
+
+Columns = Mapping[str, np.ndarray]
+Metric = Callable[[Columns], np.ndarray]
+"""Takes columns of shape (..., n), gives values of shape (...): so that resamples are computed together."""
+
+CHUNK = 4_000_000
+"""Numbers drawn at once while bootstrapping: bounds the memory."""
+LEVEL = 0.95
+
+
+def _mean(column: str) -> Metric:
+    return lambda columns: columns[column].mean(axis=-1)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros(np.shape(above)), where=np.asarray(below) > 0)
+
+
+def _precision(columns: Columns) -> np.ndarray:
+    hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
+    return _ratio(hits, columns["predicted_yes"].sum(axis=-1))
+
+
+def _recall(columns: Columns) -> np.ndarray:
+    hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
+    return _ratio(hits, columns["target_yes"].sum(axis=-1))
+
+
+def _f1(columns: Columns) -> np.ndarray:
+    hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
+    return _ratio(2 * hits, (columns["predicted_yes"] + columns["target_yes"]).sum(axis=-1))
+
+
+def _at_half(column: str) -> Metric:
+    return lambda columns: (columns[column] >= 0.5).mean(axis=-1)
+
+
+METRICS: dict[str, dict[str, Metric]] = {
+    "iou": {
+        "accuracy_iou_0.5": _at_half("iou"),
+        "mean_iou": _mean("iou"),
+        "accuracy_iou_0.5_padded_frame": _at_half("iou_padded_frame"),
+        "accuracy_iou_0.5_original_frame": _at_half("iou_original_frame"),
+    },
+    "edit_distance": {
+        "ned": _mean("ned"),
+        "token_f1": _mean("token_f1"),
+        "token_precision": _mean("token_precision"),
+        "token_recall": _mean("token_recall"),
+        "exact": _mean("exact"),
+    },
+    "yes_no": {
+        "f1": _f1,
+        "accuracy": _mean("correct"),
+        "precision": _precision,
+        "recall": _recall,
+        "yes_ratio": _mean("predicted_yes"),
+    },
+    "exact_match": {"accuracy": _mean("correct")},
+}
+"""Reward name to its metrics, the primary one first. Frame metrics drop out where the frame has no alternative."""
+
+PER_ANSWER: dict[str, dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], bool]]] = {
+    "iou": {
+        "accuracy_iou_0.5": ("iou", lambda v: (v >= 0.5).astype(float), True),
+        "mean_iou": ("iou", lambda v: v, True),
+    },
+    "edit_distance": {"ned": ("ned", lambda v: v, False)},
+    "yes_no": {"accuracy": ("correct", lambda v: v, True)},
+    "exact_match": {"accuracy": ("correct", lambda v: v, True)},
+}
+"""Reward name to metrics of single answers for the curves over N: component, its value, whether more is better."""
+
+
+def interval(metric: Metric, columns: Columns, *, resamples: int, seed: int) -> tuple[float, float, float]:
+    """(value, low, high): the metric of n examples and its 95 % percentile-bootstrap interval over examples."""
+    draws = _draws([(metric, columns)], resamples, seed)
+    low, high = _bounds(draws[0])
+    return float(metric(columns)), low, high
+
+
+def paired_gain(
+    metric: Metric, columns: Columns, base: Columns, *, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """(gain, low, high): difference to the base policy, both resampled with the same examples."""
+    ours, theirs = _draws([(metric, columns), (metric, base)], resamples, seed)
+    low, high = _bounds(ours - theirs)
+    return float(metric(columns) - metric(base)), low, high
+
+
+def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) -> list[np.ndarray]:
+    """For each (metric, columns) its values on the same `resamples` bootstrap samples of the n examples."""
+    count = len(next(iter(measured[0][1].values())))
+    generator = np.random.default_rng(seed)
+    values: list[list[np.ndarray]] = [[] for _ in measured]
+    step = max(1, CHUNK // max(count, 1))
+    for start in range(0, resamples, step):
+        rows = generator.integers(0, count, size=(min(step, resamples - start), count))
+        for found, (metric, columns) in zip(values, measured, strict=True):
+            found.append(metric(_Resampled(columns, rows)))
+    return [np.concatenate(found) for found in values]
+
+
+class _Resampled(dict[str, np.ndarray]):
+    """Columns (n,) seen through row numbers (resamples, n); only those that a metric asks for are drawn."""
+
+    def __init__(self, columns: Columns, rows: np.ndarray) -> None:
+        super().__init__()
+        self._columns, self._rows = columns, rows
+
+    def __missing__(self, name: str) -> np.ndarray:
+        self[name] = self._columns[name][self._rows]
+        return self[name]
+
+
+def _bounds(draws: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def best_of_k(values: np.ndarray, k: int, *, more_is_better: bool = True) -> np.ndarray:
+    """Expected best of k of the N values of each row, over all subsets of size k without replacement.
+
+    `values` has shape (n, N); the result has shape (n,). With the values of a row sorted ascending, the r-th (0-based) is the
+    largest of a subset of k in C(r, k - 1) of C(N, k) cases. For 0/1 values with c ones this is 1 - C(N - c, k) / C(N, k).
+    """
+    ordered = np.sort(values if more_is_better else -values, axis=1)
+    weights = best_of_k_weights(values.shape[1], k)
+    best = ordered @ weights
+    return best if more_is_better else -best
+
+
+def best_of_k_weights(count: int, k: int) -> np.ndarray:
+    """Probability that the r-th smallest of `count` values is the largest of a random k of them: shape (count,)."""
+    rank = np.arange(count, dtype=float)
+    possible = rank >= k - 1
+    chosen = np.where(possible, rank, k - 1)
+    logs = _log_binomial(chosen, k - 1) - _log_binomial(np.array(float(count)), k)
+    return np.where(possible, np.exp(logs), 0.0)
+
+
+def _log_binomial(above: np.ndarray, below: int) -> np.ndarray:
+    return gammaln(above + 1) - gammaln(below + 1) - gammaln(above - below + 1)
+
+
+def curve_points(count: int) -> list[int]:
+    """1, 2, 4, ... up to and including `count`."""
+    points = [2**i for i in range(count.bit_length()) if 2**i <= count]
+    return points if points and points[-1] == count else [*points, count]

@@ -1,0 +1,40 @@
+"""One minus the normalised edit distance (PerPO, dense OCR)."""
+
+from __future__ import annotations
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
+
+from perceptune.core.rewards.reward import Answers, Scores
+
+
+def edit_distance(answers: Answers) -> Scores:
+    """Reward: 1 - Levenshtein / longer length, on characters of the stripped texts; two empty texts have distance 0.
+
+    Components: `ned`; `token_precision` (share of the answer's tokens that are in the truth), `token_recall` (share of the
+    truth's tokens that are in the answer) and `token_f1` on sets of whitespace tokens; `exact`. Every text can be parsed.
+    """
+    texts = [text.strip() for text in answers.texts]
+    targets = [(target or "").strip() for target in answers.targets]
+    ned = cpdist(texts, targets, scorer=Levenshtein.normalized_distance, dtype=np.float64) if texts else np.zeros(0)
+    overlap = np.array([token_overlap(a, b) for a, b in zip(texts, targets, strict=True)]).reshape(-1, 3)
+    components = {
+        "ned": ned,
+        "token_precision": overlap[:, 0],
+        "token_recall": overlap[:, 1],
+        "token_f1": overlap[:, 2],
+        "exact": np.array([a == b for a, b in zip(texts, targets, strict=True)], dtype=float),
+    }
+    return Scores(1.0 - ned, [{"text": t} for t in texts], components, [None] * len(texts))
+
+
+def token_overlap(text: str, target: str) -> tuple[float, float, float]:
+    """(precision, recall, F1) of the token set of `text` against that of `target`; all 1 when both are empty."""
+    answered, true = set(text.split()), set(target.split())
+    if not answered and not true:
+        return 1.0, 1.0, 1.0
+    shared = len(answered & true)
+    precision = shared / len(answered) if answered else 0.0
+    recall = shared / len(true) if true else 0.0
+    return precision, recall, 2 * precision * recall / (precision + recall) if shared else 0.0

@@ -1,0 +1,29 @@
+"""Equal or not, after normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perceptune.core.rewards.reward import Answers, Scores
+
+
+def exact_match(answers: Answers) -> Scores:
+    """Reward: 1 when answer and truth are equal; numbers by value, other text without case, outer space and final stop.
+
+    Component: `correct`. An empty answer cannot be parsed.
+    """
+    texts = [normalised(text) for text in answers.texts]
+    targets = [normalised(target or "") for target in answers.targets]
+    right = np.array([a == b and a != "" for a, b in zip(texts, targets, strict=True)], dtype=float)
+    parsed = [{"answer": t} if t else None for t in texts]
+    return Scores(right, parsed, {"correct": right}, [None if t else "the answer is empty" for t in texts])
+
+
+def normalised(text: str) -> str:
+    """`" 3.0. "` and `"3"` become `"3"`; `"The Cat."` becomes `"the cat"`; inner white space is one blank."""
+    bare = " ".join(text.lower().split()).removesuffix(".").strip()
+    try:
+        number = float(bare.replace(",", ""))
+    except ValueError:
+        return bare
+    return f"{number:g}" if np.isfinite(number) else bare

@@ -1,0 +1,34 @@
+"""Intersection over union of the answered box with the true one (PerPO, grounding)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perceptune.core import boxes
+from perceptune.core.rewards.reward import Answers, Scores
+
+
+def iou(answers: Answers) -> Scores:
+    """Reward: IoU in the model's declared frame, against the unrounded ground truth.
+
+    Components: `iou`; `iou_padded_frame` and `iou_original_frame`, the same numbers read in either of LLaVA's frames, for
+    models whose numbers are shares. Parsed: `box` as written and `box_pixels` in the image.
+    """
+    found = [boxes.parse_box(text) for text in answers.texts]
+    written = np.array([f or (np.nan,) * 4 for f in found], dtype=float).reshape(-1, 4)
+    pixels = boxes.to_pixels(written, answers.frame, answers.sizes, answers.resized)
+    rewards = boxes.iou(pixels, answers.boxes)
+    components = {"iou": rewards}
+    if answers.frame in ("padded_square", "original"):
+        for frame, name in (("padded_square", "iou_padded_frame"), ("original", "iou_original_frame")):
+            components[name] = boxes.iou(boxes.to_pixels(written, frame, answers.sizes), answers.boxes)  # type: ignore[arg-type]
+    sane = boxes.is_box(pixels)
+    parsed = [
+        None if f is None else {"box": list(f), "box_pixels": [round(v, 3) for v in p]}
+        for f, p in zip(found, pixels.tolist(), strict=True)
+    ]
+    reasons = [
+        "no box: expected four numbers in brackets" if f is None else None if good else "the box is inverted or empty"
+        for f, good in zip(found, sane, strict=True)
+    ]
+    return Scores(rewards, parsed, components, reasons)

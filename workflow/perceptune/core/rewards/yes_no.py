@@ -1,0 +1,40 @@
+"""Right or wrong on a yes/no question (POPE)."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from perceptune.core.rewards.reward import Answers, Scores
+
+NO = {"no", "not"}
+
+
+def yes_no(answers: Answers) -> Scores:
+    """Reward: 1 when the parsed answer is the true one.
+
+    Components: `predicted_yes` and `target_yes` (0 or 1; an unparsable answer counts as not yes), `correct`.
+    """
+    parsed = [parse_yes_no(text) for text in answers.texts]
+    true = [parse_yes_no(target or "") for target in answers.targets]
+    right = np.array([p is not None and p == t for p, t in zip(parsed, true, strict=True)], dtype=float)
+    components = {
+        "predicted_yes": np.array([p == "yes" for p in parsed], dtype=float),
+        "target_yes": np.array([t == "yes" for t in true], dtype=float),
+        "correct": right,
+    }
+    reasons = [None if p else "neither yes nor no" for p in parsed]
+    return Scores(right, [p and {"answer": p} for p in parsed], components, reasons)
+
+
+def parse_yes_no(text: str) -> str | None:
+    """`yes`, `no` or None, from the words of the first sentence.
+
+    As in POPE's official rule a sentence with "no" or "not" means no; unlike there, a sentence with neither is yes only if
+    it says "yes", so that rambling is not counted as a yes.
+    """
+    words = set(re.findall(r"[a-z]+", text.strip().lower().split(".")[0].replace("n't", " not")))
+    if words & NO:
+        return "no"
+    return "yes" if "yes" in words else None

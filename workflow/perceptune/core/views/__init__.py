@@ -1,0 +1,17 @@
+"""Views by name: ways of showing an example's images. A new one is a file here, a test, and a line in the dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PIL.Image import Image
+
+from perceptune.core.views.blank import blank
+from perceptune.core.views.original import original
+
+VIEWS: dict[str, Callable[[list[Image]], list[Image]]] = {"blank": blank, "original": original}
+
+
+def apply_view(view: str, images: list[Image]) -> list[Image]:
+    """The RGB images as the view shows them; same pixels on every machine."""
+    return VIEWS[view](images)

@@ -1,0 +1,247 @@
+"""LoRA training on ranked lists: one `transformers.Trainer` for every method.
+
+Several GPUs: start the same job through `accelerate launch` or `torchrun`; the lists of an optimiser step are the same
+whatever the number of processes and the micro batch size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from perceptune.contracts.config import TrainingBlock
+from perceptune.contracts.errors import UserError
+from perceptune.core.methods.method import Group, Method
+from perceptune.engines.lists import Encoder, RankedList, per_list
+from perceptune.engines.shared_prefix import Packed, response_logps
+
+COMPLETE = "complete.json"
+"""Written last into a checkpoint: without it the checkpoint is half-written."""
+
+Batch = tuple[Packed, list[RankedList]]
+
+
+def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, base_path: str) -> PeftModel:
+    """The model with a new LoRA adapter on the language model's linear layers; everything else is frozen."""
+    set_seed(block.seed)
+    config = LoraConfig(
+        r=block.lora.r,
+        lora_alpha=block.lora.alpha,
+        lora_dropout=block.lora.dropout,
+        target_modules=list(block.lora.target_modules) or targets,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"key `lora.target_modules`: {error}") from None
+    adapted.peft_config["default"].base_model_name_or_path = base_path
+    return adapted  # type: ignore[return-value]
+
+
+def micro_batches(block: TrainingBlock, processes: int) -> tuple[int, int]:
+    """(lists per device and pass, passes per optimiser step): the largest micro batch that divides the device's share."""
+    share, rest = divmod(block.batch_size, processes)
+    if rest:
+        raise UserError(f"key `batch_size`: {block.batch_size} lists cannot be shared evenly by {processes} processes")
+    micro = max(size for size in range(1, min(block.micro_batch_size, share) + 1) if share % size == 0)
+    return micro, share // micro
+
+
+@dataclass
+class _Sums:
+    """Sums of the metrics since the last log."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    lists: int = 0
+    tokens: int = 0
+
+    def add(self, metrics: dict[str, float], tokens: int) -> None:
+        for name, value in metrics.items():
+            self.values[name] = self.values.get(name, 0.0) + value
+        self.lists += 1
+        self.tokens += tokens
+
+
+class ListTrainer(Trainer):
+    """Minimises a method's loss, averaged over the lists of the whole optimiser step."""
+
+    def __init__(self, *args: Any, method: Method, parameters: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method, self.parameters = method, parameters
+        self.model_accepts_loss_kwargs = True  # the loss below is a sum over lists, divided by their number in the step
+        self._sums = _Sums()
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor]:
+        """The micro batches of one optimiser step on this device, and the number of lists in it over all devices."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        count = torch.tensor(sum(len(lists) for _, lists in batches), device=device)
+        return batches, self.accelerator.gather(count).sum()
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated: the Trainer's formula knows nothing of shared prefixes."""
+        return 0
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs  # `token_logps` moves them
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Sum of the lists' losses over the number of lists in the optimiser step; metrics on the way."""
+        batch, lists = inputs
+        logps = per_list(response_logps(model, batch), batch)
+        losses = []
+        for one, policy in zip(lists, logps, strict=True):
+            group = self._group(one, policy)
+            loss = self.method.loss(group, self.parameters)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss of list `{one.group_id}` is {loss.item()}")
+            losses.append(loss)
+            self._sums.add({"loss": loss.item(), **_described(group)}, one.tokens)
+        count = len(lists) if num_items_in_batch is None else num_items_in_batch
+        # DistributedDataParallel averages gradients over processes, the count is over all of them
+        return torch.stack(losses).sum() * self.accelerator.num_processes / count
+
+    def _group(self, one: RankedList, policy: Tensor) -> Group:
+        def tensor(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=policy.device)
+
+        reference = None if one.reference is None else tensor(one.reference)
+        return Group(policy, reference, tensor([len(r) for r in one.responses]), tensor(one.rewards))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the method's metrics, averaged over the lists since the last log."""
+        if "loss" in logs and self._sums.lists:
+            logs |= {name: value / self._sums.lists for name, value in self._sums.values.items()}
+            logs["response_tokens"] = float(self._sums.tokens)
+            self._sums = _Sums()
+        super().log(logs, start_time)
+
+
+def _described(group: Group) -> dict[str, float]:
+    """Log-probabilities of the best and worst response, and, with a reference, how far the policy has separated them."""
+    with torch.no_grad():
+        metrics = {"chosen_logps": group.logps[0].item()}
+        if len(group.logps) > 1:
+            metrics["rejected_logps"] = group.logps[-1].item()
+        if group.reference is not None and len(group.logps) > 1:
+            margin = (group.scores[0] - group.scores[-1]).item()
+            metrics |= {"margin": margin, "ranking_accuracy": float(margin > 0)}
+        return metrics
+
+
+class _Checkpoints(TrainerCallback):
+    """Marks finished checkpoints, and prints one line per interval."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
+
+
+def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
+    """The newest complete checkpoint of this very run in `folder`; anything else there is removed.
+
+    `fingerprint` identifies settings and inputs: checkpoints of an edited config are not resumed.
+    """
+    mark = folder / "fingerprint"
+    if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(fingerprint)
+    complete = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / COMPLETE).exists():
+            complete.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    return max(complete, key=lambda c: int(c.name.rpartition("-")[2]), default=None)
+
+
+def train(
+    model: PeftModel,
+    encoder: Encoder,
+    lists: Sequence[RankedList],
+    *,
+    method: Method,
+    parameters: Any,
+    block: TrainingBlock,
+    dtype: str,
+    checkpoints: Path,
+    fingerprint: str,
+) -> list[dict[str, float]]:
+    """Trains the adapter of `model` in place and returns the log: one dict of metrics per optimiser step.
+
+    Resumes from the newest complete checkpoint. Raises `UserError` when the loss is no longer finite.
+    """
+    resume = newest_checkpoint(checkpoints, fingerprint)
+    arguments = _arguments(block, dtype, checkpoints)
+    micro, accumulation = micro_batches(block, arguments.world_size)
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
+    if block.gradient_checkpointing:
+        model.enable_input_require_grads()
+    trainer = ListTrainer(
+        model=model,
+        args=arguments,
+        data_collator=encoder,
+        train_dataset=list(lists),  # type: ignore[arg-type]
+        callbacks=[_Checkpoints()],
+        method=method,
+        parameters=parameters,
+    )
+    steps = math.ceil(len(lists) / block.batch_size * block.epochs)
+    print(f"{len(lists)} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except FloatingPointError as error:
+        raise UserError(str(error), "lower `learning_rate`, or use `dtype: bfloat16` in place of float16") from None
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _arguments(block: TrainingBlock, dtype: str, checkpoints: Path) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        learning_rate=block.learning_rate,
+        lr_scheduler_type=block.scheduler,
+        warmup_steps=min(block.warmup_ratio, 0.999),  # below 1 the Trainer takes it as a share
+        weight_decay=block.weight_decay,
+        max_grad_norm=block.max_grad_norm,
+        num_train_epochs=block.epochs,
+        gradient_checkpointing=block.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        save_steps=block.save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=False,
+        seed=block.seed,
+        data_seed=block.seed,
+        bf16=cuda and dtype == "bfloat16",
+        fp16=cuda and dtype == "float16",
+        use_cpu=not cuda,
+        remove_unused_columns=False,
+        report_to="none",
+        optim="adamw_torch",
+        dataloader_num_workers=0,
+        ddp_find_unused_parameters=False,
+        average_tokens_across_devices=False,
+    )

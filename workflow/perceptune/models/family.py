@@ -1,0 +1,106 @@
+"""What a family of vision-language models declares: prompts, images, positions, answers, LoRA targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from perceptune.core.boxes import Frame, from_pixels
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Family(ABC):
+    """One family; an instance holds no model."""
+
+    name: ClassVar[str]
+    lora_targets: ClassVar[str]
+    """Regular expression of the language model's linear layers; vision tower, projector and head stay frozen."""
+
+    def prompt_text(self, processor: ProcessorMixin, messages: Messages) -> str:
+        """The chat prompt up to where the model answers, one placeholder per image.
+
+        A literal image placeholder in a user's text would stand for an image that is not there: `ValueError`.
+        """
+        placeholder = self.placeholder(processor)
+        structured = [{"role": m["role"], "content": [self._item(c, placeholder) for c in m["content"]]} for m in messages]
+        return str(processor.apply_chat_template(structured, add_generation_prompt=True, tokenize=False))
+
+    @staticmethod
+    def _item(item: Mapping[str, Any], placeholder: str) -> dict[str, str]:
+        if item["type"] == "image":
+            return {"type": "image"}
+        if placeholder in item["text"]:
+            raise ValueError(f"the question contains the model's image token `{placeholder}`")
+        return {"type": "text", "text": item["text"]}
+
+    def placeholder(self, processor: ProcessorMixin) -> str:
+        """The token that stands for an image in the prompt."""
+        return str(processor.image_token)  # type: ignore[attr-defined]
+
+    def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
+        """What is done to an RGB image before the model's own processor sees it, when sampling as when training."""
+        return image
+
+    def prefix(self, processor: ProcessorMixin, messages: Messages, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        """The processor's tensors for one prompt: `input_ids` of shape (1, P), pixels, and the family's extras."""
+        prepared = [self.prepare_image(image, processor) for image in images]
+        text = self.prompt_text(processor, messages)
+        special = self._adds_special_tokens(processor, text)
+        encoded = processor(images=prepared or None, text=[text], return_tensors="pt", add_special_tokens=special)
+        return dict(encoded)
+
+    def prompt_ids(self, processor: ProcessorMixin, messages: Messages) -> list[int]:
+        """The prompt's tokens with one placeholder per image: vLLM expands it, as the processor does in `prefix`."""
+        text = self.prompt_text(processor, messages)
+        special = self._adds_special_tokens(processor, text)
+        return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _adds_special_tokens(processor: ProcessorMixin, text: str) -> bool:
+        """Whether the tokenizer must add its first token: some templates write it themselves, and two would be wrong."""
+        first = processor.tokenizer.bos_token  # type: ignore[attr-defined]
+        return first is None or not text.startswith(first)
+
+    @abstractmethod
+    def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Position ids of the prefix, shape (axes, P), int64. Responses go on at the largest of them + 1, on every axis."""
+
+    def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The image tensors of several prompts, as one forward pass takes them."""
+        keys = [k for k in ("pixel_values", "image_grid_thw") if any(k in p for p in prefixes)]
+        return {k: torch.cat([p[k] for p in prefixes if k in p]) for k in keys}
+
+    def shaped_positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """Positions (axes, batch, length) in the shape that the model's forward pass takes."""
+        return positions
+
+    def stored_name(self, name: str) -> str:
+        """A weight's name in the files that vLLM loads, given the one that transformers saves."""
+        return name
+
+    def answer_ids(self, processor: ProcessorMixin, text: str) -> list[int]:
+        """The tokens of an answer as the model writes it after the prompt, the end-of-sequence token included."""
+        tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+        return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+    @abstractmethod
+    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
+        """Four numbers of a box in the notation of the family."""
+
+    def ground_truth(
+        self, example: Mapping[str, Any], frame: Frame, resized: tuple[int, int] | None
+    ) -> str:
+        """The true answer of an example as this family would write it; `ValueError` when the example has none."""
+        if example["box"] is not None:
+            size = tuple(example["image_sizes"][0])
+            return self.box_text(from_pixels(np.array(example["box"]), frame, size, resized), frame)
+        if example["target"] is None:
+            raise ValueError(f"example `{example['example_id']}` has no ground truth")
+        return str(example["target"])

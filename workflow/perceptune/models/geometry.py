@@ -1,0 +1,40 @@
+"""What the numbers of a model's boxes mean. Reads configuration files only, no weights."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from perceptune.contracts.config import ModelBlock
+from perceptune.core.boxes import Frame
+
+FRAMES: dict[str, Frame] = {"llava": "padded_square", "qwen2_5_vl": "resized_pixels"}
+"""Family to the frame that it was trained with (dossier, sec. a.3)."""
+
+
+def coordinate_frame(model: ModelBlock) -> Frame:
+    """The frame of a model's boxes: its own `coordinates`, or its family's."""
+    return model.coordinates or FRAMES[model.family]
+
+
+def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
+    """Width and height (n, 2) after the Qwen-VL processor's resize of images of `sizes` (n, 2), in pixels."""
+    return np.array([_resized(model.path, int(w), int(h)) for w, h in sizes], dtype=float).reshape(-1, 2)
+
+
+@cache
+def _resized(path: str, width: int, height: int) -> tuple[int, int]:
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    processor = _image_processor(path)
+    limits = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
+    tall, wide = smart_resize(height, width, factor=processor.patch_size * processor.merge_size, **limits)
+    return wide, tall
+
+
+@cache
+def _image_processor(path: str):  # type: ignore[no-untyped-def]
+    from transformers import AutoImageProcessor
+
+    return AutoImageProcessor.from_pretrained(path)

@@ -1,0 +1,27 @@
+"""Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from perceptune.core.boxes import Frame
+from perceptune.models.family import Family
+
+
+class Qwen25VL(Family):
+    name = "qwen2_5_vl"
+    lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+    def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """M-RoPE: time, height and width axes, shape (3, P)."""
+        keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+        positions, _ = model.model.get_rope_index(**{k: prefix[k].cpu() for k in keys if k in prefix})
+        return positions[:, 0]
+
+    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
+        """`[161, 119, 322, 357]`: whole pixels of the resized image."""
+        return "[" + ", ".join(str(round(float(number))) for number in numbers) + "]"

@@ -1,0 +1,17 @@
+"""The metrics of all policies in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables import read_table, write_table
+
+
+def run(*, metrics: list[Path], collected: Path) -> None:
+    """Writes `collected`, the rows of all `metrics` tables in the order given."""
+    table = pa.concat_tables([read_table(path, "metrics") for path in metrics])
+    inputs = {path.stem: path for path in metrics}
+    write_table(collected, "metrics", table, lineage("collecting", {}, inputs))

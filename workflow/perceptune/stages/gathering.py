@@ -1,0 +1,24 @@
+"""The shards of a policy's answers, put together in the order of the requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+
+
+def run(*, requests: Path, shards: list[Path], responses: Path) -> None:
+    """Writes `responses`. Raises `ValueError` unless every request has exactly its n answers."""
+    asked = pl.from_arrow(read_table(requests, "requests").select(["request_id", "n"])).with_row_index("order")  # type: ignore[union-attr]
+    answered = pl.concat([pl.from_arrow(read_table(shard, "responses")) for shard in shards])  # type: ignore[type-var]
+    counts = asked.join(answered.group_by("request_id").len("found"), "request_id", "full", coalesce=True)  # type: ignore[union-attr]
+    wrong = counts.filter(pl.col("found").fill_null(0) != pl.col("n").fill_null(0))
+    if wrong.height:
+        request, expected, found = wrong.select("request_id", "n", "found").row(0)
+        raise ValueError(f"request `{request}` has {found or 0} answers, expected {expected}; {wrong.height} such requests")
+    ordered = answered.join(asked, "request_id", "left").sort("order", "sample_index").select(SCHEMAS["responses"].names)  # type: ignore[union-attr, arg-type]
+    inputs = {"requests": requests} | {f"shard {number}": shard for number, shard in enumerate(shards, 1)}
+    write_table(responses, "responses", ordered, lineage("gathering", {"shards": len(shards)}, inputs))

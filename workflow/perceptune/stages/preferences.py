@@ -1,0 +1,54 @@
+"""Ranked lists worth learning from, and the statistics of what was dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+
+from perceptune.contracts.config import SelectionBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.core.selection import ranked_lists, statistics as selection_statistics
+
+
+def run(
+    *,
+    requests: Path,
+    responses: Path,
+    rewards: Path,
+    preferences: Path,
+    statistics: Path,
+    config: SelectionBlock,
+) -> None:
+    """Writes `preferences`, one row per request, and `statistics` (JSON). Raises `UserError` when no list is kept."""
+    asked = pl.from_arrow(read_table(requests, "requests").select(["request_id", "example_id", "view", "messages"]))
+    tokens = pl.from_arrow(read_table(responses, "responses").select(["request_id", "sample_index", "token_ids"]))
+    scored = pl.from_arrow(
+        read_table(rewards, "rewards").select(["request_id", "sample_index", "task", "text", "reward"])
+    )
+    scored = scored.join(tokens, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left")  # type: ignore[union-attr, arg-type]
+    lists = ranked_lists(scored, config)
+    tasks = scored.group_by("request_id").agg(pl.col("task").first())
+    table = (
+        lists.join(asked, "request_id", "left", maintain_order="left")  # type: ignore[arg-type]
+        .join(tasks, "request_id", "left", maintain_order="left")
+        .with_columns(group_id=pl.col("request_id"))
+    )
+    counted = selection_statistics(lists, scored)
+    if not counted["kept"]:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
+        raise UserError(
+            f"no list of {counted['groups']} is kept: {reasons}",
+            "lower `min_margin` of the selection, or sample more answers",
+        )
+    print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
+    inputs = {"requests": requests, "responses": responses, "rewards": rewards}
+    record = lineage("preferences", config.model_dump(mode="json"), inputs)
+    write_table(preferences, "preferences", table.select(SCHEMAS["preferences"].names), record)
+    temporary = statistics.with_name(f".{statistics.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(counted, indent=2) + "\n")
+    temporary.replace(statistics)

@@ -1,0 +1,265 @@
+"""What a person reads at the end: one self-contained page, a plain-text table, and figures for `snakemake --report`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from perceptune.contracts.config import BenchmarkBlock, ReportBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_lineage, read_table
+from perceptune.core import charts, gallery, sections, summary
+from perceptune.core.images import open_image
+from perceptune.core.summary import Result
+
+TEMPLATE = "report_template.html.jinja"
+COMPARED = 3
+"""Trained policies whose answers stand beside the base model's in the gallery."""
+ANSWER_COLUMNS = ["example_id", "text", "target", "reward", "parsed", "reason"]
+
+
+def run(
+    *,
+    metrics: Path,
+    training: dict[str, Path],
+    statistics: dict[str, Path],
+    predictions: dict[str, dict[str, Path]],
+    examples: dict[str, Path],
+    benchmarks: dict[str, BenchmarkBlock],
+    base: dict[str, str],
+    report: Path,
+    result_table: Path,
+    figures: dict[str, Path],
+    config: ReportBlock,
+) -> None:
+    """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name)."""
+    measured = _frame(metrics, "metrics")
+    found = summary.results(measured, {name: block.views[0] for name, block in benchmarks.items() if block.views})
+    styles = sections.policy_styles(found, base)
+    logs = pl.concat([_frame(path, "training") for path in training.values()]) if training else None
+    counts = {label: json.loads(path.read_text()) for label, path in statistics.items()}
+
+    _write(result_table, result_text(measured))
+    for name, path in figures.items():
+        _write(path, _figure(name, measured, found, styles, logs, counts))
+    sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
+    sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
+    sources |= {f"examples of {d}": path for d, path in examples.items()}
+    page = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            config=config,
+            base=base,
+            style=Markup(charts.STYLE),
+            styles=styles,
+            more=any(style == "rest" for style in styles.values()),
+            headline=[(r, summary.verdict_sentences(r)) for r in found],
+            results=[sections.result_section(r, styles) for r in found],
+            curves=[(r, panels) for r in found if (panels := sections.curve_panels(measured, r, styles))],
+            blanks=[section for r in found if (section := sections.blank_section(measured, r, styles))],
+            training=sections.training_panels(logs, styles) if logs is not None and not logs.is_empty() else None,
+            selections=sections.selection_section(counts) if counts else None,
+            galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
+            lineage=_provenance(sources),
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+    _write(report, page)
+
+
+def result_text(metrics: pl.DataFrame) -> str:
+    """The plain-text result table that a run ends with; at most 100 columns wide."""
+    return summary.result_text(metrics)
+
+
+def _figure(
+    name: str,
+    metrics: pl.DataFrame,
+    found: Sequence[Result],
+    styles: Mapping[str, str],
+    training: pl.DataFrame | None,
+    statistics: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The figure of that name as a stand-alone SVG file."""
+    legend = {policy: style for policy, style in styles.items() if style != "rest"}
+    match name:
+        case "result":
+            return charts.figure(sections.gain_figure(found, styles), {}, columns=1)
+        case "best_of_n":
+            panels = [panel for result in found for panel in sections.curve_panels(metrics, result, styles)]
+            return charts.figure(panels, legend, columns=2)
+        case "training":
+            empty = training is None or training.is_empty()
+            trained = {p: s for p, s in legend.items() if not empty and p in set(training["experiment"])}  # type: ignore[index]
+            return charts.figure([] if empty else sections.training_panels(training, styles)[0], trained)  # type: ignore[arg-type]
+        case "rewards":
+            panels = [d for p in sections.selection_section(statistics)["panels"] for d in p["drawings"]]
+            return charts.figure(panels, {}, columns=2)
+    raise UserError(f"figure `{name}`: expected one of `result`, `best_of_n`, `training`, `rewards`")
+
+
+def _galleries(
+    found: Sequence[Result],
+    predictions: Mapping[str, Mapping[str, Path]],
+    examples: Mapping[str, Path],
+    benchmarks: Mapping[str, BenchmarkBlock],
+    base: Mapping[str, str],
+    styles: Mapping[str, str],
+    count: int,
+) -> Iterator[dict[str, Any]]:
+    """One gallery per benchmark, task and base model; `count` examples in all, shared evenly."""
+    wanted = [
+        (result, model)
+        for result in found
+        for model in dict.fromkeys(base.values())
+        if result.benchmark in benchmarks and result.benchmark in predictions.get(model, {})
+    ]
+    for i, (result, model) in enumerate(wanted):
+        share = count // len(wanted) + (i < count % len(wanted))
+        if not share:
+            continue
+        trained = [p for p in base if base[p] == model and p != model and result.benchmark in predictions.get(p, {})]
+        ranked = sections.ranked_by_gain(trained, [result])[:COMPARED]
+        shown = [model, *(p for p in trained if p in ranked)]
+        answers = {p: _greedy_answers(predictions[p][result.benchmark], result) for p in shown}
+        after = answers[ranked[0]] if ranked else None
+        choices = gallery.chosen(answers[model], after, share, result.benchmark, result.task, model)
+        dataset = benchmarks[result.benchmark].dataset
+        rows = _example_rows(examples[dataset], [choice.example_id for choice in choices])
+        by_id = {p: {row["example_id"]: row for row in frame.iter_rows(named=True)} for p, frame in answers.items()}
+        cards: dict[str, list[dict[str, Any]]] = {}
+        for choice in choices:
+            given = {p: by_id[p].get(choice.example_id) for p in answers}
+            cards.setdefault(choice.group, []).append(
+                _card(choice.example_id, rows.get(choice.example_id), given, styles)
+            )
+        yield {
+            "result": result,
+            "base": model,
+            "leader": ranked[0] if ranked else None,
+            "left_out": len(trained) - len(ranked),
+            "groups": cards,
+        }
+
+
+def _card(
+    example_id: str,
+    example: Mapping[str, Any] | None,
+    given: Mapping[str, Mapping[str, Any] | None],
+    styles: Mapping[str, str],
+) -> dict[str, Any]:
+    """One example of the gallery: the drawn image, the question, the truth and every policy's answer."""
+    answers, outlines = [], []
+    truth = next((row["target"] for row in given.values() if row is not None), None)
+    if example and example["box"]:
+        outlines.append(gallery.Outline(tuple(example["box"]), "truth", "ground truth"))
+    for policy, row in given.items():
+        box = gallery.pixel_box(row["parsed"]) if row else None
+        style = styles.get(policy, "rest")
+        if box:
+            outlines.append(gallery.Outline(box, style, policy))
+        answers.append(
+            {
+                "policy": policy,
+                "style": style,
+                "text": gallery.visible(row["text"]) if row else "",
+                "silent": row is None or row["text"] is None,
+                "reward": None if row is None or row["reward"] is None else f"{row['reward']:.2f}",
+                "reason": gallery.visible(row["reason"], 200) if row and row["reason"] else None,
+            }
+        )
+    drawing, problem = _drawing(example, outlines)
+    return {
+        "id": gallery.visible(example_id, 80),
+        "question": gallery.visible(example["question"], 400) if example else "",
+        "truth": gallery.visible(truth if truth is not None else (example or {}).get("target"), 400),
+        "has_box": bool(example and example["box"]),
+        "answers": answers,
+        "drawing": drawing,
+        "problem": problem,
+    }
+
+
+def _drawing(
+    example: Mapping[str, Any] | None, outlines: Sequence[gallery.Outline]
+) -> tuple[Markup | None, str | None]:
+    """The image with its boxes, or why there is none."""
+    if example is None or not example["images"]:
+        return None, "no image in the table"
+    try:
+        image = open_image(example["images"][0])
+    except ValueError as error:
+        return None, gallery.visible(str(error), 200)
+    description = "; ".join(f"{o.label}: {', '.join(f'{v:.0f}' for v in o.box)}" for o in outlines) or "no boxes"
+    return Markup(gallery.annotated_image(image, outlines, description)), None
+
+
+def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
+    """A policy's greedy answers to the questions behind `result`."""
+    return (
+        _frame(path, "rewards")
+        .filter(
+            pl.col("benchmark") == result.benchmark,
+            pl.col("task") == result.task,
+            pl.col("view") == result.view,
+            pl.col("condition") == "greedy",
+        )
+        .select(ANSWER_COLUMNS)
+    )
+
+
+def _example_rows(path: Path, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The chosen rows of an `examples` table, without reading the other images."""
+    columns = ["example_id", "question", "images", "target", "box"]
+    rows = pl.scan_parquet(path).filter(pl.col("example_id").is_in(list(ids))).select(columns).collect()
+    return {row["example_id"]: row for row in rows.iter_rows(named=True)}
+
+
+def _provenance(sources: Mapping[str, Path]) -> dict[str, Any]:
+    """Which tables the page shows and which versions made them."""
+    tables: list[dict[str, str]] = []
+    versions: dict[str, set[str]] = {}
+    for name, path in sources.items():
+        record = read_lineage(path)
+        tables.append(
+            {
+                "name": name,
+                "path": path.as_posix(),
+                "stage": record.get("stage", ""),
+                "code": record.get("code", "")[:12],
+            }
+        )
+        for package, version in record.get("versions", {}).items():
+            versions.setdefault(package, set()).add(version)
+    return {"tables": tables, "versions": {package: " and ".join(sorted(found)) for package, found in versions.items()}}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = lambda drawing: Markup(charts.text(drawing))
+    return environment
+
+
+def _frame(path: Path, name: str) -> pl.DataFrame:
+    frame = pl.from_arrow(read_table(path, name))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

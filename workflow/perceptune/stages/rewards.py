@@ -1,0 +1,116 @@
+"""One reward per response, with the parsed answer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from perceptune.contracts.config import ModelBlock, RewardBlock
+from perceptune.contracts.errors import UserError, joined_mistakes
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.core.rewards import REWARDS, Answers, Scores
+from perceptune.models.geometry import coordinate_frame, resized_sizes
+
+
+def run(
+    *,
+    requests: Path,
+    responses: Path,
+    examples: dict[str, Path],
+    rewards: Path,
+    config: RewardBlock,
+    model: ModelBlock,
+) -> None:
+    """Writes the `rewards` table: the rows of `responses` in their order.
+
+    Raises `UserError` when a task has no reward, or when more than `max_failed` of the responses are missing.
+    """
+    table = joined(requests, responses, examples)
+    unrewarded = sorted(set(table["task"]) - set(config.tasks))
+    if unrewarded:
+        raise UserError(
+            f"no reward for task `{unrewarded[0]}`, expected one under `tasks` of the reward block",
+            f"it has rewards for {', '.join(config.tasks)}",
+        )
+    _check_failures(table, config)
+    parts = [_scored(part, config.tasks[str(task)], model) for (task,), part in table.group_by("task", maintain_order=True)]
+    scored = pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names)
+    inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
+    parameters = {"reward": config.model_dump(mode="json"), "model": model.model_dump(mode="json")}
+    write_table(rewards, "rewards", scored, lineage("rewards", parameters, inputs))
+
+
+def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.DataFrame:
+    """Responses in their order with what was asked and what is true; `row` numbers them."""
+    asked = pl.from_arrow(read_table(requests, "requests").select(["request_id", "dataset", "benchmark", "condition"]))
+    answered = pl.from_arrow(read_table(responses, "responses"))
+    columns = ["example_id", "task", "target", "box", "image_sizes"]
+    truth = pl.concat(
+        pl.from_arrow(read_table(path, "examples").select(columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
+        for name, path in examples.items()
+    )
+    return (
+        answered.with_row_index("row")  # type: ignore[union-attr]
+        .join(asked, "request_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
+        .join(truth, ["dataset", "example_id"], "left", validate="m:1", maintain_order="left")
+    )
+
+
+def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
+    failed = table.filter(pl.col("text").is_null())
+    if failed.height > config.max_failed * table.height:
+        rows = failed.select("request_id", "reason").unique(maintain_order=True).iter_rows()
+        raise UserError(
+            f"{failed.height} of {table.height} responses are missing, at most a share of {config.max_failed:g} may be\n  "
+            + joined_mistakes([f"request `{request}`: {reason}" for request, reason in rows]),
+            "`max_failed` of the reward block says which share may be missing",
+        )
+
+
+def _scored(part: pl.DataFrame, reward: str, model: ModelBlock) -> pl.DataFrame:
+    """The rows of one task with their verdicts; rows without a response keep null rewards and their reason."""
+    answered = part.filter(pl.col("text").is_not_null())
+    failed = part.filter(pl.col("text").is_null())
+    scores = REWARDS[reward](_answers(answered, model))
+    verdicts = {"reward": scores.rewards, "parsed": scores.parsed_json(), "reason": scores.reasons}
+    good = answered.with_columns(
+        **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
+        components=pl.Series("components", _components(scores, answered.height), dtype=COMPONENTS),
+    )
+    bad = failed.with_columns(
+        reward=pl.lit(None, dtype=pl.Float64),
+        parsed=pl.lit(None, dtype=pl.String),
+        components=pl.lit([], dtype=COMPONENTS),
+    )
+    columns = ["row", *SCHEMAS["rewards"].names]
+    return pl.concat([good.select(columns), bad.select(columns)])
+
+
+COMPONENTS = pl.List(pl.Struct({"name": pl.String, "value": pl.Float64}))
+
+
+def _components(scores: Scores, count: int) -> list[list[dict[str, Any]]]:
+    names = list(scores.components)
+    columns = [scores.components[name].tolist() for name in names]
+    return [[{"name": n, "value": c[i]} for n, c in zip(names, columns, strict=True)] for i in range(count)]
+
+
+def _answers(part: pl.DataFrame, model: ModelBlock) -> Answers:
+    sizes = np.array([s[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
+    boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
+    frame = coordinate_frame(model)
+    if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1]).any():
+        print("boxes are read relative to the padded square, as LLaVA-1.5 writes them", file=sys.stderr)
+    return Answers(
+        texts=part["text"].to_list(),
+        targets=part["target"].to_list(),
+        boxes=boxes,
+        sizes=sizes,
+        frame=frame,
+        resized=resized_sizes(model, sizes) if frame == "resized_pixels" else None,
+    )

@@ -1,0 +1,14 @@
+"""Generates the demo data in the format that users bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perceptune.contracts.config import ShapesDataset
+from perceptune.core.shapes import write_dataset
+
+
+def run(*, config: ShapesDataset, data: Path) -> None:
+    """Writes `data` (JSON lines) and its images beside it."""
+    splits = {"train": config.train, "validation": config.validation, "test": config.test}
+    write_dataset(data.parent, config.seed, {name: dict(tasks) for name, tasks in splits.items() if tasks})

@@ -1,0 +1,30 @@
+"""Reference log-probabilities of preference lists, once for every method, beta and gamma."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables import read_table, write_table
+from perceptune.engines.lists import Encoder
+from perceptune.engines.reference import reference_logps
+from perceptune.models.families import family_of
+from perceptune.models.loading import load_model, load_processor
+from perceptune.stages.lists import kept_lists
+
+LISTS_AT_ONCE = 16
+BUDGET = 4096
+"""Response tokens per packed row."""
+
+
+def run(*, preferences: Path, examples: Path, terms: Path, model: ModelBlock, view: str) -> None:
+    """Writes the `terms` table: per-token log-probabilities of all responses of the kept lists under the base weights."""
+    lists = kept_lists(preferences, examples)
+    loaded = load_model(model)
+    encoder = Encoder(family_of(model), load_processor(model), loaded, view, BUDGET)
+    found = dict(reference_logps(loaded, encoder, lists, LISTS_AT_ONCE))
+    rows = [{"group_id": one.group_id, "term": "reference", "view": view, "logprobs": found[one.group_id]} for one in lists]
+    parameters = {"model": model.model_dump(mode="json"), "view": view}
+    inputs = {"preferences": preferences, "examples": examples}
+    write_table(terms, "terms", rows, lineage("terms", parameters, inputs))

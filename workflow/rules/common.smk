@@ -1,0 +1,156 @@
+"""What the rules need to read the config; the substance is in `perceptune.stages.plan`."""
+
+from perceptune.contracts import paths
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.lineage import code_digest
+from perceptune.stages import plan as planning
+from snakemake.exceptions import WorkflowError
+
+try:
+    plan = planning.load(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    policy="[^/]+",
+    experiment="[^/]+",
+    sampling="[^/]+",
+    reward="[^/]+",
+    selection="[^/]+",
+    view="[^/]+",
+    plan="[^/]+/[^/]+|benchmarks",
+
+
+scattergather:
+    shard=1,
+
+
+def code_of(stage):
+    """The digest of a stage's code: editing it reruns the stage, editing a comment does not."""
+    return code_digest(f"perceptune.stages.{stage}")
+
+
+def block(section):
+    """The settings of the block that a rule's wildcard names."""
+    return lambda wildcards: planning.tracked(
+        getattr(plan.config, f"{section}s")[wildcards[section]]
+    )
+
+
+def of(function, key="policy"):
+    """A function of the plan, asked for the policy or experiment of the job; a user's mistake shows no traceback."""
+
+    def asked(wildcards):
+        try:
+            return function(wildcards[key])
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+
+    return asked
+
+
+def of_experiment(pattern):
+    """The table that an experiment trains on."""
+    return lambda wildcards: expand(pattern, **plan.samples(wildcards.experiment))
+
+
+def data_of(wildcards):
+    return plan.data_file(wildcards.dataset)
+
+
+def import_settings(wildcards):
+    return planning.tracked(plan.import_block(wildcards.dataset))
+
+
+def model_of(wildcards, threads):
+    """The whole model block. Not tracked, since it takes `threads`: where and how fast is no part of the result."""
+    return plan.config.models[plan.base(wildcards.policy)].model_dump(mode="json")
+
+
+def training_of(wildcards, threads):
+    """The whole model and training blocks, not tracked for the same reason."""
+    model = plan.config.models[plan.base(wildcards.experiment)]
+    blocks = {"model": model, "training": plan.training(wildcards.experiment)}
+    return {name: value.model_dump(mode="json") for name, value in blocks.items()}
+
+
+def training_settings(wildcards):
+    return planning.tracked(plan.training(wildcards.experiment))
+
+
+def checkpoints_of(wildcards, threads):
+    return paths.CHECKPOINTS.format(experiment=wildcards.experiment)
+
+
+def gpus_of_engine(wildcards):
+    return plan.config.models[plan.base(wildcards.policy)].engine.tensor_parallel_size
+
+
+def adapter_of(wildcards):
+    return (
+        paths.ADAPTER.format(experiment=wildcards.policy)
+        if plan.experiment(wildcards.policy)
+        else []
+    )
+
+
+def datasets_of_plan(wildcards):
+    return plan.datasets(wildcards.policy, wildcards.plan)
+
+
+def examples_of_plan(wildcards):
+    return expand(paths.EXAMPLES, dataset=datasets_of_plan(wildcards))
+
+
+def datasets_of_benchmarks(wildcards):
+    return plan.datasets(wildcards.policy, "benchmarks")
+
+
+def examples_of_benchmarks(wildcards):
+    return expand(paths.EXAMPLES, dataset=datasets_of_benchmarks(wildcards))
+
+
+def shards_of_plan(wildcards):
+    """As many shards as `--set-scatter shard=N` says; a finished table keeps the number that it was made of."""
+    pattern = paths.RESPONSE_SHARD.format(
+        policy=wildcards.policy, plan=wildcards.plan, scatteritem="{scatteritem}"
+    )
+    made_of = planning.shards_of(
+        paths.RESPONSES.format(policy=wildcards.policy, plan=wildcards.plan)
+    )
+    return expand(pattern, scatteritem=made_of) if made_of else gather.shard(pattern)
+
+
+def benchmark_rewards(wildcards):
+    return sorted(set(plan.benchmark_rewards(wildcards.policy).values()))
+
+
+def base_benchmark_rewards(wildcards):
+    if not plan.experiment(wildcards.policy):
+        return []
+    return sorted(
+        set(
+            plan.benchmark_rewards(
+                plan.base(wildcards.policy), wildcards.policy
+            ).values()
+        )
+    )
+
+
+def report_inputs(wildcards):
+    """Every table that the page shows, by role."""
+    return {
+        "metrics": paths.ALL_METRICS,
+        "training": expand(paths.TRAINING, experiment=plan.config.experiments),
+        "statistics": list(plan.statistics().values()),
+        "predictions": sorted(
+            {t for p in plan.policies for t in plan.benchmark_rewards(p).values()}
+        ),
+        "examples": expand(paths.EXAMPLES, dataset=plan.benchmark_datasets),
+    }
+
+
+def report_settings(wildcards):
+    return plan.report_settings()

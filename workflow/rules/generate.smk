@@ -1,0 +1,86 @@
+"""Plan questions, and ask them: sampling for training and every benchmark are the same stage over different requests.
+
+reads   examples, a policy (base model, or base model with adapter)
+writes  requests, responses: every sampled answer with its tokens and log-probabilities
+"""
+
+
+rule plan_samples:
+    """Training questions."""
+    input:
+        examples=paths.EXAMPLES,
+    output:
+        requests=paths.SAMPLE_REQUESTS,
+    log:
+        paths.log(paths.SAMPLE_REQUESTS),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=block("sampling"),
+        code=code_of("requests"),
+    script:
+        "../scripts/plan_samples.py"
+
+
+rule plan_benchmarks:
+    """All benchmark questions of a policy in one table, so that its engine starts once."""
+    input:
+        examples=examples_of_benchmarks,
+    output:
+        requests=paths.BENCHMARK_REQUESTS,
+    log:
+        paths.log(paths.BENCHMARK_REQUESTS),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=of(plan.benchmark_settings),
+        datasets=datasets_of_benchmarks,
+        code=code_of("requests"),
+    script:
+        "../scripts/plan_benchmarks.py"
+
+
+rule sample_responses:
+    """Real answers of a policy from vLLM, one engine start per shard."""
+    input:
+        requests=paths.REQUESTS,
+        examples=examples_of_plan,
+        adapter=adapter_of,
+    output:
+        responses=temp(paths.RESPONSE_SHARD),
+    log:
+        paths.log(paths.RESPONSE_SHARD),
+    benchmark:
+        paths.benchmark(paths.RESPONSE_SHARD)
+    threads: 16
+    resources:
+        mem_mb=12000,
+        runtime=720,
+        gpu=gpus_of_engine,
+    params:
+        settings=of(plan.model_settings),
+        datasets=datasets_of_plan,
+        model=model_of,
+        code=code_of("responses"),
+    script:
+        "../scripts/sample_responses.py"
+
+
+rule gather_responses:
+    """The shards in the order of the requests."""
+    input:
+        requests=paths.REQUESTS,
+        shards=shards_of_plan,
+    output:
+        responses=paths.RESPONSES,
+    log:
+        paths.log(paths.RESPONSES),
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        code=code_of("gathering"),
+    script:
+        "../scripts/gather_responses.py"

@@ -1,0 +1,57 @@
+"""Preferences to an adapter.
+
+reads   examples, preferences
+writes  terms: log-probabilities that do not change while training; an adapter in PEFT format; its training curves
+"""
+
+
+rule compute_terms:
+    """Reference log-probabilities, once for every method, beta and gamma."""
+    input:
+        preferences=paths.PREFERENCES,
+        examples=paths.EXAMPLES,
+    output:
+        terms=paths.TERMS,
+    log:
+        paths.log(paths.TERMS),
+    benchmark:
+        paths.benchmark(paths.TERMS)
+    threads: 16
+    resources:
+        mem_mb=12000,
+        runtime=240,
+        gpu=1,
+    params:
+        settings=of(plan.model_settings),
+        model=model_of,
+        code=code_of("terms"),
+    script:
+        "../scripts/compute_terms.py"
+
+
+rule train_adapter:
+    """A LoRA adapter; a killed run resumes from its newest checkpoint."""
+    input:
+        preferences=of_experiment(paths.PREFERENCES),
+        examples=of_experiment(paths.EXAMPLES),
+        terms=of(plan.terms, "experiment"),
+    output:
+        adapter=directory(paths.ADAPTER),
+        training=paths.TRAINING,
+    log:
+        paths.log(paths.TRAINING),
+    benchmark:
+        paths.benchmark(paths.TRAINING)
+    threads: 16
+    resources:
+        mem_mb=12000,
+        runtime=1440,
+        gpu=1,
+    params:
+        settings=training_settings,
+        weights=of(plan.model_settings, "experiment"),
+        blocks=training_of,
+        checkpoints=checkpoints_of,
+        code=code_of("train"),
+    script:
+        "../scripts/train_adapter.py"

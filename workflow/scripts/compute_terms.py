@@ -1,0 +1,21 @@
+"""Compute reference log-probabilities."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perceptune.contracts.config import ModelBlock
+from perceptune.stages import terms
+from perceptune.stages.job import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
+    with job_log(snakemake.log[0]):
+        terms.run(
+            preferences=Path(snakemake.input.preferences),
+            examples=Path(snakemake.input.examples),
+            terms=Path(snakemake.output.terms),
+            model=ModelBlock(**snakemake.params.model),
+            view=snakemake.wildcards.view,
+        )

@@ -1,0 +1,29 @@
+"""Compute the metrics of a policy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perceptune.contracts.config import BenchmarkBlock, ModelBlock
+from perceptune.stages import evaluate
+from perceptune.stages.job import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
+    with job_log(snakemake.log[0]):
+        benchmarks = {name: BenchmarkBlock(**block) for name, block in snakemake.params.settings["benchmarks"].items()}
+        rewards = {Path(table).stem: Path(table) for table in snakemake.input.rewards}
+        base_rewards = {Path(table).stem: Path(table) for table in snakemake.input.base_rewards}
+        evaluate.run(
+            policy=snakemake.wildcards.policy,
+            base=snakemake.params.base,
+            rewards={name: rewards[block.reward] for name, block in benchmarks.items()},
+            base_rewards={name: base_rewards[block.reward] for name, block in benchmarks.items()}
+            if base_rewards
+            else None,
+            metrics=Path(snakemake.output.metrics),
+            benchmarks=benchmarks,
+            reward_tasks=snakemake.params.settings["rewards"],
+            model=ModelBlock(**snakemake.params.model),
+        )

@@ -1,0 +1,24 @@
+"""Ask a policy one shard of its questions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perceptune.contracts.config import ModelBlock
+from perceptune.stages import responses
+from perceptune.stages.job import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
+    with job_log(snakemake.log[0]):
+        shard, shards = map(int, snakemake.wildcards.scatteritem.split("-of-"))
+        responses.run(
+            requests=Path(snakemake.input.requests),
+            examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
+            responses=Path(snakemake.output.responses),
+            model=ModelBlock(**snakemake.params.model),
+            adapter=Path(snakemake.input.adapter) if snakemake.input.adapter else None,
+            shard=shard - 1,
+            shards=shards,
+        )

@@ -1,0 +1,22 @@
+"""Select and rank preferences."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perceptune.contracts.config import SelectionBlock
+from perceptune.stages import preferences
+from perceptune.stages.job import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
+    with job_log(snakemake.log[0]):
+        preferences.run(
+            requests=Path(snakemake.input.requests),
+            responses=Path(snakemake.input.responses),
+            rewards=Path(snakemake.input.rewards),
+            preferences=Path(snakemake.output.preferences),
+            statistics=Path(snakemake.output.statistics),
+            config=SelectionBlock(**snakemake.params.settings),
+        )

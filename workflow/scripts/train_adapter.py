@@ -1,0 +1,25 @@
+"""Train an adapter."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perceptune.contracts.config import ModelBlock, TrainingBlock
+from perceptune.stages import train
+from perceptune.stages.job import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
+    with job_log(snakemake.log[0]):
+        train.run(
+            experiment=snakemake.wildcards.experiment,
+            preferences=Path(snakemake.input.preferences[0]),
+            examples=Path(snakemake.input.examples[0]),
+            terms=Path(snakemake.input.terms[0]) if snakemake.input.terms else None,
+            adapter=Path(snakemake.output.adapter),
+            training=Path(snakemake.output.training),
+            checkpoints=Path(snakemake.params.checkpoints),
+            model=ModelBlock(**snakemake.params.blocks["model"]),
+            config=TrainingBlock(**snakemake.params.blocks["training"]),
+        )
