@@ -44,7 +44,8 @@ def schema_text() -> str:
 
 
 def _accept_lists(field: dict[str, Any]) -> None:
-    kept = {k: field.pop(k) for k in ("title", "description", "default") if k in field}
+    keys: list[str] = [k for k in ("title", "description", "default") if k in field]
+    kept = {k: field.pop(k) for k in keys}
     alternative = dict(field)
     field.clear()
     field.update({"anyOf": [alternative, {"type": "array", "items": alternative}], **kept})

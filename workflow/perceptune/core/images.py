@@ -59,8 +59,8 @@ def _decoded(data: bytes) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        _, high = image.getextrema()
-        top = 65535.0 if image.mode.startswith("I;16") or float(high) > 255 else 255.0
+        high: Any = image.getextrema()[1]
+        top = 65535.0 if image.mode.startswith("I;16") or high > 255 else 255.0
         return image.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")

@@ -35,7 +35,9 @@ def checked_row(row: Any, block: FileDataset) -> dict[str, Any]:
         "target": _target(row, task),
         "box": _box(row, task),
         "split": _text(row, "split", block.split),
-        "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=str) if set(row) - set(KEYS) else None,
+        "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=str)
+        if set(row) - set(KEYS)
+        else None,
     }
 
 
@@ -44,8 +46,12 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
     width, height = size
     scale = BOX_SCALE.get(block.coordinates)
     if scale is not None and max(box) > scale:
-        raise RowError(f"`box` {box} exceeds {scale:g}, expected {block.coordinates} coordinates; or set `coordinates: pixels`")
-    x1, y1, x2, y2 = box if scale is None else (v / scale * side for v, side in zip(box, (width, height) * 2, strict=True))
+        raise RowError(
+            f"`box` {box} exceeds {scale:g}, expected {block.coordinates} coordinates; or set `coordinates: pixels`"
+        )
+    x1, y1, x2, y2 = (
+        box if scale is None else (v / scale * side for v, side in zip(box, (width, height) * 2, strict=True))
+    )
     if x2 <= x1 or y2 <= y1:
         raise RowError(f"`box` {box} has no area, expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
     if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:

@@ -37,7 +37,9 @@ def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
         best=pl.col("reward").first(),
         worst=pl.col("reward").last(),
     )
-    table = scored.select("request_id").unique(maintain_order=True).join(lists, "request_id", "left", maintain_order="left")
+    table = (
+        scored.select("request_id").unique(maintain_order=True).join(lists, "request_id", "left", maintain_order="left")
+    )
     table = table.with_columns(reason=_reason(block))
     if block.max_groups is not None:
         table = _capped(table, block)

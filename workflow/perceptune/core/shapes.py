@@ -283,9 +283,7 @@ def _jittered(random: Random, rgb: RGB, amount: int) -> RGB:
 
 
 def _touch(box: Box, other: Box) -> bool:
-    return (
-        box[0] < other[2] + GAP and other[0] < box[2] + GAP and box[1] < other[3] + GAP and other[1] < box[3] + GAP
-    )
+    return box[0] < other[2] + GAP and other[0] < box[2] + GAP and box[1] < other[3] + GAP and other[1] < box[3] + GAP
 
 
 def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing) -> None:

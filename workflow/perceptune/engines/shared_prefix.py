@@ -66,7 +66,10 @@ def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int
     ids = torch.full((len(rows), length), padding)
     positions = torch.zeros((axes, len(rows), length), dtype=torch.long)
     branch = torch.full((len(rows), length), -1)  # -1 padding, 0 prefix, 1.. responses
-    targets, row_of, predictor, owner = [], [], [], []
+    targets: list[int] = []
+    row_of: list[int] = []
+    predictor: list[int] = []
+    owner: list[int] = []
     first = [sum(len(g.responses) for g in groups[:i]) for i in range(len(groups))]
     for row, (g, part) in enumerate(rows):
         group = groups[g]
@@ -93,8 +96,8 @@ def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int
         "position_ids": family.shaped_positions(positions),
         **family.model_inputs([groups[g].prefix for g, _ in rows]),
     }
-    index = [torch.tensor(values, dtype=torch.long) for values in (targets, row_of, predictor, owner)]
-    return Packed(inputs, prefix_length - 1, *index, counts=[len(g.responses) for g in groups])
+    at = [torch.tensor(values, dtype=torch.long) for values in (targets, row_of, predictor, owner)]
+    return Packed(inputs, prefix_length - 1, at[0], at[1], at[2], at[3], [len(g.responses) for g in groups])
 
 
 def _parts(responses: Sequence[Sequence[int]], budget: int | None) -> Iterator[list[int]]:

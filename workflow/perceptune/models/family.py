@@ -29,7 +29,9 @@ class Family(ABC):
         A literal image placeholder in a user's text would stand for an image that is not there: `ValueError`.
         """
         placeholder = self.placeholder(processor)
-        structured = [{"role": m["role"], "content": [self._item(c, placeholder) for c in m["content"]]} for m in messages]
+        structured = [
+            {"role": m["role"], "content": [self._item(c, placeholder) for c in m["content"]]} for m in messages
+        ]
         return str(processor.apply_chat_template(structured, add_generation_prompt=True, tokenize=False))
 
     @staticmethod
@@ -48,7 +50,9 @@ class Family(ABC):
         """What is done to an RGB image before the model's own processor sees it, when sampling as when training."""
         return image
 
-    def prefix(self, processor: ProcessorMixin, messages: Messages, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+    def prefix(
+        self, processor: ProcessorMixin, messages: Messages, images: list[Image.Image]
+    ) -> dict[str, torch.Tensor]:
         """The processor's tensors for one prompt: `input_ids` of shape (1, P), pixels, and the family's extras."""
         prepared = [self.prepare_image(image, processor) for image in images]
         text = self.prompt_text(processor, messages)
@@ -94,9 +98,7 @@ class Family(ABC):
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
         """Four numbers of a box in the notation of the family."""
 
-    def ground_truth(
-        self, example: Mapping[str, Any], frame: Frame, resized: tuple[int, int] | None
-    ) -> str:
+    def ground_truth(self, example: Mapping[str, Any], frame: Frame, resized: tuple[int, int] | None) -> str:
         """The true answer of an example as this family would write it; `ValueError` when the example has none."""
         if example["box"] is not None:
             size = tuple(example["image_sizes"][0])

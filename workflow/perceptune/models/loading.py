@@ -38,7 +38,7 @@ def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTraine
     except (OSError, ValueError) as error:
         raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
     if torch.cuda.is_available():
-        loaded = loaded.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+        loaded = loaded.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return loaded
 
 

@@ -26,6 +26,8 @@ from transformers import (
 )
 
 from perceptune.core.shapes import COLOURS, IMAGE_SIZE, LETTERS, SHAPES, plural
+from perceptune.models.llava import Llava
+from perceptune.models.loading import save_weights
 
 PATCH_SIZE = 14
 HEAD_SIZE = 32
@@ -103,7 +105,7 @@ def build_tiny_llava(folder: Path, seed: int = 0) -> Path:
 def save_llava(model: LlavaForConditionalGeneration, folder: Path) -> Path:
     """Write the model, its processor, its tokenizer and a greedy generation config into `folder`."""
     _set_stop_tokens(model, bos=LLAVA_SPECIALS.index("<s>"), eos=[LLAVA_SPECIALS.index("</s>")], pad=3)
-    model.save_pretrained(folder)
+    save_weights(model, folder, Llava().stored_name)
     llava_processor().save_pretrained(folder)
     return folder
 

@@ -43,7 +43,9 @@ def run(
             baseline = None if theirs is None else theirs.filter(task=task, view=view, condition=condition)
             measured = _greedy if condition == "greedy" else _curves
             for row in measured(part, baseline, reward, block, (policy, name, str(task), str(view))):
-                rows.append({"policy": policy, "benchmark": name, "split": block.split, "task": task, "view": view, **row})
+                rows.append(
+                    {"policy": policy, "benchmark": name, "split": block.split, "task": task, "view": view, **row}
+                )
     inputs = {f"rewards {k}": v for k, v in rewards.items()}
     inputs |= {f"base rewards {k}": v for k, v in (base_rewards or {}).items()}
     parameters = {
@@ -103,10 +105,16 @@ def _curves(
             per_example = [
                 None
                 if t is None
-                else {"value": t.mean(axis=1) if condition == "mean_of_n" else best_of_k(t, k, more_is_better=more_is_better)}
+                else {
+                    "value": t.mean(axis=1)
+                    if condition == "mean_of_n"
+                    else best_of_k(t, k, more_is_better=more_is_better)
+                }
                 for t in tables
             ]
-            values = _row(_mean_value, per_example[0] or {}, per_example[1], block, (*address[1:], condition, metric, k))
+            values = _row(
+                _mean_value, per_example[0] or {}, per_example[1], block, (*address[1:], condition, metric, k)
+            )
             shared = {"n": part["request_id"].n_unique(), "n_failed": failed}
             yield {"condition": condition, "k": k, "metric": metric, **shared, **values}
 

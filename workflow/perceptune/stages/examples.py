@@ -35,10 +35,12 @@ def run(*, config: FileDataset, examples: Path) -> None:
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda numbered: _checked(*numbered, config, folder), rows)
+        checks = pool.map(lambda numbered: _checked(numbered[0], numbered[1], config, folder), rows)
         table = list(tqdm(checks, total=len(rows), desc="checking examples", unit=" rows", mininterval=5))
     _mark_duplicates(table, [place for place, _ in rows])
-    failed = [f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]]
+    failed = [
+        f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]
+    ]
     if len(failed) > config.max_failed * len(rows):
         raise UserError(
             f"{len(failed)} of {len(rows)} rows cannot be used\n  " + joined_mistakes(failed),

@@ -18,7 +18,11 @@ def run(*, requests: Path, shards: list[Path], responses: Path) -> None:
     wrong = counts.filter(pl.col("found").fill_null(0) != pl.col("n").fill_null(0))
     if wrong.height:
         request, expected, found = wrong.select("request_id", "n", "found").row(0)
-        raise ValueError(f"request `{request}` has {found or 0} answers, expected {expected}; {wrong.height} such requests")
-    ordered = answered.join(asked, "request_id", "left").sort("order", "sample_index").select(SCHEMAS["responses"].names)  # type: ignore[union-attr, arg-type]
+        raise ValueError(
+            f"request `{request}` has {found or 0} answers, expected {expected}; {wrong.height} such requests"
+        )
+    ordered = (
+        answered.join(asked, "request_id", "left").sort("order", "sample_index").select(SCHEMAS["responses"].names)
+    )  # type: ignore[union-attr, arg-type]
     inputs = {"requests": requests} | {f"shard {number}": shard for number, shard in enumerate(shards, 1)}
     write_table(responses, "responses", ordered, lineage("gathering", {"shards": len(shards)}, inputs))

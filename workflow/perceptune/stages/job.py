@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from perceptune.contracts.errors import UserError
 
@@ -42,7 +43,7 @@ def job_log(path: str) -> Iterator[None]:
         sys.stderr.flush()
 
 
-def _say(text: str, terminal: object) -> None:
+def _say(text: str, terminal: TextIO) -> None:
     for stream in (sys.stderr, terminal):
-        stream.write(text)  # type: ignore[attr-defined]
-        stream.flush()  # type: ignore[attr-defined]
+        stream.write(text)
+        stream.flush()

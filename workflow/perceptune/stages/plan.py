@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from perceptune.contracts import config as blocks
 from perceptune.contracts.config import Config, ExperimentBlock, FileDataset, ModelBlock, ShapesDataset, TrainingBlock
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
-from perceptune.contracts.lineage import digest_of_folder
+from perceptune.contracts.lineage import digest_of_folder, sha256_of_file
 from perceptune.contracts.paths import DATA, EXAMPLES, PREFERENCE_STATISTICS, REWARDS, TERMS, TRAINING
 from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
@@ -127,6 +127,7 @@ class Plan:
         """What the page needs to know besides the tables: who is tested on what, and against whom."""
         return {
             "report": tracked(self.config.report),
+            "template": sha256_of_file(Path(__file__).with_name("report_template.html.jinja")),
             "base": {p: self.base(p) for p in self.policies},
             "benchmarks": {b: tracked(k) for b, k in self.config.benchmarks.items()},
             "training": {e: TRAINING.format(experiment=e) for e in self.config.experiments},
@@ -200,9 +201,9 @@ def _expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _variants(block: Mapping[str, Any], model: type[BaseModel], nested: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def _variants(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     """(name suffix, block) for every combination of the swept values of a block."""
-    swept = [(k,) for k, v in block.items() if isinstance(v, list) and k in model.model_fields]
+    swept: list[tuple[str, ...]] = [(k,) for k, v in block.items() if isinstance(v, list) and k in model.model_fields]
     for outer in nested:
         inner = block.get(outer)
         if isinstance(inner, Mapping):
@@ -312,7 +313,7 @@ def _dotted(location: Any) -> str:
     return ".".join(map(str, location))
 
 
-def _subclasses(parent: type) -> Iterator[type[BaseModel]]:
+def _subclasses(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
     for child in parent.__subclasses__():
         yield child
         yield from _subclasses(child)

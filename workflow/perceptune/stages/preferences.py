@@ -12,7 +12,8 @@ from perceptune.contracts.config import SelectionBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.tables import SCHEMAS, read_table, write_table
-from perceptune.core.selection import ranked_lists, statistics as selection_statistics
+from perceptune.core.selection import ranked_lists
+from perceptune.core.selection import statistics as selection_statistics
 
 
 def run(

@@ -33,7 +33,9 @@ def run(
     """
     asked = read_table(requests, "requests").to_pylist()[shard::shards]
     images = {
-        (name, row["example_id"]): row["images"] for name, path in examples.items() for row in read_table(path, "examples").to_pylist()
+        (name, row["example_id"]): row["images"]
+        for name, path in examples.items()
+        for row in read_table(path, "examples").to_pylist()
     }
     reasons: dict[str, str] = {}
     answers: dict[str, list[Answer]] = {}

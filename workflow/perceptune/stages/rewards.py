@@ -38,7 +38,9 @@ def run(
             f"it has rewards for {', '.join(config.tasks)}",
         )
     _check_failures(table, config)
-    parts = [_scored(part, config.tasks[str(task)], model) for (task,), part in table.group_by("task", maintain_order=True)]
+    reward_of: dict[str, str] = {**config.tasks}
+    by_task = table.group_by("task", maintain_order=True)
+    parts = [_scored(part, reward_of[str(task)], model) for (task,), part in by_task]
     scored = pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names)
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
     parameters = {"reward": config.model_dump(mode="json"), "model": model.model_dump(mode="json")}

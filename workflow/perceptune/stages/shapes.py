@@ -11,4 +11,5 @@ from perceptune.core.shapes import write_dataset
 def run(*, config: ShapesDataset, data: Path) -> None:
     """Writes `data` (JSON lines) and its images beside it."""
     splits = {"train": config.train, "validation": config.validation, "test": config.test}
-    write_dataset(data.parent, config.seed, {name: dict(tasks) for name, tasks in splits.items() if tasks})
+    counts = {name: {str(task): n for task, n in tasks.items()} for name, tasks in splits.items() if tasks}
+    write_dataset(data.parent, config.seed, counts)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.lineage import lineage
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables import write_table
 from perceptune.engines.lists import Encoder
 from perceptune.engines.reference import reference_logps
 from perceptune.models.families import family_of
@@ -24,7 +24,9 @@ def run(*, preferences: Path, examples: Path, terms: Path, model: ModelBlock, vi
     loaded = load_model(model)
     encoder = Encoder(family_of(model), load_processor(model), loaded, view, BUDGET)
     found = dict(reference_logps(loaded, encoder, lists, LISTS_AT_ONCE))
-    rows = [{"group_id": one.group_id, "term": "reference", "view": view, "logprobs": found[one.group_id]} for one in lists]
+    rows = [
+        {"group_id": one.group_id, "term": "reference", "view": view, "logprobs": found[one.group_id]} for one in lists
+    ]
     parameters = {"model": model.model_dump(mode="json"), "view": view}
     inputs = {"preferences": preferences, "examples": examples}
     write_table(terms, "terms", rows, lineage("terms", parameters, inputs))

@@ -61,7 +61,7 @@ def run(
         checkpoints=checkpoints,
         fingerprint=_fingerprint(settings, inputs),
     )
-    if int(os.environ.get("RANK", 0)):
+    if int(os.environ.get("RANK", "0")):
         return
     _save(adapted, adapter)
     rows = [

@@ -7,27 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from perceptune.core.methods.method import Group, Method
-from perceptune.core.methods.method import Parameters as Base
+from perceptune.core.methods.method import Group, Method, MethodParameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Parameters(Base):
+class DPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
 
 
 class DPO(Method):
     name = "dpo"
-    Parameters = Parameters
+    Parameters = DPOParameters
 
-    def responses(self, rewards: Sequence[float], parameters: Parameters) -> list[int]:
+    def responses(self, rewards: Sequence[float], parameters: DPOParameters) -> list[int]:
         """The first and the last of the ranked list."""
         return [0, len(rewards) - 1]
 
-    def loss(self, group: Group, parameters: Parameters) -> Tensor:
+    def loss(self, group: Group, parameters: DPOParameters) -> Tensor:
         """-log sigmoid(beta (s_best - s_worst))."""
         from torch.nn.functional import softplus
 

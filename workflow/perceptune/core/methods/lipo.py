@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from perceptune.core.methods.method import Group, Method
-from perceptune.core.methods.method import Parameters as Base
+from perceptune.core.methods.method import Group, Method, MethodParameters
 from perceptune.core.methods.perpo import margin_weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Parameters(Base):
+class LiPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     weighting: Literal["uniform", "lambda"] = "uniform"
@@ -23,9 +22,9 @@ class Parameters(Base):
 
 class LiPO(Method):
     name = "lipo"
-    Parameters = Parameters
+    Parameters = LiPOParameters
 
-    def loss(self, group: Group, parameters: Parameters) -> Tensor:
+    def loss(self, group: Group, parameters: LiPOParameters) -> Tensor:
         """Uniform: the mean over pairs with R_i > R_j of softplus(-beta (s_i - s_j)). Lambda: see `lambda_weighted`."""
         if parameters.weighting == "uniform":
             return margin_weighted(group, parameters.beta, 0.0)

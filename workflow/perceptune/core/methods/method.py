@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Parameters(BaseModel):
+class MethodParameters(BaseModel):
     """A method's own settings: closed, frozen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -43,7 +43,7 @@ class Method(ABC):
     """A loss over stored columns. Declarations are read without torch; `loss` imports it."""
 
     name: ClassVar[str]
-    Parameters: ClassVar[type[Parameters]]
+    Parameters: ClassVar[type[MethodParameters]]
     terms: ClassVar[tuple[str, ...]] = ("reference",)
     """Stored log-probabilities that the loss needs."""
 

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from perceptune.core.methods.method import Group, Method
-from perceptune.core.methods.method import Parameters as Base
+from perceptune.core.methods.method import Group, Method, MethodParameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Parameters(Base):
+class PerPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     gamma: Annotated[float, Field(ge=0)] = 0.5
@@ -22,9 +21,9 @@ class Parameters(Base):
 
 class PerPO(Method):
     name = "perpo"
-    Parameters = Parameters
+    Parameters = PerPOParameters
 
-    def loss(self, group: Group, parameters: Parameters) -> Tensor:
+    def loss(self, group: Group, parameters: PerPOParameters) -> Tensor:
         """sum_ij m_ij softplus(-beta (s_i - s_j)) / sum_ij m_ij over pairs with R_i > R_j, m_ij = (R_i - R_j)^gamma.
 
         Tied pairs never count; a list without any strict pair has loss and gradient 0.

@@ -5,31 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from perceptune.core.methods.method import Group, Method
-from perceptune.core.methods.method import Parameters as Base
+from perceptune.core.methods.method import Group, Method, MethodParameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Parameters(Base):
+class SFTParameters(MethodParameters):
     source: Literal["ground_truth", "best_of_n"] = "ground_truth"
     """The answer to learn."""
 
 
 class SFT(Method):
     name = "sft"
-    Parameters = Parameters
+    Parameters = SFTParameters
     terms = ()
 
-    def responses(self, rewards: Sequence[float], parameters: Parameters) -> list[int]:
+    def responses(self, rewards: Sequence[float], parameters: SFTParameters) -> list[int]:
         """The best of the list."""
         return [0]
 
-    def wants_ground_truth(self, parameters: Parameters) -> bool:
+    def wants_ground_truth(self, parameters: SFTParameters) -> bool:
         """With `source: ground_truth` the true answer takes the place of the list."""
         return parameters.source == "ground_truth"
 
-    def loss(self, group: Group, parameters: Parameters) -> Tensor:
+    def loss(self, group: Group, parameters: SFTParameters) -> Tensor:
         """Negative log-likelihood, averaged over the answer's tokens, end of sequence included."""
         return -(group.logps / group.lengths).mean()

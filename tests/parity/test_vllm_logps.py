@@ -1,0 +1,48 @@
+"""vLLM's log-probabilities of the tokens that it sampled against transformers' of the same tokens."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from perceptune.contracts.config import ModelBlock
+from perceptune.models import tiny
+from perceptune.models.families import FAMILIES
+from perceptune.models.loading import load_model
+
+pytestmark = pytest.mark.slow
+
+BUILDERS = {"llava": tiny.build_tiny_llava, "qwen2_5_vl": tiny.build_tiny_qwen2_5_vl}
+TOLERANCE = 2e-4
+"""Largest difference of one token's log-probability in nats: two implementations in float32, other kernels, other order."""
+
+
+def adapter_of(family: str, folder: Path, target: Path) -> Path:
+    """A LoRA adapter whose update is not zero."""
+    torch.manual_seed(3)
+    block = ModelBlock(path=str(folder), family=family, dtype="float32")  # type: ignore[arg-type]
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=FAMILIES[family].lora_targets, init_lora_weights=False)
+    get_peft_model(load_model(block), config).save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+@pytest.mark.parametrize("serving", ["none", "merge", "request"])
+def test_log_probabilities_agree(family: str, serving: str, tmp_path: Path) -> None:
+    folder = BUILDERS[family](tmp_path / "model", 0)
+    adapter = "-" if serving == "none" else str(adapter_of(family, folder, tmp_path / "adapter"))
+    script = Path(__file__).with_name("vllm_logps.py")
+    command = [sys.executable, str(script), family, str(folder), adapter, "merge" if serving == "none" else serving]
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = json.loads(run.stdout.strip().splitlines()[-1])
+    assert found["worst"] <= TOLERANCE, found
+    assert found["greedy_equal"], found
+    assert found["tokens"] > 60  # nine sampled and three greedy answers of up to twelve tokens
+    assert found["distinct"] > 5

@@ -1,0 +1,73 @@
+"""Run by test_vllm_logps in a process of its own (one vLLM engine per process): samples, and scores with transformers.
+
+    python vllm_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER_OR_- merge|request
+
+Prints one JSON line: the largest difference of log-probabilities, and whether greedy tokens are equal.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from perceptune.contracts.config import EngineBlock, ModelBlock
+from perceptune.engines.sampling import Question, Sampler
+from perceptune.engines.shared_prefix import Prompted, packed, token_logps
+from perceptune.models.families import family_of
+from perceptune.models.loading import load_model, load_processor
+from PIL import Image
+
+
+def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str, object]:
+    engine = EngineBlock(enforce_eager=True, adapters=serving)  # type: ignore[arg-type]
+    block = ModelBlock(path=folder, family=family_name, dtype="float32", max_model_len=512, engine=engine)  # type: ignore[arg-type]
+    path = None if adapter == "-" else Path(adapter)
+    random = np.random.default_rng(0)
+    asked = []
+    # one prompt with two images, one image that is not square: the padding must be the same on both sides
+    for number, sizes in enumerate(([(112, 112)], [(140, 70)], [(112, 112), (70, 126)])):
+        images = [Image.fromarray(random.integers(0, 255, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+        content = [{"type": "image", "text": None} for _ in images] + [
+            {"type": "text", "text": "locate the red circle."}
+        ]
+        drawing = {
+            "top_p": 1.0,
+            "top_k": 0,
+            "max_tokens": 12,
+            "messages": [{"role": "user", "content": content}],
+            "images": images,
+        }
+        asked.append((f"sampled-{number}", Question(n=3, temperature=1.3, seed=number, **drawing)))  # type: ignore[arg-type]
+        asked.append((f"greedy-{number}", Question(n=1, temperature=0.0, seed=0, **drawing)))  # type: ignore[arg-type]
+    with Sampler(block, path, images_per_prompt=2) as sampler:
+        answers = dict(sampler.answers(iter(asked)))
+    family, processor = family_of(block), load_processor(block)
+    model = load_model(block)
+    reference = model if path is None else PeftModel.from_pretrained(model, str(path))
+    reference.eval()
+    worst, same = 0.0, True
+    for name, question in asked:
+        prefix = family.prefix(processor, question.messages, list(question.images))
+        group = Prompted(prefix, family.positions(model, prefix), [a.token_ids for a in answers[name]])
+        with torch.inference_mode():
+            logps = token_logps(reference, packed([group], family, 0))
+        given = torch.tensor([v for a in answers[name] for v in a.logprobs])
+        worst = max(worst, (logps - given).abs().max().item())
+        if name.startswith("greedy"):
+            limit = len(answers[name][0].token_ids)
+            with torch.inference_mode():
+                made = reference.generate(**prefix, max_new_tokens=limit, do_sample=False)
+            same &= made[0, prefix["input_ids"].shape[1] :].tolist() == answers[name][0].token_ids
+    tokens = sum(len(a.token_ids) for given in answers.values() for a in given)
+    return {
+        "worst": worst,
+        "greedy_equal": same,
+        "tokens": tokens,
+        "distinct": len({a.text for g in answers.values() for a in g}),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

@@ -1,0 +1,176 @@
+"""Bringing one's own images: every kind of mistake is one clear line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import polars as pl
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_table
+from perceptune.core.images import open_image
+from perceptune.stages import examples
+from PIL import Image
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty images."""
+    for number in range(20):
+        Image.new("RGB", (64, 48), (number * 10, 100, 50)).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    good = {"image": f"{number}.png", "question": "locate the cup.", "task": "grounding", "box": [4, 6, 30, 40]}
+    return {**good, **changes}
+
+
+def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
+    file = folder / "data.jsonl"
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    file.write_text("\n".join(texts), encoding="utf-8")
+    examples.run(config=FileDataset(kind="jsonl", path=str(file), **settings), examples=folder / "examples.parquet")
+    return pl.from_arrow(read_table(folder / "examples.parquet", "examples"))  # type: ignore[return-value]
+
+
+def mistakes(folder: Path, lines: list[Any], **settings: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        imported(folder, lines, **settings)
+    return str(caught.value)
+
+
+def test_good_rows(folder: Path) -> None:
+    table = imported(folder, [row(n, id=f"cup-{n}", note="mine") for n in range(20)])
+    assert table.height == 20
+    assert table["example_id"][3] == "cup-3"
+    assert table["box"][0].to_list() == [4, 6, 30, 40]
+    assert table["image_sizes"][0].to_list() == [[64, 48]]
+    assert json.loads(table["source"][0]) == {"note": "mine"}
+    assert table["reason"].null_count() == 20
+    assert len(set(table["image_sha256"].explode())) == 20
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "box"), [("normalised", [0.25, 0.25, 0.5, 0.75]), ("thousand", [250, 250, 500, 750])]
+)
+def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -> None:
+    table = imported(folder, [row(0, box=box)], coordinates=coordinates)
+    assert table["box"][0].to_list() == [16, 12, 32, 36]
+
+
+@pytest.mark.parametrize(
+    ("bad", "line"),
+    [
+        ('{"image": "1.png", ', "data.jsonl, line 2: no valid JSON: Expecting property name enclosed in double quotes at column 20"),
+        (row(1, image="gone.png"), "data.jsonl, line 2: image `gone.png`: the file does not exist, looked in"),
+        (row(1, image="broken.png"), "data.jsonl, line 2: image `broken.png`: the image is damaged"),
+        (row(1, image="empty.png"), "data.jsonl, line 2: image `empty.png`: the file is empty"),
+        (row(1, image="text.png"), "data.jsonl, line 2: image `text.png`: the file is no image"),
+        (row(1, image="../secret.png"), "data.jsonl, line 2: image `../secret.png` leaves the data folder"),
+        (row(1, box=[30, 6, 4, 40]), "`box` [30.0, 6.0, 4.0, 40.0] has no area, expected [x1, y1, x2, y2]"),
+        (row(1, box=[4, 6, 300, 40]), "`box` [4.0, 6.0, 300.0, 40.0] leaves the image of 64 x 48 pixels"),
+        (row(1, box=[0.1, 0.2, 0.3, 0.4]), "is smaller than a pixel; shares of the image need `coordinates: normalised`"),
+        (row(1, box=[1, 2, 3]), "`box` is [1, 2, 3], expected four finite numbers"),
+        (row(1, box=[1, 2, float("nan"), 4]), "expected four finite numbers"),
+        (row(1, box=None), "data.jsonl, line 2: key `box` is missing"),
+        ({**row(1), "question": " "}, "`question` is ' ', expected text"),
+        ({**row(1), "question": 7}, "`question` is 7, expected text"),
+        ({k: v for k, v in row(1, qestion="x").items() if k != "question"}, "key `question` is missing; is it `qestion`, misspelled?"),
+        (row(1, task="groundin"), "`task` is 'groundin', expected one of grounding, ocr, existence, counting, open; did you mean `grounding`?"),
+        (row(1, task="existence", answer="perhaps"), "`answer` is 'perhaps', expected `yes` or `no`"),
+        (row(1, id="0"), "data.jsonl, line 2: `id` '0' was used in line 1 already, expected unique ids"),
+        ("[1, 2]", "found [1, 2], expected an object with keys"),
+        (row(1, images=[], image=None), "`images` is [], expected a list of paths"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(folder: Path, bad: Any, line: str) -> None:
+    whole = (folder / "1.png").read_bytes()
+    (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("hello")
+    message = mistakes(folder, [row(0, id="0"), bad])
+    assert line in message
+    assert message.startswith("error: 1 of 2 rows cannot be used\n  ")
+    assert len(message.splitlines()) <= 3  # the count, the mistake, a hint
+
+
+def test_five_kinds_of_mistakes_come_at_once_and_more_are_counted(folder: Path) -> None:
+    lines = [row(n, id=str(n)) for n in range(13)]
+    lines += [
+        "{",
+        row(14, image="no.png"),
+        row(15, box=[9, 9, 1, 1]),
+        row(16, task="x"),
+        row(17, id="0"),
+        row(18, question=""),
+    ]
+    message = mistakes(folder, lines)
+    assert message.startswith("error: 6 of 19 rows cannot be used")
+    assert message.count("data.jsonl, line") == 5
+    assert "and 1 more" in message
+
+
+def test_a_permitted_share_is_left_out_with_reasons(folder: Path) -> None:
+    table = imported(folder, [row(0), row(1), row(2), row(3, image="no.png")], max_failed=0.25)
+    assert table.height == 4
+    assert table["reason"].null_count() == 3
+    assert "no.png" in table["reason"][3]
+
+
+@pytest.mark.parametrize(("content", "message"), [("", "has no rows"), ("\xff", "not UTF-8 text")])
+def test_empty_and_foreign_files(folder: Path, content: str, message: str) -> None:
+    file = folder / "data.jsonl"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=message):
+        examples.run(config=FileDataset(kind="jsonl", path=str(file)), examples=folder / "e.parquet")
+    with pytest.raises(UserError, match="does not exist"):
+        examples.run(config=FileDataset(kind="jsonl", path=str(folder / "no.jsonl")), examples=folder / "e.parquet")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "hf"])
+def test_parquet_and_hugging_face_folders(folder: Path, kind: str) -> None:
+    data = datasets.Dataset.from_list([row(n, image=str(folder / f"{n}.png")) for n in range(3)]).cast_column(
+        "image", datasets.Image()
+    )
+    data = data.map(lambda r: r)  # embeds the images
+    path = folder / kind
+    if kind == "hf":
+        data.save_to_disk(str(path))
+    else:
+        data.to_parquet(str(path))
+    base = {"images": str(folder)}
+    examples.run(config=FileDataset(kind=kind, path=str(path), **base), examples=folder / "e.parquet")
+    table = read_table(folder / "e.parquet", "examples").to_pylist()
+    assert [r["image_sizes"] for r in table] == [[[64, 48]]] * 3
+    assert open_image(table[0]["images"][0]).size == (64, 48)
+
+
+def test_odd_images_open(tmp_path: Path) -> None:
+    made = {
+        "cmyk.jpg": Image.new("CMYK", (8, 8), (0, 255, 255, 0)),
+        "palette.png": Image.new("P", (8, 8)),
+        "deep.png": Image.new("I;16", (8, 8), 65535),
+        "alpha.png": Image.new("RGBA", (8, 8), (255, 0, 0, 0)),
+        "grey.png": Image.new("L", (8, 8), 7),
+    }
+    for name, image in made.items():
+        image.save(tmp_path / name)
+    opened = {name: open_image({"bytes": None, "path": str(tmp_path / name)}) for name in made}
+    assert {i.mode for i in opened.values()} == {"RGB"}
+    assert opened["deep.png"].getpixel((0, 0)) == (255, 255, 255)
+    assert opened["alpha.png"].getpixel((0, 0)) == (255, 255, 255)  # transparency lies on white
+    turned = Image.new("RGB", (8, 4))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image({"bytes": None, "path": str(tmp_path / "turned.jpg")}).size == (4, 8)
+
+
+def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceptune.core.images.MAX_PIXELS", 63)
+    Image.new("RGB", (8, 8)).save(tmp_path / "big.png")
+    with pytest.raises(ValueError, match="8 x 8 pixels, at most 63"):
+        open_image({"bytes": None, "path": str(tmp_path / "big.png")})

@@ -1,0 +1,188 @@
+"""Responses to rewards, preferences and metrics: chained small tables."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from perceptune.contracts.config import BenchmarkBlock, ModelBlock, RewardBlock, SelectionBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_table, write_table
+from perceptune.stages import evaluate, gathering, preferences, rewards
+
+MODEL = ModelBlock(path="nowhere", family="llava")
+REWARD = RewardBlock(tasks={"grounding": "iou", "existence": "yes_no"})
+
+
+def example(name: str, task: str, **changes: Any) -> dict[str, Any]:
+    row = {
+        "example_id": name, "task": task, "question": "?", "images": [], "image_sha256": [], "image_sizes": [[100, 100]],
+        "target": None, "box": None, "split": "test", "source": None, "reason": None,
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def request(name: str, n: int, benchmark: str | None = None, condition: str = "sampled") -> dict[str, Any]:
+    parts = [benchmark or "mine", name, "original", condition]
+    return {
+        "request_id": "/".join(parts), "example_id": name, "dataset": "mine", "benchmark": benchmark, "condition": condition,
+        "view": "original", "messages": [{"role": "user", "content": [{"type": "text", "text": "?"}]}], "n": n,
+        "temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 8, "seed": 0,
+    }  # fmt: skip
+
+
+def response(asked: dict[str, Any], index: int, text: str | None) -> dict[str, Any]:
+    shared = {
+        "request_id": asked["request_id"],
+        "example_id": asked["example_id"],
+        "view": "original",
+        "sample_index": index,
+    }
+    if text is None:
+        return {**shared, "reason": "the file is empty"}
+    return {
+        **shared,
+        "text": text,
+        "token_ids": [index],
+        "logprobs": [-1.0],
+        "finish_reason": "stop",
+        "prompt_tokens": 3,
+    }
+
+
+class Tables:
+    """Small tables in a folder; `answers` maps a request to its texts."""
+
+    def __init__(
+        self, folder: Path, examples: list[dict[str, Any]], answers: list[tuple[dict[str, Any], list[str | None]]]
+    ) -> None:
+        self.folder = folder
+        write_table(self["examples"], "examples", examples, {})
+        write_table(self["requests"], "requests", [r for r, _ in answers], {})
+        rows = [response(r, i, text) for r, texts in answers for i, text in enumerate(texts)]
+        write_table(self["responses"], "responses", rows, {})
+
+    def __getitem__(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
+
+    def rewards(self, block: RewardBlock = REWARD) -> pl.DataFrame:
+        tables = {k: self[k] for k in ("requests", "responses", "rewards")}
+        rewards.run(**tables, examples={"mine": self["examples"]}, config=block, model=MODEL)
+        return pl.from_arrow(read_table(self["rewards"], "rewards"))  # type: ignore[return-value]
+
+    def preferences(self, block: SelectionBlock) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        statistics = self.folder / "statistics.json"
+        tables = {k: self[k] for k in ("requests", "responses", "rewards", "preferences")}
+        preferences.run(**tables, statistics=statistics, config=block)
+        return read_table(self["preferences"], "preferences").to_pylist(), json.loads(statistics.read_text())
+
+
+EXAMPLES = [example("box", "grounding", box=[10.0, 10, 50, 50]), example("there", "existence", target="yes")]
+
+
+def test_rewards_keep_every_row_in_order(tmp_path: Path) -> None:
+    asked = [(request("box", 3), ["[0.1, 0.1, 0.5, 0.5]", "somewhere", None]), (request("there", 2), ["Yes.", "no"])]
+    table = Tables(tmp_path, EXAMPLES, asked).rewards(RewardBlock(tasks=REWARD.tasks, max_failed=0.5))
+    assert table["request_id"].to_list() == ["mine/box/original/sampled"] * 3 + ["mine/there/original/sampled"] * 2
+    assert table["reward"].to_list() == pytest.approx([1.0, 0.0, None, 1.0, 0.0])
+    assert table["reason"].to_list() == [
+        None,
+        "no box: expected four numbers in brackets",
+        "the file is empty",
+        None,
+        None,
+    ]
+    assert json.loads(table["parsed"][0])["box_pixels"] == [10, 10, 50, 50]
+
+
+def test_too_many_missing_responses_stop_the_stage(tmp_path: Path) -> None:
+    tables = Tables(tmp_path, EXAMPLES, [(request("box", 2), ["[0.1, 0.1, 0.5, 0.5]", None])])
+    with pytest.raises(
+        UserError, match=r"1 of 2 responses are missing[\s\S]*request `mine/box/original/sampled`: the file is empty"
+    ):
+        tables.rewards()
+    assert not tables["rewards"].exists()
+
+
+def test_a_task_without_reward_is_named(tmp_path: Path) -> None:
+    tables = Tables(tmp_path, EXAMPLES, [(request("there", 1), ["yes"])])
+    with pytest.raises(UserError, match="no reward for task `existence`"):
+        tables.rewards(RewardBlock(tasks={"grounding": "iou"}))
+
+
+def test_preferences_are_ranked_and_say_what_was_dropped(tmp_path: Path) -> None:
+    texts = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.4]", "nonsense"]
+    tables = Tables(tmp_path, EXAMPLES, [(request("box", 3), texts[::-1]), (request("there", 2), ["yes", "yes"])])
+    tables.rewards()
+    rows, statistics = tables.preferences(SelectionBlock())
+    assert [r["kept"] for r in rows] == [True, False]
+    assert [r["text"] for r in rows[0]["responses"]] == texts
+    assert [r["reward"] for r in rows[0]["responses"]] == pytest.approx([1.0, 0.75, 0.0])
+    assert [r["token_ids"] for r in rows[0]["responses"]] == [[2], [1], [0]]
+    assert rows[1]["reason"] == "one distinct answer"
+    assert statistics["dropped"] == {"one distinct answer": 1}
+
+
+def test_no_kept_list_is_a_clear_error(tmp_path: Path) -> None:
+    tables = Tables(tmp_path, EXAMPLES, [(request("there", 2), ["yes", "yes"])])
+    tables.rewards()
+    with pytest.raises(UserError, match=r"no list of 1 is kept: one distinct answer \(1\)"):
+        tables.preferences(SelectionBlock())
+
+
+def benchmarked(folder: Path, policy: str, greedy: list[str], sampled: list[list[str]]) -> Tables:
+    """Answers to the benchmark `b` of as many grounding examples, greedily and twice sampled."""
+    folder = folder / policy
+    folder.mkdir()
+    examples = [example(str(i), "grounding", box=[10.0, 10, 50, 50]) for i in range(len(greedy))]
+    answers: list[tuple[dict[str, Any], list[str | None]]] = []
+    for i, (text, texts) in enumerate(zip(greedy, sampled, strict=True)):
+        answers += [(request(str(i), 1, "b", "greedy"), [text]), (request(str(i), 2, "b"), list(texts))]
+    tables = Tables(folder, examples, answers)
+    tables.rewards()
+    return tables
+
+
+def test_metrics_with_gains_and_curves(tmp_path: Path) -> None:
+    hit, miss, bad = "[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]", "?"
+    base = benchmarked(tmp_path, "base", [hit, miss, miss, bad], [[hit, miss]] * 4)
+    ours = benchmarked(tmp_path, "ours", [hit, hit, hit, bad], [[hit, hit]] * 4)
+    block = BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=999)
+    evaluate.run(
+        policy="ours", base="base", rewards={"b": ours["rewards"]}, base_rewards={"b": base["rewards"]},
+        metrics=tmp_path / "metrics.parquet", benchmarks={"b": block}, reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
+    )  # fmt: skip
+    table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", "metrics"))
+
+    def row(condition: str, metric: str, k: int) -> dict[str, Any]:
+        return table.filter(condition=condition, metric=metric, k=k).row(0, named=True)  # type: ignore[union-attr]
+
+    greedy = row("greedy", "accuracy_iou_0.5", 1)
+    assert (greedy["value"], greedy["base_value"], greedy["gain"]) == (0.75, 0.25, 0.5)
+    assert (greedy["n"], greedy["n_failed"]) == (4, 1)
+    assert greedy["ci_low"] <= 0.75 <= greedy["ci_high"]
+    assert greedy["gain_ci_low"] <= 0.5 <= greedy["gain_ci_high"]
+    assert row("mean_of_n", "accuracy_iou_0.5", 2)["base_value"] == 0.5
+    assert row("best_of_n", "accuracy_iou_0.5", 1)["base_value"] == 0.5  # one of two hits
+    assert row("best_of_n", "accuracy_iou_0.5", 2)["base_value"] == 1.0
+    assert row("best_of_n", "mean_iou", 2)["gain"] == pytest.approx(0.0)
+
+
+def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: Path) -> None:
+    asked = [request(str(i), 2) for i in range(5)]
+    Tables(
+        tmp_path, [example(str(i), "grounding", box=[0.0, 0, 1, 1]) for i in range(5)], [(r, ["a", "b"]) for r in asked]
+    )
+    shards = []
+    for shard in range(2):
+        shards.append(tmp_path / f"shard-{shard}.parquet")
+        rows = [response(r, i, "x") for r in asked[shard::2] for i in range(2)]
+        write_table(shards[-1], "responses", rows, {})
+    target = tmp_path / "gathered.parquet"
+    gathering.run(requests=tmp_path / "requests.parquet", shards=shards, responses=target)
+    table = read_table(target, "responses").to_pylist()
+    assert [r["request_id"] for r in table] == [r["request_id"] for r in asked for _ in range(2)]
+    assert [r["sample_index"] for r in table] == [0, 1] * 5
+    with pytest.raises(ValueError, match="has 0 answers, expected 2; 2 such requests"):
+        gathering.run(requests=tmp_path / "requests.parquet", shards=shards[:1], responses=target)

@@ -1,0 +1,84 @@
+"""Boxes: parsing, frames and overlap, against the dossier's vectors (c.6) and a count of pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from perceptune.core.boxes import from_pixels, iou, is_box, parse_box, to_pixels
+
+
+def one(box: tuple[float, ...]) -> np.ndarray:
+    return np.array([box], dtype=float)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7),  # 1 of 4 + 4 - 1
+        ((0, 0, 2, 2), (0, 0, 2, 4), 0.5),
+        ((0, 0, 2, 2), (2, 0, 4, 2), 0),  # touching
+        ((2, 2, 0, 0), (0, 0, 2, 2), 0),  # inverted
+        ((1, 1, 1, 5), (0, 0, 2, 2), 0),  # empty
+        ((0, 0, np.nan, 2), (0, 0, 2, 2), 0),
+    ],
+)
+def test_iou_vectors(first: tuple[float, ...], second: tuple[float, ...], expected: float) -> None:
+    assert iou(one(first), one(second))[0] == pytest.approx(expected, abs=1e-15)
+    assert iou(one(second), one(first))[0] == pytest.approx(expected, abs=1e-15)
+
+
+@given(st.lists(st.integers(0, 12), min_size=8, max_size=8))
+def test_iou_equals_a_count_of_pixels(numbers: list[int]) -> None:
+    boxes = [numbers[:4], numbers[4:]]
+    masks = []
+    for x1, y1, x2, y2 in boxes:
+        mask = np.zeros((12, 12), dtype=bool)
+        mask[y1:y2, x1:x2] = True
+        masks.append(mask)
+    union = (masks[0] | masks[1]).sum()
+    sane = is_box(one(tuple(boxes[0])))[0] and is_box(one(tuple(boxes[1])))[0]
+    expected = (masks[0] & masks[1]).sum() / union if sane else 0
+    assert iou(one(tuple(boxes[0])), one(tuple(boxes[1])))[0] == pytest.approx(expected)
+
+
+PIXELS, SIZE = (160, 120, 320, 360), np.array([[640, 480]], dtype=float)
+
+
+@pytest.mark.parametrize(
+    ("frame", "numbers", "resized"),
+    [
+        ("original", (0.25, 0.25, 0.5, 0.75), None),
+        ("padded_square", (0.25, 0.3125, 0.5, 0.6875), None),  # 80 px above and below, side 640
+        ("thousand", (250, 250, 500, 750), None),
+        ("resized_pixels", (161, 119, 322, 357), (644, 476)),
+    ],
+)
+def test_frames(frame: str, numbers: tuple[float, ...], resized: tuple[int, int] | None) -> None:
+    """c.6: one pixel box of a 640 x 480 image in every frame, there and back."""
+    resizes = None if resized is None else np.array([resized], dtype=float)
+    assert to_pixels(one(numbers), frame, SIZE, resizes)[0] == pytest.approx(PIXELS)  # type: ignore[arg-type]
+    back = from_pixels(np.array(PIXELS), frame, (640, 480), resized)  # type: ignore[arg-type]
+    assert back == pytest.approx(np.array(numbers))
+
+
+def test_the_wrong_frame_costs_a_quarter() -> None:
+    """c.6: the padded-frame numbers read in the original frame."""
+    numbers = one((0.25, 0.3125, 0.5, 0.6875))
+    assert iou(to_pixels(numbers, "original", SIZE), one(PIXELS))[0] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[0.61, 0.1, 0.77, 0.54]", (0.61, 0.1, 0.77, 0.54)),
+        ("The box is [1,2,3,4]. Or [5,6,7,8].", (1, 2, 3, 4)),
+        ("(161, 119, 322, 357)", (161, 119, 322, 357)),
+        ("[-0.1, .5, 1., 2]", (-0.1, 0.5, 1.0, 2.0)),
+        ("0.1, 0.2, 0.3, 0.4", None),
+        ("[0.1, 0.2, 0.3]", None),
+        ("[1e9, 2, 3, 4]", None),
+        ("", None),
+    ],
+)
+def test_parsing(text: str, expected: tuple[float, ...] | None) -> None:
+    assert parse_box(text) == expected
