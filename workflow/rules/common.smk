@@ -88,6 +88,10 @@ def gpus_of_engine(wildcards):
     return plan.config.models[plan.base(wildcards.policy)].engine.tensor_parallel_size
 
 
+def gpus_of_training(wildcards):
+    return plan.training(wildcards.experiment).devices
+
+
 def adapter_of(wildcards):
     return (
         paths.ADAPTER.format(experiment=wildcards.policy)

@@ -46,7 +46,7 @@ rule train_adapter:
     resources:
         mem_mb=12000,
         runtime=1440,
-        gpu=1,
+        gpu=gpus_of_training,
     params:
         settings=training_settings,
         weights=of(plan.model_settings, "experiment"),

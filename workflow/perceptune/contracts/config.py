@@ -197,6 +197,8 @@ class TrainingBlock(Block):
     """Lists per optimiser step, over all devices."""
     micro_batch_size: Positive = 1
     """Lists per device and forward pass; does not change the result."""
+    devices: Positive = 1
+    """Processes that train together, one GPU each where there are GPUs."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: Positive = 50

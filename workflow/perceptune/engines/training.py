@@ -1,13 +1,15 @@
 """LoRA training on ranked lists: one `transformers.Trainer` for every method.
 
-Several GPUs: start the same job through `accelerate launch` or `torchrun`; the lists of an optimiser step are the same
-whatever the number of processes and the micro batch size.
+Several GPUs: start the same job through `torchrun` or `accelerate launch`, as `stages.train` does for `devices` above 1; the
+lists of an optimiser step are the same whatever the number of processes and the micro batch size. (Only where the lists of the
+last step of an epoch cannot be shared evenly, accelerate repeats some, so that every process has work.)
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -130,8 +132,11 @@ class ListTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics, averaged over the lists since the last log."""
         if "loss" in logs and self._sums.lists:
-            logs |= {name: value / self._sums.lists for name, value in self._sums.values.items()}
-            logs["response_tokens"] = float(self._sums.tokens)
+            sums = self._sums
+            here = torch.tensor([*sums.values.values(), sums.lists, sums.tokens], device=self.accelerator.device)
+            *totals, lists, tokens = self.accelerator.reduce(here, "sum").tolist()
+            logs |= {name: total / lists for name, total in zip(sums.values, totals, strict=True)}
+            logs["response_tokens"] = tokens
             self._sums = _Sums()
         super().log(logs, start_time)
 
@@ -194,6 +199,7 @@ def train(
     """
     resume = newest_checkpoint(checkpoints, fingerprint)
     arguments = _arguments(block, dtype, checkpoints)
+    arguments._n_gpu = 1  # one process per GPU; the Trainer would split a batch over all that it sees
     micro, accumulation = micro_batches(block, arguments.world_size)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
@@ -238,6 +244,7 @@ def _arguments(block: TrainingBlock, dtype: str, checkpoints: Path) -> TrainingA
         bf16=cuda and dtype == "bfloat16",
         fp16=cuda and dtype == "float16",
         use_cpu=not cuda,
+        ddp_backend="gloo" if not cuda and "WORLD_SIZE" in os.environ else None,
         remove_unused_columns=False,
         report_to="none",
         optim="adamw_torch",

@@ -29,7 +29,7 @@ SWEPT = {
 }
 """Sections in which a list of values is a sweep, and their nested mappings in which it is one too."""
 
-UNTRACKED = {"engine", "micro_batch_size", "gradient_checkpointing", "save_steps"}
+UNTRACKED = {"engine", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 """Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
 
 DIGESTS = Path(".snakemake/perceptune-digests.json")

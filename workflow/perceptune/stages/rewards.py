@@ -38,7 +38,7 @@ def run(
             f"it has rewards for {', '.join(config.tasks)}",
         )
     _check_failures(table, config)
-    reward_of: dict[str, str] = {**config.tasks}
+    reward_of = {str(task): reward for task, reward in config.tasks.items()}
     by_task = table.group_by("task", maintain_order=True)
     parts = [_scored(part, reward_of[str(task)], model) for (task,), part in by_task]
     scored = pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names)

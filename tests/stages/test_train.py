@@ -1,0 +1,109 @@
+"""The terms and train stages on real tables, in one process and in two."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_table, write_table
+from perceptune.models import tiny
+from perceptune.stages import terms, train
+from PIL import Image
+from safetensors.numpy import load_file
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight lists of three answers, one list dropped by the selection; a random model."""
+    folder = tmp_path_factory.mktemp("train")
+    tiny.build_tiny_llava(folder / "model", 0)
+    random = np.random.default_rng(0)
+    examples, preferences = [], []
+    for number in range(9):
+        path = folder / f"{number}.png"
+        Image.fromarray(random.integers(0, 255, (112, 112, 3), dtype=np.uint8)).save(path)
+        examples.append({
+            "example_id": str(number), "task": "grounding", "question": "?", "images": [{"bytes": None, "path": str(path)}],
+            "image_sha256": [""], "image_sizes": [[112, 112]], "target": None, "box": [11.2, 11.2, 56.0, 56.0], "split": "train",
+            "source": None, "reason": None,
+        })  # fmt: skip
+        content = [{"type": "image", "text": None}, {"type": "text", "text": "locate the red circle."}]
+        responses = [
+            {"sample_index": i, "text": "", "token_ids": random.integers(270, 380, 2 + i).tolist(), "reward": reward}
+            for i, reward in enumerate((0.9, 0.5, 0.1))
+        ]
+        preferences.append({
+            "group_id": str(number), "example_id": str(number), "request_id": str(number), "task": "grounding", "view": "original",
+            "messages": [{"role": "user", "content": content}], "responses": responses, "kept": number < 8,
+            "reason": None if number < 8 else "margin below 0.8",
+        })  # fmt: skip
+    write_table(folder / "examples.parquet", "examples", examples, {})
+    write_table(folder / "preferences.parquet", "preferences", preferences, {})
+    terms.run(
+        preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=folder / "terms.parquet",
+        model=model_block(folder), view="original",
+    )  # fmt: skip
+    return folder
+
+
+def model_block(folder: Path) -> ModelBlock:
+    return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32")
+
+
+def trained(folder: Path, target: Path, **changes: Any) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    settings: dict[str, Any] = {
+        "method": "perpo", "lora": LoraBlock(r=4, alpha=8), "learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 2, "epochs": 2,
+    }  # fmt: skip
+    train.run(
+        experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
+        terms=folder / "terms.parquet", adapter=target / "adapter", training=target / "training.parquet",
+        checkpoints=target / "checkpoints", model=model_block(folder), config=TrainingBlock(**{**settings, **changes}),
+    )  # fmt: skip
+    assert not (target / "checkpoints").exists()
+    weights = load_file(target / "adapter/adapter_model.safetensors")
+    return weights, read_table(target / "training.parquet", "training").to_pylist()
+
+
+def test_terms_are_of_kept_lists_per_token(folder: Path) -> None:
+    rows = read_table(folder / "terms.parquet", "terms").to_pylist()
+    assert [r["group_id"] for r in rows] == [str(n) for n in range(8)]
+    assert [[len(v) for v in r["logprobs"]] for r in rows] == [[2, 3, 4]] * 8
+    assert all(v < 0 for r in rows for values in r["logprobs"] for v in values)
+
+
+def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> None:
+    one, log = trained(folder, tmp_path / "one")
+    two, log_of_two = trained(folder, tmp_path / "two", devices=2)
+    losses, losses_of_two = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_two))
+    assert len(losses) == 4
+    assert losses_of_two == pytest.approx(losses, rel=1e-4)
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
+
+
+def test_sft_learns_the_ground_truth_in_the_models_notation(folder: Path, tmp_path: Path) -> None:
+    _, log = trained(folder, tmp_path, method="sft", epochs=4)
+    tokens = [r["value"] for r in log if r["metric"] == "response_tokens"]
+    assert tokens[0] == 4 * 6  # "[" and four coordinates are five tokens, then end of sequence
+    losses = [r["value"] for r in log if r["metric"] == "loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:
+    rows = read_table(folder / "terms.parquet", "terms").to_pylist()
+    rows[3]["logprobs"][0].append(-1.0)
+    write_table(tmp_path / "terms.parquet", "terms", rows, {})
+    with pytest.raises(UserError, match=r"terms\.parquet` does not fit list `3`"):
+        train.run(
+            experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
+            terms=tmp_path / "terms.parquet", adapter=tmp_path / "a", training=tmp_path / "t.parquet",
+            checkpoints=tmp_path / "c", model=model_block(folder), config=TrainingBlock(method="perpo"),
+        )  # fmt: skip
+
+
+def test_a_mistake_in_several_processes_is_one_message(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`batch_size`: 3 lists cannot be shared evenly by 2 processes"):
+        trained(folder, tmp_path, devices=2, batch_size=3)
