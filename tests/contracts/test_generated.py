@@ -63,3 +63,11 @@ def test_every_file_is_listed(package: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     files = {p.stem for p in (ROOT / "workflow/perceptune/core" / package).glob("*.py")} - {"__init__"}
     assert files - {package[:-1]} == set(run.stdout.split())
+
+
+def test_the_readme_names_things_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE)) <= set(targets)
+    for name in re.findall(r"`((?:config|docs|workflow|benchmarks|envs)/[\w./-]+)`", text):
+        assert (ROOT / name).exists(), name

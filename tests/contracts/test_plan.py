@@ -34,7 +34,7 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("samplings.n20.temprature", 1.0, "key `samplings.n20.temprature`: extra inputs are not permitted, got `1.0`; did you mean `temperature`?"),
         ("samplings.n20.n", 0, "key `samplings.n20.n`: input should be greater than or equal to 1, got `0`"),
         ("samplings.n20.temperature", "hot", "key `samplings.n20.temperature`: input should be a valid number"),
-        ("datasets.shapes.train", {"pointing": 3}, "key `datasets.shapes.train.pointing.[key]`"),
+        ("datasets.shapes.train", {"pointing": 3}, "key `datasets.shapes.train.pointing`"),
         ("experiments.perpo.training", "perp", "key `experiments.perpo.training`: `perp` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
         ("experiments.perpo.benchmarks", ["shape-test"], "`shape-test` is not defined, expected one of 'shapes-test'; did you mean `shapes-test`?"),
         ("trainings.perpo.method", "perpoo", "`perpoo` is not defined, expected one of"),

@@ -310,7 +310,7 @@ def _described(key: str, error: Any, allowed: Any) -> str:
 
 
 def _dotted(location: Any) -> str:
-    return ".".join(map(str, location))
+    return ".".join(str(part) for part in location if part != "[key]")
 
 
 def _subclasses(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
