@@ -30,7 +30,7 @@ from perceptune.core import shapes
 from perceptune.core.boxes import iou, parse_box
 from perceptune.models import tiny
 
-STEPS = {"see": 2000, "speak": 300, "bind": 1000, "sloppy": 400}
+STEPS = {"see": 2000, "speak": 300, "bind": 1000, "sloppy": 300}
 """Optimiser steps of each stage."""
 FIND_LAYER = 2
 """Decoder layer whose heads are taught where to look; the layers before gather the question's words."""
@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "model")
     parser.add_argument("--work", type=Path, default=Path("results/tiny-llava"), help="checkpoints of finished stages")
-    parser.add_argument("--sloppiness", type=float, default=0.6, help="share of sloppy answers in the last stage")
+    parser.add_argument("--sloppiness", type=float, default=0.75, help="share of sloppy answers in the last stage")
     settings = parser.parse_args()
     settings.work.mkdir(parents=True, exist_ok=True)
     started = time.time()
