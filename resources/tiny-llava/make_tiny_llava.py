@@ -1,4 +1,4 @@
-"""Makes the bundled model: a LLaVA-1.5 of 2.6 M parameters that can point and read, but learnt from sloppy annotators too.
+"""Makes the bundled model: a LLaVA-1.5 of 2.9 M parameters that can point and read, but learnt from sloppy annotators too.
 
     python resources/tiny-llava/make_tiny_llava.py --seed 0 --output resources/tiny-llava/model
 
@@ -30,7 +30,7 @@ from perceptune.core import shapes
 from perceptune.core.boxes import iou, parse_box
 from perceptune.models import tiny
 
-STEPS = {"see": 2000, "speak": 300, "bind": 1000, "sloppy": 300}
+STEPS = {"see": 2000, "speak": 1700, "bind": 450, "sloppy": 300}
 """Optimiser steps of each stage."""
 FIND_LAYER = 2
 """Decoder layer whose heads are taught where to look; the layers before gather the question's words."""

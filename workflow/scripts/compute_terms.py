@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.stages import terms
 from perceptune.stages.job import job_log
 
 if TYPE_CHECKING:
@@ -12,6 +11,8 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
     with job_log(snakemake.log[0]):
+        from perceptune.stages import terms  # here, so that what vLLM and torch print while loading goes to the log
+
         terms.run(
             preferences=Path(snakemake.input.preferences),
             examples=Path(snakemake.input.examples),

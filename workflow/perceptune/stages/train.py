@@ -108,7 +108,7 @@ def _launch(experiment: str, paths: dict[str, Path | None], model: ModelBlock, c
 def _one_of_several(file: Path) -> None:
     """One process of several, started by `_launch`."""
     job = json.loads(file.read_text())
-    paths = {k: None if v is None else Path(v) for k, v in job["paths"].items()}
+    paths: dict[str, Any] = {k: None if v is None else Path(v) for k, v in job["paths"].items()}
     try:
         run(
             experiment=job["experiment"],
