@@ -134,7 +134,7 @@ def test_training_moves_what_the_method_is_about(
         assert log[-1]["margin"] > 1
         assert log[-1]["ranking_accuracy"] == 1
     assert log[-1]["loss"] < log[0]["loss"]
-    assert {"loss", "grad_norm", "learning_rate", "response_tokens"} <= log[0].keys()
+    assert {"loss", "grad_norm", "learning_rate", "response_tokens", "tokens_per_second"} <= log[0].keys()
 
 
 def test_a_loss_that_is_not_finite_names_the_list(model: ModelBlock, lists: list[RankedList], tmp_path: Path) -> None:

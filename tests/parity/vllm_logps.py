@@ -48,6 +48,7 @@ def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str,
     reference = model if path is None else PeftModel.from_pretrained(model, str(path))
     reference.eval()
     worst, same = 0.0, True
+    never = family.placeholder_ids(processor)
     for name, question in asked:
         prefix = family.prefix(processor, question.messages, list(question.images))
         group = Prompted(prefix, family.positions(model, prefix), [a.token_ids for a in answers[name]])
@@ -58,7 +59,7 @@ def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str,
         if name.startswith("greedy"):
             limit = len(answers[name][0].token_ids)
             with torch.inference_mode():
-                made = reference.generate(**prefix, max_new_tokens=limit, do_sample=False)
+                made = reference.generate(**prefix, max_new_tokens=limit, do_sample=False, suppress_tokens=never)
             same &= made[0, prefix["input_ids"].shape[1] :].tolist() == answers[name][0].token_ids
     tokens = sum(len(a.token_ids) for given in answers.values() for a in given)
     return {

@@ -39,6 +39,16 @@ def test_rows_in_are_rows_out(finished: Workflow) -> None:
     assert responses.num_rows == rewards.num_rows == sum(requests["n"].to_pylist()) == 48 * 6
 
 
+def test_answers_do_not_depend_on_the_number_of_shards(finished: Workflow, workflow: Workflow) -> None:
+    shutil.copy(finished.folder / "config.yaml", workflow.folder)
+    target = paths.RESPONSES.format(policy="tiny", plan="shapes/n20")
+    workflow.run("--set-scatter", "shard=2", "--", target)
+    ours, theirs = (read_table(w.folder / target, "responses").to_pylist() for w in (workflow, finished))
+    assert read_lineage(workflow.folder / target)["parameters"] == {"shards": 2}
+    columns = ("request_id", "sample_index", "text", "token_ids", "finish_reason")
+    assert [[row[c] for c in columns] for row in ours] == [[row[c] for c in columns] for row in theirs]
+
+
 def test_every_table_carries_its_lineage(finished: Workflow) -> None:
     tables = [p for p in (finished.folder / "results").rglob("*.parquet") if ".partial" not in p.parts]
     assert len(tables) > 10

@@ -117,7 +117,7 @@ class Sampler:
         prompts = [self._prompt(question) for _, question in part]
         outputs = self._engine.generate(
             prompts,  # type: ignore[arg-type]
-            [_sampling(question) for _, question in part],
+            [_sampling(question, self._family.placeholder_ids(self._processor)) for _, question in part],
             lora_request=self._lora,
             use_tqdm=False,
         )
@@ -147,7 +147,7 @@ def _placement(model: ModelBlock) -> dict[str, Any]:
     }
 
 
-def _sampling(question: Question) -> SamplingParams:
+def _sampling(question: Question, never: list[int]) -> SamplingParams:
     return SamplingParams(
         n=question.n,
         temperature=question.temperature,
@@ -156,6 +156,7 @@ def _sampling(question: Question) -> SamplingParams:
         max_tokens=question.max_tokens,
         seed=question.seed % 2**62,  # vLLM draws answer i of a request with seed + i
         logprobs=0,
+        logit_bias=dict.fromkeys(never, -100.0),  # vLLM's lowest
         skip_special_tokens=True,
     )
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,8 @@ class _Sums:
     values: dict[str, float] = field(default_factory=dict)
     lists: int = 0
     tokens: int = 0
+    since: float = field(default_factory=time.perf_counter)
+    """When the first of them was begun, in seconds."""
 
     def add(self, metrics: dict[str, float], tokens: int) -> None:
         for name, value in metrics.items():
@@ -136,7 +139,7 @@ class ListTrainer(Trainer):
             here = torch.tensor([*sums.values.values(), sums.lists, sums.tokens], device=self.accelerator.device)
             *totals, lists, tokens = self.accelerator.reduce(here, "sum").tolist()
             logs |= {name: total / lists for name, total in zip(sums.values, totals, strict=True)}
-            logs["response_tokens"] = tokens
+            logs |= {"response_tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - sums.since)}
             self._sums = _Sums()
         super().log(logs, start_time)
 

@@ -46,6 +46,11 @@ class Family(ABC):
         """The token that stands for an image in the prompt."""
         return str(processor.image_token)  # type: ignore[attr-defined]
 
+    def placeholder_ids(self, processor: ProcessorMixin) -> list[int]:
+        """Tokens that stand for pictures: in an answer they would ask for an image that is not there, so none is drawn."""
+        names = [getattr(processor, name, None) for name in ("image_token", "video_token")]
+        return sorted({processor.tokenizer.convert_tokens_to_ids(name) for name in names if name})  # type: ignore[attr-defined]
+
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
         """What is done to an RGB image before the model's own processor sees it, when sampling as when training."""
         return image
