@@ -35,10 +35,10 @@ def served(model: str, adapter: str, serving: str, questions: int) -> None:
         ]
 
     started = time.perf_counter()
-    with Sampler(block, Path(adapter), images_per_prompt=1) as sampler:
-        list(sampler.answers(iter(asked(8))))  # warm-up counts as start
+    with Sampler(block, Path(adapter), 1, Path(adapter) / "merged") as sampler:
+        sampler.answers(asked(8))  # warm-up counts as start
         ready = time.perf_counter()
-        tokens = sum(len(a.token_ids) for _, given in sampler.answers(iter(asked(questions))) for a in given)
+        tokens = sum(len(a.token_ids) for given in sampler.answers(asked(questions)).values() for a in given)
     print(json.dumps({"start": ready - started, "seconds": time.perf_counter() - ready, "tokens": tokens}))
 
 

@@ -44,27 +44,3 @@ def test_an_edit_in_an_imported_module_counts(package: Path) -> None:
     core = package / "core.py"
     core.write_text(core.read_text().replace("x * 2", "x * 3"))
     assert digest() != before
-
-
-def test_a_model_is_its_contents_not_its_path(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "weights").write_bytes(b"1" * 100)
-    assert lineage.digest_of_folder(tmp_path / "a") == lineage.digest_of_folder(tmp_path / "b")
-    (tmp_path / "b" / "weights").write_bytes(b"2" * 100)
-    assert lineage.digest_of_folder(tmp_path / "a") != lineage.digest_of_folder(tmp_path / "b")
-
-
-def test_big_files_are_hashed_once_and_again_when_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lineage, "BIG_FILE", 10)
-    model, memory = tmp_path / "model", tmp_path / "memory.json"
-    model.mkdir()
-    (model / "weights").write_bytes(b"1" * 100)
-    first = lineage.digest_of_folder(model, memory)
-    hashed: list[Path] = []
-    original = lineage.sha256_of_file
-    monkeypatch.setattr(lineage, "sha256_of_file", lambda path: hashed.append(path) or original(path))
-    assert lineage.digest_of_folder(model, memory) == first
-    assert hashed == []
-    (model / "weights").write_bytes(b"2" * 100)  # same size, later modification time
-    assert lineage.digest_of_folder(model, memory) != first

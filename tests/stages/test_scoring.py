@@ -180,9 +180,11 @@ def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: P
         rows = [response(r, i, "x") for r in asked[shard::2] for i in range(2)]
         write_table(shards[-1], "responses", rows, {})
     target = tmp_path / "gathered.parquet"
-    gathering.run(requests=tmp_path / "requests.parquet", shards=shards, responses=target)
+    gathering.run(requests=tmp_path / "requests.parquet", shards=shards, responses=target, journal=tmp_path / "journal")
     table = read_table(target, "responses").to_pylist()
     assert [r["request_id"] for r in table] == [r["request_id"] for r in asked for _ in range(2)]
     assert [r["sample_index"] for r in table] == [0, 1] * 5
     with pytest.raises(ValueError, match="has 0 answers, expected 2; 2 such requests"):
-        gathering.run(requests=tmp_path / "requests.parquet", shards=shards[:1], responses=target)
+        gathering.run(
+            requests=tmp_path / "requests.parquet", shards=shards[:1], responses=target, journal=tmp_path / "journal"
+        )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
+from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table, write_table
 from perceptune.models import tiny
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(random.integers(0, 255, (112, 112, 3), dtype=np.uint8)).save(path)
         examples.append({
             "example_id": str(number), "task": "grounding", "question": "?", "images": [{"bytes": None, "path": str(path)}],
-            "image_sha256": [""], "image_sizes": [[112, 112]], "target": None, "box": [11.2, 11.2, 56.0, 56.0], "split": "train",
+            "image_sha256": [sha256_of_file(path)], "image_sizes": [[112, 112]], "target": None, "box": [11.2, 11.2, 56.0, 56.0], "split": "train",
             "source": None, "reason": None,
         })  # fmt: skip
         content = [{"type": "image", "text": None}, {"type": "text", "text": "locate the red circle."}]
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(folder / "preferences.parquet", "preferences", preferences, {})
     terms.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=folder / "terms.parquet",
-        model=model_block(folder), view="original",
+        model=model_block(folder), weights="w", view="original",
     )  # fmt: skip
     return folder
 
@@ -61,7 +62,7 @@ def trained(folder: Path, target: Path, **changes: Any) -> tuple[dict[str, np.nd
     train.run(
         experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
         terms=folder / "terms.parquet", adapter=target / "adapter", training=target / "training.parquet",
-        checkpoints=target / "checkpoints", model=model_block(folder), config=TrainingBlock(**{**settings, **changes}),
+        checkpoints=target / "checkpoints", model=model_block(folder), weights="w", config=TrainingBlock(**{**settings, **changes}),
     )  # fmt: skip
     assert not (target / "checkpoints").exists()
     weights = load_file(target / "adapter/adapter_model.safetensors")
@@ -100,7 +101,7 @@ def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:
         train.run(
             experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
             terms=tmp_path / "terms.parquet", adapter=tmp_path / "a", training=tmp_path / "t.parquet",
-            checkpoints=tmp_path / "c", model=model_block(folder), config=TrainingBlock(method="perpo"),
+            checkpoints=tmp_path / "c", model=model_block(folder), weights="w", config=TrainingBlock(method="perpo"),
         )  # fmt: skip
 
 

@@ -57,11 +57,13 @@ def of_experiment(pattern):
 
 
 def data_of(wildcards):
-    return plan.data_file(wildcards.dataset)
+    """The user's own data counts by its content, which is among the settings, not by its date."""
+    data = plan.data_file(wildcards.dataset)
+    return data if plan.is_generated(wildcards.dataset) else ancient(data)
 
 
-def import_settings(wildcards):
-    return planning.tracked(plan.import_block(wildcards.dataset))
+def import_block(wildcards, threads):
+    return plan.import_block(wildcards.dataset).model_dump(mode="json")
 
 
 def model_of(wildcards, threads):
@@ -82,6 +84,20 @@ def training_settings(wildcards):
 
 def checkpoints_of(wildcards, threads):
     return paths.CHECKPOINTS.format(experiment=wildcards.experiment)
+
+
+def journal_of(wildcards, threads):
+    return paths.JOURNAL.format(policy=wildcards.policy, plan=wildcards.plan)
+
+
+def attempt_number(wildcards, attempt):
+    """How often the job has been tried: every further attempt holds half as much on the GPU at once."""
+    return attempt
+
+
+def again_with_more(amount):
+    """Of memory and time, every further attempt may take as much again."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def gpus_of_engine(wildcards):

@@ -38,7 +38,8 @@ rule import_examples:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=import_settings,
+        settings=of(plan.import_settings, "dataset"),
+        block=import_block,
         code=code_of("examples"),
     script:
         "../scripts/import_examples.py"

@@ -54,15 +54,18 @@ rule sample_responses:
         paths.log(paths.RESPONSE_SHARD),
     benchmark:
         paths.benchmark(paths.RESPONSE_SHARD)
+    retries: 2
     threads: 16
     resources:
-        mem_mb=12000,
-        runtime=720,
+        mem_mb=again_with_more(12000),
+        runtime=again_with_more(720),
         gpu=gpus_of_engine,
+        attempt=attempt_number,
     params:
         settings=of(plan.model_settings),
         datasets=datasets_of_plan,
         model=model_of,
+        journal=journal_of,
         code=code_of("responses"),
     script:
         "../scripts/sample_responses.py"
@@ -81,6 +84,7 @@ rule gather_responses:
         mem_mb=4000,
         runtime=10,
     params:
+        journal=journal_of,
         code=code_of("gathering"),
     script:
         "../scripts/gather_responses.py"

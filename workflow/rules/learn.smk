@@ -16,11 +16,13 @@ rule compute_terms:
         paths.log(paths.TERMS),
     benchmark:
         paths.benchmark(paths.TERMS)
+    retries: 2
     threads: 16
     resources:
-        mem_mb=12000,
-        runtime=240,
+        mem_mb=again_with_more(12000),
+        runtime=again_with_more(240),
         gpu=1,
+        attempt=attempt_number,
     params:
         settings=of(plan.model_settings),
         model=model_of,
@@ -42,11 +44,13 @@ rule train_adapter:
         paths.log(paths.TRAINING),
     benchmark:
         paths.benchmark(paths.TRAINING)
+    retries: 2
     threads: 16
     resources:
-        mem_mb=12000,
-        runtime=1440,
+        mem_mb=again_with_more(12000),
+        runtime=again_with_more(1440),
         gpu=gpus_of_training,
+        attempt=attempt_number,
     params:
         settings=training_settings,
         weights=of(plan.model_settings, "experiment"),

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.stages.job import job_log
+from perceptune.stages.job import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         from perceptune.stages import terms  # here, so that what vLLM and torch print while loading goes to the log
 
         terms.run(
@@ -18,5 +18,7 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             examples=Path(snakemake.input.examples),
             terms=Path(snakemake.output.terms),
             model=ModelBlock(**snakemake.params.model),
+            weights=snakemake.params.settings["weights"],
             view=snakemake.wildcards.view,
+            halvings=snakemake.resources.attempt - 1,
         )

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock
 from perceptune.stages import evaluate
-from perceptune.stages.job import job_log
+from perceptune.stages.job import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         benchmarks = {name: BenchmarkBlock(**block) for name, block in snakemake.params.settings["benchmarks"].items()}
         rewards = {Path(table).stem: Path(table) for table in snakemake.input.rewards}
         base_rewards = {Path(table).stem: Path(table) for table in snakemake.input.base_rewards}

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.stages.job import job_log
+from perceptune.stages.job import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         from perceptune.stages import responses  # here, so that what vLLM and torch print while loading goes to the log
 
         shard, shards = map(int, snakemake.wildcards.scatteritem.split("-of-"))
@@ -18,8 +18,11 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             requests=Path(snakemake.input.requests),
             examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
             responses=Path(snakemake.output.responses),
+            journal=Path(snakemake.params.journal),
             model=ModelBlock(**snakemake.params.model),
+            weights=snakemake.params.settings["weights"],
             adapter=Path(snakemake.input.adapter) if snakemake.input.adapter else None,
             shard=shard - 1,
             shards=shards,
+            halvings=snakemake.resources.attempt - 1,
         )

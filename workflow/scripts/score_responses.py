@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import ModelBlock, RewardBlock
 from perceptune.stages import rewards
-from perceptune.stages.job import job_log
+from perceptune.stages.job import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         rewards.run(
             requests=Path(snakemake.input.requests),
             responses=Path(snakemake.input.responses),

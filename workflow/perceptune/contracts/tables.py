@@ -83,6 +83,18 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("prompt_tokens", pa.int32(), NULL),
         ("reason", pa.string(), NULL),  # why there is no response
     ),
+    "journal": _schema(
+        ("key", pa.string()),  # digest of everything that was asked
+        ("request_id", pa.string()),
+        ("example_id", pa.string()),
+        ("view", pa.string()),
+        ("sample_index", pa.int32()),
+        ("text", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+    ),
     "rewards": _schema(
         ("request_id", pa.string()),
         ("example_id", pa.string()),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from perceptune.contracts.progress import Progress
 from perceptune.engines.lists import Encoder, RankedList
 from perceptune.engines.shared_prefix import token_logps
 
@@ -21,7 +21,7 @@ def reference_logps(
     """
     model.eval()
     order = sorted(range(len(lists)), key=lambda i: lists[i].tokens)
-    with tqdm(total=len(lists), desc="reference log-probabilities", unit=" lists", mininterval=5) as bar:
+    with Progress("reference log-probabilities", len(lists), "lists") as progress:
         for start in range(0, len(order), batch_size):
             chosen = [lists[i] for i in order[start : start + batch_size]]
             batch, _ = encoder(chosen)
@@ -32,4 +32,4 @@ def reference_logps(
             per_response = iter(logps.split(lengths))
             for one in chosen:
                 yield one.group_id, [next(per_response).tolist() for _ in one.responses]
-            bar.update(len(chosen))
+            progress.advance(len(chosen))

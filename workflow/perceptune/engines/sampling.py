@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,6 @@ from vllm.platforms import current_platform
 from perceptune.contracts.config import ModelBlock
 from perceptune.models.families import family_of
 from perceptune.models.loading import load_processor, merged_model
-
-REQUESTS_AT_ONCE = 512
-"""Requests handed to the engine together: bounds the decoded images in memory. Each is answered on its own terms."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,23 @@ class Answer:
 class Sampler:
     """A running vLLM engine for one policy. Use it as a context manager."""
 
-    def __init__(self, model: ModelBlock, adapter: Path | None, images_per_prompt: int) -> None:
+    def __init__(
+        self, model: ModelBlock, adapter: Path | None, images_per_prompt: int, merged: Path, halvings: int = 0
+    ) -> None:
+        """Starts the engine. Weights with the adapter in them go to the folder `merged`, which is removed at the end.
+
+        Each of the `halvings` halves the sequences and tokens that the engine works on at once.
+        """
+        if model.engine.batch_invariant:
+            os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read when the worker starts
         self._family, self._processor, self._model = family_of(model), load_processor(model), model
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._merged = merged
         self._lora: LoRARequest | None = None
         folder = model.path
         if adapter is not None and model.engine.adapters == "merge":
-            self._temporary = tempfile.TemporaryDirectory(prefix="perceptune-merged-")
-            folder = self._temporary.name
-            merged_model(model, adapter, Path(folder))
+            shutil.rmtree(merged, ignore_errors=True)  # of a killed run
+            merged_model(model, adapter, merged)
+            folder = str(merged)
         elif adapter is not None:
             self._lora = LoRARequest("adapter", 1, str(adapter))
         self._engine = LLM(
@@ -76,12 +82,13 @@ class Sampler:
             dtype=model.dtype,
             max_model_len=model.max_model_len,
             trust_remote_code=model.trust_remote_code,
+            load_format="safetensors",
             limit_mm_per_prompt={"image": max(images_per_prompt, 1), "video": 0},
             logprobs_mode="raw_logprobs",
             enable_lora=self._lora is not None,
             seed=0,
             disable_log_stats=True,
-            **_placement(model),
+            **_placement(model, halvings),
             **({"max_lora_rank": model.engine.max_lora_rank} if self._lora else {}),
         )
 
@@ -89,19 +96,30 @@ class Sampler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        shutil.rmtree(self._merged, ignore_errors=True)
 
-    def answers(self, questions: Iterator[tuple[str, Question]]) -> Iterator[tuple[str, list[Answer]]]:
-        """(request id, its n answers) for every question the engine takes, in order; see `refused` for the others."""
-        part: list[tuple[str, Question]] = []
-        for item in questions:
-            part.append(item)
-            if len(part) == REQUESTS_AT_ONCE:
-                yield from self._generate(part)
-                part = []
-        if part:
-            yield from self._generate(part)
+    def answers(
+        self, questions: Sequence[tuple[str, Question]], advance: Callable[[int], object] = lambda count: None
+    ) -> dict[str, list[Answer]]:
+        """The n answers of every question, by name; `refusal` says which questions may be asked.
+
+        Calls `advance` with the number of answers that have just been finished. Nothing of earlier calls has a say: the
+        engine is empty when this begins, and its caches are emptied when this ends.
+        """
+        outputs = self._engine.generate(
+            [self._prompt(question) for _, question in questions],  # type: ignore[arg-type]
+            [_sampling(question, self._family.placeholder_ids(self._processor)) for _, question in questions],
+            lora_request=self._lora,
+            use_tqdm=partial(_Advance, advance),  # type: ignore[arg-type]
+        )
+        self._engine.reset_prefix_cache()
+        self._engine.llm_engine.reset_encoder_cache()
+        answers = {}
+        for (name, _), output in zip(questions, outputs, strict=True):
+            length = len(output.prompt_token_ids or [])
+            ordered = sorted(output.outputs, key=lambda completion: completion.index)
+            answers[name] = [_answer(completion, length) for completion in ordered]
+        return answers
 
     def refusal(self, question: Question) -> str | None:
         """Why the engine cannot take a question; None if it can."""
@@ -113,19 +131,6 @@ class Sampler:
             return f"prompt of {length} tokens and {question.max_tokens} new ones exceed max_model_len {self._model.max_model_len}"
         return None
 
-    def _generate(self, part: list[tuple[str, Question]]) -> Iterator[tuple[str, list[Answer]]]:
-        prompts = [self._prompt(question) for _, question in part]
-        outputs = self._engine.generate(
-            prompts,  # type: ignore[arg-type]
-            [_sampling(question, self._family.placeholder_ids(self._processor)) for _, question in part],
-            lora_request=self._lora,
-            use_tqdm=False,
-        )
-        for (request_id, _), output in zip(part, outputs, strict=True):
-            length = len(output.prompt_token_ids or [])
-            ordered = sorted(output.outputs, key=lambda completion: completion.index)
-            yield request_id, [_answer(completion, length) for completion in ordered]
-
     def _prompt(self, question: Question) -> dict[str, Any]:
         prompt: dict[str, Any] = {"prompt_token_ids": self._family.prompt_ids(self._processor, question.messages)}
         if question.images:
@@ -134,17 +139,42 @@ class Sampler:
         return prompt
 
 
-def _placement(model: ModelBlock) -> dict[str, Any]:
+class _Advance:
+    """What vLLM takes for its own progress bars: one over the prompts that it is given, one that is told of answers."""
+
+    def __init__(self, advance: Callable[[int], object], prompts: Iterable[object] = (), **_: object) -> None:
+        self._advance, self._prompts, self.n, self.postfix = advance, prompts, 0, ""
+        self.format_dict = {"elapsed": 1.0}
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._prompts)
+
+    def update(self, count: int) -> None:
+        self.n += count
+        self._advance(count)
+
+    def refresh(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _placement(model: ModelBlock, halvings: int) -> dict[str, Any]:
     engine = model.engine
-    whole_prompts = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(16384, model.max_model_len)}
-    return {
-        # on a CPU vLLM 0.32 cannot rewind a seeded generator after part of a prompt, so prompts must go in whole
-        **(whole_prompts if current_platform.is_cpu() else {}),
+    placement: dict[str, Any] = {
         "tensor_parallel_size": engine.tensor_parallel_size,
         "gpu_memory_utilization": engine.gpu_memory_utilization,
         "enforce_eager": engine.enforce_eager,
-        "max_num_seqs": engine.max_num_seqs,
+        "max_num_seqs": max(engine.max_num_seqs >> halvings, 1),
     }
+    if current_platform.is_cpu():
+        # on a CPU vLLM 0.32 cannot rewind a seeded generator after part of a prompt, so prompts must go in whole
+        tokens = max(16384 >> halvings, model.max_model_len)
+        return {**placement, "enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
+    if halvings:
+        placement["max_num_batched_tokens"] = max(
+            8192 >> halvings, placement["max_num_seqs"]
+        )  # 8192: vLLM's own for GPUs
+    return placement
 
 
 def _sampling(question: Question, never: list[int]) -> SamplingParams:

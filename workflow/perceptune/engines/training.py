@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from perceptune.contracts.config import TrainingBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.progress import Progress
 from perceptune.core.methods.method import Group, Method
 from perceptune.engines.lists import Encoder, RankedList, per_list
 from perceptune.engines.shared_prefix import Packed, response_logps
@@ -156,8 +157,26 @@ def _described(group: Group) -> dict[str, float]:
         return metrics
 
 
+class _Bar(TrainerCallback):
+    """Progress of the first process."""
+
+    progress: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.progress = Progress("training", state.max_steps, "steps", done=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.progress:
+            self.progress.advance()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.progress:
+            self.progress.__exit__(None, None, None)
+
+
 class _Checkpoints(TrainerCallback):
-    """Marks finished checkpoints, and prints one line per interval."""
+    """Marks finished checkpoints."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -212,10 +231,11 @@ def train(
         args=arguments,
         data_collator=encoder,
         train_dataset=list(lists),  # type: ignore[arg-type]
-        callbacks=[_Checkpoints()],
+        callbacks=[_Checkpoints(), _Bar()],
         method=method,
         parameters=parameters,
     )
+    trainer.remove_callback(PrinterCallback)  # the numbers of every step are in the training table
     steps = math.ceil(len(lists) / block.batch_size * block.epochs)
     print(f"{len(lists)} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
     try:
@@ -241,7 +261,7 @@ def _arguments(block: TrainingBlock, dtype: str, checkpoints: Path) -> TrainingA
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        disable_tqdm=False,
+        disable_tqdm=True,
         seed=block.seed,
         data_seed=block.seed,
         bf16=cuda and dtype == "bfloat16",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import polars as pl
 
-from perceptune.contracts.lineage import lineage
-from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.contracts.tables import SCHEMAS, read_lineage, read_table, write_table
 
 
-def run(*, requests: Path, shards: list[Path], responses: Path) -> None:
-    """Writes `responses`. Raises `ValueError` unless every request has exactly its n answers."""
+def run(*, requests: Path, shards: list[Path], responses: Path, journal: Path) -> None:
+    """Writes `responses` and removes the `journal`. Raises `ValueError` unless every request has exactly its n answers."""
     asked = pl.from_arrow(read_table(requests, "requests").select(["request_id", "n"])).with_row_index("order")  # type: ignore[union-attr]
     answered = pl.concat([pl.from_arrow(read_table(shard, "responses")) for shard in shards])  # type: ignore[type-var]
     counts = asked.join(answered.group_by("request_id").len("found"), "request_id", "full", coalesce=True)  # type: ignore[union-attr]
@@ -24,5 +24,7 @@ def run(*, requests: Path, shards: list[Path], responses: Path) -> None:
     ordered = (
         answered.join(asked, "request_id", "left").sort("order", "sample_index").select(SCHEMAS["responses"].names)
     )  # type: ignore[union-attr, arg-type]
-    inputs = {"requests": requests} | {f"shard {number}": shard for number, shard in enumerate(shards, 1)}
-    write_table(responses, "responses", ordered, lineage("gathering", {"shards": len(shards)}, inputs))
+    made = read_lineage(shards[0])
+    parameters = {k: v for k, v in made.get("parameters", {}).items() if k != "shard"} | {"shards": len(shards)}
+    write_table(responses, "responses", ordered, {**made, "parameters": parameters})
+    shutil.rmtree(journal, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table
+from perceptune.core.images import image_bytes
 from perceptune.core.methods.method import Method
 from perceptune.engines.lists import RankedList
 from perceptune.models.families import family_of
@@ -17,19 +19,37 @@ from perceptune.models.geometry import coordinate_frame, resized_sizes
 
 
 def kept_lists(preferences: Path, examples: Path) -> list[RankedList]:
-    """The kept lists of a `preferences` table in its order, with all responses."""
-    images = {row["example_id"]: row["images"] for row in read_table(examples, "examples").to_pylist()}
-    return [
+    """The kept lists of a `preferences` table in its order, with all responses.
+
+    Raises `UserError` for an image that is no longer the one that was imported.
+    """
+    images = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
+    table = read_table(preferences, "preferences").to_pylist()
+    lists = [
         RankedList(
             group_id=row["group_id"],
             messages=row["messages"],
-            images=images[row["example_id"]],
+            images=images[row["example_id"]]["images"],
             responses=[r["token_ids"] for r in row["responses"]],
             rewards=[r["reward"] for r in row["responses"]],
         )
-        for row in read_table(preferences, "preferences").to_pylist()
+        for row in table
         if row["kept"]
     ]
+    for row in table:
+        if row["kept"]:
+            _check_unchanged(images[row["example_id"]])
+    return lists
+
+
+def _check_unchanged(example: Mapping[str, Any]) -> None:
+    for image, sha256 in zip(example["images"], example["image_sha256"], strict=True):
+        try:
+            data = image_bytes(image)
+        except ValueError as error:
+            raise UserError(f"image `{image['path']}` of example `{example['example_id']}`: {error}") from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UserError(f"image `{image['path']}` has changed since the import", "import the dataset again")
 
 
 def with_reference(lists: Sequence[RankedList], terms: Path) -> list[RankedList]:

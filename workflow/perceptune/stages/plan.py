@@ -6,8 +6,9 @@ The Snakefile imports this module, and so does every job that Snakemake starts: 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from perceptune.contracts import config as blocks
 from perceptune.contracts.config import Config, ExperimentBlock, FileDataset, ModelBlock, ShapesDataset, TrainingBlock
+from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
-from perceptune.contracts.lineage import digest_of_folder, sha256_of_file
 from perceptune.contracts.paths import DATA, EXAMPLES, PREFERENCE_STATISTICS, REWARDS, TERMS, TRAINING
 from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
@@ -29,10 +30,10 @@ SWEPT = {
 }
 """Sections in which a list of values is a sweep, and their nested mappings in which it is one too."""
 
-UNTRACKED = {"engine", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
+UNTRACKED = {"engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 """Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
 
-DIGESTS = Path(".snakemake/perceptune-digests.json")
+MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Plan:
     """A validated config with its sweeps expanded."""
 
     config: Config
+    digests: dict[str, str] = field(default_factory=dict)
+    """Digests of models and data, each computed once: a plan asks for them in every job."""
 
     @cached_property
     def policies(self) -> list[str]:
@@ -73,6 +76,10 @@ class Plan:
         block = self.config.datasets[dataset]
         return DATA.format(dataset=dataset) if isinstance(block, ShapesDataset) else block.path
 
+    def is_generated(self, dataset: str) -> bool:
+        """Whether the workflow makes the data itself."""
+        return isinstance(self.config.datasets[dataset], ShapesDataset)
+
     def import_block(self, dataset: str) -> FileDataset:
         """How a dataset is imported; generated data comes in by the same door as the user's."""
         block = self.config.datasets[dataset]
@@ -88,8 +95,22 @@ class Plan:
 
     def model_settings(self, policy: str) -> dict[str, Any]:
         """A policy's base model as a tracked setting: its block, with the digest of its files in place of the path."""
-        block = self.config.models[self.base(policy)]
-        return {**tracked(block), "path": None, "weights": model_digest(block)}
+        name = self.base(policy)
+        block = self.config.models[name]
+        if name not in self.digests:
+            self.digests[name] = model_digest(block)
+        return {**tracked(block), "path": None, "weights": self.digests[name]}
+
+    def import_settings(self, dataset: str) -> dict[str, Any]:
+        """How a dataset is imported, as a tracked setting: with the digest of what it brings, images included.
+
+        Generated data is an output of the workflow, which Snakemake watches itself.
+        """
+        block = self.import_block(dataset)
+        settings = tracked(block)
+        if not self.is_generated(dataset):
+            settings["content"] = self.digests.setdefault(f"data {dataset}", data_digest(block))
+        return settings
 
     def training(self, experiment: str) -> TrainingBlock:
         """The training block of an experiment."""
@@ -155,7 +176,38 @@ def model_digest(block: ModelBlock) -> str:
             f"model folder `{block.path}`: no `config.json` in it, expected a folder in Hugging Face format",
             "paths are relative to the working directory",
         )
-    return digest_of_folder(folder, DIGESTS)
+    return digest_of_folder(folder, MEMORY)
+
+
+def data_digest(block: FileDataset) -> str:
+    """Digest of a dataset's file or folder and, with `watch_images`, of the images that a JSONL file names.
+
+    What is absent counts as absent: the import says what is wrong with it.
+    """
+    source = Path(block.path)
+    if source.is_dir():
+        return digest_of_folder(source, MEMORY)
+    (digest,) = MEMORY.sha256_of_files([source])
+    if block.kind != "jsonl" or not block.watch_images or digest == "unreadable":
+        return digest
+    names = MEMORY.recall(f"images of {digest}", lambda: sorted(_image_names(source)))
+    folder = Path(block.images) if block.images else source.parent
+    return sha256_of_json([digest, names, MEMORY.sha256_of_files([folder / name for name in names])])
+
+
+def _image_names(source: Path) -> set[str]:
+    """The image paths in a JSONL file; lines that are no such rows are the import's business."""
+    found: set[str] = set()
+    with source.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+                images = row.get("images") or [row.get("image")]
+                paths = [image.get("path") if isinstance(image, dict) else image for image in images]
+            except (ValueError, AttributeError, TypeError, RecursionError):
+                continue
+            found.update(path for path in paths if isinstance(path, str) and "\0" not in path)
+    return found
 
 
 def shards_of(responses: str) -> list[str]:

@@ -73,8 +73,11 @@ def _request(
     content: list[dict[str, Any]] = [{"type": "image", "text": None} for _ in row["images"]]
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
     parts = [benchmark or dataset, row["example_id"], view, condition]
-    # the request id is part of the seed: two rows that ask the same of the same image still draw differently
-    drawn = derived_seed("sampling", seed, *row["image_sha256"], text, *parts[1:], *drawing.values())
+    # not n, so that the first answers of many are the same as the answers of few; and the example's own name, since two rows
+    # that ask the same of the same image shall draw differently
+    drawn = derived_seed(
+        "sampling", seed, *row["image_sha256"], text, *parts[1:], *(v for k, v in drawing.items() if k != "n")
+    )
     return {
         "request_id": "/".join(parts),
         "example_id": row["example_id"],

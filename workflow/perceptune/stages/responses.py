@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import polars as pl
 
 from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError, joined_mistakes
-from perceptune.contracts.lineage import lineage
-from perceptune.contracts.tables import read_table, write_table
-from perceptune.core.images import open_image
+from perceptune.contracts.lineage import code_digest, lineage, versions
+from perceptune.contracts.progress import Progress
+from perceptune.contracts.seeds import derived_seed
+from perceptune.contracts.tables import SCHEMAS, read_table, to_table, write_table
+from perceptune.core.images import image_bytes, open_image
 from perceptune.core.views import apply_view
 from perceptune.engines.sampling import Answer, Question, Sampler
+from perceptune.stages.journal import Journal, key_of
+
+DRAWING = ("n", "temperature", "top_p", "top_k", "max_tokens")
+SPEED_ONLY = {"path", "engine"}
 
 
 def run(
@@ -22,79 +30,150 @@ def run(
     requests: Path,
     examples: dict[str, Path],
     responses: Path,
+    journal: Path,
     model: ModelBlock,
+    weights: str,
     adapter: Path | None,
     shard: int,
     shards: int,
+    halvings: int = 0,
 ) -> None:
     """Writes `responses`: n rows for every request of the shard (0-based), in the order of the requests.
 
-    A request that cannot be asked has n rows with its reason; `UserError` when that is so for all of them.
+    Requests are asked in parts, the same ones whatever the number of shards; each is committed to the folder `journal` when
+    it is answered, and a part that is there already is not asked again. `weights` is the digest of the model's files. Each of
+    the `halvings` halves what the engine holds at once. A request that cannot be asked has n rows with its reason;
+    `UserError` when that is so for all of them.
     """
-    asked = read_table(requests, "requests").to_pylist()[shard::shards]
-    images = {
-        (name, row["example_id"]): row["images"]
-        for name, path in examples.items()
-        for row in read_table(path, "examples").to_pylist()
-    }
+    asked = _keyed(requests, examples)
+    parts = _parts(asked, model.engine.answers_per_part)[shard::shards]
+    mine = [row for part in parts for row in part]
+    policy = sha256_of_json(
+        [weights, None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")]
+    )
+    book = Journal(journal, _fingerprint(model, policy))
     reasons: dict[str, str] = {}
-    answers: dict[str, list[Answer]] = {}
-    with Sampler(model, adapter, max((len(i) for i in images.values()), default=1)) as sampler:
-        questions = _questions(asked, images, sampler, reasons)
-        bar = tqdm(total=sum(row["n"] for row in asked), desc="sampling", unit=" answers", mininterval=5)
-        for request_id, given in sampler.answers(questions):
-            answers[request_id] = given
-            bar.update(len(given))
-        bar.close()
-    if asked and not answers:
+    name = f"{shard + 1}-of-{shards}"
+    with book.writing(name):
+        committed = set(book.answers(row["key"] for row in mine)["key"])
+        waiting = [todo for part in parts if (todo := [row for row in part if row["key"] not in committed])]
+        total = sum(row["n"] for row in mine)
+        missing = sum(row["n"] for part in waiting for row in part)
+        most_images = max((len(row["images"]) for row in asked), default=1)
+        with Progress("sampling", total, "answers", done=total - missing) as progress:
+            if waiting:
+                with Sampler(model, adapter, most_images, book.folder / f"merged-{name}", halvings) as sampler:
+                    for part in waiting:
+                        questions = list(_questions(part, policy, sampler, reasons))
+                        answers = sampler.answers(questions, progress.advance)
+                        book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
+        answered = book.answers(row["key"] for row in mine)
+    if mine and not answered.height:
         listed = [f"request `{request}`: {reason}" for request, reason in reasons.items()]
         raise UserError("no request could be asked\n  " + joined_mistakes(listed))
-    rows = [row for request in asked for row in _rows(request, answers, reasons)]
+    table = _in_order(mine, answered, reasons)
     inputs = {"requests": requests, **{f"examples {k}": v for k, v in examples.items()}}
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
-    parameters = {"model": model.model_dump(mode="json"), "shard": shard, "shards": shards}
-    write_table(responses, "responses", rows, lineage("responses", parameters, inputs))
+    parameters = {"model": model.model_dump(mode="json"), "weights": weights, "shard": shard, "shards": shards}
+    write_table(responses, "responses", table, lineage("responses", parameters, inputs))
+
+
+def _fingerprint(model: ModelBlock, policy: str) -> str:
+    """Identifies what answers: a journal of other weights, settings, code or packages is not continued."""
+    settings = model.model_dump(mode="json", exclude=SPEED_ONLY)
+    return sha256_of_json([policy, settings, code_digest("perceptune.stages.responses"), versions()])
+
+
+def _keyed(requests: Path, examples: dict[str, Path]) -> list[dict[str, Any]]:
+    """The requests with their images, the images' digests, and a key that identifies all of it."""
+    pictures = {
+        (name, row["example_id"]): (row["images"], row["image_sha256"])
+        for name, path in examples.items()
+        for row in read_table(path, "examples").select(["example_id", "images", "image_sha256"]).to_pylist()
+    }
+    asked = []
+    for row in read_table(requests, "requests").to_pylist():
+        images, digests = pictures[row["dataset"], row["example_id"]]
+        asked.append({**row, "key": key_of(row, digests), "images": images, "image_sha256": digests})
+    return asked
+
+
+def _parts(asked: list[dict[str, Any]], answers: int) -> list[list[dict[str, Any]]]:
+    """Consecutive requests of about so many answers. They depend on the requests alone, so that the engine sees the same
+    batches in any number of shards and after any interruption.
+    """
+    parts: list[list[dict[str, Any]]] = []
+    room = 0
+    for row in asked:
+        if room <= 0:
+            parts.append([])
+            room = answers
+        parts[-1].append(row)
+        room -= row["n"]
+    return parts
 
 
 def _questions(
-    asked: list[dict[str, Any]], images: dict[tuple[str, str], Any], sampler: Sampler, reasons: dict[str, str]
+    part: list[dict[str, Any]], policy: str, sampler: Sampler, reasons: dict[str, str]
 ) -> Iterator[tuple[str, Question]]:
     """The questions that can be asked; why the others cannot goes into `reasons`."""
-    for row in asked:
+    for row in part:
         try:
-            opened = [open_image(image) for image in images[row["dataset"], row["example_id"]]]
+            opened = [_unchanged(*pair) for pair in zip(row["images"], row["image_sha256"], strict=True)]
         except ValueError as error:
             reasons[row["request_id"]] = str(error)
             continue
         question = Question(
             messages=row["messages"],
             images=apply_view(row["view"], opened),
-            **{key: row[key] for key in ("n", "temperature", "top_p", "top_k", "max_tokens", "seed")},
+            seed=derived_seed("answer", row["seed"], policy),
+            **{key: row[key] for key in DRAWING},
         )
         refusal = sampler.refusal(question)
         if refusal is None:
-            yield row["request_id"], question
+            yield row["key"], question
         else:
             reasons[row["request_id"]] = refusal
 
 
-def _rows(
-    request: dict[str, Any], answers: dict[str, list[Answer]], reasons: dict[str, str]
-) -> Iterator[dict[str, Any]]:
-    shared = {key: request[key] for key in ("request_id", "example_id", "view")}
-    given = answers.get(request["request_id"])
-    for index in range(request["n"]):
-        row: dict[str, Any] = {**shared, "sample_index": index, "reason": None}
-        if given is None:
-            yield {**row, "reason": reasons[request["request_id"]]}
-        else:
-            answer = given[index]
-            yield {
-                **row,
-                "text": answer.text,
-                "token_ids": answer.token_ids,
-                "logprobs": answer.logprobs,
-                "finish_reason": answer.finish_reason,
-                "prompt_tokens": answer.prompt_tokens,
-            }
+def _unchanged(image: dict[str, Any], sha256: str) -> Any:
+    """The image, if it is still the one that was imported; `ValueError` otherwise."""
+    data = image_bytes(image)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"image `{image['path']}` has changed since the import; import it again")
+    return open_image({"bytes": data, "path": None})
+
+
+def _rows(request: dict[str, Any], given: list[Answer] | None) -> Iterator[dict[str, Any]]:
+    shared = {key: request[key] for key in ("key", "request_id", "example_id", "view")}
+    for index, answer in enumerate(given or []):
+        yield {
+            **shared,
+            "sample_index": index,
+            "text": answer.text,
+            "token_ids": answer.token_ids,
+            "logprobs": answer.logprobs,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+        }
+
+
+def _in_order(asked: list[dict[str, Any]], answered: pl.DataFrame, reasons: dict[str, str]) -> pl.DataFrame:
+    """n rows per request, in the order asked; those without an answer carry their reason."""
+    rows = [
+        {
+            **{key: row[key] for key in ("request_id", "example_id", "view")},
+            "sample_index": index,
+            "reason": reasons.get(row["request_id"]),
+        }
+        for row in asked
+        for index in range(row["n"])
+    ]
+    frame = pl.DataFrame(pl.from_arrow(to_table("responses", rows)))
+    given = answered.drop("key", "example_id", "view")
+    empty = [name for name in given.columns if name not in ("request_id", "sample_index")]
+    joined = frame.drop(empty).join(
+        given, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left"
+    )
+    return joined.select(SCHEMAS["responses"].names)

@@ -18,15 +18,20 @@ BUDGET = 4096
 """Response tokens per packed row."""
 
 
-def run(*, preferences: Path, examples: Path, terms: Path, model: ModelBlock, view: str) -> None:
-    """Writes the `terms` table: per-token log-probabilities of all responses of the kept lists under the base weights."""
+def run(
+    *, preferences: Path, examples: Path, terms: Path, model: ModelBlock, weights: str, view: str, halvings: int = 0
+) -> None:
+    """Writes the `terms` table: per-token log-probabilities of all responses of the kept lists under the base weights.
+
+    `weights` is the digest of the model's files. Each of the `halvings` halves what is computed at once, not the result.
+    """
     lists = kept_lists(preferences, examples)
     loaded = load_model(model)
-    encoder = Encoder(family_of(model), load_processor(model), loaded, view, BUDGET)
-    found = dict(reference_logps(loaded, encoder, lists, LISTS_AT_ONCE))
+    encoder = Encoder(family_of(model), load_processor(model), loaded, view, BUDGET >> halvings)
+    found = dict(reference_logps(loaded, encoder, lists, max(LISTS_AT_ONCE >> halvings, 1)))
     rows = [
         {"group_id": one.group_id, "term": "reference", "view": view, "logprobs": found[one.group_id]} for one in lists
     ]
-    parameters = {"model": model.model_dump(mode="json"), "view": view}
+    parameters = {"model": model.model_dump(mode="json"), "weights": weights, "view": view}
     inputs = {"preferences": preferences, "examples": examples}
     write_table(terms, "terms", rows, lineage("terms", parameters, inputs))

@@ -8,22 +8,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
+
 from perceptune.contracts.config import ModelBlock, TrainingBlock
+from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import code_digest, lineage, sha256_of_file, sha256_of_json
+from perceptune.contracts.lineage import code_digest, lineage
 from perceptune.contracts.tables import write_table
 from perceptune.core.methods import METHODS
 from perceptune.engines.lists import Encoder
 from perceptune.engines.training import train, with_adapter
 from perceptune.models.families import family_of
 from perceptune.models.loading import load_model, load_processor
+from perceptune.stages.job import end_with_snakemake
 from perceptune.stages.lists import chosen_responses, ground_truth_lists, kept_lists, with_reference
 
 BUDGET = 8192
 """Response tokens per packed row; a longer list is cut into several rows, which changes nothing but memory and time."""
+LINEAGE = "lineage.json"
+"""In the adapter's folder: what `read_lineage` gives for a table."""
 SPEED_ONLY = {"micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 
 
@@ -37,20 +46,42 @@ def run(
     training: Path,
     checkpoints: Path,
     model: ModelBlock,
+    weights: str,
     config: TrainingBlock,
+    halvings: int = 0,
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table; `checkpoints` is removed at the end.
 
     A killed run goes on from its newest complete checkpoint if settings, inputs and code are the same. With `devices` above 1
-    that many processes are started, which train together.
+    that many processes are started, which train together. `weights` is the digest of the model's files. Each of the `halvings`
+    halves what is computed at once, not the lists of an optimiser step.
     """
-    if config.devices > 1 and "LOCAL_RANK" not in os.environ:
-        paths = {"preferences": preferences, "examples": examples, "terms": terms, "adapter": adapter}
-        paths |= {"training": training, "checkpoints": checkpoints}
-        _launch(experiment, paths, model, config)
+    paths = {"preferences": preferences, "examples": examples, "terms": terms, "adapter": adapter}
+    paths |= {"training": training, "checkpoints": checkpoints}
+    if "LOCAL_RANK" in os.environ:
+        _train(experiment, paths, model, weights, config, halvings)
         return
+    with _only_writer(checkpoints):
+        if config.devices > 1:
+            _launch(experiment, paths, model, weights, config, halvings)
+        else:
+            _train(experiment, paths, model, weights, config, halvings)
+
+
+def _train(
+    experiment: str,
+    paths: Mapping[str, Path | None],
+    model: ModelBlock,
+    weights: str,
+    config: TrainingBlock,
+    halvings: int,
+) -> None:
+    terms = paths["terms"]
+    preferences, examples, adapter, training, checkpoints = (
+        Path(str(paths[name])) for name in ("preferences", "examples", "adapter", "training", "checkpoints")
+    )
     inputs = {"preferences": preferences, "examples": examples} | ({"terms": terms} if terms else {})
-    settings = {"model": model.model_dump(mode="json"), "training": config.model_dump(mode="json")}
+    settings = {"model": model.model_dump(mode="json"), "weights": weights, "training": config.model_dump(mode="json")}
     method = METHODS[config.method]
     parameters = method.Parameters.model_validate(config.parameters)
     family, processor, base = family_of(model), load_processor(model), load_model(model)
@@ -63,68 +94,96 @@ def run(
     adapted = with_adapter(base, config, family.lora_targets, model.path)
     log = train(
         adapted,
-        Encoder(family, processor, base, config.view, BUDGET),
+        Encoder(family, processor, base, config.view, BUDGET >> halvings),
         lists,
         method=method,
         parameters=parameters,
-        block=config,
+        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
         dtype=model.dtype,
         checkpoints=checkpoints,
         fingerprint=_fingerprint(settings, inputs),
     )
     if int(os.environ.get("RANK", "0")):
         return
-    _save(adapted, adapter)
+    record = lineage("train", settings, inputs)
+    _save(adapted, adapter, record)
     rows = [
         {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
         for entry in log
         for name, value in entry.items()
         if name not in ("step", "epoch")
     ]
-    write_table(training, "training", rows, lineage("train", settings, inputs))
+    write_table(training, "training", rows, record)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _launch(experiment: str, paths: dict[str, Path | None], model: ModelBlock, config: TrainingBlock) -> None:
-    """Runs this stage in `devices` processes; a `UserError` of theirs is raised here."""
-    job: dict[str, Any] = {"experiment": experiment, "model": model.model_dump(mode="json")}
-    job |= {
-        "training": config.model_dump(mode="json"),
-        "paths": {k: None if v is None else str(v) for k, v in paths.items()},
-    }
+@contextmanager
+def _only_writer(checkpoints: Path) -> Iterator[None]:
+    """Waits until no other process trains into these checkpoints: the orphan of a killed run may still be at it."""
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(checkpoints.with_name(f".{checkpoints.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print("another process still trains this adapter; waiting for it to end", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _launch(
+    experiment: str,
+    paths: Mapping[str, Path | None],
+    model: ModelBlock,
+    weights: str,
+    config: TrainingBlock,
+    halvings: int,
+) -> None:
+    """Runs this stage in `devices` processes; a `UserError` or `MemoryError` of theirs is raised here."""
     with tempfile.TemporaryDirectory(prefix="perceptune-train-") as folder:
-        file = Path(folder) / "job.json"
-        file.write_text(json.dumps({**job, "error": str(file.with_name("error.json"))}))
+        file, failure = Path(folder) / "job.json", Path(folder) / "failure.json"
+        job = {
+            "experiment": experiment,
+            "paths": {k: None if v is None else str(v) for k, v in paths.items()},
+            "model": model.model_dump(mode="json"),
+            "weights": weights,
+            "training": config.model_dump(mode="json"),
+            "halvings": halvings,
+            "failure": str(failure),
+        }
+        file.write_text(json.dumps(job))
         command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.devices}"]
         done = subprocess.run([sys.executable, *command, "-m", "perceptune.stages.train", str(file)], check=False)
-        error = file.with_name("error.json")
-        if error.exists():
-            message, hint = json.loads(error.read_text())
-            raise UserError(message, hint)
+        if failure.exists():
+            kind, message, hint = json.loads(failure.read_text())
+            raise UserError(message, hint) if kind == "user" else MemoryError(message)
         if done.returncode:
             raise RuntimeError(f"training processes ended with status {done.returncode}, see the log")
 
 
 def _one_of_several(file: Path) -> None:
     """One process of several, started by `_launch`."""
+    end_with_snakemake()
     job = json.loads(file.read_text())
-    paths: dict[str, Any] = {k: None if v is None else Path(v) for k, v in job["paths"].items()}
+    paths = {name: None if path is None else Path(path) for name, path in job["paths"].items()}
+    model, config = ModelBlock(**job["model"]), TrainingBlock(**job["training"])
     try:
-        run(
-            experiment=job["experiment"],
-            model=ModelBlock(**job["model"]),
-            config=TrainingBlock(**job["training"]),
-            **paths,
-        )
+        _train(job["experiment"], paths, model, job["weights"], config, job["halvings"])
     except UserError as error:
-        Path(job["error"]).write_text(json.dumps([error.args[0], error.hint]))
+        Path(job["failure"]).write_text(json.dumps(["user", error.args[0], error.hint]))
+        raise
+    except torch.OutOfMemoryError as error:
+        Path(job["failure"]).write_text(json.dumps(["memory", str(error), None]))
         raise
 
 
 def _fingerprint(settings: dict[str, Any], inputs: dict[str, Path]) -> str:
     """Identifies a run: what changes only the speed does not count."""
     same = {
-        "model": {k: v for k, v in settings["model"].items() if k != "engine"},
+        "model": {k: v for k, v in settings["model"].items() if k not in ("engine", "path")},
+        "weights": settings["weights"],
         "training": {k: v for k, v in settings["training"].items() if k not in SPEED_ONLY},
         "inputs": {name: sha256_of_file(path) for name, path in inputs.items()},
         "code": code_digest("perceptune.stages.train"),
@@ -132,10 +191,11 @@ def _fingerprint(settings: dict[str, Any], inputs: dict[str, Path]) -> str:
     return sha256_of_json(same)
 
 
-def _save(adapted: Any, adapter: Path) -> None:
-    """The adapter folder appears under its name only when it is complete."""
+def _save(adapted: Any, adapter: Path, record: dict[str, Any]) -> None:
+    """The adapter folder, with its lineage, appears under its name only when it is complete."""
     temporary = adapter.with_name(f".{adapter.name}.{os.getpid()}")
     adapted.save_pretrained(temporary, safe_serialization=True)
+    (temporary / LINEAGE).write_text(json.dumps(record, indent=2))
     shutil.rmtree(adapter, ignore_errors=True)
     temporary.rename(adapter)
 

@@ -1,0 +1,111 @@
+"""Digests of files, and the memory that spares reading them again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+FRESH = 2_000_000_000
+"""Nanoseconds during which a file may change again without its modification time saying so: not remembered yet."""
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class DigestMemory:
+    """Digests by path, size and modification time, in an SQLite file.
+
+    The Snakefile asks at every start, weights have gigabytes, and datasets have many images. What cannot be remembered
+    (a read-only folder, a damaged file) is computed again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def sha256_of_files(self, files: Sequence[Path]) -> list[str]:
+        """SHA-256 of each file, read only if the memory knows no file of that path, size and modification time.
+
+        A file that cannot be read has the digest `unreadable`.
+        """
+        digests, learned, now = [], [], time.time_ns()
+        with self._open() as memory:
+            for file in files:
+                try:
+                    facts = file.stat()
+                    if not stat.S_ISREG(facts.st_mode):  # reading a named pipe would wait for ever
+                        raise OSError
+                    key = (str(file.absolute()), facts.st_size, facts.st_mtime_ns)
+                    known = memory and memory.execute(
+                        "SELECT sha256 FROM files WHERE (path, size, mtime) = (?, ?, ?)", key
+                    )
+                    row = known.fetchone() if known else None
+                    digests.append(row[0] if row else sha256_of_file(file))
+                except OSError:
+                    digests.append("unreadable")
+                    continue
+                if not row and now - facts.st_mtime_ns > FRESH:
+                    learned.append((*key, digests[-1]))
+            if memory and learned:
+                memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", learned)
+        return digests
+
+    def recall(self, key: str, compute: Callable[[], Any]) -> Any:
+        """The JSON value stored under `key`, computed and stored if there is none."""
+        with self._open() as memory:
+            row = memory.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone() if memory else None
+            if row:
+                return json.loads(row[0])
+            value = compute()
+            if memory:
+                memory.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, json.dumps(value)))
+            return value
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection | None]:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self._path, timeout=10)
+        except (OSError, sqlite3.Error):
+            yield None
+            return
+        with closing(connection):
+            try:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS files (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT)"
+                )
+                connection.execute("CREATE TABLE IF NOT EXISTS notes (key PRIMARY KEY, value TEXT)")
+            except sqlite3.Error as error:
+                if "not a database" in str(error):
+                    self._path.unlink(missing_ok=True)
+                yield None
+                return
+            yield connection
+            try:
+                connection.commit()
+            except sqlite3.Error:
+                return
+
+
+def digest_of_folder(folder: Path, memory: DigestMemory) -> str:
+    """Digest of the names and contents of the files in `folder`: identifies a model by content, not by path.
+
+    Hidden files do not count.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    names = [p.relative_to(folder).as_posix() for p in files]
+    return sha256_of_json(dict(zip(names, memory.sha256_of_files(files), strict=True)))
