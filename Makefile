@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test quick lint format schemas lock clean
+.PHONY: demo test quick lint format explain schemas lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@snakemake --cores all --logger rich $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
@@ -38,6 +38,10 @@ format: $(VENV)/dev.ready
 	@ruff check --fix .
 	@ruff format .
 	@snakefmt Snakefile workflow
+
+# What a number is made of, back to images, weights and versions: make explain NUMBER="--policy perpo --metric mean_iou".
+explain: $(VENV)/$(ENV).ready
+	@python -m perceptune.stages.explain $(NUMBER)
 
 # The JSON schema of the config and the key table in config/README.md, from the pydantic models.
 schemas: $(VENV)/$(ENV).ready

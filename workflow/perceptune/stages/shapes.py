@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from perceptune.contracts.config import ShapesDataset
+from perceptune.contracts.lineage import lineage, write_lineage
 from perceptune.core.shapes import write_dataset
 
 
 def run(*, config: ShapesDataset, data: Path) -> None:
-    """Writes `data` (JSON lines) and its images beside it."""
+    """Writes `data` (JSON lines) and its images beside it, and its lineage."""
     splits = {"train": config.train, "validation": config.validation, "test": config.test}
     counts = {name: {str(task): n for task, n in tasks.items()} for name, tasks in splits.items() if tasks}
     write_dataset(data.parent, config.seed, counts)
+    write_lineage(data.parent, lineage("shapes", config.model_dump(mode="json"), {}))

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from perceptune.contracts.config import ModelBlock, TrainingBlock
 from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import code_digest, lineage
+from perceptune.contracts.lineage import code_digest, lineage, write_lineage
 from perceptune.contracts.tables import write_table
 from perceptune.core.methods import METHODS
 from perceptune.engines.lists import Encoder
@@ -31,8 +31,6 @@ from perceptune.stages.lists import chosen_responses, ground_truth_lists, kept_l
 
 BUDGET = 8192
 """Response tokens per packed row; a longer list is cut into several rows, which changes nothing but memory and time."""
-LINEAGE = "lineage.json"
-"""In the adapter's folder: what `read_lineage` gives for a table."""
 SPEED_ONLY = {"micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 
 
@@ -195,7 +193,7 @@ def _save(adapted: Any, adapter: Path, record: dict[str, Any]) -> None:
     """The adapter folder, with its lineage, appears under its name only when it is complete."""
     temporary = adapter.with_name(f".{adapter.name}.{os.getpid()}")
     adapted.save_pretrained(temporary, safe_serialization=True)
-    (temporary / LINEAGE).write_text(json.dumps(record, indent=2))
+    write_lineage(temporary, record)
     shutil.rmtree(adapter, ignore_errors=True)
     temporary.rename(adapter)
 
