@@ -2,7 +2,7 @@
 
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import code_digest
+from perceptune.contracts.lineage import code_digests
 from perceptune.stages import plan as planning
 from snakemake.exceptions import WorkflowError
 
@@ -28,8 +28,9 @@ scattergather:
 
 
 def code_of(stage):
-    """The digest of a stage's code: editing it reruns the stage, editing a comment does not."""
-    return code_digest(f"perceptune.stages.{stage}")
+    """The code of a stage, a line per module, so that `snakemake -n` says which edit reruns it; comments do not count."""
+    digests = code_digests(f"perceptune.stages.{stage}")
+    return [f"module {name} {digest[:12]}" for name, digest in digests.items()]
 
 
 def block(section):

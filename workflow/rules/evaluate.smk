@@ -19,11 +19,11 @@ rule evaluate_policy:
         mem_mb=4000,
         runtime=30,
     params:
+        *code_of("evaluate"),
         settings=of(plan.evaluation_settings),
         weights=of(plan.model_settings),
         base=of(plan.base),
         model=model_of,
-        code=code_of("evaluate"),
     script:
         "../scripts/evaluate_policy.py"
 
@@ -42,7 +42,7 @@ rule collect_metrics:
         mem_mb=2000,
         runtime=10,
     params:
-        code=code_of("collecting"),
+        *code_of("collecting"),
     script:
         "../scripts/collect_metrics.py"
 
@@ -67,7 +67,7 @@ rule write_report:
         mem_mb=4000,
         runtime=20,
     params:
+        *code_of("report"),
         settings=report_settings,
-        code=code_of("report"),
     script:
         "../scripts/write_report.py"

@@ -17,8 +17,8 @@ rule make_shapes:
         mem_mb=2000,
         runtime=10,
     params:
+        *code_of("shapes"),
         settings=block("dataset"),
-        code=code_of("shapes"),
     script:
         "../scripts/make_shapes.py"
 
@@ -38,8 +38,8 @@ rule import_examples:
         mem_mb=4000,
         runtime=60,
     params:
+        *code_of("examples"),
         settings=of(plan.import_settings, "dataset"),
         block=import_block,
-        code=code_of("examples"),
     script:
         "../scripts/import_examples.py"

@@ -17,8 +17,8 @@ rule plan_samples:
         mem_mb=2000,
         runtime=10,
     params:
+        *code_of("requests"),
         settings=block("sampling"),
-        code=code_of("requests"),
     script:
         "../scripts/plan_samples.py"
 
@@ -35,9 +35,9 @@ rule plan_benchmarks:
         mem_mb=2000,
         runtime=10,
     params:
+        *code_of("requests"),
         settings=of(plan.benchmark_settings),
         datasets=datasets_of_benchmarks,
-        code=code_of("requests"),
     script:
         "../scripts/plan_benchmarks.py"
 
@@ -62,11 +62,11 @@ rule sample_responses:
         gpu=gpus_of_engine,
         attempt=attempt_number,
     params:
+        *code_of("responses"),
         settings=of(plan.model_settings),
         datasets=datasets_of_plan,
         model=model_of,
         journal=journal_of,
-        code=code_of("responses"),
     script:
         "../scripts/sample_responses.py"
 
@@ -84,7 +84,7 @@ rule gather_responses:
         mem_mb=4000,
         runtime=10,
     params:
+        *code_of("gathering"),
         journal=journal_of,
-        code=code_of("gathering"),
     script:
         "../scripts/gather_responses.py"

@@ -22,11 +22,11 @@ rule score_responses:
         mem_mb=4000,
         runtime=30,
     params:
+        *code_of("rewards"),
         settings=block("reward"),
         weights=of(plan.model_settings),
         model=model_of,
         datasets=datasets_of_plan,
-        code=code_of("rewards"),
     script:
         "../scripts/score_responses.py"
 
@@ -46,7 +46,7 @@ rule select_preferences:
         mem_mb=4000,
         runtime=30,
     params:
+        *code_of("preferences"),
         settings=block("selection"),
-        code=code_of("preferences"),
     script:
         "../scripts/select_preferences.py"

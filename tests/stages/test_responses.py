@@ -1,0 +1,197 @@
+"""The journal of the sampling stage, with an engine that answers at once (the real one: tests/workflow, tests/parity)."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perceptune.contracts.config import EngineBlock, ModelBlock, SamplingBlock
+from perceptune.contracts.digests import sha256_of_file
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_lineage, read_table, write_table
+from perceptune.engines.sampling import Answer, Question
+from perceptune.stages import gathering, requests, responses
+from PIL import Image
+
+COUNT, N = 10, 3
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+class Engine:
+    """Answers with a text made of the seed; dies when it has been asked `lives` times."""
+
+    asked: list[list[str]]
+    lives: int
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def refusal(self, question: Question) -> str | None:
+        return "too long" if "long" in question.messages[0]["content"][-1]["text"] else None
+
+    def answers(
+        self, questions: Sequence[tuple[str, Question]], advance: Callable[[int], object]
+    ) -> dict[str, list[Answer]]:
+        if len(Engine.asked) == Engine.lives:
+            raise Killed
+        Engine.asked.append([question.messages[0]["content"][-1]["text"] for _, question in questions])
+        advance(sum(question.n for _, question in questions))
+        return {
+            name: [Answer(f"{q.seed}+{i}", [i, q.seed % 1000], [-1.0, -2.0], "stop", 7) for i in range(q.n)]
+            for name, q in questions
+        }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten questions; parts of two questions."""
+    monkeypatch.setattr(responses, "Sampler", Engine)
+    Engine.asked, Engine.lives = [], 1000
+    rows = []
+    for number in range(COUNT):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+        rows.append({
+            "example_id": str(number), "task": "ocr", "question": f"question {number}", "images": [{"bytes": None, "path": str(path)}],
+            "image_sha256": [sha256_of_file(path)], "image_sizes": [[8, 8]], "target": "x", "box": None, "split": "train",
+            "source": None, "reason": None,
+        })  # fmt: skip
+    write_table(tmp_path / "examples.parquet", "examples", rows, {})
+    planned(tmp_path)
+    return tmp_path
+
+
+def planned(folder: Path, **changes: Any) -> None:
+    config = SamplingBlock(**{"n": N, **changes})
+    requests.run_samples(
+        dataset="d", examples=folder / "examples.parquet", requests=folder / "requests.parquet", config=config
+    )
+
+
+def sample(
+    folder: Path, shard: int = 0, shards: int = 1, weights: str = "w", parts: int = 2 * N, dtype: str = "float32"
+) -> Path:
+    target = folder / f"{shard + 1}-of-{shards}.parquet"
+    responses.run(
+        requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"}, responses=target,
+        journal=folder / "journal", weights=weights, adapter=None, shard=shard, shards=shards,
+        model=ModelBlock(path="m", family="llava", dtype=dtype, engine=EngineBlock(answers_per_part=parts)),
+    )  # fmt: skip
+    return target
+
+
+def gathered(folder: Path, shards: list[Path]) -> list[dict[str, Any]]:
+    target = folder / "responses.parquet"
+    gathering.run(requests=folder / "requests.parquet", shards=shards, responses=target, journal=folder / "journal")
+    return read_table(target, "responses").to_pylist()
+
+
+def interrupted(folder: Path, after: int) -> None:
+    Engine.asked, Engine.lives = [], after
+    with pytest.raises(Killed):
+        sample(folder)
+    Engine.asked, Engine.lives = [], 1000
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_killed_run_goes_on_with_the_part_that_it_was_at(folder: Path, after: int) -> None:
+    whole = read_table(sample(folder), "responses").to_pylist()
+    gathered(folder, [folder / "1-of-1.parquet"])  # forgets the journal
+    interrupted(folder, after)
+    assert read_table(sample(folder), "responses").to_pylist() == whole
+    assert len(Engine.asked) == 5 - after
+
+
+def test_a_finished_journal_starts_no_engine(folder: Path) -> None:
+    sample(folder)
+    Engine.lives = 0
+    assert read_table(sample(folder), "responses").num_rows == COUNT * N
+
+
+@pytest.mark.parametrize("shards", [2, 3, 10])
+def test_any_number_of_shards_gives_the_same_table_from_the_same_batches(folder: Path, shards: int) -> None:
+    whole = gathered(folder, [sample(folder)])
+    batches = sorted(Engine.asked)
+    Engine.asked = []
+    assert gathered(folder, [sample(folder, shard, shards) for shard in range(shards)]) == whole
+    assert sorted(Engine.asked) == batches
+
+
+def test_another_number_of_shards_takes_over_a_journal(folder: Path) -> None:
+    whole = gathered(folder, [sample(folder)])
+    interrupted(folder, 3)
+    assert gathered(folder, [sample(folder, shard, 2) for shard in range(2)]) == whole
+    assert len(Engine.asked) == 2
+
+
+def test_a_damaged_part_is_asked_again(folder: Path) -> None:
+    whole = read_table(sample(folder), "responses").to_pylist()
+    part = sorted((folder / "journal").rglob("*.parquet"))[0]
+    part.write_bytes(part.read_bytes()[:-20])
+    Engine.asked = []
+    assert read_table(sample(folder), "responses").to_pylist() == whole
+    assert len(Engine.asked) == 1
+
+
+@pytest.mark.parametrize("changes", [{"weights": "other"}, {"dtype": "bfloat16"}])
+def test_answers_of_other_weights_or_settings_are_not_continued(folder: Path, changes: dict[str, Any]) -> None:
+    interrupted(folder, 3)
+    sample(folder, **changes)
+    assert len(Engine.asked) == 5
+
+
+def test_only_changed_requests_are_asked_again(folder: Path) -> None:
+    interrupted(folder, 4)
+    planned(folder, limit=9, prompt="{question}")
+    sample(folder)
+    assert Engine.asked == [["question 8"]]
+
+
+def test_other_weights_draw_other_answers(folder: Path) -> None:
+    first, second = (read_table(sample(folder, weights=w), "responses")["text"].to_pylist() for w in "ab")
+    assert not set(first) & set(second)
+
+
+def test_the_first_answers_of_many_are_the_answers_of_few(folder: Path) -> None:
+    few = read_table(sample(folder), "responses").to_pylist()
+    planned(folder, n=N + 2)
+    many = read_table(sample(folder), "responses").to_pylist()
+    assert [row for row in many if row["sample_index"] < N] == few
+
+
+def test_rows_in_are_rows_out_and_a_failed_row_says_why(folder: Path) -> None:
+    Image.new("RGB", (8, 8), "blue").save(folder / "3.png")
+    (folder / "5.png").unlink()
+    rows = read_table(sample(folder), "responses").to_pylist()
+    assert len(rows) == COUNT * N
+    failed = {row["example_id"]: row["reason"] for row in rows if row["text"] is None}
+    assert failed.keys() == {"3", "5"}
+    assert "3.png` has changed since the import" in failed["3"]
+    assert "does not exist" in failed["5"]
+    assert all(row["reason"] is None for row in rows if row["text"] is not None)
+
+
+def test_nothing_that_can_be_asked_is_a_mistake_with_its_reason(folder: Path) -> None:
+    planned(folder, prompt="a long {question}")
+    with pytest.raises(UserError, match=r"no request could be asked\n  request `d/0/original/sampled`: too long"):
+        sample(folder)
+
+
+def test_gathering_forgets_the_journal_and_keeps_the_lineage(folder: Path) -> None:
+    gathered(folder, [sample(folder, shard, 2) for shard in range(2)])
+    assert not (folder / "journal").exists()
+    record = read_lineage(folder / "responses.parquet")
+    assert record["stage"] == "responses"
+    assert record["parameters"]["shards"] == 2
+    assert record["parameters"]["weights"] == "w"
+    assert (
+        record["inputs"]["requests"]["sha256"] == hashlib.sha256((folder / "requests.parquet").read_bytes()).hexdigest()
+    )

@@ -1,0 +1,131 @@
+"""What surrounds a job, in real Snakemake runs of a workflow of one rule."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+SNAKEFILE = """
+rule one:
+    output:
+        "out.txt",
+    log:
+        "logs/one.log",
+    retries: 2
+    resources:
+        gpu=0,
+        attempt=lambda wildcards, attempt: attempt,
+    script:
+        "one.py"
+"""
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from perceptune.contracts.errors import UserError
+from perceptune.stages.job import job
+
+with job(snakemake):
+    attempt = snakemake.resources.attempt
+    with open("attempts", "a") as file:
+        file.write(f"{attempt}\\n")
+    print("hello from attempt", attempt)
+    BODY
+    Path(snakemake.output[0]).write_text("done")
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    return tmp_path
+
+
+def started(body: str) -> subprocess.Popen[str]:
+    Path("one.py").write_text(SCRIPT.replace("BODY", body))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["snakemake", "--cores", "1", "--rerun-incomplete"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def run(body: str) -> tuple[int, str, list[str]]:
+    """(exit status, what the terminal shows, the attempts that got as far as the stage)."""
+    process = started(body)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output, Path("attempts").read_text().split()
+
+
+def test_a_users_mistake_is_shown_once_and_not_retried() -> None:
+    status, output, attempts = run('raise UserError("key `x` is wrong", "do y")')
+    assert status == 1
+    assert attempts == ["1"]
+    assert output.count("error: key `x` is wrong") == 1
+    assert "hint: do y" in output
+    assert "Traceback" not in output
+    assert "not tried again" in Path("logs/one.log").read_text()
+
+
+def test_a_bug_shows_its_traceback_and_is_not_retried() -> None:
+    status, output, attempts = run('{}["a bug"]')
+    assert status == 1
+    assert attempts == ["1"]
+    assert "KeyError: 'a bug'" in output
+
+
+def test_a_mistake_of_an_earlier_run_does_not_stop_this_one() -> None:
+    run('raise UserError("wrong")')
+    status, _, attempts = run("pass")
+    assert status == 0
+    assert attempts == ["1", "1"]
+
+
+def test_out_of_memory_is_retried_with_the_next_attempt() -> None:
+    body = 'if attempt < 3: raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")'
+    status, output, attempts = run(body)
+    assert status == 0, output
+    assert attempts == ["1", "2", "3"]
+    assert "error: out of memory in attempt 2: CUDA out of memory. Tried to allocate 20 GiB" in output
+    assert "Traceback" not in output
+
+
+def test_a_killed_attempt_is_retried() -> None:
+    status, output, attempts = run("import os; os.kill(os.getpid(), 9) if attempt == 1 else None")
+    assert status == 0, output
+    assert attempts == ["1", "2"]
+
+
+def test_a_full_disk_is_one_line() -> None:
+    status, output, _ = run('open("/dev/full", "w").write("x" * 100000)')
+    assert status == 1
+    assert "error: cannot write: [Errno 28] No space left on device" in output
+    assert "Traceback" not in output
+
+
+def test_what_a_job_prints_goes_to_its_log() -> None:
+    _, output, _ = run("import subprocess; subprocess.run(['echo', 'from a child'])")
+    assert "hello from attempt" not in output
+    assert Path("logs/one.log").read_text().splitlines() == ["hello from attempt 1", "from a child"]
+
+
+def test_a_job_and_its_children_end_when_snakemake_is_killed(project: Path) -> None:
+    body = """import subprocess, os
+    child = subprocess.Popen(["sleep", "600"])
+    Path("pids").write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(600)"""
+    snakemake = started(body)
+    deadline = time.monotonic() + 60
+    while not Path("pids").exists() or not Path("pids").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    jobs = [psutil.Process(int(pid)) for pid in Path("pids").read_text().split()]
+    snakemake.send_signal(signal.SIGKILL)
+    snakemake.wait()
+    _, alive = psutil.wait_procs(jobs, timeout=15)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert "Snakemake has gone; this job ends" in (project / "logs/one.log").read_text()
