@@ -45,7 +45,9 @@ def test_rules_hold_no_logic(file: Path) -> None:
         assert re.search(r"^\s*(run|shell|message):|\blambda\b|^\s*(def|if|for) ", text, re.MULTILINE) is None
     for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE):
         assert body.lstrip().startswith('"""'), f"rule {name} has no docstring"
-        assert "code=code_of(" in body, f"rule {name} does not track its code"
+        tracked = re.search(r'\*code_of\("\w+", "(\w+)"\)', body)
+        assert tracked, f"rule {name} does not track its code"
+        assert tracked[1] == name, f"rule {name} tracks another script"
         assert (ROOT / f"workflow/scripts/{name}.py").exists(), f"rule {name} and its script have different names"
 
 

@@ -25,7 +25,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def digest() -> str:
-    for function in (lineage.code_digest, lineage._tree, lineage._is_module):
+    for function in (lineage.code_digests, lineage._tree, lineage._is_module):
         function.cache_clear()
     importlib.invalidate_caches()
     return lineage.code_digest("fake.stage")

@@ -1,5 +1,6 @@
 """Real Snakemake runs by command line, in a folder of their own."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,13 +21,19 @@ class Workflow:
 
     folder: Path
 
-    def run(self, *arguments: str, config: str = "config.yaml", check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`snakemake --cores 2 …`; output as text, both streams together."""
-        command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
+    def run(
+        self, *arguments: str, config: str = "config.yaml", check: bool = True, root: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
+        """`snakemake --cores 2 …` with the Snakefile and the package of `root`; output as text, both streams together."""
+        command = ["snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(self.folder)]
         command += ["--configfile", str(self.folder / config), "--cores", "2", *arguments]
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "workflow"),
+        }
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment, check=False
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root, env=environment, check=False
         )
         if check and done.returncode:
             raise AssertionError(f"snakemake ended with {done.returncode}\n{done.stdout}")
@@ -33,12 +41,22 @@ class Workflow:
 
     def planned(self, *arguments: str, config: str = "config.yaml") -> set[str]:
         """Names of the rules that a run would execute now."""
-        output = self.run("--dry-run", *arguments, config=config).stdout
-        return set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)) - {"all", "data", "adapters"}
+        return {rule for rule, _ in self.jobs(*arguments, config=config)}
+
+    def jobs(self, *arguments: str, config: str = "config.yaml", root: Path = ROOT) -> set[tuple[str, str]]:
+        """(rule, whose) of the jobs that a run would execute now, shards together: as mutations.py names them."""
+        output = self.run("--dry-run", *arguments, config=config, root=root).stdout
+        found = set()
+        for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
+            wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
+            pairs = re.findall(r"(\w+)=([^,]+)", wildcards[1]) if wildcards else []
+            if rule not in ("all", "data", "adapters"):
+                found.add((rule, _whose(rule, dict(pairs))))
+        return found
 
     def edited(self, path: str, value: object, name: str = "edited.yaml") -> str:
         """Writes the config again with one key changed, and returns the new file's name."""
-        config = yaml.safe_load((self.folder / "config.yaml").read_text())
+        config = json.loads(json.dumps(yaml.safe_load((self.folder / "config.yaml").read_text())))  # aliases become copies
         *outer, last = path.split(".")
         place = config
         for key in outer:
@@ -46,6 +64,28 @@ class Workflow:
         place[last] = value
         (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
         return name
+
+
+def _whose(rule: str, of: dict[str, str]) -> str:
+    if "plan" in of:
+        other = f" {of['reward']}" if of.get("reward", "perception") != "perception" else ""
+        return f"{of['policy']} {of['plan']}{other}"
+    if of.get("view", "original") != "original":
+        return of["view"]
+    return of.get("policy") or of.get("experiment") or of.get("dataset") or ""
+
+
+def _own_images(folder: Path) -> None:
+    """Eight images with questions, as a user brings them."""
+    folder.mkdir()
+    lines = []
+    for number in range(8):
+        image = Image.new("RGB", (64, 48), "white")
+        image.paste("red", (4 + number, 8, 30 + number, 40))
+        image.save(folder / f"{number}.png")
+        row = {"image": f"{number}.png", "question": "locate the red square.", "box": [4 + number, 8, 30 + number, 40]}
+        lines.append(json.dumps({**row, "task": "grounding", "split": "test"}))
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture
@@ -57,7 +97,7 @@ def workflow(tmp_path: Path) -> Workflow:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The demo's chain, made small, after one complete run."""
+    """The demo's chain, made small, with a second benchmark on own images, after one complete run."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "resources").symlink_to(ROOT / "resources")
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -65,6 +105,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     config["samplings"]["n20"]["n"] = 6
     config["selections"]["ranked"] |= {"list_size": 4, "min_margin": 0.1}
     config["benchmarks"]["shapes-test"] |= {"n": 4, "resamples": 99}
+    _own_images(folder / "own")
+    config["datasets"]["own"] = {"kind": "jsonl", "path": "own/data.jsonl"}
+    config["benchmarks"]["own-test"] = {**config["benchmarks"]["shapes-test"], "dataset": "own"}
+    config["experiments"]["perpo"] = {**config["experiments"]["perpo"], "benchmarks": ["shapes-test", "own-test"]}
+    for section, name in (
+        ("models", "tiny"),
+        ("samplings", "n20"),
+        ("rewards", "perception"),
+        ("selections", "ranked"),
+    ):
+        config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     workflow = Workflow(folder)
     workflow.run()

@@ -1,8 +1,10 @@
 """What the rules need to read the config; the substance is in `perceptune.stages.plan`."""
 
+from pathlib import Path
+
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import code_digests
+from perceptune.contracts.lineage import code_digests, digest_of_source
 from perceptune.stages import plan as planning
 from snakemake.exceptions import WorkflowError
 
@@ -27,10 +29,34 @@ scattergather:
     shard=1,
 
 
-def code_of(stage):
-    """The code of a stage, a line per module, so that `snakemake -n` says which edit reruns it; comments do not count."""
-    digests = code_digests(f"perceptune.stages.{stage}")
-    return [f"module {name} {digest[:12]}" for name, digest in digests.items()]
+def code_of(stage, script):
+    """The code of a rule, a line per module, so that `snakemake -n` says which edit reruns it; comments do not count."""
+    path = Path(workflow.current_basedir) / f"../scripts/{script}.py"
+    modules = module_lines(f"perceptune.stages.{stage}")
+    return [*modules, f"script {script} {digest_of_source(path)[:12]}"]
+
+
+def module_lines(*modules):
+    """A line per module and everything of ours that it needs."""
+    return [
+        f"module {name} {found[:12]}" for name, found in code_digests(*modules).items()
+    ]
+
+
+def plugins_of_sampling(wildcards):
+    return module_lines(*plan.sampling_plugins(wildcards.policy, wildcards.plan))
+
+
+def plugins_of_terms(wildcards):
+    return module_lines(*plan.terms_plugins(wildcards.policy, wildcards.view))
+
+
+def plugins_of_training(wildcards):
+    return module_lines(*plan.training_plugins(wildcards.experiment))
+
+
+def plugins_of_scoring(wildcards):
+    return module_lines(*plan.reward_plugins(wildcards.reward))
 
 
 def block(section):
@@ -123,6 +149,14 @@ def datasets_of_plan(wildcards):
 
 def examples_of_plan(wildcards):
     return expand(paths.EXAMPLES, dataset=datasets_of_plan(wildcards))
+
+
+def benchmarks_of(wildcards, threads):
+    """The whole benchmark blocks, not tracked: what only evaluation looks at asks no question again."""
+    names = plan.benchmarks(wildcards.policy)
+    return {
+        name: plan.config.benchmarks[name].model_dump(mode="json") for name in names
+    }
 
 
 def datasets_of_benchmarks(wildcards):

@@ -19,7 +19,7 @@ rule evaluate_policy:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("evaluate"),
+        *code_of("evaluate", "evaluate_policy"),
         settings=of(plan.evaluation_settings),
         weights=of(plan.model_settings),
         base=of(plan.base),
@@ -42,7 +42,7 @@ rule collect_metrics:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("collecting"),
+        *code_of("collecting", "collect_metrics"),
     script:
         "../scripts/collect_metrics.py"
 
@@ -67,7 +67,7 @@ rule write_report:
         mem_mb=4000,
         runtime=20,
     params:
-        *code_of("report"),
+        *code_of("report", "write_report"),
         settings=report_settings,
     script:
         "../scripts/write_report.py"

@@ -17,7 +17,7 @@ rule make_shapes:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("shapes"),
+        *code_of("shapes", "make_shapes"),
         settings=block("dataset"),
     script:
         "../scripts/make_shapes.py"
@@ -38,7 +38,7 @@ rule import_examples:
         mem_mb=4000,
         runtime=60,
     params:
-        *code_of("examples"),
+        *code_of("examples", "import_examples"),
         settings=of(plan.import_settings, "dataset"),
         block=import_block,
     script:

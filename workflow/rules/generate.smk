@@ -17,7 +17,7 @@ rule plan_samples:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("requests"),
+        *code_of("requests", "plan_samples"),
         settings=block("sampling"),
     script:
         "../scripts/plan_samples.py"
@@ -35,8 +35,9 @@ rule plan_benchmarks:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("requests"),
-        settings=of(plan.benchmark_settings),
+        *code_of("requests", "plan_benchmarks"),
+        settings=of(plan.asking_settings),
+        benchmarks=benchmarks_of,
         datasets=datasets_of_benchmarks,
     script:
         "../scripts/plan_benchmarks.py"
@@ -62,7 +63,8 @@ rule sample_responses:
         gpu=gpus_of_engine,
         attempt=attempt_number,
     params:
-        *code_of("responses"),
+        *code_of("responses", "sample_responses"),
+        plugins=plugins_of_sampling,
         settings=of(plan.model_settings),
         datasets=datasets_of_plan,
         model=model_of,
@@ -84,7 +86,7 @@ rule gather_responses:
         mem_mb=4000,
         runtime=10,
     params:
-        *code_of("gathering"),
+        *code_of("gathering", "gather_responses"),
         journal=journal_of,
     script:
         "../scripts/gather_responses.py"

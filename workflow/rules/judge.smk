@@ -22,7 +22,8 @@ rule score_responses:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("rewards"),
+        *code_of("rewards", "score_responses"),
+        plugins=plugins_of_scoring,
         settings=block("reward"),
         weights=of(plan.model_settings),
         model=model_of,
@@ -46,7 +47,7 @@ rule select_preferences:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("preferences"),
+        *code_of("preferences", "select_preferences"),
         settings=block("selection"),
     script:
         "../scripts/select_preferences.py"

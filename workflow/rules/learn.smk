@@ -24,7 +24,8 @@ rule compute_terms:
         gpu=1,
         attempt=attempt_number,
     params:
-        *code_of("terms"),
+        *code_of("terms", "compute_terms"),
+        plugins=plugins_of_terms,
         settings=of(plan.model_settings),
         model=model_of,
     script:
@@ -38,7 +39,8 @@ rule train_adapter:
         examples=of_experiment(paths.EXAMPLES),
         terms=of(plan.terms, "experiment"),
     output:
-        adapter=directory(paths.ADAPTER),
+        adapter=paths.ADAPTER,
+        config=paths.ADAPTER_CONFIG,
         training=paths.TRAINING,
     log:
         paths.log(paths.TRAINING),
@@ -52,7 +54,8 @@ rule train_adapter:
         gpu=gpus_of_training,
         attempt=attempt_number,
     params:
-        *code_of("train"),
+        *code_of("train", "train_adapter"),
+        plugins=plugins_of_training,
         settings=training_settings,
         weights=of(plan.model_settings, "experiment"),
         blocks=training_of,

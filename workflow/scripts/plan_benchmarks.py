@@ -15,5 +15,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
         requests.run_benchmarks(
             examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
             requests=Path(snakemake.output.requests),
-            benchmarks={name: BenchmarkBlock(**block) for name, block in snakemake.params.settings.items()},
+            benchmarks={name: BenchmarkBlock(**block) for name, block in snakemake.params.benchmarks.items()},
         )

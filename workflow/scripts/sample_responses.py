@@ -21,7 +21,7 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             journal=Path(snakemake.params.journal),
             model=ModelBlock(**snakemake.params.model),
             weights=snakemake.params.settings["weights"],
-            adapter=Path(snakemake.input.adapter) if snakemake.input.adapter else None,
+            adapter=Path(snakemake.input.adapter).parent if snakemake.input.adapter else None,
             shard=shard - 1,
             shards=shards,
             halvings=snakemake.resources.attempt - 1,

@@ -18,7 +18,7 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             preferences=Path(snakemake.input.preferences[0]),
             examples=Path(snakemake.input.examples[0]),
             terms=Path(snakemake.input.terms[0]) if snakemake.input.terms else None,
-            adapter=Path(snakemake.output.adapter),
+            adapter=Path(snakemake.output.adapter).parent,
             training=Path(snakemake.output.training),
             checkpoints=Path(snakemake.params.checkpoints),
             model=ModelBlock(**snakemake.params.blocks["model"]),

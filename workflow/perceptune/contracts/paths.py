@@ -22,7 +22,8 @@ PREFERENCES = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selec
 PREFERENCE_STATISTICS = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.json"
 TERMS = "results/terms/{policy}/{dataset}/{sampling}/{reward}/{selection}/{view}.parquet"
 
-ADAPTER = "results/adapters/{experiment}"
+ADAPTER = "results/adapters/{experiment}/adapter_model.safetensors"
+ADAPTER_CONFIG = "results/adapters/{experiment}/adapter_config.json"
 CHECKPOINTS = "results/.partial/adapters/{experiment}"
 TRAINING = "results/training/{experiment}.parquet"
 

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from perceptune.core.images import open_image
-from perceptune.core.views import apply_view
+from perceptune.core.views import VIEWS
 from perceptune.engines.shared_prefix import Packed, Prompted, packed
 from perceptune.models.family import Family
 
@@ -52,7 +52,7 @@ class Encoder:
         return packed([self._prompted(one) for one in lists], self.family, self._padding(), self.budget), list(lists)
 
     def _prompted(self, one: RankedList) -> Prompted:
-        images = apply_view(self.view, [open_image(image) for image in one.images])
+        images = VIEWS[self.view]([open_image(image) for image in one.images])
         prefix = self.family.prefix(self.processor, one.messages, images)
         return Prompted(prefix, self.family.positions(self.model, prefix), one.responses)
 

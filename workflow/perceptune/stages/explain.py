@@ -87,7 +87,10 @@ class Ancestry:
 def recorded(path: Path) -> dict[str, Any]:
     """The lineage of a table, of an adapter or of generated data; empty for what the user brought."""
     if path.suffix == ".parquet" and path.exists():
-        return read_lineage(path)
+        try:
+            return read_lineage(path)
+        except (UserError, OSError, ValueError):  # no longer a table: its digest says so
+            return {}
     beside = path.with_name(FILE)
     return dict(json.loads(beside.read_text())) if beside.exists() else {}
 

@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table
 from perceptune.core.images import image_bytes
-from perceptune.core.methods.method import Method
 from perceptune.engines.lists import RankedList
 from perceptune.models.families import family_of
 from perceptune.models.geometry import coordinate_frame, resized_sizes
+
+if TYPE_CHECKING:
+    from perceptune.core.methods.method import Method
 
 
 def kept_lists(preferences: Path, examples: Path) -> list[RankedList]:

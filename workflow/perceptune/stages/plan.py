@@ -20,6 +20,7 @@ from perceptune.contracts import config as blocks
 from perceptune.contracts.config import Config, ExperimentBlock, FileDataset, ModelBlock, ShapesDataset, TrainingBlock
 from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
+from perceptune.contracts.lineage import plugin
 from perceptune.contracts.paths import DATA, EXAMPLES, PREFERENCE_STATISTICS, REWARDS, TERMS, TRAINING
 from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
@@ -62,8 +63,8 @@ class Plan:
     def benchmarks(self, policy: str) -> list[str]:
         """What a policy answers: its experiment's benchmarks; a base model answers those of all its experiments."""
         experiments = self.config.experiments.items()
-        names = (b for n, e in experiments if policy in (n, e.model) for b in e.benchmarks)
-        return list(dict.fromkeys(names))
+        asked = {b for n, e in experiments if policy in (n, e.model) for b in e.benchmarks}
+        return [b for b in self.config.benchmarks if b in asked]
 
     def datasets(self, policy: str, plan: str) -> list[str]:
         """Datasets that the requests of `plan` (`<dataset>/<sampling>` or `benchmarks`) are about."""
@@ -123,6 +124,30 @@ class Plan:
             return []
         return [TERMS.format(view=training.view, **self.samples(experiment))]
 
+    def sampling_plugins(self, policy: str, plan: str) -> list[str]:
+        """Modules that have a say in a policy's answers because of its settings."""
+        if plan == "benchmarks":
+            views = {view for b in self.benchmarks(policy) for view in self.config.benchmarks[b].views}
+        else:
+            views = {self.config.samplings[plan.split("/")[1]].view}
+        return [self._family(policy), *(plugin("view", view) for view in sorted(views))]
+
+    def terms_plugins(self, policy: str, view: str) -> list[str]:
+        """Modules that have a say in stored log-probabilities because of their settings."""
+        return [self._family(policy), plugin("view", view)]
+
+    def training_plugins(self, experiment: str) -> list[str]:
+        """Modules that have a say in an adapter because of its settings."""
+        block = self.training(experiment)
+        return [self._family(experiment), plugin("method", block.method), plugin("view", block.view)]
+
+    def reward_plugins(self, reward: str) -> list[str]:
+        """Modules that a reward block names."""
+        return [plugin("reward", name) for name in sorted(set(self.config.rewards[reward].tasks.values()))]
+
+    def _family(self, policy: str) -> str:
+        return plugin("family", self.config.models[self.base(policy)].family)
+
     def benchmark_rewards(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
         """Benchmark to the table of a policy's scored answers; only those that `benchmarks_of` is tested on, too."""
         names = self.benchmarks(benchmarks_of or policy)
@@ -132,6 +157,12 @@ class Plan:
     def benchmark_settings(self, policy: str) -> dict[str, Any]:
         """The benchmark blocks that a policy answers."""
         return {b: tracked(self.config.benchmarks[b]) for b in self.benchmarks(policy)}
+
+    def asking_settings(self, policy: str) -> dict[str, Any]:
+        """The benchmark blocks that a policy answers, without what only evaluation looks at."""
+        looked_at = ("reward", "resamples")
+        blocks_of = self.benchmark_settings(policy)
+        return {b: {k: v for k, v in block.items() if k not in looked_at} for b, block in blocks_of.items()}
 
     def evaluation_settings(self, policy: str) -> dict[str, Any]:
         """The benchmark blocks of a policy, and which reward each task has: it says which metrics there are."""
@@ -164,8 +195,8 @@ class Plan:
 
 
 def tracked(block: BaseModel) -> dict[str, Any]:
-    """A block as builtins in fixed order, without defaults (they are code) and without what does not change the result."""
-    return block.model_dump(mode="json", exclude=UNTRACKED, exclude_defaults=True)
+    """A block as builtins in fixed order, without what does not change the result."""
+    return block.model_dump(mode="json", exclude=UNTRACKED)
 
 
 def model_digest(block: ModelBlock) -> str:

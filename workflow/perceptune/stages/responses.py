@@ -12,12 +12,12 @@ import polars as pl
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError, joined_mistakes
-from perceptune.contracts.lineage import code_digest, lineage, versions
+from perceptune.contracts.lineage import code_digest, lineage, plugin, versions
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import SCHEMAS, read_table, to_table, write_table
 from perceptune.core.images import image_bytes, open_image
-from perceptune.core.views import apply_view
+from perceptune.core.views import VIEWS
 from perceptune.engines.sampling import Answer, Question, Sampler
 from perceptune.stages.journal import Journal, key_of
 
@@ -51,7 +51,11 @@ def run(
     policy = sha256_of_json(
         [weights, None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")]
     )
-    book = Journal(journal, _fingerprint(model, policy))
+    plugins = [
+        plugin("family", model.family),
+        *(plugin("view", view) for view in sorted({row["view"] for row in asked})),
+    ]
+    book = Journal(journal, _fingerprint(model, policy, plugins))
     reasons: dict[str, str] = {}
     name = f"{shard + 1}-of-{shards}"
     with book.writing(name):
@@ -76,13 +80,13 @@ def run(
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "shard": shard, "shards": shards}
-    write_table(responses, "responses", table, lineage("responses", parameters, inputs))
+    write_table(responses, "responses", table, lineage("responses", parameters, inputs, plugins))
 
 
-def _fingerprint(model: ModelBlock, policy: str) -> str:
+def _fingerprint(model: ModelBlock, policy: str, plugins: list[str]) -> str:
     """Identifies what answers: a journal of other weights, settings, code or packages is not continued."""
     settings = model.model_dump(mode="json", exclude=SPEED_ONLY)
-    return sha256_of_json([policy, settings, code_digest("perceptune.stages.responses"), versions()])
+    return sha256_of_json([policy, settings, code_digest("perceptune.stages.responses", *plugins), versions()])
 
 
 def _keyed(requests: Path, examples: dict[str, Path]) -> list[dict[str, Any]]:
@@ -126,7 +130,7 @@ def _questions(
             continue
         question = Question(
             messages=row["messages"],
-            images=apply_view(row["view"], opened),
+            images=VIEWS[row["view"]](opened),
             seed=derived_seed("answer", row["seed"], policy),
             **{key: row[key] for key in DRAWING},
         )

@@ -11,7 +11,7 @@ import polars as pl
 
 from perceptune.contracts.config import ModelBlock, RewardBlock
 from perceptune.contracts.errors import UserError, joined_mistakes
-from perceptune.contracts.lineage import lineage
+from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.tables import SCHEMAS, read_table, write_table
 from perceptune.core.rewards import REWARDS, Answers, Scores
 from perceptune.models.geometry import coordinate_frame, resized_sizes
@@ -43,8 +43,9 @@ def run(
     parts = [_scored(part, reward_of[str(task)], model) for (task,), part in by_task]
     scored = pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names)
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
+    plugins = [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
     parameters = {"reward": config.model_dump(mode="json"), "model": model.model_dump(mode="json")}
-    write_table(rewards, "rewards", scored, lineage("rewards", parameters, inputs))
+    write_table(rewards, "rewards", scored, lineage("rewards", parameters, inputs, plugins))
 
 
 def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.DataFrame:

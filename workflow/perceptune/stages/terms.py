@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.contracts.lineage import lineage
+from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.tables import write_table
 from perceptune.engines.lists import Encoder
 from perceptune.engines.reference import reference_logps
@@ -34,4 +34,5 @@ def run(
     ]
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "view": view}
     inputs = {"preferences": preferences, "examples": examples}
-    write_table(terms, "terms", rows, lineage("terms", parameters, inputs))
+    plugins = [plugin("family", model.family), plugin("view", view)]
+    write_table(terms, "terms", rows, lineage("terms", parameters, inputs, plugins))

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from perceptune.contracts.config import ModelBlock, TrainingBlock
 from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import code_digest, lineage, write_lineage
+from perceptune.contracts.lineage import code_digest, lineage, plugin, write_lineage
 from perceptune.contracts.tables import write_table
 from perceptune.core.methods import METHODS
 from perceptune.engines.lists import Encoder
@@ -80,6 +80,7 @@ def _train(
     )
     inputs = {"preferences": preferences, "examples": examples} | ({"terms": terms} if terms else {})
     settings = {"model": model.model_dump(mode="json"), "weights": weights, "training": config.model_dump(mode="json")}
+    plugins = [plugin("family", model.family), plugin("method", config.method), plugin("view", config.view)]
     method = METHODS[config.method]
     parameters = method.Parameters.model_validate(config.parameters)
     family, processor, base = family_of(model), load_processor(model), load_model(model)
@@ -99,11 +100,11 @@ def _train(
         block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
         dtype=model.dtype,
         checkpoints=checkpoints,
-        fingerprint=_fingerprint(settings, inputs),
+        fingerprint=_fingerprint(settings, inputs, plugins),
     )
     if int(os.environ.get("RANK", "0")):
         return
-    record = lineage("train", settings, inputs)
+    record = lineage("train", settings, inputs, plugins)
     _save(adapted, adapter, record)
     rows = [
         {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
@@ -177,14 +178,14 @@ def _one_of_several(file: Path) -> None:
         raise
 
 
-def _fingerprint(settings: dict[str, Any], inputs: dict[str, Path]) -> str:
+def _fingerprint(settings: dict[str, Any], inputs: dict[str, Path], plugins: list[str]) -> str:
     """Identifies a run: what changes only the speed does not count."""
     same = {
         "model": {k: v for k, v in settings["model"].items() if k not in ("engine", "path")},
         "weights": settings["weights"],
         "training": {k: v for k, v in settings["training"].items() if k not in SPEED_ONLY},
         "inputs": {name: sha256_of_file(path) for name, path in inputs.items()},
-        "code": code_digest("perceptune.stages.train"),
+        "code": code_digest("perceptune.stages.train", *plugins),
     }
     return sha256_of_json(same)
 

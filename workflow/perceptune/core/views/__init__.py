@@ -10,8 +10,4 @@ from perceptune.core.views.blank import blank
 from perceptune.core.views.original import original
 
 VIEWS: dict[str, Callable[[list[Image]], list[Image]]] = {"blank": blank, "original": original}
-
-
-def apply_view(view: str, images: list[Image]) -> list[Image]:
-    """The RGB images as the view shows them; same pixels on every machine."""
-    return VIEWS[view](images)
+"""Takes and gives RGB images; same pixels on every machine."""

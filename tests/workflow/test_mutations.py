@@ -1,0 +1,257 @@
+"""Every config key, the weights, an image, the code: an edit reruns exactly what it concerns. See mutations.py."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from perceptune.contracts.config import Config
+from pydantic import BaseModel
+
+from . import mutations
+from .conftest import ROOT, Workflow
+from .mutations import BASE, EDITS, EVALUATED, NEEDS, NOTHING, Job, rerun
+
+pytestmark = pytest.mark.slow
+
+OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
+    (
+        "experiments.dpo.model",
+        "other",
+        rerun({("train_adapter", "dpo")})
+        | {(rule, f"other {plan}") for plan in ("shapes/n20", "benchmarks") for rule in ("sample_responses", "gather_responses", "score_responses")}
+        | {(rule, "other") for rule in ("plan_samples", "select_preferences", "compute_terms", "plan_benchmarks", "evaluate_policy")},
+    ),
+    (
+        "experiments.dpo.dataset",
+        "own",
+        rerun({("train_adapter", "dpo")})
+        | {(rule, "tiny own/n20") for rule in ("sample_responses", "gather_responses", "score_responses")}
+        | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_terms")},
+    ),
+    (
+        "experiments.dpo.sampling",
+        "other",
+        rerun({("train_adapter", "dpo")})
+        | {(rule, "tiny shapes/other") for rule in ("sample_responses", "gather_responses", "score_responses")}
+        | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_terms")},
+    ),
+    (
+        "experiments.dpo.reward",
+        "other",
+        rerun({("train_adapter", "dpo")})
+        | {("score_responses", "tiny shapes/n20 other")}
+        | {(rule, BASE) for rule in ("select_preferences", "compute_terms")},
+    ),
+    (
+        "experiments.dpo.selection",
+        "other",
+        rerun({("train_adapter", "dpo")}) | {(rule, BASE) for rule in ("select_preferences", "compute_terms")},
+    ),
+    ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
+    ("experiments.dpo.benchmarks", ["own-test"], rerun({("plan_benchmarks", "dpo"), ("evaluate_policy", "dpo"), ("write_report", "")})),
+]  # fmt: skip
+
+
+def config_keys() -> Iterator[str]:
+    """`section.key` of every key that a config may have, from the pydantic models."""
+    for section, field in Config.model_fields.items():
+        for block in _blocks_in(field.annotation):
+            for path in _keys_of(block):
+                yield f"{section}.{path}"
+
+
+def _blocks_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [block for inner in get_args(annotation) for block in _blocks_in(inner)]
+
+
+def _keys_of(block: type[BaseModel]) -> Iterator[str]:
+    for name, field in block.model_fields.items():
+        inner = _blocks_in(field.annotation)
+        if name == "kind":
+            continue  # another kind of dataset is another block
+        if inner:
+            yield from (f"{name}.{key}" for key in _keys_of(inner[0]))
+        else:
+            yield name
+
+
+def mentioned(edit: str) -> str:
+    """`section.key` of an edited key: without the block's name."""
+    section, *rest = edit.split(".")
+    return ".".join([section, *(rest if section == "report" else rest[1:])])
+
+
+def test_every_key_of_the_schema_is_edited() -> None:
+    assert {mentioned(key) for key, *_ in [*EDITS, *OF_EXPERIMENT]} == set(config_keys())
+
+
+@pytest.fixture(scope="session")
+def chain(finished: Workflow) -> Workflow:
+    """The finished chain, with what edits refer to."""
+    folder = finished.folder
+    if not (folder / "same-model").exists():
+        shutil.copytree(ROOT / "resources/tiny-llava/model", folder / "same-model")
+        shutil.copy(folder / "own/data.jsonl", folder / "own/other.jsonl")
+    return finished
+
+
+def difference(found: set[Job], expected: set[Job]) -> str:
+    """What is wrong, in words; empty if nothing is."""
+    surplus, missing = (sorted(" ".join(job) for job in jobs) for jobs in (found - expected, expected - found))
+    return "; ".join(f"{what} {', '.join(jobs)}" for what, jobs in (("needlessly", surplus), ("not", missing)) if jobs)
+
+
+def test_every_edited_key_reruns_exactly_what_it_concerns(chain: Workflow) -> None:
+    edits = [*((key, value, rerun(roots)) for key, value, roots in EDITS), *OF_EXPERIMENT]
+
+    def planned(numbered: tuple[int, tuple[str, Any, set[Job]]]) -> set[Job]:
+        number, (key, value, _) = numbered
+        return chain.jobs(config=chain.edited(key, value, f"edit-{number}.yaml"))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(planned, enumerate(edits)))
+    wrong = 0
+    for (key, value, expected), jobs in zip(edits, found, strict=True):
+        verdict = difference(jobs, expected)
+        wrong += bool(verdict)
+        print(f"{key} = {value}: {len(jobs)} of {len(NEEDS)} jobs, {verdict or 'as expected'}")
+    print(f"{len(edits)} keys edited, {wrong} wrong")
+    assert wrong == 0
+
+
+def test_unused_blocks_other_words_and_more_cores_rerun_nothing(chain: Workflow) -> None:
+    text = (chain.folder / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    (chain.folder / "comment.yaml").write_text(f"# a comment\n{text}")
+    swapped = {key: config[key] for key in reversed(config)}
+    (chain.folder / "swapped.yaml").write_text(yaml.safe_dump(swapped, sort_keys=False))
+    spare = chain.edited("samplings.spare", {"n": 2}, "spare.yaml")
+    for name in ("comment.yaml", "swapped.yaml", spare):
+        assert chain.jobs(config=name) == NOTHING, name
+    assert chain.jobs("--cores", "16") == NOTHING
+    assert chain.jobs("--set-scatter", "shard=5") == NOTHING
+
+
+def test_touched_files_rerun_nothing(chain: Workflow) -> None:
+    files = [p for p in chain.folder.rglob("*") if p.is_file() and ".snakemake" not in p.parts]
+    assert len(files) > 100
+    for path in files:
+        os.utime(path)
+    assert chain.jobs() == NOTHING
+
+
+def test_one_byte_of_one_image_reruns_what_looks_at_it(chain: Workflow) -> None:
+    image = chain.folder / "own/3.png"
+    before = image.read_bytes()
+    image.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    try:
+        assert difference(chain.jobs(), rerun(mutations.IMPORT)) == ""
+    finally:
+        image.write_bytes(before)
+    assert chain.jobs() == NOTHING
+
+
+def test_swapped_weights_under_the_same_path_rerun_what_used_them(chain: Workflow) -> None:
+    config = chain.edited("models.tiny.path", "same-model", "same.yaml")
+    weights = chain.folder / "same-model/model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    try:
+        assert difference(chain.jobs(config=config), rerun(mutations.MODEL)) == ""
+    finally:
+        weights.write_bytes(before)
+    assert chain.jobs(config=config) == NOTHING
+
+
+ANSWERS = {job for job in NEEDS if job[0] == "sample_responses"}
+CODE: list[tuple[str, str, str, set[Job]]] = [
+    # file under workflow/, text, other text, jobs that run first
+    ("perceptune/core/methods/perpo.py", "from __future__", "# a comment\nfrom __future__", NOTHING),
+    ("perceptune/core/methods/perpo.py", '"""', '"""Another docstring. ', NOTHING),
+    ("perceptune/core/methods/perpo.py", "(weights * softplus(", "(2 * weights * softplus(", {("train_adapter", "perpo")}),
+    ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter")),
+    ("perceptune/core/methods/__init__.py", "METHODS: ", "MORE = 1\nMETHODS: ", NOTHING),
+    ("perceptune/core/rewards/iou.py", "import numpy", "VALUE = 1\nimport numpy", mutations.SCORE),
+    ("perceptune/core/rewards/yes_no.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.SCORE),
+    ("perceptune/core/views/blank.py", "from PIL", "VALUE = 1\nfrom PIL", {job for job in ANSWERS if "benchmarks" in job[1]}),
+    ("perceptune/models/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
+    ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("compute_terms", "train_adapter")),
+    ("perceptune/core/metrics.py", "import numpy", "VALUE = 1\nimport numpy", EVALUATED),
+    ("perceptune/stages/journal.py", "import polars", "VALUE = 1\nimport polars", ANSWERS),
+    ("perceptune/engines/training.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_adapter")),
+    ("scripts/train_adapter.py", '"""Train', '"""Train, that is', NOTHING),
+    ("scripts/train_adapter.py", "from pathlib", "import os\nfrom pathlib", mutations.every("train_adapter")),
+    ("rules/learn.smk", "rule train_adapter", "# a comment\n\n\nrule train_adapter", NOTHING),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's code, as another checkout: every file has a new date."""
+    target = tmp_path_factory.mktemp("checkout")
+    for name in ("workflow", "profiles", "config"):
+        shutil.copytree(ROOT / name, target / name, copy_function=shutil.copyfile)
+    shutil.copyfile(ROOT / "Snakefile", target / "Snakefile")
+    return target
+
+
+def test_another_checkout_reruns_nothing(chain: Workflow, copied: Path) -> None:
+    assert chain.jobs(root=copied) == NOTHING
+
+
+@pytest.mark.parametrize(("file", "old", "new", "roots"), CODE)
+def test_edited_code_reruns_what_uses_it(
+    chain: Workflow, copied: Path, file: str, old: str, new: str, roots: set[Job]
+) -> None:
+    path = copied / "workflow" / file
+    before = path.read_text()
+    assert old in before
+    path.write_text(before.replace(old, new, 1))
+    try:
+        assert difference(chain.jobs(root=copied), rerun(roots)) == ""
+    finally:
+        path.write_text(before)
+
+
+def test_the_dry_run_says_which_edit_reruns_a_stage(chain: Workflow, copied: Path) -> None:
+    path = copied / "workflow/perceptune/core/methods/perpo.py"
+    before = path.read_text()
+    path.write_text(before.replace("(weights * softplus(", "(3 * weights * softplus(", 1))
+    try:
+        output = chain.run("--dry-run", root=copied).stdout
+    finally:
+        path.write_text(before)
+    reason = next(line for line in output.splitlines() if "Params have changed" in line)
+    assert "module perceptune.core.methods.perpo" in reason
+    assert "module perceptune.engines" not in reason
+
+
+def test_explain_leads_from_a_number_to_images_and_weights(chain: Workflow) -> None:
+    command = [sys.executable, "-m", "perceptune.stages.explain", "--policy", "perpo", "--metric", "accuracy_iou_0.5"]
+    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, check=True)
+    for part in (
+        "images: 72", "resources/tiny-llava/model", "training.parameters.gamma=0.5", "results/adapters/perpo/adapter_model.safetensors",
+        "results/rewards/tiny/benchmarks/perception.parquet", "own/data.jsonl", "vllm", "torch 2.",
+    ):  # fmt: skip
+        assert part in done.stdout, part
+    assert "changed" not in done.stdout
+
+
+def test_explain_says_what_has_changed_since(chain: Workflow) -> None:
+    table = chain.folder / "results/preferences/tiny/shapes/n20/perception/ranked.parquet"
+    before = table.read_bytes()
+    table.write_bytes(before + b" ")
+    command = [sys.executable, "-m", "perceptune.stages.explain", "--policy", "perpo"]
+    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, check=False)
+    table.write_bytes(before)
+    assert done.returncode == 1
+    assert f"{table.relative_to(chain.folder)} is not what it was when the number was made" in done.stdout
