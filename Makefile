@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test quick lint format explain schemas lock clean
+.PHONY: demo test quick lint format explain chaos schemas lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@snakemake --cores all --logger rich $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
@@ -42,6 +42,10 @@ format: $(VENV)/dev.ready
 # What a number is made of, back to images, weights and versions: make explain NUMBER="--policy perpo --metric mean_iou".
 explain: $(VENV)/$(ENV).ready
 	@python -m perceptune.stages.explain $(NUMBER)
+
+# Kills the demo's chain at 50 random moments and compares what comes out with an uninterrupted run (about 20 minutes).
+chaos: $(VENV)/dev.ready
+	@python -m tests.workflow.chaos --kills 50
 
 # The JSON schema of the config and the key table in config/README.md, from the pydantic models.
 schemas: $(VENV)/$(ENV).ready

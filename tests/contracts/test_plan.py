@@ -79,3 +79,42 @@ def test_an_absent_model_folder_is_named(tmp_path: Path) -> None:
     plan = planning.load(edited("models.tiny.path", str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match=r"nowhere`: no `config\.json` in it"):
         plan.model_settings("perpo")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("models.tiny.path", "hf_" + "a1B2" * 8),
+        ("benchmarks.shapes-test.prompt", "sk-" + "x" * 40),
+        ("samplings.n20.prompt", "https://me:secret@host/x {question}"),
+        ("report.caption", "key AKIA" + "A" * 16),
+    ],
+)
+def test_a_secret_in_the_config_is_refused_and_not_repeated(path: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"key `{path}`: looks like a password or access token") as caught:
+        planning.load(edited(path, value))
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([], "no `config.json` in it"),
+        (["config.json"], "no `*.safetensors` weights in it; other formats can run code"),
+        (["config.json", "pytorch_model.bin"], "no `*.safetensors` weights in it; other formats can run code"),
+    ],
+)
+def test_only_safetensors_are_weights(tmp_path: Path, files: list[str], expected: str) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError) as caught:
+        planning.load(edited("models.tiny.path", str(tmp_path))).model_settings("tiny")
+    assert expected in str(caught.value)
+
+
+def test_a_policy_answers_benchmarks_in_the_order_of_the_config() -> None:
+    config = edited("benchmarks.more", DEMO["benchmarks"]["shapes-test"])
+    config["experiments"]["dpo"] = {**config["experiments"]["dpo"], "benchmarks": ["more", "shapes-test"]}
+    plan = planning.load(config)
+    assert plan.benchmarks("tiny") == plan.benchmarks("dpo") == ["shapes-test", "more"]
+    assert plan.benchmarks("perpo") == ["shapes-test"]

@@ -1,5 +1,7 @@
 """The terms and train stages on real tables, in one process and in two."""
 
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.engines import training
 from perceptune.models import tiny
 from perceptune.stages import terms, train
 from PIL import Image
@@ -55,7 +58,9 @@ def model_block(folder: Path) -> ModelBlock:
     return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32")
 
 
-def trained(folder: Path, target: Path, **changes: Any) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+def trained(
+    folder: Path, target: Path, halvings: int = 0, **changes: Any
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     settings: dict[str, Any] = {
         "method": "perpo", "lora": LoraBlock(r=4, alpha=8), "learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 2, "epochs": 2,
     }  # fmt: skip
@@ -63,6 +68,7 @@ def trained(folder: Path, target: Path, **changes: Any) -> tuple[dict[str, np.nd
         experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
         terms=folder / "terms.parquet", adapter=target / "adapter", training=target / "training.parquet",
         checkpoints=target / "checkpoints", model=model_block(folder), weights="w", config=TrainingBlock(**{**settings, **changes}),
+        halvings=halvings,
     )  # fmt: skip
     assert not (target / "checkpoints").exists()
     weights = load_file(target / "adapter/adapter_model.safetensors")
@@ -83,6 +89,62 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> No
     assert len(losses) == 4
     assert losses_of_two == pytest.approx(losses, rel=1e-4)
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
+
+
+def train_slowly(folder: Path, target: Path, seconds: float) -> None:
+    """In a process of its own: a checkpoint after every step, and a pause, so that it can be killed between any two."""
+    step = training.ListTrainer.training_step
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return step(*arguments, **options)
+
+    training.ListTrainer.training_step = slow  # type: ignore[method-assign]
+    trained(folder, target, save_steps=1, epochs=4, lora=LoraBlock(r=4, alpha=8, dropout=0.2))
+
+
+def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    """Dropout is on: data order, random states, optimiser and schedule must all come back."""
+    spawn = multiprocessing.get_context("spawn")
+    whole = spawn.Process(target=train_slowly, args=(folder, tmp_path / "whole", 0))
+    whole.start()
+    whole.join()
+    killed = tmp_path / "killed"
+    for mark in ("checkpoint-2", "checkpoint-5"):
+        process = spawn.Process(target=train_slowly, args=(folder, killed, 0.5))
+        process.start()
+        deadline = time.monotonic() + 120
+        while not (killed / "checkpoints" / mark / training.COMPLETE).exists():
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+        process.join()
+        assert not (killed / "adapter").exists()
+    last = spawn.Process(target=train_slowly, args=(folder, killed, 0))
+    last.start()
+    last.join()
+    one, other = ((path / "adapter/adapter_model.safetensors").read_bytes() for path in (tmp_path / "whole", killed))
+    assert one == other
+    logs = [read_table(path / "training.parquet", "training").to_pylist() for path in (tmp_path / "whole", killed)]
+    timeless = [[row for row in log if row["metric"] != "tokens_per_second"] for log in logs]
+    assert timeless[0] == timeless[1]
+    assert len({row["step"] for row in timeless[0]}) == 8
+
+
+def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_path: Path) -> None:
+    """What the attempts after running out of memory do: smaller passes, the same lists in an optimiser step."""
+    one, _ = trained(folder, tmp_path / "one", halvings=0, micro_batch_size=4)
+    two, _ = trained(folder, tmp_path / "two", halvings=12, micro_batch_size=4)
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
+    terms.run(
+        preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
+        model=model_block(folder), weights="w", view="original", halvings=12,
+    )  # fmt: skip
+    ours, theirs = (read_table(path / "terms.parquet", "terms").to_pylist() for path in (folder, tmp_path))
+    assert [v for row in ours for values in row["logprobs"] for v in values] == pytest.approx(
+        [v for row in theirs for values in row["logprobs"] for v in values], abs=1e-5
+    )
 
 
 def test_sft_learns_the_ground_truth_in_the_models_notation(folder: Path, tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ class Workflow:
 
     def edited(self, path: str, value: object, name: str = "edited.yaml") -> str:
         """Writes the config again with one key changed, and returns the new file's name."""
-        config = json.loads(json.dumps(yaml.safe_load((self.folder / "config.yaml").read_text())))  # aliases become copies
+        config = json.loads(
+            json.dumps(yaml.safe_load((self.folder / "config.yaml").read_text()))
+        )  # aliases become copies
         *outer, last = path.split(".")
         place = config
         for key in outer:

@@ -129,3 +129,29 @@ def test_a_job_and_its_children_end_when_snakemake_is_killed(project: Path) -> N
     _, alive = psutil.wait_procs(jobs, timeout=15)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert "Snakemake has gone; this job ends" in (project / "logs/one.log").read_text()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(project: Path) -> None:
+    first = started("Path('begun').touch(); time.sleep(6)")
+    deadline = time.monotonic() + 60
+    while not Path("begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    second = started("Path('begun').touch(); time.sleep(6)")
+    output, _ = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "cannot be locked" in output
+    assert "Traceback" not in output
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert (project / "out.txt").read_text() == "done"
+    assert Path("attempts").read_text().split() == ["1"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:
+    body = "import errno; raise OSError(errno.EROFS, 'Read-only file system', 'results/x.parquet')"
+    status, output, attempts = run(body)
+    assert status == 1
+    assert attempts == ["1", "2", "3"]  # somebody may mount it again
+    assert "error: cannot write: [Errno 30] Read-only file system: 'results/x.parquet'" in output
+    assert "Traceback" not in output

@@ -176,11 +176,14 @@ class _Bar(TrainerCallback):
 
 
 class _Checkpoints(TrainerCallback):
-    """Marks finished checkpoints."""
+    """Marks checkpoints that are finished and on the disk."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            for file in (f for f in folder.rglob("*") if f.is_file()):
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
             (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
 
 

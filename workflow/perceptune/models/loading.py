@@ -21,8 +21,11 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.js
 
 
 def load_processor(model: ModelBlock) -> ProcessorMixin:
-    """The processor of a model folder."""
-    return AutoProcessor.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    """The processor of a model folder; `UserError` when it cannot be loaded."""
+    try:
+        return AutoProcessor.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"processor of model folder `{model.path}` cannot be loaded: {error}") from error
 
 
 def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTrainedModel:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -207,6 +208,11 @@ def model_digest(block: ModelBlock) -> str:
             f"model folder `{block.path}`: no `config.json` in it, expected a folder in Hugging Face format",
             "paths are relative to the working directory",
         )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"model folder `{block.path}`: no `*.safetensors` weights in it; other formats can run code when they are loaded",
+            "convert them with transformers: `save_pretrained(folder)`",
+        )
     return digest_of_folder(folder, MEMORY)
 
 
@@ -256,7 +262,7 @@ def load(raw: Mapping[str, Any]) -> Plan:
         config = Config.model_validate(expanded)
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
-    mistakes = [*_dangling_names(config), *_wrong_parameters(config)]
+    mistakes = [*_secrets(config.model_dump(), ""), *_dangling_names(config), *_wrong_parameters(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return Plan(config)
@@ -315,6 +321,21 @@ def _experiments(name: str, block: Any, variants: dict[str, dict[str, list[str]]
         if training:
             one["training"] = block["training"] + training
         yield name + selection + training, one
+
+
+SECRET = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,})|://[^/\s:@]+:[^/\s@]+@"
+)
+"""What access tokens, and passwords in addresses, look like."""
+
+
+def _secrets(value: Any, key: str) -> Iterator[str]:
+    """Keys that hold a secret: the config is copied into lineage and logs."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _secrets(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, str) and SECRET.search(value):
+        yield f"key `{key}`: looks like a password or access token, expected none here; put it into the environment"
 
 
 def _dangling_names(config: Config) -> list[str]:

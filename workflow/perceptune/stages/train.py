@@ -109,7 +109,7 @@ def _train(
     rows = [
         {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
         for entry in log
-        for name, value in entry.items()
+        for name, value in sorted(entry.items())  # a resumed log comes in another order
         if name not in ("step", "epoch")
     ]
     write_table(training, "training", rows, record)

@@ -1,0 +1,88 @@
+"""Does an answer depend on what it was batched with? The same requests in batches of other sizes and orders, on real vLLM.
+
+    python benchmarks/batch_invariance.py [--questions 100] [--n 8] [--batch-invariant]
+
+Prints, against the first row: answers whose tokens differ, and the largest difference of log-probabilities of answers whose
+tokens are equal. `--batch-invariant` switches vLLM's mode on (NVIDIA GPUs only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SETTINGS = [
+    # (name, sequences at once, requests handed over together, reversed)
+    ("as usual", 256, 1000, False),
+    ("again", 256, 1000, False),
+    ("in parts of 10", 256, 10, False),
+    ("32 sequences at once", 32, 1000, False),
+    ("one sequence at once", 1, 1000, False),
+    ("in reverse order", 256, 1000, True),
+]
+
+
+def answered(model: str, questions: int, n: int, sequences: int, part: int, backwards: bool, invariant: bool) -> None:
+    """Child process: prints name -> [[tokens, log-probabilities], ...] as JSON."""
+    from perceptune.contracts.config import EngineBlock, ModelBlock
+    from perceptune.core.shapes import write_dataset
+    from perceptune.engines.sampling import Question, Sampler
+    from PIL import Image
+
+    engine = EngineBlock(enforce_eager=True, max_num_seqs=sequences, batch_invariant=invariant)
+    block = ModelBlock(path=model, family="llava", dtype="float32", max_model_len=512, engine=engine)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_dataset(folder, 0, {"train": {"grounding": questions}})
+        asked = []
+        for number, line in enumerate((folder / "data.jsonl").read_text().splitlines()):
+            row = json.loads(line)
+            image = Image.open(folder / row["image"]).convert("RGB")
+            content = [{"type": "image", "text": None}, {"type": "text", "text": row["question"]}]
+            asked.append(
+                (str(number), Question([{"role": "user", "content": content}], [image], n, 1.0, 1.0, 0, 24, number))
+            )
+        if backwards:
+            asked.reverse()
+        found = {}
+        with Sampler(block, None, 1, folder / "merged") as sampler:
+            for start in range(0, len(asked), part):
+                for name, given in sampler.answers(asked[start : start + part]).items():
+                    found[name] = [[a.token_ids, a.logprobs] for a in given]
+    print(json.dumps(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resources/tiny-llava/model")
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--batch-invariant", action="store_true")
+    settings = parser.parse_args()
+    first: dict[str, list[list[list[float]]]] = {}
+    for name, *rest in SETTINGS:
+        child = [settings.model, settings.questions, settings.n, *rest, settings.batch_invariant]
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", json.dumps(child)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(done.stderr[-3000:])
+        found = json.loads(done.stdout.splitlines()[-1])
+        first = first or found
+        pairs = [(a, b) for key in first for a, b in zip(first[key], found[key], strict=True)]
+        same = [(a, b) for a, b in pairs if a[0] == b[0]]
+        largest = max(abs(x - y) for a, b in same for x, y in zip(a[1], b[1], strict=True))
+        exact = sum(a == b for a, b in pairs)
+        print(f"{name}: {len(pairs) - len(same)} of {len(pairs)} answers differ, {exact} equal to the last bit, "
+              f"largest difference of log-probabilities {largest:.1e}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        answered(*json.loads(sys.argv[2]))
+    else:
+        main()
