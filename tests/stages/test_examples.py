@@ -69,7 +69,7 @@ def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -
         (row(1, image="broken.png"), "data.jsonl, line 2: image `broken.png`: the image is damaged"),
         (row(1, image="empty.png"), "data.jsonl, line 2: image `empty.png`: the file is empty"),
         (row(1, image="text.png"), "data.jsonl, line 2: image `text.png`: the file is no image"),
-        (row(1, image="../secret.png"), "data.jsonl, line 2: image `../secret.png` leaves the data folder"),
+        (row(1, image="../secret.png"), "data.jsonl, line 2: image `../secret.png` leaves the image folder"),
         (row(1, box=[30, 6, 4, 40]), "`box` [30.0, 6.0, 4.0, 40.0] has no area, expected [x1, y1, x2, y2]"),
         (row(1, box=[4, 6, 300, 40]), "`box` [4.0, 6.0, 300.0, 40.0] leaves the image of 64 x 48 pixels"),
         (row(1, box=[0.1, 0.2, 0.3, 0.4]), "is smaller than a pixel; shares of the image need `coordinates: normalised`"),
@@ -93,7 +93,7 @@ def test_a_mistake_is_one_line(folder: Path, bad: Any, line: str) -> None:
     (folder / "text.png").write_text("hello")
     message = mistakes(folder, [row(0, id="0"), bad])
     assert line in message
-    assert message.startswith("error: 1 of 2 rows cannot be used\n  ")
+    assert message.startswith("error: 1 of 2 rows cannot be used, at most a share of 0 may fail\n  ")
     assert len(message.splitlines()) <= 3  # the count, the mistake, a hint
 
 

@@ -98,6 +98,8 @@ class FileDataset(Block):
     """Split of rows that name none."""
     max_failed: Share = 0.0
     """Share of unusable rows up to which the import goes on without them."""
+    max_failed_rows: Annotated[int, Field(ge=0)] | None = None
+    """The same as a number of rows; null: the share alone decides."""
 
 
 DatasetBlock = Annotated[ShapesDataset | FileDataset, Field(discriminator="kind")]
@@ -142,6 +144,8 @@ class RewardBlock(Block):
     """Task to reward."""
     max_failed: Share = 0.02
     """Share of requests without a response above which scoring stops."""
+    max_failed_rows: Annotated[int, Field(ge=0)] | None = None
+    """The same as a number of responses; null: the share alone decides."""
 
 
 class SelectionBlock(Block):

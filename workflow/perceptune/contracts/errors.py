@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,16 @@ class UserError(Exception):
     def __str__(self) -> str:
         message = f"error: {self.args[0]}"
         return f"{message}\nhint: {self.hint}" if self.hint else message
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: control, direction and unpaired characters are spelled out; lines and tabs stay."""
+    return "".join(
+        c
+        if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+        else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def joined_mistakes(mistakes: Sequence[str]) -> str:

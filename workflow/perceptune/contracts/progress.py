@@ -62,7 +62,7 @@ class Progress:
         """What is done, how fast, and how long the rest will take."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._first) / seconds
-        text = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {rate:.3g} a second"
+        text = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {rate:{',.0f' if rate >= 10 else '.2g'}} a second"
         left = self.total - self.done
         if left <= 0:
             return f"{text}, {_duration(seconds)}"

@@ -203,11 +203,13 @@ def write_table(path: Path, name: str, data: Any, lineage: Mapping[str, Any]) ->
 
 def read_table(path: Path, name: str) -> pa.Table:
     """The table `name` at `path`; a `UserError` names the file when it is absent, truncated or another table."""
+    if path.is_dir():
+        raise UserError(f"`{path}` is a folder, expected a `{name}` table")
     try:
         table = pq.read_table(path, partitioning=None)
     except FileNotFoundError:
         raise UserError(f"`{path}` does not exist, expected a `{name}` table") from None
-    except pa.ArrowInvalid as invalid:
+    except (pa.ArrowException, OSError) as invalid:
         raise UserError(f"`{path}` is not readable as Parquet: {invalid}", "delete it and run again") from None
     expected = SCHEMAS[name]
     if not table.schema.equals(expected, check_metadata=False):

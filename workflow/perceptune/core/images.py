@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_BYTES = 256 * 2**20
+"""Larger image files are refused before they are read."""
 
 MAX_PIXELS = 100_000_000
 """Images with more pixels than this are refused: a decompression bomb, or nothing that a model could look at."""
@@ -29,8 +34,13 @@ def image_bytes(image: Mapping[str, Any]) -> bytes:
         return bytes(image["bytes"])
     path = Path(image["path"])
     try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # a named pipe would be waited for for ever, a device has no end
+            raise ValueError("it is no regular file")
+        if facts.st_size > MAX_BYTES:
+            raise ValueError(f"the file has {facts.st_size:,} bytes, at most {MAX_BYTES:,} are accepted")
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError("the file does not exist") from None
     except OSError as error:
         raise ValueError(f"the file cannot be read: {error.strerror}") from None
@@ -46,15 +56,27 @@ def _decoded(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are accepted")
+                raise _TooLargeError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are accepted")
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise ValueError("the file is no image that Pillow can read") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the image is damaged: {error}") from None
+    except _TooLargeError as error:
+        raise ValueError(str(error)) from None
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise nearly everything on hostile files: struct.error, IndexError, ...
+        raise ValueError(f"the image is damaged: {_brief(error)}") from None
+
+
+class _TooLargeError(Exception):
+    """More pixels than are accepted."""
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -67,13 +67,13 @@ def _identity(row: Mapping[str, Any]) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise RowError(f"`id` is {_shown(value)}, expected a string or an integer")
-    return str(value)
+    return _valid(str(value), "id")
 
 
 def _images(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "image" not in row and "images" not in row:
         _missing(row, "image")
-    images = row["images"] if row.get("image") is None else [row["image"]]
+    images = row["images"] if row.get("image") is None and "images" in row else [row.get("image")]
     if not isinstance(images, list) or not images:
         raise RowError(f"`images` is {_shown(images)}, expected a list of paths")
     return [_image(image) for image in images]
@@ -82,8 +82,10 @@ def _images(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _image(image: Any) -> dict[str, Any]:
     if isinstance(image, str) and image:
         return {"bytes": None, "path": image}
-    if isinstance(image, Mapping) and (image.get("bytes") or image.get("path")):
-        return {"bytes": image.get("bytes"), "path": image.get("path")}
+    if isinstance(image, Mapping):
+        data, path = image.get("bytes"), image.get("path")
+        if isinstance(data, bytes) or (data is None and isinstance(path, str) and path):
+            return {"bytes": data, "path": path if isinstance(path, str) else None}
     raise RowError(f"`image` is {_shown(image)}, expected a path")
 
 
@@ -93,14 +95,14 @@ def _question(row: Mapping[str, Any]) -> str:
     question = row["question"]
     if not isinstance(question, str) or not question.strip():
         raise RowError(f"`question` is {_shown(question)}, expected text")
-    return question
+    return _valid(question, "question")
 
 
 def _task(row: Mapping[str, Any], block: FileDataset) -> str:
     task = row.get("task") or block.task
     if task is None:
         _missing(row, "task")
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         hint = near(str(task), TASKS)
         raise RowError(f"`task` is {_shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))
     return str(task)
@@ -116,7 +118,16 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
         raise RowError(f"`answer` is {_shown(answer)}, expected text or a number")
     if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):
         raise RowError(f"`answer` is {_shown(answer)}, expected `yes` or `no` for task `existence`")
-    return str(answer)
+    return _valid(str(answer), "answer")
+
+
+def _valid(text: str, key: str) -> str:
+    """The text, if it can be stored; JSON can smuggle in halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RowError(f"`{key}` is {_shown(text)}, no valid Unicode (an unpaired surrogate)") from None
+    return text
 
 
 def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
@@ -125,10 +136,18 @@ def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
         if task == "grounding":
             _missing(row, "box")
         return None
-    good = isinstance(box, list) and len(box) == 4
-    if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
         raise RowError(f"`box` is {_shown(box)}, expected four finite numbers [x1, y1, x2, y2]")
     return [float(v) for v in box]
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond floating point
+        return False
 
 
 def _text(row: Mapping[str, Any], key: str, default: str) -> str:
@@ -137,7 +156,7 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
         return default
     if not isinstance(value, str) or not value:
         raise RowError(f"`{key}` is {_shown(value)}, expected text")
-    return value
+    return _valid(value, key)
 
 
 def _missing(row: Mapping[str, Any], key: str) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.errors import UserError, joined_mistakes
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
+from perceptune.contracts.progress import Progress
+from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import write_table
 from perceptune.core.images import image_facts
 from perceptune.core.importing import RowError, checked_row, pixel_box
@@ -35,17 +36,16 @@ def run(*, config: FileDataset, examples: Path) -> None:
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda numbered: _checked(numbered[0], numbered[1], config, folder), rows)
-        table = list(tqdm(checks, total=len(rows), desc="checking examples", unit=" rows", mininterval=5))
+        table = []
+        with Progress("checking examples", len(rows), "rows") as progress:
+            for checked in pool.map(lambda numbered: _checked(numbered[0], numbered[1], config, folder), rows):
+                table.append(checked)
+                progress.advance()
     _mark_duplicates(table, [place for place, _ in rows])
     failed = [
         f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]
     ]
-    if len(failed) > config.max_failed * len(rows):
-        raise UserError(
-            f"{len(failed)} of {len(rows)} rows cannot be used\n  " + joined_mistakes(failed),
-            "`max_failed` of the dataset says which share may be left out" if len(failed) < len(rows) else None,
-        )
+    check_ceiling(failed, len(rows), "rows cannot be used", config.max_failed, config.max_failed_rows)
     for line in failed:
         print(f"left out: {line}")
     inputs = {} if source.is_dir() else {"data": source}
@@ -54,13 +54,15 @@ def run(*, config: FileDataset, examples: Path) -> None:
 
 def _rows(source: Path, config: FileDataset) -> Iterator[tuple[str, Any]]:
     """(place in the file, row or the `RowError` of reading it), in file order."""
+    if config.kind != "hf" and source.is_dir():
+        raise UserError(f"dataset `{source}` is a folder, expected a file", "`kind: hf` reads folders")
     if config.kind == "jsonl":
         yield from _json_lines(source)
         return
     if config.kind == "parquet":
         try:
             table = pq.read_table(source)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"dataset `{source}` is not readable as Parquet: {error}") from None
         batches: Any = table.to_batches(max_chunksize=1000)
     else:
@@ -68,7 +70,7 @@ def _rows(source: Path, config: FileDataset) -> Iterator[tuple[str, Any]]:
 
         try:
             loaded = datasets.load_from_disk(str(source))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"dataset `{source}`: expected a folder written by `datasets.save_to_disk`") from None
         if isinstance(loaded, datasets.DatasetDict):
             raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected one; name its folder")
@@ -91,6 +93,10 @@ def _json_lines(source: Path) -> Iterator[tuple[str, Any]]:
                 yield f"line {number}", RowError("not UTF-8 text")
             except json.JSONDecodeError as error:
                 yield f"line {number}", RowError(f"no valid JSON: {error.msg} at column {error.colno}")
+            except RecursionError:
+                yield f"line {number}", RowError("no valid JSON: nested too deeply")
+            except ValueError as error:  # a number of too many digits
+                yield f"line {number}", RowError(f"no valid JSON: {error}")
 
 
 def _checked(place: str, row: Any, config: FileDataset, folder: Path) -> dict[str, Any]:
@@ -111,14 +117,23 @@ def _checked(place: str, row: Any, config: FileDataset, folder: Path) -> dict[st
 
 
 def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The image with its path relative to the working directory where it lies inside; it may not climb out of `folder`."""
+    """The image with its path relative to the working directory where it lies inside; it may not lie outside of `folder`."""
     if image["bytes"] is not None:
         return {"bytes": bytes(image["bytes"]), "path": image["path"]}
-    path = Path(image["path"])
-    if not path.is_absolute():
-        path = folder / path
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise RowError(f"image `{image['path']}` leaves the data folder `{folder}`")
+    name = image["path"]
+    path = folder / name
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (ValueError, UnicodeError):  # a null character, half a character
+        raise RowError(f"image `{_short(ascii(name))}` is no file name") from None
+    except RuntimeError:
+        raise RowError(f"image `{_short(name)}`: a symbolic link that leads to itself") from None
+    except OSError as error:
+        raise RowError(f"image `{_short(name)}`: the file cannot be read: {error.strerror}") from None
+    if not inside:
+        raise RowError(
+            f"image `{_short(name)}` leaves the image folder `{folder}`, expected one inside; key `images` says which folder"
+        )
     try:
         path = path.absolute().relative_to(Path.cwd())
     except ValueError:
@@ -134,7 +149,11 @@ def _facts(image: dict[str, Any], folder: Path) -> tuple[str, tuple[int, int]]:
         name = path.name
         if path.absolute().is_relative_to(folder.absolute()):
             name = path.absolute().relative_to(folder.absolute()).as_posix()
-        raise RowError(f"image `{name}`: {error}, looked in `{folder}`") from None
+        raise RowError(f"image `{_short(name)}`: {error}, looked in `{folder}`") from None
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 120 else f"{name[:60]}...{name[-40:]}"
 
 
 def _mark_duplicates(table: list[dict[str, Any]], places: list[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 import psutil
 
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import UserError, printable
 from perceptune.contracts.progress import show_bars_on
 from perceptune.stages.leases import leased_gpus
 
@@ -140,5 +140,5 @@ def _end(final: Path, reason: str) -> None:
 def _say(text: str, terminal: TextIO | None) -> None:
     for stream in (sys.stderr, terminal):
         if stream is not None:
-            stream.write(text)
+            stream.write(printable(text))
             stream.flush()

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from perceptune.contracts.config import ModelBlock, RewardBlock
-from perceptune.contracts.errors import UserError, joined_mistakes
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage, plugin
+from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import SCHEMAS, read_table, write_table
 from perceptune.core.rewards import REWARDS, Answers, Scores
 from perceptune.models.geometry import coordinate_frame, resized_sizes
@@ -66,13 +67,11 @@ def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.Dat
 
 def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
     failed = table.filter(pl.col("text").is_null())
-    if failed.height > config.max_failed * table.height:
-        rows = failed.select("request_id", "reason").unique(maintain_order=True).iter_rows()
-        raise UserError(
-            f"{failed.height} of {table.height} responses are missing, at most a share of {config.max_failed:g} may be\n  "
-            + joined_mistakes([f"request `{request}`: {reason}" for request, reason in rows]),
-            "`max_failed` of the reward block says which share may be missing",
-        )
+    rows = failed.select("request_id", "reason").unique(maintain_order=True).iter_rows()
+    named = [f"request `{request}`: {reason}" for request, reason in rows]
+    check_ceiling(
+        named, table.height, "responses are missing", config.max_failed, config.max_failed_rows, count=failed.height
+    )
 
 
 def _scored(part: pl.DataFrame, reward: str, model: ModelBlock) -> pl.DataFrame:

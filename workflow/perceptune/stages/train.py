@@ -193,8 +193,12 @@ def _fingerprint(settings: dict[str, Any], inputs: dict[str, Path], plugins: lis
 def _save(adapted: Any, adapter: Path, record: dict[str, Any]) -> None:
     """The adapter folder, with its lineage, appears under its name only when it is complete."""
     temporary = adapter.with_name(f".{adapter.name}.{os.getpid()}")
-    adapted.save_pretrained(temporary, safe_serialization=True)
-    write_lineage(temporary, record)
+    try:
+        adapted.save_pretrained(temporary, safe_serialization=True)
+        write_lineage(temporary, record)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(adapter, ignore_errors=True)
     temporary.rename(adapter)
 

@@ -1,0 +1,274 @@
+"""Images as they come: what is damaged, foreign or hostile is one reason for its row; what is merely odd gives the right pixels."""
+
+import io
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_table
+from perceptune.core.images import MAX_BYTES, open_image
+from perceptune.stages import examples
+from PIL import Image
+
+GOOD = 3
+"""Good rows around every bad one."""
+
+
+def encoded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
+    random = np.random.default_rng(0)
+    picture = image or Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def cut(kind: str, share: float = 0.5) -> bytes:
+    data = encoded(kind)
+    return data[: int(len(data) * share)]
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file of these chunks."""
+    made = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks:
+        made += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return made
+
+
+def header(width: int, height: int) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+ROW = zlib.compress(b"\0" + b"\0" * 3)
+FILES: dict[str, tuple[bytes, str]] = {
+    "empty.png": (b"", "the file is empty"),
+    "cut.png": (cut("PNG"), "the image is damaged"),
+    "cut.jpg": (cut("JPEG"), "the image is damaged"),
+    "cut.gif": (cut("GIF"), "the image is damaged"),
+    "cut.webp": (cut("WEBP"), "the image is damaged|no image that Pillow can read"),
+    "cut.bmp": (cut("BMP"), "the image is damaged"),
+    "cut.tiff": (cut("TIFF"), "the image is damaged|no image that Pillow can read"),
+    "cut.ppm": (cut("PPM"), "the image is damaged"),
+    "nearly.jpg": (cut("JPEG", 0.9), "the image is damaged"),
+    "nearly.png": (cut("PNG", 0.97), "the image is damaged"),
+    "signature.png": (b"\x89PNG\r\n\x1a\n", "the image is damaged|no image that Pillow can read"),
+    "start.jpg": (b"\xff\xd8", "no image that Pillow can read|damaged"),
+    "text.png": (b"this is no image", "no image that Pillow can read"),
+    "page.jpg": (b"<html><body>404 not found</body></html>", "no image that Pillow can read"),
+    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no image that Pillow can read"),
+    "paper.pdf": (b"%PDF-1.7\n", "no image that Pillow can read"),
+    "noise.png": (np.random.default_rng(1).bytes(500), "no image that Pillow can read"),
+    "zeros.png": (bytes(500), "no image that Pillow can read"),
+    "crc.png": (flipped(encoded("PNG"), 20), "the image is damaged|no image that Pillow can read"),
+    "data.png": (flipped(encoded("PNG"), 400), "the image is damaged"),
+    "riff.webp": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(24), "the image is damaged|no image that Pillow can read"),
+    "no-data.png": (png(header(8, 8), (b"IEND", b"")), "the image is damaged"),
+    "flat.png": (png(header(0, 0), (b"IDAT", ROW), (b"IEND", b"")), "damaged|no image that Pillow can read"),
+    "bomb.png": (png(header(60000, 60000), (b"IDAT", ROW), (b"IEND", b"")), "3600000000 pixels|60000 x 60000 pixels|damaged"),
+    "big.png": (png(header(12000, 12000), (b"IDAT", ROW), (b"IEND", b"")), "12000 x 12000 pixels, at most 100,000,000 are accepted"),
+    "bomb.gif": (b"GIF89a" + struct.pack("<HH", 65000, 65000) + b"\0\0\0,\0\0\0\0" + struct.pack("<HH", 65000, 65000) + b"\0\x02", "65000 x 65000 pixels|damaged"),
+    "bomb.bmp": (b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0), "50000 x 50000 pixels|damaged"),
+    "comment.png": (
+        png(header(1, 1), (b"zTXt", b"k\0\0" + zlib.compress(bytes(80_000_000))), (b"IDAT", ROW), (b"IEND", b"")), "the image is damaged"
+    ),
+}  # fmt: skip
+
+
+def imported(folder: Path, rows: list[dict[str, object] | str], **settings: object) -> pl.DataFrame:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed": 1.0, **settings})  # type: ignore[arg-type]
+    examples.run(config=config, examples=folder / "examples.parquet")
+    return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", "examples")))
+
+
+def row(image: object) -> dict[str, object]:
+    return {"image": image, "question": "what?", "task": "open"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder with good images, in a folder with one that is not the data's."""
+    (tmp_path / "secret.png").write_bytes(encoded("PNG"))
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(GOOD):
+        (data / f"{number}.png").write_bytes(encoded("PNG"))
+    return data
+
+
+def refused(folder: Path, image: object, reason: str) -> None:
+    """The row keeps its place with its reason, the others are there; without permission to fail, the stage stops with one line."""
+    rows = [row("0.png"), row(image), row("1.png"), row("2.png")]
+    table = imported(folder, rows)
+    assert table["reason"].is_null().to_list() == [True, False, True, True]
+    pattern = f"`image.*({reason})|image `.*`: .*({reason})|({reason})"
+    assert pl.Series([table["reason"][1]]).str.contains(pattern).all(), table["reason"][1]
+    with pytest.raises(UserError) as caught:
+        imported(folder, rows, max_failed=0.0)
+    assert "1 of 4 rows cannot be used, at most a share of 0 may fail\n  data.jsonl, line 2: " in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bad_file_is_one_reason(folder: Path, name: str) -> None:
+    data, reason = FILES[name]
+    (folder / name).write_bytes(data)
+    refused(folder, name, reason)
+
+
+def _pipe(folder: Path) -> None:
+    os.mkfifo(folder / "x")
+
+
+def _directory(folder: Path) -> None:
+    (folder / "x").mkdir()
+
+
+def _loop(folder: Path) -> None:
+    (folder / "x").symlink_to("x")
+
+
+def _dangling(folder: Path) -> None:
+    (folder / "x").symlink_to("nowhere.png")
+
+
+def _leaving(folder: Path) -> None:
+    (folder / "x").symlink_to(folder.parent / "secret.png")
+
+
+def _leaving_folder(folder: Path) -> None:
+    (folder / "sub").symlink_to(folder.parent)
+
+
+def _huge(folder: Path) -> None:
+    with (folder / "x").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+
+
+def _nothing(folder: Path) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "image", "reason"),
+    [
+        (_pipe, "x", "no regular file"),
+        (_directory, "x", "no regular file"),
+        (_nothing, ".", "no regular file"),
+        (_nothing, "no.png", "the file does not exist"),
+        (_nothing, "no/such/folder/x.png", "the file does not exist"),
+        (_nothing, "0.png/x", "the file does not exist|cannot be read"),
+        (_loop, "x", "symbolic link"),
+        (_dangling, "x", "the file does not exist"),
+        (_leaving, "x", "leaves the image folder .*key `images`"),
+        (_leaving_folder, "sub/secret.png", "leaves the image folder .*key `images`"),
+        (_nothing, "../secret.png", "leaves the image folder .*key `images`"),
+        (_nothing, "sub/../../secret.png", "leaves the image folder .*key `images`"),
+        (_nothing, "/etc/passwd", "leaves the image folder .*key `images`"),
+        (_nothing, "/dev/zero", "leaves the image folder .*key `images`"),
+        (_nothing, "a\0b.png", "is no file name"),
+        (_nothing, "x" * 5000, "cannot be read|is no file name"),
+        (_huge, "x", "bytes, at most"),
+        (_nothing, "file:///etc/passwd", "does not exist"),
+        (_nothing, "http://host/x.png", "does not exist"),
+        (_nothing, "~/x.png", "does not exist"),
+        (_nothing, "", "expected a path"),
+        (_nothing, 7, "expected a path"),
+        (_nothing, {"path": ""}, "expected a path"),
+        (_nothing, {"path": 7}, "expected a path"),
+        (_nothing, {"bytes": 7}, "expected a path"),
+        (_nothing, ["0.png"], "expected a path"),
+        (_nothing, True, "expected a path"),
+        (_nothing, "\ud800.png", "is no file name"),
+    ],
+)
+def test_a_bad_path_is_one_reason(folder: Path, make: Callable[[Path], None], image: object, reason: str) -> None:
+    make(folder)
+    refused(folder, image, reason)
+
+
+def colour(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+    return open_image({"bytes": data, "path": None}).getpixel(at)  # type: ignore[return-value]
+
+
+def solid(mode: str, value: object, size: tuple[int, int] = (8, 8)) -> Image.Image:
+    return Image.new(mode, size, value)  # type: ignore[arg-type]
+
+
+def _palette() -> Image.Image:
+    image = solid("P", 1)
+    image.putpalette([0, 0, 0, 10, 200, 30] + [0] * 762)
+    return image
+
+
+def _rotated() -> bytes:
+    """64 x 48 as stored, to be shown turned: left half red."""
+    image = solid("RGB", "blue", (64, 48))
+    image.paste("red", (0, 0, 32, 48))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    return encoded("PNG", image, exif=exif)
+
+
+ODD: dict[str, tuple[bytes, tuple[int, int, int], int]] = {
+    "CMYK JPEG": (encoded("JPEG", solid("CMYK", (0, 255, 255, 0))), (254, 0, 0), 2),
+    "CMYK TIFF": (encoded("TIFF", solid("CMYK", (255, 0, 0, 0))), (0, 255, 255), 0),
+    "16-bit PNG": (encoded("PNG", Image.fromarray(np.full((8, 8), 32768, np.uint16))), (128, 128, 128), 1),
+    "32-bit TIFF": (encoded("TIFF", solid("I", 65535)), (255, 255, 255), 0),
+    "float TIFF": (encoded("TIFF", solid("F", 128.0)), (128, 128, 128), 0),
+    "1-bit PNG": (encoded("PNG", solid("1", 1)), (255, 255, 255), 0),
+    "grey PNG": (encoded("PNG", solid("L", 77)), (77, 77, 77), 0),
+    "palette PNG": (encoded("PNG", _palette()), (10, 200, 30), 0),
+    "palette with transparency": (encoded("PNG", _palette(), transparency=1), (255, 255, 255), 0),
+    "grey and alpha": (encoded("PNG", solid("LA", (0, 0))), (255, 255, 255), 0),
+    "half transparent": (encoded("PNG", solid("RGBA", (0, 0, 0, 128))), (127, 127, 127), 1),
+    "animated GIF": (encoded("GIF", solid("RGB", "red"), save_all=True, append_images=[solid("RGB", "blue")]), (255, 0, 0), 1),
+    "animated WebP": (encoded("WEBP", solid("RGB", "red"), save_all=True, lossless=True, append_images=[solid("RGB", "blue")]), (255, 0, 0), 0),
+    "animated PNG": (encoded("PNG", solid("RGB", "red"), save_all=True, append_images=[solid("RGB", "blue")]), (255, 0, 0), 0),
+    "TIFF of two pages": (encoded("TIFF", solid("RGB", "red"), save_all=True, append_images=[solid("RGB", "blue")]), (255, 0, 0), 0),
+    "progressive JPEG": (encoded("JPEG", solid("RGB", (200, 30, 40)), progressive=True, quality=95), (200, 30, 40), 3),
+    "YCbCr JPEG": (encoded("JPEG", solid("YCbCr", (128, 128, 128))), (128, 128, 128), 2),
+    "LAB TIFF": (encoded("TIFF", solid("LAB", (255, 128, 128))), (255, 255, 255), 1),
+    "one pixel": (encoded("PNG", solid("RGB", "red", (1, 1))), (255, 0, 0), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_image_has_the_right_pixels(name: str) -> None:
+    data, expected, tolerance = ODD[name]
+    assert all(abs(a - b) <= tolerance for a, b in zip(colour(data), expected, strict=True)), colour(data)
+
+
+def test_exif_rotation_is_applied_to_pixels_and_size(folder: Path) -> None:
+    (folder / "x.png").write_bytes(_rotated())
+    assert colour(_rotated(), (0, 0)) == colour(_rotated(), (47, 0)) == (255, 0, 0)
+    assert colour(_rotated(), (0, 63)) == (0, 0, 255)
+    assert imported(folder, [row("x.png")])["image_sizes"].to_list() == [[[48, 64]]]
+
+
+def test_links_and_absolute_paths_inside_the_folder_are_fine(folder: Path, tmp_path: Path) -> None:
+    (folder / "link.png").symlink_to("0.png")
+    (tmp_path / "alias").symlink_to(folder)
+    (folder / "küche – 1.png").write_bytes(encoded("PNG"))
+    rows = [row(image) for image in ("link.png", str(folder / "1.png"), "sub/../2.png", "./0.png", "küche – 1.png")]
+    (folder / "sub").mkdir()
+    assert imported(folder, rows)["reason"].null_count() == len(rows)
+    assert imported(tmp_path / "alias", rows)["reason"].null_count() == len(rows)
+
+
+def test_the_key_images_says_where_images_may_lie(folder: Path, tmp_path: Path) -> None:
+    table = imported(folder, [row("secret.png"), row(str(tmp_path / "data/0.png"))], images=str(tmp_path))
+    assert table["reason"].null_count() == 2

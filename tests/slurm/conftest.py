@@ -1,0 +1,263 @@
+"""A private SLURM of one node with two GPUs that are none: real slurmctld, slurmd and munge on the loopback interface."""
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge")
+
+CONF = """
+ClusterName=perceptune
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmdPort={node_port}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SwitchType=switch/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+ReturnToService=2
+SlurmctldTimeout=10
+SlurmdTimeout=300
+KillWait=2
+OverTimeLimit=0
+MinJobAge=300
+GresTypes=gpu
+SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,bf_interval=1,sched_interval=1
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=32 Boards=1 SocketsPerBoard=1 CoresPerSocket=32 \
+ThreadsPerCore=1 RealMemory=96000 Gres=gpu:2 State=UNKNOWN
+PartitionName=cpu Nodes=n1 Default=YES MaxTime=1-0 DefaultTime=10 DefMemPerCPU=200 State=UP
+PartitionName=gpu Nodes=n1 MaxTime=2-0 State=UP
+"""
+GRES = "NodeName=n1 Name=gpu File=/dev/null\nNodeName=n1 Name=gpu File=/dev/zero\n"
+SRUN = '#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {srun} "$@"\n'  # the jobstep plugin drops SLURM_CONF
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster, and how to reach it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def ask(self, *command: str) -> str:
+        """What a SLURM program prints."""
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
+
+    def start_node(self) -> None:
+        """Starts slurmd and waits until its node is ready."""
+        subprocess.run(["slurmd", "-f", str(self.folder / "slurm.conf"), "-N", "n1"], env=self.environment, check=True)
+        until(
+            lambda: self.ask("sinfo", "-h", "-o", "%T").split()[0] in ("idle", "mixed", "allocated"), 60, "a ready node"
+        )
+
+    def kill_node(self) -> None:
+        """SIGKILLs slurmd; running steps have a daemon of their own."""
+        process = int((self.folder / "slurmd.pid").read_text())
+        os.kill(process, signal.SIGKILL)
+        until(lambda: not running(process), 20, "slurmd's end")
+
+    def jobs(self, state: str = "R") -> list[tuple[int, str]]:
+        """(id, comment) of the jobs in a state; the plugin's comment has the rule's name."""
+        lines = self.ask("squeue", "-h", "-t", state, "-o", "%A %k").splitlines()
+        return [(int(line.split()[0]), line) for line in lines]
+
+
+def until(condition: object, seconds: float, what: str) -> None:
+    """Waits until `condition()` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.2)
+
+
+def running(process: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _give_up(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must run the SLURM tests: {reason}")
+    pytest.skip(reason)
+
+
+def _install() -> None:
+    if all(shutil.which(program) for program in ("slurmctld", "slurmd", "munged", "srun")):
+        return
+    if os.geteuid() or not shutil.which("apt-get"):
+        _give_up("no SLURM here (slurm-wlm and munge), and no right to install it")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", *PACKAGES]):
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+        if done.returncode:
+            _give_up(f"{' '.join(command[:2])} failed: {done.stderr[-300:]}")
+
+
+@pytest.fixture(scope="session")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The executor plugin in a folder of its own: in the environment it would slow every other test's start."""
+    target = tmp_path_factory.mktemp("plugin")
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--python", sys.executable, "--quiet"]
+    options = ["--no-deps", "--require-hashes", "--compile-bytecode", "--target", str(target)]
+    subprocess.run([*uv, *options, "-r", str(ROOT / "envs/slurm.txt")], check=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def cluster(plugin: Path) -> Iterator[Cluster]:
+    _install()
+    with tempfile.TemporaryDirectory(prefix="perceptune-slurm-") as temporary:  # a short path: munge's socket
+        folder = Path(temporary)
+        for name in ("state", "spool", "bin"):
+            (folder / name).mkdir()
+        ports = _free_ports(2)
+        facts = {"host": socket.gethostname(), "folder": folder, "user": getpass.getuser()}
+        (folder / "slurm.conf").write_text(CONF.format(port=ports[0], node_port=ports[1], **facts))
+        (folder / "gres.conf").write_text(GRES)
+        srun = folder / "bin/srun"
+        srun.write_text(SRUN.format(folder=folder, srun=shutil.which("srun")))
+        srun.chmod(0o755)
+        (folder / "munge.key").write_bytes(os.urandom(128))
+        (folder / "munge.key").chmod(0o600)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+        environment |= {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PATH": os.pathsep.join(
+                (str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin")
+            ),
+            "PYTHONPATH": os.pathsep.join((str(plugin), str(ROOT / "workflow"))),
+        }
+        started = Cluster(folder, environment)
+        munge = [
+            f"--{name}={folder}/munge.{name.split('-')[0]}"
+            for name in ("key-file", "pid-file", "log-file", "seed-file")
+        ]
+        subprocess.run(
+            ["munged", *munge, f"--socket={folder}/munge.sock", "--num-threads=1", "--force"],
+            env=environment,
+            check=True,
+        )
+        subprocess.run(["slurmctld", "-f", str(folder / "slurm.conf"), "-c"], env=environment, check=True)
+        try:
+            started.start_node()
+            yield started
+        finally:
+            subprocess.run(["scancel", "--me", "--full"], env=environment, check=False)
+            time.sleep(3)
+            for name in ("slurmd.pid", "slurmctld.pid", "munge.pid"):
+                if (folder / name).exists():
+                    process = int((folder / name).read_text())
+                    if running(process):
+                        os.kill(process, signal.SIGTERM)
+                        until(lambda process=process: not running(process), 20, f"the end of {name}")
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@dataclass(frozen=True)
+class Site:
+    """A project folder whose jobs go to the cluster."""
+
+    folder: Path
+    cluster: Cluster
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`snakemake --profile workflow/profiles/slurm …`, polling more often than the profile says."""
+        command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
+        command += [
+            "--configfile",
+            str(self.folder / "config.yaml"),
+            "--profile",
+            str(ROOT / "workflow/profiles/slurm"),
+        ]
+        command += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5", *arguments]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.cluster.environment, cwd=ROOT
+        )
+
+    def job_of(self, rule: str, other_than: tuple[int, ...] = ()) -> int:
+        """The id of a job of this rule, once it runs."""
+        found: list[int] = []
+
+        def runs() -> bool:
+            found[:] = [job for job, line in self.cluster.jobs() if rule in line and job not in other_than]
+            return bool(found)
+
+        until(runs, 240, f"a running job of {rule}")
+        return found[0]
+
+    def process_of(self, rule: str) -> psutil.Process:
+        """The process of a stage in this folder, once it runs."""
+        found: list[psutil.Process] = []
+
+        def runs() -> bool:
+            for process in psutil.process_iter(["cmdline"]):
+                command = " ".join(process.info["cmdline"] or [])
+                if (
+                    f"{self.folder}/.snakemake/scripts/" in command
+                    and f".{rule}.py" in command
+                    and "bash" not in command
+                ):
+                    found.append(process)
+            return bool(found)
+
+        until(runs, 60, f"a process of {rule}")
+        return found[0]
+
+
+@pytest.fixture(scope="session")
+def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The demo with one experiment, made small."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "resources").symlink_to(ROOT / "resources")
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["models"]["tiny"]["engine"]["answers_per_part"] = 64
+    config["datasets"]["shapes"] |= {"train": {"grounding": 32}, "test": {"grounding": 12}}
+    config["samplings"]["n20"]["n"] = 6
+    config["selections"]["ranked"] |= {"list_size": 4, "min_margin": 0.1}
+    config["benchmarks"]["shapes-test"] |= {"n": 2, "resamples": 99}
+    del config["experiments"]["dpo"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return Site(folder, cluster)

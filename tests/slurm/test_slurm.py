@@ -1,0 +1,123 @@
+"""The demo's chain on a real SLURM, undisturbed and disturbed. Tests run in the order of the file."""
+
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import polars as pl
+import pytest
+from perceptune.contracts import paths
+from perceptune.contracts.tables import read_table
+
+from .conftest import Site, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+RESPONSES = paths.RESPONSES.format(policy="tiny", plan="shapes/n20")
+
+
+def finished(process: subprocess.Popen[str], status: int = 0) -> str:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == status, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def chain(site: Site) -> Site:
+    """The site after one undisturbed run, with two shards of the sampling."""
+    finished(site.start("--set-scatter", "shard=2"))
+    return site
+
+
+@pytest.fixture
+def without_responses(chain: Site) -> pl.DataFrame:
+    """The answers of the undisturbed run, which are no longer there."""
+    kept = chain.folder / "kept.parquet"
+    if not kept.exists():
+        shutil.copy(chain.folder / RESPONSES, kept)
+    (chain.folder / RESPONSES).unlink(missing_ok=True)
+    return pl.read_parquet(kept)
+
+
+def test_the_whole_chain_runs_on_the_cluster(chain: Site) -> None:
+    metrics = pl.DataFrame(pl.from_arrow(read_table(chain.folder / paths.ALL_METRICS, "metrics")))
+    assert set(metrics["policy"]) == {"tiny", "perpo"}
+    assert (chain.folder / paths.REPORT).exists()
+    assert not (chain.folder / "results/.partial/journal/tiny/benchmarks").exists()
+
+
+def test_gpu_jobs_hold_what_slurm_gave_them(chain: Site) -> None:
+    logs = [*(chain.folder / "logs/.partial/responses").rglob("*.log"), *(chain.folder / "logs/training").glob("*.log")]
+    given = {str(log.name): re.findall(r"^GPUs: (.*)$", log.read_text(), re.MULTILINE) for log in logs}
+    assert len(given) >= 4
+    assert all(gpus in (["0"], ["1"]) for gpus in given.values()), given
+
+
+def test_small_jobs_travel_together(chain: Site) -> None:
+    """19 jobs in fewer submissions: each costs seconds."""
+    log = max((chain.folder / ".snakemake/log").glob("*.log"), key=lambda path: path.stat().st_size).read_text()
+    submitted = set(re.findall(r"SLURM jobid (\d+)", log))
+    jobs = re.search(r"^total +(\d+)$", log, re.MULTILINE)
+    assert jobs
+    assert 5 < len(submitted) < int(jobs[1]) - 5
+
+
+def test_a_cancelled_job_and_one_out_of_time_are_tried_again(chain: Site, without_responses: pl.DataFrame) -> None:
+    run = chain.start("--", RESPONSES)
+    first = chain.job_of("sample_responses")
+    chain.cluster.ask("scancel", str(first))
+    second = chain.job_of("sample_responses", other_than=(first,))
+    assert "TimeLimit=1-00:00:00" in chain.cluster.ask(
+        "scontrol", "show", "job", str(second)
+    )  # twice the first attempt's
+    stuck = chain.process_of("sample_responses")
+    stuck.suspend()
+    chain.cluster.ask("scontrol", "update", f"JobId={second}", "TimeLimit=0:01")
+    chain.job_of("sample_responses", other_than=(first, second))
+    assert "TIMEOUT" in chain.cluster.ask("squeue", "-h", "-t", "all", "-j", str(second), "-o", "%T")
+    finished(run)
+    assert same(chain.folder, without_responses)
+
+
+def test_a_node_daemon_that_dies_and_comes_back_loses_nothing(chain: Site, without_responses: pl.DataFrame) -> None:
+    run = chain.start("--", RESPONSES)
+    chain.job_of("sample_responses")
+    chain.cluster.kill_node()
+    chain.cluster.start_node()
+    finished(run)
+    assert same(chain.folder, without_responses)
+
+
+def test_a_killed_snakemake_leaves_a_job_that_the_next_run_does_not_disturb(
+    chain: Site, without_responses: pl.DataFrame
+) -> None:
+    """The orphan goes on working; the second job of the same shard waits for it and takes over what it has answered."""
+    first = chain.start("--", RESPONSES)
+    orphan = chain.job_of("sample_responses")
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert orphan in [job for job, _ in chain.cluster.jobs()]
+    finished(chain.start("--unlock"))
+    finished(chain.start("--", RESPONSES))
+    assert same(chain.folder, without_responses)
+    until(lambda: orphan not in [job for job, _ in chain.cluster.jobs()], 120, "the orphan's end")
+
+
+def test_the_documented_command_cancels_orphans(chain: Site, without_responses: pl.DataFrame) -> None:
+    first = chain.start("--", RESPONSES)
+    orphan = chain.job_of("sample_responses")
+    first.send_signal(signal.SIGKILL)
+    output, _ = first.communicate()
+    run = re.search(r"SLURM run ID: (\S+)", output)
+    assert run, output
+    chain.cluster.ask("scancel", "--name", run[1])
+    until(lambda: orphan not in [job for job, _ in chain.cluster.jobs()], 60, "the orphan's end")
+    finished(chain.start("--unlock"))
+    assert not (chain.folder / RESPONSES).exists()
+    assert without_responses.height
+
+
+def same(folder: Path, before: pl.DataFrame) -> bool:
+    return pl.read_parquet(folder / RESPONSES).equals(before)

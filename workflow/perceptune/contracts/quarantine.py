@@ -1,0 +1,25 @@
+"""How many rows may fail before a stage stops."""
+
+from __future__ import annotations
+
+from perceptune.contracts.errors import UserError, joined_mistakes
+
+
+def check_ceiling(
+    failed: list[str], total: int, what: str, most_share: float, most_rows: int | None, count: int | None = None
+) -> None:
+    """Raises `UserError` naming the first of the `failed` rows when they are more than the share or the number allowed.
+
+    `what` says what happened to them ("rows cannot be used"); `count`: how many failed, if `failed` has one line for several.
+    """
+    number = len(failed) if count is None else count
+    if number > most_share * total:
+        limit = f"a share of {most_share:g}"
+    elif most_rows is not None and number > most_rows:
+        limit = f"{most_rows} row" + ("" if most_rows == 1 else "s")
+    else:
+        return
+    raise UserError(
+        f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(failed),
+        "`max_failed` (share) and `max_failed_rows` (count) of its block say how many may" if number < total else None,
+    )
