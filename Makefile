@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test quick lint format explain chaos schemas lock clean
+.PHONY: demo test quick lint format explain chaos schemas slurm lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@snakemake --cores all --logger rich $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
@@ -51,12 +51,17 @@ chaos: $(VENV)/dev.ready
 schemas: $(VENV)/$(ENV).ready
 	@python -m perceptune.contracts.documentation
 
+# What a SLURM cluster needs besides (docs/cluster.md).
+slurm: $(VENV)/$(ENV).ready
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/slurm.txt
+
 # Renews every lock file from its .in file.
 lock: $(VENV)/$(ENV).ready
 	@$(LOCK) --upgrade envs/bootstrap.in --output-file envs/bootstrap.txt
 	@$(LOCK) --upgrade envs/cpu.in --output-file envs/cpu.txt
 	@$(LOCK) --upgrade envs/cuda.in --output-file envs/cuda.txt
 	@$(LOCK) --upgrade envs/dev.in --constraints envs/cpu.txt --output-file envs/dev.txt
+	@$(LOCK) --upgrade --no-deps envs/slurm.in --output-file envs/slurm.txt
 
 # Removes the environment; results stay.
 clean:

@@ -51,7 +51,9 @@ def answered(model: str, questions: int, n: int, sequences: int, part: int, back
         found = {}
         with Sampler(block, None, 1, folder / "merged") as sampler:
             for start in range(0, len(asked), part):
-                for name, given in sampler.answers(asked[start : start + part]).items():
+                for name, given in sampler.answers(
+                    [(name, sampler.prepared(one)) for name, one in asked[start : start + part]]
+                ).items():
                     found[name] = [[a.token_ids, a.logprobs] for a in given]
     print(json.dumps(found))
 

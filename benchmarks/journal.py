@@ -72,9 +72,11 @@ def stage(folder: Path) -> tuple[float, int]:
 def bare(folder: Path) -> tuple[float, int]:
     """Seconds and tokens of one `LLM.chat` over all requests, with images opened beforehand as the caller must."""
     from perceptune.contracts.tables import read_table
-    from perceptune.engines.sampling import LLM, _placement
+    from perceptune.engines.sampling import LLM, Question, _placement, _sampling
+    from perceptune.models.families import family_of
+    from perceptune.models.loading import load_processor
+    from perceptune.stages.responses import DRAWING
     from PIL import Image
-    from vllm import SamplingParams
 
     model = block()
     engine = LLM(
@@ -82,6 +84,7 @@ def bare(folder: Path) -> tuple[float, int]:
         logprobs_mode="raw_logprobs", disable_log_stats=True, **_placement(model, 0),  # type: ignore[arg-type]
     )  # fmt: skip
     since = time.perf_counter()
+    never = family_of(model).placeholder_ids(load_processor(model))  # type: ignore[arg-type]
     images = {
         r["example_id"]: r["images"][0]["path"] for r in read_table(folder / "examples.parquet", "examples").to_pylist()
     }
@@ -91,8 +94,8 @@ def bare(folder: Path) -> tuple[float, int]:
         text = row["messages"][0]["content"][-1]["text"]
         content = [{"type": "image_pil", "image_pil": opened}, {"type": "text", "text": text}]
         conversations.append([{"role": "user", "content": content}])
-        drawing = {key: row[key] for key in ("n", "temperature", "top_p", "top_k", "max_tokens")}
-        sampling.append(SamplingParams(**drawing, seed=row["seed"] % 2**62, logprobs=0))
+        drawing = {key: row[key] for key in DRAWING}
+        sampling.append(_sampling(Question(row["messages"], [opened], seed=row["seed"], **drawing), never))
     outputs = engine.chat(conversations, sampling, use_tqdm=False)  # type: ignore[arg-type]
     seconds = time.perf_counter() - since
     return seconds, sum(len(answer.token_ids) for output in outputs for answer in output.outputs)

@@ -36,9 +36,13 @@ def served(model: str, adapter: str, serving: str, questions: int) -> None:
 
     started = time.perf_counter()
     with Sampler(block, Path(adapter), 1, Path(adapter) / "merged") as sampler:
-        sampler.answers(asked(8))  # warm-up counts as start
+        sampler.answers([(name, sampler.prepared(question)) for name, question in asked(8)])  # warm-up counts as start
         ready = time.perf_counter()
-        tokens = sum(len(a.token_ids) for given in sampler.answers(asked(questions)).values() for a in given)
+        tokens = sum(
+            len(a.token_ids)
+            for given in sampler.answers([(name, sampler.prepared(one)) for name, one in asked(questions)]).values()
+            for a in given
+        )
     print(json.dumps({"start": ready - started, "seconds": time.perf_counter() - ready, "tokens": tokens}))
 
 

@@ -34,8 +34,10 @@ class Engine:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def refusal(self, question: Question) -> str | None:
-        return "too long" if "long" in question.messages[0]["content"][-1]["text"] else None
+    def prepared(self, question: Question) -> Question:
+        if "long" in question.messages[0]["content"][-1]["text"]:
+            raise ValueError("too long")
+        return question
 
     def answers(
         self, questions: Sequence[tuple[str, Question]], advance: Callable[[int], object]

@@ -1,5 +1,6 @@
 """What surrounds a job, in real Snakemake runs of a workflow of one rule."""
 
+import json
 import os
 import signal
 import subprocess
@@ -47,10 +48,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def started(body: str) -> subprocess.Popen[str]:
+def started(body: str, cores: int = 1) -> subprocess.Popen[str]:
     Path("one.py").write_text(SCRIPT.replace("BODY", body))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["snakemake", "--cores", "1", "--rerun-incomplete"]
+    command = ["snakemake", "--cores", str(cores), "--rerun-incomplete"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
@@ -155,3 +156,44 @@ def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:
     assert attempts == ["1", "2", "3"]  # somebody may mount it again
     assert "error: cannot write: [Errno 30] Read-only file system: 'results/x.parquet'" in output
     assert "Traceback" not in output
+
+
+FOUR = """
+rule all:
+    input:
+        expand("{n}.txt", n=range(4)),
+
+
+rule one:
+    output:
+        "{n}.txt",
+    log:
+        "logs/{n}.log",
+    resources:
+        gpu=1,
+        attempt=lambda wildcards, attempt: attempt,
+    script:
+        "one.py"
+"""
+
+
+def test_four_jobs_of_one_run_share_two_gpus_without_sharing_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Nothing limits the run: Snakemake starts all four at once, and the leases sort it out."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("leases")))
+    (project / "Snakefile").write_text(FOUR)
+    body = """import os, json
+    begun = time.monotonic()
+    time.sleep(1.5)
+    Path(f"held-{snakemake.wildcards.n}").write_text(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], begun, time.monotonic()]))"""
+    process = started(body, cores=4)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    held = [json.loads(path.read_text()) for path in sorted(project.glob("held-*"))]
+    assert len(held) == 4
+    assert {gpu for gpu, *_ in held} == {"0", "1"}
+    for i, (gpu, begun, ended) in enumerate(held):
+        for other, others_begin, others_end in held[:i]:
+            assert gpu != other or ended <= others_begin or others_end <= begun

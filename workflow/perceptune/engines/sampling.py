@@ -42,6 +42,14 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A question as the engine takes it."""
+
+    prompt: Mapping[str, Any]
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True)
 class Answer:
     """One sampled response.
 
@@ -98,17 +106,31 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._merged, ignore_errors=True)
 
+    def prepared(self, question: Question) -> Prepared:
+        """The question as the engine takes it; `ValueError` says why it cannot be asked."""
+        tokens = self._family.prompt_ids(self._processor, question.messages)
+        if len(tokens) + question.max_tokens > self._model.max_model_len:
+            raise ValueError(
+                f"prompt of {len(tokens)} tokens and {question.max_tokens} new ones exceed "
+                f"max_model_len {self._model.max_model_len}"
+            )
+        prompt: dict[str, Any] = {"prompt_token_ids": tokens}
+        if question.images:
+            images = [self._family.prepare_image(image, self._processor) for image in question.images]
+            prompt["multi_modal_data"] = {"image": images}
+        return Prepared(prompt, _sampling(question, self._family.placeholder_ids(self._processor)))
+
     def answers(
-        self, questions: Sequence[tuple[str, Question]], advance: Callable[[int], object] = lambda count: None
+        self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object] = lambda count: None
     ) -> dict[str, list[Answer]]:
-        """The n answers of every question, by name; `refusal` says which questions may be asked.
+        """The n answers of every question, by name.
 
         Calls `advance` with the number of answers that have just been finished. Nothing of earlier calls has a say: the
         engine is empty when this begins, and its caches are emptied when this ends.
         """
         outputs = self._engine.generate(
-            [self._prompt(question) for _, question in questions],  # type: ignore[arg-type]
-            [_sampling(question, self._family.placeholder_ids(self._processor)) for _, question in questions],
+            [question.prompt for _, question in questions],  # type: ignore[arg-type, misc]
+            [question.sampling for _, question in questions],
             lora_request=self._lora,
             use_tqdm=partial(_Advance, advance),  # type: ignore[arg-type]
         )
@@ -120,23 +142,6 @@ class Sampler:
             ordered = sorted(output.outputs, key=lambda completion: completion.index)
             answers[name] = [_answer(completion, length) for completion in ordered]
         return answers
-
-    def refusal(self, question: Question) -> str | None:
-        """Why the engine cannot take a question; None if it can."""
-        try:
-            length = len(self._family.prompt_ids(self._processor, question.messages))
-        except ValueError as error:
-            return str(error)
-        if length + question.max_tokens > self._model.max_model_len:
-            return f"prompt of {length} tokens and {question.max_tokens} new ones exceed max_model_len {self._model.max_model_len}"
-        return None
-
-    def _prompt(self, question: Question) -> dict[str, Any]:
-        prompt: dict[str, Any] = {"prompt_token_ids": self._family.prompt_ids(self._processor, question.messages)}
-        if question.images:
-            images = [self._family.prepare_image(image, self._processor) for image in question.images]
-            prompt["multi_modal_data"] = {"image": images}
-        return prompt
 
 
 class _Advance:

@@ -18,7 +18,7 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import SCHEMAS, read_table, to_table, write_table
 from perceptune.core.images import image_bytes, open_image
 from perceptune.core.views import VIEWS
-from perceptune.engines.sampling import Answer, Question, Sampler
+from perceptune.engines.sampling import Answer, Prepared, Question, Sampler
 from perceptune.stages.journal import Journal, key_of
 
 DRAWING = ("n", "temperature", "top_p", "top_k", "max_tokens")
@@ -120,25 +120,20 @@ def _parts(asked: list[dict[str, Any]], answers: int) -> list[list[dict[str, Any
 
 def _questions(
     part: list[dict[str, Any]], policy: str, sampler: Sampler, reasons: dict[str, str]
-) -> Iterator[tuple[str, Question]]:
+) -> Iterator[tuple[str, Prepared]]:
     """The questions that can be asked; why the others cannot goes into `reasons`."""
     for row in part:
         try:
             opened = [_unchanged(*pair) for pair in zip(row["images"], row["image_sha256"], strict=True)]
+            question = Question(
+                messages=row["messages"],
+                images=VIEWS[row["view"]](opened),
+                seed=derived_seed("answer", row["seed"], policy),
+                **{key: row[key] for key in DRAWING},
+            )
+            yield row["key"], sampler.prepared(question)
         except ValueError as error:
             reasons[row["request_id"]] = str(error)
-            continue
-        question = Question(
-            messages=row["messages"],
-            images=VIEWS[row["view"]](opened),
-            seed=derived_seed("answer", row["seed"], policy),
-            **{key: row[key] for key in DRAWING},
-        )
-        refusal = sampler.refusal(question)
-        if refusal is None:
-            yield row["key"], question
-        else:
-            reasons[row["request_id"]] = refusal
 
 
 def _unchanged(image: dict[str, Any], sha256: str) -> Any:
