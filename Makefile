@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED ?= 1
 .PHONY: demo test quick lint format explain chaos schemas slurm lock clean
 
 demo: $(VENV)/$(ENV).ready
-	@snakemake --cores all --logger rich $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
+	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
 	@cat results/result.txt
 	@echo "Report: results/report.html"
 

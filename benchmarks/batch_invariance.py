@@ -1,6 +1,6 @@
 """Does an answer depend on what it was batched with? The same requests in batches of other sizes and orders, on real vLLM.
 
-    python benchmarks/batch_invariance.py [--questions 100] [--n 8] [--batch-invariant]
+    python benchmarks/batch_invariance.py [--questions 100] [--n 8] [--dtype bfloat16] [--batch-invariant]
 
 Prints, against the first row: answers whose tokens differ, and the largest difference of log-probabilities of answers whose
 tokens are equal. `--batch-invariant` switches vLLM's mode on (NVIDIA GPUs only).
@@ -26,7 +26,9 @@ SETTINGS = [
 ]
 
 
-def answered(model: str, questions: int, n: int, sequences: int, part: int, backwards: bool, invariant: bool) -> None:
+def answered(
+    model: str, questions: int, n: int, sequences: int, part: int, backwards: bool, dtype: str, invariant: bool
+) -> None:
     """Child process: prints name -> [[tokens, log-probabilities], ...] as JSON."""
     from perceptune.contracts.config import EngineBlock, ModelBlock
     from perceptune.core.shapes import write_dataset
@@ -34,7 +36,7 @@ def answered(model: str, questions: int, n: int, sequences: int, part: int, back
     from PIL import Image
 
     engine = EngineBlock(enforce_eager=True, max_num_seqs=sequences, batch_invariant=invariant)
-    block = ModelBlock(path=model, family="llava", dtype="float32", max_model_len=512, engine=engine)
+    block = ModelBlock(path=model, family="llava", dtype=dtype, max_model_len=512, engine=engine)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_dataset(folder, 0, {"train": {"grounding": questions}})
@@ -63,11 +65,12 @@ def main() -> None:
     parser.add_argument("--model", default="resources/tiny-llava/model")
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch-invariant", action="store_true")
     settings = parser.parse_args()
     first: dict[str, list[list[list[float]]]] = {}
     for name, *rest in SETTINGS:
-        child = [settings.model, settings.questions, settings.n, *rest, settings.batch_invariant]
+        child = [settings.model, settings.questions, settings.n, *rest, settings.dtype, settings.batch_invariant]
         done = subprocess.run(
             [sys.executable, __file__, "--child", json.dumps(child)], capture_output=True, text=True, check=False
         )

@@ -64,13 +64,15 @@ def run(
         total = sum(row["n"] for row in mine)
         missing = sum(row["n"] for part in waiting for row in part)
         most_images = max((len(row["images"]) for row in asked), default=1)
-        with Progress("sampling", total, "answers", done=total - missing) as progress:
-            if waiting:
-                with Sampler(model, adapter, most_images, book.folder / f"merged-{name}", halvings) as sampler:
-                    for part in waiting:
-                        questions = list(_questions(part, policy, sampler, reasons))
-                        answers = sampler.answers(questions, progress.advance)
-                        book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
+        if waiting:
+            with (
+                Sampler(model, adapter, most_images, book.folder / f"merged-{name}", halvings) as sampler,
+                Progress("sampling", total, "answers", done=total - missing) as progress,
+            ):
+                for part in waiting:
+                    questions = list(_questions(part, policy, sampler, reasons))
+                    answers = sampler.answers(questions, progress.advance)
+                    book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
         answered = book.answers(row["key"] for row in mine)
     if mine and not answered.height:
         listed = [f"request `{request}`: {reason}" for request, reason in reasons.items()]
