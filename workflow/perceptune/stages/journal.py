@@ -7,13 +7,11 @@ of them, and asked never again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from filelock import FileLock, Timeout
 
 from perceptune.contracts.digests import sha256_of_json
 from perceptune.contracts.errors import UserError
@@ -30,23 +28,6 @@ class Journal:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder / fingerprint[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def writing(self, shard: str) -> Iterator[None]:
-        """Makes this process the only writer of a shard.
-
-        The other one can be the orphan of a killed run: this one waits until it has gone. The lock dies with its process.
-        """
-        lock = FileLock(self.folder / f"{shard}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            print("another process still works on this shard; waiting for it to end", file=sys.stderr, flush=True)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def answers(self, keys: Iterable[str]) -> pl.DataFrame:
         """What has been committed of the requests with these keys: a `journal` table, every answer once.

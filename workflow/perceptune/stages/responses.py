@@ -20,6 +20,7 @@ from perceptune.core.images import image_bytes, open_image
 from perceptune.core.views import VIEWS
 from perceptune.engines.sampling import Answer, Prepared, Question, Sampler
 from perceptune.stages.journal import Journal, key_of
+from perceptune.stages.locks import only_writer
 
 DRAWING = ("n", "temperature", "top_p", "top_k", "max_tokens")
 SPEED_ONLY = {"path", "engine"}
@@ -58,7 +59,7 @@ def run(
     book = Journal(journal, _fingerprint(model, policy, plugins))
     reasons: dict[str, str] = {}
     name = f"{shard + 1}-of-{shards}"
-    with book.writing(name):
+    with only_writer(book.folder / f"{name}.lock", "this shard"):
         committed = set(book.answers(row["key"] for row in mine)["key"])
         waiting = [todo for part in parts if (todo := [row for row in part if row["key"] not in committed])]
         total = sum(row["n"] for row in mine)

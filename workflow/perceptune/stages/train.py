@@ -8,13 +8,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from perceptune.contracts.config import ModelBlock, TrainingBlock
 from perceptune.contracts.digests import sha256_of_file, sha256_of_json
@@ -28,6 +26,7 @@ from perceptune.models.families import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.stages.job import end_with_snakemake
 from perceptune.stages.lists import chosen_responses, ground_truth_lists, kept_lists, with_reference
+from perceptune.stages.locks import only_writer
 
 BUDGET = 8192
 """Response tokens per packed row; a longer list is cut into several rows, which changes nothing but memory and time."""
@@ -59,7 +58,7 @@ def run(
     if "LOCAL_RANK" in os.environ:
         _train(experiment, paths, model, weights, config, halvings)
         return
-    with _only_writer(checkpoints):
+    with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices > 1:
             _launch(experiment, paths, model, weights, config, halvings)
         else:
@@ -114,22 +113,6 @@ def _train(
     ]
     write_table(training, "training", rows, record)
     shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-@contextmanager
-def _only_writer(checkpoints: Path) -> Iterator[None]:
-    """Waits until no other process trains into these checkpoints: the orphan of a killed run may still be at it."""
-    checkpoints.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(checkpoints.with_name(f".{checkpoints.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print("another process still trains this adapter; waiting for it to end", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _launch(
