@@ -25,7 +25,7 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._first, self._began = done, time.monotonic()
-        self._logged = self._began
+        self._logged, self._said = self._began, done
         self._bar: tqdm | None = None
         if self.terminal is not None and total:
             self._bar = tqdm(
@@ -47,7 +47,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
-        if kind is None and self.done > self._first:
+        if kind is None and self.done > self._said:
             self._log(self.line())
 
     def advance(self, count: int = 1) -> None:
@@ -70,7 +70,7 @@ class Progress:
 
     def _log(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
-        self._logged = time.monotonic()
+        self._logged, self._said = time.monotonic(), self.done
 
 
 def show_bars_on(stream: TextIO) -> None:

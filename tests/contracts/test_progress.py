@@ -1,0 +1,67 @@
+"""Lines in logs, bars on terminals only."""
+
+import io
+
+import pytest
+from perceptune.contracts import progress
+from perceptune.contracts.progress import Progress, show_bars_on
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands until it is moved."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Progress, "terminal", None)
+    return now
+
+
+def test_one_line_per_interval_with_rate_and_time_left(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("sampling", 1000, "answers") as bar:
+        for _ in range(90):
+            clock[0] += 1
+            bar.advance(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "sampling: 300 of 1,000 answers, 10 a second, 1 min 10 s left",
+        "sampling: 600 of 1,000 answers, 10 a second, 40 s left",
+        "sampling: 900 of 1,000 answers, 10 a second, 10 s left",
+    ]
+
+
+def test_what_was_done_before_is_said_and_does_not_count_for_the_rate(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("training", 100, "steps", done=60) as bar:
+        clock[0] += 40
+        bar.advance(40)
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 60 of 100 steps were done before",
+        "training: 100 of 100 steps, 1 a second, 40 s",
+    ]
+
+
+def test_hours_are_hours(clock: list[float]) -> None:
+    bar = Progress("sampling", 100_001, "answers")
+    clock[0] += 10
+    bar.advance(1)
+    assert bar.line() == "sampling: 1 of 100,001 answers, 0.1 a second, 277 h 46 min left"
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_bar_is_shown_on_a_terminal_and_wiped_at_the_end() -> None:
+    terminal, file = Terminal(), io.StringIO()
+    show_bars_on(file)
+    with Progress("sampling", 10, "answers") as bar:
+        bar.advance(10)
+    assert file.getvalue() == ""
+    show_bars_on(terminal)
+    with Progress("sampling", 10, "answers") as bar:
+        bar.advance(4)
+    assert "sampling" in terminal.getvalue()
+    assert "0/10" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
