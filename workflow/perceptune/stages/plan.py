@@ -5,7 +5,6 @@ The Snakefile imports this module, and so does every job that Snakemake starts: 
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -25,12 +24,7 @@ from perceptune.contracts.lineage import plugin
 from perceptune.contracts.paths import DATA, EXAMPLES, PREFERENCE_STATISTICS, REWARDS, TERMS, TRAINING
 from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
-
-SWEPT = {
-    "selections": (blocks.SelectionBlock, ()),
-    "trainings": (blocks.TrainingBlock, ("parameters", "lora")),
-}
-"""Sections in which a list of values is a sweep, and their nested mappings in which it is one too."""
+from perceptune.stages.sweeps import expand_sweeps
 
 UNTRACKED = {"engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 """Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
@@ -257,7 +251,7 @@ def shards_of(responses: str) -> list[str]:
 
 def load(raw: Mapping[str, Any]) -> Plan:
     """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed."""
-    expanded = _expand_sweeps(raw)
+    expanded = expand_sweeps(raw)
     try:
         config = Config.model_validate(expanded)
     except ValidationError as invalid:
@@ -266,61 +260,6 @@ def load(raw: Mapping[str, Any]) -> Plan:
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return Plan(config)
-
-
-def _expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Replaces a block that has a list where one value belongs by one block per value; its experiments likewise."""
-    config = dict(raw)
-    variants: dict[str, dict[str, list[str]]] = {}
-    for section, (model, nested) in SWEPT.items():
-        written = config.get(section)
-        if not isinstance(written, Mapping):
-            continue
-        single: dict[str, Any] = {}
-        for name, block in written.items():
-            expansions = dict(_variants(block, model, nested)) if isinstance(block, Mapping) else {"": block}
-            variants.setdefault(section, {})[name] = list(expansions)
-            single |= {name + suffix: expanded for suffix, expanded in expansions.items()}
-        config[section] = single
-    written = config.get("experiments")
-    if isinstance(written, Mapping):
-        config["experiments"] = dict(
-            itertools.chain.from_iterable(_experiments(name, block, variants) for name, block in written.items())
-        )
-    return config
-
-
-def _variants(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """(name suffix, block) for every combination of the swept values of a block."""
-    swept: list[tuple[str, ...]] = [(k,) for k, v in block.items() if isinstance(v, list) and k in model.model_fields]
-    for outer in nested:
-        inner = block.get(outer)
-        if isinstance(inner, Mapping):
-            swept += [(outer, k) for k, v in inner.items() if isinstance(v, list) and k != "target_modules"]
-    choices = [block[p[0]] if len(p) == 1 else block[p[0]][p[1]] for p in swept]
-    for values in itertools.product(*choices):
-        one: dict[str, Any] = dict(block)
-        for path, value in zip(swept, values, strict=True):
-            if len(path) == 1:
-                one[path[0]] = value
-            else:
-                one[path[0]] = {**one[path[0]], path[1]: value}
-        yield "".join(f"-{p[-1]}_{v}" for p, v in zip(swept, values, strict=True)), one
-
-
-def _experiments(name: str, block: Any, variants: dict[str, dict[str, list[str]]]) -> Iterator[tuple[str, Any]]:
-    if not isinstance(block, Mapping):
-        yield name, block
-        return
-    selections = variants.get("selections", {}).get(block.get("selection", ""), [""])
-    trainings = variants.get("trainings", {}).get(block.get("training", ""), [""])
-    for selection, training in itertools.product(selections, trainings):
-        one = dict(block)
-        if selection:
-            one["selection"] = block["selection"] + selection
-        if training:
-            one["training"] = block["training"] + training
-        yield name + selection + training, one
 
 
 SECRET = re.compile(
