@@ -109,22 +109,15 @@ def running(process: int) -> bool:
         return False
 
 
-def _give_up(reason: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must run the SLURM tests: {reason}")
-    pytest.skip(reason)
-
-
 def _install() -> None:
+    """Installs SLURM on CI's machine; anywhere else that is for its owner to decide."""
     if all(shutil.which(program) for program in ("slurmctld", "slurmd", "munged", "srun")):
         return
-    if os.geteuid() or not shutil.which("apt-get"):
-        _give_up("no SLURM here (slurm-wlm and munge), and no right to install it")
+    if not os.environ.get("CI"):
+        pytest.skip(f"SLURM is not installed here: {' '.join(PACKAGES)}")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", *PACKAGES]):
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-        if done.returncode:
-            _give_up(f"{' '.join(command[:2])} failed: {done.stderr[-300:]}")
+        subprocess.run(command, env=quiet, check=True)
 
 
 @pytest.fixture(scope="session")
