@@ -4,8 +4,10 @@ import io
 import json
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,8 @@ FILES: dict[str, tuple[bytes, str]] = {
     "big.png": (png(header(12000, 12000), (b"IDAT", ROW), (b"IEND", b"")), "12000 x 12000 pixels, at most 100,000,000 are accepted"),
     "bomb.gif": (b"GIF89a" + struct.pack("<HH", 65000, 65000) + b"\0\0\0,\0\0\0\0" + struct.pack("<HH", 65000, 65000) + b"\0\x02", "65000 x 65000 pixels|damaged"),
     "bomb.bmp": (b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0), "50000 x 50000 pixels|damaged"),
+    "program.eps": (encoded("EPS"), "EPS files may run programs, expected another format"),
+    "program.png": (encoded("EPS"), "EPS files may run programs, expected another format"),
     "comment.png": (
         png(header(1, 1), (b"zTXt", b"k\0\0" + zlib.compress(bytes(80_000_000))), (b"IDAT", ROW), (b"IEND", b"")), "the image is damaged"
     ),
@@ -193,6 +197,9 @@ def _nothing(folder: Path) -> None: ...
         (_nothing, ["0.png"], "expected a path"),
         (_nothing, True, "expected a path"),
         (_nothing, "\ud800.png", "is no file name"),
+        (_nothing, "a\nb.png", r"image `a\\nb\.png`: the file does not exist"),
+        (_nothing, "\x1b[31m\u202e\r.png", r"image `\\x1b\[31m\\u202e\\r\.png`: the file does not exist"),
+        (_nothing, "../\n" * 100, "leaves the image folder"),
     ],
 )
 def test_a_bad_path_is_one_reason(folder: Path, make: Callable[[Path], None], image: object, reason: str) -> None:
@@ -229,6 +236,8 @@ ODD: dict[str, tuple[bytes, tuple[int, int, int], int]] = {
     "16-bit PNG": (encoded("PNG", Image.fromarray(np.full((8, 8), 32768, np.uint16))), (128, 128, 128), 1),
     "32-bit TIFF": (encoded("TIFF", solid("I", 65535)), (255, 255, 255), 0),
     "float TIFF": (encoded("TIFF", solid("F", 128.0)), (128, 128, 128), 0),
+    "float TIFF of shares": (encoded("TIFF", solid("F", 0.5)), (127, 127, 127), 0),
+    "16-bit TIFF, big end first": (encoded("TIFF", Image.frombytes("I;16B", (8, 8), b"\x33\x33" * 64)), (51, 51, 51), 0),
     "1-bit PNG": (encoded("PNG", solid("1", 1)), (255, 255, 255), 0),
     "grey PNG": (encoded("PNG", solid("L", 77)), (77, 77, 77), 0),
     "palette PNG": (encoded("PNG", _palette()), (10, 200, 30), 0),
@@ -250,6 +259,22 @@ ODD: dict[str, tuple[bytes, tuple[int, int, int], int]] = {
 def test_an_odd_image_has_the_right_pixels(name: str) -> None:
     data, expected, tolerance = ODD[name]
     assert all(abs(a - b) <= tolerance for a, b in zip(colour(data), expected, strict=True)), colour(data)
+
+
+def test_all_shades_of_eight_bits_survive_sixteen() -> None:
+    shades = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    opened = np.asarray(open_image({"bytes": encoded("PNG", Image.fromarray(shades * 257)), "path": None}))
+    assert (opened == shades[..., None]).all()
+
+
+def test_threads_that_open_images_leave_warnings_as_they_were() -> None:
+    """Pillow warns of the first image, and 16 threads silence it at the same time."""
+    files = [encoded("PNG", solid("1", 1, (9600, 9500))), encoded("PNG", solid("L", 7, (64, 64)))]
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(16) as pool:
+        sizes = set(pool.map(lambda n: open_image({"bytes": files[n % 4 > 0], "path": None}).size, range(60)))
+    assert sizes == {(9600, 9500), (64, 64)}
+    assert list(warnings.filters) == before
 
 
 def test_exif_rotation_is_applied_to_pixels_and_size(folder: Path) -> None:

@@ -31,7 +31,7 @@ from pathlib import Path
 from perceptune.contracts.errors import UserError
 from perceptune.stages.job import job
 
-with job(snakemake):
+with job(snakemake) as halvings:
     attempt = snakemake.resources.attempt
     with open("attempts", "a") as file:
         file.write(f"{attempt}\\n")
@@ -87,18 +87,24 @@ def test_a_mistake_of_an_earlier_run_does_not_stop_this_one() -> None:
 
 
 def test_out_of_memory_is_retried_with_the_next_attempt() -> None:
-    body = 'if attempt < 3: raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")'
+    body = """
+    with open("halvings", "a") as file:
+        file.write(f"{halvings}\\n")
+    if attempt < 3: raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")"""
     status, output, attempts = run(body)
     assert status == 0, output
     assert attempts == ["1", "2", "3"]
+    assert Path("halvings").read_text().split() == ["0", "1", "2"]
     assert "error: out of memory in attempt 2: CUDA out of memory. Tried to allocate 20 GiB" in output
     assert "Traceback" not in output
 
 
-def test_a_killed_attempt_is_retried() -> None:
-    status, output, attempts = run("import os; os.kill(os.getpid(), 9) if attempt == 1 else None")
+def test_a_killed_attempt_is_retried_as_it_was() -> None:
+    body = "import os; os.kill(os.getpid(), 9) if attempt == 1 else Path('halvings').write_text(str(halvings))"
+    status, output, attempts = run(body)
     assert status == 0, output
     assert attempts == ["1", "2"]
+    assert Path("halvings").read_text() == "0"
 
 
 def test_a_full_disk_is_one_line() -> None:

@@ -118,7 +118,7 @@ def journal_of(wildcards, threads):
 
 
 def attempt_number(wildcards, attempt):
-    """How often the job has been tried: every further attempt holds half as much on the GPU at once."""
+    """How often the job has been tried."""
     return attempt
 
 

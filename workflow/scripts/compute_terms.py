@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job(snakemake):
+    with job(snakemake) as halvings:
         from perceptune.stages import terms  # here, so that what vLLM and torch print while loading goes to the log
 
         terms.run(
@@ -20,5 +20,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             model=ModelBlock(**snakemake.params.model),
             weights=snakemake.params.settings["weights"],
             view=snakemake.wildcards.view,
-            halvings=snakemake.resources.attempt - 1,
+            halvings=halvings,
         )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job(snakemake):
+    with job(snakemake) as halvings:
         from perceptune.stages import responses  # here, so that what vLLM and torch print while loading goes to the log
 
         shard, shards = map(int, snakemake.wildcards.scatteritem.split("-of-"))
@@ -24,5 +24,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             adapter=Path(snakemake.input.adapter).parent if snakemake.input.adapter else None,
             shard=shard - 1,
             shards=shards,
-            halvings=snakemake.resources.attempt - 1,
+            halvings=halvings,
         )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
-    with job(snakemake):
+    with job(snakemake) as halvings:
         from perceptune.stages import train  # here, so that what vLLM and torch print while loading goes to the log
 
         train.run(
@@ -24,5 +24,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             model=ModelBlock(**snakemake.params.blocks["model"]),
             weights=snakemake.params.weights["weights"],
             config=TrainingBlock(**snakemake.params.blocks["training"]),
-            halvings=snakemake.resources.attempt - 1,
+            halvings=halvings,
         )

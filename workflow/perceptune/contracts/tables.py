@@ -203,14 +203,15 @@ def write_table(path: Path, name: str, data: Any, lineage: Mapping[str, Any]) ->
 
 def read_table(path: Path, name: str) -> pa.Table:
     """The table `name` at `path`; a `UserError` names the file when it is absent, truncated or another table."""
-    if path.is_dir():
-        raise UserError(f"`{path}` is a folder, expected a `{name}` table")
+    if path.exists() and not path.is_file():  # a named pipe would be waited for for ever
+        raise UserError(f"`{path}` is {'a folder' if path.is_dir() else 'no file'}, expected a `{name}` table")
     try:
         table = pq.read_table(path, partitioning=None)
     except FileNotFoundError:
         raise UserError(f"`{path}` does not exist, expected a `{name}` table") from None
-    except (pa.ArrowException, OSError) as invalid:
-        raise UserError(f"`{path}` is not readable as Parquet: {invalid}", "delete it and run again") from None
+    except (pa.ArrowException, OSError, ValueError) as invalid:
+        found = " ".join(str(invalid).split())
+        raise UserError(f"`{path}` is not readable as Parquet: {found}", "delete it and run again") from None
     expected = SCHEMAS[name]
     if not table.schema.equals(expected, check_metadata=False):
         raise UserError(
@@ -221,6 +222,15 @@ def read_table(path: Path, name: str) -> pa.Table:
 
 
 def read_lineage(path: Path) -> dict[str, Any]:
-    """The lineage that `write_table` stored in the file at `path`."""
-    metadata = pq.read_schema(path).metadata or {}
-    return dict(json.loads(metadata.get(b"perceptune", b"{}")))
+    """The lineage that `write_table` stored in the file at `path`, empty for another's file; a `UserError` names a broken one."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        record = json.loads(metadata.get(b"perceptune", b"{}"))
+    except FileNotFoundError:
+        raise UserError(f"`{path}` does not exist, expected a table") from None
+    except (pa.ArrowException, OSError, ValueError) as invalid:
+        found = " ".join(str(invalid).split())
+        raise UserError(f"`{path}` is not readable as Parquet: {found}", "delete it and run again") from None
+    if not isinstance(record, dict):
+        raise UserError(f"`{path}` has no lineage but {str(record)[:60]!r}", "delete it and run again")
+    return record

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,18 @@ MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 100_000_000
 """Images with more pixels than this are refused: a decompression bomb, or nothing that a model could look at."""
 
+# Pillow's own limit warns, and `warnings.catch_warnings` is not safe in threads;
+# the limit above is checked before anything is decoded
+Image.MAX_IMAGE_PIXELS = None
+
+REFUSED_FORMATS = {"EPS", "IPTC"}
+"""To open an EPS file is to run the program that it is; an IPTC file can wrap one."""
+
 
 def open_image(image: Mapping[str, Any]) -> Image.Image:
     """The pixels of an image struct (`bytes` or `path`): RGB, upright, loaded; of an animation the first frame.
 
-    Transparency is laid on white. 16-bit greyscale is scaled to 8 bits by its own maximum range, not clipped.
+    Transparency is laid on white. Deep greyscale is scaled to 8 bits, not clipped (`_white`).
     Raises `ValueError` saying what is wrong with the file.
     """
     return _decoded(image_bytes(image))
@@ -56,14 +62,16 @@ def _decoded(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format in REFUSED_FORMATS:
+                raise _RefusedError(f"{image.format} files may run programs, expected another format")
             if image.width * image.height > MAX_PIXELS:
-                raise _TooLargeError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are accepted")
+                raise _RefusedError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are accepted")
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise ValueError("the file is no image that Pillow can read") from None
-    except _TooLargeError as error:
+    except _RefusedError as error:
         raise ValueError(str(error)) from None
     except (
         Exception
@@ -71,8 +79,8 @@ def _decoded(data: bytes) -> Image.Image:
         raise ValueError(f"the image is damaged: {_brief(error)}") from None
 
 
-class _TooLargeError(Exception):
-    """More pixels than are accepted."""
+class _RefusedError(Exception):
+    """A readable image that is not accepted."""
 
 
 def _brief(error: Exception) -> str:
@@ -81,10 +89,18 @@ def _brief(error: Exception) -> str:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        high: Any = image.getextrema()[1]
-        top = 65535.0 if image.mode.startswith("I;16") or high > 255 else 255.0
-        return image.convert("F").point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
+        grey = image.convert("F")
+        highest: Any = grey.getextrema()[1]
+        white = _white(image.mode, highest)
+        return grey.point(lambda value: value * (255.0 / white)).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _white(mode: str, highest: float) -> float:
+    """The value that means white: the type's own, or where the type does not say, the smallest usual one that holds `highest`."""
+    if mode.startswith("I;16") or highest > 255:
+        return 65535.0
+    return 1.0 if mode == "F" and highest <= 1 else 255.0

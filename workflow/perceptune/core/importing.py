@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from perceptune.contracts.config import FileDataset, Task
-from perceptune.contracts.errors import near
+from perceptune.contracts.errors import near, printable
 
 KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split")
 TASKS = get_args(Task)
@@ -25,7 +25,7 @@ def checked_row(row: Any, block: FileDataset) -> dict[str, Any]:
     `box` is still in the dataset's coordinates. Raises `RowError`.
     """
     if not isinstance(row, Mapping):
-        raise RowError(f"found {_shown(row)}, expected an object with keys `image` and `question`")
+        raise RowError(f"found {shown(row)}, expected an object with keys `image` and `question`")
     task = _task(row, block)
     return {
         "example_id": _identity(row),
@@ -39,6 +39,18 @@ def checked_row(row: Any, block: FileDataset) -> dict[str, Any]:
         if set(row) - set(KEYS)
         else None,
     }
+
+
+def shown(value: Any) -> str:
+    """A value as it is quoted in a reason: at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def one_line(text: object) -> str:
+    """A name or another library's message as it is quoted in a reason: one line of at most some 120 visible characters."""
+    line = printable(str(text)).replace("\n", "\\n").replace("\t", "\\t")
+    return line if len(line) <= 120 else f"{line[:60]}...{line[-40:]}"
 
 
 def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> list[float]:
@@ -66,7 +78,7 @@ def _identity(row: Mapping[str, Any]) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise RowError(f"`id` is {_shown(value)}, expected a string or an integer")
+        raise RowError(f"`id` is {shown(value)}, expected a string or an integer")
     return _valid(str(value), "id")
 
 
@@ -75,7 +87,7 @@ def _images(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         _missing(row, "image")
     images = row["images"] if row.get("image") is None and "images" in row else [row.get("image")]
     if not isinstance(images, list) or not images:
-        raise RowError(f"`images` is {_shown(images)}, expected a list of paths")
+        raise RowError(f"`images` is {shown(images)}, expected a list of paths")
     return [_image(image) for image in images]
 
 
@@ -86,7 +98,7 @@ def _image(image: Any) -> dict[str, Any]:
         data, path = image.get("bytes"), image.get("path")
         if isinstance(data, bytes) or (data is None and isinstance(path, str) and path):
             return {"bytes": data, "path": path if isinstance(path, str) else None}
-    raise RowError(f"`image` is {_shown(image)}, expected a path")
+    raise RowError(f"`image` is {shown(image)}, expected a path")
 
 
 def _question(row: Mapping[str, Any]) -> str:
@@ -94,7 +106,7 @@ def _question(row: Mapping[str, Any]) -> str:
         _missing(row, "question")
     question = row["question"]
     if not isinstance(question, str) or not question.strip():
-        raise RowError(f"`question` is {_shown(question)}, expected text")
+        raise RowError(f"`question` is {shown(question)}, expected text")
     return _valid(question, "question")
 
 
@@ -104,7 +116,7 @@ def _task(row: Mapping[str, Any], block: FileDataset) -> str:
         _missing(row, "task")
     if not isinstance(task, str) or task not in TASKS:
         hint = near(str(task), TASKS)
-        raise RowError(f"`task` is {_shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))
+        raise RowError(f"`task` is {shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))
     return str(task)
 
 
@@ -115,9 +127,11 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
             _missing(row, "answer")
         return None
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise RowError(f"`answer` is {_shown(answer)}, expected text or a number")
+        raise RowError(f"`answer` is {shown(answer)}, expected text or a number")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise RowError(f"`answer` is {shown(answer)}, expected text or a finite number")
     if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):
-        raise RowError(f"`answer` is {_shown(answer)}, expected `yes` or `no` for task `existence`")
+        raise RowError(f"`answer` is {shown(answer)}, expected `yes` or `no` for task `existence`")
     return _valid(str(answer), "answer")
 
 
@@ -126,7 +140,7 @@ def _valid(text: str, key: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RowError(f"`{key}` is {_shown(text)}, no valid Unicode (an unpaired surrogate)") from None
+        raise RowError(f"`{key}` is {shown(text)}, no valid Unicode (an unpaired surrogate)") from None
     return text
 
 
@@ -137,7 +151,7 @@ def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
             _missing(row, "box")
         return None
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-        raise RowError(f"`box` is {_shown(box)}, expected four finite numbers [x1, y1, x2, y2]")
+        raise RowError(f"`box` is {shown(box)}, expected four finite numbers [x1, y1, x2, y2]")
     return [float(v) for v in box]
 
 
@@ -155,16 +169,11 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     if value is None:
         return default
     if not isinstance(value, str) or not value:
-        raise RowError(f"`{key}` is {_shown(value)}, expected text")
+        raise RowError(f"`{key}` is {shown(value)}, expected text")
     return _valid(value, key)
 
 
 def _missing(row: Mapping[str, Any], key: str) -> None:
     typed = near(key, [k for k in row if k not in KEYS])
-    hint = f"; {typed.replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else ""
+    hint = f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else ""
     raise RowError(f"key `{key}` is missing{hint}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -26,14 +26,17 @@ FINAL = ".final"
 SHORT_OF_MEMORY = ("out of memory", "No available memory for the cache blocks", "less than desired GPU memory")
 """What torch and vLLM say; only the type differs between versions."""
 
+SHORT = ".memory"
+"""Suffix of a note beside the log: how many attempts of this run were short of memory."""
+
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 WATCH_INTERVAL = 1.0
 """Seconds."""
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[None]:
-    """Runs a stage for Snakemake.
+def job(snakemake: Any) -> Iterator[int]:
+    """Runs a stage for Snakemake; gives the number of its attempts that were short of memory, as often to halve what it holds.
 
     Everything it prints, compiled libraries included, goes to the job's log file. A mistake of the user appears as its one
     line on the terminal too and ends the job with status 1; any other exception is a bug and shows its traceback in both
@@ -43,7 +46,9 @@ def job(snakemake: Any) -> Iterator[None]:
     attempt = int(snakemake.resources.get("attempt", 1))
     with job_log(snakemake.log[0], attempt), leased_gpus(int(snakemake.resources.get("gpu", 0))):
         end_with_snakemake()
-        yield
+        note = Path(f"{snakemake.log[0]}{SHORT}")
+        # not simply the number of attempts: one that was killed must come back to the very same numbers
+        yield int(note.read_text()) if note.exists() else 0
 
 
 @contextmanager
@@ -57,6 +62,9 @@ def job_log(path: str, attempt: int = 1) -> Iterator[None]:
         log.write_text(final.read_text())
         raise SystemExit(1)
     final.unlink(missing_ok=True)
+    short = Path(f"{path}{SHORT}")
+    if attempt == 1:
+        short.unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     with log.open("w") as file:
@@ -73,6 +81,7 @@ def job_log(path: str, attempt: int = 1) -> Iterator[None]:
         if _is_short_of_memory(error):
             _say(traceback.format_exc(), None)
             _say(f"error: out of memory in attempt {attempt}: {_first_line(error)}\n", terminal)
+            short.write_text(str(int(short.read_text()) + 1 if short.exists() else 1))
             raise SystemExit(1) from None
         if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
             _say(traceback.format_exc(), None)

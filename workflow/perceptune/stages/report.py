@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +45,7 @@ def run(
     found = summary.results(measured, {name: block.views[0] for name, block in benchmarks.items() if block.views})
     styles = sections.policy_styles(found, base)
     logs = pl.concat([_frame(path, "training") for path in training.values()]) if training else None
-    counts = {label: json.loads(path.read_text()) for label, path in statistics.items()}
+    counts = {label: _statistics(path) for label, path in statistics.items()}
 
     _write(result_table, result_text(measured))
     for name, path in figures.items():
@@ -52,6 +53,7 @@ def run(
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
     sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
     sources |= {f"examples of {d}": path for d, path in examples.items()}
+    made = _provenance(sources)
     page = (
         _environment()
         .get_template(TEMPLATE)
@@ -68,7 +70,7 @@ def run(
             training=sections.training_panels(logs, styles) if logs is not None and not logs.is_empty() else None,
             selections=sections.selection_section(counts) if counts else None,
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
-            lineage=_provenance(sources),
+            lineage=made,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
@@ -260,6 +262,18 @@ def _frame(path: Path, name: str) -> pl.DataFrame:
     return frame
 
 
+def _statistics(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as invalid:
+        raise UserError(f"`{path}` holds no statistics of a selection: {invalid}", "delete it and run again") from None
+
+
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

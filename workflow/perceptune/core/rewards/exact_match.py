@@ -26,4 +26,6 @@ def normalised(text: str) -> str:
         number = float(bare.replace(",", ""))
     except ValueError:
         return bare
-    return f"{number:g}" if np.isfinite(number) else bare
+    if not np.isfinite(number):
+        return bare
+    return str(int(number)) if number.is_integer() else repr(number)
