@@ -53,7 +53,15 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
 
 
+def wrapped(inner: bytes) -> dict[str, bytes]:
+    """The same PNG as a 16 x 16 image of an ICO and of an ICNS file."""
+    directory = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22)
+    entry = b"icp4" + struct.pack(">I", 8 + len(inner)) + inner
+    return {"ico": directory + inner, "icns": b"icns" + struct.pack(">I", 8 + len(entry)) + entry}
+
+
 ROW = zlib.compress(b"\0" + b"\0" * 3)
+BOMB = png(header(60000, 60000), (b"IDAT", ROW), (b"IEND", b""))
 FILES: dict[str, tuple[bytes, str]] = {
     "empty.png": (b"", "the file is empty"),
     "cut.png": (cut("PNG"), "the image is damaged"),
@@ -78,7 +86,9 @@ FILES: dict[str, tuple[bytes, str]] = {
     "riff.webp": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(24), "the image is damaged|no image that Pillow can read"),
     "no-data.png": (png(header(8, 8), (b"IEND", b"")), "the image is damaged"),
     "flat.png": (png(header(0, 0), (b"IDAT", ROW), (b"IEND", b"")), "damaged|no image that Pillow can read"),
-    "bomb.png": (png(header(60000, 60000), (b"IDAT", ROW), (b"IEND", b"")), "3600000000 pixels|60000 x 60000 pixels|damaged"),
+    "bomb.ico": (wrapped(BOMB)["ico"], "decompression bomb"),
+    "bomb.icns": (wrapped(BOMB)["icns"], "decompression bomb"),
+    "bomb.png": (BOMB, "3600000000 pixels|60000 x 60000 pixels|damaged"),
     "big.png": (png(header(12000, 12000), (b"IDAT", ROW), (b"IEND", b"")), "12000 x 12000 pixels, at most 100,000,000 are accepted"),
     "bomb.gif": (b"GIF89a" + struct.pack("<HH", 65000, 65000) + b"\0\0\0,\0\0\0\0" + struct.pack("<HH", 65000, 65000) + b"\0\x02", "65000 x 65000 pixels|damaged"),
     "bomb.bmp": (b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0), "50000 x 50000 pixels|damaged"),
@@ -268,12 +278,13 @@ def test_all_shades_of_eight_bits_survive_sixteen() -> None:
 
 
 def test_threads_that_open_images_leave_warnings_as_they_were() -> None:
-    """Pillow warns of the first image, and 16 threads silence it at the same time."""
-    files = [encoded("PNG", solid("1", 1, (9600, 9500))), encoded("PNG", solid("L", 7, (64, 64)))]
+    """Pillow warns of the first two images, and 16 threads silence it at the same time."""
+    icon = wrapped(encoded("PNG", solid("RGB", "red", (32, 32))))["ico"]
+    files = [encoded("PNG", solid("1", 1, (9600, 9500))), encoded("PNG", solid("L", 7, (64, 64))), icon]
     before = list(warnings.filters)
     with ThreadPoolExecutor(16) as pool:
-        sizes = set(pool.map(lambda n: open_image({"bytes": files[n % 4 > 0], "path": None}).size, range(60)))
-    assert sizes == {(9600, 9500), (64, 64)}
+        sizes = set(pool.map(lambda n: open_image({"bytes": files[n % 3], "path": None}).size, range(60)))
+    assert sizes == {(9600, 9500), (64, 64), (32, 32)}
     assert list(warnings.filters) == before
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,9 +19,7 @@ MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 100_000_000
 """Images with more pixels than this are refused: a decompression bomb, or nothing that a model could look at."""
 
-# Pillow's own limit warns, and `warnings.catch_warnings` is not safe in threads;
-# the limit above is checked before anything is decoded
-Image.MAX_IMAGE_PIXELS = None
+# Pillow's own limit stays as well: it alone sees the image inside an ICO or ICNS file before that is decoded
 
 REFUSED_FORMATS = {"EPS", "IPTC"}
 """To open an EPS file is to run the program that it is; an IPTC file can wrap one."""
@@ -62,7 +62,7 @@ def _decoded(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _SILENCE, Image.open(io.BytesIO(data)) as image:
             if image.format in REFUSED_FORMATS:
                 raise _RefusedError(f"{image.format} files may run programs, expected another format")
             if image.width * image.height > MAX_PIXELS:
@@ -81,6 +81,35 @@ def _decoded(data: bytes) -> Image.Image:
 
 class _RefusedError(Exception):
     """A readable image that is not accepted."""
+
+
+class _Silence:
+    """No warnings from the first thread that enters to the last that leaves.
+
+    `warnings.catch_warnings` sets the filters of the whole process: threads that overlap restore one another's, and every
+    later warning of the process is lost.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._threads = 0
+        self._filters = warnings.catch_warnings(action="ignore")
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._filters = warnings.catch_warnings(action="ignore")
+                self._filters.__enter__()
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._filters.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
 
 
 def _brief(error: Exception) -> str:
