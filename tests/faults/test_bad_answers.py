@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts.config import ModelBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.errors import UserError, printable
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.rewards import REWARDS, Answers
 from perceptune.stages import preferences, rewards
 
 ANSWERS = {
@@ -82,6 +84,35 @@ def test_any_answer_has_a_reward_and_keeps_its_text(tmp_path: Path, name: str, t
     assert table["text"].to_list() == ["[0, 0, 1, 1]", ANSWERS[name], "yes"]
     assert table["reward"].is_between(0, 1).all()
     assert table["reward"].null_count() == 0
+
+
+@pytest.mark.parametrize("text", ["\ud800", "yes \udfff[0.1, 0.2, 0.3, 0.4]", "\ud800" * 100_000])
+@pytest.mark.parametrize("reward", REWARDS)
+def test_halves_of_characters_are_scored(reward: str, text: str) -> None:
+    """No table can hold them, but a reward is also called by whoever imports it."""
+    answers = Answers([text], ["yes"], np.array([[1.0, 2, 30, 40]]), np.array([[64.0, 48.0]]), "original", None)
+    scores = REWARDS[reward](answers)
+    assert 0 <= scores.rewards[0] <= 1
+    assert all(text is None or text.isascii() for text in scores.parsed_json())
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        ("1234567", "1234568", 0.0),
+        ("1,234,567", "1234567.0", 1.0),
+        ("1e999", "2e999", 0.0),
+        ("nan", "nan", 1.0),
+        ("-0", "0", 1.0),
+        ("0.1000001", "0.1000002", 0.0),
+        ("9" * 400, "9" * 400, 1.0),
+        ("9" * 400, "8" * 400, 0.0),
+    ],
+)
+def test_numbers_are_compared_by_value_in_all_their_digits(answer: str, truth: str, right: float) -> None:
+    nowhere = np.full((1, 4), np.nan)
+    scores = REWARDS["exact_match"](Answers([answer], [truth], nowhere, np.ones((1, 2)), "original", None))
+    assert scores.rewards.tolist() == [right]
 
 
 @pytest.mark.parametrize("name", ANSWERS)

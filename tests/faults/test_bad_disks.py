@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.stages import report
 
 ROWS = [{"experiment": os.urandom(2000).hex(), "step": n, "metric": "loss", "value": 0.5} for n in range(2000)]
 
@@ -52,3 +53,11 @@ def test_a_read_only_folder_keeps_its_tables(disk: Path) -> None:
         write(disk / "table.parquet", ROWS)
     assert caught.value.errno == errno.EROFS
     assert read_table(disk / "table.parquet", "training").num_rows == 3
+
+
+def test_a_full_disk_keeps_the_old_page(disk: Path) -> None:
+    report._write(disk / "report.html", "old")
+    with pytest.raises(OSError) as caught:
+        report._write(disk / "report.html", "new" * 1_000_000)
+    assert caught.value.errno == errno.ENOSPC
+    assert [path.read_text() for path in disk.iterdir()] == ["old"]

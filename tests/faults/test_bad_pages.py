@@ -1,0 +1,86 @@
+"""The report: whatever models and users said stays text, and a broken table is one line that leaves the last page alone."""
+
+import re
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import polars as pl
+import pytest
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_lineage, write_table
+from perceptune.stages import report
+
+from tests.faults.test_bad_answers import ANSWERS
+from tests.stages import test_report
+from tests.stages.test_report import DEMO, Page, attributes, written
+
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, Any]:
+    """The arguments of a report that is already there."""
+    with patch.object(report, "run", wraps=report.run) as run:
+        written(tmp_path, DEMO)
+    return dict(run.call_args.kwargs)
+
+
+def with_columns(path: Path, name: str, **columns: Any) -> None:
+    write_table(path, name, pl.read_parquet(path).with_columns(**columns), read_lineage(path))
+
+
+def test_no_answer_leaves_its_place_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_report, "HOSTILE", list(ANSWERS.values()))
+    page = Page(written(tmp_path, DEMO, hostile=True, gallery=40))
+    assert page.source.count('<article class="card">') == 40
+    assert not HIDDEN.search(page.source)
+    assert ANSWERS["HTML"] in page.text
+    assert "<script" not in page.source
+    assert max(map(len, page.words)) < 200_000  # the style sheet
+    assert len(page.source) < 600_000
+    assert not HIDDEN.search((tmp_path / "result.txt").read_text())
+
+
+@pytest.mark.parametrize(
+    "text", ['"><script>alert(1)</script>', "\x1b[2J\x00", "\u202egnp.exe", "q" * 100_000, "<image>"]
+)
+def test_questions_truths_and_reasons_stay_text_too(made: dict[str, Any], text: str) -> None:
+    with_columns(made["examples"]["shapes"], "examples", question=pl.lit(text), target=pl.lit(text))
+    for tables in made["predictions"].values():
+        with_columns(tables["shapes-test"], "rewards", target=pl.lit(text), reason=pl.lit(text))
+    report.run(**made)
+    page = Page(made["report"])
+    assert not HIDDEN.search(page.source)
+    assert not {tag for tag, _ in page.elements} & {"script", "iframe", "object", "embed", "link", "form", "base"}
+    assert not [name for _, name, _ in attributes(page) if name.startswith("on")]
+    assert len(page.source) < 600_000
+
+
+BROKEN = {"empty": b"", "cut": b"PAR1" + bytes(50), "foreign": b"<html>", "list": b"[1]"}
+
+
+@pytest.mark.parametrize("content", BROKEN)
+@pytest.mark.parametrize("name", ["metrics", "training", "statistics", "predictions", "examples"])
+def test_a_broken_input_is_one_line_and_the_last_page_stays(made: dict[str, Any], name: str, content: str) -> None:
+    path = made[name]
+    while not isinstance(path, Path):
+        path = next(iter(path.values()))
+    path.write_bytes(BROKEN[content])
+    before = made["report"].read_bytes()
+    with pytest.raises(UserError, match=r"not readable as Parquet|holds no statistics of a selection") as caught:
+        report.run(**made)
+    assert f"`{path}`" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2  # and the hint
+    assert made["report"].read_bytes() == before
+    assert not list(path.parent.glob(".*"))
+
+
+def test_an_image_that_turned_into_a_bomb_is_said_on_its_card(
+    made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perceptune.core.images.MAX_PIXELS", 99)
+    report.run(**made)
+    page = Page(made["report"])
+    assert "112 x 112 pixels, at most 99 are accepted" in page.text
+    assert page.source.count('<article class="card">') == 12
