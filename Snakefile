@@ -14,6 +14,7 @@ if "experiments" not in config:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/examples.smk"
+include: "workflow/rules/look.smk"
 include: "workflow/rules/generate.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/learn.smk"

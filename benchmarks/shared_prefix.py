@@ -27,7 +27,6 @@ from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Group
-from perceptune.engines.lists import per_list
 from perceptune.engines.shared_prefix import Prompted, packed, response_logps
 from perceptune.models import tiny
 from perceptune.models.families import FAMILIES
@@ -83,7 +82,7 @@ def perpo(logps: Sequence[torch.Tensor]) -> torch.Tensor:
 def shared_step(model: PreTrainedModel, lists: Sequence[Prompted]) -> Callable[[], None]:
     def step() -> None:
         batch = packed(lists, FAMILY, 0)
-        perpo(per_list(response_logps(model, batch), batch)).backward()
+        perpo(response_logps(model, batch).split(batch.counts)).backward()
         model.zero_grad()
 
     return step

@@ -118,3 +118,61 @@ def test_a_policy_answers_benchmarks_in_the_order_of_the_config() -> None:
     plan = planning.load(config)
     assert plan.benchmarks("tiny") == plan.benchmarks("dpo") == ["shapes-test", "more"]
     assert plan.benchmarks("perpo") == ["shapes-test"]
+
+
+P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("views.noisy.op", "nois", "key `views.noisy.op`: `nois` is not defined, expected one of"),
+        ("views.noisy.parameters", {"sigmma": 1}, "key `views.noisy.parameters.sigmma`: extra inputs are not permitted, got `1`; did you mean `sigma`?"),
+        ("views.noisy.crop", "salient", "key `views.noisy.crop`: `noise` needs none, got `salient`"),
+        ("views.enhanced.crop", None, "key `views.enhanced.crop`: `enhanced` needs a crop block, got `None`"),
+        ("views.blank", {"op": "blank"}, "view `blank` exists already"),
+        ("crops.salient.attention", "first", "key `crops.salient.attention`: `first` is not defined"),
+        ("filters.central.clip", "vit", "key `filters.central.clip`: `vit` is not defined"),
+        ("benchmarks.shapes-p2-test.views", ["original", "noise-0.3"], "key `benchmarks.shapes-p2-test.views`: `noise-0.3` is not defined"),
+        ("benchmarks.shapes-p2-test.attention", "x", "key `benchmarks.shapes-p2-test.attention`: `x` is not defined"),
+        ("pairings.self-made.focus.chosen.view", "noisy", "key `pairings.self-made.focus.chosen.view`: `noisy`, expected a view with a crop"),
+        ("pairings.self-made.robust.rejected.view", "enhanced", "key `pairings.self-made.robust.rejected.view`: `enhanced`, expected a view without a crop"),
+        ("pairings.self-made", {}, "key `pairings.self-made`: neither `focus` nor `robust`"),
+        ("pairings.n8", P2DPO["pairings"]["self-made"], "`n8` is both a sampling and a pairing"),
+        ("trainings.dpo.view", "enhanced", "key `trainings.dpo.view`: `enhanced` needs a crop, which ranked lists do not have"),
+        ("experiments.p2dpo.training", "dpo", "key `experiments.p2dpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
+        ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pairing` and `filter`"),
+        ("experiments.dpo.pairing", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `pairing` and `filter`"),
+        ("experiments.p2dpo.filter", None, "has `pairing`, expected either"),
+    ],
+)  # fmt: skip
+def test_blocks_of_pairs_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
+    config = copy.deepcopy(P2DPO)
+    *outer, last = path.split(".")
+    place = config
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(UserError) as caught:
+        planning.load(config)
+    assert expected in str(caught.value)
+
+
+def test_an_ablation_needs_fewer_terms() -> None:
+    plan = planning.load(P2DPO)
+    views = {e: list(plan.terms(e)) for e in plan.config.experiments}
+    assert views == {
+        "dpo": ["original"],
+        "p2dpo": ["original", "enhanced", "degraded", "noise"],
+        "p2dpo-static": ["original", "enhanced", "degraded", "noise"],
+        "p2dpo-no-focus": ["noise"],
+        "p2dpo-no-robust": ["original", "enhanced", "degraded"],
+        "p2dpo-no-calibration": ["original", "noise"],
+    }
+    assert plan.terms("p2dpo")["noise"] == plan.terms("p2dpo-no-focus")["noise"]  # the same file
+
+
+def test_noise_levels_are_those_of_the_benchmarks() -> None:
+    levels = planning.load(P2DPO).noise_levels()
+    assert levels == {"original": 0.0, "noise-0.05": 0.05, "noise-0.1": 0.1, "noise-0.2": 0.2, "noise-0.4": 0.4}
+    assert planning.load(DEMO).noise_levels() == {}

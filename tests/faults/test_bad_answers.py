@@ -54,7 +54,7 @@ def tables(folder: Path, task: str, answers: list[str | None]) -> dict[str, Any]
         "target": TRUTH[task], "box": [1.0, 2, 30, 40] if task == "grounding" else None, "split": "train", "source": None, "reason": None,
     }  # fmt: skip
     request = {
-        "request_id": "r", "example_id": "e", "dataset": "d", "benchmark": None, "condition": "sampled", "view": "original", "messages": [],
+        "request_id": "r", "example_id": "e", "dataset": "d", "benchmark": None, "condition": "sampled", "view": "original", "recipe": "{}", "contrast": None, "messages": [],
         "n": len(answers), "temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 9, "seed": 0,
     }  # fmt: skip
     rows = [

@@ -9,10 +9,14 @@ import pytest
 import torch
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
+from perceptune.core.images import open_image
 from perceptune.core.methods import METHODS
+from perceptune.core.showing import pictures_shown, shown
+from perceptune.core.views.view import Recipe
 from perceptune.engines import training
-from perceptune.engines.lists import Encoder, RankedList
+from perceptune.engines.lists import Encoder, RankedList, Shown, all_under, per_look
 from perceptune.engines.reference import reference_logps
+from perceptune.engines.shared_prefix import response_logps
 from perceptune.models import tiny
 from perceptune.models.families import family_of
 from perceptune.models.loading import load_model, load_processor
@@ -39,13 +43,14 @@ def lists(model: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> list[R
         content: list[dict[str, Any]] = [{"type": "image", "text": None}, {"type": "text", "text": "read the text."}]
         responses = [random.integers(270, 380, length).tolist() for length in (5, 1, 3, 7)]
         images = [{"bytes": None, "path": str(path)}]
-        made.append(
-            RankedList(str(number), [{"role": "user", "content": content}], images, responses, [0.9, 0.6, 0.3, 0.0])
-        )
+        views = {"original": Shown(Recipe("original"), [{"role": "user", "content": content}])}
+        made.append(RankedList(str(number), images, views, responses, [0.9, 0.6, 0.3, 0.0]))
     base = load_model(model)
-    encoder = Encoder(family_of(model), load_processor(model), base, "original")
+    encoder = Encoder(family_of(model), load_processor(model), base, all_under("original"))
     terms = dict(reference_logps(base, encoder, made, 4))
-    return [RankedList(**{**vars(one), "reference": [sum(v) for v in terms[one.group_id]]}) for one in made]
+    return [
+        RankedList(**{**vars(one), "reference": {"original": [sum(v) for v in terms[one.group_id]]}}) for one in made
+    ]
 
 
 def trained(
@@ -57,13 +62,19 @@ def trained(
     }  # fmt: skip
     block = TrainingBlock(**{**settings, **changes})
     base = load_model(model)
+    chosen = METHODS[block.method]
     adapted = training.with_adapter(base, block, family_of(model).lora_targets, model.path)
     log = training.train(
         adapted,
-        Encoder(family_of(model), load_processor(model), base, block.view),
+        Encoder(
+            family_of(model),
+            load_processor(model),
+            base,
+            lambda one: chosen.looks(one.rewards, one.pairs, chosen.Parameters(), block.view),
+        ),
         lists,
-        method=METHODS[block.method],
-        parameters=METHODS[block.method].Parameters(),
+        method=chosen,
+        parameters=chosen.Parameters(),
         block=block,
         dtype="float32",
         checkpoints=folder,
@@ -115,18 +126,11 @@ def test_checkpoints_of_other_settings_are_not_resumed(tmp_path: Path) -> None:
     assert not (folder / "checkpoint-3").exists()
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(name for name, method in METHODS.items() if method.groups == "lists"))
 def test_training_moves_what_the_method_is_about(
     model: ModelBlock, lists: list[RankedList], tmp_path: Path, method: str
 ) -> None:
-    cut = [
-        RankedList(
-            **{**vars(one), **{k: [getattr(one, k)[i] for i in keep] for k in ("responses", "rewards", "reference")}}
-        )
-        for one in lists
-        for keep in [METHODS[method].responses(one.rewards, METHODS[method].Parameters())]
-    ]
-    _, log = trained(model, cut, tmp_path, method=method, epochs=10, learning_rate=1e-2)
+    _, log = trained(model, lists, tmp_path, method=method, epochs=10, learning_rate=1e-2)
     if method == "sft":
         assert log[-1]["chosen_logps"] > log[0]["chosen_logps"] + 1
     else:
@@ -138,7 +142,7 @@ def test_training_moves_what_the_method_is_about(
 
 
 def test_a_loss_that_is_not_finite_names_the_list(model: ModelBlock, lists: list[RankedList], tmp_path: Path) -> None:
-    broken = [RankedList(**{**vars(one), "reference": [float("nan")] * 4}) for one in lists]
+    broken = [RankedList(**{**vars(one), "reference": {"original": [float("nan")] * 4}}) for one in lists]
     with pytest.raises(UserError, match=r"the loss of list `[0-9]` is nan"):
         trained(model, broken, tmp_path)
 
@@ -149,3 +153,107 @@ def test_batches_that_processes_cannot_share_are_refused() -> None:
     assert training.micro_batches(block, 2) == (3, 1)
     with pytest.raises(UserError, match="`batch_size`: 6 lists cannot be shared evenly by 4 processes"):
         training.micro_batches(block, 4)
+
+
+VIEWS = {
+    "original": Recipe("original"),
+    "enhanced": Recipe("enhanced", {}, 0, (20.0, 30.0, 80.0, 90.0)),
+    "degraded": Recipe("degraded", {}, 0, (20.0, 30.0, 80.0, 90.0)),
+    "noise": Recipe("noise", {"sigma": 0.2}, 3),
+}
+
+
+@pytest.fixture(scope="module")
+def records(model: ModelBlock, lists: list[RankedList]) -> list[RankedList]:
+    """P2-DPO records with all twelve terms; the second has no robust pair, the third no focus pair."""
+    base = load_model(model)
+    family, processor = family_of(model), load_processor(model)
+    made = []
+    for number, one in enumerate(lists[:6]):
+        (text,) = (c for c in one.views["original"].messages[0]["content"] if c["type"] == "text")
+        views = {}
+        for view, recipe in VIEWS.items():
+            content = [{"type": "image", "text": None}] * pictures_shown(recipe, 1) + [text]
+            views[view] = Shown(recipe, [{"role": "user", "content": content}])
+        pairs = {"focus": (0, 1), "robust": (2, 3)}
+        kept = {k: v for k, v in pairs.items() if (number, k) not in ((1, "robust"), (2, "focus"))}
+        numbers = {"clip_image": 0.2, "clip_crop": 0.2 + 0.01 * number}
+        record = RankedList(one.group_id, one.images, views, one.responses, [0.0] * 4, None, kept, numbers)
+        made.append(record)
+    reference: dict[str, dict[str, list[float]]] = {one.group_id: {} for one in made}
+    for view in VIEWS:
+        encoder = Encoder(family, processor, base, all_under(view))
+        for group, logps in reference_logps(base, encoder, made, 3):
+            reference[group][view] = [sum(values) for values in logps]
+    return [RankedList(**{**vars(one), "reference": reference[one.group_id]}) for one in made]
+
+
+def separate_logp(model: ModelBlock, base: Any, one: RankedList, view: str, response: int) -> float:
+    """One answer under one view by a plain forward pass of its own, in float64."""
+    family, processor = family_of(model), load_processor(model)
+    images = shown(one.views[view].recipe, [open_image(image) for image in one.images])
+    prefix = family.prefix(processor, one.views[view].messages, images)
+    inputs, last = family.with_answer(base, prefix, one.responses[response])
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+    with torch.inference_mode():
+        logps = base(**inputs, use_cache=False).logits[0].log_softmax(dim=-1)
+    return sum(float(logps[last + i, token]) for i, token in enumerate(one.responses[response]))
+
+
+def test_twelve_terms_equal_separate_forward_passes(model: ModelBlock, records: list[RankedList]) -> None:
+    """What the loss is given, of a policy that is not the reference, against float64 and one sequence at a time."""
+    policy = load_model(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.model.language_model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    method = METHODS["p2dpo"]
+    parameters = method.Parameters()
+
+    def looks(one: RankedList) -> Any:
+        return method.looks(one.rewards, one.pairs, parameters, "original")
+
+    batch = Encoder(family_of(model), load_processor(model), policy, looks, 9)(records)
+    with torch.inference_mode():
+        values = per_look(response_logps(policy, batch.packed), batch)
+    exact, base = load_model(model, torch.float64), load_model(model, torch.float64)
+    exact.load_state_dict(policy.double().state_dict())
+    compared = 0
+    for one, asked, found in zip(records, batch.looks, values, strict=True):
+        group = training.group_of(one, asked, found, "original")
+        seen = {"original": (group.logps, group.reference), **group.views}
+        for look in asked:
+            for place in look.responses:
+                expected = separate_logp(model, exact, one, look.view, place)
+                assert float(seen[look.view][0][place]) == pytest.approx(expected, abs=2e-4)
+                compared += 1
+        for view, (_, reference) in seen.items():
+            assert reference is not None
+            expected = separate_logp(model, base, one, view, 1)
+            assert float(reference[1]) == pytest.approx(expected, abs=2e-4)
+    assert compared == 4 * 6 + 4 + 2  # four whole records, one without robust, one without focus pair
+
+
+def test_p2dpo_learns_both_kinds_of_pairs(model: ModelBlock, records: list[RankedList], tmp_path: Path) -> None:
+    _, log = trained(model, records, tmp_path, method="p2dpo", epochs=12, learning_rate=1e-2)
+    assert log[0]["loss"] > log[-1]["loss"]
+    for margin in ("margin", "robust_margin"):
+        assert log[0][margin] == pytest.approx(0, abs=1e-3)
+        assert log[-1][margin] > 1
+    gains = [entry["chosen_enhanced_logps"] - entry["chosen_degraded_logps"] for entry in (log[0], log[-1])]
+    assert gains[1] > gains[0]  # the calibration loss
+
+
+def test_micro_batches_do_not_change_p2dpo(model: ModelBlock, records: list[RankedList], tmp_path: Path) -> None:
+    whole, _ = trained(model, records, tmp_path / "a", method="p2dpo", batch_size=6, micro_batch_size=6)
+    single, _ = trained(model, records, tmp_path / "b", method="p2dpo", batch_size=6, micro_batch_size=1)
+    assert largest_difference(whole, single) < 1e-4
+
+
+def test_a_view_with_other_pixels_is_refused(model: ModelBlock, records: list[RankedList]) -> None:
+    one = records[0]
+    views = {**one.views, "noise": Shown(one.views["noise"].recipe, one.views["noise"].messages, "0" * 64)}
+    changed = RankedList(**{**vars(one), "views": views})
+    encoder = Encoder(family_of(model), load_processor(model), load_model(model), all_under("noise"))
+    with pytest.raises(ValueError, match="view `noise`: other pixels"):
+        encoder([changed])

@@ -17,7 +17,12 @@ import pytest
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import SCHEMAS, write_table
+from perceptune.core import gallery
+from perceptune.core.images import open_image
+from perceptune.core.pairs import agreement, clip_statistics, described, pair_statistics
 from perceptune.core.shapes import render, scene_and_row
+from perceptune.core.showing import shown
+from perceptune.core.views.view import Recipe
 from perceptune.stages import report
 
 MADE = {"stage": "test", "parameters": {}, "inputs": {}, "code": "0" * 64, "versions": {"perceptune": "0.1.0"}}
@@ -162,16 +167,99 @@ def write_statistics(path: Path) -> None:
     )
 
 
+NOISE = {"original": 0.0, "noise-0.1": 0.1, "noise-0.4": 0.4}
+CROP, INVERSE = [10.0, 10.0, 50.0, 50.0], [60.0, 60.0, 100.0, 100.0]
+RECIPES = {
+    "enhanced": Recipe("enhanced", box=(10.0, 10.0, 50.0, 50.0)),
+    "degraded": Recipe("degraded", box=(10.0, 10.0, 50.0, 50.0)),
+    "noise": Recipe("noise", {"sigma": 0.2}, seed=7),
+}
+
+
+def looks_of(gains: dict[str, float | None]) -> list[dict[str, Any]]:
+    """Rows of a noise sweep and of the condition `attention`, of four layers."""
+    rows = []
+    for policy, gain in gains.items():
+        for view, value in (("noise-0.1", 0.41), ("noise-0.4", 0.23)):
+            change = None if gain is None else gain / 2
+            rows.append(metric_row(policy, "accuracy_iou_0.5", value + (change or 0), gain=change, view=view))
+        layers = [
+            (f"{m}_layer_{i:02}", v) for i in range(4) for m, v in (("afr", 2.0 + i), ("image_share", 0.3 + i / 10))
+        ]
+        for metric, value in [("afr", 4.5), ("image_share", 0.55), ("p_accuracy", 0.61), *layers]:
+            rows.append(
+                metric_row(
+                    policy, metric, value + (gain or 0), gain=gain, condition="attention", n=250 - (metric[0] == "p")
+                )
+            )
+    return rows
+
+
+def write_pairs(folder: Path, examples: list[dict[str, Any]], hostile: bool) -> dict[str, Path]:
+    """Groups of pairs with all tables behind them: every third pair dropped, the margin grows with the number."""
+    groups = []
+    for i, example in enumerate(examples):
+        told = HOSTILE[i % len(HOSTILE)] if hostile else None
+        texts = {role: told if told is not None else f"{role} {i}" for role in ROLES}
+        pairs = [
+            {
+                "kind": kind, "chosen": 2 * k, "rejected": 2 * k + 1, "ppl_chosen": 1.5 + i, "ppl_rejected": 2.25 + i,
+                "margin": (-1) ** i * (i + k / 2) / 100, "ips": i - 7.5, "kept": i % 3 != 0,
+                "reason": None if i % 3 else (told or "margin"),
+            }
+            for k, kind in enumerate(("focus", "robust"))
+        ]  # fmt: skip
+        responses = [
+            {"sample_index": 0, "text": text, "token_ids": [1], "reward": 0.0, "role": role}
+            for role, text in texts.items()
+        ]
+        views = [
+            {"view": view, "recipe": recipe.text(), "messages": [], "sha256": "0" * 64, "strength": 0.125}
+            for view, recipe in RECIPES.items()
+        ]
+        groups.append(
+            {
+                "group_id": f"g{i:03d}", "example_id": example["example_id"], "request_id": "r", "task": "grounding",
+                "view": "original", "messages": [], "responses": responses, "views": views, "pairs": pairs,
+                "numbers": [{"name": "clip_image", "value": 0.25}, {"name": "clip_crop", "value": -0.5}],
+                "kept": i % 3 != 0, "reason": "why" if i % 3 == 0 else None,
+            }
+        )  # fmt: skip
+    ids = [example["example_id"] for example in examples]
+    maps = {"size": [112, 112], "grid": [2, 2], "attention": [0.0, 0.5, 0.25, 0.25], "afr": 3.25}
+    maps |= {"layer_afr": [3.25], "image_share": [0.5], "reason": None}
+    crops = {"box": CROP, "inverse": INVERSE, "ratio": 1.0, "contrast": 2.0, "flag": None, "reason": None}
+    write_table(folder / "preferences.parquet", "preferences", groups, MADE)
+    write_table(folder / "attention.parquet", "attention", [{"example_id": i, **maps} for i in ids], MADE)
+    write_table(folder / "crops.parquet", "crops", [{"example_id": i, **crops} for i in ids], MADE)
+    counted = {
+        "groups": len(groups), "kept": sum(g["kept"] for g in groups), "dropped": {}, "context": "own",
+        "limits": {"max_ppl": 2.5, "margin": {"focus": [-0.174, 0.208], "robust": None}},
+        "kinds": {kind: pair_statistics([g["pairs"][k] for g in groups]) for k, kind in enumerate(("focus", "robust"))},
+        "strength": {"noise": described([0.1, 0.2])},
+        "clip": clip_statistics([{"image": 0.5, "crop": 0.25, "inverse": 0.125}, {"image": -1, "crop": 0, "inverse": 0}]),
+        "judge": agreement({("a", "focus"), ("b", "focus")}, {("a", "focus")}, {("a", "focus"), ("b", "focus"), ("c", "focus")}),
+    }  # fmt: skip
+    (folder / "pairs.json").write_text(json.dumps(counted))
+    tables = {name: folder / f"{name}.parquet" for name in ("preferences", "attention", "crops", "examples")}
+    return {"statistics": folder / "pairs.json", **tables}
+
+
+ROLES = ("focus_chosen", "focus_rejected", "robust_chosen", "robust_rejected")
+LABEL = "tiny/shapes/self-made/central"
+
+
 def written(
     folder: Path,
     gains: dict[str, float | None],
     *,
     metrics: list[dict[str, Any]] | None = None,
     hostile: bool = False,
+    pairs: bool = False,
     **config: Any,
 ) -> Path:
     """Writes all tables for these policies, runs the stage, and returns the page."""
-    rows = metrics_of(gains) if metrics is None else metrics
+    rows = metrics_of(gains) + (looks_of(gains) if pairs else []) if metrics is None else metrics
     folder.mkdir(exist_ok=True)
     write_table(folder / "metrics.parquet", "metrics", rows, MADE)
     examples = write_examples(folder / "examples.parquet", 40)
@@ -186,6 +274,8 @@ def written(
         metrics=folder / "metrics.parquet",
         training={p: folder / f"training-{p}.parquet" for p in trained},
         statistics={"tiny/shapes/n20/perception/ranked": folder / "statistics.json"} if trained else {},
+        pairs={LABEL: write_pairs(folder, examples, hostile)} if pairs else {},
+        noise=NOISE if pairs else {},
         predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet"} for p in gains},
         examples={"shapes": folder / "examples.parquet"},
         benchmarks={"shapes-test": BenchmarkBlock(dataset="shapes", reward="perception")},
@@ -244,15 +334,16 @@ def attributes(page: Page) -> list[tuple[str, str, str]]:
     return [(tag, name, value or "") for tag, found in page.elements for name, value in found.items()]
 
 
+@pytest.mark.parametrize("pairs", [False, True], ids=["lists", "pairs"])
 @pytest.mark.parametrize(
     ("gains", "hostile"),
     [(DEMO, False), (DEMO, True), ({"tiny": None}, False), (SWEEP, False)],
     ids=["demo", "hostile answers", "base only", "sweep"],
 )
 def test_every_page_is_whole_and_needs_nothing_else(
-    tmp_path: Path, gains: dict[str, float | None], hostile: bool
+    tmp_path: Path, gains: dict[str, float | None], hostile: bool, pairs: bool
 ) -> None:
-    page = Page(written(tmp_path, gains, hostile=hostile))
+    page = Page(written(tmp_path, gains, hostile=hostile, pairs=pairs))
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "iframe", "object", "embed", "link", "form", "base"}
     for tag, name, value in attributes(page):
@@ -304,6 +395,130 @@ def test_what_a_model_says_stays_text(tmp_path: Path) -> None:
     assert len(page.source) < 600_000
     assert "<b>bold</b>" in page.text
     assert "no four numbers in <b>answer</b>" in page.text
+
+
+def test_without_pairs_and_a_sweep_nothing_of_them_is_on_the_page(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, DEMO))
+    assert not {"noise", "looks", "pairs"} & set(page.ids)
+    for word in ("AFR", "sigma", "IPS", "perplexity", "crop"):
+        assert word not in page.text
+        assert word not in (tmp_path / "result.txt").read_text()
+
+
+def cells(page: Page, section: str, row: str) -> str:
+    """The text of the first table row of that name after the heading of a section."""
+    start = page.source.index(f'<section id="{section}">')
+    found = re.search(
+        rf'<tr[^>]*><th scope="row">(?:<[^>]*>)*{re.escape(row)}<.*?</tr>', page.source[start:], re.DOTALL
+    )
+    assert found is not None
+    return " ".join(re.sub(r"<[^>]*>", " ", found[0]).split())
+
+
+def test_noise_and_attention_are_told_with_the_numbers_of_the_metrics(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, DEMO, pairs=True))
+    assert cells(page, "noise", "tiny") == "tiny 48.0 [44.0, 52.0] 41.0 [37.0, 45.0] 23.0 [19.0, 27.0]"
+    assert cells(page, "noise", "perpo") == (
+        "perpo 58.2 [54.2, 62.2] +10.2 * [+7.2, +13.2] 46.1 [42.1, 50.1] +5.1 * [+2.1, +8.1] "
+        "28.1 [24.1, 32.1] +5.1 * [+2.1, +8.1]"
+    )
+    assert "n = 600 questions at each level" in page.text
+    assert cells(page, "looks", "perpo") == (
+        "perpo 4.60 [4.56, 4.64] +0.10 [+0.07, +0.13] * 65.2 % [61.2, 69.2] +10.2 [+7.2, +13.2] * "
+        "71.2 % [67.2, 75.2] +10.2 [+7.2, +13.2] *"
+    )
+    assert cells(page, "looks", "dpo").count("*") == 0  # +2.1 [-0.9, +5.1]
+    assert "n = 250" in page.text
+    assert "n = 249" in page.text
+    for title in ("attention focus ratio of each layer", "attention on the image: gain over the base, points"):
+        assert title in page.text
+    told = (tmp_path / "result.txt").read_text()
+    frame = pl.read_parquet(tmp_path / "metrics.parquet")
+    assert told == report.result_text(frame, NOISE)
+    assert "perpo   58.2*  46.1*  28.1*  4.60 +0.10 *" in told
+    assert "dpo +0.02 [-0.01, +0.05], perpo +0.10 [+0.07, +0.13] *." in told
+
+
+def test_pairs_are_told_with_their_numbers(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, DEMO, pairs=True))
+    assert "26 of 40 records kept" in page.text
+    assert "perplexity below 2.5" in page.text
+    assert cells(page, "pairs", "focus") == "focus 26 14 40 \u22120.174 to 0.208 20.0 % 19.2 %"  # 8 of 40, 5 of 26
+    assert cells(page, "pairs", "robust") == "robust 26 14 40 none 20.0 % 19.2 %"
+    chosen = "focus, perplexity, chosen before 40 21.000 11.690 1.500 11.250 21.000 30.750 40.500"  # 1.5, 2.5 ... 40.5
+    assert cells(page, "pairs", "focus, perplexity, chosen") == chosen
+    assert cells(page, "pairs", "noise, r.m.s. of a pixel").startswith("noise, r.m.s. of a pixel 2 0.150")
+    assert "attention crop, crop / image 1 0.500" in page.text
+    assert "1 examples whose image scores 0 or less are left out" in page.text
+    assert "calls 1 invalid. The filter removed 2 of those it looked at, 1 of which" in page.text
+    assert "50.0 % of what the filter removes, 100.0 % of what the judge calls invalid" in page.text
+
+
+def test_the_pairs_pictures_are_what_the_model_was_shown(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, DEMO, pairs=True, gallery=4))
+    start = page.source.index('<section id="pairs">')
+    part = page.source[start : page.source.index("</section>", start)]
+    assert part.count('<article class="card">') == 4
+    assert part.count("<figure>") == 4 * 5  # image, attention, and three views
+    assert "g039" not in part  # ids of groups are not shown, those of examples are
+    ids = re.findall(r'title="(e\d+)"', part)
+    assert len(set(ids)) == 4
+    drawn = {int(i[1:]) for i in ids[:2]}
+    assert [int(i[1:]) for i in ids[2:]] == sorted(set(range(40)) - drawn)[-2:][::-1]  # the largest margins
+    assert part.count("<figcaption>attention, up to 0.500 a cell; focus ratio 3.25</figcaption>") == 4
+    assert 'x="60" y="60" width="40" height="40"' in part  # the inverse crop
+    number = int(ids[2][1:])
+    for role in ROLES:
+        assert f"{role} {number}" in part
+    margin = (-1) ** number * number / 100
+    assert f"margin {margin:.3f}".replace("-", "\u2212") in part
+    assert f"IPS {number - 7.5:.3f}" in part
+    assert f"perplexity {2.25 + number:.3f}" in part
+    assert "image 0.250, crop \u22120.500" in part
+    assert ("kept" if number % 3 else "dropped: margin") in part
+    examples = {row["example_id"]: row for row in pl.read_parquet(tmp_path / "examples.parquet").to_dicts()}
+    image = open_image(examples[ids[2]]["images"][0])
+    for view, picture in (("enhanced", -1), ("degraded", 0), ("noise", 0)):
+        assert gallery.data_uri(shown(RECIPES[view], [image])[picture]) in part
+
+
+def test_what_a_model_says_in_a_pair_stays_text(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, DEMO, hostile=True, pairs=True, gallery=40))
+    start = page.source.index('<section id="pairs">')
+    part = page.source[start : page.source.index("</section>", start)]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in part
+    assert "dropped: &lt;script&gt;" in part
+    assert "<script" not in page.source
+    assert "<img" not in page.source
+    assert "99,700 more characters" in part
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202e]", page.source)
+
+
+def test_pairs_without_attention_or_with_a_broken_example_still_have_a_card(tmp_path: Path) -> None:
+    written(tmp_path, DEMO, pairs=True)
+    tables = {name: tmp_path / f"{name}.parquet" for name in ("preferences", "examples", "attention", "crops")}
+    plain = {name: tables[name] for name in ("preferences", "examples")}
+    ((_, cards),) = report._pair_galleries({LABEL: plain}, 2)
+    assert [len(card["pictures"]) for group in cards.values() for card in group] == [4, 4]
+    assert list(report._pair_galleries({LABEL: plain}, 0)) == [(LABEL, {})]
+    (group,) = pl.read_parquet(tables["preferences"]).head(1).to_dicts()
+    (example,) = pl.read_parquet(tables["examples"]).head(1).to_dicts()
+    (looked,) = pl.read_parquet(tables["attention"]).head(1).to_dicts()
+    assert report._pair_pictures(group, None, None, None) == ([], "no image in the table")
+    assert report._pair_pictures(group, {**example, "images": []}, None, None) == ([], "no image in the table")
+    pictures, problem = report._pair_pictures(group, example, {**looked, "grid": [3, 3]}, None)
+    assert pictures == []
+    assert "reshape" in (problem or "")
+    without = {"box": None, "inverse": None}
+    pictures, problem = report._pair_pictures(group, example, {**looked, "attention": None}, without)
+    assert problem is None
+    assert len(pictures) == 4
+
+
+def test_a_file_that_counts_no_pairs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "central.json").write_text('{"groups": 3, "kept": 1}')
+    with pytest.raises(UserError, match=r"central.json. holds no statistics of pairs: no \['context', 'kinds'"):
+        report._pair_statistics(tmp_path / "central.json")
 
 
 def test_only_a_base_model_has_no_training_and_no_gains(tmp_path: Path) -> None:
@@ -363,7 +578,7 @@ def test_figures_are_svg_files_and_the_table_is_the_printed_one(tmp_path: Path) 
         assert re.findall(r"https?://[^\"]*", source) == ["http://www.w3.org/2000/svg"]
     assert "perpo" in (tmp_path / "result.svg").read_text()
     frame = pl.read_parquet(tmp_path / "metrics.parquet")
-    assert (tmp_path / "result.txt").read_text() == report.result_text(frame)
+    assert (tmp_path / "result.txt").read_text() == report.result_text(frame, {})
 
 
 def test_the_same_tables_give_the_same_page(tmp_path: Path) -> None:

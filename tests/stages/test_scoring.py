@@ -27,7 +27,8 @@ def request(name: str, n: int, benchmark: str | None = None, condition: str = "s
     parts = [benchmark or "mine", name, "original", condition]
     return {
         "request_id": "/".join(parts), "example_id": name, "dataset": "mine", "benchmark": benchmark, "condition": condition,
-        "view": "original", "messages": [{"role": "user", "content": [{"type": "text", "text": "?"}]}], "n": n,
+        "view": "original", "recipe": "{}", "contrast": None,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "?"}]}], "n": n,
         "temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 8, "seed": 0,
     }  # fmt: skip
 
@@ -151,6 +152,7 @@ def test_metrics_with_gains_and_curves(tmp_path: Path) -> None:
     block = BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=999)
     evaluate.run(
         policy="ours", base="base", rewards={"b": ours["rewards"]}, base_rewards={"b": base["rewards"]},
+        attention={}, base_attention=None,
         metrics=tmp_path / "metrics.parquet", benchmarks={"b": block}, reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
     )  # fmt: skip
     table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", "metrics"))
@@ -167,6 +169,43 @@ def test_metrics_with_gains_and_curves(tmp_path: Path) -> None:
     assert row("best_of_n", "accuracy_iou_0.5", 1)["base_value"] == 0.5  # one of two hits
     assert row("best_of_n", "accuracy_iou_0.5", 2)["base_value"] == 1.0
     assert row("best_of_n", "mean_iou", 2)["gain"] == pytest.approx(0.0)
+
+
+def looked(path: Path, afr: list[float | None], shares: list[float]) -> Path:
+    """An attention table of a model with two layers."""
+    rows = [
+        {
+            "example_id": str(i), "size": [100, 100], "grid": [1, 2], "attention": [0.5, 0.5], "afr": value,
+            "layer_afr": None if value is None else [value - 1, value + 1], "image_share": [share, share + 0.2], "reason": None,
+        }
+        for i, (value, share) in enumerate(zip(afr, shares, strict=True))
+    ]  # fmt: skip
+    write_table(path, "attention", rows, {})
+    return path
+
+
+def test_attention_metrics_are_paired_and_p_acc_looks_where_the_base_looks_well(tmp_path: Path) -> None:
+    hit, miss = "[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]"
+    base = benchmarked(tmp_path, "base", [hit, miss, miss, miss], [[hit, miss]] * 4)
+    ours = benchmarked(tmp_path, "ours", [hit, hit, miss, miss], [[hit, miss]] * 4)
+    # the base's average AFR is 4: examples 0 and 1 are above it, whatever ours are
+    there = looked(tmp_path / "base.parquet", [6.0, 5.0, 3.0, 2.0], [0.1] * 4)
+    here = looked(tmp_path / "ours.parquet", [6.5, 5.5, 3.5, 9.0], [0.2] * 4)
+    evaluate.run(
+        policy="ours", base="base", rewards={"b": ours["rewards"]}, base_rewards={"b": base["rewards"]},
+        attention={"b": here}, base_attention={"b": there}, metrics=tmp_path / "metrics.parquet",
+        benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=99, attention="a")},
+        reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
+    )  # fmt: skip
+    table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", "metrics"))
+    found = {r["metric"]: r for r in table.filter(condition="attention").iter_rows(named=True)}  # type: ignore[union-attr]
+    assert {name: (round(r["value"], 6), round(r["gain"], 6), r["n"]) for name, r in found.items()} == {
+        "afr": (6.125, 2.125, 4),
+        "image_share": (0.3, 0.1, 4),
+        "afr_layer_00": (5.125, 2.125, 4), "afr_layer_01": (7.125, 2.125, 4),
+        "image_share_layer_00": (0.2, 0.1, 4), "image_share_layer_01": (0.4, 0.1, 4),
+        "p_accuracy": (1.0, 0.5, 2),
+    }  # fmt: skip
 
 
 def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: Path) -> None:

@@ -37,19 +37,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         })  # fmt: skip
         content = [{"type": "image", "text": None}, {"type": "text", "text": "locate the red circle."}]
         responses = [
-            {"sample_index": i, "text": "", "token_ids": random.integers(270, 380, 2 + i).tolist(), "reward": reward}
+            {
+                "sample_index": i,
+                "text": "",
+                "token_ids": random.integers(270, 380, 2 + i).tolist(),
+                "reward": reward,
+                "role": None,
+            }
             for i, reward in enumerate((0.9, 0.5, 0.1))
         ]
         preferences.append({
             "group_id": str(number), "example_id": str(number), "request_id": str(number), "task": "grounding", "view": "original",
             "messages": [{"role": "user", "content": content}], "responses": responses, "kept": number < 8,
+            "views": [], "pairs": [], "numbers": [],
             "reason": None if number < 8 else "margin below 0.8",
         })  # fmt: skip
     write_table(folder / "examples.parquet", "examples", examples, {})
     write_table(folder / "preferences.parquet", "preferences", preferences, {})
     terms.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=folder / "terms.parquet",
-        model=model_block(folder), weights="w", view="original",
+        model=model_block(folder), weights="w", view="original", views={},
     )  # fmt: skip
     return folder
 
@@ -66,7 +73,7 @@ def trained(
     }  # fmt: skip
     train.run(
         experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
-        terms=folder / "terms.parquet", adapter=target / "adapter", training=target / "training.parquet",
+        terms={"original": folder / "terms.parquet"}, views={}, adapter=target / "adapter", training=target / "training.parquet",
         checkpoints=target / "checkpoints", model=model_block(folder), weights="w", config=TrainingBlock(**{**settings, **changes}),
         halvings=halvings,
     )  # fmt: skip
@@ -139,7 +146,7 @@ def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_pat
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
     terms.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
-        model=model_block(folder), weights="w", view="original", halvings=12,
+        model=model_block(folder), weights="w", view="original", views={}, halvings=12,
     )  # fmt: skip
     ours, theirs = (read_table(path / "terms.parquet", "terms").to_pylist() for path in (folder, tmp_path))
     assert [v for row in ours for values in row["logprobs"] for v in values] == pytest.approx(

@@ -6,6 +6,7 @@ import base64
 import io
 from xml.etree import ElementTree
 
+import numpy as np
 import polars as pl
 import pytest
 from perceptune.core import gallery
@@ -117,3 +118,28 @@ def test_tiny_images_keep_their_pixels_and_photographs_stay_modest() -> None:
     uri = gallery.data_uri(noise)
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < 300_000
+
+
+def test_attention_is_laid_over_a_grey_image() -> None:
+    image = Image.new("RGB", (40, 20), (10, 200, 30))
+    attention = np.zeros((2, 4))
+    attention[0, 3] = 0.7
+    heat = gallery.heat_map(image, attention)
+    assert heat.size == image.size
+    cold, hot = heat.getpixel((2, 17)), heat.getpixel((38, 2))
+    assert cold[0] == cold[1] == cold[2]  # grey
+    assert hot[0] > hot[1] + 50  # warm
+    assert gallery.heat_map(image, np.zeros((2, 4))).getcolors() == [(800, cold)]
+
+
+def test_pairs_are_drawn_by_seed_and_by_margin() -> None:
+    groups = [
+        {"group_id": str(i), "views": [1] if i != 3 else [], "pairs": [{"margin": None}, {"margin": (-1) ** i * i}]}
+        for i in range(10)
+    ]
+    first, again = gallery.chosen_pairs(groups, 4, "a"), gallery.chosen_pairs(groups, 4, "a")
+    assert first == again
+    assert len({g["group_id"] for g in first}) == 4
+    rest = sorted({str(i) for i in range(10) if i != 3} - {g["group_id"] for g in first[:2]}, key=int, reverse=True)
+    assert [g["group_id"] for g in first[2:]] == rest[:2]
+    assert len(gallery.chosen_pairs(groups, 40, "a")) == 9  # group 3 has nothing to show

@@ -74,7 +74,7 @@ def test_benchmarks_ask_greedily_under_each_view_and_sample_the_first(examples: 
         "b": BenchmarkBlock(dataset="mine", reward="r", split="train", tasks=("ocr",), n=0, views=("original",)),
     }
     target = examples.with_name("requests.parquet")
-    requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks=blocks)
+    requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks=blocks, views={})
     rows = read_table(target, "requests").to_pylist()
     assert [r["request_id"] for r in rows] == [
         "a/5/original/greedy",

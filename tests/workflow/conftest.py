@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -62,6 +63,8 @@ class Workflow:
         *outer, last = path.split(".")
         place = config
         for key in outer:
+            if place.get(key) is None:
+                place[key] = {"view": "noisy"} if key == "contrast" else {}
             place = place[key]
         place[last] = value
         (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
@@ -69,6 +72,13 @@ class Workflow:
 
 
 def _whose(rule: str, of: dict[str, str]) -> str:
+    if rule == "measure_attention":
+        return f"{of['policy']} {of['dataset']} {of['attention']}"
+    if "groups" in of and "/" not in of["groups"]:
+        return f"{of['groups']} {of['view']}"
+    for name in ("clip", "crop", "filter", "pairing"):
+        if name in of:
+            return of[name]
     if "plan" in of:
         other = f" {of['reward']}" if of.get("reward", "perception") != "perception" else ""
         return f"{of['policy']} {of['plan']}{other}"
@@ -88,6 +98,27 @@ def _own_images(folder: Path) -> None:
         row = {"image": f"{number}.png", "question": "locate the red square.", "box": [4 + number, 8, 30 + number, 40]}
         lines.append(json.dumps({**row, "task": "grounding", "split": "test"}))
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _own_pairs(config: dict[str, Any]) -> None:
+    """P2-DPO beside the others, on the same questions."""
+    demo = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_text())
+    first = demo["attentions"]["first-token"]
+    config["attentions"] = {"first": first, "test": {**first, "split": "test"}}
+    config["crops"] = {"salient": {"attention": "first", "base": [40, 40]}}
+    config["views"] = {name: demo["views"][name] for name in ("enhanced", "degraded", "noisy")} | {
+        "clean": {"op": "original"}
+    }
+    config["pairings"] = demo["pairings"]
+    config["pairings"]["self-made"]["robust"]["chosen"]["view"] = "clean"
+    config["pairings"]["another"] = config["pairings"]["self-made"]
+    config["filters"], config["clips"] = demo["filters"], demo["clips"]
+    config["trainings"]["p2dpo"] = demo["trainings"]["p2dpo"]
+    config["benchmarks"]["shapes-test"]["attention"] = "test"
+    config["experiments"]["p2dpo"] = {
+        "model": "tiny", "dataset": "shapes", "pairing": "self-made", "filter": "central", "training": "p2dpo",
+        "benchmarks": ["shapes-test"],
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -111,11 +142,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     config["datasets"]["own"] = {"kind": "jsonl", "path": "own/data.jsonl"}
     config["benchmarks"]["own-test"] = {**config["benchmarks"]["shapes-test"], "dataset": "own"}
     config["experiments"]["perpo"] = {**config["experiments"]["perpo"], "benchmarks": ["shapes-test", "own-test"]}
+    _own_pairs(config)
     for section, name in (
         ("models", "tiny"),
         ("samplings", "n20"),
         ("rewards", "perception"),
         ("selections", "ranked"),
+        ("attentions", "first"),
+        ("crops", "salient"),
+        ("filters", "central"),
     ):
         config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

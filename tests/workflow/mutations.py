@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 BASE = "tiny"
-EXPERIMENTS = ("dpo", "perpo")
+EXPERIMENTS = ("dpo", "perpo", "p2dpo")
 POLICIES = (BASE, *EXPERIMENTS)
 SAMPLES, BENCHMARKS = "shapes/n20", "benchmarks"
 
@@ -38,21 +38,42 @@ def _needs() -> dict[Job, set[Job]]:
     select, terms = ("select_preferences", BASE), ("compute_terms", BASE)
     needs[select] = {("plan_samples", BASE), ("gather_responses", samples), ("score_responses", samples)}
     needs[terms] = {select, shapes}
-    for experiment in EXPERIMENTS:
+    for experiment in ("dpo", "perpo"):
         needs["train_adapter", experiment] = {select, terms, shapes}
+    pairs = _pairs(needs, shapes)
     for policy in POLICIES:
-        # dpo is not asked about the user's own images
-        examples = {shapes} if policy == "dpo" else {shapes, own}
+        # dpo and p2dpo are not asked about the user's own images
+        examples = {shapes, own} if policy in ("tiny", "perpo") else {shapes}
+        needs["measure_attention", f"{policy} shapes test"] = {shapes} | (
+            {("train_adapter", policy)} if policy in EXPERIMENTS else set()
+        )
         needs["plan_benchmarks", policy] = examples
         answers(policy, BENCHMARKS, ("plan_benchmarks", policy), examples)
         scored = {("score_responses", f"{p} {BENCHMARKS}") for p in {BASE, policy}}
-        needs["evaluate_policy", policy] = scored
+        looked = {("measure_attention", f"{p} shapes test") for p in {BASE, policy}}
+        needs["evaluate_policy", policy] = scored | looked
     evaluated = {("evaluate_policy", policy) for policy in POLICIES}
     needs["collect_metrics", ""] = evaluated
     trained = {("train_adapter", experiment) for experiment in EXPERIMENTS}
     predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in POLICIES}
-    needs["write_report", ""] = {("collect_metrics", ""), select, shapes, own, *trained, *predictions}
+    needs["write_report", ""] = {("collect_metrics", ""), select, shapes, own, *trained, *predictions, *pairs}
     return needs
+
+
+def _pairs(needs: dict[Job, set[Job]], shapes: Job) -> set[Job]:
+    """P2-DPO's jobs; gives those whose tables the report shows."""
+    looked, crops = ("measure_attention", "tiny shapes first"), ("find_crops", "salient")
+    asked, whose, made = ("plan_pairs", "self-made"), "tiny shapes/self-made", ("make_pairs", "self-made")
+    kept, clips = ("filter_pairs", "central"), ("score_clips", "tiny-clip")
+    terms: set[Job] = {("compute_terms", f"self-made {view}") for view in ("original", "enhanced", "degraded", "noise")}
+    needs |= {looked: {shapes}, crops: {looked}, asked: {shapes, crops}, clips: {shapes, crops}}
+    needs["sample_responses", whose] = {asked, shapes}
+    needs["gather_responses", whose] = {asked, ("sample_responses", whose)}
+    needs[made] = {asked, ("gather_responses", whose), shapes}
+    needs |= {term: {made, shapes} for term in terms}
+    needs[kept] = {made, clips, ("compute_terms", "self-made original")}
+    needs["train_adapter", "p2dpo"] = {kept, shapes, *terms}
+    return {kept, looked, crops}
 
 
 NEEDS = _needs()
@@ -71,11 +92,13 @@ def every(*rules: str) -> set[Job]:
     return {job for job in NEEDS if job[0] in rules}
 
 
-MODEL = every("sample_responses", "score_responses", "compute_terms", "train_adapter", "evaluate_policy")
+MODEL = every(
+    "measure_attention", "sample_responses", "score_responses", "compute_terms", "train_adapter", "evaluate_policy"
+)
 """What looks at a model block."""
 ASKED = every("plan_benchmarks", "evaluate_policy")
-ASKED_OWN = {job for job in ASKED if job[1] != "dpo"}
-EVALUATED = every("evaluate_policy")
+ASKED_OWN = {job for job in ASKED if job[1] in ("tiny", "perpo")}
+EVALUATED_OWN = {job for job in every("evaluate_policy") if job[1] in ("tiny", "perpo")}
 GENERATE = {("make_shapes", "shapes")}
 IMPORT = {("import_examples", "own")}
 PLAN = {("plan_samples", BASE)}
@@ -83,6 +106,12 @@ SELECT = {("select_preferences", BASE)}
 SCORE = every("score_responses")
 TRAIN = {("train_adapter", "dpo")}
 REPORT = {("write_report", "")}
+LOOK = {("measure_attention", "tiny shapes first")}
+CROP = {("find_crops", "salient")}
+PAIR = {("plan_pairs", "self-made")}
+MADE = {("make_pairs", "self-made")}
+FILTER = {("filter_pairs", "central")}
+CLIP = {("score_clips", "tiny-clip")}
 NOTHING: set[Job] = set()
 
 # (key, another value, jobs that run first); `replaced` names a block that the key is moved to, see `test_mutations`
@@ -90,6 +119,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.path", "same-model", NOTHING),  # a folder with the same contents
     ("models.tiny.family", "qwen2_5_vl", MODEL),
     ("models.tiny.coordinates", "thousand", MODEL),
+    ("models.tiny.image_fit", "crop", MODEL),
     ("models.tiny.max_model_len", 500, MODEL),
     ("models.tiny.dtype", "bfloat16", MODEL),
     ("models.tiny.trust_remote_code", True, MODEL),
@@ -124,6 +154,51 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("samplings.n20.limit", 40, PLAN),
     ("samplings.n20.view", "blank", PLAN),
     ("samplings.n20.prompt", "{question} Answer.", PLAN),
+    ("views.clean.op", "blank", PAIR),
+    ("views.noisy.parameters", {"sigma": 0.3}, PAIR),
+    ("views.noisy.seed", 1, PAIR),
+    ("views.enhanced.crop", "other", PAIR | {("find_crops", "other"), *CLIP}),
+    ("attentions.first.method", "gradient", LOOK),
+    ("attentions.first.layers", [0, 1], LOOK),
+    ("attentions.first.prompt", "{question} Answer.", LOOK),
+    ("attentions.first.split", "test", LOOK),
+    ("attentions.first.tasks", ["grounding"], LOOK),
+    ("attentions.first.limit", 40, LOOK),
+    ("crops.salient.attention", "other", CROP | {("measure_attention", "tiny shapes other")}),
+    ("crops.salient.base", [50, 50], CROP),
+    ("crops.salient.ratios", [1.0, 1.5], CROP),
+    ("crops.salient.neighbours", 8, CROP),
+    ("crops.salient.variant", "code", CROP),
+    *(
+        (f"pairings.self-made.{kind}.{role}.{key}", value, PAIR)
+        for kind in ("focus", "robust")
+        for role in ("chosen", "rejected")
+        for key, value in {
+            "temperature": 0.5, "top_p": 0.8, "top_k": 4, "max_tokens": 20, "seed": 3, "prompt": "{question} Answer.",
+            "contrast.view": "original", "contrast.strength": 0.7, "contrast.plausibility": 0.3,
+        }.items()
+    ),
+    ("pairings.self-made.focus.chosen.view", "degraded", PAIR),
+    ("pairings.self-made.focus.rejected.view", "enhanced", PAIR),
+    ("pairings.self-made.robust.chosen.view", "original", PAIR),
+    ("pairings.self-made.robust.rejected.view", "clean", PAIR),
+    ("pairings.self-made.loss_prompt", "enhanced", MADE),
+    ("pairings.self-made.split", "test", PAIR),
+    ("pairings.self-made.tasks", ["grounding"], PAIR),
+    ("pairings.self-made.limit", 40, PAIR),
+    ("pairings.self-made.seed", 1, PAIR),
+    ("filters.central.context", "original", FILTER),
+    ("filters.central.max_ppl", 2.0, FILTER),
+    ("filters.central.margin", [-1, 1], FILTER),
+    ("filters.central.central", 0.9, FILTER),
+    ("filters.central.decides", "focus", FILTER),
+    ("filters.central.clip", None, FILTER),
+    ("filters.central.judge", "own/judge.jsonl", FILTER),
+    ("filters.central.max_groups", 20, FILTER),
+    ("filters.central.seed", 1, FILTER),
+    ("clips.tiny-clip.path", "same-clip", NOTHING),  # a folder with the same contents
+    ("clips.tiny-clip.prompt", "{question} Answer.", CLIP),
+    ("clips.tiny-clip.dtype", "bfloat16", CLIP),
     ("rewards.perception.tasks", {"grounding": "iou"}, SCORE),
     ("rewards.perception.max_failed", 0.5, SCORE),
     ("rewards.perception.max_failed_rows", 3, SCORE),
@@ -154,7 +229,8 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("trainings.dpo.save_steps", 7, NOTHING),
     ("trainings.dpo.seed", 43, TRAIN),
     ("benchmarks.own-test.dataset", "shapes", ASKED_OWN | REPORT),
-    ("benchmarks.own-test.reward", "other", {("score_responses", "tiny benchmarks other"), ("score_responses", "perpo benchmarks other"), *EVALUATED - {("evaluate_policy", "dpo")}}),
+    ("benchmarks.own-test.attention", "test", {("measure_attention", f"{policy} own test") for policy in ("tiny", "perpo")} | EVALUATED_OWN | REPORT),
+    ("benchmarks.own-test.reward", "other", {("score_responses", "tiny benchmarks other"), ("score_responses", "perpo benchmarks other"), *EVALUATED_OWN}),
     ("benchmarks.own-test.split", "validation", ASKED_OWN | REPORT),
     ("benchmarks.own-test.tasks", ["grounding"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.limit", 3, ASKED_OWN | REPORT),
@@ -165,7 +241,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("benchmarks.own-test.views", ["original"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),
     ("benchmarks.own-test.seed", 1, ASKED_OWN | REPORT),
-    ("benchmarks.own-test.resamples", 98, EVALUATED - {("evaluate_policy", "dpo")} | REPORT),
+    ("benchmarks.own-test.resamples", 98, EVALUATED_OWN | REPORT),
     ("report.title", "Another", REPORT),
     ("report.caption", "Other words.", REPORT),
     ("report.gallery", 3, REPORT),

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from . import mutations
 from .conftest import ROOT, Workflow
-from .mutations import BASE, EDITS, EVALUATED, NEEDS, NOTHING, Job, rerun
+from .mutations import BASE, EDITS, NEEDS, NOTHING, Job, rerun
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,8 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
         "other",
         rerun({("train_adapter", "dpo")})
         | {(rule, f"other {plan}") for plan in ("shapes/n20", "benchmarks") for rule in ("sample_responses", "gather_responses", "score_responses")}
-        | {(rule, "other") for rule in ("plan_samples", "select_preferences", "compute_terms", "plan_benchmarks", "evaluate_policy")},
+        | {(rule, "other") for rule in ("plan_samples", "select_preferences", "compute_terms", "plan_benchmarks", "evaluate_policy")}
+        | {("measure_attention", "other shapes test")},
     ),
     (
         "experiments.dpo.dataset",
@@ -54,6 +55,8 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
         "other",
         rerun({("train_adapter", "dpo")}) | {(rule, BASE) for rule in ("select_preferences", "compute_terms")},
     ),
+    ("experiments.p2dpo.pairing", "another", rerun({("train_adapter", "p2dpo")}) | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_terms", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
+    ("experiments.p2dpo.filter", "other", rerun({("train_adapter", "p2dpo")}) | {("filter_pairs", "other")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
     ("experiments.dpo.benchmarks", ["own-test"], rerun({("plan_benchmarks", "dpo"), ("evaluate_policy", "dpo"), ("write_report", "")})),
 ]  # fmt: skip
@@ -100,7 +103,11 @@ def chain(finished: Workflow) -> Workflow:
     folder = finished.folder
     if not (folder / "same-model").exists():
         shutil.copytree(ROOT / "resources/tiny-llava/model", folder / "same-model")
+        shutil.copytree(ROOT / "resources/tiny-clip/model", folder / "same-clip")
         shutil.copy(folder / "own/data.jsonl", folder / "own/other.jsonl")
+        (folder / "own/judge.jsonl").write_text(
+            '{"example_id": "train-grounding-00000", "kind": "focus", "valid": true}\n'
+        )
     return finished
 
 
@@ -173,6 +180,9 @@ def test_swapped_weights_under_the_same_path_rerun_what_used_them(chain: Workflo
 
 
 ANSWERS = {job for job in NEEDS if job[0] == "sample_responses"}
+NOISY: set[Job] = {
+    ("sample_responses", "tiny shapes/self-made"), ("make_pairs", "self-made"), ("compute_terms", "self-made noise"), ("train_adapter", "p2dpo"),
+}  # fmt: skip
 CODE: list[tuple[str, str, str, set[Job]]] = [
     # file under workflow/, text, other text, jobs that run first
     ("perceptune/core/methods/perpo.py", "from __future__", "# a comment\nfrom __future__", NOTHING),
@@ -182,10 +192,14 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/methods/__init__.py", "METHODS: ", "MORE = 1\nMETHODS: ", NOTHING),
     ("perceptune/core/rewards/iou.py", "import numpy", "VALUE = 1\nimport numpy", mutations.SCORE),
     ("perceptune/core/rewards/yes_no.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.SCORE),
-    ("perceptune/core/views/blank.py", "from PIL", "VALUE = 1\nfrom PIL", {job for job in ANSWERS if "benchmarks" in job[1]}),
+    ("perceptune/core/views/blank.py", "GREY = (127", "GREY = (126", {job for job in ANSWERS if "benchmarks" in job[1]}),
     ("perceptune/models/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
-    ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("compute_terms", "train_adapter")),
-    ("perceptune/core/metrics.py", "import numpy", "VALUE = 1\nimport numpy", EVALUATED),
+    ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("compute_terms", "train_adapter", "measure_attention")),
+    ("perceptune/core/metrics.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
+    ("perceptune/core/crops.py", "RATIOS = ", "MORE = 1\nRATIOS = ", mutations.CROP),
+    ("perceptune/core/contrast.py", "amax(", "max(", ANSWERS),
+    ("perceptune/core/methods/p2dpo.py", "(gain - threshold)", "2 * (gain - threshold)", {("train_adapter", "p2dpo")}),
+    ("perceptune/core/views/noise.py", "STEPS = 1000", "STEPS = 1001", NOISY),
     ("perceptune/stages/journal.py", "import polars", "VALUE = 1\nimport polars", ANSWERS),
     ("perceptune/engines/training.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_adapter")),
     ("scripts/train_adapter.py", '"""Train', '"""Train, that is', NOTHING),

@@ -1,5 +1,6 @@
 """What the rules need to read the config; the substance is in `perceptune.stages.plan`."""
 
+import re
 from pathlib import Path
 
 from perceptune.contracts import paths
@@ -14,11 +15,22 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
+def one_of(names):
+    """A wildcard that stands for the names of one section, so that rules with the same pattern stay apart."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
     dataset="[^/]+",
     policy="[^/]+",
     experiment="[^/]+",
-    sampling="[^/]+",
+    sampling=one_of(plan.config.samplings),
+    pairing=one_of(plan.config.pairings),
+    attention=one_of(plan.config.attentions),
+    crop=one_of(plan.config.crops),
+    clip=one_of(plan.config.clips),
+    filter=one_of(plan.config.filters),
+    groups=f"[^/]+/[^/]+/[^/]+|{one_of(plan.config.pairings)}",
     reward="[^/]+",
     selection="[^/]+",
     view="[^/]+",
@@ -48,11 +60,22 @@ def plugins_of_sampling(wildcards):
 
 
 def plugins_of_terms(wildcards):
-    return module_lines(*plan.terms_plugins(wildcards.policy, wildcards.view))
+    return module_lines(
+        *plan.terms_plugins(wildcards.policy, wildcards.groups, wildcards.view)
+    )
 
 
 def plugins_of_training(wildcards):
     return module_lines(*plan.training_plugins(wildcards.experiment))
+
+
+def plugins_of_attention(wildcards):
+    family = plan.config.models[plan.base(wildcards.policy)].family
+    return module_lines(planning.plugin("family", family))
+
+
+def plugins_of_pairs(wildcards):
+    return module_lines(*plan.pair_plugins(wildcards.pairing))
 
 
 def plugins_of_scoring(wildcards):
@@ -78,9 +101,108 @@ def of(function, key="policy"):
     return asked
 
 
-def of_experiment(pattern):
-    """The table that an experiment trains on."""
-    return lambda wildcards: expand(pattern, **plan.samples(wildcards.experiment))
+def preferences_of(wildcards):
+    return plan.preferences(wildcards.experiment)
+
+
+def examples_of_experiment(wildcards):
+    return paths.EXAMPLES.format(
+        dataset=plan.config.experiments[wildcards.experiment].dataset
+    )
+
+
+def terms_of(wildcards):
+    return list(plan.terms(wildcards.experiment).values())
+
+
+def views_of_terms(wildcards, threads):
+    return list(plan.terms(wildcards.experiment))
+
+
+def groups_of(wildcards):
+    return plan.groups(wildcards.policy, wildcards.dataset, wildcards.groups)
+
+
+def view_of_terms(wildcards):
+    return plan.view_blocks(wildcards.view)
+
+
+def asked_of_pairing(wildcards):
+    settings = planning.tracked(plan.config.pairings[wildcards.pairing])
+    return {key: value for key, value in settings.items() if key != "loss_prompt"}
+
+
+def losses_of_pairing(wildcards):
+    """What says how pairs are seen by the losses; what was asked is in the requests."""
+    return {"loss_prompt": plan.config.pairings[wildcards.pairing].loss_prompt}
+
+
+def sampling_views(wildcards):
+    return plan.view_blocks(
+        *planning.views_of(plan.config.samplings[wildcards.sampling])
+    )
+
+
+def pairing_views(wildcards):
+    return plan.view_blocks(*planning.views_of(plan.config.pairings[wildcards.pairing]))
+
+
+def crops_of_sampling(wildcards):
+    views = planning.views_of(plan.config.samplings[wildcards.sampling])
+    return list(plan.crops(wildcards.policy, wildcards.dataset, views).values())
+
+
+def crops_of_pairing(wildcards):
+    views = planning.views_of(plan.config.pairings[wildcards.pairing])
+    return list(plan.crops(wildcards.policy, wildcards.dataset, views).values())
+
+
+def crops_of_benchmarks(wildcards):
+    """Dataset by dataset, the crops that the benchmarks' views need."""
+    views = plan.views_asked(wildcards.policy, "benchmarks")
+    found = [
+        plan.crops(wildcards.policy, dataset, views).values()
+        for dataset in datasets_of_benchmarks(wildcards)
+    ]
+    return [table for tables in found for table in tables]
+
+
+def attention_of_crop(wildcards):
+    return paths.ATTENTION.format(
+        policy=wildcards.policy,
+        dataset=wildcards.dataset,
+        attention=plan.config.crops[wildcards.crop].attention,
+    )
+
+
+def crop_settings(wildcards):
+    settings = planning.tracked(plan.config.crops[wildcards.crop])
+    return {key: value for key, value in settings.items() if key != "attention"}
+
+
+def clips_of_filter(wildcards):
+    return plan.clips(
+        wildcards.policy, wildcards.dataset, wildcards.pairing, wildcards.filter
+    )
+
+
+def judge_of_filter(wildcards):
+    return plan.judge(wildcards.filter)
+
+
+def attentions_of(wildcards):
+    return list(plan.attentions(wildcards.policy).values())
+
+
+def base_attentions_of(wildcards):
+    if not plan.experiment(wildcards.policy):
+        return []
+    measured = plan.attentions(plan.base(wildcards.policy))
+    return [measured[name] for name in plan.attentions(wildcards.policy)]
+
+
+def attention_benchmarks(wildcards, threads):
+    return list(plan.attentions(wildcards.policy))
 
 
 def data_of(wildcards):
@@ -105,8 +227,16 @@ def training_of(wildcards, threads):
     return {name: value.model_dump(mode="json") for name, value in blocks.items()}
 
 
+def whole_block(section):
+    """A whole block, not tracked for the same reason."""
+    return lambda wildcards, threads: getattr(plan.config, f"{section}s")[
+        wildcards[section]
+    ].model_dump(mode="json")
+
+
 def training_settings(wildcards):
-    return planning.tracked(plan.training(wildcards.experiment))
+    training = plan.training(wildcards.experiment)
+    return {**planning.tracked(training), "views": plan.view_blocks(training.view)}
 
 
 def checkpoints_of(wildcards, threads):
@@ -200,6 +330,7 @@ def report_inputs(wildcards):
         "metrics": paths.ALL_METRICS,
         "training": expand(paths.TRAINING, experiment=plan.config.experiments),
         "statistics": list(plan.statistics().values()),
+        "pairs": sorted({t for p in plan.pair_tables().values() for t in p.values()}),
         "predictions": sorted(
             {t for p in plan.policies for t in plan.benchmark_rewards(p).values()}
         ),

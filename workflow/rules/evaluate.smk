@@ -10,6 +10,8 @@ rule evaluate_policy:
     input:
         rewards=benchmark_rewards,
         base_rewards=base_benchmark_rewards,
+        attention=attentions_of,
+        base_attention=base_attentions_of,
     output:
         metrics=paths.METRICS,
     log:
@@ -24,6 +26,7 @@ rule evaluate_policy:
         weights=of(plan.model_settings),
         base=of(plan.base),
         model=model_of,
+        looked=attention_benchmarks,
     script:
         "../scripts/evaluate_policy.py"
 

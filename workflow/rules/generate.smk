@@ -9,6 +9,7 @@ rule plan_samples:
     """Training questions."""
     input:
         examples=paths.EXAMPLES,
+        crops=crops_of_sampling,
     output:
         requests=paths.SAMPLE_REQUESTS,
     log:
@@ -19,14 +20,37 @@ rule plan_samples:
     params:
         *code_of("requests", "plan_samples"),
         settings=block("sampling"),
+        views=sampling_views,
     script:
         "../scripts/plan_samples.py"
+
+
+rule plan_pairs:
+    """The two answers of every pair."""
+    input:
+        examples=paths.EXAMPLES,
+        crops=crops_of_pairing,
+    output:
+        requests=paths.PAIR_REQUESTS,
+    log:
+        paths.log(paths.PAIR_REQUESTS),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        *code_of("requests", "plan_pairs"),
+        settings=asked_of_pairing,
+        views=pairing_views,
+        block=whole_block("pairing"),
+    script:
+        "../scripts/plan_pairs.py"
 
 
 rule plan_benchmarks:
     """All benchmark questions of a policy in one table, so that its engine starts once."""
     input:
         examples=examples_of_benchmarks,
+        crops=crops_of_benchmarks,
     output:
         requests=paths.BENCHMARK_REQUESTS,
     log:

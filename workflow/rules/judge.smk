@@ -51,3 +51,49 @@ rule select_preferences:
         settings=block("selection"),
     script:
         "../scripts/select_preferences.py"
+
+
+rule make_pairs:
+    """The chosen and the rejected answer of every example, and the views that they were made under."""
+    input:
+        requests=paths.PAIR_REQUESTS,
+        responses=paths.PAIR_RESPONSES,
+        examples=paths.EXAMPLES,
+    output:
+        pairs=paths.PAIRS,
+    log:
+        paths.log(paths.PAIRS),
+    benchmark:
+        paths.benchmark(paths.PAIRS)
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        *code_of("pairs", "make_pairs"),
+        plugins=plugins_of_pairs,
+        settings=losses_of_pairing,
+        block=whole_block("pairing"),
+    script:
+        "../scripts/make_pairs.py"
+
+
+rule filter_pairs:
+    """Pairs worth learning from, with the statistics of what was dropped."""
+    input:
+        pairs=paths.PAIRS,
+        terms=paths.ORIGINAL_TERMS,
+        clips=clips_of_filter,
+        judge=judge_of_filter,
+    output:
+        preferences=paths.FILTERED_PAIRS,
+        statistics=paths.PAIR_STATISTICS,
+    log:
+        paths.log(paths.FILTERED_PAIRS),
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        *code_of("filter", "filter_pairs"),
+        settings=block("filter"),
+    script:
+        "../scripts/filter_pairs.py"

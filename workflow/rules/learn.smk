@@ -8,7 +8,7 @@ writes  terms: log-probabilities that do not change while training; an adapter i
 rule compute_terms:
     """Reference log-probabilities, once for every method, beta and gamma."""
     input:
-        preferences=paths.PREFERENCES,
+        preferences=groups_of,
         examples=paths.EXAMPLES,
     output:
         terms=paths.TERMS,
@@ -27,6 +27,7 @@ rule compute_terms:
         *code_of("terms", "compute_terms"),
         plugins=plugins_of_terms,
         settings=of(plan.model_settings),
+        views=view_of_terms,
         model=model_of,
     script:
         "../scripts/compute_terms.py"
@@ -35,9 +36,9 @@ rule compute_terms:
 rule train_adapter:
     """A LoRA adapter; a killed run resumes from its newest checkpoint."""
     input:
-        preferences=of_experiment(paths.PREFERENCES),
-        examples=of_experiment(paths.EXAMPLES),
-        terms=of(plan.terms, "experiment"),
+        preferences=preferences_of,
+        examples=examples_of_experiment,
+        terms=terms_of,
     output:
         adapter=paths.ADAPTER,
         config=paths.ADAPTER_CONFIG,
@@ -59,6 +60,7 @@ rule train_adapter:
         settings=training_settings,
         weights=of(plan.model_settings, "experiment"),
         blocks=training_of,
+        views=views_of_terms,
         checkpoints=checkpoints_of,
     script:
         "../scripts/train_adapter.py"

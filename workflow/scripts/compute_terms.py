@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.stages.job import job
 
 if TYPE_CHECKING:
@@ -20,5 +20,6 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             model=ModelBlock(**snakemake.params.model),
             weights=snakemake.params.settings["weights"],
             view=snakemake.wildcards.view,
+            views={name: ViewBlock(**block) for name, block in snakemake.params.views.items()},
             halvings=halvings,
         )

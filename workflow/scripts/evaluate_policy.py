@@ -22,6 +22,10 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             base_rewards={name: base_rewards[block.reward] for name, block in benchmarks.items()}
             if base_rewards
             else None,
+            attention=dict(zip(snakemake.params.looked, map(Path, snakemake.input.attention), strict=True)),
+            base_attention=dict(zip(snakemake.params.looked, map(Path, snakemake.input.base_attention), strict=True))
+            if base_rewards
+            else None,
             metrics=Path(snakemake.output.metrics),
             benchmarks=benchmarks,
             reward_tasks=snakemake.params.settings["rewards"],

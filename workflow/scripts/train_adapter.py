@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perceptune.contracts.config import ModelBlock, TrainingBlock
+from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.stages.job import job
 
 if TYPE_CHECKING:
@@ -15,14 +15,15 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
 
         train.run(
             experiment=snakemake.wildcards.experiment,
-            preferences=Path(snakemake.input.preferences[0]),
-            examples=Path(snakemake.input.examples[0]),
-            terms=Path(snakemake.input.terms[0]) if snakemake.input.terms else None,
+            preferences=Path(snakemake.input.preferences),
+            examples=Path(snakemake.input.examples),
+            terms=dict(zip(snakemake.params.views, map(Path, snakemake.input.terms), strict=True)),
             adapter=Path(snakemake.output.adapter).parent,
             training=Path(snakemake.output.training),
             checkpoints=Path(snakemake.params.checkpoints),
             model=ModelBlock(**snakemake.params.blocks["model"]),
             weights=snakemake.params.weights["weights"],
             config=TrainingBlock(**snakemake.params.blocks["training"]),
+            views={name: ViewBlock(**block) for name, block in snakemake.params.settings["views"].items()},
             halvings=halvings,
         )

@@ -17,6 +17,11 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             metrics=Path(snakemake.input.metrics),
             training={name: Path(table) for name, table in settings["training"].items()},
             statistics={name: Path(table) for name, table in settings["statistics"].items()},
+            pairs={
+                label: {name: Path(table) for name, table in tables.items()}
+                for label, tables in settings["pairs"].items()
+            },
+            noise=settings["noise"],
             predictions={
                 policy: {name: Path(table) for name, table in tables.items()}
                 for policy, tables in settings["predictions"].items()

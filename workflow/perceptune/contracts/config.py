@@ -14,8 +14,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Coordinates = Literal["pixels", "normalised", "thousand"]
 Task = Literal["grounding", "ocr", "existence", "counting", "open"]
-View = Literal["original", "blank"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+PLAIN_VIEWS = ("original", "blank")
+"""Views that need no block."""
+LOCATE = "Your task is to answer the question by first locating the relevant region in the image. Question: {question}"
+"""P2-DPO's prompt for attention maps."""
 
 
 class Block(BaseModel):
@@ -54,6 +57,8 @@ class ModelBlock(Block):
     """Chat prompt, coordinate frame and LoRA targets: a module of `perceptune.models`."""
     coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
     """What the numbers of a box answer mean; null takes the family's own convention."""
+    image_fit: Literal["pad", "crop"] = "pad"
+    """LLaVA: images that are no squares are padded, as it was trained, or their middle is cut out, as many processors do."""
     max_model_len: Positive = 2048
     """Longest prompt plus answer, in tokens; longer ones are quarantined."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -131,10 +136,139 @@ class SamplingBlock(Decoding):
     """Tasks to ask; empty: all."""
     limit: Positive | None = None
     """At most so many questions per task, the first ones; null: all."""
-    view: View = "original"
-    """How the image is shown."""
+    view: str = "original"
+    """How the image is shown: `original`, `blank`, or a view of this config."""
     prompt: str = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
+
+
+class ViewBlock(Block):
+    """A way of showing the image, under a name of its own."""
+
+    op: str
+    """A module of `perceptune.core.views`."""
+    parameters: dict[str, float | int | str | bool | None] = {}
+    """The view's own parameters (see its module)."""
+    crop: str | None = None
+    """A crop block of this config, for views that need a crop; null for the others."""
+    seed: int = 0
+    """Seed of what the view draws."""
+
+
+class AttentionBlock(Block):
+    """Where a policy looks before it answers."""
+
+    method: Literal["mean", "gradient"] = "mean"
+    """Mean attention over heads and layers, or one layer's attention weighted by its gradient (ViCrop, the paper's code)."""
+    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
+    """First and last layer of the map, from 0; null: all. `gradient` takes one layer."""
+    prompt: str = LOCATE
+    """The user's turn after the image; `{question}` stands for the question."""
+    split: str = "train"
+    """Split of the dataset."""
+    tasks: tuple[Task, ...] = ()
+    """Tasks to look at; empty: all."""
+    limit: Positive | None = None
+    """At most so many questions per task, the first ones; null: all."""
+
+
+class CropBlock(Block):
+    """The salient crop of every example (P2-DPO, algorithm 1)."""
+
+    attention: str
+    """The attention block that it is cut by."""
+    base: tuple[Positive, Positive] = (336, 336)
+    """Width and height in pixels of the smallest crop."""
+    ratios: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+    """Sizes that are tried, as multiples of `base`."""
+    neighbours: Literal[4, 8] = 4
+    """Windows that the best one is compared with."""
+    variant: Literal["paper", "code"] = "paper"
+    """Where the two differ: the middle of the crop, the order of equal sums, rounding."""
+
+
+class ContrastBlock(Block):
+    """Contrastive amplification: the answer is drawn from what the view makes likelier than the `view` named here."""
+
+    view: str
+    """What the amateur is shown."""
+    strength: Annotated[float, Field(ge=0)] = 0.1
+    """lambda: logits are (1 + lambda) expert - lambda amateur."""
+    plausibility: Share = 0.1
+    """Only tokens that the expert gives at least this share of its likeliest token's probability; 0: all."""
+
+
+class AnswerBlock(Decoding):
+    """How one answer of a pair is made."""
+
+    view: str = "original"
+    """What the model is shown."""
+    prompt: str = "{question}"
+    """The user's turn after the image; `{question}` stands for the question."""
+    contrast: ContrastBlock | None = None
+    """Contrastive amplification; null: plain decoding."""
+
+
+class PairBlock(Block):
+    """A pair: an answer under good conditions, and one under bad ones."""
+
+    chosen: AnswerBlock
+    """The preferred answer."""
+    rejected: AnswerBlock
+    """The other one."""
+
+
+class PairingBlock(Block):
+    """Pairs that the model makes by itself (P2-DPO)."""
+
+    focus: PairBlock | None = None
+    """Answers with the salient crop enhanced and erased; null: none."""
+    robust: PairBlock | None = None
+    """An amplified answer and one to a noisy image; null: none."""
+    loss_prompt: Literal["question", "enhanced"] = "question"
+    """The calibration loss asks the plain question about image and crop, or with the prompt of the chosen focus answer."""
+    split: str = "train"
+    """Split of the dataset."""
+    tasks: tuple[Task, ...] = ()
+    """Tasks to ask; empty: all."""
+    limit: Positive | None = None
+    """At most so many questions per task, the first ones; null: all."""
+    seed: int = 0
+    """Seed of the draws, beside those of the answers."""
+
+
+class FilterBlock(Block):
+    """Which pairs to learn from (P2-DPO stage 6), each kind by itself."""
+
+    context: Literal["own", "original"] = "own"
+    """What the log-probabilities are conditioned on: what made each answer, or the original image and the plain question."""
+    max_ppl: Annotated[float, Field(gt=0)] | None = 2.5
+    """Both answers must have a smaller perplexity; null: no limit."""
+    margin: tuple[float, float] | None = (-0.174, 0.208)
+    """Smallest and largest difference of mean log-probability per token, chosen minus rejected, inclusive; null: no limit."""
+    central: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The margin's limits as the central share of each kind's own margins, in place of `margin`; null: `margin`."""
+    decides: Literal["each", "focus"] = "each"
+    """Each pair for itself, or the focus pair for the whole record, as the paper's code does."""
+    clip: str | None = None
+    """A CLIP block of this config whose scores go with the pairs; null: none."""
+    judge: str | None = None
+    """JSON lines with `example_id`, `kind` and `valid` of an external judge, to compare the filter with; null: none."""
+    max_groups: Positive | None = None
+    """Keep at most so many records, chosen by seed; null: all."""
+    seed: int = 0
+    """Seed of the choice."""
+
+
+class ClipBlock(Block):
+    """CLIP scores of question and image, and of question and crop."""
+
+    path: str
+    """Folder with a CLIP model in Hugging Face format, relative to the working directory."""
+    prompt: str = "{question}"
+    """The text; `{question}` stands for the question. What is too long for CLIP is cut off."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights."""
 
 
 class RewardBlock(Block):
@@ -187,7 +321,7 @@ class TrainingBlock(Block):
     """A module of `perceptune.core.methods`."""
     parameters: dict[str, float | int | str | bool] = {}
     """The method's own parameters (see its module)."""
-    view: View = "original"
+    view: str = "original"
     """The image shown while training; `blank` trains without the image."""
     lora: LoraBlock = LoraBlock()
     """Adapter."""
@@ -238,8 +372,10 @@ class BenchmarkBlock(Block):
     """Nucleus share of the sampled answers."""
     max_tokens: Positive = 64
     """Longest answer, in tokens."""
-    views: tuple[View, ...] = ("original", "blank")
+    views: tuple[str, ...] = ("original", "blank")
     """Views asked greedily; `blank` is the no-image test. Sampled answers see the first."""
+    attention: str | None = None
+    """An attention block of this config: where each policy looks on these questions; null: not measured."""
     prompt: str = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
     seed: int = 0
@@ -255,16 +391,36 @@ class ExperimentBlock(Block):
     """Base model."""
     dataset: str
     """Training data."""
-    sampling: str
-    """How its answers are drawn."""
-    reward: str
-    """How they are scored."""
-    selection: str
-    """How they become lists."""
+    sampling: str | None = None
+    """How its answers are drawn; for methods that learn from ranked lists."""
+    reward: str | None = None
+    """How they are scored; likewise."""
+    selection: str | None = None
+    """How they become lists; likewise."""
+    pairing: str | None = None
+    """How pairs are made; for methods that learn from pairs."""
+    filter: str | None = None
+    """Which of them are kept; likewise."""
     training: str
     """How the adapter is trained."""
     benchmarks: tuple[str, ...]
     """What the policy and its base model are tested on."""
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The keys that say where its groups come from."""
+        return ("pairing", "filter") if self.pairing or self.filter else ("sampling", "reward", "selection")
+
+    @model_validator(mode="after")
+    def _groups_have_one_source(self) -> ExperimentBlock:
+        lists, pairs = ("sampling", "reward", "selection"), ("pairing", "filter")
+        given = [key for key in (*lists, *pairs) if getattr(self, key)]
+        if set(given) not in (set(lists), set(pairs)):
+            found = ", ".join(f"`{key}`" for key in given) or "none of them"
+            raise ValueError(
+                f"has {found}, expected either `sampling`, `reward` and `selection`, or `pairing` and `filter`"
+            )
+        return self
 
 
 class ReportBlock(Block):
@@ -285,8 +441,20 @@ class Config(Block):
     """Base models by name."""
     datasets: dict[Name, DatasetBlock]
     """Datasets by name."""
+    views: dict[Name, ViewBlock] = {}
+    """Views by name, besides `original` and `blank`."""
+    attentions: dict[Name, AttentionBlock] = {}
+    """Attention measurements by name."""
+    crops: dict[Name, CropBlock] = {}
+    """Crops by name."""
     samplings: dict[Name, SamplingBlock] = {}
     """Samplings by name."""
+    pairings: dict[Name, PairingBlock] = {}
+    """Pairings by name."""
+    filters: dict[Name, FilterBlock] = {}
+    """Filters of pairs by name."""
+    clips: dict[Name, ClipBlock] = {}
+    """CLIP models by name."""
     rewards: dict[Name, RewardBlock] = {}
     """Rewards by name."""
     selections: dict[Name, SelectionBlock] = {}
@@ -301,8 +469,14 @@ class Config(Block):
     """The HTML page."""
 
     @model_validator(mode="after")
-    def _policies_have_one_name(self) -> Config:
+    def _names_are_unambiguous(self) -> Config:
         shared = sorted(self.models.keys() & self.experiments.keys())
         if shared:
             raise ValueError(f"`{shared[0]}` is both a model and an experiment, expected different names")
+        both = sorted(self.samplings.keys() & self.pairings.keys())
+        if both:
+            raise ValueError(f"`{both[0]}` is both a sampling and a pairing, expected different names")
+        plain = sorted(set(PLAIN_VIEWS) & self.views.keys())
+        if plain:
+            raise ValueError(f"view `{plain[0]}` exists already, expected another name")
         return self

@@ -30,11 +30,39 @@ RANKED_RESPONSE = pa.struct(
         ("sample_index", pa.int32()),
         ("text", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
-        ("reward", pa.float64()),
+        ("reward", pa.float64()),  # 0 in pairs
+        ("role", pa.string()),  # null in ranked lists, `focus_chosen` and so on in pairs
     ]
 )
 
 NAMED_VALUE = pa.struct([("name", pa.string()), ("value", pa.float64())])
+
+CONTRAST = pa.struct([("recipe", pa.string()), ("strength", pa.float64()), ("plausibility", pa.float64())])
+"""Contrastive amplification: how the amateur is shown the image (a view's recipe, JSON), lambda, and the plausible share."""
+
+SHOWN = pa.struct(
+    [
+        ("view", pa.string()),
+        ("recipe", pa.string()),  # JSON of `core.views.Recipe`
+        ("messages", MESSAGES),
+        ("sha256", pa.string()),  # of the pixels
+        ("strength", pa.float64()),  # how much it really did, in the view's unit
+    ]
+)
+
+PAIR = pa.struct(
+    [
+        ("kind", pa.string()),  # `focus` or `robust`
+        ("chosen", pa.int32()),  # places in `responses`
+        ("rejected", pa.int32()),
+        ("ppl_chosen", pa.float64()),
+        ("ppl_rejected", pa.float64()),
+        ("margin", pa.float64()),  # of mean log-probabilities per token
+        ("ips", pa.float64()),  # of summed log-probabilities given the original image
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),  # why the pair was dropped
+    ]
+)
 
 
 def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]) -> pa.Schema:
@@ -61,8 +89,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("example_id", pa.string()),
         ("dataset", pa.string()),
         ("benchmark", pa.string(), NULL),  # null for training samples
-        ("condition", pa.string()),  # `greedy` or `sampled`
+        ("condition", pa.string()),  # `greedy` or `sampled`; in pairs the role, such as `focus_chosen`
         ("view", pa.string()),
+        ("recipe", pa.string()),  # the view for this example, JSON of `core.views.Recipe`
+        ("contrast", CONTRAST, NULL),
         ("messages", MESSAGES),
         ("n", pa.int32()),
         ("temperature", pa.float64()),
@@ -117,9 +147,38 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("task", pa.string()),
         ("view", pa.string()),
         ("messages", MESSAGES),
-        ("responses", pa.list_(RANKED_RESPONSE)),  # best first
+        ("responses", pa.list_(RANKED_RESPONSE)),  # lists: best first
+        ("views", pa.list_(SHOWN)),  # how the example is shown under views that are its own
+        ("pairs", pa.list_(PAIR)),
+        ("numbers", pa.list_(NAMED_VALUE)),  # of the group, such as CLIP scores
         ("kept", pa.bool_()),
         ("reason", pa.string(), NULL),  # why the group was dropped
+    ),
+    "attention": _schema(
+        ("example_id", pa.string()),
+        ("size", pa.list_(pa.int32())),  # width and height of the image in pixels
+        ("grid", pa.list_(pa.int32()), NULL),  # rows and columns of the map
+        ("attention", pa.list_(pa.float32()), NULL),  # the map on the image, row by row
+        ("afr", pa.float64(), NULL),  # attention focus ratio of the map; null without a true box
+        ("layer_afr", pa.list_(pa.float64()), NULL),  # of each layer by itself
+        ("image_share", pa.list_(pa.float64()), NULL),  # per layer: the answer's attention on image tokens, of all
+        ("reason", pa.string(), NULL),
+    ),
+    "crops": _schema(
+        ("example_id", pa.string()),
+        ("box", pa.list_(pa.float64()), NULL),  # x1, y1, x2, y2 in pixels of the first image
+        ("inverse", pa.list_(pa.float64()), NULL),  # the control: as large, where least attended
+        ("ratio", pa.float64(), NULL),
+        ("contrast", pa.float64(), NULL),
+        ("flag", pa.string(), NULL),  # `whole image` or `empty map`
+        ("reason", pa.string(), NULL),  # why there is no crop
+    ),
+    "clips": _schema(
+        ("example_id", pa.string()),
+        ("image", pa.float64(), NULL),  # cosine of question and image
+        ("crop", pa.float64(), NULL),
+        ("inverse", pa.float64(), NULL),
+        ("reason", pa.string(), NULL),
     ),
     "terms": _schema(
         ("group_id", pa.string()),

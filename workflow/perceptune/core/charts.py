@@ -45,6 +45,7 @@ STYLE = """
 .chart .mark{fill:var(--c);stroke:var(--paper);stroke-width:1}
 .chart .hollow{fill:var(--paper);stroke:var(--c);stroke-width:1.8}
 .chart .whisker{stroke:var(--c);stroke-width:2.4;stroke-linecap:round}
+.chart .spread{stroke:var(--c);stroke-width:1.3;opacity:.6}
 .chart .link{stroke:var(--c);stroke-width:2.4;opacity:.45}
 .chart .bar{fill:var(--c)}
 .base{--c:var(--base)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}
@@ -62,11 +63,16 @@ def line_panel(
     percent: bool = False,
     doubling: bool = False,
     levels: Mapping[str, float | None] | None = None,
+    whiskers: bool = False,
+    whole: bool = False,
+    zero: bool = False,
 ) -> Svg:
     """Curves of `frame`: columns `series`, `x`, `y`, and if there `low` and `high` (a band) and `raw` (a thin line).
 
     `doubling` spaces x by its logarithm, with one tick per x value and markers; `percent` shows shares times 100;
-    `levels` (series to y) are dashed lines over the whole width.
+    `levels` (series to y) are dashed lines over the whole width. `whiskers` is for few x values and series that overlap:
+    a marker at each value and its interval as an upright line, the series a little apart, instead of bands. `whole` puts
+    ticks at whole x only; `zero` keeps y = 0 in sight.
     """
     svg = _panel(title)
     frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
@@ -78,16 +84,20 @@ def line_panel(
     x_range = _widened((place(xs[0]), place(xs[-1])))
     level_of = {s: y for s, y in (levels or {}).items() if _finite(y)}
     low, high = finite_range(frame, ("y", "low", "high"))
-    y_ticks = _ticks((min([low, *level_of.values()]), max([high, *level_of.values()])))
+    shown = [low, high, *level_of.values(), *([0.0] if zero else [])]
+    y_ticks = _ticks((min(shown), max(shown)))
     if percent and high <= 1:
         y_ticks = [t for t in y_ticks if t <= 1]
-    x_at = _scale(x_range, (LEFT, WIDTH - RIGHT))
+    air = 10 if whiskers else 0
+    x_at = _scale(x_range, (LEFT + air, WIDTH - RIGHT - air))
     y_at = _scale((y_ticks[0], y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
-    _y_axis(svg, y_ticks, y_at, percent)
-    x_ticks = xs if doubling else [t for t in _ticks(x_range) if x_range[0] <= t <= x_range[1]]
+    _y_axis(svg, y_ticks, y_at, percent, zero)
+    x_ticks = xs if doubling else [t for t in _ticks(x_range, whole) if x_range[0] <= t <= x_range[1]]
     _x_axis(svg, x_ticks, lambda x: x_at(place(x)), x_label)
     order = sorted(frame["series"].unique(maintain_order=True).to_list(), key=lambda s: styles.get(s, "rest") != "rest")
+    coloured = [s for s in order if styles.get(s, "rest") != "rest"]
     for series in order:
+        apart = 3.0 * (coloured.index(series) - (len(coloured) - 1) / 2) if whiskers and series in coloured else 0.0
         points = frame.filter(pl.col("series") == series).sort("x")
         if series in level_of:
             _line(
@@ -98,7 +108,16 @@ def line_panel(
                 y_at(level_of[series]),
                 f"level {styles.get(series, 'rest')}",
             )
-        _curve(svg, points, styles.get(series, "rest"), lambda x: x_at(place(x)), y_at, doubling, len(order) <= 6)
+        _curve(
+            svg,
+            points,
+            styles.get(series, "rest"),
+            _beside(lambda x: x_at(place(x)), apart),
+            y_at,
+            marked=doubling or whiskers,
+            with_raw=len(order) <= 6,
+            whiskers=whiskers,
+        )
     return svg
 
 
@@ -270,21 +289,40 @@ def _interval(
         _add(svg, "circle", cx=x_at(gain), cy=y, r=4.5, class_=f"{'mark' if sure else 'hollow'} {style}")
 
 
-def _curve(svg: Svg, points: pl.DataFrame, style: str, x_at: Scale, y_at: Scale, marked: bool, with_raw: bool) -> None:
+def _curve(
+    svg: Svg,
+    points: pl.DataFrame,
+    style: str,
+    x_at: Scale,
+    y_at: Scale,
+    *,
+    marked: bool,
+    with_raw: bool,
+    whiskers: bool,
+) -> None:
     at = {
         c: [(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if _finite(v)] for c in points.columns[2:]
     }
     if style != "rest":
-        if at.get("low") and at.get("high"):
+        if whiskers and "low" in points.columns and "high" in points.columns:
+            for x, low, high in points.select("x", "low", "high").iter_rows():
+                if _finite(low) and _finite(high):
+                    _line(svg, x_at(x), y_at(low), x_at(x), y_at(high), f"spread {style}")
+        elif at.get("low") and at.get("high"):
             _add(svg, "polygon", points=_path(at["low"] + at["high"][::-1]), class_=f"band {style}")
         if with_raw and at.get("raw"):
-            low, high = HEIGHT - BOTTOM, TOP
-            kept = [(x, min(max(y, high), low)) for x, y in at["raw"]]
+            bottom, top = HEIGHT - BOTTOM, TOP
+            kept = [(x, min(max(y, top), bottom)) for x, y in at["raw"]]
             _add(svg, "polyline", points=_path(kept), class_=f"raw {style}")
     _add(svg, "polyline", points=_path(at["y"]), class_=f"curve {style}")
     if style != "rest" and (marked or len(at["y"]) == 1):
         for x, y in at["y"]:
             _marker(svg, x, y, style)
+
+
+def _beside(x_at: Scale, pixels: float) -> Scale:
+    """The same scale, moved to the right."""
+    return lambda x: x_at(x) + pixels
 
 
 def _marker(svg: Svg, x: float, y: float, style: str) -> None:
@@ -324,9 +362,9 @@ def _panel(title: str) -> Svg:
     return svg
 
 
-def _y_axis(svg: Svg, ticks: Sequence[float], y_at: Scale, percent: bool) -> None:
+def _y_axis(svg: Svg, ticks: Sequence[float], y_at: Scale, percent: bool, zero: bool = False) -> None:
     for tick in ticks:
-        _line(svg, LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "grid")
+        _line(svg, LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "zero" if zero and tick == 0 else "grid")
         _add(svg, "text", _number(tick, percent), x=LEFT - 6, y=y_at(tick) + 4, text_anchor="end")
 
 

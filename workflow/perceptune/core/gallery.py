@@ -10,11 +10,13 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import polars as pl
 from PIL import Image
 
@@ -107,6 +109,27 @@ def data_uri(image: Image.Image) -> str:
         buffer, kind = io.BytesIO(), "jpeg"
         small.save(buffer, "JPEG", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def heat_map(image: Image.Image, attention: np.ndarray) -> Image.Image:
+    """The image in grey with the map (rows, columns) laid over it: the more attention, the warmer; the largest value is full."""
+    grey = image.convert("L").convert("RGB")
+    scaled = attention / max(float(attention.max()), 1e-12)
+    mask = Image.fromarray(np.rint(scaled * 200).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
+    return Image.composite(Image.new("RGB", image.size, (226, 60, 20)), grey, mask)
+
+
+def chosen_pairs(groups: Sequence[Mapping[str, Any]], count: int, seed: str) -> list[Mapping[str, Any]]:
+    """Which pairs to show: half of `count` drawn by a fixed seed, half with the largest absolute margin."""
+    measured = sorted((g for g in groups if g["views"]), key=lambda g: str(g["group_id"]))
+    drawn = Random(derived_seed("pairs", seed)).sample(measured, min(len(measured), (count + 1) // 2))
+    names = {g["group_id"] for g in drawn}
+    rest = [g for g in measured if g["group_id"] not in names]
+    return [*drawn, *sorted(rest, key=_largest_margin, reverse=True)[: count - len(drawn)]]
+
+
+def _largest_margin(group: Mapping[str, Any]) -> float:
+    return max((abs(pair["margin"]) for pair in group["pairs"] if pair["margin"] is not None), default=0.0)
 
 
 def annotated_image(image: Image.Image, outlines: Sequence[Outline], description: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -219,8 +219,8 @@ def without_image_sentence(pairs: Mapping[str, tuple[Row, Row]], metric: str) ->
     )
 
 
-def result_text(metrics: pl.DataFrame) -> str:
-    """The result as plain text, at most 100 columns wide: one line per policy, and a verdict in words."""
+def result_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
+    """The result as plain text, at most 100 columns wide: one line per policy, and a verdict in words; then `more` lines."""
     parts = ["\n".join(_text_of(metrics, result)) for result in results(metrics)]
     if not parts:
         return "no results: the metrics table has no greedy rows\n"
@@ -228,7 +228,8 @@ def result_text(metrics: pl.DataFrame) -> str:
         "Brackets: 95 % bootstrap intervals. Gain: paired difference to the base model on the same questions; "
         "`*` marks an interval that excludes 0. Unparsed: answers that could not be read, scored 0."
     )
-    return "\n\n".join([*parts, "\n".join(textwrap.wrap(note, TEXT_WIDTH))]) + "\n"
+    told = ["\n".join(more).strip("\n")] if more else []
+    return "\n\n".join([*parts, *told, "\n".join(textwrap.wrap(note, TEXT_WIDTH))]) + "\n"
 
 
 def _text_of(metrics: pl.DataFrame, result: Result) -> Iterator[str]:

@@ -1,33 +1,48 @@
-"""Preference lists as the engines see them, and their encoding for the shared-prefix pass."""
+"""Preference groups as the engines see them, and their encoding for the shared-prefix pass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from perceptune.core.images import open_image
-from perceptune.core.views import VIEWS
+from perceptune.core.looks import Look
+from perceptune.core.showing import shown
+from perceptune.core.views.view import Recipe, pixel_digest
 from perceptune.engines.shared_prefix import Packed, Prompted, packed
 from perceptune.models.family import Family
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What the model is asked under a view: how the images are shown, and the messages that go with them."""
+
+    recipe: Recipe
+    messages: Sequence[Mapping[str, Any]]
+    sha256: str | None = None
+    """Digest of the pixels, where it is known: others would be another view."""
+
+
+@dataclass(frozen=True)
 class RankedList:
-    """One prompt with the responses that a pass needs, best first."""
+    """One example with the responses that a pass needs; of ranked lists the best first."""
 
     group_id: str
-    messages: Sequence[Mapping[str, Any]]
     images: Sequence[Mapping[str, Any]]
-    """Image structs of the example, before the view."""
+    """Image structs of the example, before any view."""
+    views: Mapping[str, Shown]
     responses: Sequence[Sequence[int]]
     """Token ids."""
     rewards: Sequence[float]
-    reference: Sequence[float] | None = None
-    """Summed reference log-probability of each response."""
+    reference: Mapping[str, Sequence[float]] | None = None
+    """View to the summed reference log-probability of each response."""
+    pairs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Kind of a kept pair to the places of its chosen and its rejected response."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -35,32 +50,61 @@ class RankedList:
         return sum(map(len, self.responses))
 
 
+Looks = Callable[[RankedList], Sequence[Look]]
+"""What a pass wants to know of a group."""
+
+
+def all_under(view: str) -> Looks:
+    """Every response under one view."""
+    return lambda one: [Look(view, tuple(range(len(one.responses))))]
+
+
+class Batch(NamedTuple):  # a tuple, since the Trainer looks into it
+    """Groups ready for one forward pass: a packed row, or several, for each look of each group."""
+
+    packed: Packed
+    lists: Sequence[RankedList]
+    looks: Sequence[Sequence[Look]]
+    """The looks of each group; in `packed` they follow one another."""
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens whose log-probabilities are asked for."""
+        return len(self.packed.targets)
+
+
 @dataclass(frozen=True)
 class Encoder:
-    """Lists to packed batches, for one model, view and token budget."""
+    """Groups to packed batches, for one model and token budget."""
 
     family: Family
     processor: ProcessorMixin
     model: PreTrainedModel
     """Asked for position ids only."""
-    view: str
+    looks: Looks
     budget: int | None = None
     """Response tokens per packed row."""
 
-    def __call__(self, lists: Sequence[RankedList]) -> tuple[Packed, list[RankedList]]:
-        """The packed batch and the lists that it holds."""
-        return packed([self._prompted(one) for one in lists], self.family, self._padding(), self.budget), list(lists)
+    def __call__(self, lists: Sequence[RankedList]) -> Batch:
+        """The batch of these groups. Raises `ValueError` where a view does not give the pixels that it gave before."""
+        looks = [list(self.looks(one)) for one in lists]
+        prompted = [self._prompted(one, look) for one, wanted in zip(lists, looks, strict=True) for look in wanted]
+        return Batch(packed(prompted, self.family, self._padding(), self.budget), list(lists), looks)
 
-    def _prompted(self, one: RankedList) -> Prompted:
-        images = VIEWS[self.view]([open_image(image) for image in one.images])
-        prefix = self.family.prefix(self.processor, one.messages, images)
-        return Prompted(prefix, self.family.positions(self.model, prefix), one.responses)
+    def _prompted(self, one: RankedList, look: Look) -> Prompted:
+        view = one.views[look.view]
+        images = shown(view.recipe, [open_image(image) for image in one.images])
+        if view.sha256 is not None and pixel_digest(images) != view.sha256:
+            raise ValueError(f"group `{one.group_id}`, view `{look.view}`: other pixels than when the pairs were made")
+        prefix = self.family.prefix(self.processor, view.messages, images)
+        return Prompted(prefix, self.family.positions(self.model, prefix), [one.responses[i] for i in look.responses])
 
     def _padding(self) -> int:
         padding = self.processor.tokenizer.pad_token_id  # type: ignore[attr-defined]
         return 0 if padding is None else int(padding)
 
 
-def per_list(values: torch.Tensor, batch: Packed) -> list[torch.Tensor]:
-    """Values of all responses, (R,), cut into one tensor per list."""
-    return list(values.split(batch.counts))
+def per_look(values: torch.Tensor, batch: Batch) -> list[list[torch.Tensor]]:
+    """Values of all responses, (R,), cut into one tensor per look of each group."""
+    parts = iter(values.split(batch.packed.counts))
+    return [[next(parts) for _ in looks] for looks in batch.looks]

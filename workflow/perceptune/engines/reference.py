@@ -17,14 +17,15 @@ def reference_logps(
 ) -> Iterator[tuple[str, list[list[float]]]]:
     """(group id, log-probabilities [response][token], float32) under the model's own weights, in any order.
 
-    Lists of similar length are packed together; the numbers do not depend on it beyond rounding.
+    The encoder must look at all responses of a list, once. Lists of similar length are packed together; the numbers do not
+    depend on it beyond rounding.
     """
     model.eval()
     order = sorted(range(len(lists)), key=lambda i: lists[i].tokens)
     with Progress("reference log-probabilities", len(lists), "lists") as progress:
         for start in range(0, len(order), batch_size):
             chosen = [lists[i] for i in order[start : start + batch_size]]
-            batch, _ = encoder(chosen)
+            batch = encoder(chosen).packed
             with torch.inference_mode():
                 logps = token_logps(model, batch).cpu()
             lengths = [len(response) for one in chosen for response in one.responses]

@@ -23,8 +23,18 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 
 from perceptune.contracts.config import ModelBlock
+from perceptune.engines.contrast import Lockstep, Pair, Pairs
 from perceptune.models.families import family_of
 from perceptune.models.loading import load_processor, merged_model
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Contrastive amplification: what the amateur is shown, lambda, and the plausible share."""
+
+    images: Sequence[Image]
+    strength: float
+    plausibility: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Question:
     top_k: int
     max_tokens: int
     seed: int
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,9 @@ class Prepared:
 
     prompt: Mapping[str, Any]
     sampling: SamplingParams
+    amateur: Mapping[str, Any] | None = None
+    """The amateur's prompt, for amplified answers."""
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +81,21 @@ class Sampler:
     """A running vLLM engine for one policy. Use it as a context manager."""
 
     def __init__(
-        self, model: ModelBlock, adapter: Path | None, images_per_prompt: int, merged: Path, halvings: int = 0
+        self,
+        model: ModelBlock,
+        adapter: Path | None,
+        images_per_prompt: int,
+        merged: Path,
+        halvings: int = 0,
+        contrastive: bool = False,
     ) -> None:
         """Starts the engine. Weights with the adapter in them go to the folder `merged`, which is removed at the end.
 
-        Each of the `halvings` halves the sequences and tokens that the engine works on at once.
+        Each of the `halvings` halves the sequences and tokens that the engine works on at once. `contrastive` makes it ready
+        for amplified answers.
         """
+        if contrastive:
+            os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # its logits processors have another interface
         if model.engine.batch_invariant:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read when the worker starts
         self._family, self._processor, self._model = family_of(model), load_processor(model), model
@@ -96,7 +119,7 @@ class Sampler:
             enable_lora=self._lora is not None,
             seed=0,
             disable_log_stats=True,
-            **_placement(model, halvings),
+            **_placement(model, halvings, contrastive),
             **({"max_lora_rank": model.engine.max_lora_rank} if self._lora else {}),
         )
 
@@ -114,11 +137,22 @@ class Sampler:
                 f"prompt of {len(tokens)} tokens and {question.max_tokens} new ones exceed "
                 f"max_model_len {self._model.max_model_len}"
             )
+        sampling = _sampling(question, self._family.placeholder_ids(self._processor))
+        prompt, contrast = self._prompt(tokens, question.images), question.contrast
+        if contrast is None:
+            return Prepared(prompt, sampling)
+        if len(contrast.images) != len(question.images):
+            raise ValueError(
+                f"the amateur is shown {len(contrast.images)} images, the expert {len(question.images)}, expected as many"
+            )
+        return Prepared(prompt, sampling, self._prompt(tokens, contrast.images), contrast)
+
+    def _prompt(self, tokens: list[int], images: Sequence[Image]) -> dict[str, Any]:
         prompt: dict[str, Any] = {"prompt_token_ids": tokens}
-        if question.images:
-            images = [self._family.prepare_image(image, self._processor) for image in question.images]
-            prompt["multi_modal_data"] = {"image": images}
-        return Prepared(prompt, _sampling(question, self._family.placeholder_ids(self._processor)))
+        if images:
+            prepared = [self._family.prepare_image(image, self._processor) for image in images]
+            prompt["multi_modal_data"] = {"image": prepared}
+        return prompt
 
     def answers(
         self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object] = lambda count: None
@@ -128,20 +162,55 @@ class Sampler:
         Calls `advance` with the number of answers that have just been finished. Nothing of earlier calls has a say: the
         engine is empty when this begins, and its caches are emptied when this ends.
         """
+        plain = [(name, question) for name, question in questions if question.contrast is None]
+        answers = self._plain(plain, advance) | self._amplified(questions, advance)
+        self._engine.reset_prefix_cache()
+        self._engine.llm_engine.reset_encoder_cache()
+        return answers
+
+    def _plain(
+        self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object]
+    ) -> dict[str, list[Answer]]:
+        if not questions:
+            return {}
         outputs = self._engine.generate(
             [question.prompt for _, question in questions],  # type: ignore[arg-type, misc]
             [question.sampling for _, question in questions],
             lora_request=self._lora,
             use_tqdm=partial(_Advance, advance),  # type: ignore[arg-type]
         )
-        self._engine.reset_prefix_cache()
-        self._engine.llm_engine.reset_encoder_cache()
         answers = {}
         for (name, _), output in zip(questions, outputs, strict=True):
             length = len(output.prompt_token_ids or [])
             ordered = sorted(output.outputs, key=lambda completion: completion.index)
             answers[name] = [_answer(completion, length) for completion in ordered]
         return answers
+
+    def _amplified(
+        self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object]
+    ) -> dict[str, list[Answer]]:
+        pairs = [pair for name, question in questions for pair in _pairs(name, question)]
+        if not pairs:
+            return {}
+        found: dict[str, Answer] = {}
+        for name, output in Pairs(self._engine, self._model.max_model_len, self._lora).answered(pairs):
+            found[name] = _answer(output.outputs[0], len(output.prompt_token_ids or []))
+            advance(1)
+        asked = [(name, question.sampling.n) for name, question in questions if question.contrast]
+        return {name: [found[f"{name}/{i}"] for i in range(n)] for name, n in asked}
+
+
+def _pairs(name: str, question: Prepared) -> Iterator[Pair]:
+    """One pair per answer of an amplified question, each with the seed that vLLM would give it."""
+    contrast, sampling = question.contrast, question.sampling
+    if contrast is None or question.amateur is None:
+        return
+    for index in range(sampling.n):
+        drawing = sampling.clone()
+        drawing.n, drawing.seed = 1, sampling.seed + index  # type: ignore[operator]
+        yield Pair(
+            f"{name}/{index}", question.prompt, question.amateur, drawing, contrast.strength, contrast.plausibility
+        )
 
 
 class _Advance:
@@ -163,7 +232,7 @@ class _Advance:
     def close(self) -> None: ...
 
 
-def _placement(model: ModelBlock, halvings: int) -> dict[str, Any]:
+def _placement(model: ModelBlock, halvings: int, contrastive: bool) -> dict[str, Any]:
     engine = model.engine
     placement: dict[str, Any] = {
         "tensor_parallel_size": engine.tensor_parallel_size,
@@ -171,6 +240,11 @@ def _placement(model: ModelBlock, halvings: int) -> dict[str, Any]:
         "enforce_eager": engine.enforce_eager,
         "max_num_seqs": max(engine.max_num_seqs >> halvings, 1),
     }
+    if contrastive:
+        placement["max_num_seqs"] = max(placement["max_num_seqs"], 2)
+        placement |= {"logits_processors": [Lockstep], "async_scheduling": False, "enable_chunked_prefill": False}
+        placement["max_num_batched_tokens"] = max(16384 >> halvings, 2 * model.max_model_len)
+        return placement
     if current_platform.is_cpu():
         # on a CPU vLLM 0.32 cannot rewind a seeded generator after part of a prompt, so prompts must go in whole
         tokens = max(16384 >> halvings, model.max_model_len)

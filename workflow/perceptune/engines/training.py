@@ -25,14 +25,13 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from perceptune.contracts.config import TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.progress import Progress
+from perceptune.core.looks import Look
 from perceptune.core.methods.method import Group, Method
-from perceptune.engines.lists import Encoder, RankedList, per_list
-from perceptune.engines.shared_prefix import Packed, response_logps
+from perceptune.engines.lists import Batch, Encoder, RankedList, per_look
+from perceptune.engines.shared_prefix import response_logps
 
 COMPLETE = "complete.json"
 """Written last into a checkpoint: without it the checkpoint is half-written."""
-
-Batch = tuple[Packed, list[RankedList]]
 
 
 def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, base_path: str) -> PeftModel:
@@ -68,24 +67,25 @@ class _Sums:
     """Sums of the metrics since the last log."""
 
     values: dict[str, float] = field(default_factory=dict)
-    lists: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    """Groups that had the metric."""
     tokens: int = 0
     since: float = field(default_factory=time.perf_counter)
     """When the first of them was begun, in seconds."""
 
-    def add(self, metrics: dict[str, float], tokens: int) -> None:
+    def add(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
-            self.values[name] = self.values.get(name, 0.0) + value
-        self.lists += 1
-        self.tokens += tokens
+            absent = math.isnan(value)
+            self.values[name] = self.values.get(name, 0.0) + (0.0 if absent else value)
+            self.counts[name] = self.counts.get(name, 0) + (not absent)
 
 
 class ListTrainer(Trainer):
     """Minimises a method's loss, averaged over the lists of the whole optimiser step."""
 
-    def __init__(self, *args: Any, method: Method, parameters: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, method: Method, parameters: Any, view: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.method, self.parameters = method, parameters
+        self.method, self.parameters, self.view = method, parameters, view
         self.model_accepts_loss_kwargs = True  # the loss below is a sum over lists, divided by their number in the step
         self._sums = _Sums()
 
@@ -94,7 +94,7 @@ class ListTrainer(Trainer):
     ) -> tuple[list[Batch], Tensor]:
         """The micro batches of one optimiser step on this device, and the number of lists in it over all devices."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = torch.tensor(sum(len(lists) for _, lists in batches), device=device)
+        count = torch.tensor(sum(len(batch.lists) for batch in batches), device=device)
         return batches, self.accelerator.gather(count).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -112,49 +112,58 @@ class ListTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Sum of the lists' losses over the number of lists in the optimiser step; metrics on the way."""
-        batch, lists = inputs
-        logps = per_list(response_logps(model, batch), batch)
+        batch: Batch = inputs
+        logps = per_look(response_logps(model, batch.packed), batch)
         losses = []
-        for one, policy in zip(lists, logps, strict=True):
-            group = self._group(one, policy)
+        for one, looks, policy in zip(batch.lists, batch.looks, logps, strict=True):
+            group = group_of(one, looks, policy, self.view)
             loss = self.method.loss(group, self.parameters)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss of list `{one.group_id}` is {loss.item()}")
             losses.append(loss)
-            self._sums.add({"loss": loss.item(), **_described(group)}, one.tokens)
-        count = len(lists) if num_items_in_batch is None else num_items_in_batch
+            with torch.no_grad():
+                self._sums.add({"loss": loss.item(), **self.method.metrics(group, self.parameters)})
+        self._sums.tokens += batch.tokens
+        count = len(batch.lists) if num_items_in_batch is None else num_items_in_batch
         # DistributedDataParallel averages gradients over processes, the count is over all of them
         return torch.stack(losses).sum() * self.accelerator.num_processes / count
 
-    def _group(self, one: RankedList, policy: Tensor) -> Group:
-        def tensor(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=policy.device)
-
-        reference = None if one.reference is None else tensor(one.reference)
-        return Group(policy, reference, tensor([len(r) for r in one.responses]), tensor(one.rewards))
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the method's metrics, averaged over the lists since the last log."""
-        if "loss" in logs and self._sums.lists:
-            sums = self._sums
-            here = torch.tensor([*sums.values.values(), sums.lists, sums.tokens], device=self.accelerator.device)
-            *totals, lists, tokens = self.accelerator.reduce(here, "sum").tolist()
-            logs |= {name: total / lists for name, total in zip(sums.values, totals, strict=True)}
+        """Adds the method's metrics, averaged over the groups that had them since the last log."""
+        if "loss" in logs and self._sums.values:
+            sums, names = self._sums, sorted(self._sums.values)
+            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens]
+            here = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
+            *totals, tokens = self.accelerator.reduce(here, "sum").tolist()
+            counted = zip(names, totals[: len(names)], totals[len(names) :], strict=True)
+            logs |= {name: total / count for name, total, count in counted if count}
             logs |= {"response_tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - sums.since)}
             self._sums = _Sums()
         super().log(logs, start_time)
 
 
-def _described(group: Group) -> dict[str, float]:
-    """Log-probabilities of the best and worst response, and, with a reference, how far the policy has separated them."""
-    with torch.no_grad():
-        metrics = {"chosen_logps": group.logps[0].item()}
-        if len(group.logps) > 1:
-            metrics["rejected_logps"] = group.logps[-1].item()
-        if group.reference is not None and len(group.logps) > 1:
-            margin = (group.scores[0] - group.scores[-1]).item()
-            metrics |= {"margin": margin, "ranking_accuracy": float(margin > 0)}
-        return metrics
+def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], view: str) -> Group:
+    """What the loss of a group is given; `policy` has the log-probabilities of each look. `view` is the training view."""
+    count, device = len(one.responses), policy[0].device
+
+    def tensor(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+    unknown = torch.full((count,), math.nan, device=device)
+    asked = {
+        look.view: unknown.index_copy(0, torch.tensor(look.responses, device=device), logps)
+        for look, logps in zip(looks, policy, strict=True)
+    }
+    stored = {name: tensor(values) for name, values in (one.reference or {}).items()}
+    return Group(
+        logps=asked.get(view, unknown),
+        reference=None if one.reference is None else stored.get(view, unknown),
+        lengths=tensor([len(r) for r in one.responses]),
+        rewards=tensor(one.rewards),
+        views={name: (asked.get(name, unknown), stored.get(name, unknown)) for name in {*asked, *stored} - {view}},
+        pairs=one.pairs,
+        numbers=one.numbers,
+    )
 
 
 class _Bar(TrainerCallback):
@@ -237,6 +246,7 @@ def train(
         callbacks=[_Checkpoints(), _Bar()],
         method=method,
         parameters=parameters,
+        view=block.view,
     )
     trainer.remove_callback(PrinterCallback)  # the numbers of every step are in the training table
     steps = math.ceil(len(lists) / block.batch_size * block.epochs)

@@ -81,6 +81,27 @@ class Family(ABC):
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Position ids of the prefix, shape (axes, P), int64. Responses go on at the largest of them + 1, on every axis."""
 
+    @abstractmethod
+    def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+        """Rows and columns of each image's tokens in the prompt, which come row by row."""
+
+    @abstractmethod
+    def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What that grid covers of an image of `size` (width, height): x1, y1, x2, y2 in its pixels; padding lies beyond it."""
+
+    def with_answer(
+        self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor], answer: Sequence[int]
+    ) -> tuple[dict[str, torch.Tensor], int]:
+        """(inputs of a plain forward pass over prompt and answer, position of the prompt's last token)."""
+        positions = self.positions(model, prefix)
+        after = positions.max() + 1 + torch.arange(len(answer)).expand(positions.shape[0], -1)
+        inputs = {
+            "input_ids": torch.cat([prefix["input_ids"], torch.tensor([list(answer)], dtype=torch.long)], dim=1),
+            "position_ids": self.shaped_positions(torch.cat([positions, after], dim=1)[:, None]),
+            **self.model_inputs([prefix]),
+        }
+        return inputs, prefix["input_ids"].shape[1] - 1
+
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The image tensors of several prompts, as one forward pass takes them."""
         keys = [k for k in ("pixel_values", "image_grid_thw") if any(k in p for p in prefixes)]

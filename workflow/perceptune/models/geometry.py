@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,15 @@ def coordinate_frame(model: ModelBlock) -> Frame:
 def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
     """Width and height (n, 2) after the Qwen-VL processor's resize of images of `sizes` (n, 2), in pixels."""
     return np.array([_resized(model.path, int(w), int(h)) for w, h in sizes], dtype=float).reshape(-1, 2)
+
+
+def framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, Any], Frame, tuple[int, int] | None]:
+    """What `Family.ground_truth` takes: the example, the frame of the model's boxes, and the resized size where it matters."""
+    frame = coordinate_frame(model)
+    if frame != "resized_pixels" or example["box"] is None:
+        return example, frame, None
+    width, height = resized_sizes(model, np.array([example["image_sizes"][0]]))[0]
+    return example, frame, (int(width), int(height))
 
 
 @cache

@@ -14,17 +14,26 @@ from perceptune.models.family import Family
 
 
 class Llava(Family):
+    """`fit` is what happens to images that are no squares: padded, as LLaVA-1.5 was trained, or their middle cut out."""
+
     name = "llava"
+
+    def __init__(self, fit: str = "pad") -> None:
+        self.fit = fit
+
     lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
-        """Padded to a square with the processor's mean colour, as LLaVA-1.5 was trained.
+        """Made a square: padded with the processor's mean colour, or its middle cut out.
 
-        Many checkpoints in Hugging Face format cut the middle out instead; on a square both do nothing.
+        The latter is what the processors of many checkpoints in Hugging Face format do; on a square they do nothing.
         """
-        side = max(image.size)
-        if image.size == (side, side):
+        if image.width == image.height:
             return image
+        if self.fit == "crop":
+            x1, y1, x2, y2 = self.covered(image.size)
+            return image.crop((int(x1), int(y1), int(x2), int(y2)))
+        side = max(image.size)
         mean = processor.image_processor.image_mean  # type: ignore[attr-defined]
         square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in mean))
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -33,6 +42,18 @@ class Llava(Family):
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """0, 1, 2, ... on one axis."""
         return torch.arange(prefix["input_ids"].shape[1])[None]
+
+    def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+        """A square of patches per image."""
+        height, width = prefix["pixel_values"].shape[-2:]
+        patch = processor.patch_size  # type: ignore[attr-defined]
+        return [(height // patch, width // patch)] * len(prefix["pixel_values"])
+
+    def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The square around the image, or the one in its middle."""
+        side = max(size) if self.fit == "pad" else min(size)
+        left, top = ((length - side) // 2 if self.fit == "crop" else -((side - length) // 2) for length in size)
+        return float(left), float(top), float(left + side), float(top + side)
 
     def shaped_positions(self, positions: torch.Tensor) -> torch.Tensor:
         """One axis: (batch, length)."""

@@ -1,47 +1,65 @@
-"""Preference tables to the lists that engines work on."""
+"""Preference tables to the groups that engines work on."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table
 from perceptune.core.images import image_bytes
-from perceptune.engines.lists import RankedList
+from perceptune.core.looks import PAIR_VIEWS
+from perceptune.core.views.view import Recipe
+from perceptune.engines.lists import RankedList, Shown
 from perceptune.models.families import family_of
-from perceptune.models.geometry import coordinate_frame, resized_sizes
-
-if TYPE_CHECKING:
-    from perceptune.core.methods.method import Method
+from perceptune.models.geometry import framed
+from perceptune.stages.shown import recipe_of, with_pictures
 
 
-def kept_lists(preferences: Path, examples: Path) -> list[RankedList]:
-    """The kept lists of a `preferences` table in its order, with all responses.
+def kept_lists(
+    preferences: Path, examples: Path, views: Sequence[str], blocks: Mapping[str, ViewBlock]
+) -> list[RankedList]:
+    """The kept groups of a `preferences` table in its order, with all responses, and how they look under `views`.
 
-    Raises `UserError` for an image that is no longer the one that was imported.
+    A view that the group brings itself is taken from there (pairs without a crop lack some), another one from the config's
+    `blocks`. Raises `UserError` for an
+    image that is no longer the one that was imported.
     """
-    images = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
-    table = read_table(preferences, "preferences").to_pylist()
-    lists = [
-        RankedList(
-            group_id=row["group_id"],
-            messages=row["messages"],
-            images=images[row["example_id"]]["images"],
-            responses=[r["token_ids"] for r in row["responses"]],
-            rewards=[r["reward"] for r in row["responses"]],
-        )
-        for row in table
-        if row["kept"]
-    ]
-    for row in table:
-        if row["kept"]:
-            _check_unchanged(images[row["example_id"]])
+    rows = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
+    lists = []
+    for group in read_table(preferences, "preferences").to_pylist():
+        if group["kept"]:
+            example = rows[group["example_id"]]
+            _check_unchanged(example)
+            lists.append(_list(group, example, views, blocks))
     return lists
+
+
+def _list(
+    group: Mapping[str, Any], example: Mapping[str, Any], views: Sequence[str], blocks: Mapping[str, ViewBlock]
+) -> RankedList:
+    own = {v["view"]: Shown(Recipe.read(v["recipe"]), v["messages"], v["sha256"]) for v in group["views"]}
+    shown = {}
+    for view in views:
+        if view in own:
+            shown[view] = own[view]
+        if view in own or (group["pairs"] and view in PAIR_VIEWS):
+            continue
+        recipe = recipe_of(view, blocks, example["image_sha256"])
+        shown[view] = Shown(recipe, with_pictures(group["messages"], recipe, len(example["images"])))
+    return RankedList(
+        group_id=group["group_id"],
+        images=example["images"],
+        views=shown,
+        responses=[r["token_ids"] for r in group["responses"]],
+        rewards=[r["reward"] for r in group["responses"]],
+        pairs={p["kind"]: (p["chosen"], p["rejected"]) for p in group["pairs"] if p["kept"]},
+        numbers={n["name"]: n["value"] for n in group["numbers"]},
+    )
 
 
 def _check_unchanged(example: Mapping[str, Any]) -> None:
@@ -54,32 +72,27 @@ def _check_unchanged(example: Mapping[str, Any]) -> None:
             raise UserError(f"image `{image['path']}` has changed since the import", "import the dataset again")
 
 
-def with_reference(lists: Sequence[RankedList], terms: Path) -> list[RankedList]:
-    """The lists with their summed reference log-probabilities; `UserError` when the terms are of other responses."""
-    stored = {row["group_id"]: row["logprobs"] for row in read_table(terms, "terms").to_pylist()}
+def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> list[RankedList]:
+    """The lists with their summed reference log-probabilities under every view of `terms` (view to table).
+
+    Raises `UserError` when the terms are of other responses.
+    """
+    stored = {
+        view: {row["group_id"]: row["logprobs"] for row in read_table(path, "terms").to_pylist()}
+        for view, path in terms.items()
+    }
     referenced = []
     for one in lists:
-        logps = stored.get(one.group_id)
-        if logps is None or [len(v) for v in logps] != [len(r) for r in one.responses]:
-            raise UserError(f"`{terms}` does not fit list `{one.group_id}`", "delete it and run again")
-        referenced.append(replace(one, reference=[sum(values) for values in logps]))
+        sums = {}
+        for view, path in terms.items():
+            if view not in one.views:
+                continue
+            logps = stored[view].get(one.group_id)
+            if logps is None or [len(v) for v in logps] != [len(r) for r in one.responses]:
+                raise UserError(f"`{path}` does not fit list `{one.group_id}`", "delete it and run again")
+            sums[view] = [sum(values) for values in logps]
+        referenced.append(replace(one, reference=sums))
     return referenced
-
-
-def chosen_responses(lists: Sequence[RankedList], method: Method, parameters: Any) -> list[RankedList]:
-    """The lists cut down to the responses that a method needs."""
-    cut = []
-    for one in lists:
-        keep = method.responses(one.rewards, parameters)
-        cut.append(
-            replace(
-                one,
-                responses=[one.responses[i] for i in keep],
-                rewards=[one.rewards[i] for i in keep],
-                reference=None if one.reference is None else [one.reference[i] for i in keep],
-            )
-        )
-    return cut
 
 
 def ground_truth_lists(
@@ -92,16 +105,11 @@ def ground_truth_lists(
     family = family_of(model)
     made = []
     for one in lists:
-        text = family.ground_truth(*_framed(truths[example_of[one.group_id]], model))
+        text = family.ground_truth(*framed(truths[example_of[one.group_id]], model))
         made.append(replace(one, responses=[family.answer_ids(processor, text)], rewards=[1.0], reference=None))
     return made
 
 
-def _framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, Any], Any, tuple[int, int] | None]:
-    frame = coordinate_frame(model)
-    if frame != "resized_pixels" or example["box"] is None:
-        return example, frame, None
-    import numpy as np
-
-    width, height = resized_sizes(model, np.array([example["image_sizes"][0]]))[0]
-    return example, frame, (int(width), int(height))
+def view_ops(shown: Iterable[Shown]) -> list[str]:
+    """The modules of views that have a say."""
+    return sorted({view.recipe.op for view in shown})

@@ -6,24 +6,47 @@ The Snakefile imports this module, and so does every job that Snakemake starts: 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from perceptune.contracts import config as blocks
-from perceptune.contracts.config import Config, ExperimentBlock, FileDataset, ModelBlock, ShapesDataset, TrainingBlock
+from perceptune.contracts.config import (
+    PLAIN_VIEWS,
+    ClipBlock,
+    Config,
+    ExperimentBlock,
+    FileDataset,
+    ModelBlock,
+    PairingBlock,
+    SamplingBlock,
+    ShapesDataset,
+    TrainingBlock,
+)
 from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
-from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import plugin
-from perceptune.contracts.paths import DATA, EXAMPLES, PREFERENCE_STATISTICS, REWARDS, TERMS, TRAINING
+from perceptune.contracts.paths import (
+    ATTENTION,
+    CLIPS,
+    CROPS,
+    DATA,
+    EXAMPLES,
+    FILTERED_PAIRS,
+    PAIR_STATISTICS,
+    PAIRS,
+    PREFERENCE_STATISTICS,
+    PREFERENCES,
+    REWARDS,
+    TERMS,
+    TRAINING,
+)
 from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
+from perceptune.stages.checks import checked, views_named
 from perceptune.stages.sweeps import expand_sweeps
 
 UNTRACKED = {"engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
@@ -84,10 +107,22 @@ class Plan:
         return block
 
     def samples(self, experiment: str) -> dict[str, str]:
-        """The wildcards of an experiment's tables, from its samples to its preferences."""
+        """The wildcards of an experiment's tables, from what it asks to its preferences."""
         block = self.config.experiments[experiment]
-        chosen = block.model_dump(include={"dataset", "sampling", "reward", "selection"})
-        return {"policy": block.model, **chosen}
+        return {"policy": block.model, "dataset": block.dataset, **{key: getattr(block, key) for key in block.made_of}}
+
+    def preferences(self, experiment: str) -> str:
+        """The table that an experiment trains on."""
+        pattern = FILTERED_PAIRS if self.config.experiments[experiment].pairing else PREFERENCES
+        return pattern.format(**self.samples(experiment))
+
+    def groups(self, policy: str, dataset: str, groups: str) -> str:
+        """The table whose responses stored terms are about: a pairing's pairs before the filter, or ranked lists."""
+        if "/" not in groups:
+            return PAIRS.format(policy=policy, dataset=dataset, pairing=groups)
+        sampling, reward, selection = groups.split("/")
+        chosen = {"sampling": sampling, "reward": reward, "selection": selection}
+        return PREFERENCES.format(policy=policy, dataset=dataset, **chosen)
 
     def model_settings(self, policy: str) -> dict[str, Any]:
         """A policy's base model as a tracked setting: its block, with the digest of its files in place of the path."""
@@ -112,29 +147,105 @@ class Plan:
         """The training block of an experiment."""
         return self.config.trainings[self.config.experiments[experiment].training]
 
-    def terms(self, experiment: str) -> list[str]:
-        """The tables of stored log-probabilities that an experiment's method reads: none or one."""
-        training = self.training(experiment)
-        if not METHODS[training.method].terms:
-            return []
-        return [TERMS.format(view=training.view, **self.samples(experiment))]
+    def terms(self, experiment: str) -> dict[str, str]:
+        """View to the table of stored log-probabilities that an experiment's method reads."""
+        training, block = self.training(experiment), self.config.experiments[experiment]
+        method = METHODS[training.method]
+        views = method.views(method.Parameters.model_validate(training.parameters), training.view)
+        made = self.samples(experiment)
+        groups = made["pairing"] if block.pairing else "/".join(made[key] for key in block.made_of)
+        return {v: TERMS.format(policy=block.model, dataset=block.dataset, groups=groups, view=v) for v in views}
+
+    def view_blocks(self, *views: str) -> dict[str, Any]:
+        """The config's blocks of these views, tracked; plain ones have none."""
+        return {view: tracked(self.config.views[view]) for view in sorted(set(views)) if view in self.config.views}
+
+    def op(self, view: str) -> str:
+        """The module that makes a view."""
+        return view if view in PLAIN_VIEWS else self.config.views[view].op
+
+    def views_asked(self, policy: str, plan: str) -> list[str]:
+        """Views in the requests of `plan` (`<dataset>/<sampling or pairing>`, or `benchmarks`), amateurs' included."""
+        if plan == "benchmarks":
+            return sorted({view for b in self.benchmarks(policy) for view in self.config.benchmarks[b].views})
+        return views_of(self.asking(plan.split("/")[1]))
+
+    def asking(self, name: str) -> SamplingBlock | PairingBlock:
+        """The block of questions of that name."""
+        return self.config.samplings[name] if name in self.config.samplings else self.config.pairings[name]
+
+    def crops(self, policy: str, dataset: str, views: list[str]) -> dict[str, str]:
+        """Crop block to the table of a dataset's crops, for the views that need one; cut by the base model's attention."""
+        named = {self.config.views[view].crop for view in views if view in self.config.views}
+        base = self.base(policy)
+        return {c: CROPS.format(policy=base, dataset=dataset, crop=c) for c in sorted(n for n in named if n)}
+
+    def pair_crop(self, pairing: str) -> str | None:
+        """The crop that a pairing's enhanced answers are made with."""
+        focus = self.config.pairings[pairing].focus
+        view = focus and self.config.views.get(focus.chosen.view)
+        return view.crop if view else None
+
+    def clips(self, policy: str, dataset: str, pairing: str, filter: str) -> list[str]:
+        """The table of CLIP scores that a filter adds: none or one."""
+        clip, crop = self.config.filters[filter].clip, self.pair_crop(pairing)
+        return [CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip=clip)] if clip and crop else []
+
+    def clip_settings(self, clip: str) -> dict[str, Any]:
+        """A CLIP block as a tracked setting, with the digest of its files in place of the path."""
+        block = self.config.clips[clip]
+        key = f"clip {clip}"
+        if key not in self.digests:
+            self.digests[key] = model_digest(block)
+        return {**tracked(block), "path": None, "weights": self.digests[key]}
+
+    def judge(self, filter: str) -> list[str]:
+        """The judge's table that a filter is compared with: none or one."""
+        judge = self.config.filters[filter].judge
+        return [judge] if judge else []
+
+    def attentions(self, policy: str) -> dict[str, str]:
+        """Benchmark to the table of where a policy looks on its questions; only of benchmarks that measure it."""
+        blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
+        return {
+            name: ATTENTION.format(policy=policy, dataset=block.dataset, attention=block.attention)
+            for name, block in blocks_of.items()
+            if block.attention
+        }
 
     def sampling_plugins(self, policy: str, plan: str) -> list[str]:
         """Modules that have a say in a policy's answers because of its settings."""
-        if plan == "benchmarks":
-            views = {view for b in self.benchmarks(policy) for view in self.config.benchmarks[b].views}
-        else:
-            views = {self.config.samplings[plan.split("/")[1]].view}
-        return [self._family(policy), *(plugin("view", view) for view in sorted(views))]
+        return [self._family(policy), *self._views(self.views_asked(policy, plan))]
 
-    def terms_plugins(self, policy: str, view: str) -> list[str]:
+    def terms_plugins(self, policy: str, groups: str, view: str) -> list[str]:
         """Modules that have a say in stored log-probabilities because of their settings."""
-        return [self._family(policy), plugin("view", view)]
+        own = self.pair_view(groups, view) if "/" not in groups else None
+        return [self._family(policy), *self._views([own or view])]
+
+    def pair_view(self, pairing: str, view: str) -> str | None:
+        """The config's name of a view that pairs bring themselves; None for another view."""
+        block = self.config.pairings[pairing]
+        answers = {
+            "enhanced": block.focus and block.focus.chosen,
+            "degraded": block.focus and block.focus.rejected,
+            "noise": block.robust and block.robust.rejected,
+        }
+        answer = answers.get(view)
+        return answer.view if answer else None
 
     def training_plugins(self, experiment: str) -> list[str]:
         """Modules that have a say in an adapter because of its settings."""
-        block = self.training(experiment)
-        return [self._family(experiment), plugin("method", block.method), plugin("view", block.view)]
+        training, pairing = self.training(experiment), self.config.experiments[experiment].pairing
+        views = [training.view, *self.terms(experiment)]
+        views = [(self.pair_view(pairing, view) if pairing else None) or view for view in views]
+        return [self._family(experiment), plugin("method", training.method), *self._views(views)]
+
+    def _views(self, views: Iterable[str]) -> list[str]:
+        return [plugin("view", op) for op in sorted({self.op(view) for view in views})]
+
+    def pair_plugins(self, pairing: str) -> list[str]:
+        """Modules that have a say in what pairs record of their views."""
+        return self._views(views_of(self.config.pairings[pairing]))
 
     def reward_plugins(self, reward: str) -> list[str]:
         """Modules that a reward block names."""
@@ -154,10 +265,11 @@ class Plan:
         return {b: tracked(self.config.benchmarks[b]) for b in self.benchmarks(policy)}
 
     def asking_settings(self, policy: str) -> dict[str, Any]:
-        """The benchmark blocks that a policy answers, without what only evaluation looks at."""
-        looked_at = ("reward", "resamples")
+        """The benchmark blocks that a policy answers, without what only evaluation looks at; and their views."""
+        looked_at = ("reward", "resamples", "attention")
         blocks_of = self.benchmark_settings(policy)
-        return {b: {k: v for k, v in block.items() if k not in looked_at} for b, block in blocks_of.items()}
+        asked = {b: {k: v for k, v in block.items() if k not in looked_at} for b, block in blocks_of.items()}
+        return {"benchmarks": asked, "views": self.view_blocks(*self.views_asked(policy, "benchmarks"))}
 
     def evaluation_settings(self, policy: str) -> dict[str, Any]:
         """The benchmark blocks of a policy, and which reward each task has: it says which metrics there are."""
@@ -167,8 +279,29 @@ class Plan:
 
     def statistics(self) -> dict[str, str]:
         """Label to the selection statistics of every experiment's lists, each once."""
-        tables = [self.samples(e) for e in self.config.experiments]
+        tables = [self.samples(e) for e, block in self.config.experiments.items() if not block.pairing]
         return {"/".join(t.values()): PREFERENCE_STATISTICS.format(**t) for t in tables}
+
+    def pair_tables(self) -> dict[str, dict[str, str]]:
+        """Label to the tables behind every experiment's pairs, each once: statistics, preferences, attention, crops, examples."""
+        found = {}
+        for experiment, block in self.config.experiments.items():
+            if not block.pairing:
+                continue
+            made = self.samples(experiment)
+            tables = {
+                "statistics": PAIR_STATISTICS.format(**made),
+                "preferences": FILTERED_PAIRS.format(**made),
+                "examples": EXAMPLES.format(dataset=block.dataset),
+            }
+            crop = self.pair_crop(block.pairing)
+            if crop:
+                attention = self.config.crops[crop].attention
+                place = {"policy": block.model, "dataset": block.dataset}
+                tables["attention"] = ATTENTION.format(attention=attention, **place)
+                tables["crops"] = CROPS.format(crop=crop, **place)
+            found["/".join(made.values())] = tables
+        return found
 
     def report_settings(self) -> dict[str, Any]:
         """What the page needs to know besides the tables: who is tested on what, and against whom."""
@@ -179,9 +312,21 @@ class Plan:
             "benchmarks": {b: tracked(k) for b, k in self.config.benchmarks.items()},
             "training": {e: TRAINING.format(experiment=e) for e in self.config.experiments},
             "statistics": self.statistics(),
+            "pairs": self.pair_tables(),
+            "noise": self.noise_levels(),
             "predictions": {p: self.benchmark_rewards(p) for p in self.policies},
             "examples": {d: EXAMPLES.format(dataset=d) for d in self.benchmark_datasets},
         }
+
+    def noise_levels(self) -> dict[str, float]:
+        """Benchmarks' views that lay Gaussian noise of some sigma on the pixels, and the clean one, by sigma."""
+        asked = [view for b in self.config.benchmarks.values() for view in b.views]
+        found = {}
+        for view in dict.fromkeys(asked):
+            block = self.config.views.get(view)
+            if block and block.op == "noise" and block.parameters.get("kind", "gaussian") == "gaussian":
+                found[view] = float(block.parameters.get("sigma", 0.1) or 0.0)
+        return dict(sorted({"original": 0.0, **found}.items(), key=lambda item: item[1])) if found else {}
 
     @cached_property
     def benchmark_datasets(self) -> list[str]:
@@ -189,12 +334,17 @@ class Plan:
         return list(dict.fromkeys(d for p in self.policies for d in self.datasets(p, "benchmarks")))
 
 
+def views_of(block: SamplingBlock | PairingBlock) -> list[str]:
+    """Views in a block's requests, amateurs' included."""
+    return sorted({view for _, view in views_named(block)})
+
+
 def tracked(block: BaseModel) -> dict[str, Any]:
     """A block as builtins in fixed order, without what does not change the result."""
     return block.model_dump(mode="json", exclude=UNTRACKED)
 
 
-def model_digest(block: ModelBlock) -> str:
+def model_digest(block: ModelBlock | ClipBlock) -> str:
     """Digest of a model folder's contents; a `UserError` when there is no model."""
     folder = Path(block.path)
     if not (folder / "config.json").exists():
@@ -251,112 +401,4 @@ def shards_of(responses: str) -> list[str]:
 
 def load(raw: Mapping[str, Any]) -> Plan:
     """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed."""
-    expanded = expand_sweeps(raw)
-    try:
-        config = Config.model_validate(expanded)
-    except ValidationError as invalid:
-        raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
-    mistakes = [*_secrets(config.model_dump(), ""), *_dangling_names(config), *_wrong_parameters(config)]
-    if mistakes:
-        raise UserError("config\n  " + joined_mistakes(mistakes))
-    return Plan(config)
-
-
-SECRET = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,})|://[^/\s:@]+:[^/\s@]+@"
-)
-"""What access tokens, and passwords in addresses, look like."""
-
-
-def _secrets(value: Any, key: str) -> Iterator[str]:
-    """Keys that hold a secret: the config is copied into lineage and logs."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _secrets(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, str) and SECRET.search(value):
-        yield f"key `{key}`: looks like a password or access token, expected none here; put it into the environment"
-
-
-def _dangling_names(config: Config) -> list[str]:
-    """References to blocks, rewards and methods that do not exist."""
-    rewards = _reward_names()
-    references = [
-        (f"experiments.{n}.{key}", getattr(e, key), getattr(config, f"{key}s"))
-        for n, e in config.experiments.items()
-        for key in ("model", "dataset", "sampling", "reward", "selection", "training")
-    ]
-    references += [
-        (f"experiments.{n}.benchmarks", b, config.benchmarks)
-        for n, e in config.experiments.items()
-        for b in e.benchmarks
-    ]
-    references += [(f"benchmarks.{n}.dataset", b.dataset, config.datasets) for n, b in config.benchmarks.items()]
-    references += [(f"benchmarks.{n}.reward", b.reward, config.rewards) for n, b in config.benchmarks.items()]
-    references += [
-        (f"rewards.{n}.tasks.{t}", r, rewards) for n, b in config.rewards.items() for t, r in b.tasks.items()
-    ]
-    references += [(f"trainings.{n}.method", t.method, METHODS) for n, t in config.trainings.items()]
-    return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
-
-
-def _unknown(key: str, name: str, allowed: Mapping[str, Any]) -> str | None:
-    try:
-        lookup(dict(allowed), name, f"key `{key}`:")
-    except UserError as error:
-        return error.args[0] + (f"; {error.hint}" if error.hint else "")
-    return None
-
-
-def _reward_names() -> dict[str, None]:
-    """Names of the reward modules, without importing them: the Snakefile must stay light."""
-    spec = find_spec("perceptune.core.rewards")
-    folders = spec.submodule_search_locations if spec else None
-    files = [f for folder in folders or [] for f in Path(folder).glob("*.py")]
-    return {f.stem: None for f in sorted(files) if f.stem not in ("__init__", "reward")}
-
-
-def _wrong_parameters(config: Config) -> list[str]:
-    """Parameters that a training's method does not take."""
-    mistakes = []
-    for name, training in config.trainings.items():
-        if training.method not in METHODS:
-            continue
-        try:
-            METHODS[training.method].Parameters.model_validate(training.parameters)
-        except ValidationError as invalid:
-            allowed = METHODS[training.method].Parameters.model_fields
-            for error in invalid.errors():
-                mistakes.append(_described(f"trainings.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
-    return mistakes
-
-
-def _mistake(error: Any) -> str:
-    """One pydantic error as one line: key, what is wrong, what was given, the nearest name."""
-    location = list(error["loc"])
-    if (
-        location[:1] == ["datasets"]
-        and len(location) > 2
-        and location[2] in ("shapes", "jsonl", "parquet", "hf", "file")
-    ):
-        del location[2]  # the discriminator's tag is not a key
-    allowed = {f for b in _subclasses(blocks.Block) for f in b.model_fields}
-    return _described(_dotted(location), error, allowed)
-
-
-def _described(key: str, error: Any, allowed: Any) -> str:
-    given = error.get("input")
-    shown = f", got `{given}`" if not isinstance(given, Mapping | BaseModel) else ""
-    message = error["msg"].removeprefix("Value error, ")
-    text = f"key `{key}`: {message[0].lower()}{message[1:]}{shown}"
-    hint = near(key.rpartition(".")[2], allowed) if error["type"] == "extra_forbidden" else None
-    return f"{text}; {hint}" if hint else text
-
-
-def _dotted(location: Any) -> str:
-    return ".".join(str(part) for part in location if part != "[key]")
-
-
-def _subclasses(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for child in parent.__subclasses__():
-        yield child
-        yield from _subclasses(child)
+    return Plan(checked(expand_sweeps(raw)))

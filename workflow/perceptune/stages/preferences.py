@@ -37,7 +37,11 @@ def run(
     table = (
         lists.join(asked, "request_id", "left", maintain_order="left")  # type: ignore[arg-type]
         .join(tasks, "request_id", "left", maintain_order="left")
-        .with_columns(group_id=pl.col("request_id"))
+        .with_columns(
+            group_id=pl.col("request_id"),
+            responses=pl.col("responses").list.eval(pl.element().struct.with_fields(role=pl.lit(None, pl.String))),
+            **{name: pl.lit([]) for name in ("views", "pairs", "numbers")},
+        )
     )
     counted = selection_statistics(lists, scored)
     if not counted["kept"]:

@@ -10,19 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import polars as pl
 from markupsafe import Markup
 
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_lineage, read_table
-from perceptune.core import charts, gallery, sections, summary
+from perceptune.core import charts, gallery, pair_sections, sections, summary
 from perceptune.core.images import open_image
+from perceptune.core.showing import shown
 from perceptune.core.summary import Result
+from perceptune.core.views.view import Recipe
 
 TEMPLATE = "report_template.html.jinja"
 COMPARED = 3
 """Trained policies whose answers stand beside the base model's in the gallery."""
+CAPTIONS = {
+    "enhanced": "the crop, share of the area",
+    "degraded": "erased, share of the area",
+    "noise": "noisy, r.m.s.",
+}
+NUMBERS = {"clip_image": "image", "clip_crop": "crop", "clip_inverse": "inverse crop"}
+"""CLIP's scores of a group, the cosine of the question and the whole image, its crop, the inverse crop."""
+PAIR_KEYS = {"groups", "kept", "limits", "context", "kinds", "strength"}
 ANSWER_COLUMNS = ["example_id", "text", "target", "reward", "parsed", "reason"]
 
 
@@ -31,6 +42,8 @@ def run(
     metrics: Path,
     training: dict[str, Path],
     statistics: dict[str, Path],
+    pairs: dict[str, dict[str, Path]],
+    noise: dict[str, float],
     predictions: dict[str, dict[str, Path]],
     examples: dict[str, Path],
     benchmarks: dict[str, BenchmarkBlock],
@@ -40,18 +53,26 @@ def run(
     figures: dict[str, Path],
     config: ReportBlock,
 ) -> None:
-    """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name)."""
+    """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
+
+    `pairs` maps labels to the tables behind pairs, `noise` the views of a noise sweep to their sigma; both may be empty.
+    """
     measured = _frame(metrics, "metrics")
     found = summary.results(measured, {name: block.views[0] for name, block in benchmarks.items() if block.views})
     styles = sections.policy_styles(found, base)
     logs = pl.concat([_frame(path, "training") for path in training.values()]) if training else None
     counts = {label: _statistics(path) for label, path in statistics.items()}
 
-    _write(result_table, result_text(measured))
+    pair_counts = {label: _pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
+
+    _write(result_table, result_text(measured, noise))
     for name, path in figures.items():
         _write(path, _figure(name, measured, found, styles, logs, counts))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
     sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
+    sources |= {
+        f"{n} of {label}": path for label, tables in pairs.items() for n, path in tables.items() if n != "statistics"
+    }
     sources |= {f"examples of {d}": path for d, path in examples.items()}
     made = _provenance(sources)
     page = (
@@ -69,6 +90,10 @@ def run(
             blanks=[section for r in found if (section := sections.blank_section(measured, r, styles))],
             training=sections.training_panels(logs, styles) if logs is not None and not logs.is_empty() else None,
             selections=sections.selection_section(counts) if counts else None,
+            sweeps=[part for r in found if (part := pair_sections.noise_section(measured, r, noise, styles))],
+            looks=[part for r in found if (part := pair_sections.attention_section(measured, r, styles))],
+            pairs=pair_sections.pairs_section(pair_counts),
+            pair_galleries=dict(_pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
             lineage=made,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -77,9 +102,10 @@ def run(
     _write(report, page)
 
 
-def result_text(metrics: pl.DataFrame) -> str:
+def result_text(metrics: pl.DataFrame, noise: Mapping[str, float]) -> str:
     """The plain-text result table that a run ends with; at most 100 columns wide."""
-    return summary.result_text(metrics)
+    more = pair_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
+    return summary.result_text(metrics, more)
 
 
 def _figure(
@@ -130,8 +156,8 @@ def _galleries(
             continue
         trained = [p for p in base if base[p] == model and p != model and result.benchmark in predictions.get(p, {})]
         ranked = sections.ranked_by_gain(trained, [result])[:COMPARED]
-        shown = [model, *(p for p in trained if p in ranked)]
-        answers = {p: _greedy_answers(predictions[p][result.benchmark], result) for p in shown}
+        compared = [model, *(p for p in trained if p in ranked)]
+        answers = {p: _greedy_answers(predictions[p][result.benchmark], result) for p in compared}
         after = answers[ranked[0]] if ranked else None
         choices = gallery.chosen(answers[model], after, share, result.benchmark, result.task, model)
         dataset = benchmarks[result.benchmark].dataset
@@ -150,6 +176,110 @@ def _galleries(
             "left_out": len(trained) - len(ranked),
             "groups": cards,
         }
+
+
+def _pair_galleries(
+    pairs: Mapping[str, Mapping[str, Path]], count: int
+) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    """Per label the cards `random` and `margin`: some groups with every picture that the model was shown, and its answers."""
+    for i, (label, tables) in enumerate(pairs.items()):
+        share = count // len(pairs) + (i < count % len(pairs))
+        groups = gallery.chosen_pairs(_frame(tables["preferences"], "preferences").to_dicts(), share, label)
+        ids = [group["example_id"] for group in groups]
+        examples = _example_rows(tables["examples"], ids)
+        attention = _rows_of(tables.get("attention"), "attention", ids)
+        crops = _rows_of(tables.get("crops"), "crops", ids)
+        cards = [
+            _pair_card(g, examples.get(e), attention.get(e), crops.get(e)) for g, e in zip(groups, ids, strict=True)
+        ]
+        drawn = (share + 1) // 2  # what `chosen_pairs` draws comes first
+        yield label, {name: part for name, part in (("random", cards[:drawn]), ("margin", cards[drawn:])) if part}
+
+
+def _rows_of(path: Path | None, name: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    if path is None:
+        return {}
+    rows = _frame(path, name).filter(pl.col("example_id").is_in(list(ids)))
+    return {row["example_id"]: row for row in rows.to_dicts()}
+
+
+def _pair_card(
+    group: Mapping[str, Any],
+    example: Mapping[str, Any] | None,
+    attention: Mapping[str, Any] | None,
+    crop: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """One group: the pictures with their captions, and each pair's answers with their numbers."""
+    said = {response["role"]: response["text"] for response in group["responses"]}
+    pictures, problem = _pair_pictures(group, example, attention, crop)
+    scores = {n["name"]: n["value"] for n in group["numbers"] if n["value"] is not None}
+    return {
+        "id": gallery.visible(group["example_id"], 80),
+        "question": gallery.visible(example["question"], 400) if example else "",
+        "truth": gallery.visible(example["target"], 200) if example else "",
+        "pictures": pictures,
+        "problem": problem,
+        "pairs": [_pair_of(pair, said) for pair in group["pairs"]],
+        "scores": ", ".join(f"{NUMBERS.get(name, name)} {_three(value)}" for name, value in scores.items()),
+    }
+
+
+def _pair_of(pair: Mapping[str, Any], said: Mapping[str, str | None]) -> dict[str, Any]:
+    """One pair: its two answers with their perplexities, margin and IPS, and whether it is kept."""
+    answers = [
+        {
+            "role": role,
+            "text": gallery.visible(said.get(f"{pair['kind']}_{role}"), 300),
+            "perplexity": _three(pair[f"ppl_{role}"]),
+        }
+        for role in ("chosen", "rejected")
+    ]
+    numbers = [f"{title} {_three(pair[name])}" for name, title in (("margin", "margin"), ("ips", "IPS"))]
+    verdict = "kept" if pair["kept"] else f"dropped: {gallery.visible(pair['reason'], 120) or 'no reason given'}"
+    return {"kind": pair["kind"], "verdict": verdict, "kept": pair["kept"], "answers": answers, "numbers": numbers}
+
+
+def _three(value: float | None) -> str:
+    """A number with three decimals and a true minus; a pair of identical answers has no IPS."""
+    return "none" if value is None else f"{value:.3f}".replace("-", "\u2212")
+
+
+def _pair_pictures(
+    group: Mapping[str, Any],
+    example: Mapping[str, Any] | None,
+    attention: Mapping[str, Any] | None,
+    crop: Mapping[str, Any] | None,
+) -> tuple[list[tuple[Markup, str]], str | None]:
+    """(drawings with captions, why there is none)."""
+    if example is None or not example["images"]:
+        return [], "no image in the table"
+    truth = [gallery.Outline(tuple(example["box"]), "truth", "ground truth")] if example["box"] else []
+    crops = _crop_outlines(crop)
+    try:
+        images = [open_image(image) for image in example["images"]]
+        found = [(images[0], truth + crops, "the image")]
+        if attention is not None and attention["attention"] is not None:
+            grid = np.array(attention["attention"], dtype=float).reshape(attention["grid"])
+            caption = f"attention, up to {grid.max():.3f} a cell"
+            if attention["afr"] is not None:
+                caption += f"; focus ratio {attention['afr']:.2f}"
+            found.append((gallery.heat_map(images[0], grid), truth + crops[:1], caption))
+        for view in group["views"]:
+            picture = shown(Recipe.read(view["recipe"]), images)[-1 if view["view"] == "enhanced" else 0]
+            found.append((picture, [], f"{CAPTIONS.get(view['view'], view['view'])} {view['strength']:.3f}"))
+    except ValueError as error:
+        return [], gallery.visible(str(error), 200)
+    return [(Markup(gallery.annotated_image(p, o, c)), c) for p, o, c in found], None
+
+
+def _crop_outlines(crop: Mapping[str, Any] | None) -> list[gallery.Outline]:
+    """The crop, then its control, as far as there are."""
+    drawn = (("box", "s1", "crop"), ("inverse", "s2", "inverse crop"))
+    return [
+        gallery.Outline(tuple(crop[name]), style, label)
+        for name, style, label in drawn
+        if crop is not None and crop[name] is not None
+    ]
 
 
 def _card(
@@ -267,6 +397,14 @@ def _statistics(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as invalid:
         raise UserError(f"`{path}` holds no statistics of a selection: {invalid}", "delete it and run again") from None
+
+
+def _pair_statistics(path: Path) -> dict[str, Any]:
+    """What the filter counted; a `UserError` names a file that holds something else."""
+    found = _statistics(path)
+    if missing := PAIR_KEYS - set(found):
+        raise UserError(f"`{path}` holds no statistics of pairs: no {sorted(missing)}", "delete it and run again")
+    return found
 
 
 def _write(path: Path, text: str) -> None:

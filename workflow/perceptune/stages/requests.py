@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perceptune.contracts.config import BenchmarkBlock, SamplingBlock
+from perceptune.contracts.config import AnswerBlock, BenchmarkBlock, PairingBlock, SamplingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.stages.shown import Crops, NoCropError, messages_for, recipe_of
+
+DRAWING = {"n", "temperature", "top_p", "top_k", "max_tokens"}
 
 
-def run_samples(*, dataset: str, examples: Path, requests: Path, config: SamplingBlock) -> None:
-    """Writes `requests`: one row of n sampled answers per example."""
-    chosen = _chosen(dataset, examples, config.split, config.tasks, config.limit)
-    drawing = config.model_dump(include={"n", "temperature", "top_p", "top_k", "max_tokens"})
-    rows = [_request(row, dataset, None, "sampled", config.view, config.prompt, config.seed, drawing) for row in chosen]
-    record = lineage("requests", config.model_dump(mode="json"), {"examples": examples})
-    write_table(requests, "requests", rows, record)
+@dataclass(frozen=True)
+class Views:
+    """The config's views, and the tables of the crops that they need, by the name of the crop block."""
+
+    blocks: Mapping[str, ViewBlock] = field(default_factory=dict)
+    crops: Mapping[str, Path] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """For the lineage."""
+        return {name: block.model_dump(mode="json") for name, block in self.blocks.items()}
+
+
+def run_samples(*, dataset: str, examples: Path, requests: Path, config: SamplingBlock, views: Views = Views()) -> None:
+    """Writes `requests`: one row of n sampled answers per example. Examples without the crop that the view needs are left out."""
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
+    drawing = config.model_dump(include=DRAWING)
+    planner = _Planner(views, {dataset: views.crops})
+    rows: list[dict[str, Any]] = []
+    for row in chosen:
+        asked = _Asked(dataset, None, "sampled", config.view, config.prompt, config.seed, drawing)
+        rows += planner.requests(row, asked)
+    planner.check(rows)
+    parameters = {"sampling": config.model_dump(mode="json"), "views": views.record()}
+    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.crops}))
     print(f"{len(rows)} requests of {config.n} answers")
 
 
-def run_benchmarks(*, examples: dict[str, Path], requests: Path, benchmarks: dict[str, BenchmarkBlock]) -> None:
-    """Writes `requests`: every benchmark's questions, greedily under each of its views and `n` times under the first."""
-    rows = []
+def run_benchmarks(
+    *, examples: dict[str, Path], requests: Path, benchmarks: dict[str, BenchmarkBlock], views: dict[str, Views]
+) -> None:
+    """Writes `requests`: every benchmark's questions, greedily under each of its views and `n` times under the first.
+
+    `examples` and `views` are by dataset.
+    """
+    rows: list[dict[str, Any]] = []
+    planner = _Planner(next(iter(views.values()), Views()), {name: one.crops for name, one in views.items()})
     for name, block in benchmarks.items():
-        chosen = _chosen(block.dataset, examples[block.dataset], block.split, block.tasks, block.limit)
+        chosen = chosen_examples(block.dataset, examples[block.dataset], block.split, block.tasks, block.limit)
         shared = {"top_k": 0, "max_tokens": block.max_tokens}
         greedy = {"n": 1, "temperature": 0.0, "top_p": 1.0, **shared}
         sampled = {"n": block.n, "temperature": block.temperature, "top_p": block.top_p, **shared}
@@ -34,13 +63,114 @@ def run_benchmarks(*, examples: dict[str, Path], requests: Path, benchmarks: dic
         asked += [("sampled", block.views[0], sampled)] if block.n else []
         for row in chosen:
             for condition, view, drawing in asked:
-                rows.append(_request(row, block.dataset, name, condition, view, block.prompt, block.seed, drawing))
+                rows += planner.requests(
+                    row, _Asked(block.dataset, name, condition, view, block.prompt, block.seed, drawing)
+                )
+    planner.check(rows)
     parameters = {name: block.model_dump(mode="json") for name, block in benchmarks.items()}
-    write_table(requests, "requests", rows, lineage("requests", parameters, examples))
+    inputs = examples | {f"crops {d} {c}": path for d, one in views.items() for c, path in one.crops.items()}
+    write_table(requests, "requests", rows, lineage("requests", parameters, inputs))
     print(f"{len(rows)} requests of {len(benchmarks)} benchmarks")
 
 
-def _chosen(
+def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBlock, views: Views) -> None:
+    """Writes `requests`: the two answers of every pair, each one request, its role in the column `condition`."""
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
+    planner = _Planner(views, {dataset: views.crops})
+    rows: list[dict[str, Any]] = []
+    for row in chosen:
+        for kind, pair in (("focus", config.focus), ("robust", config.robust)):
+            answers = [] if pair is None else [("chosen", pair.chosen), ("rejected", pair.rejected)]
+            made = [
+                request
+                for role, answer in answers
+                for request in planner.requests(row, _answer(dataset, f"{kind}_{role}", answer, config.seed))
+            ]
+            rows += made if len(made) == 2 else []  # half a pair is none
+    planner.check(rows)
+    parameters = {"pairing": config.model_dump(mode="json"), "views": views.record()}
+    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.crops}))
+    print(f"{len(rows)} requests for pairs of {len(chosen)} examples")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one question is asked for."""
+
+    dataset: str
+    benchmark: str | None
+    condition: str
+    view: str
+    prompt: str
+    seed: int
+    drawing: Mapping[str, Any]
+    contrast: tuple[str, float, float] | None = None
+    """View, strength, plausibility."""
+
+
+def _answer(dataset: str, role: str, answer: AnswerBlock, seed: int) -> _Asked:
+    against = answer.contrast
+    contrast = None if against is None else (against.view, against.strength, against.plausibility)
+    drawing = {"n": 1, **answer.model_dump(include=DRAWING)}
+    return _Asked(dataset, None, role, answer.view, answer.prompt, derived_seed(seed, answer.seed), drawing, contrast)
+
+
+class _Planner:
+    """Examples to requests; counts what cannot be asked."""
+
+    def __init__(self, views: Views, crops: Mapping[str, Mapping[str, Path]]) -> None:
+        self._blocks = views.blocks
+        self._crops = {dataset: Crops(tables) for dataset, tables in crops.items()}
+        self.left_out: Counter[str] = Counter()
+
+    def requests(self, row: Mapping[str, Any], asked: _Asked) -> Iterator[dict[str, Any]]:
+        """The request, or none where the example has no crop."""
+        try:
+            yield self._request(row, asked)
+        except NoCropError as missing:
+            self.left_out[f"view `{asked.view}`: {missing}"] += 1
+
+    def check(self, rows: list[dict[str, Any]]) -> None:
+        """Says what was left out; `UserError` when nothing is left."""
+        for reason, count in sorted(self.left_out.items()):
+            print(f"{count} questions left out: {reason}")
+        if not rows:
+            raise UserError("no question can be asked", "; ".join(self.left_out) or None)
+
+    def _recipe(self, row: Mapping[str, Any], dataset: str, view: str) -> Any:
+        crops = self._crops.get(dataset)
+        box = None if crops is None else crops.box_for(view, self._blocks, row["example_id"])
+        return recipe_of(view, self._blocks, row["image_sha256"], box)
+
+    def _request(self, row: Mapping[str, Any], asked: _Asked) -> dict[str, Any]:
+        recipe = self._recipe(row, asked.dataset, asked.view)
+        text = asked.prompt.replace("{question}", row["question"])
+        contrast = None
+        if asked.contrast:
+            view, strength, plausibility = asked.contrast
+            amateur = self._recipe(row, asked.dataset, view).text()
+            contrast = {"recipe": amateur, "strength": strength, "plausibility": plausibility}
+        parts = [asked.benchmark or asked.dataset, row["example_id"], asked.view, asked.condition]
+        # not n, so that the first answers of many are the same as the answers of few; and the example's own name, since two
+        # rows that ask the same of the same image shall draw differently
+        drawing = [v for k, v in asked.drawing.items() if k != "n"]
+        drawn = derived_seed("sampling", asked.seed, *row["image_sha256"], text, *parts[1:], *drawing)
+        return {
+            "request_id": "/".join(parts),
+            "example_id": row["example_id"],
+            "dataset": asked.dataset,
+            "benchmark": asked.benchmark,
+            "condition": asked.condition,
+            "view": asked.view,
+            "recipe": recipe.text(),
+            "contrast": contrast,
+            "messages": messages_for(text, recipe, len(row["images"])),
+            "seed": drawn,
+            **asked.drawing,
+        }
+
+
+def chosen_examples(
     dataset: str, examples: Path, split: str, tasks: tuple[str, ...], limit: int | None
 ) -> list[dict[str, Any]]:
     """Good examples of the split and tasks, at most `limit` of each task, in the table's order."""
@@ -57,35 +187,3 @@ def _chosen(
         asked = f"split `{split}`" + (f" and tasks {', '.join(tasks)}" if tasks else "")
         raise UserError(f"dataset `{dataset}` has no examples of {asked}; it has {', '.join(there)}")
     return chosen
-
-
-def _request(
-    row: dict[str, Any],
-    dataset: str,
-    benchmark: str | None,
-    condition: str,
-    view: str,
-    prompt: str,
-    seed: int,
-    drawing: dict[str, Any],
-) -> dict[str, Any]:
-    text = prompt.replace("{question}", row["question"])
-    content: list[dict[str, Any]] = [{"type": "image", "text": None} for _ in row["images"]]
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
-    parts = [benchmark or dataset, row["example_id"], view, condition]
-    # not n, so that the first answers of many are the same as the answers of few; and the example's own name, since two rows
-    # that ask the same of the same image shall draw differently
-    drawn = derived_seed(
-        "sampling", seed, *row["image_sha256"], text, *parts[1:], *(v for k, v in drawing.items() if k != "n")
-    )
-    return {
-        "request_id": "/".join(parts),
-        "example_id": row["example_id"],
-        "dataset": dataset,
-        "benchmark": benchmark,
-        "condition": condition,
-        "view": view,
-        "messages": messages,
-        "seed": drawn,
-        **drawing,
-    }

@@ -17,8 +17,9 @@ from perceptune.contracts.progress import Progress
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import SCHEMAS, read_table, to_table, write_table
 from perceptune.core.images import image_bytes, open_image
-from perceptune.core.views import VIEWS
-from perceptune.engines.sampling import Answer, Prepared, Question, Sampler
+from perceptune.core.showing import shown
+from perceptune.core.views.view import Recipe
+from perceptune.engines.sampling import Answer, Contrast, Prepared, Question, Sampler
 from perceptune.stages.journal import Journal, key_of
 from perceptune.stages.locks import only_writer
 
@@ -52,10 +53,9 @@ def run(
     policy = sha256_of_json(
         [weights, None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")]
     )
-    plugins = [
-        plugin("family", model.family),
-        *(plugin("view", view) for view in sorted({row["view"] for row in asked})),
-    ]
+    recipes = [row["recipe"] for row in asked] + [row["contrast"]["recipe"] for row in asked if row["contrast"]]
+    ops = sorted({Recipe.read(text).op for text in set(recipes)})
+    plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
     book = Journal(journal, _fingerprint(model, policy, plugins))
     reasons: dict[str, str] = {}
     name = f"{shard + 1}-of-{shards}"
@@ -64,10 +64,11 @@ def run(
         waiting = [todo for part in parts if (todo := [row for row in part if row["key"] not in committed])]
         total = sum(row["n"] for row in mine)
         missing = sum(row["n"] for part in waiting for row in part)
-        most_images = max((len(row["images"]) for row in asked), default=1)
+        most_images = max((_images_asked(row) for row in asked), default=1)
+        contrastive = any(row["contrast"] for row in asked)
         if waiting:
             with (
-                Sampler(model, adapter, most_images, book.folder / f"merged-{name}", halvings) as sampler,
+                Sampler(model, adapter, most_images, book.folder / f"merged-{name}", halvings, contrastive) as sampler,
                 Progress("sampling", total, "answers", done=total - missing) as progress,
             ):
                 for part in waiting:
@@ -128,15 +129,25 @@ def _questions(
     for row in part:
         try:
             opened = [_unchanged(*pair) for pair in zip(row["images"], row["image_sha256"], strict=True)]
+            contrast = row["contrast"] and Contrast(
+                shown(Recipe.read(row["contrast"]["recipe"]), opened),
+                row["contrast"]["strength"],
+                row["contrast"]["plausibility"],
+            )
             question = Question(
                 messages=row["messages"],
-                images=VIEWS[row["view"]](opened),
+                images=shown(Recipe.read(row["recipe"]), opened),
                 seed=derived_seed("answer", row["seed"], policy),
+                contrast=contrast,
                 **{key: row[key] for key in DRAWING},
             )
             yield row["key"], sampler.prepared(question)
         except ValueError as error:
             reasons[row["request_id"]] = str(error)
+
+
+def _images_asked(row: dict[str, Any]) -> int:
+    return sum(item["type"] == "image" for message in row["messages"] for item in message["content"])
 
 
 def _unchanged(image: dict[str, Any], sha256: str) -> Any:

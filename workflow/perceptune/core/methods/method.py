@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from perceptune.core.looks import Look, Pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,16 +23,22 @@ class MethodParameters(BaseModel):
 
 @dataclass(frozen=True)
 class Group:
-    """The responses of one list that the method asked for, best first: n responses.
+    """The n responses of one group as a loss sees them; of ranked lists the best first.
 
-    `logps` (n,) float32 with gradient: sums of the policy's token log-probabilities. `reference` (n,) float32: the same
-    under the reference, None for a method without that term. `lengths` (n,): tokens. `rewards` (n,): in [0, 1].
+    `logps` (n,) float32 with gradient: sums of the policy's token log-probabilities under the training view. `reference`
+    (n,) float32: the same under the reference, None for a method without that term. `lengths` (n,): tokens. `rewards` (n,):
+    in [0, 1], 0 for pairs. `views`: the two under other views, by name. A log-probability that the method did not ask for is NaN.
     """
 
     logps: Tensor
     reference: Tensor | None
     lengths: Tensor
     rewards: Tensor
+    views: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    pairs: Pairs = field(default_factory=dict)
+    """The pairs that the filter kept."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Stored columns of the group, such as CLIP scores."""
 
     @property
     def scores(self) -> Tensor:
@@ -44,12 +52,22 @@ class Method(ABC):
 
     name: ClassVar[str]
     Parameters: ClassVar[type[MethodParameters]]
+    groups: ClassVar[Literal["lists", "pairs"]] = "lists"
+    """What it learns from: ranked lists of samples, or pairs with a kind."""
     terms: ClassVar[tuple[str, ...]] = ("reference",)
     """Stored log-probabilities that the loss needs."""
 
+    def views(self, parameters: Any, view: str) -> tuple[str, ...]:
+        """Views under which the stored terms are needed, given the training view."""
+        return (view,) if self.terms else ()
+
     def responses(self, rewards: Sequence[float], parameters: Any) -> list[int]:
-        """Positions in the ranked list that the loss needs; all by default."""
+        """Places in the ranked list that the loss needs; all by default."""
         return list(range(len(rewards)))
+
+    def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
+        """What the policy is asked for, given the training view: by default `responses` under it."""
+        return [Look(view, tuple(self.responses(rewards, parameters)))]
 
     def wants_ground_truth(self, parameters: Any) -> bool:
         """Whether the true answer takes the place of the list."""
@@ -57,4 +75,17 @@ class Method(ABC):
 
     @abstractmethod
     def loss(self, group: Group, parameters: Any) -> Tensor:
-        """The loss of one list, a scalar."""
+        """The loss of one group, a scalar."""
+
+    def metrics(self, group: Group, parameters: Any) -> dict[str, float]:
+        """What to watch while training, always under the same names; NaN counts as absent.
+
+        By default the log-probabilities of the best and the worst response, and how far the policy has separated them.
+        """
+        metrics = {"chosen_logps": group.logps[0].item()}
+        if len(group.logps) > 1:
+            metrics["rejected_logps"] = group.logps[-1].item()
+            if group.reference is not None:
+                margin = (group.scores[0] - group.scores[-1]).item()
+                metrics |= {"margin": margin, "ranking_accuracy": float(margin > 0)}
+        return metrics

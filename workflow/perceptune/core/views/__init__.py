@@ -1,13 +1,12 @@
-"""Views by name: ways of showing an example's images. A new one is a file here, a test, and a line in the dict."""
+"""Views by name. A new one is a file here, a test, and a line in the dict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from perceptune.core.views.blank import Blank
+from perceptune.core.views.degraded import Degraded
+from perceptune.core.views.enhanced import Enhanced
+from perceptune.core.views.noise import Noise
+from perceptune.core.views.original import Original
+from perceptune.core.views.view import View
 
-from PIL.Image import Image
-
-from perceptune.core.views.blank import blank
-from perceptune.core.views.original import original
-
-VIEWS: dict[str, Callable[[list[Image]], list[Image]]] = {"blank": blank, "original": original}
-"""Takes and gives RGB images; same pixels on every machine."""
+VIEWS: dict[str, View] = {view.name: view for view in (Blank(), Degraded(), Enhanced(), Noise(), Original())}

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from perceptune.core.views.view import Box, View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 GREY = (127, 127, 127)
 
 
-def blank(images: list[Image.Image]) -> list[Image.Image]:
-    """Uniform mid-grey images of the same sizes, so that the number of image tokens stays."""
-    return [Image.new("RGB", image.size, GREY) for image in images]
+class Blank(View):
+    name = "blank"
+
+    def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
+        """Uniform mid-grey images of the same sizes, so that the number of image tokens stays."""
+        from PIL import Image
+
+        return [Image.new("RGB", image.size, GREY) for image in images]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from PIL.Image import Image
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from perceptune.core.views.view import Box, View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
-def original(images: list[Image]) -> list[Image]:
-    """The images unchanged."""
-    return images
+class Original(View):
+    name = "original"
+
+    def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
+        """The images unchanged."""
+        return list(images)

@@ -1,0 +1,138 @@
+"""What P2-DPO's sections draw and tell in words."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from perceptune.core import charts, pair_sections, summary
+
+from tests.stages.test_report import metric_row
+from tests.unit.test_charts import of_class
+
+STYLES = {"tiny": "base", "p2dpo": "s1", "static": "s2"}
+
+
+def sweep(levels: int, policies: tuple[str, ...] = ("tiny", "p2dpo")) -> tuple[pl.DataFrame, dict[str, float]]:
+    """A noise sweep of so many levels, with the AFR."""
+    noise = {"original": 0.0, **{f"noise-0.{i:02}": i / 100 for i in range(1, levels)}}
+    rows = []
+    for policy in policies:
+        gain = None if policy == "tiny" else 0.05
+        for view, sigma in noise.items():
+            rows.append(metric_row(policy, "accuracy_iou_0.5", 0.6 - sigma + (gain or 0), gain=gain, view=view))
+        rows.append(metric_row(policy, "afr", 4.0, gain=gain, condition="attention", n=40))
+    return pl.DataFrame(rows, infer_schema_length=None), noise
+
+
+@pytest.mark.parametrize("levels", [2, 13, 40])
+def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
+    metrics, noise = sweep(levels, ("tiny", "p2dpo", "p2dpo-with-a-name-that-is-much-too-long-for-a-column"))
+    lines = pair_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
+    assert max(map(len, lines)) <= summary.TEXT_WIDTH
+    words = [word for line in lines if line.startswith("p2dpo ") for word in line.split()[1:]]
+    expected = [f"{100 * (0.65 - sigma):.1f}*" for sigma in noise.values()]
+    assert words[: len(expected)] == expected
+    assert words[len(expected) :] == ["4.00", "+0.05", "*"]
+    headers = [word for line in lines if line.startswith("policy") for word in line.split()[1:]]
+    assert headers == [*(f"s={sigma:g}" for sigma in noise.values()), "AFR"]
+    assert "p2dpo +0.05 [+0.02, +0.08] *" in "\n".join(lines)
+
+
+def test_levels_that_a_benchmark_was_not_asked_have_no_column() -> None:
+    metrics, noise = sweep(3)
+    (result,) = summary.results(metrics)
+    found = pair_sections.noise_section(metrics, result, {**noise, "noise-of-another": 0.9}, STYLES)
+    assert found is not None
+    assert found["levels"] == ["0", "0.01", "0.02"]
+    assert [len(row["cells"]) for row in found["rows"]] == [3, 3]
+    assert found["n"] == "n = 600"
+    assert "100 %" not in charts.text(found["panel"])
+
+
+def test_gains_are_drawn_in_points_around_zero_and_the_base_is_not() -> None:
+    metrics, noise = sweep(3)
+    (result,) = summary.results(metrics)
+    found = pair_sections.noise_section(metrics, result, noise, STYLES)
+    assert found is not None
+    (curve,) = of_class(found["gains"], "curve")
+    assert curve.get("class") == "curve s1"
+    (zero,) = of_class(found["gains"], "zero")
+    heights = [float(point.split(",")[1]) for point in (curve.get("points") or "").split()]
+    assert max(heights) < float(zero.get("y1", "0"))  # +5 points lie above 0
+    assert "gain over the base, points" in charts.text(found["gains"])
+    assert "8" in [text.text for text in found["gains"].iter("text")]  # its interval ends at 8 points, not at 0.08
+    alone = metrics.filter(pl.col("policy") == "tiny")
+    base_only = pair_sections.noise_section(alone, summary.results(alone)[0], noise, STYLES)
+    assert base_only is not None
+    assert base_only["gains"] is None
+
+
+def test_intervals_stand_beside_each_other_at_their_values() -> None:
+    frame = pl.DataFrame(
+        [(name, x, 0.5, 0.4, 0.7) for name in STYLES for x in (0.0, 0.2)],
+        schema=["series", "x", "y", "low", "high"],
+        orient="row",
+    )
+    svg = charts.line_panel(frame, title="t", x_label="sigma", styles=STYLES, whiskers=True)
+    drawn = of_class(svg, "spread")
+    assert len(drawn) == 6
+    assert not of_class(svg, "band")
+    places = [float(line.get("x1", "0")) for line in drawn]
+    assert len(set(places)) == 6
+    assert all(line.get("x1") == line.get("x2") for line in drawn)
+    marks = of_class(svg, "mark")
+    assert len(marks) == 6
+    assert (float(drawn[0].get("y1", "0")) - float(drawn[0].get("y2", "0"))) > 0  # low lies below high
+
+
+def test_layers_are_counted_in_whole_numbers() -> None:
+    frame = pl.DataFrame({"series": ["tiny"] * 2, "x": [0.0, 1.0], "y": [1.0, 2.0]})
+    svg = charts.line_panel(frame, title="t", x_label="layer", styles=STYLES, whole=True)
+    bottom = [t.text for t in svg.iter("text") if t.get("y") == f"{charts.HEIGHT - charts.BOTTOM + 15:g}"]
+    assert bottom == ["0", "1"]
+
+
+@pytest.mark.parametrize(("layers", "bands"), [(4, False), (32, True)])
+def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
+    rows = [metric_row("tiny", "accuracy_iou_0.5", 0.5)]
+    rows += [metric_row("tiny", f"afr_layer_{i:02}", 2.0 + i, condition="attention") for i in range(layers)]
+    rows += [metric_row("tiny", "afr", 2.0, condition="attention")]
+    metrics = pl.DataFrame(rows, infer_schema_length=None)
+    found = pair_sections.attention_section(metrics, summary.results(metrics)[0], STYLES)
+    assert found is not None
+    (panel,) = found["panels"]
+    assert found["gain_panels"] == []
+    assert bool(of_class(panel, "band")) is bands
+    assert len(of_class(panel, "spread")) == (0 if bands else layers)
+
+
+def test_the_judge_and_the_crops_in_words() -> None:
+    judge = {"judged": 1200, "invalid": 30, "removed": 0, "both": 0, "precision": None, "recall": 0.0}
+    sentence = pair_sections._judge_sentence(judge)
+    assert "looked at 1,200 pairs and calls 30 invalid" in sentence
+    assert "n/a of what the filter removes, 0.0 % of what the judge calls invalid" in sentence
+    assert pair_sections._judge_sentence(None) == ""
+    clip = {"crop": {"above_image": 0.25, "without_ratio": 3}, "inverse": {"above_image": None, "without_ratio": 3}}
+    assert pair_sections._above_image(clip) == (
+        "the attention crop scores higher than the image in 25.0 %; 3 examples whose image scores 0 or less are left out"
+    )
+    assert pair_sections._above_image(None) == ""
+
+
+def test_reasons_particular_to_a_row_share_a_column() -> None:
+    often = {"identical answers": 9, "margin": 8, "perplexity": 7}
+    rare = {f"\x1b[2J engine said {i}": 1 for i in range(9)}
+    own, others = pair_sections._reasons([{**often, **rare}, often])
+    assert {"identical answers", "margin", "perplexity"} < set(own)
+    assert len(own) == 5
+    assert len(others) == 7
+    kind = {"pairs": 40, "kept": 7, "dropped": {**often, **rare}, "negative_ips": {"before": None, "after": None}}
+    kind |= {when: dict.fromkeys(("ppl_chosen", "ppl_rejected", "margin", "ips")) for when in ("before", "after")}
+    statistics = {"groups": 40, "kept": 7, "context": "own", "strength": {}, "kinds": {"focus": kind}}
+    statistics |= {"limits": {"max_ppl": None, "margin": {"focus": None}}}
+    (part,) = pair_sections.pairs_section({"a": statistics})
+    assert part["reasons"][-1] == "other reasons"
+    assert not [reason for reason in part["reasons"] if "\x1b" in reason]
+    assert part["kinds"][0]["dropped"][-1] == 7
+    assert sum(part["kinds"][0]["dropped"]) + part["kinds"][0]["kept"] == 40
+    assert part["judge"] == part["above"] == ""

@@ -1,0 +1,135 @@
+"""P2-DPO (arXiv:2606.03376; dossier b.2 stage 7): focus pairs with calibration, robust pairs, weighted by what the crop adds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from perceptune.core.looks import Look, Pairs
+from perceptune.core.methods.method import Group, Method, MethodParameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST = 1e-8
+"""The image's CLIP score is not taken to be smaller (code): it divides."""
+
+
+class P2DPOParameters(MethodParameters):
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Scale of the implicit reward."""
+    calibration: Annotated[float, Field(ge=0)] = 0.3
+    """lambda_calib, the weight of the calibration loss; 0 leaves it out."""
+    focus: bool = True
+    """Learn from focus pairs."""
+    robust: bool = True
+    """Learn from robust pairs."""
+    weighting: Literal["dynamic", "static"] = "dynamic"
+    """Weigh the two by the CLIP scores of crop and image, or alike."""
+    alpha_max: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Largest shift of the dynamic weights."""
+    tau: Annotated[float, Field(gt=0)] = 0.1
+    """How fast they shift."""
+
+
+class P2DPO(Method):
+    name = "p2dpo"
+    Parameters = P2DPOParameters
+    groups = "pairs"
+
+    def views(self, parameters: P2DPOParameters, view: str) -> tuple[str, ...]:
+        """The image, the views of the calibration loss, and the noisy image; what an ablation leaves out is not needed."""
+        focus = (view, "enhanced", "degraded") if parameters.calibration else (view,)
+        return (*(focus if parameters.focus else ()), *(("noise",) if parameters.robust else ()))
+
+    def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: P2DPOParameters, view: str) -> list[Look]:
+        """Six log-probabilities of a whole record: both focus answers, the chosen one under two more views, both robust ones."""
+        looks = []
+        if parameters.focus and "focus" in pairs:
+            looks.append(Look(view, pairs["focus"]))
+            if parameters.calibration:
+                looks += [Look(shown, pairs["focus"][:1]) for shown in ("enhanced", "degraded")]
+        if parameters.robust and "robust" in pairs:
+            looks.append(Look("noise", pairs["robust"]))
+        return looks
+
+    def loss(self, group: Group, parameters: P2DPOParameters) -> Tensor:
+        """w_focus (L_dpo_focus + lambda L_calib) + w_rob L_rob; a record with one kind of pair weighs it by 1.
+
+        L_calib takes its constant from the reference on the *rejected* answer, as the paper has it.
+        """
+        losses = []
+        if parameters.focus and "focus" in group.pairs:
+            focus = preference_loss(group, "focus", parameters.beta)
+            if parameters.calibration:
+                focus = focus + parameters.calibration * calibration_loss(group, parameters.beta)
+            losses.append(focus)
+        if parameters.robust and "robust" in group.pairs:
+            losses.append(preference_loss(group, "robust", parameters.beta, "noise"))
+        if len(losses) == 1:
+            return losses[0]
+        weight = focus_weight(group.numbers, parameters)
+        return weight * losses[0] + (1 - weight) * losses[1]
+
+    def metrics(self, group: Group, parameters: P2DPOParameters) -> dict[str, float]:
+        """Margins of both kinds of pairs, and the two halves of the calibration's: the degraded one may collapse (dossier)."""
+        nan = math.nan
+        names = (
+            "chosen_logps",
+            "rejected_logps",
+            "margin",
+            "robust_margin",
+            "chosen_enhanced_logps",
+            "chosen_degraded_logps",
+        )
+        metrics = dict.fromkeys(names, nan)
+        if parameters.focus and "focus" in group.pairs:
+            chosen, rejected = group.pairs["focus"]
+            metrics["chosen_logps"], metrics["rejected_logps"] = (
+                group.logps[chosen].item(),
+                group.logps[rejected].item(),
+            )
+            metrics["margin"] = (group.scores[chosen] - group.scores[rejected]).item()
+            if parameters.calibration:
+                for shown in ("enhanced", "degraded"):
+                    metrics[f"chosen_{shown}_logps"] = group.views[shown][0][chosen].item()
+        if parameters.robust and "robust" in group.pairs:
+            chosen, rejected = group.pairs["robust"]
+            policy, reference = group.views["noise"]
+            metrics["robust_margin"] = ((policy - reference)[chosen] - (policy - reference)[rejected]).item()
+        return metrics
+
+
+def preference_loss(group: Group, kind: str, beta: float, view: str | None = None) -> Tensor:
+    """DPO on one pair, under the training view or another: -log sigmoid(beta (s_chosen - s_rejected))."""
+    from torch.nn.functional import softplus
+
+    chosen, rejected = group.pairs[kind]
+    policy, reference = (group.logps, group.reference) if view is None else group.views[view]
+    scores = policy - reference
+    return softplus(-beta * (scores[chosen] - scores[rejected]))
+
+
+def calibration_loss(group: Group, beta: float) -> Tensor:
+    """-log sigmoid(beta ([log pi(y_w|aug) - log pi(y_w|deg)] - [log pi_ref(y_l|aug) - log pi_ref(y_l|deg)])) (dossier c.4)."""
+    from torch.nn.functional import softplus
+
+    chosen, rejected = group.pairs["focus"]
+    (enhanced, enhanced_reference), (degraded, degraded_reference) = group.views["enhanced"], group.views["degraded"]
+    gain = enhanced[chosen] - degraded[chosen]
+    threshold = enhanced_reference[rejected] - degraded_reference[rejected]
+    return softplus(-beta * (gain - threshold))
+
+
+def focus_weight(numbers: Mapping[str, float], parameters: P2DPOParameters) -> float:
+    """Dynamic deficit weighting: 0.5 + alpha_max tanh((r - 1) / tau), r = CLIPScore(P, crop) / CLIPScore(P, image) (dossier c.5).
+
+    0.5 with static weights and for a record without CLIP scores.
+    """
+    if parameters.weighting == "static" or "clip_crop" not in numbers:
+        return 0.5
+    ratio = numbers["clip_crop"] / max(numbers["clip_image"], SMALLEST)
+    return 0.5 + parameters.alpha_max * math.tanh((ratio - 1) / parameters.tau)

@@ -1,0 +1,108 @@
+"""Filtering pairs by perplexity and margin, and the statistics of P2-DPO's tables (dossier b.2 stage 6, b.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+ROUNDING = 1e-9
+"""Slack of the margin's limits, so that a margin of exactly -0.174 is kept."""
+
+
+def perplexity(mean_logprob: float) -> float:
+    """exp of minus the mean log-probability per token."""
+    return math.exp(-mean_logprob)
+
+
+def central_limits(margins: Sequence[float], share: float) -> tuple[float, float]:
+    """The limits of the central `share` of the margins: for 0.95 their 2.5 % and 97.5 % quantiles (linear interpolation)."""
+    low, high = np.quantile(np.asarray(margins, dtype=float), [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
+
+
+def rejection(
+    ppl_chosen: float, ppl_rejected: float, margin: float, max_ppl: float | None, limits: tuple[float, float] | None
+) -> str | None:
+    """Why a pair is dropped, or None: both perplexities must be below `max_ppl`, the margin within `limits`, inclusive."""
+    if max_ppl is not None and not max(ppl_chosen, ppl_rejected) < max_ppl:
+        return "perplexity"
+    if limits is not None and not limits[0] - ROUNDING <= margin <= limits[1] + ROUNDING:
+        return "margin"
+    return None
+
+
+def described(values: Iterable[float]) -> dict[str, float] | None:
+    """Mean, sample standard deviation, extremes and quartiles, in the form of the paper's table 5; None of nothing."""
+    numbers = np.asarray(list(values), dtype=float)
+    if not len(numbers):
+        return None
+    low, q1, median, q3, high = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1])
+    spread = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
+    found = {"mean": numbers.mean(), "sd": spread, "min": low, "q1": q1, "median": median, "q3": q3, "max": high}
+    return {"n": float(len(numbers)), **{name: float(value) for name, value in found.items()}}
+
+
+def pair_statistics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of pairs of one kind: counts by reason, and tables 5 (perplexities, margin) and 3 (IPS), before and after filtering."""
+    measured = [pair for pair in pairs if pair["ips"] is not None]  # two different answers
+    kept = [pair for pair in measured if pair["kept"]]
+    dropped: dict[str, int] = {}
+    for pair in pairs:
+        if not pair["kept"]:
+            dropped[pair["reason"]] = dropped.get(pair["reason"], 0) + 1
+    tables = {
+        when: {
+            name: described(pair[name] for pair in chosen) for name in ("ppl_chosen", "ppl_rejected", "margin", "ips")
+        }
+        for when, chosen in (("before", measured), ("after", kept))
+    }
+    negative = {when: _share(p["ips"] < 0 for p in chosen) for when, chosen in (("before", measured), ("after", kept))}
+    return {
+        "pairs": len(pairs),
+        "kept": len(kept),
+        "dropped": dict(sorted(dropped.items())),
+        "negative_ips": negative,
+        **tables,
+    }
+
+
+def clip_statistics(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
+    """Table 6: the score of the crop, and of the inverse crop, by that of the image (ratio), and minus it (difference, of 100)."""
+    found: dict[str, Any] = {}
+    for name in ("crop", "inverse"):
+        both = [(row[name], row["image"]) for row in rows if row[name] is not None and row["image"] is not None]
+        sane = [(part, whole) for part, whole in both if whole is not None and part is not None and whole > 0]
+        found[name] = {
+            "ratio": described(part / whole for part, whole in sane),
+            "difference": described(100 * (part - whole) for part, whole in sane),
+            "above_image": _share(part > whole for part, whole in sane),
+            "without_ratio": len(both) - len(sane),
+        }
+    return found
+
+
+def agreement(
+    removed: set[tuple[str, str]], invalid: set[tuple[str, str]], judged: set[tuple[str, str]]
+) -> dict[str, Any]:
+    """How the filter compares with a judge (G.1): pairs are (example, kind); of the `judged` ones, those that both reject.
+
+    `precision`: share of the removed pairs that the judge calls invalid. `recall`: share of the invalid ones that were removed.
+    """
+    seen = removed & judged
+    both = seen & invalid
+    return {
+        "judged": len(judged),
+        "invalid": len(invalid),
+        "removed": len(seen),
+        "both": len(both),
+        "precision": len(both) / len(seen) if seen else None,
+        "recall": len(both) / len(invalid) if invalid else None,
+    }
+
+
+def _share(values: Iterable[bool]) -> float | None:
+    found = list(values)
+    return sum(found) / len(found) if found else None

@@ -1,0 +1,30 @@
+"""Applying the recipes of views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from perceptune.core.views import VIEWS
+from perceptune.core.views.view import Recipe
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
+    """The pictures as the recipe shows them; `ValueError` for an example without a picture that the view needs."""
+    view = VIEWS[recipe.op]
+    if not images:
+        return []
+    return view.apply(images, view.Parameters.model_validate(recipe.parameters), recipe.seed, recipe.box)
+
+
+def strength(recipe: Recipe, images: Sequence[Image], pictures: Sequence[Image]) -> float:
+    """How much the recipe really changed `images` into `pictures`, in the view's own unit."""
+    return VIEWS[recipe.op].strength(images, pictures, recipe.box) if images else 0.0
+
+
+def pictures_shown(recipe: Recipe, images: int) -> int:
+    """How many pictures the recipe makes of so many."""
+    return VIEWS[recipe.op].count(images) if images else 0

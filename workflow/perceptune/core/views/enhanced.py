@@ -1,0 +1,29 @@
+"""I_aug of P2-DPO (stage 3): the image, and its salient crop as a second one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from perceptune.core.views.view import Box, View, clipped
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Enhanced(View):
+    name = "enhanced"
+    needs_box = True
+
+    def count(self, images: int) -> int:
+        """One more: the crop of the first."""
+        return images + 1
+
+    def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
+        """The images, the first one's crop behind them."""
+        assert box is not None
+        return [*images, images[0].crop(clipped(box, images[0].size))]
+
+    def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
+        """Share of the first image's area that the crop covers."""
+        return shown[-1].width * shown[-1].height / (images[0].width * images[0].height)

@@ -1,0 +1,153 @@
+"""Where a model looks: the attention of a few query rows, without ever holding a full attention matrix.
+
+The forward pass runs on PyTorch's fused attention, whose memory grows linearly with the sequence. Beside it the wanted rows are
+computed again from the same queries and keys: (heads, rows, length) numbers per layer, which are reduced at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "perceptune_rows"
+
+
+@dataclass
+class _Capture:
+    """What the running forward pass is to look at."""
+
+    rows: Tensor
+    """Query positions, (R,)."""
+    image: Tensor
+    """Positions of the image's tokens, (n,)."""
+    gradient_layer: int | None
+    maps: dict[int, Tensor] = field(default_factory=dict)
+    """Layer to the first row's attention on the image, mean over heads, (n,)."""
+    shares: dict[int, Tensor] = field(default_factory=dict)
+    """Layer to the attention that goes to image tokens, mean over heads and rows."""
+    leaf: Tensor | None = None
+    """The first row's attention in the gradient's layer, (heads, length)."""
+
+    def take(self, layer: int, weights: Tensor) -> None:
+        on_image = weights[..., self.image]
+        self.maps[layer] = on_image[:, 0].mean(dim=0)
+        self.shares[layer] = on_image.sum(dim=-1).mean()
+
+
+_CAPTURE: ContextVar[_Capture | None] = ContextVar("capture", default=None)
+
+
+def _forward(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """The attention function that transformers calls: fused, and the wanted rows beside it."""
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    capture = _CAPTURE.get()
+    if capture is not None:
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+        groups = int(getattr(module, "num_key_value_groups", 1))
+        keys, values = (repeat_kv(states, groups)[0] for states in (key, value))
+        weights = attention_rows(query[0], keys, capture.rows, scaling)
+        with torch.no_grad():
+            capture.take(layer, weights)
+        if layer == capture.gradient_layer:
+            capture.leaf = weights[:, 0].detach().requires_grad_()
+            mixed = torch.einsum("hl,hld->hd", capture.leaf.to(values.dtype), values)
+            output = output.clone()
+            output[0, capture.rows[0]] = mixed
+    return output, None
+
+
+def attention_rows(query: Tensor, key: Tensor, rows: Tensor, scaling: float) -> Tensor:
+    """Causal softmax attention of some queries: (heads, R, length) float32, from query and key of shape (heads, length, d)."""
+    scores = (query[:, rows] @ key.transpose(1, 2)).float() * scaling
+    ahead = torch.arange(key.shape[1], device=key.device)[None] > rows[:, None]
+    return scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)
+
+
+AttentionInterface.register(NAME, _forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Attention of one prompt: float32 tensors on the CPU."""
+
+    maps: Tensor
+    """(layers, n): on each image token, from the position that predicts the first answer token, mean over heads."""
+    shares: Tensor
+    """(layers,): the share of attention on image tokens, mean over heads and all positions that predict the answer."""
+    gradient: Tensor | None
+    """(n,): one layer's attention x ReLU(gradient of the log-probability of the likeliest first token), mean over heads."""
+
+
+@contextmanager
+def watching(model: PreTrainedModel) -> Iterator[None]:
+    """The language model reports its attention meanwhile; everything else stays as it was."""
+    language = _language_model(model)
+    before = language.config._attn_implementation
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    language.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        language.set_attn_implementation(before)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _language_model(model: PreTrainedModel) -> PreTrainedModel:
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return bare.model.language_model  # type: ignore[union-attr, return-value]
+
+
+def look(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    answer_from: int,
+    image: Tensor,
+    gradient_layer: int | None = None,
+) -> Looked:
+    """One forward pass over one prompt (batch of 1, no padding), inside `watching(model)`.
+
+    `answer_from` is the position of the prompt's last token; what follows it in `input_ids` is the answer. `image` has the
+    positions of the image's tokens. With `gradient_layer` a backward pass through the layers above it.
+    Raises `ValueError` for a layer that the model has not.
+    """
+    layers = int(_language_model(model).config.num_hidden_layers)
+    if gradient_layer is not None and gradient_layer >= layers:
+        raise ValueError(f"layer {gradient_layer}, expected one of 0 to {layers - 1}")
+    length = inputs["input_ids"].shape[1]
+    device = inputs["input_ids"].device
+    rows = torch.arange(answer_from, max(length - 1, answer_from + 1), device=device)
+    capture = _Capture(rows, image.to(device), gradient_layer)
+    token = _CAPTURE.set(capture)
+    try:
+        with torch.set_grad_enabled(gradient_layer is not None):
+            logits = model(**inputs, logits_to_keep=rows[:1], use_cache=False).logits[0, 0].float()
+            gradient = None if gradient_layer is None else _weighted(capture, logits)
+    finally:
+        _CAPTURE.reset(token)
+    maps = torch.stack([capture.maps[layer] for layer in range(layers)])
+    shares = torch.stack([capture.shares[layer] for layer in range(layers)])
+    return Looked(maps.cpu(), shares.cpu(), None if gradient is None else gradient.cpu())
+
+
+def _weighted(capture: _Capture, logits: Tensor) -> Tensor:
+    """Attention x ReLU(gradient) of the likeliest token's log-probability, on the image, mean over heads."""
+    assert capture.leaf is not None
+    (gradient,) = torch.autograd.grad(logits.log_softmax(dim=-1).max(), capture.leaf)
+    weighted = capture.leaf.detach() * gradient.clamp(min=0)
+    return weighted[:, capture.image].mean(dim=0)

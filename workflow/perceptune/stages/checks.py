@@ -1,0 +1,200 @@
+"""A config that can be run: what pydantic cannot see, and every mistake as one line with key, value and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from perceptune.contracts import config as blocks
+from perceptune.contracts.config import (
+    PLAIN_VIEWS,
+    AnswerBlock,
+    BenchmarkBlock,
+    Config,
+    PairingBlock,
+    SamplingBlock,
+    TrainingBlock,
+)
+from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
+from perceptune.core.methods import METHODS
+from perceptune.core.views import VIEWS
+
+
+def checked(raw: Mapping[str, Any]) -> Config:
+    """The config of a mapping without sweeps; a `UserError` names every mistaken key."""
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as invalid:
+        raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
+    mistakes = [*_secrets(config.model_dump(), ""), *_dangling_names(config)]
+    mistakes = mistakes or [*_wrong_parameters(config), *_misfits(config)]
+    if mistakes:
+        raise UserError("config\n  " + joined_mistakes(mistakes))
+    return config
+
+
+def views_named(block: SamplingBlock | PairingBlock | BenchmarkBlock | TrainingBlock) -> Iterator[tuple[str, str]]:
+    """(key, view) of every mention of a view in a block."""
+    if isinstance(block, BenchmarkBlock):
+        yield from (("views", view) for view in block.views)
+    elif isinstance(block, PairingBlock):
+        for kind in ("focus", "robust"):
+            pair = getattr(block, kind)
+            answers: dict[str, AnswerBlock] = {} if pair is None else {"chosen": pair.chosen, "rejected": pair.rejected}
+            for role, answer in answers.items():
+                yield f"{kind}.{role}.view", answer.view
+                if answer.contrast:
+                    yield f"{kind}.{role}.contrast.view", answer.contrast.view
+    else:
+        yield "view", block.view
+
+
+SECRET = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,})|://[^/\s:@]+:[^/\s@]+@"
+)
+"""What access tokens, and passwords in addresses, look like."""
+
+
+def _secrets(value: Any, key: str) -> Iterator[str]:
+    """Keys that hold a secret: the config is copied into lineage and logs."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _secrets(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, str) and SECRET.search(value):
+        yield f"key `{key}`: looks like a password or access token, expected none here; put it into the environment"
+
+
+def _dangling_names(config: Config) -> list[str]:
+    """References to blocks, rewards and methods that do not exist."""
+    rewards = _reward_names()
+    references = [
+        (f"experiments.{n}.{key}", getattr(e, key), getattr(config, f"{key}s"))
+        for n, e in config.experiments.items()
+        for key in ("model", "dataset", *e.made_of, "training")
+    ]
+    references += [
+        (f"experiments.{n}.benchmarks", b, config.benchmarks)
+        for n, e in config.experiments.items()
+        for b in e.benchmarks
+    ]
+    references += [(f"benchmarks.{n}.dataset", b.dataset, config.datasets) for n, b in config.benchmarks.items()]
+    references += [(f"benchmarks.{n}.reward", b.reward, config.rewards) for n, b in config.benchmarks.items()]
+    references += [
+        (f"rewards.{n}.tasks.{t}", r, rewards) for n, b in config.rewards.items() for t, r in b.tasks.items()
+    ]
+    references += [(f"trainings.{n}.method", t.method, METHODS) for n, t in config.trainings.items()]
+    references += [(f"views.{n}.op", v.op, VIEWS) for n, v in config.views.items()]
+    references += [(f"views.{n}.crop", v.crop, config.crops) for n, v in config.views.items() if v.crop]
+    references += [(f"crops.{n}.attention", c.attention, config.attentions) for n, c in config.crops.items()]
+    references += [(f"filters.{n}.clip", f.clip, config.clips) for n, f in config.filters.items() if f.clip]
+    references += [
+        (f"benchmarks.{n}.attention", b.attention, config.attentions)
+        for n, b in config.benchmarks.items()
+        if b.attention
+    ]
+    known = {**dict.fromkeys(PLAIN_VIEWS), **config.views}
+    for section in ("samplings", "pairings", "benchmarks", "trainings"):
+        for n, block in getattr(config, section).items():
+            references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
+    return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
+
+
+def _unknown(key: str, name: str, allowed: Mapping[str, Any]) -> str | None:
+    try:
+        lookup(dict(allowed), name, f"key `{key}`:")
+    except UserError as error:
+        return error.args[0] + (f"; {error.hint}" if error.hint else "")
+    return None
+
+
+def _reward_names() -> dict[str, None]:
+    """Names of the reward modules, without importing them: the Snakefile must stay light."""
+    spec = find_spec("perceptune.core.rewards")
+    folders = spec.submodule_search_locations if spec else None
+    files = [f for folder in folders or [] for f in Path(folder).glob("*.py")]
+    return {f.stem: None for f in sorted(files) if f.stem not in ("__init__", "reward")}
+
+
+def _wrong_parameters(config: Config) -> list[str]:
+    """Parameters that a training's method does not take."""
+    mistakes = []
+    for name, training in config.trainings.items():
+        if training.method not in METHODS:
+            continue
+        try:
+            METHODS[training.method].Parameters.model_validate(training.parameters)
+        except ValidationError as invalid:
+            allowed = METHODS[training.method].Parameters.model_fields
+            for error in invalid.errors():
+                mistakes.append(_described(f"trainings.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
+    for name, view in config.views.items():
+        try:
+            VIEWS[view.op].Parameters.model_validate(view.parameters)
+        except ValidationError as invalid:
+            allowed = VIEWS[view.op].Parameters.model_fields
+            for error in invalid.errors():
+                mistakes.append(_described(f"views.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
+    return mistakes
+
+
+def _misfits(config: Config) -> Iterator[str]:
+    """Blocks that exist but do not go together."""
+    for name, view in config.views.items():
+        if VIEWS[view.op].needs_box != (view.crop is not None):
+            needs = "needs a crop block" if VIEWS[view.op].needs_box else "needs none"
+            yield f"key `views.{name}.crop`: `{view.op}` {needs}, got `{view.crop}`"
+    boxed = {name for name, view in config.views.items() if VIEWS[view.op].needs_box}
+    for name, training in config.trainings.items():
+        if training.view in boxed:
+            yield f"key `trainings.{name}.view`: `{training.view}` needs a crop, which ranked lists do not have"
+    for name, pairing in config.pairings.items():
+        if pairing.focus is None and pairing.robust is None:
+            yield f"key `pairings.{name}`: neither `focus` nor `robust`, expected at least one"
+        for key, named in views_named(pairing):
+            expected = {"focus.chosen.view": True, "focus.rejected.view": True}.get(key, False)
+            if (named in boxed) != expected:
+                what = "a view with a crop" if expected else "a view without a crop"
+                yield f"key `pairings.{name}.{key}`: `{named}`, expected {what}"
+    for name, experiment in config.experiments.items():
+        method = config.trainings[experiment.training].method
+        made = "pairs" if experiment.pairing else "lists"
+        if METHODS[method].groups != made:
+            needs = "`pairing` and `filter`" if made == "lists" else "`sampling`, `reward` and `selection`"
+            yield f"key `experiments.{name}`: method `{method}` learns from {METHODS[method].groups}, expected {needs}"
+
+
+def _mistake(error: Any) -> str:
+    """One pydantic error as one line: key, what is wrong, what was given, the nearest name."""
+    location = list(error["loc"])
+    if (
+        location[:1] == ["datasets"]
+        and len(location) > 2
+        and location[2] in ("shapes", "jsonl", "parquet", "hf", "file")
+    ):
+        del location[2]  # the discriminator's tag is not a key
+    allowed = {f for b in _subclasses(blocks.Block) for f in b.model_fields}
+    return _described(_dotted(location), error, allowed)
+
+
+def _described(key: str, error: Any, allowed: Any) -> str:
+    given = error.get("input")
+    shown = f", got `{given}`" if not isinstance(given, Mapping | BaseModel) else ""
+    message = error["msg"].removeprefix("Value error, ")
+    text = f"key `{key}`: {message[0].lower()}{message[1:]}{shown}"
+    hint = near(key.rpartition(".")[2], allowed) if error["type"] == "extra_forbidden" else None
+    return f"{text}; {hint}" if hint else text
+
+
+def _dotted(location: Any) -> str:
+    return ".".join(str(part) for part in location if part != "[key]")
+
+
+def _subclasses(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from _subclasses(child)

@@ -1,0 +1,60 @@
+"""CLIP scores: does the question fit the image, its salient crop, and the control crop?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.config import ClipBlock
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.progress import Progress
+from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.images import open_image
+from perceptune.core.views.view import clipped
+from perceptune.engines.clip import Clip
+
+AT_ONCE = 32
+
+
+def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights: str, halvings: int = 0) -> None:
+    """Writes `clips`, one row per row of `crops`: cosines. `weights` is the digest of the model's files.
+
+    Each of the `halvings` halves what is computed at once, not the result.
+    """
+    cut = read_table(crops, "crops").to_pylist()
+    wanted = {row["example_id"] for row in cut}
+    by_id = {
+        row["example_id"]: row for row in read_table(examples, "examples").to_pylist() if row["example_id"] in wanted
+    }
+    clip = Clip(config)
+    step = max(AT_ONCE >> halvings, 1)
+    rows: list[dict[str, Any]] = []
+    with Progress("CLIP scores", len(cut), "examples") as progress:
+        for start in range(0, len(cut), step):
+            part = cut[start : start + step]
+            scored = [row for row in part if row["box"] is not None]
+            found = iter(_scores(clip, scored, by_id, config.prompt))
+            for row in part:
+                rows.append(next(found) if row["box"] is not None else _without(row))
+            progress.advance(len(part))
+    parameters = {"clip": config.model_dump(mode="json"), "weights": weights}
+    write_table(clips, "clips", rows, lineage("clips", parameters, {"examples": examples, "crops": crops}))
+
+
+def _scores(clip: Clip, rows: list[dict[str, Any]], by_id: dict[str, Any], prompt: str) -> list[dict[str, Any]]:
+    if not rows:
+        return []
+    texts, pictures = [], []
+    for row in rows:
+        example = by_id[row["example_id"]]
+        image = open_image(example["images"][0])
+        texts.append(prompt.replace("{question}", example["question"]))
+        pictures.append([image, *(image.crop(clipped(tuple(row[name]), image.size)) for name in ("box", "inverse"))])
+    return [
+        {"example_id": row["example_id"], "image": image, "crop": crop, "inverse": inverse, "reason": None}
+        for row, (image, crop, inverse) in zip(rows, clip.cosines(texts, pictures), strict=True)
+    ]
+
+
+def _without(row: dict[str, Any]) -> dict[str, Any]:
+    return {"example_id": row["example_id"], "image": None, "crop": None, "inverse": None, "reason": row["reason"]}

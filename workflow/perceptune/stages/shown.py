@@ -1,0 +1,79 @@
+"""Views by name: from the config's blocks and the crops to what an example's pictures look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.config import PLAIN_VIEWS, ViewBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.seeds import derived_seed
+from perceptune.contracts.tables import read_table
+from perceptune.core.showing import pictures_shown
+from perceptune.core.views import VIEWS
+from perceptune.core.views.view import Recipe
+
+Box = tuple[float, float, float, float]
+
+
+class NoCropError(ValueError):
+    """The example has no crop; the message says why."""
+
+
+def recipe_of(
+    view: str, blocks: Mapping[str, ViewBlock], image_sha256: Sequence[str], box: Box | None = None
+) -> Recipe:
+    """How one example is shown under the named view; drawn by the images' digests, so it is the same for equal images."""
+    if view in PLAIN_VIEWS:
+        return Recipe(view)
+    block = blocks[view]
+    kind = VIEWS[block.op]
+    parameters = kind.Parameters.model_validate(block.parameters).model_dump(mode="json")
+    seed = derived_seed("view", block.seed, block.op, *image_sha256) if kind.seeded else 0
+    return Recipe(block.op, parameters, seed, box if kind.needs_box else None)
+
+
+def messages_for(question: str, recipe: Recipe, images: int) -> list[dict[str, Any]]:
+    """One user turn: as many pictures as the recipe shows of so many, then the text."""
+    content: list[dict[str, Any]] = [{"type": "image", "text": None}] * pictures_shown(recipe, images)
+    return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+
+
+def with_pictures(messages: Sequence[Mapping[str, Any]], recipe: Recipe, images: int) -> list[dict[str, Any]]:
+    """The messages with as many pictures as the recipe shows of so many; those of the first turn come first."""
+    shown = pictures_shown(recipe, images)
+    adapted: list[dict[str, Any]] = []
+    for message in messages:
+        texts = [item for item in message["content"] if item["type"] != "image"]
+        content = [{"type": "image", "text": None}] * shown + texts if not adapted else list(message["content"])
+        adapted.append({**message, "content": content})
+    return adapted
+
+
+class Crops:
+    """The crops of a dataset, per crop block."""
+
+    def __init__(self, tables: Mapping[str, Path]) -> None:
+        self._rows = {
+            name: {row["example_id"]: row for row in read_table(path, "crops").to_pylist()}
+            for name, path in tables.items()
+        }
+
+    def box(self, crop: str, example_id: str) -> Box:
+        """The crop of an example; `NoCropError` where there is none, or none that means anything."""
+        row = self._rows[crop].get(example_id)
+        if row is None:
+            raise UserError(
+                f"crop `{crop}` has no row of example `{example_id}`",
+                "its attention block must cover the split and the tasks that are asked",
+            )
+        if row["box"] is None or row["flag"]:
+            raise NoCropError(f"no crop: {row['reason'] or row['flag']}")
+        return tuple(row["box"])
+
+    def box_for(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> Box | None:
+        """The crop that a view needs; None for the others."""
+        if view in PLAIN_VIEWS or not VIEWS[blocks[view].op].needs_box:
+            return None
+        return self.box(str(blocks[view].crop), example_id)

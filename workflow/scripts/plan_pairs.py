@@ -1,0 +1,24 @@
+"""Plan the answers of pairs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perceptune.contracts.config import PairingBlock, ViewBlock
+from perceptune.stages import requests
+from perceptune.stages.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
+    with job(snakemake):
+        requests.run_pairs(
+            dataset=snakemake.wildcards.dataset,
+            examples=Path(snakemake.input.examples),
+            requests=Path(snakemake.output.requests),
+            config=PairingBlock(**snakemake.params.block),
+            views=requests.Views(
+                {name: ViewBlock(**block) for name, block in snakemake.params.views.items()},
+                {Path(table).stem: Path(table) for table in snakemake.input.crops},
+            ),
+        )
