@@ -68,9 +68,9 @@ def main() -> None:
                 command = [sys.executable, __file__, "--one", kind, str(length), folder]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 found.append(float(done.stdout.split()[-1]))
-            print(
-                f"{length:6}   {found[0]:9.0f}   {found[1]:13.0f}   {found[2]:10.0f}   {found[2] / max(found[0], 1):12.1f}"
-            )
+            rows, gradient, *eager = found
+            compared = f"{eager[0]:10.0f}   {eager[0] / gradient:16.1f}" if eager else f"{'-':>10}   {'-':>16}"
+            print(f"{length:6}   {rows:9.0f}   {gradient:13.0f}   {compared}")
 
 
 if __name__ == "__main__":
