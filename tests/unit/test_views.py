@@ -46,19 +46,28 @@ def test_no_view_changes_its_input_and_each_is_reproducible(op: str) -> None:
 
 def test_the_pixels_are_the_same_on_every_machine() -> None:
     """Digests written down once: a library that draws other pixels must not go unnoticed."""
+    settings = {"noise": {"sigma": 0.2}, "perspective": {"probability": 1.0}}
     digests = {
-        op: pixel_digest(shown(recipe(op, **parameters), [picture()]))[:12]
-        for op, parameters in {"noise": {"sigma": 0.2}, "degraded": {}, "enhanced": {}, "blank": {}}.items()
+        op: pixel_digest(shown(recipe(op, **settings.get(op, {})), [picture()]))[:12]
+        for op in VIEWS
+        if op != "original"
     }
     digests["diffusion"] = pixel_digest(shown(recipe("noise", kind="diffusion", step=500), [picture()]))[:12]
     assert digests == DIGESTS
 
 
 DIGESTS = {
-    "noise": "47fe7c6a6614",
+    "blank": "cb216b1a004c",
+    "blur": "e7ed8cef4854",
     "degraded": "073f3007143a",
     "enhanced": "66cc8c19ceda",
-    "blank": "cb216b1a004c",
+    "jitter": "073bd22f80c1",
+    "masked": "9ecbfcc3fa59",
+    "noise": "47fe7c6a6614",
+    "perspective": "96c0e24a2ffa",
+    "rectangles": "f65160ac3486",
+    "rotation": "1f75ca539e1f",
+    "zoom": "2e792bd40131",
     "diffusion": "086d0d6d1404",
 }
 
@@ -137,3 +146,145 @@ def test_diffusion_is_laid_on_normalised_pixels() -> None:
     expected = 0.9810 * (140 / 255 - 0.48145466) + 0.48145466
     assert pixels.mean() == pytest.approx(expected, abs=2e-3)
     assert pixels.std() == pytest.approx(0.1941 * 0.26862954, rel=0.03)
+
+
+@pytest.mark.parametrize("op", sorted(op for op, view in VIEWS.items() if view.keeps_size))
+@pytest.mark.parametrize("size", [(20, 14), (1, 1), (3, 50), (450, 337)])
+def test_views_that_keep_sizes_keep_them(op: str, size: tuple[int, int]) -> None:
+    images = [picture(*size), picture(5, 7)]
+    if not VIEWS[op].needs_box:
+        assert [i.size for i in shown(recipe(op), images)] == [size, (5, 7)]
+
+
+def test_a_view_that_breaks_its_word_on_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VIEWS["zoom"], "apply", lambda images, *_: [i.crop((0, 0, 2, 2)) for i in images])
+    with pytest.raises(ValueError, match=r"`zoom` made sizes \[\(2, 2\)\] of \[\(20, 14\)\]"):
+        shown(recipe("zoom"), [picture()])
+
+
+SEEDED = sorted(op for op, view in VIEWS.items() if view.seeded)
+
+
+@pytest.mark.parametrize("op", SEEDED)
+def test_another_seed_shows_another_picture(op: str) -> None:
+    parameters = {"probability": 1.0} if op == "perspective" else {}
+    found = {shown(Recipe(op, parameters, seed), [picture(60, 40)])[0].tobytes() for seed in range(8)}
+    assert len(found) == 8
+
+
+def black_cells(image: Image.Image, cell: int) -> np.ndarray:
+    """Whether each cell is black all over, by looking at its pixels one cell at a time."""
+    pixels = np.asarray(image)
+    rows, columns = (-(-side // cell) for side in pixels.shape[:2])
+    return np.array(
+        [
+            [not pixels[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell].any() for c in range(columns)]
+            for r in range(rows)
+        ]
+    )
+
+
+def test_mask_blackens_whole_cells_as_often_as_it_says() -> None:
+    """TV13: 448 x 448 has 32 x 32 cells, 614.4 of them black on average with standard deviation 15.7."""
+    image = Image.new("RGB", (448, 448), (200, 100, 50))
+    counts = []
+    for seed in range(200):
+        (after,) = shown(Recipe("masked", {"cell": 14, "share": 0.6}, seed), [image])
+        black = black_cells(after, 14)
+        assert black.shape == (32, 32)
+        kept = np.asarray(after)[~black.repeat(14, 0).repeat(14, 1)]
+        assert (kept == (200, 100, 50)).all()
+        counts.append(black.sum())
+    assert np.mean(counts) == pytest.approx(614.4, abs=4 * 15.7 / 200**0.5)
+    assert np.std(counts) == pytest.approx(15.7, rel=0.2)
+
+
+def test_mask_cuts_the_cells_at_the_edge() -> None:
+    """TV13: 450 x 450 has 33 x 33 cells, the last row and column 2 pixels wide."""
+    image = Image.new("RGB", (450, 450), (255, 255, 255))
+    (after,) = shown(Recipe("masked", {"share": 0.5}, 3), [image])
+    dark = np.asarray(after)[..., 0] == 0
+    assert (dark[:, 448] == dark[:, 449]).all()
+    assert black_cells(after, 14).shape == (33, 33)
+    assert {bool(v) for v in black_cells(after, 14)[:, 32]} == {True, False}
+
+
+@pytest.mark.parametrize(("share", "seen"), [(0.0, 1.0), (1.0, 0.0)])
+def test_mask_of_nothing_and_of_everything(share: float, seen: float) -> None:
+    image = Image.new("RGB", (30, 30), (9, 9, 9))
+    how = Recipe("masked", {"share": share}, 0)
+    after = shown(how, [image])
+    assert (np.asarray(after[0]) == 9).mean() == seen
+    assert strength(how, [image], after) == 1 - seen
+
+
+def test_jitter_without_room_changes_nothing_and_keeps_to_its_range() -> None:
+    fixed = dict.fromkeys([f"{k}_{e}" for k in ("brightness", "contrast", "saturation") for e in ("low", "high")], 1.0)
+    assert shown(recipe("jitter", **fixed), [picture()])[0].tobytes() == picture().tobytes()
+    grey = Image.new("RGB", (8, 8), (100, 100, 100))  # has no contrast and no colour: only its brightness can change
+    values = [np.asarray(shown(Recipe("jitter", {}, seed), [grey])[0])[0, 0, 0] for seed in range(200)]
+    assert 19 <= min(values) < 30
+    assert 120 < max(values) <= 130
+
+
+def test_perspective_is_the_identity_as_often_as_it_says() -> None:
+    same = [
+        shown(Recipe("perspective", {}, seed), [picture()])[0].tobytes() == picture().tobytes() for seed in range(400)
+    ]
+    assert np.mean(same) == pytest.approx(0.5, abs=0.1)
+
+
+def test_perspective_moves_corners_inwards_by_a_tenth_at_most() -> None:
+    white = Image.new("RGB", (200, 100), (255, 255, 255))
+    for seed in range(50):
+        (after,) = shown(Recipe("perspective", {"probability": 1.0}, seed), [white])
+        pixels = np.asarray(after)[..., 0]
+        assert (pixels[11:89, 21:179] > 250).all()
+        assert (pixels < 5).any()
+
+
+def test_rotation_keeps_to_its_angle() -> None:
+    """A line through the middle of a picture: how far its end has moved says by how much it was turned."""
+    line = Image.new("RGB", (201, 201))
+    line.paste((255, 255, 255), (0, 100, 201, 101))
+    angles = []
+    for seed in range(100):
+        (after,) = shown(Recipe("rotation", {}, seed), [line])
+        column = np.asarray(after, dtype=float)[:, 180, 0]
+        angles.append(np.degrees(np.arctan2((column * np.arange(201)).sum() / column.sum() - 100, 80)))
+    assert 8 < max(np.abs(angles)) <= 10.3
+    assert min(angles) < 0 < max(angles)
+
+
+def test_blur_is_a_gaussian_of_three_pixels() -> None:
+    dot = Image.new("RGB", (5, 5))
+    dot.putpixel((2, 2), (255, 255, 255))
+    (after,) = shown(recipe("blur"), [dot])
+    kernel = np.exp(-0.5 * np.arange(-1, 2) ** 2.0)
+    expected = np.zeros((5, 5))
+    expected[1:4, 1:4] = np.outer(kernel, kernel) / kernel.sum() ** 2 * 255
+    assert (np.asarray(after)[..., 0] == np.rint(expected)).all()
+
+
+def test_rectangles_cover_what_is_expected_of_them() -> None:
+    """Dossier c.3: 50 rectangles of 5 to 15 % of each side cover about 40 % of the picture."""
+    grey = Image.new("RGB", (200, 160), (7, 7, 7))
+    found = [
+        strength(how, [grey], shown(how, [grey])) for how in (Recipe("rectangles", {}, seed) for seed in range(100))
+    ]
+    assert np.mean(found) == pytest.approx(0.4, abs=0.04)
+    none = Recipe("rectangles", {"count": 0}, 0)
+    assert shown(none, [grey])[0].tobytes() == grey.tobytes()
+
+
+def test_zoom_shows_a_part_that_is_there() -> None:
+    """A picture whose pixels say where they are: what is shown lies inside, and covers 60 to 70 % of each side."""
+    x, y = np.meshgrid(np.arange(200), np.arange(100))
+    where = Image.fromarray(np.stack([x, y * 2, 0 * x], axis=2).astype(np.uint8))
+    for seed in range(50):
+        after = np.asarray(shown(Recipe("zoom", {}, seed), [where])[0]).astype(int)
+        for channel, side in ((0, 200), (1, 200)):
+            span = after[..., channel].max() - after[..., channel].min()
+            assert 0.58 * side <= span <= 0.71 * side
+    whole = Recipe("zoom", {"smallest": 1.0, "largest": 1.0}, 0)
+    assert shown(whole, [where])[0].tobytes() == where.tobytes()

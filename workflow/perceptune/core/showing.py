@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 
 def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
-    """The pictures as the recipe shows them; `ValueError` for an example without a picture that the view needs."""
+    """The pictures as the recipe shows them. `ValueError` for an example without a picture that the view needs, and for
+    pictures of other sizes from a view that says that it keeps them.
+    """
     view = VIEWS[recipe.op]
     if not images:
         return []
-    return view.apply(images, view.Parameters.model_validate(recipe.parameters), recipe.seed, recipe.box)
+    pictures = view.apply(images, view.Parameters.model_validate(recipe.parameters), recipe.seed, recipe.box)
+    before, after = ([picture.size for picture in side] for side in (images, pictures))
+    if view.keeps_size and before != after:
+        raise ValueError(f"view `{recipe.op}` made sizes {after} of {before}, expected the same")
+    return pictures
 
 
 def strength(recipe: Recipe, images: Sequence[Image], pictures: Sequence[Image]) -> float:

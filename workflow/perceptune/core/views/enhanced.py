@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 class Enhanced(View):
     name = "enhanced"
     needs_box = True
+    keeps_size = False
 
     def count(self, images: int) -> int:
         """One more: the crop of the first."""

@@ -34,6 +34,7 @@ class Noise(View):
     name = "noise"
     Parameters = NoiseParameters
     seeded = True
+    keeps_size = False  # with `side`
 
     def apply(self, images: Sequence[Image], parameters: NoiseParameters, seed: int, box: Box | None) -> list[Image]:
         """Every image with noise of its own, rounded to 8 bits and cut at black and white."""

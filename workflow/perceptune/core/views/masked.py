@@ -1,0 +1,49 @@
+"""Random patch mask: PAPO's view, and CPPO's 80 % one (arXiv:2507.06448, dossier b.3; arXiv:2601.00501, dossier c.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from perceptune.core.views.view import Box, View, ViewParameters
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class MaskedParameters(ViewParameters):
+    cell: Annotated[int, Field(ge=1)] = 14
+    """Side of a cell in pixels of the image as it was imported, before any resize; the last row and column may be cut."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Probability that a cell becomes black, each for itself."""
+
+
+class Masked(View):
+    name = "masked"
+    Parameters = MaskedParameters
+    seeded = True
+
+    def apply(self, images: Sequence[Image], parameters: MaskedParameters, seed: int, box: Box | None) -> list[Image]:
+        """Every image with a mask of its own."""
+        import numpy as np
+        from PIL import Image as Pillow
+
+        generator = np.random.default_rng(seed)
+        masked = []
+        for image in images:
+            pixels = np.array(image)
+            rows, columns = (-(-side // parameters.cell) for side in pixels.shape[:2])
+            black = generator.random((rows, columns)) < parameters.share
+            spread = black.repeat(parameters.cell, axis=0).repeat(parameters.cell, axis=1)
+            pixels[spread[: pixels.shape[0], : pixels.shape[1]]] = 0
+            masked.append(Pillow.fromarray(pixels))
+        return masked
+
+    def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
+        """Share of the first image's pixels that are black now and were not before."""
+        import numpy as np
+
+        before, after = (np.asarray(picture).any(axis=2) for picture in (images[0], shown[0]))
+        return float((before & ~after).mean())

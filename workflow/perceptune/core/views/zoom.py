@@ -1,0 +1,45 @@
+"""Random zoom-crop, one of CPPO's information-removing views (arXiv:2601.00501; dossier c.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from perceptune.core.views.view import Box, View, ViewParameters
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Scale = Annotated[float, Field(gt=0, le=1)]
+
+
+class ZoomParameters(ViewParameters):
+    smallest: Scale = 0.6
+    """Smallest side of the crop, as a share of the image's."""
+    largest: Scale = 0.7
+    """Largest."""
+
+
+class Zoom(View):
+    name = "zoom"
+    Parameters = ZoomParameters
+    seeded = True
+
+    def apply(self, images: Sequence[Image], parameters: ZoomParameters, seed: int, box: Box | None) -> list[Image]:
+        """A crop of each image, anywhere in it, resized (bilinear) to the size of the whole."""
+        import numpy as np
+        from PIL import Image as Pillow
+
+        generator = np.random.default_rng(seed)
+        zoomed = []
+        for image in images:
+            scale = generator.uniform(parameters.smallest, parameters.largest)
+            width, height = (max(1, round(side * scale)) for side in image.size)
+            left, top = (
+                int(generator.integers(0, whole - part + 1))
+                for whole, part in zip(image.size, (width, height), strict=True)
+            )
+            zoomed.append(image.resize(image.size, Pillow.Resampling.BILINEAR, (left, top, left + width, top + height)))
+        return zoomed
