@@ -169,8 +169,8 @@ def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"terms\.parquet` does not fit list `3`"):
         train.run(
             experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
-            terms=tmp_path / "terms.parquet", adapter=tmp_path / "a", training=tmp_path / "t.parquet",
-            checkpoints=tmp_path / "c", model=model_block(folder), weights="w", config=TrainingBlock(method="perpo"),
+            terms={"original": tmp_path / "terms.parquet"}, adapter=tmp_path / "a", training=tmp_path / "t.parquet",
+            checkpoints=tmp_path / "c", model=model_block(folder), weights="w", config=TrainingBlock(method="perpo"), views={},
         )  # fmt: skip
 
 

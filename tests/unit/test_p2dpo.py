@@ -122,7 +122,7 @@ def test_an_ablation_asks_for_no_more_than_it_needs(
     changes: dict[str, object], views: tuple[str, ...], looks: list[tuple[str, tuple[int, ...]]]
 ) -> None:
     parameters = METHOD.Parameters.model_validate(changes)
-    assert METHOD.views(parameters, "original") == views
+    assert [s.view for s in METHOD.stored(parameters, "original")] == list(views)
     pairs = {"focus": (0, 1), "robust": (2, 3)}
     assert METHOD.looks([0.0] * 4, pairs, parameters, "original") == [Look(*one) for one in looks]
     assert METHOD.looks([0.0] * 2, {"robust": (0, 1)}, parameters, "original") == (

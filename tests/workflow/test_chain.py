@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 def test_the_chain_ends_with_metrics_of_every_policy_and_a_page(finished: Workflow) -> None:
     metrics = pl.from_arrow(read_table(finished.folder / paths.ALL_METRICS, "metrics"))
     greedy = metrics.filter(condition="greedy", view="original", metric="accuracy_iou_0.5", benchmark="shapes-test")
-    assert set(greedy["policy"]) == {"tiny", "dpo", "perpo"}
-    assert greedy["n"].to_list() == [24] * 3
+    assert set(greedy["policy"]) == {"tiny", "dpo", "perpo", "p2dpo"}
+    assert greedy["n"].to_list() == [24] * 4
     assert greedy.filter(policy="tiny")["gain"].to_list() == [None]
     assert greedy.filter(pl.col("policy") != "tiny")["gain_ci_low"].null_count() == 0
-    assert set(metrics["condition"]) == {"greedy", "mean_of_n", "best_of_n"}
+    assert set(metrics["condition"]) == {"greedy", "mean_of_n", "best_of_n", "attention"}
     assert set(metrics["view"]) == {"original", "blank"}
     page = (finished.folder / paths.REPORT).read_text()
     assert "perpo" in page

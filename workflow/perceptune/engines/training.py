@@ -26,7 +26,7 @@ from perceptune.contracts.config import TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.progress import Progress
 from perceptune.core.looks import Look
-from perceptune.core.methods.method import Group, Method
+from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.lists import Batch, Encoder, RankedList, per_look
 from perceptune.engines.shared_prefix import response_logps
 
@@ -83,7 +83,7 @@ class _Sums:
 class ListTrainer(Trainer):
     """Minimises a method's loss, averaged over the lists of the whole optimiser step."""
 
-    def __init__(self, *args: Any, method: Method, parameters: Any, view: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, method: GroupMethod, parameters: Any, view: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.method, self.parameters, self.view = method, parameters, view
         self.model_accepts_loss_kwargs = True  # the loss below is a sum over lists, divided by their number in the step
@@ -220,7 +220,7 @@ def train(
     encoder: Encoder,
     lists: Sequence[RankedList],
     *,
-    method: Method,
+    method: GroupMethod,
     parameters: Any,
     block: TrainingBlock,
     dtype: str,

@@ -163,7 +163,9 @@ def _misfits(config: Config) -> Iterator[str]:
     for name, experiment in config.experiments.items():
         method = config.trainings[experiment.training].method
         made = "pairs" if experiment.pairing else "lists"
-        if METHODS[method].groups != made:
+        if METHODS[method].groups == "rollouts":
+            yield f"key `experiments.{name}`: method `{method}` learns from rounds, which cannot be run yet"
+        elif METHODS[method].groups != made:
             needs = "`pairing` and `filter`" if made == "lists" else "`sampling`, `reward` and `selection`"
             yield f"key `experiments.{name}`: method `{method}` learns from {METHODS[method].groups}, expected {needs}"
 

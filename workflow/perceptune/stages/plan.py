@@ -151,7 +151,7 @@ class Plan:
         """View to the table of stored log-probabilities that an experiment's method reads."""
         training, block = self.training(experiment), self.config.experiments[experiment]
         method = METHODS[training.method]
-        views = method.views(method.Parameters.model_validate(training.parameters), training.view)
+        views = [s.view for s in method.stored(method.Parameters.model_validate(training.parameters), training.view)]
         made = self.samples(experiment)
         groups = made["pairing"] if block.pairing else "/".join(made[key] for key in block.made_of)
         return {v: TERMS.format(policy=block.model, dataset=block.dataset, groups=groups, view=v) for v in views}

@@ -22,6 +22,7 @@ from perceptune.contracts.lineage import code_digest, lineage, plugin, write_lin
 from perceptune.contracts.tables import write_table
 from perceptune.core.looks import Look
 from perceptune.core.methods import METHODS
+from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.lists import Encoder, RankedList
 from perceptune.engines.training import train, with_adapter
 from perceptune.models.families import family_of
@@ -101,6 +102,7 @@ def _train(job: _Job) -> None:
         "views": {name: block.model_dump(mode="json") for name, block in job.views.items() if name == config.view},
     }
     method = METHODS[config.method]
+    assert isinstance(method, GroupMethod)  # the config's checks let no other through
     parameters = method.Parameters.model_validate(config.parameters)
     family, processor, base = family_of(model), load_processor(model), load_model(model)
     wanted = dict.fromkeys([config.view, *terms])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from perceptune.core.methods.method import Group, Method, MethodParameters
+from perceptune.core.methods.method import Group, GroupMethod, MethodParameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ class DPOParameters(MethodParameters):
     """Scale of the implicit reward."""
 
 
-class DPO(Method):
+class DPO(GroupMethod):
     name = "dpo"
     Parameters = DPOParameters
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from perceptune.core.methods.method import Group, Method, MethodParameters
+from perceptune.core.methods.method import Group, GroupMethod, MethodParameters
 from perceptune.core.methods.perpo import margin_weighted
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class LiPOParameters(MethodParameters):
     """All pairs alike, or LiPO-lambda's weights."""
 
 
-class LiPO(Method):
+class LiPO(GroupMethod):
     name = "lipo"
     Parameters = LiPOParameters
 

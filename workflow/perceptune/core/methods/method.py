@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,31 +47,52 @@ class Group:
         return self.logps - self.reference
 
 
+class Stored(NamedTuple):
+    """Log-probabilities that a stage of their own computes, once."""
+
+    term: Literal["reference", "old"]
+    """Whose: the base model's, or those of the policy that gave the answers."""
+    view: str
+    """What it is shown."""
+
+
 class Method(ABC):
-    """A loss over stored columns. Declarations are read without torch; `loss` imports it."""
+    """What a training method learns from and needs. Declarations are read without torch; losses import it."""
 
     name: ClassVar[str]
     Parameters: ClassVar[type[MethodParameters]]
-    groups: ClassVar[Literal["lists", "pairs"]] = "lists"
-    """What it learns from: ranked lists of samples, or pairs with a kind."""
-    terms: ClassVar[tuple[str, ...]] = ("reference",)
-    """Stored log-probabilities that the loss needs."""
+    groups: ClassVar[Literal["lists", "pairs", "rollouts"]]
+    """What it learns from: ranked lists of samples, pairs with a kind, or the groups of a round."""
 
-    def views(self, parameters: Any, view: str) -> tuple[str, ...]:
-        """Views under which the stored terms are needed, given the training view."""
-        return (view,) if self.terms else ()
+    @abstractmethod
+    def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
+        """The stored log-probabilities that the loss needs, given the training view."""
+
+    @abstractmethod
+    def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
+        """What the policy is asked for, given the training view."""
+
+    def wants_ground_truth(self, parameters: Any) -> bool:
+        """Whether the true answer takes the place of the group."""
+        return False
+
+
+class GroupMethod(Method):
+    """A loss over the summed log-probabilities of one group's responses, averaged over groups."""
+
+    groups: ClassVar[Literal["lists", "pairs", "rollouts"]] = "lists"
+
+    def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
+        """By default the reference under the training view."""
+        return (Stored("reference", view),)
 
     def responses(self, rewards: Sequence[float], parameters: Any) -> list[int]:
         """Places in the ranked list that the loss needs; all by default."""
         return list(range(len(rewards)))
 
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
-        """What the policy is asked for, given the training view: by default `responses` under it."""
+        """By default `responses` under the training view."""
         return [Look(view, tuple(self.responses(rewards, parameters)))]
-
-    def wants_ground_truth(self, parameters: Any) -> bool:
-        """Whether the true answer takes the place of the list."""
-        return False
 
     @abstractmethod
     def loss(self, group: Group, parameters: Any) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from perceptune.core.looks import Look, Pairs
-from perceptune.core.methods.method import Group, Method, MethodParameters
+from perceptune.core.methods.method import Group, GroupMethod, MethodParameters, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,15 +35,16 @@ class P2DPOParameters(MethodParameters):
     """How fast they shift."""
 
 
-class P2DPO(Method):
+class P2DPO(GroupMethod):
     name = "p2dpo"
     Parameters = P2DPOParameters
     groups = "pairs"
 
-    def views(self, parameters: P2DPOParameters, view: str) -> tuple[str, ...]:
-        """The image, the views of the calibration loss, and the noisy image; what an ablation leaves out is not needed."""
+    def stored(self, parameters: P2DPOParameters, view: str) -> tuple[Stored, ...]:
+        """The reference under the image, the calibration's views, the noisy image; without what an ablation leaves out."""
         focus = (view, "enhanced", "degraded") if parameters.calibration else (view,)
-        return (*(focus if parameters.focus else ()), *(("noise",) if parameters.robust else ()))
+        views = (*(focus if parameters.focus else ()), *(("noise",) if parameters.robust else ()))
+        return tuple(Stored("reference", name) for name in views)
 
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: P2DPOParameters, view: str) -> list[Look]:
         """Six log-probabilities of a whole record: both focus answers, the chosen one under two more views, both robust ones."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from perceptune.core.methods.method import Group, Method, MethodParameters
+from perceptune.core.methods.method import Group, GroupMethod, MethodParameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ class PerPOParameters(MethodParameters):
     """Power of the reward margin; 0 weighs all pairs alike."""
 
 
-class PerPO(Method):
+class PerPO(GroupMethod):
     name = "perpo"
     Parameters = PerPOParameters
 

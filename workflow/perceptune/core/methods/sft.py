@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from perceptune.core.methods.method import Group, Method, MethodParameters
+from perceptune.core.methods.method import Group, GroupMethod, MethodParameters, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,10 +16,13 @@ class SFTParameters(MethodParameters):
     """The answer to learn."""
 
 
-class SFT(Method):
+class SFT(GroupMethod):
     name = "sft"
     Parameters = SFTParameters
-    terms = ()
+
+    def stored(self, parameters: SFTParameters, view: str) -> tuple[Stored, ...]:
+        """Nothing: there is no reference."""
+        return ()
 
     def responses(self, rewards: Sequence[float], parameters: SFTParameters) -> list[int]:
         """The best of the list."""

@@ -1,0 +1,28 @@
+"""PAPO_D (arXiv:2507.06448; dossier b.1): PAPO with DAPO's clipping, no reference and both entropies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from perceptune.core.methods.grpo import Weight
+from perceptune.core.methods.papo_g import PAPOG, PAPOGParameters
+
+
+class PAPODParameters(PAPOGParameters):
+    clip_high: Annotated[float, Field(gt=0)] = 0.28
+    """The ratio counts up to 1 plus this."""
+    beta: Weight = 0.0
+    """Weight of the divergence from the base model; 0 leaves it out."""
+    gamma: Weight = 0.01
+    """Weight of the implicit perception loss, the divergence from the policy that sees the masked image."""
+    eta: Weight = 0.03
+    """Weight of the entropy on the image: eta_1."""
+    eta_masked: Weight = 0.03
+    """Weight of the entropy on the masked image: eta_2."""
+
+
+class PAPOD(PAPOG):
+    name = "papo_d"
+    Parameters = PAPODParameters

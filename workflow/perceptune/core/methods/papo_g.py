@@ -1,0 +1,87 @@
+"""PAPO_G (arXiv:2507.06448; dossier b): GRPO that shall not answer the same without seeing."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from perceptune.core.methods.grpo import GRPO, GRPOParameters, Weight
+from perceptune.core.methods.method import MethodParameters, Stored
+from perceptune.core.methods.rollout import Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PAPOGParameters(GRPOParameters):
+    gamma: Weight = 0.02
+    """Weight of the implicit perception loss, the divergence from the policy that sees the masked image."""
+    eta: Weight = 0.0
+    """Weight of the entropy on the image: eta_1. The paper's 7B model has 0.05."""
+    eta_masked: Weight = 0.0
+    """Weight of the entropy on the masked image: eta_2, in the paper always as large as `eta`."""
+    masked_entropy: Literal["stored", "live"] = "stored"
+    """`stored`: of the policy that answered, as published, so that its gradient is zero; `live`: of the policy under training."""
+    mask: str = "masked"
+    """The masked view: a view of this config."""
+
+
+class PAPOG(GRPO):
+    name = "papo_g"
+    Parameters: ClassVar[type[MethodParameters]] = PAPOGParameters
+
+    def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
+        """GRPO's, and the policy that answered under the masked view where that has a weight."""
+        needed = parameters.gamma or (parameters.eta_masked and parameters.masked_entropy == "stored")
+        return (*super().stored(parameters, view), *([Stored("old", parameters.mask)] if needed else []))
+
+    def live(self, parameters: Any) -> tuple[str, ...]:
+        """The masked view, for an entropy on it that has a gradient."""
+        return (parameters.mask,) if parameters.eta_masked and parameters.masked_entropy == "live" else ()
+
+    def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
+        """GRPO's - gamma mean k3(policy, masked) + eta mean(-log p) + eta_masked mean(-log p masked) (dossier b.1).
+
+        The masked log-probabilities of the second term are constants. Both entropies are means over all tokens of the step.
+        """
+        from perceptune.core.policy_gradient import kl_estimate
+
+        loss = super().loss(tokens, parameters)
+        if parameters.gamma:
+            masked = tokens.stored[parameters.mask].logps
+            loss = loss - parameters.gamma * (tokens.weights * kl_estimate(tokens.logps, masked)).sum()
+        if parameters.eta:
+            loss = loss - parameters.eta * tokens.share * tokens.logps.sum()
+        if parameters.eta_masked:
+            seen = tokens.live if parameters.masked_entropy == "live" else tokens.stored
+            loss = loss - parameters.eta_masked * tokens.share * seen[parameters.mask].logps.sum()
+        return loss
+
+    def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
+        """GRPO's, and the signs of collapse: perception KL, tokens that the mask makes likelier, entropy under the mask."""
+        from perceptune.core.policy_gradient import kl_estimate
+
+        metrics = super().metrics(tokens, parameters)
+        names = (
+            "perception_kl",
+            "perception_kl_variance",
+            "perception_kl_p99",
+            "masked_likelier",
+            "masked_far_likelier",
+        )
+        metrics |= dict.fromkeys((*names, "masked_nll"), math.nan)
+        seen = {**tokens.stored, **tokens.live}.get(parameters.mask)
+        if seen is not None:
+            metrics["masked_nll"] = -float(seen.logps.mean())
+        if parameters.mask in tokens.stored:
+            masked = tokens.stored[parameters.mask].logps
+            divergence, rise = kl_estimate(tokens.logps, masked).double(), masked - tokens.logps
+            values = (
+                divergence.mean(),
+                divergence.var(unbiased=False),
+                divergence.quantile(0.99),
+                (rise > 0).double().mean(),
+                (rise > 2.610869).double().mean(),  # where k3 is cut and has no gradient
+            )
+            metrics |= {name: float(value) for name, value in zip(names, values, strict=True)}
+        return metrics
