@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from perceptune.contracts.files import write_text
 from perceptune.contracts.tables import read_table, write_table
-from perceptune.stages import report
 
 ROWS = [{"experiment": os.urandom(2000).hex(), "step": n, "metric": "loss", "value": 0.5} for n in range(2000)]
 
@@ -56,8 +56,8 @@ def test_a_read_only_folder_keeps_its_tables(disk: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_old_page(disk: Path) -> None:
-    report._write(disk / "report.html", "old")
+    write_text(disk / "report.html", "old")
     with pytest.raises(OSError) as caught:
-        report._write(disk / "report.html", "new" * 1_000_000)
+        write_text(disk / "report.html", "new" * 1_000_000)
     assert caught.value.errno == errno.ENOSPC
     assert [path.read_text() for path in disk.iterdir()] == ["old"]

@@ -23,7 +23,7 @@ from perceptune.core.pairs import agreement, clip_statistics, described, pair_st
 from perceptune.core.shapes import render, scene_and_row
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
-from perceptune.stages import report
+from perceptune.stages import pair_cards, report, report_tables
 
 MADE = {"stage": "test", "parameters": {}, "inputs": {}, "code": "0" * 64, "versions": {"perceptune": "0.1.0"}}
 HOSTILE = [
@@ -498,19 +498,19 @@ def test_pairs_without_attention_or_with_a_broken_example_still_have_a_card(tmp_
     written(tmp_path, DEMO, pairs=True)
     tables = {name: tmp_path / f"{name}.parquet" for name in ("preferences", "examples", "attention", "crops")}
     plain = {name: tables[name] for name in ("preferences", "examples")}
-    ((_, cards),) = report._pair_galleries({LABEL: plain}, 2)
+    ((_, cards),) = pair_cards.pair_galleries({LABEL: plain}, 2)
     assert [len(card["pictures"]) for group in cards.values() for card in group] == [4, 4]
-    assert list(report._pair_galleries({LABEL: plain}, 0)) == [(LABEL, {})]
+    assert list(pair_cards.pair_galleries({LABEL: plain}, 0)) == [(LABEL, {})]
     (group,) = pl.read_parquet(tables["preferences"]).head(1).to_dicts()
     (example,) = pl.read_parquet(tables["examples"]).head(1).to_dicts()
     (looked,) = pl.read_parquet(tables["attention"]).head(1).to_dicts()
-    assert report._pair_pictures(group, None, None, None) == ([], "no image in the table")
-    assert report._pair_pictures(group, {**example, "images": []}, None, None) == ([], "no image in the table")
-    pictures, problem = report._pair_pictures(group, example, {**looked, "grid": [3, 3]}, None)
+    assert pair_cards._pair_pictures(group, None, None, None) == ([], "no image in the table")
+    assert pair_cards._pair_pictures(group, {**example, "images": []}, None, None) == ([], "no image in the table")
+    pictures, problem = pair_cards._pair_pictures(group, example, {**looked, "grid": [3, 3]}, None)
     assert pictures == []
     assert "reshape" in (problem or "")
     without = {"box": None, "inverse": None}
-    pictures, problem = report._pair_pictures(group, example, {**looked, "attention": None}, without)
+    pictures, problem = pair_cards._pair_pictures(group, example, {**looked, "attention": None}, without)
     assert problem is None
     assert len(pictures) == 4
 
@@ -518,7 +518,7 @@ def test_pairs_without_attention_or_with_a_broken_example_still_have_a_card(tmp_
 def test_a_file_that_counts_no_pairs_is_named(tmp_path: Path) -> None:
     (tmp_path / "central.json").write_text('{"groups": 3, "kept": 1}')
     with pytest.raises(UserError, match=r"central.json. holds no statistics of pairs: no \['context', 'kinds'"):
-        report._pair_statistics(tmp_path / "central.json")
+        report_tables.pair_statistics(tmp_path / "central.json")
 
 
 def test_only_a_base_model_has_no_training_and_no_gains(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from perceptune.core import charts, pair_sections, summary
+from perceptune.core import charts, look_sections, pair_sections, summary
 
 from tests.stages.test_report import metric_row
 from tests.unit.test_charts import of_class
@@ -27,7 +27,7 @@ def sweep(levels: int, policies: tuple[str, ...] = ("tiny", "p2dpo")) -> tuple[p
 @pytest.mark.parametrize("levels", [2, 13, 40])
 def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
     metrics, noise = sweep(levels, ("tiny", "p2dpo", "p2dpo-with-a-name-that-is-much-too-long-for-a-column"))
-    lines = pair_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
+    lines = look_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
     assert max(map(len, lines)) <= summary.TEXT_WIDTH
     words = [word for line in lines if line.startswith("p2dpo ") for word in line.split()[1:]]
     expected = [f"{100 * (0.65 - sigma):.1f}*" for sigma in noise.values()]
@@ -41,7 +41,7 @@ def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
 def test_levels_that_a_benchmark_was_not_asked_have_no_column() -> None:
     metrics, noise = sweep(3)
     (result,) = summary.results(metrics)
-    found = pair_sections.noise_section(metrics, result, {**noise, "noise-of-another": 0.9}, STYLES)
+    found = look_sections.noise_section(metrics, result, {**noise, "noise-of-another": 0.9}, STYLES)
     assert found is not None
     assert found["levels"] == ["0", "0.01", "0.02"]
     assert [len(row["cells"]) for row in found["rows"]] == [3, 3]
@@ -52,7 +52,7 @@ def test_levels_that_a_benchmark_was_not_asked_have_no_column() -> None:
 def test_gains_are_drawn_in_points_around_zero_and_the_base_is_not() -> None:
     metrics, noise = sweep(3)
     (result,) = summary.results(metrics)
-    found = pair_sections.noise_section(metrics, result, noise, STYLES)
+    found = look_sections.noise_section(metrics, result, noise, STYLES)
     assert found is not None
     (curve,) = of_class(found["gains"], "curve")
     assert curve.get("class") == "curve s1"
@@ -62,7 +62,7 @@ def test_gains_are_drawn_in_points_around_zero_and_the_base_is_not() -> None:
     assert "gain over the base, points" in charts.text(found["gains"])
     assert "8" in [text.text for text in found["gains"].iter("text")]  # its interval ends at 8 points, not at 0.08
     alone = metrics.filter(pl.col("policy") == "tiny")
-    base_only = pair_sections.noise_section(alone, summary.results(alone)[0], noise, STYLES)
+    base_only = look_sections.noise_section(alone, summary.results(alone)[0], noise, STYLES)
     assert base_only is not None
     assert base_only["gains"] is None
 
@@ -98,7 +98,7 @@ def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
     rows += [metric_row("tiny", f"afr_layer_{i:02}", 2.0 + i, condition="attention") for i in range(layers)]
     rows += [metric_row("tiny", "afr", 2.0, condition="attention")]
     metrics = pl.DataFrame(rows, infer_schema_length=None)
-    found = pair_sections.attention_section(metrics, summary.results(metrics)[0], STYLES)
+    found = look_sections.attention_section(metrics, summary.results(metrics)[0], STYLES)
     assert found is not None
     (panel,) = found["panels"]
     assert found["gain_panels"] == []

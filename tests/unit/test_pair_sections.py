@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from perceptune.core import charts, pair_sections, summary
+from perceptune.core import charts, look_sections, pair_sections, summary
 
 from tests.stages.test_report import metric_row
 
@@ -35,7 +35,7 @@ def metrics() -> pl.DataFrame:
 
 def test_the_sweep_has_a_column_per_level_and_a_row_per_policy(metrics: pl.DataFrame) -> None:
     (result,) = summary.results(metrics)
-    found = pair_sections.noise_section(metrics, result, NOISE, STYLES)
+    found = look_sections.noise_section(metrics, result, NOISE, STYLES)
     assert found is not None
     assert found["levels"] == ["0", "0.1", "0.4"]
     cells = {row["policy"]: [(c["value"], c["gain"]) for c in row["cells"]] for row in found["rows"]}
@@ -48,16 +48,16 @@ def test_the_sweep_has_a_column_per_level_and_a_row_per_policy(metrics: pl.DataF
 
 def test_without_a_sweep_there_is_no_section(metrics: pl.DataFrame) -> None:
     (result,) = summary.results(metrics)
-    assert pair_sections.noise_section(metrics, result, {}, STYLES) is None
+    assert look_sections.noise_section(metrics, result, {}, STYLES) is None
     clean = metrics.filter(pl.col("view") == "original", pl.col("condition") == "greedy")
-    assert pair_sections.noise_section(clean, result, NOISE, STYLES) is None
-    assert pair_sections.attention_section(clean, result, STYLES) is None
-    assert pair_sections.sweep_lines(clean, [result], {}, 100) == []
+    assert look_sections.noise_section(clean, result, NOISE, STYLES) is None
+    assert look_sections.attention_section(clean, result, STYLES) is None
+    assert look_sections.sweep_lines(clean, [result], {}, 100) == []
 
 
 def test_where_it_looks(metrics: pl.DataFrame) -> None:
     (result,) = summary.results(metrics)
-    found = pair_sections.attention_section(metrics, result, STYLES)
+    found = look_sections.attention_section(metrics, result, STYLES)
     assert found is not None
     assert found["measures"] == [
         "attention focus ratio",
@@ -72,7 +72,7 @@ def test_where_it_looks(metrics: pl.DataFrame) -> None:
 
 
 def test_the_plain_text_fits_and_marks_what_is_sure(metrics: pl.DataFrame) -> None:
-    lines = pair_sections.sweep_lines(metrics, summary.results(metrics), NOISE, 100)
+    lines = look_sections.sweep_lines(metrics, summary.results(metrics), NOISE, 100)
     assert lines[1] == "shapes-test / grounding: accuracy at IoU 0.5 % under noise of sigma s"
     assert lines[2].split() == ["policy", "s=0", "s=0.1", "s=0.4", "AFR"]
     assert lines[4].split() == ["p2dpo", "65.0*", "55.0*", "45.0*", "4.05", "+0.05", "*"]

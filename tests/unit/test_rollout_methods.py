@@ -95,7 +95,8 @@ def test_perception_loss_alone() -> None:
     with_loss, without = tv6(old=torch.tensor(LOGPS)), tv6(old=torch.tensor(LOGPS))
     first = method("papo_g").loss(with_loss, parameters("papo_g", beta=0))
     second = method("grpo").loss(without, parameters("grpo", beta=0))
-    first.backward(), second.backward()
+    first.backward()
+    second.backward()
     assert (second - first).item() == pytest.approx(0.02 * 3.541729, abs=1e-6)
     assert with_loss.logps.grad is not None and without.logps.grad is not None
     difference = with_loss.logps.grad - without.logps.grad
@@ -122,7 +123,8 @@ def test_without_coefficients_every_method_is_its_baseline_bit_for_bit(name: str
     ours, theirs = tv6(), tv6()
     first = method(name).loss(ours, parameters(name, **none, **same))
     second = method("grpo").loss(theirs, parameters("grpo", **same))
-    first.backward(), second.backward()
+    first.backward()
+    second.backward()
     assert torch.equal(first, second)
     assert ours.logps.grad is not None and theirs.logps.grad is not None
     assert torch.equal(ours.logps.grad, theirs.logps.grad)
@@ -138,7 +140,8 @@ def test_a_mask_that_hides_nothing_has_no_perception_loss() -> None:
     plain = tv6()
     first = method("papo_g").loss(same, parameters("papo_g"))
     second = method("grpo").loss(plain, parameters("grpo"))
-    first.backward(), second.backward()
+    first.backward()
+    second.backward()
     assert first.item() == second.item()
     assert same.logps.grad is not None and plain.logps.grad is not None
     assert torch.equal(same.logps.grad, plain.logps.grad)

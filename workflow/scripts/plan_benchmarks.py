@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perceptune.contracts.config import BenchmarkBlock, ViewBlock
+from perceptune.contracts.config import BenchmarkBlock
 from perceptune.stages import requests
 from perceptune.stages.job import job
 
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
     with job(snakemake):
-        blocks = {name: ViewBlock(**block) for name, block in snakemake.params.settings["views"].items()}
-        crops = [Path(table) for table in snakemake.input.crops]
+        views, crops = snakemake.params.settings["views"], snakemake.input.crops
         requests.run_benchmarks(
             examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
             requests=Path(snakemake.output.requests),
             benchmarks={name: BenchmarkBlock(**block) for name, block in snakemake.params.benchmarks.items()},
             views={
-                dataset: requests.Views(blocks, {table.stem: table for table in crops if table.parent.name == dataset})
+                dataset: requests.Views.read(views, [table for table in crops if Path(table).parent.name == dataset])
                 for dataset in snakemake.params.datasets
             },
         )

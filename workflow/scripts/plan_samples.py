@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perceptune.contracts.config import SamplingBlock, ViewBlock
+from perceptune.contracts.config import SamplingBlock
 from perceptune.stages import requests
 from perceptune.stages.job import job
 
@@ -17,8 +17,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             examples=Path(snakemake.input.examples),
             requests=Path(snakemake.output.requests),
             config=SamplingBlock(**snakemake.params.settings),
-            views=requests.Views(
-                {name: ViewBlock(**block) for name, block in snakemake.params.views.items()},
-                {Path(table).stem: Path(table) for table in snakemake.input.crops},
-            ),
+            views=requests.Views.read(snakemake.params.views, snakemake.input.crops),
         )

@@ -6,8 +6,6 @@ Every row in is a row out: a row that failed is present with its `reason`.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import appearing
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """One image as the Hugging Face `datasets.Image` feature stores it; `bytes` is null when a file is referred to."""
@@ -240,24 +239,11 @@ def to_table(name: str, data: Any) -> pa.Table:
 
 
 def write_table(path: Path, name: str, data: Any, lineage: Mapping[str, Any]) -> None:
-    """Validates `data` against the schema `name` and writes it as zstd Parquet, atomically, with its lineage.
-
-    The file appears under its name only when it is complete: temporary file in the same folder, fsync, rename.
-    """
+    """Validates `data` against the schema `name` and writes it as zstd Parquet, atomically, with its lineage."""
     table = to_table(name, data)
     metadata = {**(table.schema.metadata or {}), b"perceptune": json.dumps({"table": name, **lineage}).encode()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with appearing(path) as file:
+        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
 
 
 def read_table(path: Path, name: str) -> pa.Table:

@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from perceptune.models.placement import bare, on_device
+
 NAME = "perceptune_rows"
 
 
@@ -94,7 +96,7 @@ class Looked:
 @contextmanager
 def watching(model: PreTrainedModel) -> Iterator[None]:
     """The language model reports its attention meanwhile; everything else stays as it was."""
-    language = _language_model(model)
+    language = language_model(model)
     before = language.config._attn_implementation
     trained = [p for p in model.parameters() if p.requires_grad]
     for parameter in trained:
@@ -108,9 +110,9 @@ def watching(model: PreTrainedModel) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _language_model(model: PreTrainedModel) -> PreTrainedModel:
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return bare.model.language_model  # type: ignore[union-attr, return-value]
+def language_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The language model inside a vision-language model, bare or wrapped."""
+    return bare(model).model.language_model  # type: ignore[union-attr, return-value]
 
 
 def look(
@@ -123,14 +125,15 @@ def look(
     """One forward pass over one prompt (batch of 1, no padding), inside `watching(model)`.
 
     `answer_from` is the position of the prompt's last token; what follows it in `input_ids` is the answer. `image` has the
-    positions of the image's tokens. With `gradient_layer` a backward pass through the layers above it.
+    positions of the image's tokens; tensors may lie on any device. With `gradient_layer` a backward pass through the layers above
+    it.
     Raises `ValueError` for a layer that the model has not.
     """
-    layers = int(_language_model(model).config.num_hidden_layers)
+    layers = int(language_model(model).config.num_hidden_layers)
     if gradient_layer is not None and gradient_layer >= layers:
         raise ValueError(f"layer {gradient_layer}, expected one of 0 to {layers - 1}")
-    length = inputs["input_ids"].shape[1]
-    device = inputs["input_ids"].device
+    inputs = on_device(inputs, bare(model))
+    length, device = inputs["input_ids"].shape[1], inputs["input_ids"].device
     rows = torch.arange(answer_from, max(length - 1, answer_from + 1), device=device)
     capture = _Capture(rows, image.to(device), gradient_layer)
     token = _CAPTURE.set(capture)

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoProcessor
 
 from perceptune.contracts.config import ClipBlock
 from perceptune.contracts.errors import UserError
+from perceptune.models.placement import on_device
 
 
 class Clip:
@@ -38,12 +39,8 @@ class Clip:
             truncation=True,
             max_length=self._longest,
         )
-        tensors = {
-            name: value.to(self._model.device, self._model.dtype if value.is_floating_point() else None)
-            for name, value in encoded.items()
-        }
         with torch.inference_mode():
-            output = self._model(**tensors)
+            output = self._model(**on_device(encoded, self._model))
         embedded, seen = (
             torch.nn.functional.normalize(e.float(), dim=-1).cpu() for e in (output.text_embeds, output.image_embeds)
         )

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from perceptune.models.family import Family
+from perceptune.models.placement import bare, on_device
 
 LOGITS_AT_ONCE = 2**26
 """Numbers in a block of logits (256 MiB in float32); the softmax is taken block by block."""
@@ -127,29 +128,14 @@ def token_logps(model: nn.Module, batch: Packed) -> Tensor:
     `model` is the family's model, bare or wrapped by PEFT or DistributedDataParallel. Logits exist for response positions
     only, a block at a time.
     """
-    bare = _bare(model)
-    device = bare.device
-    inputs = {k: _on(v, device, bare.dtype) for k, v in batch.inputs.items()}
+    inner = bare(model)
+    device = inner.device
+    inputs = on_device(batch.inputs, inner)
     keep = torch.arange(batch.start, inputs["input_ids"].shape[1], device=device)
-    with _hidden_states_for_logits(bare) as head:
+    with _hidden_states_for_logits(inner) as head:
         hidden = model(**inputs, logits_to_keep=keep, use_cache=False).logits
         chosen = hidden[batch.rows.to(device), batch.predictors.to(device)]
         return _logps_of(head, chosen, batch.targets.to(device))
-
-
-def _on(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
-
-
-def _bare(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside its wrappers."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        else:
-            return model  # type: ignore[return-value]
 
 
 @contextmanager

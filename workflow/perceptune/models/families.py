@@ -12,4 +12,4 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (Llava(), Qwen2
 
 def family_of(model: ModelBlock) -> Family:
     """The family of a model block."""
-    return Llava(model.image_fit) if model.family == Llava.name else FAMILIES[model.family]
+    return FAMILIES[model.family].of(model)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from perceptune.contracts.config import ModelBlock
 from perceptune.core.boxes import Frame, from_pixels
 
 Messages = Sequence[Mapping[str, Any]]
@@ -22,6 +23,10 @@ class Family(ABC):
     name: ClassVar[str]
     lora_targets: ClassVar[str]
     """Regular expression of the language model's linear layers; vision tower, projector and head stay frozen."""
+
+    def of(self, model: ModelBlock) -> Family:
+        """The family as a model block sets it up; itself where the block has nothing to say."""
+        return self
 
     def prompt_text(self, processor: ProcessorMixin, messages: Messages) -> str:
         """The chat prompt up to where the model answers, one placeholder per image.

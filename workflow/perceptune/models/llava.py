@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from perceptune.contracts.config import ModelBlock
 from perceptune.core.boxes import Frame
 from perceptune.models.family import Family
 
@@ -17,11 +18,14 @@ class Llava(Family):
     """`fit` is what happens to images that are no squares: padded, as LLaVA-1.5 was trained, or their middle cut out."""
 
     name = "llava"
+    lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
     def __init__(self, fit: str = "pad") -> None:
         self.fit = fit
 
-    lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    def of(self, model: ModelBlock) -> Family:
+        """With the block's `image_fit`."""
+        return Llava(model.image_fit)
 
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
         """Made a square: padded with the processor's mean colour, or its middle cut out.

@@ -17,12 +17,15 @@ from perceptune.contracts.progress import Progress
 from perceptune.contracts.tables import write_table
 from perceptune.core.attention_maps import Region, attention_focus_ratio, on_image
 from perceptune.core.images import open_image
-from perceptune.engines.attention import Looked, look, watching
+from perceptune.core.views.view import Recipe
+from perceptune.engines.attention import Looked, language_model, look, watching
 from perceptune.models.families import family_of
 from perceptune.models.family import Family
 from perceptune.models.geometry import framed
 from perceptune.models.loading import load_model, load_processor
+from perceptune.models.placement import bare
 from perceptune.stages.requests import chosen_examples
+from perceptune.stages.shown import messages_for
 
 
 def run(
@@ -67,8 +70,7 @@ class _Watcher:
 
     def __init__(self, family: Family, processor: Any, model: Any, block: ModelBlock, config: AttentionBlock) -> None:
         self._family, self._processor, self._model, self._block, self._config = family, processor, model, block, config
-        language = model.get_base_model() if hasattr(model, "get_base_model") else model
-        layers = int(language.model.language_model.config.num_hidden_layers)
+        layers = int(language_model(model).config.num_hidden_layers)
         self._layers = config.layers or (0, layers - 1)
         first, last = self._layers
         if not first <= last < layers:
@@ -108,21 +110,14 @@ class _Watcher:
     def _look(self, example: Mapping[str, Any]) -> tuple[Looked, tuple[int, int], Region]:
         images = [open_image(image) for image in example["images"]]
         text = self._config.prompt.replace("{question}", example["question"])
-        content: list[dict[str, Any]] = [{"type": "image", "text": None}] * len(images)
-        messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
-        prefix = self._family.prefix(self._processor, messages, images)
+        prefix = self._family.prefix(self._processor, messages_for(text, Recipe("original"), len(images)), images)
         grid = self._family.grids(self._processor, prefix)[0]
         region = self._family.covered(images[0].size)
         placeholder = self._processor.tokenizer.convert_tokens_to_ids(self._family.placeholder(self._processor))
         image = (prefix["input_ids"][0] == placeholder).nonzero()[: grid[0] * grid[1], 0]
-        base = self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model
-        inputs, last = self._family.with_answer(base, prefix, self._answer(example))
-        moved = {
-            name: tensor.to(base.device, base.dtype) if tensor.is_floating_point() else tensor.to(base.device)
-            for name, tensor in inputs.items()
-        }
+        inputs, last = self._family.with_answer(bare(self._model), prefix, self._answer(example))
         layer = self._layers[0] if self._config.method == "gradient" else None
-        return look(self._model, moved, last, image, layer), grid, region
+        return look(self._model, inputs, last, image, layer), grid, region
 
     def _answer(self, example: Mapping[str, Any]) -> list[int]:
         """The true answer as the model would write it; empty where there is none."""

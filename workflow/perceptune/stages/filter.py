@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from perceptune.contracts.config import FilterBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table, write_table
@@ -65,9 +65,7 @@ def run(
     print(f"kept {counted['kept']} of {len(groups)} records; dropped: {counted['dropped']}")
     inputs = {"pairs": pairs, "terms": terms, **({"clips": clips} if clips else {})}
     write_table(preferences, "preferences", groups, lineage("filter", config.model_dump(mode="json"), inputs))
-    temporary = statistics.with_name(f".{statistics.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(counted, indent=2) + "\n")
-    temporary.replace(statistics)
+    write_text(statistics, json.dumps(counted, indent=2) + "\n")
 
 
 def _measure(pair: dict[str, Any], logprobs: list[list[float]], config: FilterBlock) -> None:
@@ -136,10 +134,10 @@ def _statistics(
     config: FilterBlock,
 ) -> dict[str, Any]:
     by_kind = {k: [p for g in groups for p in g["pairs"] if p["kind"] == k] for k in KINDS}
-    views = {v["view"]: [] for g in groups for v in g["views"]}  # type: dict[str, list[float]]
+    views: dict[str, list[float]] = {}
     for group in groups:
         for view in group["views"]:
-            views[view["view"]].append(view["strength"])
+            views.setdefault(view["view"], []).append(view["strength"])
     found: dict[str, Any] = {
         "groups": len(groups),
         "kept": sum(group["kept"] for group in groups),

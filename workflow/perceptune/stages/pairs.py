@@ -16,7 +16,7 @@ from perceptune.core.images import open_image
 from perceptune.core.pairs import perplexity
 from perceptune.core.showing import shown, strength
 from perceptune.core.views.view import Recipe, pixel_digest
-from perceptune.stages.shown import with_pictures
+from perceptune.stages.shown import messages_for, with_pictures
 
 ROLES = {"focus": ("focus_chosen", "focus_rejected"), "robust": ("robust_chosen", "robust_rejected")}
 SHOWN_IN = {"enhanced": "focus_chosen", "degraded": "focus_rejected", "noise": "robust_rejected"}
@@ -72,7 +72,7 @@ def _group(
                 }
             )
     made = [_pair(kind, places, requested, answered) for kind in ROLES if ROLES[kind][0] in requested]
-    messages = _plain_messages(example)
+    messages = messages_for(example["question"], Recipe("original"), len(example["images"]))
     usable = any(pair["kept"] for pair in made)
     return {
         "group_id": example["example_id"],
@@ -88,11 +88,6 @@ def _group(
         "kept": usable,
         "reason": None if usable else "; ".join(f"{pair['kind']}: {pair['reason']}" for pair in made),
     }
-
-
-def _plain_messages(example: Mapping[str, Any]) -> list[dict[str, Any]]:
-    content: list[dict[str, Any]] = [{"type": "image", "text": None}] * len(example["images"])
-    return [{"role": "user", "content": [*content, {"type": "text", "text": example["question"]}]}]
 
 
 def _pair(

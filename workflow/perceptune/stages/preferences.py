@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import polars as pl
 
 from perceptune.contracts.config import SelectionBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.tables import SCHEMAS, read_table, write_table
 from perceptune.core.selection import ranked_lists
@@ -54,6 +54,4 @@ def run(
     inputs = {"requests": requests, "responses": responses, "rewards": rewards}
     record = lineage("preferences", config.model_dump(mode="json"), inputs)
     write_table(preferences, "preferences", table.select(SCHEMAS["preferences"].names), record)
-    temporary = statistics.with_name(f".{statistics.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(counted, indent=2) + "\n")
-    temporary.replace(statistics)
+    write_text(statistics, json.dumps(counted, indent=2) + "\n")

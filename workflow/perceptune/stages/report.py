@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import polars as pl
 from markupsafe import Markup
 
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_lineage, read_table
-from perceptune.core import charts, gallery, pair_sections, sections, summary
+from perceptune.contracts.files import write_text
+from perceptune.contracts.tables import read_lineage
+from perceptune.core import charts, gallery, look_sections, pair_sections, sections, summary
 from perceptune.core.images import open_image
-from perceptune.core.showing import shown
 from perceptune.core.summary import Result
-from perceptune.core.views.view import Recipe
+from perceptune.stages.pair_cards import pair_galleries
+from perceptune.stages.report_tables import example_rows, frame, pair_statistics, selection_statistics
 
 TEMPLATE = "report_template.html.jinja"
 COMPARED = 3
 """Trained policies whose answers stand beside the base model's in the gallery."""
-CAPTIONS = {
-    "enhanced": "the crop, share of the area",
-    "degraded": "erased, share of the area",
-    "noise": "noisy, r.m.s.",
-}
-NUMBERS = {"clip_image": "image", "clip_crop": "crop", "clip_inverse": "inverse crop"}
-"""CLIP's scores of a group, the cosine of the question and the whole image, its crop, the inverse crop."""
-PAIR_KEYS = {"groups", "kept", "limits", "context", "kinds", "strength"}
 ANSWER_COLUMNS = ["example_id", "text", "target", "reward", "parsed", "reason"]
 
 
@@ -57,17 +47,17 @@ def run(
 
     `pairs` maps labels to the tables behind pairs, `noise` the views of a noise sweep to their sigma; both may be empty.
     """
-    measured = _frame(metrics, "metrics")
+    measured = frame(metrics, "metrics")
     found = summary.results(measured, {name: block.views[0] for name, block in benchmarks.items() if block.views})
     styles = sections.policy_styles(found, base)
-    logs = pl.concat([_frame(path, "training") for path in training.values()]) if training else None
-    counts = {label: _statistics(path) for label, path in statistics.items()}
+    logs = pl.concat([frame(path, "training") for path in training.values()]) if training else None
+    counts = {label: selection_statistics(path) for label, path in statistics.items()}
 
-    pair_counts = {label: _pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
+    pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
 
-    _write(result_table, result_text(measured, noise))
+    write_text(result_table, result_text(measured, noise))
     for name, path in figures.items():
-        _write(path, _figure(name, measured, found, styles, logs, counts))
+        write_text(path, _figure(name, measured, found, styles, logs, counts))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
     sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
     sources |= {
@@ -90,21 +80,21 @@ def run(
             blanks=[section for r in found if (section := sections.blank_section(measured, r, styles))],
             training=sections.training_panels(logs, styles) if logs is not None and not logs.is_empty() else None,
             selections=sections.selection_section(counts) if counts else None,
-            sweeps=[part for r in found if (part := pair_sections.noise_section(measured, r, noise, styles))],
-            looks=[part for r in found if (part := pair_sections.attention_section(measured, r, styles))],
+            sweeps=[part for r in found if (part := look_sections.noise_section(measured, r, noise, styles))],
+            looks=[part for r in found if (part := look_sections.attention_section(measured, r, styles))],
             pairs=pair_sections.pairs_section(pair_counts),
-            pair_galleries=dict(_pair_galleries(pairs, config.gallery)),
+            pair_galleries=dict(pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
             lineage=made,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
-    _write(report, page)
+    write_text(report, page)
 
 
 def result_text(metrics: pl.DataFrame, noise: Mapping[str, float]) -> str:
     """The plain-text result table that a run ends with; at most 100 columns wide."""
-    more = pair_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
+    more = look_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
     return summary.result_text(metrics, more)
 
 
@@ -161,7 +151,7 @@ def _galleries(
         after = answers[ranked[0]] if ranked else None
         choices = gallery.chosen(answers[model], after, share, result.benchmark, result.task, model)
         dataset = benchmarks[result.benchmark].dataset
-        rows = _example_rows(examples[dataset], [choice.example_id for choice in choices])
+        rows = example_rows(examples[dataset], [choice.example_id for choice in choices])
         by_id = {p: {row["example_id"]: row for row in frame.iter_rows(named=True)} for p, frame in answers.items()}
         cards: dict[str, list[dict[str, Any]]] = {}
         for choice in choices:
@@ -176,110 +166,6 @@ def _galleries(
             "left_out": len(trained) - len(ranked),
             "groups": cards,
         }
-
-
-def _pair_galleries(
-    pairs: Mapping[str, Mapping[str, Path]], count: int
-) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
-    """Per label the cards `random` and `margin`: some groups with every picture that the model was shown, and its answers."""
-    for i, (label, tables) in enumerate(pairs.items()):
-        share = count // len(pairs) + (i < count % len(pairs))
-        groups = gallery.chosen_pairs(_frame(tables["preferences"], "preferences").to_dicts(), share, label)
-        ids = [group["example_id"] for group in groups]
-        examples = _example_rows(tables["examples"], ids)
-        attention = _rows_of(tables.get("attention"), "attention", ids)
-        crops = _rows_of(tables.get("crops"), "crops", ids)
-        cards = [
-            _pair_card(g, examples.get(e), attention.get(e), crops.get(e)) for g, e in zip(groups, ids, strict=True)
-        ]
-        drawn = (share + 1) // 2  # what `chosen_pairs` draws comes first
-        yield label, {name: part for name, part in (("random", cards[:drawn]), ("margin", cards[drawn:])) if part}
-
-
-def _rows_of(path: Path | None, name: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    if path is None:
-        return {}
-    rows = _frame(path, name).filter(pl.col("example_id").is_in(list(ids)))
-    return {row["example_id"]: row for row in rows.to_dicts()}
-
-
-def _pair_card(
-    group: Mapping[str, Any],
-    example: Mapping[str, Any] | None,
-    attention: Mapping[str, Any] | None,
-    crop: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """One group: the pictures with their captions, and each pair's answers with their numbers."""
-    said = {response["role"]: response["text"] for response in group["responses"]}
-    pictures, problem = _pair_pictures(group, example, attention, crop)
-    scores = {n["name"]: n["value"] for n in group["numbers"] if n["value"] is not None}
-    return {
-        "id": gallery.visible(group["example_id"], 80),
-        "question": gallery.visible(example["question"], 400) if example else "",
-        "truth": gallery.visible(example["target"], 200) if example else "",
-        "pictures": pictures,
-        "problem": problem,
-        "pairs": [_pair_of(pair, said) for pair in group["pairs"]],
-        "scores": ", ".join(f"{NUMBERS.get(name, name)} {_three(value)}" for name, value in scores.items()),
-    }
-
-
-def _pair_of(pair: Mapping[str, Any], said: Mapping[str, str | None]) -> dict[str, Any]:
-    """One pair: its two answers with their perplexities, margin and IPS, and whether it is kept."""
-    answers = [
-        {
-            "role": role,
-            "text": gallery.visible(said.get(f"{pair['kind']}_{role}"), 300),
-            "perplexity": _three(pair[f"ppl_{role}"]),
-        }
-        for role in ("chosen", "rejected")
-    ]
-    numbers = [f"{title} {_three(pair[name])}" for name, title in (("margin", "margin"), ("ips", "IPS"))]
-    verdict = "kept" if pair["kept"] else f"dropped: {gallery.visible(pair['reason'], 120) or 'no reason given'}"
-    return {"kind": pair["kind"], "verdict": verdict, "kept": pair["kept"], "answers": answers, "numbers": numbers}
-
-
-def _three(value: float | None) -> str:
-    """A number with three decimals and a true minus; a pair of identical answers has no IPS."""
-    return "none" if value is None else f"{value:.3f}".replace("-", "\u2212")
-
-
-def _pair_pictures(
-    group: Mapping[str, Any],
-    example: Mapping[str, Any] | None,
-    attention: Mapping[str, Any] | None,
-    crop: Mapping[str, Any] | None,
-) -> tuple[list[tuple[Markup, str]], str | None]:
-    """(drawings with captions, why there is none)."""
-    if example is None or not example["images"]:
-        return [], "no image in the table"
-    truth = [gallery.Outline(tuple(example["box"]), "truth", "ground truth")] if example["box"] else []
-    crops = _crop_outlines(crop)
-    try:
-        images = [open_image(image) for image in example["images"]]
-        found = [(images[0], truth + crops, "the image")]
-        if attention is not None and attention["attention"] is not None:
-            grid = np.array(attention["attention"], dtype=float).reshape(attention["grid"])
-            caption = f"attention, up to {grid.max():.3f} a cell"
-            if attention["afr"] is not None:
-                caption += f"; focus ratio {attention['afr']:.2f}"
-            found.append((gallery.heat_map(images[0], grid), truth + crops[:1], caption))
-        for view in group["views"]:
-            picture = shown(Recipe.read(view["recipe"]), images)[-1 if view["view"] == "enhanced" else 0]
-            found.append((picture, [], f"{CAPTIONS.get(view['view'], view['view'])} {view['strength']:.3f}"))
-    except ValueError as error:
-        return [], gallery.visible(str(error), 200)
-    return [(Markup(gallery.annotated_image(p, o, c)), c) for p, o, c in found], None
-
-
-def _crop_outlines(crop: Mapping[str, Any] | None) -> list[gallery.Outline]:
-    """The crop, then its control, as far as there are."""
-    drawn = (("box", "s1", "crop"), ("inverse", "s2", "inverse crop"))
-    return [
-        gallery.Outline(tuple(crop[name]), style, label)
-        for name, style, label in drawn
-        if crop is not None and crop[name] is not None
-    ]
 
 
 def _card(
@@ -337,7 +223,7 @@ def _drawing(
 def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
     """A policy's greedy answers to the questions behind `result`."""
     return (
-        _frame(path, "rewards")
+        frame(path, "rewards")
         .filter(
             pl.col("benchmark") == result.benchmark,
             pl.col("task") == result.task,
@@ -346,13 +232,6 @@ def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
         )
         .select(ANSWER_COLUMNS)
     )
-
-
-def _example_rows(path: Path, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The chosen rows of an `examples` table, without reading the other images."""
-    columns = ["example_id", "question", "images", "target", "box"]
-    rows = pl.scan_parquet(path).filter(pl.col("example_id").is_in(list(ids))).select(columns).collect()
-    return {row["example_id"]: row for row in rows.iter_rows(named=True)}
 
 
 def _provenance(sources: Mapping[str, Path]) -> dict[str, Any]:
@@ -384,34 +263,3 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["svg"] = lambda drawing: Markup(charts.text(drawing))
     return environment
-
-
-def _frame(path: Path, name: str) -> pl.DataFrame:
-    frame = pl.from_arrow(read_table(path, name))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
-
-
-def _statistics(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as invalid:
-        raise UserError(f"`{path}` holds no statistics of a selection: {invalid}", "delete it and run again") from None
-
-
-def _pair_statistics(path: Path) -> dict[str, Any]:
-    """What the filter counted; a `UserError` names a file that holds something else."""
-    found = _statistics(path)
-    if missing := PAIR_KEYS - set(found):
-        raise UserError(f"`{path}` holds no statistics of pairs: no {sorted(missing)}", "delete it and run again")
-    return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

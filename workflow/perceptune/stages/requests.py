@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ class Views:
 
     blocks: Mapping[str, ViewBlock] = field(default_factory=dict)
     crops: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, blocks: Mapping[str, Mapping[str, Any]], crops: Iterable[str]) -> Views:
+        """From a rule's settings, and the paths of its tables of crops."""
+        named = {name: ViewBlock.model_validate(block) for name, block in blocks.items()}
+        return cls(named, {Path(table).stem: Path(table) for table in crops})
 
     def record(self) -> dict[str, Any]:
         """For the lineage."""

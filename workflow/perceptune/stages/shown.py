@@ -12,9 +12,7 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table
 from perceptune.core.showing import pictures_shown
 from perceptune.core.views import VIEWS
-from perceptune.core.views.view import Recipe
-
-Box = tuple[float, float, float, float]
+from perceptune.core.views.view import Box, Recipe
 
 
 class NoCropError(ValueError):

@@ -1,0 +1,50 @@
+"""What the report reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_table
+
+PAIR_KEYS = {"groups", "kept", "limits", "context", "kinds", "strength"}
+
+
+def frame(path: Path, name: str) -> pl.DataFrame:
+    table = pl.from_arrow(read_table(path, name))
+    assert isinstance(table, pl.DataFrame)
+    return table
+
+
+def example_rows(path: Path, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The chosen rows of an `examples` table, without reading the other images."""
+    columns = ["example_id", "question", "images", "target", "box"]
+    rows = pl.scan_parquet(path).filter(pl.col("example_id").is_in(list(ids))).select(columns).collect()
+    return {row["example_id"]: row for row in rows.iter_rows(named=True)}
+
+
+def rows_of(path: Path | None, name: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    if path is None:
+        return {}
+    rows = frame(path, name).filter(pl.col("example_id").is_in(list(ids)))
+    return {row["example_id"]: row for row in rows.to_dicts()}
+
+
+def selection_statistics(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as invalid:
+        raise UserError(f"`{path}` holds no statistics of a selection: {invalid}", "delete it and run again") from None
+
+
+def pair_statistics(path: Path) -> dict[str, Any]:
+    """What the filter counted; a `UserError` names a file that holds something else."""
+    found = selection_statistics(path)
+    if missing := PAIR_KEYS - set(found):
+        raise UserError(f"`{path}` holds no statistics of pairs: no {sorted(missing)}", "delete it and run again")
+    return found
