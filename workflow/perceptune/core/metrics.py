@@ -43,13 +43,16 @@ def _at_half(column: str) -> Metric:
     return lambda columns: (columns[column] >= 0.5).mean(axis=-1)
 
 
+_OF_BOXES: dict[str, Metric] = {
+    "accuracy_iou_0.5": _at_half("iou"),
+    "mean_iou": _mean("iou"),
+    "accuracy_iou_0.5_padded_frame": _at_half("iou_padded_frame"),
+    "accuracy_iou_0.5_original_frame": _at_half("iou_original_frame"),
+}
+
 METRICS: dict[str, dict[str, Metric]] = {
-    "iou": {
-        "accuracy_iou_0.5": _at_half("iou"),
-        "mean_iou": _mean("iou"),
-        "accuracy_iou_0.5_padded_frame": _at_half("iou_padded_frame"),
-        "accuracy_iou_0.5_original_frame": _at_half("iou_original_frame"),
-    },
+    "iou": _OF_BOXES,
+    "iou_threshold": _OF_BOXES,
     "edit_distance": {
         "ned": _mean("ned"),
         "token_f1": _mean("token_f1"),
@@ -68,11 +71,16 @@ METRICS: dict[str, dict[str, Metric]] = {
 }
 """Reward name to its metrics, the primary one first. Frame metrics drop out where the frame has no alternative."""
 
-PER_ANSWER: dict[str, dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], bool]]] = {
-    "iou": {
-        "accuracy_iou_0.5": ("iou", lambda v: (v >= 0.5).astype(float), True),
-        "mean_iou": ("iou", lambda v: v, True),
-    },
+PerAnswer = tuple[str, Callable[[np.ndarray], np.ndarray], bool]
+
+_PER_BOX: dict[str, PerAnswer] = {
+    "accuracy_iou_0.5": ("iou", lambda v: (v >= 0.5).astype(float), True),
+    "mean_iou": ("iou", lambda v: v, True),
+}
+
+PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
+    "iou": _PER_BOX,
+    "iou_threshold": _PER_BOX,
     "edit_distance": {"ned": ("ned", lambda v: v, False)},
     "yes_no": {"accuracy": ("correct", lambda v: v, True)},
     "exact_match": {"accuracy": ("correct", lambda v: v, True)},

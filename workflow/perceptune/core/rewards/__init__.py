@@ -7,6 +7,7 @@ from collections.abc import Callable
 from perceptune.core.rewards.edit_distance import edit_distance
 from perceptune.core.rewards.exact_match import exact_match
 from perceptune.core.rewards.iou import iou
+from perceptune.core.rewards.iou_threshold import iou_threshold
 from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.rewards.yes_no import yes_no
 
@@ -14,5 +15,6 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "edit_distance": edit_distance,
     "exact_match": exact_match,
     "iou": iou,
+    "iou_threshold": iou_threshold,
     "yes_no": yes_no,
 }

@@ -1,0 +1,49 @@
+"""The reward for right boxes: parsing and frames of `iou`, and the threshold."""
+
+import numpy as np
+import pytest
+from perceptune.core.metrics import METRICS, PER_ANSWER
+from perceptune.core.rewards import REWARDS, Answers, Scores
+from perceptune.core.rewards.iou import iou
+
+TEXTS = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.3]", "[0.1, 0.1, 0.5, 0.29]", "[0.5, 0.5, 0.1, 0.1]", "over there"]
+
+
+def asked(texts: list[str]) -> Answers:
+    n = len(texts)
+    return Answers(
+        texts, [None] * n, np.tile([10.0, 10, 50, 50], (n, 1)), np.full((n, 2), 100.0), "original", resized=None
+    )
+
+
+def scored(texts: list[str]) -> Scores:
+    return REWARDS["iou_threshold"](asked(texts))
+
+
+def test_half_is_right_and_less_is_wrong() -> None:
+    scores = scored(
+        TEXTS
+    )  # the truth has 40 x 40 pixels: heights of 40, 20 and 19 give 1, 1/2 and 19/40; then inverted; none
+    assert scores.components["iou"].tolist() == pytest.approx([1, 1 / 2, 19 / 40, 0, 0])
+    assert scores.rewards.tolist() == [1, 1, 0, 0, 0]
+    assert scores.components["accuracy"].tolist() == [1, 1, 0, 0, 0]
+    assert scores.components["format"].tolist() == [1, 1, 1, 1, 0]
+
+
+def test_everything_else_is_as_in_iou() -> None:
+    ours, theirs = scored(TEXTS), iou(asked(TEXTS))
+    assert (ours.parsed, ours.reasons) == (theirs.parsed, theirs.reasons)
+    for name, column in theirs.components.items():
+        assert ours.components[name].tolist() == column.tolist()
+
+
+def test_no_answers_no_rewards() -> None:
+    assert scored([]).rewards.shape == (0,)
+
+
+def test_benchmarks_have_the_metrics_of_iou() -> None:
+    columns = scored(TEXTS).components
+    assert list(METRICS["iou_threshold"]) == list(METRICS["iou"])
+    assert next(iter(METRICS["iou_threshold"])) == "accuracy_iou_0.5"
+    assert METRICS["iou_threshold"]["accuracy_iou_0.5"](columns) == pytest.approx(2 / 5)
+    assert PER_ANSWER["iou_threshold"] == PER_ANSWER["iou"]
