@@ -15,7 +15,7 @@ from perceptune.core.showing import pictures_shown, shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines import training
 from perceptune.engines.lists import Encoder, RankedList, Shown, all_under, per_look
-from perceptune.engines.reference import reference_logps
+from perceptune.engines.reference import stored_terms
 from perceptune.engines.shared_prefix import response_logps
 from perceptune.models import tiny
 from perceptune.models.families import family_of
@@ -47,9 +47,10 @@ def lists(model: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> list[R
         made.append(RankedList(str(number), images, views, responses, [0.9, 0.6, 0.3, 0.0]))
     base = load_model(model)
     encoder = Encoder(family_of(model), load_processor(model), base, all_under("original"))
-    terms = dict(reference_logps(base, encoder, made, 4))
+    terms = dict(stored_terms(base, encoder, made, 4))
     return [
-        RankedList(**{**vars(one), "reference": {"original": [sum(v) for v in terms[one.group_id]]}}) for one in made
+        RankedList(**{**vars(one), "reference": {"original": [sum(v) for v in terms[one.group_id].logps]}})
+        for one in made
     ]
 
 
@@ -183,8 +184,8 @@ def records(model: ModelBlock, lists: list[RankedList]) -> list[RankedList]:
     reference: dict[str, dict[str, list[float]]] = {one.group_id: {} for one in made}
     for view in VIEWS:
         encoder = Encoder(family, processor, base, all_under(view))
-        for group, logps in reference_logps(base, encoder, made, 3):
-            reference[group][view] = [sum(values) for values in logps]
+        for group, found in stored_terms(base, encoder, made, 3):
+            reference[group][view] = [sum(values) for values in found.logps]
     return [RankedList(**{**vars(one), "reference": reference[one.group_id]}) for one in made]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from perceptune.contracts.errors import UserError
 from perceptune.core.images import open_image
 from perceptune.core.looks import Look
 from perceptune.core.showing import shown
@@ -48,6 +49,27 @@ class RankedList:
     def tokens(self) -> int:
         """Response tokens."""
         return sum(map(len, self.responses))
+
+
+@dataclass(frozen=True)
+class StoredTokens:
+    """Numbers of a group that do not change while training: [response][token]."""
+
+    logps: Sequence[Sequence[float]]
+    entropies: Sequence[Sequence[float]] | None = None
+    """Of the whole distribution, in nats; None where nobody asked for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout(RankedList):
+    """One group of a round: the responses of the policy of that round to one example."""
+
+    sampled: Sequence[Sequence[float]]
+    """Log-probabilities [response][token] as the sampling engine saw them."""
+    truncated: Sequence[bool]
+    """Whether a response came to its longest length."""
+    stored: Mapping[tuple[Literal["reference", "old"], str], StoredTokens]
+    """(term, view) to the numbers of that term under that view; what `Method.stored` names."""
 
 
 Looks = Callable[[RankedList], Sequence[Look]]
@@ -90,6 +112,25 @@ class Encoder:
         looks = [list(self.looks(one)) for one in lists]
         prompted = [self._prompted(one, look) for one, wanted in zip(lists, looks, strict=True) for look in wanted]
         return Batch(packed(prompted, self.family, self._padding(), self.budget), list(lists), looks)
+
+    def per_view(self, lists: Sequence[RankedList], views: Sequence[str]) -> dict[str, Packed]:
+        """All responses of these groups, packed once for each view: every view has the same tokens in the same order.
+
+        Raises `UserError` where the prompt has other positions than under the first view, as when an image changed its size.
+        """
+        found: dict[str, list[Prompted]] = {}
+        for view in views:
+            found[view] = [self._prompted(one, all_under(view)(one)[0]) for one in lists]
+            for one, first, here in zip(lists, found[views[0]], found[view], strict=True):
+                if not torch.equal(first.positions, here.positions):
+                    lengths = " and ".join(
+                        f"{len(p.positions[0])} tokens under `{v}`" for v, p in ((view, here), (views[0], first))
+                    )
+                    raise UserError(
+                        f"group `{one.group_id}`, view `{view}`: the prompt's positions differ, {lengths}",
+                        "its view must keep the number and the sizes of the images",
+                    )
+        return {view: packed(prompted, self.family, self._padding(), self.budget) for view, prompted in found.items()}
 
     def _prompted(self, one: RankedList, look: Look) -> Prompted:
         view = one.views[look.view]

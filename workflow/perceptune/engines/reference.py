@@ -1,36 +1,57 @@
-"""Log-probabilities that do not change while training: computed once, without gradient."""
+"""Numbers of response tokens that do not change while training: computed once, without gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from perceptune.contracts.progress import Progress
-from perceptune.engines.lists import Encoder, RankedList
-from perceptune.engines.shared_prefix import token_logps
+from perceptune.engines.lists import Encoder, RankedList, StoredTokens
+from perceptune.engines.shared_prefix import logps_of, token_states, values_of
 
 
-def reference_logps(
-    model: PreTrainedModel, encoder: Encoder, lists: Sequence[RankedList], batch_size: int
-) -> Iterator[tuple[str, list[list[float]]]]:
-    """(group id, log-probabilities [response][token], float32) under the model's own weights, in any order.
+def stored_terms(
+    model: PreTrainedModel | PeftModel,
+    encoder: Encoder,
+    lists: Sequence[RankedList],
+    batch_size: int,
+    *,
+    entropies: bool = False,
+    autocast: str | None = None,
+) -> Iterator[tuple[str, StoredTokens]]:
+    """(group id, its numbers in float32) under the weights of `model`, with its adapter if it has one, in any order.
 
-    The encoder must look at all responses of a list, once. Lists of similar length are packed together; the numbers do not
-    depend on it beyond rounding.
+    `autocast`: the number format of a model block; the pass then mixes formats as training does, so that the first ratio of a
+    round is 1. The encoder must look at all responses of a list, once. Lists of similar length are packed together; the
+    numbers do not depend on it beyond rounding.
     """
     model.eval()
     order = sorted(range(len(lists)), key=lambda i: lists[i].tokens)
-    with Progress("reference log-probabilities", len(lists), "lists") as progress:
+    with Progress("log-probabilities", len(lists), "lists") as progress:
         for start in range(0, len(order), batch_size):
             chosen = [lists[i] for i in order[start : start + batch_size]]
             batch = encoder(chosen).packed
             with torch.inference_mode():
-                logps = token_logps(model, batch).cpu()
+                with mixed_precision(autocast):
+                    head, states = token_states(model, batch)
+                found = (
+                    values_of(head, states, batch.targets) if entropies else (logps_of(head, states, batch.targets),)
+                )
             lengths = [len(response) for one in chosen for response in one.responses]
             # a list that was split over several rows has its responses in order all the same
-            per_response = iter(logps.split(lengths))
+            columns = [iter(values.cpu().split(lengths)) for values in found]
             for one in chosen:
-                yield one.group_id, [next(per_response).tolist() for _ in one.responses]
+                numbers = [[next(column).tolist() for _ in one.responses] for column in columns]
+                yield one.group_id, StoredTokens(*numbers)
             progress.advance(len(chosen))
+
+
+def mixed_precision(dtype: str | None) -> AbstractContextManager[None]:
+    """What the Trainer runs the forward passes of a model of this number format in."""
+    if dtype not in ("bfloat16", "float16") or not torch.cuda.is_available():
+        return nullcontext()
+    return torch.autocast("cuda", getattr(torch, dtype))

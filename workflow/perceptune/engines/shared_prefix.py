@@ -7,9 +7,10 @@ forward passes up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -123,10 +124,29 @@ def _mask(branch: Tensor) -> Tensor:
 
 
 def token_logps(model: nn.Module, batch: Packed) -> Tensor:
-    """Log-probability of every target under `model`, (T,) float32, with gradient where the model has one.
+    """Log-probability of every target under `model`, (T,) float32, with gradient where the model has one."""
+    head, states = token_states(model, batch)
+    return logps_of(head, states, batch.targets)
 
-    `model` is the family's model, bare or wrapped by PEFT or DistributedDataParallel. Logits exist for response positions
-    only, a block at a time.
+
+class TokenValues(NamedTuple):
+    """What a model says of tokens, (T,) float32 each."""
+
+    logps: Tensor
+    entropies: Tensor
+    """Of the whole distribution that each was drawn from, in nats; no gradient."""
+
+
+def token_values(model: nn.Module, batch: Packed) -> TokenValues:
+    """Log-probability of every target, as by `token_logps`, and the entropy where it stands, from the same logits."""
+    head, states = token_states(model, batch)
+    return values_of(head, states, batch.targets)
+
+
+def token_states(model: nn.Module, batch: Packed) -> tuple[nn.Module, Tensor]:
+    """The head, and the hidden states (T, width) that it makes the prediction of every target from.
+
+    `model` is the family's model, bare or wrapped by PEFT or DistributedDataParallel.
     """
     inner = bare(model)
     device = inner.device
@@ -134,8 +154,9 @@ def token_logps(model: nn.Module, batch: Packed) -> Tensor:
     keep = torch.arange(batch.start, inputs["input_ids"].shape[1], device=device)
     with _hidden_states_for_logits(inner) as head:
         hidden = model(**inputs, logits_to_keep=keep, use_cache=False).logits
-        chosen = hidden[batch.rows.to(device), batch.predictors.to(device)]
-        return _logps_of(head, chosen, batch.targets.to(device))
+    # under mixed precision they come back as float32, the head's weights are what they are
+    states = hidden[batch.rows.to(device), batch.predictors.to(device)].to(head.weight.dtype)  # type: ignore[arg-type, union-attr]
+    return head, states
 
 
 @contextmanager
@@ -149,20 +170,54 @@ def _hidden_states_for_logits(model: PreTrainedModel) -> Iterator[nn.Module]:
         model.set_output_embeddings(head)
 
 
-def _logps_of(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    vocabulary = head.weight.shape[0]  # type: ignore[union-attr, index]
-    step = max(1, LOGITS_AT_ONCE // int(vocabulary))
+def logps_of(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of every target given its hidden state, (T,) float32."""
 
-    def block(states: Tensor, tokens: Tensor) -> Tensor:
+    def block(states: Tensor, targets: Tensor) -> tuple[Tensor]:
+        return (_log_softmax_at(head(states).float(), targets)[0],)
+
+    return _in_blocks(head, block, states, targets.to(states.device))[0]
+
+
+def values_of(head: nn.Module, states: Tensor, targets: Tensor) -> TokenValues:
+    """Log-probability of every target given its hidden state, and the entropy there."""
+
+    def block(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(states).float()
-        return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)
+        logps, normaliser = _log_softmax_at(logits, targets)
+        with torch.no_grad():  # H = log sum exp(l) - sum p l
+            entropies = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(dim=1)
+        return logps, entropies
 
-    if len(targets) <= step:
-        return block(hidden, targets)
-    parts = zip(hidden.split(step), targets.split(step), strict=True)
+    return TokenValues(*_in_blocks(head, block, states, targets.to(states.device)))
+
+
+def full_kl(head: nn.Module, ours: Tensor, theirs: Tensor) -> Tensor:
+    """KL(ours || theirs) over the whole vocabulary, (T,) float32 in nats, of the predictions from two sets of hidden states."""
+
+    def block(ours: Tensor, theirs: Tensor) -> tuple[Tensor]:
+        first, second = (head(states).float().log_softmax(dim=1) for states in (ours, theirs))
+        return ((first.exp() * (first - second)).sum(dim=1),)
+
+    return _in_blocks(head, block, ours, theirs)[0]
+
+
+def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    normaliser = logits.logsumexp(dim=1)
+    return logits.gather(1, targets[:, None])[:, 0] - normaliser, normaliser
+
+
+def _in_blocks(head: nn.Module, block: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`block` of the tensors, (T, ...) each, as many rows at a time as logits may exist of."""
+    step = max(1, LOGITS_AT_ONCE // int(head.weight.shape[0]))  # type: ignore[union-attr, index]
+    if len(tensors[0]) <= step:
+        return block(*tensors)
+    parts = zip(*(tensor.split(step) for tensor in tensors), strict=True)
     if torch.is_grad_enabled():  # keep no block of logits for the backward pass
-        return torch.cat([checkpoint(block, states, tokens, use_reentrant=False) for states, tokens in parts])
-    return torch.cat([block(states, tokens) for states, tokens in parts])
+        found = [checkpoint(block, *part, use_reentrant=False) for part in parts]
+    else:
+        found = [block(*part) for part in parts]
+    return tuple(torch.cat(pieces) for pieces in zip(*found, strict=True))
 
 
 def response_logps(model: nn.Module, batch: Packed) -> Tensor:

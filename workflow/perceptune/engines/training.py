@@ -1,4 +1,4 @@
-"""LoRA training on ranked lists: one `transformers.Trainer` for every method.
+"""LoRA training: what every `transformers.Trainer` here has in common, and the one for methods over ranked lists.
 
 Several GPUs: start the same job through `torchrun` or `accelerate launch`, as `stages.train` does for `devices` above 1; the
 lists of an optimiser step are the same whatever the number of processes and the micro batch size. (Only where the lists of the
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -80,29 +80,53 @@ class _Sums:
             self.counts[name] = self.counts.get(name, 0) + (not absent)
 
 
-class ListTrainer(Trainer):
-    """Minimises a method's loss, averaged over the lists of the whole optimiser step."""
+class AdapterTrainer(Trainer):
+    """Logs sums of what its loss has measured, and leaves batches to `compute_loss`, whose value is the step's mean already."""
 
-    def __init__(self, *args: Any, method: GroupMethod, parameters: Any, view: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.method, self.parameters, self.view = method, parameters, view
-        self.model_accepts_loss_kwargs = True  # the loss below is a sum over lists, divided by their number in the step
+        self.model_accepts_loss_kwargs = True  # the losses below are divided by their number in the step
         self._sums = _Sums()
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], Tensor]:
-        """The micro batches of one optimiser step on this device, and the number of lists in it over all devices."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = torch.tensor(sum(len(batch.lists) for batch in batches), device=device)
-        return batches, self.accelerator.gather(count).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: the Trainer's formula knows nothing of shared prefixes."""
         return 0
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        return inputs  # `token_logps` moves them
+        return inputs  # `token_states` moves them
+
+    def _total(self, *counts: int) -> list[int]:
+        """Each count summed over all processes."""
+        here = torch.tensor(counts, device=self.accelerator.device)
+        return self.accelerator.reduce(here, "sum").tolist()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the metrics, averaged over what had them since the last log, in all processes."""
+        if "loss" in logs and self._sums.values:
+            sums, names = self._sums, sorted(self._sums.values)
+            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens]
+            here = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
+            *totals, tokens = self.accelerator.reduce(here, "sum").tolist()
+            counted = zip(names, totals[: len(names)], totals[len(names) :], strict=True)
+            logs |= {name: total / count for name, total, count in counted if count}
+            logs |= {"response_tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - sums.since)}
+            self._sums = _Sums()
+        super().log(logs, start_time)
+
+
+class ListTrainer(AdapterTrainer):
+    """Minimises a method's loss, averaged over the lists of the whole optimiser step."""
+
+    def __init__(self, *args: Any, method: GroupMethod, parameters: Any, view: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method, self.parameters, self.view = method, parameters, view
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], int]:
+        """The micro batches of one optimiser step on this device, and the number of lists in it over all devices."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, self._total(sum(len(batch.lists) for batch in batches))[0]
 
     def compute_loss(
         self,
@@ -127,19 +151,6 @@ class ListTrainer(Trainer):
         count = len(batch.lists) if num_items_in_batch is None else num_items_in_batch
         # DistributedDataParallel averages gradients over processes, the count is over all of them
         return torch.stack(losses).sum() * self.accelerator.num_processes / count
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the method's metrics, averaged over the groups that had them since the last log."""
-        if "loss" in logs and self._sums.values:
-            sums, names = self._sums, sorted(self._sums.values)
-            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens]
-            here = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
-            *totals, tokens = self.accelerator.reduce(here, "sum").tolist()
-            counted = zip(names, totals[: len(names)], totals[len(names) :], strict=True)
-            logs |= {name: total / count for name, total, count in counted if count}
-            logs |= {"response_tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - sums.since)}
-            self._sums = _Sums()
-        super().log(logs, start_time)
 
 
 def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], view: str) -> Group:
@@ -231,26 +242,48 @@ def train(
 
     Resumes from the newest complete checkpoint. Raises `UserError` when the loss is no longer finite.
     """
+    prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint)
+    trainer = ListTrainer(
+        **prepared.settings,
+        data_collator=encoder,
+        train_dataset=list(lists),  # type: ignore[arg-type]
+        method=method,
+        parameters=parameters,
+        view=block.view,
+    )
+    return fitted(trainer, prepared.resume)
+
+
+class Prepared(NamedTuple):
+    """What every training run begins with."""
+
+    settings: dict[str, Any]
+    """Of its Trainer."""
+    resume: Path | None
+    """The checkpoint to go on from."""
+
+
+def prepare(
+    model: PeftModel, block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, fingerprint: str
+) -> Prepared:
+    """Settings of a Trainer that steps over `block.batch_size` of the data in the order of `seed`, and where it resumes."""
     resume = newest_checkpoint(checkpoints, fingerprint)
-    arguments = _arguments(block, dtype, checkpoints)
+    arguments = _arguments(block, seed, dtype, checkpoints)
     arguments._n_gpu = 1  # one process per GPU; the Trainer would split a batch over all that it sees
     micro, accumulation = micro_batches(block, arguments.world_size)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    trainer = ListTrainer(
-        model=model,
-        args=arguments,
-        data_collator=encoder,
-        train_dataset=list(lists),  # type: ignore[arg-type]
-        callbacks=[_Checkpoints(), _Bar()],
-        method=method,
-        parameters=parameters,
-        view=block.view,
-    )
+    return Prepared({"model": model, "args": arguments, "callbacks": [_Checkpoints(), _Bar()]}, resume)
+
+
+def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
+    """Trains to the end and returns the log; `UserError` when the loss is no longer finite."""
     trainer.remove_callback(PrinterCallback)  # the numbers of every step are in the training table
-    steps = math.ceil(len(lists) / block.batch_size * block.epochs)
-    print(f"{len(lists)} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
+    count, arguments = len(trainer.train_dataset), trainer.args  # type: ignore[arg-type]
+    step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    steps = math.ceil(count / step * arguments.num_train_epochs)
+    print(f"{count} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
     try:
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except FloatingPointError as error:
@@ -258,7 +291,7 @@ def train(
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _arguments(block: TrainingBlock, dtype: str, checkpoints: Path) -> TrainingArguments:
+def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -275,8 +308,8 @@ def _arguments(block: TrainingBlock, dtype: str, checkpoints: Path) -> TrainingA
         logging_steps=1,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        seed=block.seed,
-        data_seed=block.seed,
+        seed=seed,
+        data_seed=seed,
         bf16=cuda and dtype == "bfloat16",
         fp16=cuda and dtype == "float16",
         use_cpu=not cuda,

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+OWN = ("selected", "contrast_margin", "removed_entropy", "preserved_nll", "removed_nll")
+"""Metrics besides GRPO's."""
+
+
 class CPPOParameters(GRPOParameters):
     clip_high: Annotated[float, Field(gt=0)] = 0.2
     """The ratio counts up to 1 plus this."""
@@ -46,6 +50,7 @@ class CPPOParameters(GRPOParameters):
 class CPPO(GRPO):
     name = "cppo"
     Parameters: ClassVar[type[MethodParameters]] = CPPOParameters
+    watched = (*GRPO.watched, *OWN)
 
     def live(self, parameters: Any) -> tuple[str, ...]:
         """Both views, with gradient."""
@@ -101,9 +106,7 @@ class CPPO(GRPO):
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
         """GRPO's, and how many tokens are selected, and how far apart the two views are for them."""
         metrics = super().metrics(tokens, parameters)
-        metrics |= dict.fromkeys(
-            ("selected", "contrast_margin", "removed_entropy", "preserved_nll", "removed_nll"), math.nan
-        )
+        metrics |= dict.fromkeys(OWN, math.nan)
         if not parameters.contrast or tokens.selected is None:
             return metrics
         kept, lacking = self.views(tokens, parameters)

@@ -48,6 +48,10 @@ class GRPOParameters(MethodParameters):
 class GRPO(RolloutMethod):
     name = "grpo"
     Parameters: ClassVar[type[MethodParameters]] = GRPOParameters
+    watched: ClassVar[tuple[str, ...]] = (
+        "reward", "zero_variance", "length", "truncated", "ratio", "largest_ratio", "clip_high", "clip_low", "policy_gap",
+        "largest_policy_gap", "old_kl", "entropy", "nll", "engine_gap", "engine_kl", "reference_kl",
+    )  # fmt: skip
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
         """The policy that answered, and the base model where its divergence has a weight."""
@@ -88,6 +92,8 @@ class GRPO(RolloutMethod):
             "largest_ratio": difference.exp().max(),
             "clip_high": found.clipped_high.double().mean(),
             "clip_low": found.clipped_low.double().mean(),
+            "policy_gap": difference.abs().mean(),
+            "largest_policy_gap": difference.abs().max(),
             "old_kl": kl_estimate(tokens.old, tokens.logps).mean(),
             "entropy": tokens.entropy.mean(),
             "nll": -tokens.logps.mean(),

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+OWN = (
+    "perception_kl", "perception_kl_variance", "perception_kl_p99", "masked_likelier", "masked_far_likelier", "masked_nll",
+)  # fmt: skip
+"""Metrics besides GRPO's."""
+
+
 class PAPOGParameters(GRPOParameters):
     gamma: Weight = 0.02
     """Weight of the implicit perception loss, the divergence from the policy that sees the masked image."""
@@ -29,6 +35,7 @@ class PAPOGParameters(GRPOParameters):
 class PAPOG(GRPO):
     name = "papo_g"
     Parameters: ClassVar[type[MethodParameters]] = PAPOGParameters
+    watched = (*GRPO.watched, *OWN)
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
         """GRPO's, and the policy that answered under the masked view where that has a weight."""
@@ -62,14 +69,7 @@ class PAPOG(GRPO):
         from perceptune.core.policy_gradient import kl_estimate
 
         metrics = super().metrics(tokens, parameters)
-        names = (
-            "perception_kl",
-            "perception_kl_variance",
-            "perception_kl_p99",
-            "masked_likelier",
-            "masked_far_likelier",
-        )
-        metrics |= dict.fromkeys((*names, "masked_nll"), math.nan)
+        metrics |= dict.fromkeys(OWN, math.nan)
         seen = {**tokens.stored, **tokens.live}.get(parameters.mask)
         if seen is not None:
             metrics["masked_nll"] = -float(seen.logps.mean())
@@ -83,5 +83,5 @@ class PAPOG(GRPO):
                 (rise > 0).double().mean(),
                 (rise > 2.610869).double().mean(),  # where k3 is cut and has no gradient
             )
-            metrics |= {name: float(value) for name, value in zip(names, values, strict=True)}
+            metrics |= {name: float(value) for name, value in zip(OWN[:-1], values, strict=True)}
         return metrics

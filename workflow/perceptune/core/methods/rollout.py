@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from perceptune.core.looks import Look, Pairs
 from perceptune.core.methods.method import Method
@@ -74,6 +74,8 @@ class RolloutMethod(Method):
     """A loss over the tokens of rollout groups. What it gives is a part of the optimiser step's loss: the parts add up."""
 
     groups = "rollouts"
+    watched: ClassVar[tuple[str, ...]]
+    """Names of `metrics`."""
 
     def live(self, parameters: Any) -> tuple[str, ...]:
         """Views that the policy under training is asked about in every step, besides the training view."""
@@ -86,6 +88,10 @@ class RolloutMethod(Method):
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
         """The tokens that a term is about, (T,) bool, by the policy of this very step; no gradient."""
         return None
+
+    def asked_views(self, parameters: Any, view: str) -> list[str]:
+        """Those of the stored terms and the live ones."""
+        return list(dict.fromkeys([*super().asked_views(parameters, view), *self.live(parameters)]))
 
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
         """All responses under the training view and the live ones."""
