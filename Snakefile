@@ -38,4 +38,4 @@ rule data:
 rule adapters:
     """Only the trained adapters."""
     input:
-        expand(paths.ADAPTER, experiment=plan.config.experiments),
+        expand(paths.ADAPTER, experiment=plan.trained),

@@ -7,6 +7,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import code_digests, digest_of_source
 from perceptune.stages import plan as planning
+from perceptune.stages.checks import plural
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -25,6 +26,7 @@ wildcard_constraints:
     policy="[^/]+",
     experiment="[^/]+",
     sampling=one_of(plan.config.samplings),
+    rollout=one_of(plan.config.rollouts),
     pairing=one_of(plan.config.pairings),
     attention=one_of(plan.config.attentions),
     crop=one_of(plan.config.crops),
@@ -33,7 +35,8 @@ wildcard_constraints:
     groups=f"[^/]+/[^/]+/[^/]+|{one_of(plan.config.pairings)}",
     reward="[^/]+",
     selection="[^/]+",
-    view="[^/]+",
+    batch="[^/]+",
+    stored="[^/]+",
     plan="[^/]+/[^/]+|benchmarks",
 
 
@@ -55,13 +58,17 @@ def module_lines(*modules):
     ]
 
 
+ONE_SHOT = one_of(e for e in plan.config.experiments if not plan.rounds(e))
+ROUND = f"({one_of(e for e in plan.config.experiments if plan.rounds(e))}){planning.ROUND_MARK}[1-9][0-9]*"
+
+
 def plugins_of_sampling(wildcards):
     return module_lines(*plan.sampling_plugins(wildcards.policy, wildcards.plan))
 
 
 def plugins_of_terms(wildcards):
     return module_lines(
-        *plan.terms_plugins(wildcards.policy, wildcards.groups, wildcards.view)
+        *plan.terms_plugins(wildcards.policy, wildcards.groups, views_stored(wildcards))
     )
 
 
@@ -85,7 +92,7 @@ def plugins_of_scoring(wildcards):
 def block(section):
     """The settings of the block that a rule's wildcard names."""
     return lambda wildcards: planning.tracked(
-        getattr(plan.config, f"{section}s")[wildcards[section]]
+        getattr(plan.config, plural(section))[wildcards[section]]
     )
 
 
@@ -106,25 +113,86 @@ def preferences_of(wildcards):
 
 
 def examples_of_experiment(wildcards):
-    return paths.EXAMPLES.format(
-        dataset=plan.config.experiments[wildcards.experiment].dataset
-    )
+    return paths.EXAMPLES.format(dataset=plan.block(wildcards.experiment).dataset)
 
 
 def terms_of(wildcards):
-    return list(plan.terms(wildcards.experiment).values())
+    return list(dict.fromkeys(plan.terms(wildcards.experiment).values()))
+
+
+def terms_of_round(wildcards):
+    (table,) = set(plan.terms(wildcards.experiment).values())
+    return table
 
 
 def views_of_terms(wildcards, threads):
-    return list(plan.terms(wildcards.experiment))
+    return [stored.view for stored in plan.terms(wildcards.experiment)]
+
+
+def views_stored(wildcards):
+    return [view for _, view in paths.stored_of_name(wildcards.stored)]
+
+
+def adapter_of_terms(wildcards):
+    stored = paths.stored_of_name(wildcards.stored)
+    return adapter_of(wildcards) if any(term == "old" for term, _ in stored) else []
+
+
+def terms_are_of_a_round(wildcards):
+    return wildcards.groups.split("/")[0] in plan.config.rollouts
+
+
+def before_answers(wildcards):
+    """Where it is said whether there are answers to be asked for: by the round that made the policy."""
+    return (
+        paths.ROUND.format(experiment=wildcards.policy)
+        if plan.experiment(wildcards.policy)
+        else []
+    )
+
+
+def round_asked(wildcards):
+    return plan.round_asked(wildcards.policy)
+
+
+def rollout_views(wildcards):
+    return plan.view_blocks(*planning.views_of(plan.config.rollouts[wildcards.rollout]))
+
+
+def responses_of_round(wildcards):
+    return plan.round_responses(wildcards.experiment)
+
+
+def before_round(wildcards):
+    sampled = plan.sampled(wildcards.experiment)
+    return paths.ROUND.format(experiment=sampled) if plan.experiment(sampled) else []
+
+
+def adapter_before_round(wildcards):
+    sampled = plan.sampled(wildcards.experiment)
+    return paths.ADAPTER.format(experiment=sampled) if plan.experiment(sampled) else []
+
+
+def number_of_round(wildcards):
+    return int(wildcards.experiment.rpartition(planning.ROUND_MARK)[2])
+
+
+def round_settings(wildcards):
+    training = plan.training(wildcards.experiment)
+    rollout = plan.config.rollouts[plan.block(wildcards.experiment).rollout]
+    return {
+        **planning.tracked(training),
+        "views": plan.view_blocks(*plan.views_trained(wildcards.experiment)),
+        "longest": rollout.max_tokens,
+    }
 
 
 def groups_of(wildcards):
     return plan.groups(wildcards.policy, wildcards.dataset, wildcards.groups)
 
 
-def view_of_terms(wildcards):
-    return plan.view_blocks(wildcards.view)
+def blocks_of_views_stored(wildcards):
+    return plan.view_blocks(*views_stored(wildcards))
 
 
 def asked_of_pairing(wildcards):
@@ -178,6 +246,15 @@ def attention_of_crop(wildcards):
 def crop_settings(wildcards):
     settings = planning.tracked(plan.config.crops[wildcards.crop])
     return {key: value for key, value in settings.items() if key != "attention"}
+
+
+def original_terms_of(wildcards):
+    return paths.TERMS.format(
+        policy=wildcards.policy,
+        dataset=wildcards.dataset,
+        groups=wildcards.pairing,
+        stored=paths.stored_name([("reference", "original")]),
+    )
 
 
 def clips_of_filter(wildcards):
@@ -328,7 +405,12 @@ def report_inputs(wildcards):
     """Every table that the page shows, by role."""
     return {
         "metrics": paths.ALL_METRICS,
-        "training": expand(paths.TRAINING, experiment=plan.config.experiments),
+        "training": expand(paths.TRAINING, experiment=plan.trained),
+        "rounds": [
+            paths.ROUND.format(experiment=plan.rounds(e)[-1])
+            for e in plan.config.experiments
+            if plan.rounds(e)
+        ],
         "statistics": list(plan.statistics().values()),
         "pairs": sorted({t for p in plan.pair_tables().values() for t in p.values()}),
         "predictions": sorted(

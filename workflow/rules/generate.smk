@@ -25,6 +25,27 @@ rule plan_samples:
         "../scripts/plan_samples.py"
 
 
+rule plan_round:
+    """The questions of a round: drawn anew, answered by the policy of the round before."""
+    input:
+        examples=paths.EXAMPLES,
+        before=before_answers,
+    output:
+        requests=paths.ROUND_REQUESTS,
+    log:
+        paths.log(paths.ROUND_REQUESTS),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        *code_of("requests", "plan_round"),
+        settings=block("rollout"),
+        views=rollout_views,
+        number=round_asked,
+    script:
+        "../scripts/plan_round.py"
+
+
 rule plan_pairs:
     """The two answers of every pair."""
     input:

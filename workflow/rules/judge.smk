@@ -53,6 +53,27 @@ rule select_preferences:
         "../scripts/select_preferences.py"
 
 
+rule select_batch:
+    """The groups of a round that are learnt from, with the statistics of what was dropped."""
+    input:
+        requests=paths.ROUND_REQUESTS,
+        responses=paths.ROUND_RESPONSES,
+        rewards=paths.ROUND_REWARDS,
+    output:
+        preferences=paths.BATCH,
+        statistics=paths.BATCH_STATISTICS,
+    log:
+        paths.log(paths.BATCH),
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        *code_of("batches", "select_batch"),
+        settings=block("batch"),
+    script:
+        "../scripts/select_batch.py"
+
+
 rule make_pairs:
     """The chosen and the rejected answer of every example, and the views that they were made under."""
     input:
@@ -81,7 +102,7 @@ rule filter_pairs:
     """Pairs worth learning from, with the statistics of what was dropped."""
     input:
         pairs=paths.PAIRS,
-        terms=paths.ORIGINAL_TERMS,
+        terms=original_terms_of,
         clips=clips_of_filter,
         judge=judge_of_filter,
     output:

@@ -1,9 +1,11 @@
-"""Compute reference log-probabilities."""
+"""Compute log-probabilities that stay the same while training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
+from perceptune.contracts.paths import stored_of_name
+from perceptune.core.methods.method import Stored
 from perceptune.stages.job import job
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             terms=Path(snakemake.output.terms),
             model=ModelBlock(**snakemake.params.model),
             weights=snakemake.params.settings["weights"],
-            view=snakemake.wildcards.view,
+            stored=[Stored(*pair) for pair in stored_of_name(snakemake.wildcards.stored)],
+            adapter=Path(snakemake.input.adapter).parent if snakemake.input.adapter else None,
             views={name: ViewBlock(**block) for name, block in snakemake.params.views.items()},
+            of_round=snakemake.params.of_round,
             halvings=halvings,
         )

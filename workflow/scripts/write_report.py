@@ -21,6 +21,10 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
                 label: {name: Path(table) for name, table in tables.items()}
                 for label, tables in settings["pairs"].items()
             },
+            rounds={
+                experiment: {"policies": dict(of["policies"]), "marks": Path(of["marks"])}
+                for experiment, of in settings["rounds"].items()
+            },
             noise=settings["noise"],
             predictions={
                 policy: {name: Path(table) for name, table in tables.items()}

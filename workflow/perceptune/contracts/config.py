@@ -6,7 +6,8 @@ Editing a block reruns that stage and what follows from it. Defaults live here a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import itertools
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -142,17 +143,66 @@ class SamplingBlock(Decoding):
     """The user's turn after the image; `{question}` stands for the question."""
 
 
+class RolloutBlock(Decoding):
+    """What a round asks: questions drawn anew, without repetition until all have been asked, answered by the newest policy."""
+
+    questions: Positive = 128
+    """Questions per round."""
+    n: Annotated[int, Field(ge=2)] = 8
+    """Answers per question (G)."""
+    split: str = "train"
+    """Split of the dataset."""
+    tasks: tuple[Task, ...] = ()
+    """Tasks to ask; empty: all."""
+    view: str = "original"
+    """How the image is shown, here and while training."""
+    prompt: str = "{question}"
+    """The user's turn after the image; `{question}` stands for the question."""
+
+    @model_validator(mode="after")
+    def _draws_from_the_policy_itself(self) -> RolloutBlock:
+        if self.temperature != 1:
+            raise ValueError(
+                f"temperature {self.temperature:g}, expected 1: ratios are of the distribution that answers were drawn from"
+            )
+        return self
+
+
+class BatchBlock(Block):
+    """Which groups of a round to learn from."""
+
+    questions: Positive | None = None
+    """Learn from so many groups, the first that are kept in the order of their draw; null: all that are kept."""
+    keep: str | None = None
+    """Dynamic sampling (DAPO): keep a group if the mean of this lies between `above` and `below`: `reward`, or a component of
+    the reward such as `accuracy`; null: keep all."""
+    above: float = 0.01
+    """Exclusive lower limit of that mean."""
+    below: float = 0.99
+    """Exclusive upper limit of that mean."""
+
+
 class ViewBlock(Block):
     """A way of showing the image, under a name of its own."""
 
-    op: str
-    """A module of `perceptune.core.views`."""
+    op: str | None = None
+    """A module of `perceptune.core.views`; null with `one_of`."""
+    one_of: tuple[str, ...] = ()
+    """In place of `op`: views of this config, of which each image is shown under one, drawn by the seed."""
     parameters: dict[str, float | int | str | bool | None] = {}
     """The view's own parameters (see its module)."""
     crop: str | None = None
     """A crop block of this config, for views that need a crop; null for the others."""
     seed: int = 0
     """Seed of what the view draws."""
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> ViewBlock:
+        if (self.op is None) == (not self.one_of):
+            raise ValueError("expected either `op` or `one_of`")
+        if self.one_of and (self.parameters or self.crop):
+            raise ValueError("`one_of` has no `parameters` and no `crop` of its own")
+        return self
 
 
 class AttentionBlock(Block):
@@ -349,6 +399,12 @@ class TrainingBlock(Block):
     """Steps between checkpoints, from which a killed run resumes."""
     seed: int = 42
     """Seed of the data order, the adapter's initial values and dropout."""
+    optimizer: Literal["carry", "reset"] = "carry"
+    """In rounds: every round goes on with the optimiser's state of the round before, or starts it anew."""
+    limits: dict[str, tuple[float | None, float | None]] = {}
+    """In rounds: the smallest and largest value that a metric of training may have (null: any), or else the round is undone
+    and the experiment ends with the adapter before it. Also `<metric>_growth`, as a multiple of its first value in the round,
+    and `<metric>_at_start`, in the first step only."""
 
 
 class BenchmarkBlock(Block):
@@ -384,6 +440,17 @@ class BenchmarkBlock(Block):
     """Bootstrap resamples of the 95 % intervals."""
 
 
+LISTS = ("sampling", "reward", "selection")
+SOURCES = {"lists": LISTS, "pairs": ("pairing", "filter"), "rollouts": ("rollout", "reward", "batch")}
+"""What a method learns from to the keys of an experiment that say how it is made."""
+
+
+def named_keys(keys: tuple[str, ...]) -> str:
+    """As a sentence has them."""
+    *first, last = (f"`{key}`" for key in keys)
+    return f"{', '.join(first)} and {last}"
+
+
 class ExperimentBlock(Block):
     """One trained policy: names of blocks. Its own name is the name of its policy."""
 
@@ -394,13 +461,21 @@ class ExperimentBlock(Block):
     sampling: str | None = None
     """How its answers are drawn; for methods that learn from ranked lists."""
     reward: str | None = None
-    """How they are scored; likewise."""
+    """How they are scored; for methods that learn from ranked lists or in rounds."""
     selection: str | None = None
     """How they become lists; likewise."""
     pairing: str | None = None
     """How pairs are made; for methods that learn from pairs."""
     filter: str | None = None
     """Which of them are kept; likewise."""
+    rollout: str | None = None
+    """What a round asks; for methods that learn in rounds."""
+    batch: str | None = None
+    """Which of its groups are learnt from; likewise."""
+    rounds: Positive | None = None
+    """How many rounds; likewise. Round k makes the policy `<experiment>@<k>`. More of them later go on from the last."""
+    evaluate_every: Positive = 1
+    """Rounds between policies that are tested; the last one always is."""
     training: str
     """How the adapter is trained."""
     benchmarks: tuple[str, ...]
@@ -409,17 +484,18 @@ class ExperimentBlock(Block):
     @property
     def made_of(self) -> tuple[str, ...]:
         """The keys that say where its groups come from."""
-        return ("pairing", "filter") if self.pairing or self.filter else ("sampling", "reward", "selection")
+        return next((keys for keys in SOURCES.values() if getattr(self, keys[0])), LISTS)
 
     @model_validator(mode="after")
     def _groups_have_one_source(self) -> ExperimentBlock:
-        lists, pairs = ("sampling", "reward", "selection"), ("pairing", "filter")
-        given = [key for key in (*lists, *pairs) if getattr(self, key)]
-        if set(given) not in (set(lists), set(pairs)):
+        keys = dict.fromkeys(key for source in SOURCES.values() for key in source)
+        given = [key for key in keys if getattr(self, key)]
+        if set(given) not in map(set, SOURCES.values()):
             found = ", ".join(f"`{key}`" for key in given) or "none of them"
-            raise ValueError(
-                f"has {found}, expected either `sampling`, `reward` and `selection`, or `pairing` and `filter`"
-            )
+            expected = ", or ".join(named_keys(source) for source in SOURCES.values())
+            raise ValueError(f"has {found}, expected either {expected}")
+        if (self.rounds is None) == (self.rollout is not None):
+            raise ValueError("`rounds` and `rollout` go together, expected both or neither")
         return self
 
 
@@ -455,6 +531,10 @@ class Config(Block):
     """Filters of pairs by name."""
     clips: dict[Name, ClipBlock] = {}
     """CLIP models by name."""
+    rollouts: dict[Name, RolloutBlock] = {}
+    """What rounds ask, by name."""
+    batches: dict[Name, BatchBlock] = {}
+    """What rounds learn from, by name."""
     rewards: dict[Name, RewardBlock] = {}
     """Rewards by name."""
     selections: dict[Name, SelectionBlock] = {}
@@ -473,9 +553,14 @@ class Config(Block):
         shared = sorted(self.models.keys() & self.experiments.keys())
         if shared:
             raise ValueError(f"`{shared[0]}` is both a model and an experiment, expected different names")
-        both = sorted(self.samplings.keys() & self.pairings.keys())
-        if both:
-            raise ValueError(f"`{both[0]}` is both a sampling and a pairing, expected different names")
+        askers: dict[str, dict[Name, Any]] = {
+            "sampling": self.samplings,
+            "pairing": self.pairings,
+            "rollout": self.rollouts,
+        }
+        for (one, ours), (other, theirs) in itertools.combinations(askers.items(), 2):
+            if both := sorted(ours.keys() & theirs.keys()):
+                raise ValueError(f"`{both[0]}` is both a {one} and a {other}, expected different names")
         plain = sorted(set(PLAIN_VIEWS) & self.views.keys())
         if plain:
             raise ValueError(f"view `{plain[0]}` exists already, expected another name")

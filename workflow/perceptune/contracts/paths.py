@@ -1,9 +1,12 @@
 """Where everything lies: the workflow's data flow as file names.
 
-A placeholder is a wildcard and a config section in the singular, except `policy` (a model or an experiment) and `plan`.
+A placeholder is a wildcard and a config section in the singular, except `policy` (a model, an experiment, or one round of an
+experiment as `<experiment>@<round>`), `plan`, `groups` and `stored`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 DATA = "results/data/{dataset}/data.jsonl"
 EXAMPLES = "results/examples/{dataset}.parquet"
@@ -30,12 +33,21 @@ PAIRS = "results/pairs/{policy}/{dataset}/{pairing}.parquet"
 FILTERED_PAIRS = "results/preferences/{policy}/{dataset}/{pairing}/{filter}.parquet"
 PAIR_STATISTICS = "results/preferences/{policy}/{dataset}/{pairing}/{filter}.json"
 
-ORIGINAL_TERMS = "results/terms/{policy}/{dataset}/{pairing}/original.parquet"
-TERMS = "results/terms/{policy}/{dataset}/{groups}/{view}.parquet"
-"""`groups`: `<sampling>/<reward>/<selection>` of ranked lists, or `<pairing>`: pairs have terms before they are filtered."""
+ROUND_REQUESTS = "results/requests/{policy}/{dataset}/{rollout}.parquet"
+ROUND_RESPONSES = "results/responses/{policy}/{dataset}/{rollout}.parquet"
+ROUND_REWARDS = "results/rewards/{policy}/{dataset}/{rollout}/{reward}.parquet"
+BATCH = "results/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch}.parquet"
+BATCH_STATISTICS = "results/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch}.json"
+"""The tables of round k are those of the policy that answers, which is round k - 1's, or the base model."""
+
+TERMS = "results/terms/{policy}/{dataset}/{groups}/{stored}.parquet"
+"""`groups`: `<sampling>/<reward>/<selection>` of ranked lists, `<rollout>/<reward>/<batch>` of a round, or `<pairing>`: pairs
+have terms before they are filtered. `stored`: what is in it, see `stored_name`."""
 
 ADAPTER = "results/adapters/{experiment}/adapter_model.safetensors"
 ADAPTER_CONFIG = "results/adapters/{experiment}/adapter_config.json"
+ROUND = "results/adapters/{experiment}/round.json"
+"""How a round went: its number, and when and why the experiment was stopped, if it was."""
 CHECKPOINTS = "results/.partial/adapters/{experiment}"
 TRAINING = "results/training/{experiment}.parquet"
 
@@ -45,6 +57,17 @@ REPORT = "results/report.html"
 RESULT_TABLE = "results/result.txt"
 FIGURE = "results/figures/{figure}.svg"
 FIGURES = ("result", "best_of_n", "training", "rewards")
+
+
+def stored_name(stored: Iterable[tuple[str, str]]) -> str:
+    """The name of a table of terms by what is in it: pairs of a term and a view."""
+    return "+".join(sorted({f"{term}@{view}" for term, view in stored}))
+
+
+def stored_of_name(name: str) -> list[tuple[str, str]]:
+    """The inverse of `stored_name`."""
+    parts = [part.partition("@") for part in name.split("+")]
+    return [(term, view) for term, _, view in parts]
 
 
 def log(path: str) -> str:

@@ -88,7 +88,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("example_id", pa.string()),
         ("dataset", pa.string()),
         ("benchmark", pa.string(), NULL),  # null for training samples
-        ("condition", pa.string()),  # `greedy` or `sampled`; in pairs the role, such as `focus_chosen`
+        ("condition", pa.string()),  # `greedy` or `sampled`; in pairs the role, such as `focus_chosen`; `round-3`
         ("view", pa.string()),
         ("recipe", pa.string()),  # the view for this example, JSON of `core.views.Recipe`
         ("contrast", CONTRAST, NULL),
@@ -146,7 +146,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("task", pa.string()),
         ("view", pa.string()),
         ("messages", MESSAGES),
-        ("responses", pa.list_(RANKED_RESPONSE)),  # lists: best first
+        ("responses", pa.list_(RANKED_RESPONSE)),  # lists: best first; rounds: as drawn
         ("views", pa.list_(SHOWN)),  # how the example is shown under views that are its own
         ("pairs", pa.list_(PAIR)),
         ("numbers", pa.list_(NAMED_VALUE)),  # of the group, such as CLIP scores
@@ -181,9 +181,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "terms": _schema(
         ("group_id", pa.string()),
-        ("term", pa.string()),
+        ("term", pa.string()),  # `reference` (the base model) or `old` (the policy that answered)
         ("view", pa.string()),
         ("logprobs", pa.list_(pa.list_(pa.float32()))),  # [response][token], in the order of `preferences.responses`
+        ("entropies", pa.list_(pa.list_(pa.float32())), NULL),  # of the whole distribution, in nats; of rounds only
     ),
     "training": _schema(
         ("experiment", pa.string()),

@@ -17,12 +17,17 @@ from perceptune.contracts.config import (
     BenchmarkBlock,
     Config,
     PairingBlock,
+    RolloutBlock,
     SamplingBlock,
     TrainingBlock,
+    ViewBlock,
 )
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
 from perceptune.core.methods import METHODS
+from perceptune.core.methods.rollout import RolloutMethod
+from perceptune.core.monitors import limit_names
 from perceptune.core.views import VIEWS
+from perceptune.core.views.view import View
 
 
 def checked(raw: Mapping[str, Any]) -> Config:
@@ -38,7 +43,14 @@ def checked(raw: Mapping[str, Any]) -> Config:
     return config
 
 
-def views_named(block: SamplingBlock | PairingBlock | BenchmarkBlock | TrainingBlock) -> Iterator[tuple[str, str]]:
+def plural(section: str) -> str:
+    """The config section of blocks of a kind."""
+    return f"{section}es" if section.endswith("ch") else f"{section}s"
+
+
+def views_named(
+    block: SamplingBlock | PairingBlock | RolloutBlock | BenchmarkBlock | TrainingBlock,
+) -> Iterator[tuple[str, str]]:
     """(key, view) of every mention of a view in a block."""
     if isinstance(block, BenchmarkBlock):
         yield from (("views", view) for view in block.views)
@@ -73,7 +85,7 @@ def _dangling_names(config: Config) -> list[str]:
     """References to blocks, rewards and methods that do not exist."""
     rewards = _reward_names()
     references = [
-        (f"experiments.{n}.{key}", getattr(e, key), getattr(config, f"{key}s"))
+        (f"experiments.{n}.{key}", getattr(e, key), getattr(config, plural(key)))
         for n, e in config.experiments.items()
         for key in ("model", "dataset", *e.made_of, "training")
     ]
@@ -88,7 +100,8 @@ def _dangling_names(config: Config) -> list[str]:
         (f"rewards.{n}.tasks.{t}", r, rewards) for n, b in config.rewards.items() for t, r in b.tasks.items()
     ]
     references += [(f"trainings.{n}.method", t.method, METHODS) for n, t in config.trainings.items()]
-    references += [(f"views.{n}.op", v.op, VIEWS) for n, v in config.views.items()]
+    references += [(f"views.{n}.op", v.op, VIEWS) for n, v in config.views.items() if v.op]
+    references += [(f"views.{n}.one_of", one, config.views) for n, v in config.views.items() for one in v.one_of]
     references += [(f"views.{n}.crop", v.crop, config.crops) for n, v in config.views.items() if v.crop]
     references += [(f"crops.{n}.attention", c.attention, config.attentions) for n, c in config.crops.items()]
     references += [(f"filters.{n}.clip", f.clip, config.clips) for n, f in config.filters.items() if f.clip]
@@ -98,7 +111,7 @@ def _dangling_names(config: Config) -> list[str]:
         if b.attention
     ]
     known = {**dict.fromkeys(PLAIN_VIEWS), **config.views}
-    for section in ("samplings", "pairings", "benchmarks", "trainings"):
+    for section in ("samplings", "pairings", "rollouts", "benchmarks", "trainings"):
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
     return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
@@ -133,6 +146,8 @@ def _wrong_parameters(config: Config) -> list[str]:
             for error in invalid.errors():
                 mistakes.append(_described(f"trainings.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
     for name, view in config.views.items():
+        if view.op is None:
+            continue
         try:
             VIEWS[view.op].Parameters.model_validate(view.parameters)
         except ValidationError as invalid:
@@ -145,10 +160,13 @@ def _wrong_parameters(config: Config) -> list[str]:
 def _misfits(config: Config) -> Iterator[str]:
     """Blocks that exist but do not go together."""
     for name, view in config.views.items():
-        if VIEWS[view.op].needs_box != (view.crop is not None):
+        if view.op and VIEWS[view.op].needs_box != (view.crop is not None):
             needs = "needs a crop block" if VIEWS[view.op].needs_box else "needs none"
             yield f"key `views.{name}.crop`: `{view.op}` {needs}, got `{view.crop}`"
-    boxed = {name for name, view in config.views.items() if VIEWS[view.op].needs_box}
+        for one in view.one_of:
+            if config.views[one].one_of:
+                yield f"key `views.{name}.one_of`: `{one}` is itself one of several, expected views with an `op`"
+    boxed = {name for name, view in config.views.items() if any(kind.needs_box for kind in _kinds(view, config))}
     for name, training in config.trainings.items():
         if training.view in boxed:
             yield f"key `trainings.{name}.view`: `{training.view}` needs a crop, which ranked lists do not have"
@@ -161,13 +179,53 @@ def _misfits(config: Config) -> Iterator[str]:
                 what = "a view with a crop" if expected else "a view without a crop"
                 yield f"key `pairings.{name}.{key}`: `{named}`, expected {what}"
     for name, experiment in config.experiments.items():
-        method = config.trainings[experiment.training].method
-        made = "pairs" if experiment.pairing else "lists"
-        if METHODS[method].groups == "rollouts":
-            yield f"key `experiments.{name}`: method `{method}` learns from rounds, which cannot be run yet"
-        elif METHODS[method].groups != made:
-            needs = "`pairing` and `filter`" if made == "lists" else "`sampling`, `reward` and `selection`"
-            yield f"key `experiments.{name}`: method `{method}` learns from {METHODS[method].groups}, expected {needs}"
+        training = config.trainings[experiment.training]
+        learns_from = METHODS[training.method].groups
+        if experiment.made_of != blocks.SOURCES[learns_from]:
+            needs = blocks.named_keys(blocks.SOURCES[learns_from])
+            yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
+    for name, training in config.trainings.items():
+        yield from _misfit_rounds(name, training, config)
+
+
+def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
+    """What rounds ask of a training block, and what only they can use."""
+    method, key = METHODS[training.method], f"trainings.{name}"
+    if not isinstance(method, RolloutMethod):
+        for only in ("optimizer", "limits"):
+            if only in training.model_fields_set:
+                yield f"key `{key}.{only}`: method `{training.method}` has no rounds, expected none"
+        return
+    for wanted, given, why in (
+        ("scheduler: constant", training.scheduler == "constant", "a round knows nothing of those to come"),
+        ("warmup_ratio: 0", training.warmup_ratio == 0, "a round knows nothing of those to come"),
+        ("lora.dropout: 0", training.lora.dropout == 0, "the first ratio of a round must be 1"),
+    ):
+        if not given:
+            yield f"key `{key}.{wanted.partition(':')[0]}`: expected `{wanted}` in rounds, since {why}"
+    known = limit_names(method.watched)
+    for metric in training.limits:
+        if text := _unknown(f"{key}.limits.{metric}", metric, dict.fromkeys(sorted(known))):
+            yield text
+    for view in method.asked_views(method.Parameters.model_validate(training.parameters), training.view):
+        if view in PLAIN_VIEWS:
+            continue
+        if view not in config.views:
+            near_one = f"; {hint}" if (hint := near(view, config.views)) else ""
+            yield f"key `{key}`: method `{training.method}` looks at view `{view}`, which is not defined{near_one}"
+        elif changing := [kind.name for kind in _kinds(config.views[view], config) if not kind.keeps_size]:
+            yield f"key `{key}`: view `{view}` (`{changing[0]}`) may change the image's size, expected one that keeps it"
+    for n, experiment in config.experiments.items():
+        if config.trainings[experiment.training] is not training or experiment.rollout is None:
+            continue
+        shown = config.rollouts[experiment.rollout].view
+        if shown != training.view:
+            yield f"key `experiments.{n}`: answers are drawn under view `{shown}` and learnt under `{training.view}`, expected one"
+
+
+def _kinds(view: ViewBlock, config: Config) -> list[View]:
+    """What makes a view: one module, or those of the views that it is one of."""
+    return [VIEWS[op] for one in (view, *(config.views[name] for name in view.one_of)) if (op := one.op)]
 
 
 def _mistake(error: Any) -> str:

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import polars as pl
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table
 from perceptune.core.images import image_bytes
 from perceptune.core.looks import PAIR_VIEWS
+from perceptune.core.methods.method import Stored
 from perceptune.core.views.view import Recipe
-from perceptune.engines.lists import RankedList, Shown
+from perceptune.engines.lists import RankedList, Rollout, Shown, StoredTokens
 from perceptune.models.families import family_of
 from perceptune.models.geometry import framed
 from perceptune.stages.shown import recipe_of, with_pictures
 
 
 def kept_lists(
-    preferences: Path, examples: Path, views: Sequence[str], blocks: Mapping[str, ViewBlock]
+    preferences: Path,
+    examples: Path,
+    views: Sequence[str],
+    blocks: Mapping[str, ViewBlock],
+    redrawn: bool = False,
 ) -> list[RankedList]:
     """The kept groups of a `preferences` table in its order, with all responses, and how they look under `views`.
 
     A view that the group brings itself is taken from there (pairs without a crop lack some), another one from the config's
-    `blocks`. Raises `UserError` for an
-    image that is no longer the one that was imported.
+    `blocks`; `redrawn` draws those that were not used for the answers anew for every group, as rounds do. Raises `UserError`
+    for an image that is no longer the one that was imported.
     """
     rows = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
     lists = []
@@ -35,12 +42,58 @@ def kept_lists(
         if group["kept"]:
             example = rows[group["example_id"]]
             _check_unchanged(example)
-            lists.append(_list(group, example, views, blocks))
+            lists.append(_list(group, example, views, blocks, redrawn))
     return lists
 
 
+def kept_rollouts(
+    preferences: Path,
+    responses: Path,
+    examples: Path,
+    terms: Path,
+    views: Sequence[str],
+    blocks: Mapping[str, ViewBlock],
+    stored: Sequence[Stored],
+) -> list[Rollout]:
+    """The kept groups of a round, with what the engine said of its answers and every term that is `stored`.
+
+    Raises `UserError` when a table is of other answers.
+    """
+    lists = kept_lists(preferences, examples, views, blocks, redrawn=True)
+    kept = pl.Series([one.group_id for one in lists], dtype=pl.String)
+    columns = ["request_id", "sample_index", "logprobs", "finish_reason"]
+    answers = pl.DataFrame(pl.from_arrow(read_table(responses, "responses").select(columns)))
+    answers = answers.filter(pl.col("request_id").is_in(kept.implode())).sort("request_id", "sample_index")
+    said = {str(name): part for (name,), part in answers.group_by("request_id", maintain_order=True)}
+    rows = {(row["group_id"], row["term"], row["view"]): row for row in read_table(terms, "terms").to_pylist()}
+    rollouts = []
+    for one in lists:
+        lengths = [len(response) for response in one.responses]
+        part = said.get(one.group_id)
+        sampled = [] if part is None else part["logprobs"].to_list()
+        _check_lengths(sampled, lengths, responses, one.group_id)
+        found: dict[tuple[Literal["reference", "old"], str], StoredTokens] = {}
+        for term in stored:
+            row = rows.get((one.group_id, *term)) or {"logprobs": [], "entropies": None}
+            _check_lengths(row["logprobs"], lengths, terms, one.group_id)
+            found[term] = StoredTokens(row["logprobs"], row["entropies"])
+        truncated = [] if part is None else (part["finish_reason"] == "length").to_list()
+        values = {field.name: getattr(one, field.name) for field in fields(one)}
+        rollouts.append(Rollout(**values, sampled=sampled, truncated=truncated, stored=found))
+    return rollouts
+
+
+def _check_lengths(values: Sequence[Sequence[float]], lengths: Sequence[int], path: Path, group: str) -> None:
+    if [len(v) for v in values] != list(lengths):
+        raise UserError(f"`{path}` does not fit group `{group}`", "delete it and run again")
+
+
 def _list(
-    group: Mapping[str, Any], example: Mapping[str, Any], views: Sequence[str], blocks: Mapping[str, ViewBlock]
+    group: Mapping[str, Any],
+    example: Mapping[str, Any],
+    views: Sequence[str],
+    blocks: Mapping[str, ViewBlock],
+    redrawn: bool,
 ) -> RankedList:
     own = {v["view"]: Shown(Recipe.read(v["recipe"]), v["messages"], v["sha256"]) for v in group["views"]}
     shown = {}
@@ -49,7 +102,8 @@ def _list(
             shown[view] = own[view]
         if view in own or (group["pairs"] and view in PAIR_VIEWS):
             continue
-        recipe = recipe_of(view, blocks, example["image_sha256"])
+        occasion = (group["group_id"],) if redrawn and view != group["view"] else ()
+        recipe = recipe_of(view, blocks, example["image_sha256"], occasion=occasion)
         shown[view] = Shown(recipe, with_pictures(group["messages"], recipe, len(example["images"])))
     return RankedList(
         group_id=group["group_id"],
@@ -87,9 +141,8 @@ def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> li
         for view, path in terms.items():
             if view not in one.views:
                 continue
-            logps = stored[view].get(one.group_id)
-            if logps is None or [len(v) for v in logps] != [len(r) for r in one.responses]:
-                raise UserError(f"`{path}` does not fit list `{one.group_id}`", "delete it and run again")
+            logps = stored[view].get(one.group_id, [])
+            _check_lengths(logps, [len(r) for r in one.responses], path, one.group_id)
             sums[view] = [sum(values) for values in logps]
         referenced.append(replace(one, reference=sums))
     return referenced

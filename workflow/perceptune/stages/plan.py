@@ -22,6 +22,7 @@ from perceptune.contracts.config import (
     FileDataset,
     ModelBlock,
     PairingBlock,
+    RolloutBlock,
     SamplingBlock,
     ShapesDataset,
     TrainingBlock,
@@ -31,6 +32,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import plugin
 from perceptune.contracts.paths import (
     ATTENTION,
+    BATCH,
     CLIPS,
     CROPS,
     DATA,
@@ -41,16 +43,23 @@ from perceptune.contracts.paths import (
     PREFERENCE_STATISTICS,
     PREFERENCES,
     REWARDS,
+    ROUND,
+    ROUND_RESPONSES,
     TERMS,
     TRAINING,
+    stored_name,
 )
 from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
+from perceptune.core.methods.method import Stored
 from perceptune.stages.checks import checked, views_named
 from perceptune.stages.sweeps import expand_sweeps
 
 UNTRACKED = {"engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 """Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
+
+ROUND_MARK = "@"
+"""Between the name of an experiment and the number of a round."""
 
 MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
 
@@ -65,23 +74,48 @@ class Plan:
 
     @cached_property
     def policies(self) -> list[str]:
-        """Every policy to test: the base models that experiments use, then the experiments."""
+        """Every policy to test: the base models that experiments use, then the experiments, of those with rounds several."""
         used = {e.model for e in self.config.experiments.values()}
-        return [m for m in self.config.models if m in used] + list(self.config.experiments)
+        tested = [policy for e in self.config.experiments for policy in self.tested(e)]
+        return [m for m in self.config.models if m in used] + tested
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """Every policy that is trained: an adapter each."""
+        return [policy for e in self.config.experiments for policy in self.rounds(e) or [e]]
+
+    def rounds(self, experiment: str) -> list[str]:
+        """The policies of an experiment's rounds; none of one that has no rounds."""
+        count = self.config.experiments[experiment].rounds or 0
+        return [f"{experiment}{ROUND_MARK}{number}" for number in range(1, count + 1)]
+
+    def tested(self, experiment: str) -> list[str]:
+        """The policies of an experiment that are tested: itself, or of its rounds every so many and the last."""
+        rounds, every = self.rounds(experiment), self.config.experiments[experiment].evaluate_every
+        return [p for n, p in enumerate(rounds, 1) if n % every == 0 or n == len(rounds)] or [experiment]
+
+    def round_asked(self, policy: str) -> int:
+        """The number, from 1, of the round whose questions a policy answers."""
+        return _parted(policy)[1] + 1
 
     def experiment(self, policy: str) -> ExperimentBlock | None:
-        """The experiment of that name; None for a base model."""
-        return self.config.experiments.get(policy)
+        """The experiment that made a policy; None for a base model."""
+        return self.config.experiments.get(_parted(policy)[0])
 
     def base(self, policy: str) -> str:
         """The base model of a policy."""
         experiment = self.experiment(policy)
         return experiment.model if experiment else policy
 
+    def sampled(self, policy: str) -> str:
+        """The policy whose answers a trained policy has learnt from: the base model, or the round before."""
+        experiment, number = _parted(policy)
+        return f"{experiment}{ROUND_MARK}{number - 1}" if number > 1 else self.base(policy)
+
     def benchmarks(self, policy: str) -> list[str]:
         """What a policy answers: its experiment's benchmarks; a base model answers those of all its experiments."""
         experiments = self.config.experiments.items()
-        asked = {b for n, e in experiments if policy in (n, e.model) for b in e.benchmarks}
+        asked = {b for n, e in experiments if _parted(policy)[0] in (n, e.model) for b in e.benchmarks}
         return [b for b in self.config.benchmarks if b in asked]
 
     def datasets(self, policy: str, plan: str) -> list[str]:
@@ -108,21 +142,32 @@ class Plan:
 
     def samples(self, experiment: str) -> dict[str, str]:
         """The wildcards of an experiment's tables, from what it asks to its preferences."""
-        block = self.config.experiments[experiment]
-        return {"policy": block.model, "dataset": block.dataset, **{key: getattr(block, key) for key in block.made_of}}
+        block = self.block(experiment)
+        made = {key: getattr(block, key) for key in block.made_of}
+        return {"policy": self.sampled(experiment), "dataset": block.dataset, **made}
+
+    def block(self, experiment: str) -> ExperimentBlock:
+        """The block of an experiment, or of one of its rounds."""
+        return self.config.experiments[_parted(experiment)[0]]
 
     def preferences(self, experiment: str) -> str:
-        """The table that an experiment trains on."""
-        pattern = FILTERED_PAIRS if self.config.experiments[experiment].pairing else PREFERENCES
+        """The table that an experiment, or one of its rounds, trains on."""
+        block = self.block(experiment)
+        pattern = FILTERED_PAIRS if block.pairing else BATCH if block.rollout else PREFERENCES
         return pattern.format(**self.samples(experiment))
 
+    def round_responses(self, experiment: str) -> str:
+        """The answers of a round that has this policy as its result."""
+        return ROUND_RESPONSES.format(**self.samples(experiment))
+
     def groups(self, policy: str, dataset: str, groups: str) -> str:
-        """The table whose responses stored terms are about: a pairing's pairs before the filter, or ranked lists."""
+        """The table whose responses stored terms are about: a pairing's pairs before the filter, ranked lists, or a batch."""
         if "/" not in groups:
             return PAIRS.format(policy=policy, dataset=dataset, pairing=groups)
-        sampling, reward, selection = groups.split("/")
-        chosen = {"sampling": sampling, "reward": reward, "selection": selection}
-        return PREFERENCES.format(policy=policy, dataset=dataset, **chosen)
+        asked, reward, chosen = groups.split("/")
+        if asked in self.config.rollouts:
+            return BATCH.format(policy=policy, dataset=dataset, rollout=asked, reward=reward, batch=chosen)
+        return PREFERENCES.format(policy=policy, dataset=dataset, sampling=asked, reward=reward, selection=chosen)
 
     def model_settings(self, policy: str) -> dict[str, Any]:
         """A policy's base model as a tracked setting: its block, with the digest of its files in place of the path."""
@@ -145,24 +190,38 @@ class Plan:
 
     def training(self, experiment: str) -> TrainingBlock:
         """The training block of an experiment."""
-        return self.config.trainings[self.config.experiments[experiment].training]
+        return self.config.trainings[self.block(experiment).training]
 
-    def terms(self, experiment: str) -> dict[str, str]:
-        """View to the table of stored log-probabilities that an experiment's method reads."""
-        training, block = self.training(experiment), self.config.experiments[experiment]
+    def terms(self, experiment: str) -> dict[Stored, str]:
+        """What is stored, to the table of log-probabilities, for all that an experiment's method reads.
+
+        Pairs share the tables of single views among their ablations; what a round needs is in one table.
+        """
+        training, block = self.training(experiment), self.block(experiment)
         method = METHODS[training.method]
-        views = [s.view for s in method.stored(method.Parameters.model_validate(training.parameters), training.view)]
+        stored = method.stored(method.Parameters.model_validate(training.parameters), training.view)
         made = self.samples(experiment)
         groups = made["pairing"] if block.pairing else "/".join(made[key] for key in block.made_of)
-        return {v: TERMS.format(policy=block.model, dataset=block.dataset, groups=groups, view=v) for v in views}
+        place = {"policy": made["policy"], "dataset": block.dataset, "groups": groups}
+        return {s: TERMS.format(**place, stored=stored_name(stored if block.rollout else [s])) for s in stored}
+
+    def views_trained(self, experiment: str) -> list[str]:
+        """The views that an experiment's policy and its stored terms are asked under."""
+        training = self.training(experiment)
+        method = METHODS[training.method]
+        return method.asked_views(method.Parameters.model_validate(training.parameters), training.view)
 
     def view_blocks(self, *views: str) -> dict[str, Any]:
-        """The config's blocks of these views, tracked; plain ones have none."""
-        return {view: tracked(self.config.views[view]) for view in sorted(set(views)) if view in self.config.views}
+        """The config's blocks of these views and of what they are made of, tracked; plain ones have none."""
+        named = {v for view in views if view in self.config.views for v in (view, *self.config.views[view].one_of)}
+        return {view: tracked(self.config.views[view]) for view in sorted(named) if view in self.config.views}
 
-    def op(self, view: str) -> str:
-        """The module that makes a view."""
-        return view if view in PLAIN_VIEWS else self.config.views[view].op
+    def ops(self, view: str) -> list[str]:
+        """The modules that make a view."""
+        if view in PLAIN_VIEWS:
+            return [view]
+        block = self.config.views[view]
+        return [op for one in block.one_of for op in self.ops(one)] if block.op is None else [block.op]
 
     def views_asked(self, policy: str, plan: str) -> list[str]:
         """Views in the requests of `plan` (`<dataset>/<sampling or pairing>`, or `benchmarks`), amateurs' included."""
@@ -170,9 +229,10 @@ class Plan:
             return sorted({view for b in self.benchmarks(policy) for view in self.config.benchmarks[b].views})
         return views_of(self.asking(plan.split("/")[1]))
 
-    def asking(self, name: str) -> SamplingBlock | PairingBlock:
+    def asking(self, name: str) -> SamplingBlock | PairingBlock | RolloutBlock:
         """The block of questions of that name."""
-        return self.config.samplings[name] if name in self.config.samplings else self.config.pairings[name]
+        sections = (self.config.samplings, self.config.pairings, self.config.rollouts)
+        return next(section[name] for section in sections if name in section)
 
     def crops(self, policy: str, dataset: str, views: list[str]) -> dict[str, str]:
         """Crop block to the table of a dataset's crops, for the views that need one; cut by the base model's attention."""
@@ -217,10 +277,10 @@ class Plan:
         """Modules that have a say in a policy's answers because of its settings."""
         return [self._family(policy), *self._views(self.views_asked(policy, plan))]
 
-    def terms_plugins(self, policy: str, groups: str, view: str) -> list[str]:
+    def terms_plugins(self, policy: str, groups: str, views: Iterable[str]) -> list[str]:
         """Modules that have a say in stored log-probabilities because of their settings."""
-        own = self.pair_view(groups, view) if "/" not in groups else None
-        return [self._family(policy), *self._views([own or view])]
+        own = {view: self.pair_view(groups, view) if "/" not in groups else None for view in views}
+        return [self._family(policy), *self._views(name or view for view, name in own.items())]
 
     def pair_view(self, pairing: str, view: str) -> str | None:
         """The config's name of a view that pairs bring themselves; None for another view."""
@@ -235,13 +295,13 @@ class Plan:
 
     def training_plugins(self, experiment: str) -> list[str]:
         """Modules that have a say in an adapter because of its settings."""
-        training, pairing = self.training(experiment), self.config.experiments[experiment].pairing
-        views = [training.view, *self.terms(experiment)]
+        training, pairing = self.training(experiment), self.block(experiment).pairing
+        views = self.views_trained(experiment)
         views = [(self.pair_view(pairing, view) if pairing else None) or view for view in views]
         return [self._family(experiment), plugin("method", training.method), *self._views(views)]
 
     def _views(self, views: Iterable[str]) -> list[str]:
-        return [plugin("view", op) for op in sorted({self.op(view) for view in views})]
+        return [plugin("view", op) for op in sorted({op for view in views for op in self.ops(view)})]
 
     def pair_plugins(self, pairing: str) -> list[str]:
         """Modules that have a say in what pairs record of their views."""
@@ -279,7 +339,7 @@ class Plan:
 
     def statistics(self) -> dict[str, str]:
         """Label to the selection statistics of every experiment's lists, each once."""
-        tables = [self.samples(e) for e, block in self.config.experiments.items() if not block.pairing]
+        tables = [self.samples(e) for e, block in self.config.experiments.items() if block.selection]
         return {"/".join(t.values()): PREFERENCE_STATISTICS.format(**t) for t in tables}
 
     def pair_tables(self) -> dict[str, dict[str, str]]:
@@ -310,13 +370,19 @@ class Plan:
             "template": sha256_of_file(Path(__file__).with_name("report_template.html.jinja")),
             "base": {p: self.base(p) for p in self.policies},
             "benchmarks": {b: tracked(k) for b, k in self.config.benchmarks.items()},
-            "training": {e: TRAINING.format(experiment=e) for e in self.config.experiments},
+            "training": {e: TRAINING.format(experiment=e) for e in self.trained},
+            "rounds": {e: self.report_rounds(e) for e in self.config.experiments if self.rounds(e)},
             "statistics": self.statistics(),
             "pairs": self.pair_tables(),
             "noise": self.noise_levels(),
             "predictions": {p: self.benchmark_rewards(p) for p in self.policies},
             "examples": {d: EXAMPLES.format(dataset=d) for d in self.benchmark_datasets},
         }
+
+    def report_rounds(self, experiment: str) -> dict[str, Any]:
+        """The tested rounds of an experiment, as pairs of number and policy, and where its last one says how it went."""
+        tested = [[_parted(policy)[1], policy] for policy in self.tested(experiment)]
+        return {"policies": tested, "marks": ROUND.format(experiment=self.rounds(experiment)[-1])}
 
     def noise_levels(self) -> dict[str, float]:
         """Benchmarks' views that lay Gaussian noise of some sigma on the pixels, and the clean one, by sigma."""
@@ -334,9 +400,15 @@ class Plan:
         return list(dict.fromkeys(d for p in self.policies for d in self.datasets(p, "benchmarks")))
 
 
-def views_of(block: SamplingBlock | PairingBlock) -> list[str]:
+def views_of(block: SamplingBlock | PairingBlock | RolloutBlock) -> list[str]:
     """Views in a block's requests, amateurs' included."""
     return sorted({view for _, view in views_named(block)})
+
+
+def _parted(policy: str) -> tuple[str, int]:
+    """Experiment and number of a round; the number is 0 for a policy without rounds."""
+    name, mark, number = policy.rpartition(ROUND_MARK)
+    return (name, int(number)) if mark and number.isdigit() else (policy, 0)
 
 
 def tracked(block: BaseModel) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perceptune.contracts.config import AnswerBlock, BenchmarkBlock, PairingBlock, SamplingBlock, ViewBlock
+from perceptune.contracts.config import (
+    AnswerBlock,
+    BenchmarkBlock,
+    PairingBlock,
+    RolloutBlock,
+    SamplingBlock,
+    ViewBlock,
+)
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
@@ -77,6 +84,48 @@ def run_benchmarks(
     inputs = examples | {f"crops {d} {c}": path for d, one in views.items() for c, path in one.crops.items()}
     write_table(requests, "requests", rows, lineage("requests", parameters, inputs))
     print(f"{len(rows)} requests of {len(benchmarks)} benchmarks")
+
+
+def run_round(
+    *,
+    dataset: str,
+    examples: Path,
+    requests: Path,
+    number: int,
+    stopped: bool,
+    config: RolloutBlock,
+    views: Views = Views(),
+) -> None:
+    """Writes `requests`: the questions of round `number`, from 1, in the order of their draw; none where all has `stopped`.
+
+    The examples are shuffled anew for every pass over them, and a round takes the next `questions`; what is left at the end of
+    a pass, less than a round, is left out of it (as `drop_last` of the papers' loaders).
+    """
+    rows: list[dict[str, Any]] = []
+    if not stopped:
+        chosen = chosen_examples(dataset, examples, config.split, config.tasks, None)
+        drawn = _drawn(chosen, config, number, dataset)
+        drawing = config.model_dump(include=DRAWING)
+        planner = _Planner(views, {})
+        asked = _Asked(dataset, None, f"round-{number}", config.view, config.prompt, config.seed, drawing)
+        rows = [request for row in drawn for request in planner.requests(row, asked)]
+    parameters = {"rollout": config.model_dump(mode="json"), "views": views.record(), "round": number}
+    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples}))
+    print(f"round {number}: {len(rows)} requests of {config.n} answers")
+
+
+def _drawn(chosen: list[dict[str, Any]], config: RolloutBlock, number: int, dataset: str) -> list[dict[str, Any]]:
+    """The examples of a round."""
+    per_pass = len(chosen) // config.questions
+    if not per_pass:
+        raise UserError(
+            f"key `questions` of the rollout: {config.questions} a round, but dataset `{dataset}` has {len(chosen)} of "
+            f"split `{config.split}`",
+            "lower `questions`",
+        )
+    passed, place = divmod(number - 1, per_pass)
+    shuffled = sorted(chosen, key=lambda row: derived_seed("draw", config.seed, passed, row["example_id"]))
+    return shuffled[place * config.questions : (place + 1) * config.questions]
 
 
 def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBlock, views: Views) -> None:

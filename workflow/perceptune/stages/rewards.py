@@ -42,7 +42,9 @@ def run(
     reward_of = {str(task): reward for task, reward in config.tasks.items()}
     by_task = table.group_by("task", maintain_order=True)
     parts = [_scored(part, reward_of[str(task)], model) for (task,), part in by_task]
-    scored = pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names)
+    scored = (
+        pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names) if parts else SCHEMAS["rewards"].empty_table()
+    )
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
     plugins = [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
     parameters = {"reward": config.model_dump(mode="json"), "model": model.model_dump(mode="json")}

@@ -20,15 +20,25 @@ class NoCropError(ValueError):
 
 
 def recipe_of(
-    view: str, blocks: Mapping[str, ViewBlock], image_sha256: Sequence[str], box: Box | None = None
+    view: str,
+    blocks: Mapping[str, ViewBlock],
+    image_sha256: Sequence[str],
+    box: Box | None = None,
+    occasion: Sequence[str] = (),
 ) -> Recipe:
-    """How one example is shown under the named view; drawn by the images' digests, so it is the same for equal images."""
+    """How one example is shown under the named view.
+
+    Drawn by the images' digests, so it is the same for equal images; anew on another `occasion`, such as a round.
+    """
     if view in PLAIN_VIEWS:
         return Recipe(view)
     block = blocks[view]
+    if block.op is None:
+        drawn = derived_seed("one of", block.seed, *block.one_of, *image_sha256, *occasion)
+        return recipe_of(block.one_of[drawn % len(block.one_of)], blocks, image_sha256, box, occasion)
     kind = VIEWS[block.op]
     parameters = kind.Parameters.model_validate(block.parameters).model_dump(mode="json")
-    seed = derived_seed("view", block.seed, block.op, *image_sha256) if kind.seeded else 0
+    seed = derived_seed("view", block.seed, block.op, *image_sha256, *occasion) if kind.seeded else 0
     return Recipe(block.op, parameters, seed, box if kind.needs_box else None)
 
 
@@ -72,6 +82,7 @@ class Crops:
 
     def box_for(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> Box | None:
         """The crop that a view needs; None for the others."""
-        if view in PLAIN_VIEWS or not VIEWS[blocks[view].op].needs_box:
+        op = None if view in PLAIN_VIEWS else blocks[view].op
+        if op is None or not VIEWS[op].needs_box:
             return None
         return self.box(str(blocks[view].crop), example_id)

@@ -1,14 +1,18 @@
-"""Reference log-probabilities of preference lists, once for every method, beta and gamma."""
+"""Log-probabilities that stay the same while training, of the base model or of the policy that answered: once for every method."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.tables import write_table
-from perceptune.engines.lists import Encoder, all_under
-from perceptune.engines.reference import reference_logps
+from perceptune.core.methods.method import Stored
+from perceptune.engines.lists import Encoder, StoredTokens, all_under
+from perceptune.engines.reference import stored_terms
+from perceptune.engines.rollouts import load_trained
 from perceptune.models.families import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.stages.lists import kept_lists, view_ops
@@ -25,26 +29,51 @@ def run(
     terms: Path,
     model: ModelBlock,
     weights: str,
-    view: str,
+    stored: Sequence[Stored],
+    adapter: Path | None,
     views: dict[str, ViewBlock],
+    of_round: bool = False,
     halvings: int = 0,
 ) -> None:
-    """Writes the `terms` table: per-token log-probabilities of all responses of the kept lists under the base weights.
+    """Writes the `terms` table: per-token log-probabilities of all responses of the kept groups, for each of `stored`.
 
-    `view` is one that the lists bring themselves, or one of the config's blocks `views`. `weights` is the digest of the
+    `reference` is the base model, `old` the policy: with the `adapter`, or without one the base model, too. A view is one that
+    the groups bring themselves, or one of the config's blocks `views`. Groups `of_round` have entropies, too. `weights` is the digest of the
     model's files. Each of the `halvings` halves what is computed at once, not the result.
     """
-    lists = [one for one in kept_lists(preferences, examples, [view], views) if view in one.views]
-    loaded = load_model(model)
-    encoder = Encoder(family_of(model), load_processor(model), loaded, all_under(view), BUDGET >> halvings)
-    found = dict(reference_logps(loaded, encoder, lists, max(LISTS_AT_ONCE >> halvings, 1)))
+    shown = list(dict.fromkeys(s.view for s in stored))
+    lists = kept_lists(preferences, examples, shown, views, redrawn=of_round)
+    found: dict[Stored, dict[str, StoredTokens]] = {}
+    asked: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
+    if lists:
+        family, processor, loaded = family_of(model), load_processor(model), load_model(model)
+        policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
+        for one in dict.fromkeys(asked.values()):
+            encoder = Encoder(family, processor, loaded, all_under(one.view), BUDGET >> halvings)
+            shown_lists = [group for group in lists if one.view in group.views]
+            plain = one.term == "reference" and adapter is not None
+            with policy.disable_adapter() if plain else nullcontext():
+                found[one] = dict(
+                    stored_terms(
+                        policy,
+                        encoder,
+                        shown_lists,
+                        max(LISTS_AT_ONCE >> halvings, 1),
+                        entropies=of_round,
+                        autocast=model.dtype if of_round else None,
+                    )
+                )
     rows = [
-        {"group_id": one.group_id, "term": "reference", "view": view, "logprobs": found[one.group_id]} for one in lists
+        {"group_id": group.group_id, "term": one.term, "view": one.view}
+        | {"logprobs": numbers.logps, "entropies": numbers.entropies}
+        for one in stored
+        for group in lists
+        if (numbers := found[asked[one]].get(group.group_id)) is not None
     ]
-    parameters = {"model": model.model_dump(mode="json"), "weights": weights, "view": view}
+    parameters = {"model": model.model_dump(mode="json"), "weights": weights, "stored": [list(s) for s in stored]}
     inputs = {"preferences": preferences, "examples": examples}
-    plugins = [
-        plugin("family", model.family),
-        *(plugin("view", op) for op in view_ops(one.views[view] for one in lists)),
-    ]
+    if adapter is not None:
+        inputs["adapter"] = adapter / "adapter_model.safetensors"
+    ops = view_ops(group.views[view] for view in shown for group in lists if view in group.views)
+    plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
     write_table(terms, "terms", rows, lineage("terms", parameters, inputs, plugins))

@@ -72,6 +72,10 @@ class Method(ABC):
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
         """What the policy is asked for, given the training view."""
 
+    def asked_views(self, parameters: Any, view: str) -> list[str]:
+        """Everything that policy and stored terms are shown, given the training view, which comes first."""
+        return list(dict.fromkeys([view, *(stored.view for stored in self.stored(parameters, view))]))
+
     def wants_ground_truth(self, parameters: Any) -> bool:
         """Whether the true answer takes the place of the group."""
         return False

@@ -1,0 +1,54 @@
+"""From the scored answers of a round to the groups that are learnt from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import polars as pl
+
+from perceptune.contracts.config import BatchBlock
+
+
+def batch(scored: pl.DataFrame, block: BatchBlock) -> pl.DataFrame:
+    """One row per request of `scored` with its answers as drawn, and whether the group is kept or why it was dropped.
+
+    `scored` has one row per answer: request_id, sample_index, text, token_ids, reward and, where `block.keep` is a component,
+    `keep` with its value; it keeps the order of its requests. Result: request_id, responses (list of structs sample_index,
+    text, token_ids, reward), kept, reason. Dynamic sampling (arXiv:2503.14476, eq. 11; dossier a.6): groups whose mean is not
+    between the limits teach nothing.
+    """
+    answers = pl.struct("sample_index", "text", "token_ids", pl.col("reward").fill_null(0.0))
+    groups = scored.group_by("request_id", maintain_order=True).agg(
+        answers.alias("responses"),
+        lacking=(pl.col("reward").is_null() | (pl.col("token_ids").list.len().fill_null(0) == 0)).sum(),
+        mean=pl.col("keep").mean(),
+    )
+    groups = groups.with_columns(reason=_reason(block))
+    if block.questions is not None:
+        place = pl.col("reason").is_null().cum_sum()
+        surplus = pl.col("reason").is_null() & (place > block.questions)
+        groups = groups.with_columns(reason=pl.when(surplus).then(pl.lit("more than `questions`")).otherwise("reason"))
+    return groups.with_columns(kept=pl.col("reason").is_null()).select("request_id", "responses", "kept", "reason")
+
+
+def _reason(block: BatchBlock) -> pl.Expr:
+    reason = pl.when(pl.col("lacking") > 0).then(pl.lit("answers are missing or empty"))
+    if block.keep is None:
+        return reason.otherwise(None)
+    return (
+        reason.when(pl.col("mean") <= block.above)
+        .then(pl.lit(f"mean {block.keep} not above {block.above:g}"))
+        .when(pl.col("mean") >= block.below)
+        .then(pl.lit(f"mean {block.keep} not below {block.below:g}"))
+        .otherwise(None)
+    )
+
+
+def statistics(groups: pl.DataFrame) -> dict[str, Any]:
+    """Counts of kept and dropped groups by reason."""
+    return {
+        "groups": groups.height,
+        "kept": int(groups["kept"].sum()),
+        "dropped": dict(sorted(Counter(groups["reason"].drop_nulls().to_list()).items())),
+    }
