@@ -50,6 +50,8 @@ _OF_BOXES: dict[str, Metric] = {
     "accuracy_iou_0.5_original_frame": _at_half("iou_original_frame"),
 }
 
+_OF_BOXED: dict[str, Metric] = {"accuracy": _mean("accuracy"), "format": _mean("format")}
+
 METRICS: dict[str, dict[str, Metric]] = {
     "iou": _OF_BOXES,
     "iou_threshold": _OF_BOXES,
@@ -68,6 +70,8 @@ METRICS: dict[str, dict[str, Metric]] = {
         "yes_ratio": _mean("predicted_yes"),
     },
     "exact_match": {"accuracy": _mean("correct")},
+    "boxed_math": _OF_BOXED,
+    "boxed_exact": _OF_BOXED,
 }
 """Reward name to its metrics, the primary one first. Frame metrics drop out where the frame has no alternative."""
 
@@ -78,12 +82,16 @@ _PER_BOX: dict[str, PerAnswer] = {
     "mean_iou": ("iou", lambda v: v, True),
 }
 
+_PER_BOXED: dict[str, PerAnswer] = {"accuracy": ("accuracy", lambda v: v, True)}
+
 PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
     "iou": _PER_BOX,
     "iou_threshold": _PER_BOX,
     "edit_distance": {"ned": ("ned", lambda v: v, False)},
     "yes_no": {"accuracy": ("correct", lambda v: v, True)},
     "exact_match": {"accuracy": ("correct", lambda v: v, True)},
+    "boxed_math": _PER_BOXED,
+    "boxed_exact": _PER_BOXED,
 }
 """Reward name to metrics of single answers for the curves over N: component, its value, whether more is better."""
 
@@ -163,3 +171,16 @@ def curve_points(count: int) -> list[int]:
     """1, 2, 4, ... up to and including `count`."""
     points = [2**i for i in range(count.bit_length()) if 2**i <= count]
     return points if points and points[-1] == count else [*points, count]
+
+
+WE_MATH_PROBLEMS = 525
+"""Composite problems of We-Math."""
+
+
+def we_math_strict(insufficient_generalisation: int, rote_memorisation: int, insufficient_knowledge: int) -> float:
+    """We-Math's strict score: the mastered share of 525 problems, from counts of the classes of those that are not.
+
+    Insufficient generalisation counts half (source: We-Math's official evaluation, as in VLMEvalKit).
+    """
+    lost = insufficient_generalisation / 2 + rote_memorisation + insufficient_knowledge
+    return (WE_MATH_PROBLEMS - lost) / WE_MATH_PROBLEMS

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from perceptune.core.rewards.boxed_exact import boxed_exact
+from perceptune.core.rewards.boxed_math import boxed_math
 from perceptune.core.rewards.edit_distance import edit_distance
 from perceptune.core.rewards.exact_match import exact_match
 from perceptune.core.rewards.iou import iou
@@ -12,6 +14,8 @@ from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.rewards.yes_no import yes_no
 
 REWARDS: dict[str, Callable[[Answers], Scores]] = {
+    "boxed_exact": boxed_exact,
+    "boxed_math": boxed_math,
     "edit_distance": edit_distance,
     "exact_match": exact_match,
     "iou": iou,
