@@ -4,8 +4,20 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+import polars as pl
 import pytest
-from perceptune.core.metrics import METRICS, best_of_k, best_of_k_weights, curve_points, interval, paired_gain
+from perceptune.contracts.config import BenchmarkBlock
+from perceptune.core.metrics import (
+    METRICS,
+    best_of_k,
+    best_of_k_weights,
+    curve_points,
+    interval,
+    macro_mean,
+    paired_gain,
+    run_spread,
+)
+from perceptune.stages import evaluate
 from scipy.stats import bootstrap
 
 
@@ -48,6 +60,56 @@ def test_best_of_k_of_hits_is_pass_at_k() -> None:
     values = np.array([[1.0] * 3 + [0.0] * 17])
     for k in (1, 4, 17, 18):
         assert best_of_k(values, k)[0] == pytest.approx(1 - comb(17, k) / comb(20, k))
+
+
+RUNS = np.array([[1, 1, 1, 0, 1, 1, 0, 1], [0] * 8, [0, 1, 0, 0, 0, 0, 1, 0]], float)
+"""TV9: three problems, eight answers each."""
+
+
+def test_acc_at_8_is_the_mean_over_answers_and_problems() -> None:
+    """TV9: per problem 0.75, 0, 0.25; another metric than pass@8."""
+    assert RUNS.mean(axis=1).tolist() == [0.75, 0, 0.25]
+    assert RUNS.mean() == pytest.approx(0.333333, abs=1e-6)
+    assert best_of_k(RUNS, 1).mean() == pytest.approx(0.333333, abs=1e-6)
+    assert best_of_k(RUNS, 8).mean() == pytest.approx(0.666667, abs=1e-6)
+
+
+def test_what_the_stage_writes_of_sampled_answers() -> None:
+    """TV9 through `stages.evaluate`."""
+    rows = [
+        (f"r{i}", j, [{"name": "correct", "value": hit}], None)
+        for i, row in enumerate(RUNS)
+        for j, hit in enumerate(row)
+    ]
+    part = pl.DataFrame(rows, schema=["request_id", "sample_index", "components", "reason"], orient="row")
+    block = BenchmarkBlock(dataset="d", reward="r", n=8, resamples=99)
+    found = {
+        (row["condition"], row["metric"], row["k"]): row["value"]
+        for row in evaluate._curves(part, None, "exact_match", block, ("policy", "b", "task", "original"))
+    }
+    assert found["mean_of_n", "accuracy", 8] == pytest.approx(0.333333, abs=1e-6)
+    assert found["mean_of_n", "accuracy_run_std", 8] == pytest.approx(0.178174, abs=1e-6)
+    assert found["best_of_n", "accuracy", 8] == pytest.approx(0.666667, abs=1e-6)
+    assert found["best_of_n", "accuracy", 4] == pytest.approx((1 + 0 + 0.785714) / 3, abs=1e-6)
+    one = part.filter(pl.col("sample_index") == 0)
+    conditions = [row["metric"] for row in evaluate._curves(one, None, "exact_match", block, ("p", "b", "t", "v"))]
+    assert set(conditions) == {"accuracy"}  # one run has no spread
+
+
+def test_best_of_4_is_the_unbiased_pass_at_4() -> None:
+    """TV9: 1 - C(2, 4) / C(8, 4), 0, 1 - C(6, 4) / C(8, 4) = 1 - 15 / 70."""
+    assert best_of_k(RUNS, 4) == pytest.approx([1.0, 0.0, 0.785714], abs=1e-6)
+
+
+def test_the_spread_over_runs() -> None:
+    """TV9: runs score .3333, .6667, .3333, 0, then four times .3333: deviations 1/3 twice, so sqrt(2 / 9 / 7)."""
+    assert run_spread(RUNS) == pytest.approx(0.178174, abs=1e-6)
+    assert run_spread(RUNS) == pytest.approx((2 / 9 / 7) ** 0.5)
+
+
+def test_benchmarks_have_the_same_weight_in_the_overall() -> None:
+    """TV9: accuracies of 300, 100, 200 questions; weighted by questions it would be 0.416667."""
+    assert macro_mean([0.5, 0.2, 0.4]) == pytest.approx(0.366667, abs=1e-6)
 
 
 def test_weights_are_probabilities() -> None:

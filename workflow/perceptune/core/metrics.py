@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import gammaln
@@ -161,6 +161,19 @@ def best_of_k_weights(count: int, k: int) -> np.ndarray:
     chosen = np.where(possible, rank, k - 1)
     logs = _log_binomial(chosen, k - 1) - _log_binomial(np.array(float(count)), k)
     return np.where(possible, np.exp(logs), 0.0)
+
+
+def run_spread(values: np.ndarray) -> float:
+    """Standard deviation (n - 1) of the N runs' means: `values` (n, N) holds the i-th answers of all questions in column i.
+
+    It says how much one run of sampled answers differs from the next, not how sure the mean is: questions stay the same.
+    """
+    return float(values.mean(axis=0).std(ddof=1))
+
+
+def macro_mean(values: Sequence[float]) -> float:
+    """The overall of several benchmarks: their mean, each with the same weight whatever its number of questions."""
+    return sum(values) / len(values)
 
 
 def _log_binomial(above: np.ndarray, below: int) -> np.ndarray:

@@ -13,9 +13,20 @@ from perceptune.contracts.config import BenchmarkBlock, ModelBlock
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table, write_table
-from perceptune.core.metrics import METRICS, PER_ANSWER, Metric, best_of_k, curve_points, interval, paired_gain
+from perceptune.core.metrics import (
+    METRICS,
+    PER_ANSWER,
+    Metric,
+    best_of_k,
+    curve_points,
+    interval,
+    paired_gain,
+    run_spread,
+)
 
 KEYS = ["task", "view", "condition"]
+UNCOMPARED = ("ci_low", "ci_high", "base_value", "gain", "gain_ci_low", "gain_ci_high")
+"""Columns that a bare value leaves empty."""
 
 
 def run(
@@ -105,10 +116,10 @@ def _matched(baseline: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
 def _curves(
     part: pl.DataFrame, baseline: pl.DataFrame | None, reward: str, block: BenchmarkBlock, address: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
-    """Mean of N, and best of k for k = 1, 2, 4, ..., N, over the sampled answers."""
+    """Mean of N with its spread over the N runs, and best of k for k = 1, 2, 4, ..., N, over the sampled answers."""
     count = int(part.group_by("request_id").len()["len"].max() or 0)  # type: ignore[call-overload]
     columns, base = _columns(part), None if baseline is None else _columns(_matched(baseline, part))
-    failed = int(part["reason"].is_not_null().sum())
+    shared = {"n": part["request_id"].n_unique(), "n_failed": int(part["reason"].is_not_null().sum())}
     for metric, (component, value, more_is_better) in PER_ANSWER[reward].items():
         tables = [None if c is None else value(c[component]).reshape(-1, count) for c in (columns, base)]
         points: list[tuple[str, int]] = [("mean_of_n", count), *(("best_of_n", k) for k in curve_points(count))]
@@ -126,8 +137,10 @@ def _curves(
             values = _row(
                 _mean_of_column, per_example[0] or {}, per_example[1], block, (*address[1:], condition, metric, k)
             )
-            shared = {"n": part["request_id"].n_unique(), "n_failed": failed}
             yield {"condition": condition, "k": k, "metric": metric, **shared, **values}
+        if count > 1 and tables[0] is not None:
+            spread = {"value": run_spread(tables[0]), **dict.fromkeys(UNCOMPARED)}
+            yield {"condition": "mean_of_n", "k": count, "metric": f"{metric}_run_std", **shared, **spread}
 
 
 def _row(
