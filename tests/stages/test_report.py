@@ -275,6 +275,7 @@ def written(
         training={p: folder / f"training-{p}.parquet" for p in trained},
         statistics={"tiny/shapes/n20/perception/ranked": folder / "statistics.json"} if trained else {},
         pairs={LABEL: write_pairs(folder, examples, hostile)} if pairs else {},
+        rounds={},
         noise=NOISE if pairs else {},
         predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet"} for p in gains},
         examples={"shapes": folder / "examples.parquet"},
@@ -374,7 +375,12 @@ def test_the_page_tells_the_result(tmp_path: Path) -> None:
     ):
         assert words in page.text
     assert "Not distinguishable from the base, interval includes 0: dpo".lower() in page.text.lower()
-    assert "without the image: tiny 5.0 % (with it 48.0 %)" in page.text
+    assert cells(page, "blank", "tiny") == "tiny 5.0 [1.0, 9.0] 48.0 [44.0, 52.0] +43.0"
+    titles = re.findall(r'<th scope="col">([^<]*)</th>', page.source)
+    assert titles[:6] == ["policy", "accuracy at IoU 0.5 %", "gain, points", "acc@20 %", "no image %", "mean IoU"]
+    assert cells(page, "result", "perpo").startswith(
+        "perpo 58.2 [54.2, 62.2] +10.2 [+7.2, +13.2] 50.2 [46.2, 54.2] 5.0 [1.0, 9.0] 0.501"
+    )
     assert "margin below 0.5" in page.text
     assert "940 480 80 1,500 17.2 12.0" in page.text  # kept, dropped for two reasons, all, two means
     assert "perceptune 0.1.0" in page.text
@@ -589,4 +595,4 @@ def test_the_same_tables_give_the_same_page(tmp_path: Path) -> None:
 
 def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected one of `result`"):
-        report._figure("pie", pl.DataFrame(), [], {}, None, {})
+        report._figure("pie", pl.DataFrame(), [], {}, None, {}, [])

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from perceptune.contracts.tables import SCHEMAS, to_table
-from perceptune.core.summary import result_text, results, verdict, without_image_sentence
+from perceptune.core.summary import result_text, results, sampled, verdict
 
 
 def row(
@@ -95,18 +95,65 @@ def test_thirty_long_names_fit_a_hundred_columns_and_none_is_cut() -> None:
     assert "by chance" in text
 
 
-def test_the_test_without_the_image_is_said_in_words() -> None:
+def test_sampled_answers_and_the_blank_image_have_columns() -> None:
+    drawn = {"condition": "mean_of_n", "k": 8}
     frame = table(
-        row("tiny", 0.48), row("tiny", 0.05, view="blank"), row("dpo", 0.5, 0.02), row("dpo", 0.06, 0.01, view="blank")
-    )
-    text = " ".join(result_text(frame).split())
-    assert "without the image: tiny 5.0 % (with it 48.0 %), dpo 6.0 % (with it 50.0 %)" in text
+        row("tiny", 0.48), row("tiny", 0.05, view="blank"), row("tiny", 0.40, **drawn), row("tiny", 0.38, condition="mean_of_n", k=2),
+        row("dpo", 0.5, 0.02), row("dpo", 0.45, 0.05, **drawn), row("dpo", 0.02, metric="accuracy_iou_0.5_run_std", **drawn),
+        row("dpo", 0.3, metric="mean_iou", **drawn),
+    )  # fmt: skip
+    text = result_text(frame)
+    header = text.splitlines()[1]
+    assert " ".join(header.split()) == "policy accuracy at IoU 0.5 % gain, points acc@8 % no image % unparsed"
+    assert line_of(text, "tiny") == "tiny 48.0 [44.0, 52.0] base 40.0 [36.0, 44.0] 5.0 [1.0, 9.0] 3"
+    assert line_of(text, "dpo") == "dpo 50.0 [46.0, 54.0] +2.0 [-1.0, +5.0] 45.0 [41.0, 49.0] n/a 3"
+    words = " ".join(text.split())
+    assert "acc@k, mean@k: mean over all k sampled answers" in words
+    assert words.count("without the image") == 0
+    assert words.count("No image: the same questions") == 1
+    found = sampled(frame, results(frame)[0])
+    assert found is not None
+    assert (found.label, found.metric, found.n, found.spreads) == ("acc@8", "accuracy_iou_0.5", 8, {"dpo": 0.02})
 
 
-def test_many_policies_without_the_image_are_a_range() -> None:
-    pairs = {f"p{i}": (row("p", 0.5 + i / 100), row("p", 0.01 * i)) for i in range(10)}
-    said = without_image_sentence(pairs, "accuracy")
-    assert "0.0 % to 9.0 % over 10 policies (with it 50.0 % to 59.0 %)" in said
+@pytest.mark.parametrize(
+    ("primary", "other", "label", "chosen"),
+    [
+        ("accuracy", "mean_iou", "acc@4", "accuracy"),
+        ("f1", "accuracy", "acc@4", "accuracy"),  # F1 is no mean over answers
+        ("ned", "ned", "mean@4", "ned"),
+        ("mean_iou", "mean_iou", "mean@4", "mean_iou"),
+    ],
+)
+def test_what_the_mean_of_sampled_answers_is_called(primary: str, other: str, label: str, chosen: str) -> None:
+    drawn = [row("tiny", 0.4, metric=m, condition="mean_of_n", k=4) for m in dict.fromkeys((other, chosen))]
+    frame = table(row("tiny", 0.5, metric=primary), *drawn)
+    found = sampled(frame, results(frame)[0])
+    assert found is not None
+    assert (found.label, found.metric) == (label, chosen)
+    assert sampled(table(row("tiny", 0.5)), results(table(row("tiny", 0.5)))[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "intervals", "lines"),
+    [("dpo", 4, 1), ("grpo@4", 4, 1), ("a-longer-name", 3, 1), ("much-longer-name-22", 2, 1), ("x" * 60, 4, 2)],
+)
+def test_columns_and_intervals_give_way_to_names(name: str, intervals: int, lines: int) -> None:
+    made = [
+        row("tiny", 0.48),
+        row(name, 0.58, 0.1),
+        row("tiny", 0.4, metric="mean_iou"),
+        row(name, 0.4, metric="mean_iou"),
+    ]
+    made += [row(p, 0.4, condition="mean_of_n", k=8) for p in ("tiny", name)]
+    made += [row(p, 0.05, view="blank") for p in ("tiny", name)]
+    text = result_text(table(*made))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "mean IoU" not in text
+    start = next(i for i, line in enumerate(text.splitlines()) if line.startswith(name))
+    shown = text.splitlines()[start : start + lines]
+    assert " ".join(shown).count("[") == intervals
+    assert all(value in " ".join(shown) for value in (name, "58.0", "+10.0", "40.0", "5.0"))
 
 
 def test_the_view_a_benchmark_is_judged_by() -> None:
@@ -119,3 +166,15 @@ def test_the_declared_frame_is_told_once() -> None:
     padded, original = "accuracy_iou_0.5_padded_frame", "accuracy_iou_0.5_original_frame"
     frame = table(row("tiny", 0.48), row("tiny", 0.48, metric=padded), row("tiny", 0.2, metric=original))
     assert results(frame)[0].metrics == ("accuracy_iou_0.5", original)
+
+
+def test_the_overall_gives_every_benchmark_the_same_weight() -> None:
+    drawn = {"condition": "mean_of_n", "k": 8, "metric": "accuracy"}
+    made = []
+    for name, value, count in (("a", 0.5, 300), ("b", 0.2, 100), ("c", 0.4, 200)):
+        place = {"benchmark": name, "n": count}
+        made += [row("tiny", value, **place | {"metric": "accuracy"}), row("tiny", value, **place | drawn)]
+    assert "Overall acc@8, each of the 3 parts with the same weight: tiny 36.7 %." in result_text(table(*made))
+    assert "Overall" not in result_text(table(*made[:2]))
+    assert "Overall" not in result_text(table(*made[:3]))  # the second has no sampled answers
+    assert "Overall" not in result_text(table(*made, row("tiny", 0.5, **drawn | {"benchmark": "c", "k": 16})))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TypeGuard
 from xml.etree import ElementTree
 
@@ -48,6 +49,7 @@ STYLE = """
 .chart .spread{stroke:var(--c);stroke-width:1.3;opacity:.6}
 .chart .link{stroke:var(--c);stroke-width:2.4;opacity:.45}
 .chart .bar{fill:var(--c)}
+.chart .turn{stroke:var(--muted);stroke-width:1;opacity:.5;stroke-dasharray:2 3}
 .base{--c:var(--base)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}
 .truth{--c:var(--truth)}.rest{--c:var(--rest)}
 .chart .rest.curve,.chart .rest.level{stroke-width:1}.chart .paper{fill:var(--paper)}
@@ -66,13 +68,16 @@ def line_panel(
     whiskers: bool = False,
     whole: bool = False,
     zero: bool = False,
+    turns: Sequence[float] = (),
+    start: float | None = None,
 ) -> Svg:
     """Curves of `frame`: columns `series`, `x`, `y`, and if there `low` and `high` (a band) and `raw` (a thin line).
 
     `doubling` spaces x by its logarithm, with one tick per x value and markers; `percent` shows shares times 100;
     `levels` (series to y) are dashed lines over the whole width. `whiskers` is for few x values and series that overlap:
     a marker at each value and its interval as an upright line, the series a little apart, instead of bands. `whole` puts
-    ticks at whole x only; `zero` keeps y = 0 in sight.
+    ticks at whole x only; `zero` keeps y = 0 in sight. `turns` are thin upright lines at some x. At `start`, where several
+    curves begin in one common point, only a series that has no other point gets a marker and an interval.
     """
     svg = _panel(title)
     frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
@@ -88,16 +93,21 @@ def line_panel(
     y_ticks = _ticks((min(shown), max(shown)))
     if percent and high <= 1:
         y_ticks = [t for t in y_ticks if t <= 1]
-    air = 10 if whiskers else 0
+    air = (10 if start is None else 16) if whiskers else 0
     x_at = _scale(x_range, (LEFT + air, WIDTH - RIGHT - air))
     y_at = _scale((y_ticks[0], y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
     _y_axis(svg, y_ticks, y_at, percent, zero)
     x_ticks = xs if doubling else [t for t in _ticks(x_range, whole) if x_range[0] <= t <= x_range[1]]
     _x_axis(svg, x_ticks, lambda x: x_at(place(x)), x_label)
+    for turn in turns:
+        _line(svg, x_at(place(turn)), TOP, x_at(place(turn)), HEIGHT - BOTTOM, "turn")
     order = sorted(frame["series"].unique(maintain_order=True).to_list(), key=lambda s: styles.get(s, "rest") != "rest")
-    coloured = [s for s in order if styles.get(s, "rest") != "rest"]
+    going = set(frame.filter(pl.col("x") != start)["series"]) if start is not None else set(order)
+    coloured = [s for s in order if s in going and styles.get(s, "rest") != "rest"]
+    gap = min([x_at(b) - x_at(a) for a, b in pairwise(map(place, xs))], default=0.0)
+    beside = 3.0 if start is None else min(8.0, max(3.0, 0.5 * gap / max(len(coloured), 1)))
     for series in order:
-        apart = 3.0 * (coloured.index(series) - (len(coloured) - 1) / 2) if whiskers and series in coloured else 0.0
+        apart = beside * (coloured.index(series) - (len(coloured) - 1) / 2) if whiskers and series in coloured else 0.0
         points = frame.filter(pl.col("series") == series).sort("x")
         if series in level_of:
             _line(
@@ -112,11 +122,12 @@ def line_panel(
             svg,
             points,
             styles.get(series, "rest"),
-            _beside(lambda x: x_at(place(x)), apart),
+            _beside(lambda x: x_at(place(x)), apart, start),
             y_at,
             marked=doubling or whiskers,
             with_raw=len(order) <= 6,
             whiskers=whiskers,
+            bare=start if series in going else None,
         )
     return svg
 
@@ -299,14 +310,16 @@ def _curve(
     marked: bool,
     with_raw: bool,
     whiskers: bool,
+    bare: float | None = None,
 ) -> None:
+    """One series; at the x `bare` only its line."""
     at = {
         c: [(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if _finite(v)] for c in points.columns[2:]
     }
     if style != "rest":
         if whiskers and "low" in points.columns and "high" in points.columns:
             for x, low, high in points.select("x", "low", "high").iter_rows():
-                if _finite(low) and _finite(high):
+                if _finite(low) and _finite(high) and x != bare:
                     _line(svg, x_at(x), y_at(low), x_at(x), y_at(high), f"spread {style}")
         elif at.get("low") and at.get("high"):
             _add(svg, "polygon", points=_path(at["low"] + at["high"][::-1]), class_=f"band {style}")
@@ -316,13 +329,13 @@ def _curve(
             _add(svg, "polyline", points=_path(kept), class_=f"raw {style}")
     _add(svg, "polyline", points=_path(at["y"]), class_=f"curve {style}")
     if style != "rest" and (marked or len(at["y"]) == 1):
-        for x, y in at["y"]:
-            _marker(svg, x, y, style)
+        for x, y in points.filter(pl.col("x").ne_missing(bare)).select("x", "y").iter_rows():
+            _marker(svg, x_at(x), y_at(y), style)
 
 
-def _beside(x_at: Scale, pixels: float) -> Scale:
-    """The same scale, moved to the right."""
-    return lambda x: x_at(x) + pixels
+def _beside(x_at: Scale, pixels: float, start: float | None) -> Scale:
+    """The same scale, moved to the right except at `start`."""
+    return lambda x: x_at(x) + (0.0 if x == start else pixels)
 
 
 def _marker(svg: Svg, x: float, y: float, style: str) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from perceptune.core import charts
 from perceptune.core.charts import Svg
-from perceptune.core.summary import Result, Row, finite, measure
+from perceptune.core.summary import FIXED, Result, Row, finite, measure
 
 LOOKS = {
     "afr": "attention focus ratio",
@@ -28,8 +28,6 @@ LAYERS = {
 GAINS = {"afr_layer_": "attention focus ratio", "image_share_layer_": "attention on the image"}
 MOST_WHISKERS = 12
 """Layers up to which each has its own upright interval; the many of a large model share a band."""
-FIXED = "\u00a0"
-"""A space at which no line breaks."""
 
 
 def noise_rows(
@@ -248,15 +246,17 @@ def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[s
         place = f"{result.benchmark} / {result.task}"
         title = f"{place}: {how.label}{how.unit} under noise of sigma s" if rows else f"{place}: where it looks"
         lines += ["", *textwrap.wrap(title, width, break_on_hyphens=False)]
-        lines += _columns(header, cells, width)
+        lines += text_columns(header, cells, width)
         wrapped = textwrap.wrap(_focus_gains(looked), width, subsequent_indent="  ", break_on_hyphens=False)
         lines += [line.replace(FIXED, " ") for line in wrapped]
     return lines
 
 
-def _columns(header: Sequence[str], rows: Mapping[str, Sequence[str]], width: int) -> Iterator[str]:
-    """A table's lines; columns that do not fit beside the policy's name go on in a table below."""
-    name_width = min(max(len("policy"), *map(len, rows)), 30)
+def text_columns(
+    header: Sequence[str], rows: Mapping[str, Sequence[str]], width: int, named: str = "policy"
+) -> Iterator[str]:
+    """A table's lines; columns that do not fit beside the names go on in a table below."""
+    name_width = min(max(len(named), *map(len, rows)), 30)
     widths = [max(len(title), *(len(cells[i]) for cells in rows.values())) for i, title in enumerate(header)]
     start = 0
     while start < len(header):
@@ -264,7 +264,7 @@ def _columns(header: Sequence[str], rows: Mapping[str, Sequence[str]], width: in
         while end < len(header) and used + 2 + widths[end] <= width:
             used += 2 + widths[end]
             end += 1
-        for name, texts in [("policy", header), *rows.items()]:
+        for name, texts in [(named, header), *rows.items()]:
             shown = charts.shortened(name, name_width).replace("\u2026", "~")
             parts = [shown.ljust(name_width), *(texts[i].ljust(widths[i]) for i in range(start, end))]
             yield "  ".join(parts).rstrip()

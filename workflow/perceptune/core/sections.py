@@ -13,11 +13,12 @@ import polars as pl
 from perceptune.core import charts
 from perceptune.core.charts import HIGHLIGHTED, Svg
 from perceptune.core.summary import (
+    SPREAD,
     Result,
     finite,
     measure,
+    sampled,
     without_image,
-    without_image_sentence,
 )
 
 TRAINING_PANELS = {
@@ -67,20 +68,31 @@ def ranked_by_gain(policies: Sequence[str], found: Sequence[Result]) -> list[str
     return sorted(policies, key=gain, reverse=True)
 
 
-def result_section(result: Result, styles: Mapping[str, str]) -> dict[str, Any]:
-    """The result table of one benchmark and task, with a drawing of each gain beside its number."""
-    how = measure(result.primary)
+def result_section(
+    metrics: pl.DataFrame, result: Result, styles: Mapping[str, str], notes: Mapping[str, str]
+) -> dict[str, Any]:
+    """The result table of one benchmark and task, with a drawing of each gain beside its number.
+
+    `notes` are words that stand beside a policy's name.
+    """
+    how, drawn, blank = measure(result.primary), sampled(metrics, result), without_image(metrics, result)
+    also = [drawn.label + measure(drawn.metric).unit] if drawn else []
+    also += ["no image" + how.unit] if blank else []
     gains = gain_frame(result)
     axis = charts.with_zero(charts.finite_range(gains, ("gain", "low", "high")))
     rows = []
     for policy, cells in result.rows.items():
         row = cells.get(result.primary)
         trained = result.trained(policy)
+        others = [_cell(drawn.rows.get(policy), drawn.metric)] if drawn else []
+        others += [_cell(blank[policy][1] if policy in blank else None, result.primary)] if blank else []
         rows.append(
             {
                 "policy": policy,
                 "style": styles.get(policy, "rest"),
                 "trained": trained,
+                "note": notes.get(policy, ""),
+                "also": others,
                 "cells": [_cell(cells.get(metric), metric) for metric in result.metrics],
                 "drawing": _gain_cell(row, axis, styles.get(policy, "rest")) if trained else None,
                 "failed": result.failed(policy),
@@ -91,6 +103,7 @@ def result_section(result: Result, styles: Mapping[str, str]) -> dict[str, Any]:
         "result": result,
         "measures": [measure(m) for m in result.metrics],
         "primary": how,
+        "also": also,
         "axis": charts.axis_cell(axis, how.percent) if not gains.is_empty() else None,
         "rows": rows,
     }
@@ -138,16 +151,17 @@ def gain_figure(found: Sequence[Result], styles: Mapping[str, str]) -> list[Svg]
 
 def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> list[Svg]:
     """Per metric the best of k sampled answers, the mean answer as a dashed level; none if nothing was sampled."""
-    sampled = metrics.filter(
+    asked = metrics.filter(
         pl.col("condition").is_in(["best_of_n", "mean_of_n"]),
+        ~pl.col("metric").str.ends_with(SPREAD),
         pl.col("benchmark") == result.benchmark,
         pl.col("split") == result.split,
         pl.col("task") == result.task,
     )
     panels = []
-    for metric in sampled["metric"].unique(maintain_order=True).to_list():
+    for metric in asked["metric"].unique(maintain_order=True).to_list():
         how = measure(metric)
-        frame = sampled.filter(pl.col("metric") == metric).select(
+        frame = asked.filter(pl.col("metric") == metric).select(
             "condition", series="policy", x=pl.col("k").cast(pl.Float64), y="value", low="ci_low", high="ci_high"
         )
         means = frame.filter(pl.col("condition") == "mean_of_n").sort("x").group_by("series").agg(pl.col("y").last())
@@ -186,13 +200,11 @@ def blank_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, st
         }
         for policy, (seen, blank) in pairs.items()
     ]
-    sentence = without_image_sentence(pairs, result.primary)
     return {
         "result": result,
         "measure": how,
         "rows": rows,
         "axis": charts.axis_cell(axis, how.percent),
-        "sentence": sentence[0].upper() + sentence[1:],
     }
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import polars as pl
 
 from perceptune.core.charts import signed
+from perceptune.core.metrics import macro_mean
 
 Row = Mapping[str, Any]
+Cells = Mapping[str, tuple[str, str]]
+"""A column of the text table: policy to a number and what follows it."""
 TEXT_WIDTH = 100
+FIXED = "\u00a0"
+"""A space at which no line breaks."""
+SPREAD = "_run_std"
+"""What the metrics stage puts after a metric's name for its standard deviation over runs."""
 MANY = 8
 """Trained policies above which a sentence counts them instead of naming all."""
 
@@ -62,6 +70,7 @@ MEASURES = {
     "exact": Measure("exact"),
     "f1": Measure("F1 of yes"),
     "accuracy": Measure("accuracy"),
+    "format": Measure("answers in the asked format"),
     "precision": Measure("precision of yes"),
     "recall": Measure("recall of yes"),
     "yes_ratio": Measure("answers yes"),
@@ -199,90 +208,174 @@ def without_image(metrics: pl.DataFrame, result: Result) -> dict[str, tuple[Row,
     return {p: (c[result.primary], rows[p]) for p, c in result.rows.items() if p in rows and result.primary in c}
 
 
-def without_image_sentence(pairs: Mapping[str, tuple[Row, Row]], metric: str) -> str:
-    """The no-image test in words: of each policy, or from the lowest to the highest where there are many."""
-    how = measure(metric)
+@dataclass(frozen=True)
+class Sampled:
+    """The n sampled answers to each question of a result, in one metric: the mean over answers and questions."""
 
-    def value(row: Row) -> str:
-        return how.number(row["value"]) + how.unit
+    metric: str
+    """The primary metric, or where that cannot be told of single answers (F1) another one."""
+    n: int
+    rows: dict[str, Row]
+    spreads: dict[str, float]
+    """Policy to the standard deviation of the n runs' means."""
 
-    if len(pairs) <= 4:
-        said = [f"{policy} {value(blank)} (with it {value(seen)})" for policy, (seen, blank) in pairs.items()]
-        return f"{how.label} without the image: " + ", ".join(said)
-    blanks = sorted((b for _, b in pairs.values() if finite(b["value"])), key=lambda r: r["value"])
-    seens = sorted((s for s, _ in pairs.values() if finite(s["value"])), key=lambda r: r["value"])
-    if not blanks or not seens:
-        return f"{how.label} without the image: n/a"
+    @property
+    def label(self) -> str:
+        """`acc@8` as papers write it; `mean@8` of a metric that is no share of right answers."""
+        return f"{'acc' if self.metric.startswith('accuracy') or self.metric == 'exact' else 'mean'}@{self.n}"
+
+
+def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
+    """What the sampled answers of a result score on average; None where none were drawn."""
+    rows = metrics.filter(
+        pl.col("condition") == "mean_of_n",
+        pl.col("benchmark") == result.benchmark,
+        pl.col("split") == result.split,
+        pl.col("task") == result.task,
+        pl.col("policy").is_in(list(result.rows)),
+    )
+    names = [m for m in rows["metric"].unique(maintain_order=True) if not m.endswith(SPREAD)]
+    if not names:
+        return None
+    metric = result.primary if result.primary in names else names[0]
+    own = rows.filter(pl.col("metric") == metric)
+    n = own["k"].max()
+    spreads = rows.filter(pl.col("metric") == metric + SPREAD, pl.col("k") == n, pl.col("value").is_finite())
+    found = {row["policy"]: row for row in own.filter(pl.col("k") == n).iter_rows(named=True)}
+    return Sampled(metric, int(n), found, dict(spreads.select("policy", "value").iter_rows()))
+
+
+def overall_sentence(metrics: pl.DataFrame, found: Sequence[Result]) -> str:
+    """The overall `acc@k` of each policy as papers give it; empty unless several benchmarks or tasks, and few policies, have it."""
+    parts = [drawn for result in found if (drawn := sampled(metrics, result)) and drawn.label.startswith("acc")]
+    policies = [p for p in dict.fromkeys(p for drawn in parts for p in drawn.rows) if all(p in d.rows for d in parts)]
+    if len(parts) < 2 or len({drawn.n for drawn in parts}) > 1 or not 0 < len(policies) <= MANY:
+        return ""
+    values = {p: [drawn.rows[p]["value"] for drawn in parts] for p in policies}
+    told = [f"{p} {100 * macro_mean(v):.1f} %".replace(" ", FIXED) for p, v in values.items() if all(map(finite, v))]
     return (
-        f"{how.label} without the image: {value(blanks[0])} to {value(blanks[-1])} over {len(pairs)} policies "
-        f"(with it {value(seens[0])} to {value(seens[-1])})"
+        f"overall {parts[0].label}, each of the {len(parts)} parts with the same weight: {', '.join(told)}"
+        if told
+        else ""
     )
 
 
 def result_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
     """The result as plain text, at most 100 columns wide: one line per policy, and a verdict in words; then `more` lines."""
-    parts = ["\n".join(_text_of(metrics, result)) for result in results(metrics)]
+    found = results(metrics)
+    parts = ["\n".join(_text_of(metrics, result)) for result in found]
     if not parts:
         return "no results: the metrics table has no greedy rows\n"
-    note = (
+    notes = [
         "Brackets: 95 % bootstrap intervals. Gain: paired difference to the base model on the same questions; "
         "`*` marks an interval that excludes 0. Unparsed: answers that could not be read, scored 0."
-    )
-    told = ["\n".join(more).strip("\n")] if more else []
-    return "\n\n".join([*parts, *told, "\n".join(textwrap.wrap(note, TEXT_WIDTH))]) + "\n"
+    ]
+    if any(sampled(metrics, result) for result in found):
+        notes.append("acc@k, mean@k: mean over all k sampled answers to each question, in the metric's unit.")
+    if any(without_image(metrics, result) for result in found):
+        notes.append("No image: the same questions with a blank image, greedy.")
+    overall = overall_sentence(metrics, found)
+    told = ["\n".join(text_lines(overall[0].upper() + overall[1:] + "."))] if overall else []
+    told += ["\n".join(more).strip("\n")] if more else []
+    return "\n\n".join([*parts, *told, "\n".join(textwrap.wrap(" ".join(notes), TEXT_WIDTH))]) + "\n"
 
 
 def _text_of(metrics: pl.DataFrame, result: Result) -> Iterator[str]:
-    how = measure(result.primary)
     counts = {int(c[result.primary]["n"]) for c in result.rows.values() if result.primary in c}
     n = f"n = {result.questions}" if len(counts) <= 1 else f"n = {min(counts)} to {max(counts)}"
     yield f"{result.benchmark} / {result.task}: {n} questions ({result.split} split, greedy, {result.view} image)"
-    second = result.metrics[1] if len(result.metrics) > 1 else None
-    header = ["policy", how.label + how.unit, "gain, points" if how.percent else "gain"]
-    header += [measure(second).label + measure(second).unit] if second else []
-    yield from _aligned([*header, "unparsed"], {p: _text_cells(result, p, second) for p in result.rows})
-    sentences = verdict_sentences(result)
-    if pairs := without_image(metrics, result):
-        sentences.append(without_image_sentence(pairs, result.primary))
-    for sentence in sentences:
-        plain = sentence.replace("\u2212", "-")
-        yield from textwrap.wrap(
-            plain[0].upper() + plain[1:] + ".", TEXT_WIDTH, subsequent_indent="  ", break_on_hyphens=False
-        )
+    yield from _aligned(list(result.rows), _fitting(metrics, result))
+    for sentence in verdict_sentences(result):
+        yield from text_lines(sentence[0].upper() + sentence[1:] + ".")
 
 
-def _aligned(header: list[str], rows: Mapping[str, list[tuple[str, str]]]) -> Iterator[str]:
-    """Lines of a table whose cells are (number, interval): numbers end, and intervals begin, in one column."""
-    numbers = [max(len(cells[i][0]) for cells in rows.values()) for i in range(len(header) - 1)]
-    lines = [header] + [
-        [p, *(f"{v.rjust(w)} {rest}".rstrip() for (v, rest), w in zip(cells, numbers, strict=True))]
-        for p, cells in rows.items()
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(1, len(header))]
-    name_width = min(max(len(line[0]) for line in lines), TEXT_WIDTH - sum(widths) - 2 * len(widths))
-    for i, (name, *texts) in enumerate(lines):
+def text_lines(text: str) -> list[str]:
+    """A sentence or title as lines of plain text."""
+    whole = re.sub(r"\[[^\]]*\]|\d points", lambda found: found[0].replace(" ", FIXED), text.replace("\u2212", "-"))
+    lines = textwrap.wrap(whole, TEXT_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return [line.replace(FIXED, " ") for line in lines]
+
+
+def _fitting(metrics: pl.DataFrame, result: Result) -> dict[str, Cells]:
+    """The columns of the text table: as many, and with as many intervals, as leave room for the policies' names."""
+    how = measure(result.primary)
+    first = {how.label + how.unit: _column({p: c.get(result.primary) for p, c in result.rows.items()}, how)}
+    first["gain, points" if how.percent else "gain"] = {p: _text_gain(result, p) for p in result.rows}
+    last = {"unparsed": {p: (str(result.failed(p)), "") for p in result.rows}}
+    second: dict[str, Cells] = {}
+    if len(result.metrics) > 1:
+        other = measure(result.metrics[1])
+        second[other.label + other.unit] = _column({p: c.get(result.metrics[1]) for p, c in result.rows.items()}, other)
+    drawn, blank = sampled(metrics, result), without_image(metrics, result)
+    of_drawn, of_blank = {}, {}
+    if drawn:
+        unit = measure(drawn.metric)
+        of_drawn = {drawn.label + unit.unit: _column({p: drawn.rows.get(p) for p in result.rows}, unit)}
+    if blank:
+        unseen = {p: blank[p][1] if p in blank else None for p in result.rows}
+        of_blank = {"no image" + how.unit: _column(unseen, how)}
+    choices = [first | of_drawn | of_blank | second | last]
+    if drawn or blank:
+        choices += [
+            first | of_drawn | of_blank | last,
+            first | of_drawn | _bare(of_blank) | last,
+            first | _bare(of_drawn) | _bare(of_blank) | last,
+        ]
+    for room in (max(map(len, result.rows)), len("policy")):  # a longer name gets a line of its own
+        for columns in choices:
+            if room + _width(result.rows, columns) <= TEXT_WIDTH:
+                return columns
+    return choices[-1]
+
+
+def _bare(columns: Mapping[str, Cells]) -> dict[str, Cells]:
+    """The same columns without intervals."""
+    return {header: {p: (number, "") for p, (number, _) in cells.items()} for header, cells in columns.items()}
+
+
+def _column(rows: Mapping[str, Row | None], how: Measure) -> Cells:
+    return {policy: _value_and_interval(row, how) for policy, row in rows.items()}
+
+
+def _width(policies: Iterable[str], columns: Mapping[str, Cells]) -> int:
+    """What all columns beside the names take, gaps included."""
+    return sum(2 + max(map(len, lines)) for lines in _lines(policies, columns))
+
+
+def _lines(policies: Iterable[str], columns: Mapping[str, Cells]) -> list[list[str]]:
+    """Each column's lines, its header first: numbers end, and intervals begin, at one place."""
+    found = []
+    for header, cells in columns.items():
+        digits = max(len(cells[p][0]) for p in policies)
+        found.append([header, *(f"{cells[p][0].rjust(digits)} {cells[p][1]}".rstrip() for p in policies)])
+    return found
+
+
+def _aligned(policies: Sequence[str], columns: Mapping[str, Cells]) -> Iterator[str]:
+    """The table's lines; a name that is too long stands on a line of its own."""
+    lines = _lines(policies, columns)
+    widths = [max(map(len, texts)) for texts in lines]
+    beside = _width(policies, columns)
+    name_width = min(max(map(len, ["policy", *policies])), TEXT_WIDTH - beside)
+    for i, name in enumerate(["policy", *policies]):
         if len(name) > name_width:
             yield from textwrap.wrap(name, TEXT_WIDTH, break_on_hyphens=False)
         shown = name if len(name) <= name_width else ""
-        yield "  ".join([shown.ljust(name_width), *(t.ljust(w) for t, w in zip(texts, widths, strict=True))]).rstrip()
+        texts = (texts[i].ljust(width) for texts, width in zip(lines, widths, strict=True))
+        yield "  ".join([shown.ljust(name_width), *texts]).rstrip()
         if i == 0:
-            yield "-" * (name_width + sum(widths) + 2 * len(widths))
+            yield "-" * (name_width + beside)
 
 
-def _text_cells(result: Result, policy: str, second: str | None) -> list[tuple[str, str]]:
-    how, row = measure(result.primary), result.rows[policy].get(result.primary)
-    cells = [_value_and_interval(row, how)]
+def _text_gain(result: Result, policy: str) -> tuple[str, str]:
     if not result.trained(policy):
-        cells.append(("base", ""))
-    elif row is None:
-        cells.append(("n/a", ""))
-    else:
-        star = " *" if verdict(row, result.primary) in ("better", "worse") else ""
-        interval = how.difference_interval(row["gain_ci_low"], row["gain_ci_high"])
-        cells.append((_ascii(how.difference(row["gain"])), _ascii(interval) + star))
-    if second:
-        cells.append(_value_and_interval(result.rows[policy].get(second), measure(second)))
-    return [*cells, (str(result.failed(policy)), "")]
+        return "base", ""
+    how, row = measure(result.primary), result.rows[policy].get(result.primary)
+    if row is None:
+        return "n/a", ""
+    star = " *" if verdict(row, result.primary) in ("better", "worse") else ""
+    interval = how.difference_interval(row["gain_ci_low"], row["gain_ci_high"])
+    return _ascii(how.difference(row["gain"])), _ascii(interval) + star
 
 
 def _value_and_interval(row: Row | None, how: Measure) -> tuple[str, str]:

@@ -15,11 +15,19 @@ from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.tables import read_lineage
-from perceptune.core import charts, gallery, look_sections, pair_sections, sections, summary
+from perceptune.core import charts, gallery, look_sections, pair_sections, round_sections, sections, summary
 from perceptune.core.images import open_image
+from perceptune.core.round_sections import Rounds
 from perceptune.core.summary import Result
 from perceptune.stages.pair_cards import pair_galleries
-from perceptune.stages.report_tables import example_rows, frame, pair_statistics, selection_statistics
+from perceptune.stages.report_tables import (
+    RoundsOf,
+    example_rows,
+    frame,
+    pair_statistics,
+    rounds_of,
+    selection_statistics,
+)
 
 TEMPLATE = "report_template.html.jinja"
 COMPARED = 3
@@ -33,6 +41,7 @@ def run(
     training: dict[str, Path],
     statistics: dict[str, Path],
     pairs: dict[str, dict[str, Path]],
+    rounds: dict[str, RoundsOf],
     noise: dict[str, float],
     predictions: dict[str, dict[str, Path]],
     examples: dict[str, Path],
@@ -45,19 +54,26 @@ def run(
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
-    `pairs` maps labels to the tables behind pairs, `noise` the views of a noise sweep to their sigma; both may be empty.
+    `pairs` maps labels to the tables behind pairs, `noise` the views of a noise sweep to their sigma, `rounds` experiments
+    that learn in rounds to their evaluated policies; all may be empty. Of an experiment with rounds only the last policy is
+    shown, except in the section about rounds.
     """
-    measured = frame(metrics, "metrics")
-    found = summary.results(measured, {name: block.views[0] for name, block in benchmarks.items() if block.views})
+    learned = rounds_of(rounds)
+    earlier = round_sections.earlier_policies(learned)
+    everything, judged = frame(metrics, "metrics"), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    measured = everything.filter(~pl.col("policy").is_in(list(earlier)))
+    found, all_found = summary.results(measured, judged), summary.results(everything, judged)
+    all_bases, base = base, {policy: model for policy, model in base.items() if policy not in earlier}
     styles = sections.policy_styles(found, base)
+    styles |= {r.experiment: styles.get(r.last, "rest") for r in learned}
     logs = pl.concat([frame(path, "training") for path in training.values()]) if training else None
     counts = {label: selection_statistics(path) for label, path in statistics.items()}
 
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
 
-    write_text(result_table, result_text(measured, noise))
+    write_text(result_table, result_text(everything, noise, learned, all_bases))
     for name, path in figures.items():
-        write_text(path, _figure(name, measured, found, styles, logs, counts))
+        write_text(path, _figure(name, measured, found, styles, logs, counts, learned))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
     sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
     sources |= {
@@ -65,6 +81,8 @@ def run(
     }
     sources |= {f"examples of {d}": path for d, path in examples.items()}
     made = _provenance(sources)
+    once = None if logs is None else round_sections.trained_once(logs, learned)
+    handed_on = round_sections.handed_on(learned)
     page = (
         _environment()
         .get_template(TEMPLATE)
@@ -75,10 +93,19 @@ def run(
             styles=styles,
             more=any(style == "rest" for style in styles.values()),
             headline=[(r, summary.verdict_sentences(r)) for r in found],
-            results=[sections.result_section(r, styles) for r in found],
+            results=[sections.result_section(measured, r, styles, handed_on) for r in found],
+            overall=summary.overall_sentence(measured, found),
+            rounds=[
+                part
+                for r in all_found
+                if (part := round_sections.rounds_section(everything, r, learned, all_bases, styles))
+            ],
+            stops=[r.stop_sentence for r in learned if r.stopped],
             curves=[(r, panels) for r in found if (panels := sections.curve_panels(measured, r, styles))],
             blanks=[section for r in found if (section := sections.blank_section(measured, r, styles))],
-            training=sections.training_panels(logs, styles) if logs is not None and not logs.is_empty() else None,
+            training=sections.training_panels(once, styles) if once is not None and not once.is_empty() else None,
+            trained=list(once["experiment"].unique(maintain_order=True)) if once is not None else [],
+            learning=round_sections.training_section(logs, learned, styles) if logs is not None else None,
             selections=sections.selection_section(counts) if counts else None,
             sweeps=[part for r in found if (part := look_sections.noise_section(measured, r, noise, styles))],
             looks=[part for r in found if (part := look_sections.attention_section(measured, r, styles))],
@@ -92,10 +119,17 @@ def run(
     write_text(report, page)
 
 
-def result_text(metrics: pl.DataFrame, noise: Mapping[str, float]) -> str:
+def result_text(
+    metrics: pl.DataFrame,
+    noise: Mapping[str, float],
+    rounds: Sequence[Rounds] = (),
+    base: Mapping[str, str] | None = None,
+) -> str:
     """The plain-text result table that a run ends with; at most 100 columns wide."""
-    more = look_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
-    return summary.result_text(metrics, more)
+    shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
+    more = round_sections.round_lines(metrics, summary.results(metrics), rounds, base or {})
+    more += look_sections.sweep_lines(shown, summary.results(shown), noise, summary.TEXT_WIDTH)
+    return summary.result_text(shown, more)
 
 
 def _figure(
@@ -105,6 +139,7 @@ def _figure(
     styles: Mapping[str, str],
     training: pl.DataFrame | None,
     statistics: Mapping[str, Mapping[str, Any]],
+    rounds: Sequence[Rounds],
 ) -> str:
     """The figure of that name as a stand-alone SVG file."""
     legend = {policy: style for policy, style in styles.items() if style != "rest"}
@@ -113,11 +148,16 @@ def _figure(
             return charts.figure(sections.gain_figure(found, styles), {}, columns=1)
         case "best_of_n":
             panels = [panel for result in found for panel in sections.curve_panels(metrics, result, styles)]
-            return charts.figure(panels, legend, columns=2)
+            return charts.figure(panels, {p: s for p, s in legend.items() if p in set(metrics["policy"])}, columns=2)
         case "training":
-            empty = training is None or training.is_empty()
-            trained = {p: s for p, s in legend.items() if not empty and p in set(training["experiment"])}  # type: ignore[index]
-            return charts.figure([] if empty else sections.training_panels(training, styles)[0], trained)  # type: ignore[arg-type]
+            if training is None or training.is_empty():
+                return charts.figure([], {})
+            once = round_sections.trained_once(training, rounds)
+            learning = round_sections.training_section(training, rounds, styles)
+            names = {*once["experiment"], *(learning["names"] if learning else [])}
+            panels = [] if once.is_empty() else sections.training_panels(once, styles)[0]
+            panels += learning["panels"] if learning else []
+            return charts.figure(panels, {p: s for p, s in legend.items() if p in names})
         case "rewards":
             panels = [d for p in sections.selection_section(statistics)["panels"] for d in p["drawings"]]
             return charts.figure(panels, {}, columns=2)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table
+from perceptune.core.gallery import visible
+from perceptune.core.round_sections import Rounds
+from perceptune.stages.rounds import Ending
+
+
+class RoundsOf(TypedDict):
+    """An experiment that learns in rounds, as `stages.plan` describes it."""
+
+    policies: dict[int, str]
+    """Evaluated round to its policy, in order."""
+    marks: Path
+    """How the last round went (`stages.rounds.Ending`)."""
+
 
 PAIR_KEYS = {"groups", "kept", "limits", "context", "kinds", "strength"}
 
@@ -47,4 +60,16 @@ def pair_statistics(path: Path) -> dict[str, Any]:
     found = selection_statistics(path)
     if missing := PAIR_KEYS - set(found):
         raise UserError(f"`{path}` holds no statistics of pairs: no {sorted(missing)}", "delete it and run again")
+    return found
+
+
+def rounds_of(rounds: Mapping[str, RoundsOf]) -> list[Rounds]:
+    """The experiments with rounds and what became of them; a `UserError` names a file that does not say it."""
+    found = []
+    for experiment, told in rounds.items():
+        ending = Ending.read(told["marks"])
+        stop = ending.stopped
+        stopped = None if stop is None else (stop.round, visible(stop.reason, 300))
+        policies = {int(number): policy for number, policy in told["policies"].items()}
+        found.append(Rounds(experiment, policies, ending.round, stopped))
     return found
