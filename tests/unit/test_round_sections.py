@@ -268,11 +268,20 @@ def test_last_rounds_against_the_base_in_words() -> None:
     assert round_sections.gain_sentence(curve, [rounds("unknown", 2)]) == ""
 
 
-def test_a_better_round_before_the_last_is_said() -> None:
-    (curve,) = followed(*of([0.6, 0.7, 0.4]), *of([0.5, 0.6, 0.6], "cppo"), *of([0.7], "papo"))
-    said = round_sections.peak_sentence(curve, [rounds("grpo", 3), rounds("cppo", 3), rounds("papo", 2)])
-    assert said.startswith("best before the last round, greedy: grpo in round 2 (70.0, last 40.0); choosing")
-    assert round_sections.peak_sentence(curve, [rounds("cppo", 3)]) == ""
+def test_a_fall_beyond_the_interval_of_the_best_round_is_said() -> None:
+    (curve,) = followed(*of([0.6, 0.7, 0.64]), *of([0.5, 0.6, 0.56], "cppo"), *of([0.7], "papo"))
+    said = round_sections.fall_sentence(curve, [rounds("grpo", 3), rounds("cppo", 3), rounds("papo", 2)])
+    assert said.replace("\u00a0", " ").startswith(
+        "worse again in the last round, greedy: grpo (70.0 in round 2, last 64.0); choosing"
+    )
+    assert round_sections.fall_sentence(curve, [rounds("cppo", 3)]) == ""
+
+
+def test_many_pairs_of_experiments_are_counted() -> None:
+    names = [f"e{i}" for i in range(5)]
+    found = followed(*(row for i, e in enumerate(names) for row in of([0.1 + i * 0.2], e)))
+    said = round_sections.apart_sentence(found, [rounds(e, 1) for e in names])
+    assert "greedy intervals are apart for 10 of 10 pairs." in said
 
 
 def test_steps_are_counted_through_the_rounds() -> None:
@@ -307,6 +316,7 @@ def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path:
     assert [sum(x < turn for x in xs) for turn in turns] == [12, 24, 36]
     masked = next(p for p in section["panels"] if "image is masked" in charts.text(p))
     assert len(of_class(masked, "curve")) == 1  # what GRPO did not measure has no line
+    assert len(of_class(masked, "turn")) == 2  # the third is after its last step
     assert round_sections.training_section(logs.filter(pl.col("step") > 99), experiments(), STYLES) is None
 
 

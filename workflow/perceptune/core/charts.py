@@ -76,8 +76,9 @@ def line_panel(
     `doubling` spaces x by its logarithm, with one tick per x value and markers; `percent` shows shares times 100;
     `levels` (series to y) are dashed lines over the whole width. `whiskers` is for few x values and series that overlap:
     a marker at each value and its interval as an upright line, the series a little apart, instead of bands. `whole` puts
-    ticks at whole x only; `zero` keeps y = 0 in sight. `turns` are thin upright lines at some x. At `start`, where several
-    curves begin in one common point, only a series that has no other point gets a marker and an interval.
+    ticks at whole x only; `zero` keeps y = 0 in sight. `turns` are thin upright lines at those of some x that are in sight.
+    At `start`, where several curves begin in one common point, only a series that has no other point gets a marker and an
+    interval.
     """
     svg = _panel(title)
     frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
@@ -99,7 +100,7 @@ def line_panel(
     _y_axis(svg, y_ticks, y_at, percent, zero)
     x_ticks = xs if doubling else [t for t in _ticks(x_range, whole) if x_range[0] <= t <= x_range[1]]
     _x_axis(svg, x_ticks, lambda x: x_at(place(x)), x_label)
-    for turn in turns:
+    for turn in [t for t in turns if x_range[0] <= place(t) <= x_range[1]]:
         _line(svg, x_at(place(turn)), TOP, x_at(place(turn)), HEIGHT - BOTTOM, "turn")
     order = sorted(frame["series"].unique(maintain_order=True).to_list(), key=lambda s: styles.get(s, "rest") != "rest")
     going = set(frame.filter(pl.col("x") != start)["series"]) if start is not None else set(order)

@@ -49,6 +49,8 @@ PANELS = {
 SHARES = ("zero_variance", "truncated", "clip_high")
 ROUND = r"@\d+$"
 """How a round's policy ends: `grpo@2`."""
+MOST_PAIRS = 4
+"""Pairs of experiments above which a sentence counts them instead of naming all."""
 MOST_TURNS = 24
 """Upright lines between rounds up to which they are drawn."""
 
@@ -144,7 +146,7 @@ def rounds_section(
         "panels": [_panel(curve, tested, base, styles) for curve in followed],
         "columns": [_title(curve) for curve in followed],
         "rows": list(_rows(followed, tested, base, styles)),
-        "sentences": _told([f(c, tested) for c in followed for f in (gain_sentence, peak_sentence)], followed, tested),
+        "sentences": _told([f(c, tested) for c in followed for f in (gain_sentence, fall_sentence)], followed, tested),
     }
 
 
@@ -229,24 +231,24 @@ def gain_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
     return f"last round, {curve.name}: {'; '.join(parts)}" if parts else ""
 
 
-def peak_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
-    """Which experiments scored better in a round before their last; empty if none did."""
-    peaks = [peak for r in rounds if (peak := _peak(curve, r))]
-    if not peaks or curve.name == "no image":
+def fall_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
+    """Which experiments' last round is worse than a round before, beyond that one's interval; empty if none is."""
+    falls = [fall for r in rounds if (fall := _fall(curve, r))]
+    if not falls or curve.name == "no image":
         return ""
-    return f"best before the last round, {curve.name}: {', '.join(peaks)}; choosing a round by this benchmark would flatter it"
+    return f"worse again in the last round, {curve.name}: {', '.join(falls)}; choosing a round by this benchmark flatters it"
 
 
-def _peak(curve: Curve, r: Rounds) -> str:
-    """`papo in round 2 (56.0, last 52.0)` where an earlier round scored better than the last; else nothing."""
-    how = measure(curve.metric)
-    values = {k: curve.rows[p]["value"] for k, p in r.policies.items() if p in curve.rows}
-    values = {k: value for k, value in values.items() if finite(value)}
-    if not values or max(values) != max(r.policies):
+def _fall(curve: Curve, r: Rounds) -> str:
+    """`papo (56.0 in round 2, last 42.0)` where the last value lies beyond the interval of the best; else nothing."""
+    how, last = measure(curve.metric), curve.rows.get(r.last)
+    rows = {k: curve.rows[p] for k, p in r.policies.items() if p in curve.rows and _has_interval(curve.rows[p])}
+    if last is None or not rows or not finite(last["value"]):
         return ""
-    best = (min if how.lower_is_better else max)(values, key=lambda k: values[k])
-    shown, last = how.number(values[best]), how.number(values[max(values)])
-    return "" if shown == last else f"{r.experiment} in round {best} ({shown}, last {last})"
+    best = (min if how.lower_is_better else max)(rows, key=lambda k: rows[k]["value"])
+    beyond = last["value"] > rows[best]["ci_high"] if how.lower_is_better else last["value"] < rows[best]["ci_low"]
+    values = (how.number(row["value"]) for row in (rows[best], last))
+    return f"{r.experiment} ({next(values)} in round {best}, last {next(values)})".replace(" ", FIXED) if beyond else ""
 
 
 def apart_sentence(followed: Sequence[Curve], rounds: Sequence[Rounds]) -> str:
@@ -261,8 +263,10 @@ def apart_sentence(followed: Sequence[Curve], rounds: Sequence[Rounds]) -> str:
             for (a, x), (b, y) in combinations(last.items(), 2)
             if x["ci_low"] > y["ci_high"] or y["ci_low"] > x["ci_high"]
         ]
-        rest = " and overlap otherwise" if len(pairs) < len(last) * (len(last) - 1) // 2 else ""
-        said = f"are apart for {', '.join(pairs)}{rest}" if pairs else "all overlap"
+        total = len(last) * (len(last) - 1) // 2
+        named = ", ".join(pairs) if len(pairs) <= MOST_PAIRS else f"{len(pairs)} of {total} pairs"
+        rest = " and overlap otherwise" if len(pairs) < total else ""
+        said = f"are apart for {named}{rest}" if pairs else "all overlap"
         found.append(f"{curve.name} intervals {said}")
     if not found:
         return ""
@@ -299,7 +303,7 @@ def round_lines(
         lines += ["", *text_lines(place)]
         lines += text_columns([str(k) for k in numbers], rows, TEXT_WIDTH, "experiment")
         said = [gain_sentence(curve, tested) for curve in followed[1:]]  # the result above says it of greedy answers
-        said += [peak_sentence(curve, tested) for curve in followed]
+        said += [fall_sentence(curve, tested) for curve in followed]
         for sentence in _told(said, followed, tested):
             lines += text_lines(sentence[0].upper() + sentence[1:] + ".")
     stops = [line for r in rounds if r.stopped for line in text_lines(r.stop_sentence + ".")]
