@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from perceptune.contracts.errors import UserError
+from perceptune.core.methods.method import Stored
 from perceptune.stages import plan as planning
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +143,7 @@ P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_te
         ("trainings.dpo.view", "enhanced", "key `trainings.dpo.view`: `enhanced` needs a crop, which ranked lists do not have"),
         ("experiments.p2dpo.training", "dpo", "key `experiments.p2dpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
         ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pairing` and `filter`"),
-        ("experiments.dpo.pairing", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `pairing` and `filter`"),
+        ("experiments.dpo.pairing", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `pairing` and `filter`, or `rollout`, `reward` and `batch`"),
         ("experiments.p2dpo.filter", None, "has `pairing`, expected either"),
     ],
 )  # fmt: skip
@@ -160,7 +161,7 @@ def test_blocks_of_pairs_that_do_not_go_together(path: str, value: Any, expected
 
 def test_an_ablation_needs_fewer_terms() -> None:
     plan = planning.load(P2DPO)
-    views = {e: list(plan.terms(e)) for e in plan.config.experiments}
+    views = {e: [stored.view for stored in plan.terms(e)] for e in plan.config.experiments}
     assert views == {
         "dpo": ["original"],
         "p2dpo": ["original", "enhanced", "degraded", "noise"],
@@ -169,10 +170,90 @@ def test_an_ablation_needs_fewer_terms() -> None:
         "p2dpo-no-robust": ["original", "enhanced", "degraded"],
         "p2dpo-no-calibration": ["original", "noise"],
     }
-    assert plan.terms("p2dpo")["noise"] == plan.terms("p2dpo-no-focus")["noise"]  # the same file
+    noise = Stored("reference", "noise")
+    assert plan.terms("p2dpo")[noise] == plan.terms("p2dpo-no-focus")[noise]  # the same file
 
 
 def test_noise_levels_are_those_of_the_benchmarks() -> None:
     levels = planning.load(P2DPO).noise_levels()
     assert levels == {"original": 0.0, "noise-0.05": 0.05, "noise-0.1": 0.1, "noise-0.2": 0.2, "noise-0.4": 0.4}
     assert planning.load(DEMO).noise_levels() == {}
+
+
+ROUNDS: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
+
+
+def test_every_round_is_a_policy_that_learns_from_the_one_before() -> None:
+    plan = planning.load(ROUNDS)
+    assert plan.rounds("grpo") == ["grpo@1", "grpo@2", "grpo@3", "grpo@4"]
+    assert [plan.sampled(policy) for policy in plan.rounds("grpo")] == ["tiny", "grpo@1", "grpo@2", "grpo@3"]
+    assert [plan.round_asked(policy) for policy in ("tiny", "grpo@1", "grpo@3")] == [1, 2, 4]
+    assert plan.base("cppo@3") == "tiny"
+    assert plan.policies == ["tiny", *(policy for e in ("grpo", "papo_g", "cppo") for policy in plan.rounds(e))]
+
+
+def test_methods_share_the_answers_of_the_first_round_only() -> None:
+    plan = planning.load(ROUNDS)
+    first = {plan.round_responses(f"{e}@1") for e in ("grpo", "papo_g", "cppo")}
+    assert len(first) == 1
+    assert len({plan.preferences(f"{e}@1") for e in ("grpo", "papo_g", "cppo")}) == 1
+    assert len({plan.round_responses(f"{e}@2") for e in ("grpo", "papo_g", "cppo")}) == 3
+    assert len(set(plan.terms("papo_g@2").values())) == 1  # one table, so that the model is loaded once
+
+
+def test_the_number_of_rounds_is_no_setting_of_any_of_them() -> None:
+    more = copy.deepcopy(ROUNDS)
+    more["experiments"]["grpo"]["rounds"] = 7
+    ours, theirs = planning.load(ROUNDS), planning.load(more)
+    for policy in ours.rounds("grpo"):
+        assert ours.training(policy) == theirs.training(policy)
+        assert ours.terms(policy) == theirs.terms(policy)
+    assert ours.benchmark_settings("grpo@4") == theirs.benchmark_settings("grpo@4")
+
+
+def test_only_some_rounds_are_tested_and_always_the_last() -> None:
+    config = copy.deepcopy(ROUNDS)
+    config["experiments"]["grpo"] |= {"rounds": 5, "evaluate_every": 2}
+    plan = planning.load(config)
+    assert plan.tested("grpo") == ["grpo@2", "grpo@4", "grpo@5"]
+    assert len([policy for policy in plan.trained if policy.startswith("grpo@")]) == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("rollouts.g8.temperature", 0.7, "key `rollouts.g8`: temperature 0.7, expected 1: ratios are of the distribution"),
+        ("rollouts.g8.n", 1, "key `rollouts.g8.n`: input should be greater than or equal to 2, got `1`"),
+        ("rollouts.g8.view", "blank", "key `experiments.grpo`: answers are drawn under view `blank` and learnt under `original`, expected one"),
+        ("trainings.grpo.scheduler", "cosine", "key `trainings.grpo.scheduler`: expected `scheduler: constant` in rounds"),
+        ("trainings.grpo.warmup_ratio", 0.1, "key `trainings.grpo.warmup_ratio`: expected `warmup_ratio: 0` in rounds"),
+        ("trainings.grpo.lora.dropout", 0.1, "key `trainings.grpo.lora.dropout`: expected `lora.dropout: 0` in rounds"),
+        ("trainings.grpo.limits", {"old_kll": [None, 1]}, "key `trainings.grpo.limits.old_kll`: `old_kll` is not defined"),
+        ("trainings.grpo.limits", {"perception_kl": [None, 1]}, "`perception_kl` is not defined"),
+        ("trainings.papo_g.parameters", {"mask": "maskd"}, "key `trainings.papo_g`: method `papo_g` looks at view `maskd`, which is not defined; did you mean `masked`?"),
+        ("views.masked", {"op": "noise"}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
+        ("views.removing", {"one_of": ["preserving"]}, "key `views.removing.one_of`: `preserving` is itself one of several"),
+        ("views.removing", {"one_of": ["cover"]}, "key `views.removing.one_of`: `cover` is not defined"),
+        ("views.removing", {"op": "zoom", "one_of": ["covered"]}, "expected either `op` or `one_of`"),
+        ("experiments.grpo.rounds", None, "`rounds` and `rollout` go together"),
+        ("experiments.grpo.batch", None, "has `reward`, `rollout`, expected either"),
+        ("experiments.grpo.batch", "al", "key `experiments.grpo.batch`: `al` is not defined, expected one of 'all'"),
+        ("trainings.grpo.method", "dpo", "key `experiments.grpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
+        ("rollouts.g8.questions", 0, "key `rollouts.g8.questions`: input should be greater"),
+    ],
+)  # fmt: skip
+def test_blocks_of_rounds_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
+    config = copy.deepcopy(ROUNDS)
+    *outer, last = path.split(".")
+    place = config
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(UserError) as caught:
+        planning.load(config)
+    assert expected in str(caught.value)
+
+
+def test_only_rounds_have_limits() -> None:
+    with pytest.raises(UserError, match=r"key `trainings\.dpo\.limits`: method `dpo` has no rounds"):
+        planning.load(edited("trainings.dpo.limits", {"loss": [0, 1]}))

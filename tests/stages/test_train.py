@@ -11,6 +11,7 @@ from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.methods.method import Stored
 from perceptune.engines import training
 from perceptune.models import tiny
 from perceptune.stages import terms, train
@@ -56,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(folder / "preferences.parquet", "preferences", preferences, {})
     terms.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=folder / "terms.parquet",
-        model=model_block(folder), weights="w", view="original", views={},
+        model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
     )  # fmt: skip
     return folder
 
@@ -146,7 +147,7 @@ def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_pat
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
     terms.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
-        model=model_block(folder), weights="w", view="original", views={}, halvings=12,
+        model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={}, halvings=12,
     )  # fmt: skip
     ours, theirs = (read_table(path / "terms.parquet", "terms").to_pylist() for path in (folder, tmp_path))
     assert [v for row in ours for values in row["logprobs"] for v in values] == pytest.approx(
@@ -166,7 +167,7 @@ def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:
     rows = read_table(folder / "terms.parquet", "terms").to_pylist()
     rows[3]["logprobs"][0].append(-1.0)
     write_table(tmp_path / "terms.parquet", "terms", rows, {})
-    with pytest.raises(UserError, match=r"terms\.parquet` does not fit list `3`"):
+    with pytest.raises(UserError, match=r"terms\.parquet` does not fit group `3`"):
         train.run(
             experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
             terms={"original": tmp_path / "terms.parquet"}, adapter=tmp_path / "a", training=tmp_path / "t.parquet",

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perceptune.contracts.config import BenchmarkBlock, SamplingBlock
+from perceptune.contracts.config import BenchmarkBlock, RolloutBlock, SamplingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table, write_table
 from perceptune.stages import requests
+from perceptune.stages.shown import recipe_of
 
 
 def example(number: int, **changes: Any) -> dict[str, Any]:
@@ -84,3 +85,64 @@ def test_benchmarks_ask_greedily_under_each_view_and_sample_the_first(examples: 
     ]
     assert [(r["n"], r["temperature"]) for r in rows] == [(1, 0), (1, 0), (5, 1), (1, 0)]
     assert [r["benchmark"] for r in rows] == ["a", "a", "a", "b"]
+
+
+def asked_in(examples: Path, number: int, stopped: bool = False, **settings: Any) -> list[dict[str, Any]]:
+    target = examples.with_name(f"round-{number}.parquet")
+    block = RolloutBlock(**{"questions": 2, "n": 3, "tasks": ["grounding"], **settings})
+    requests.run_round(dataset="mine", examples=examples, requests=target, number=number, stopped=stopped, config=block)
+    return read_table(target, "requests").to_pylist()
+
+
+def test_rounds_ask_every_question_once_before_any_comes_again(examples: Path) -> None:
+    asked = [[row["example_id"] for row in asked_in(examples, number)] for number in range(1, 7)]
+    passes = [asked[0] + asked[1], asked[2] + asked[3], asked[4] + asked[5]]
+    assert [sorted(names) for names in passes] == [["0", "1", "2", "3"]] * 3
+    assert len({tuple(names) for names in passes}) > 1  # shuffled anew
+
+
+def test_a_round_does_not_depend_on_how_many_there_are_nor_on_the_order_of_the_examples(
+    examples: Path, tmp_path: Path
+) -> None:
+    rows = read_table(examples, "examples").to_pylist()
+    (tmp_path / "other").mkdir()
+    write_table(tmp_path / "other/examples.parquet", "examples", rows[::-1], {})
+    assert asked_in(examples, 3) == asked_in(tmp_path / "other/examples.parquet", 3)
+
+
+def test_what_is_less_than_a_round_is_left_out_of_a_pass(examples: Path) -> None:
+    asked = [[row["example_id"] for row in asked_in(examples, number, questions=3)] for number in (1, 2)]
+    assert [len(set(names)) for names in asked] == [3, 3]
+    assert asked[0] != asked[1]
+
+
+def test_a_question_of_another_round_is_another_request(examples: Path) -> None:
+    first, third = asked_in(examples, 1, questions=4), asked_in(examples, 3, questions=4)
+    assert {row["condition"] for row in first} == {"round-1"}
+    assert not {row["request_id"] for row in first} & {row["request_id"] for row in third}
+    assert not {row["seed"] for row in first} & {row["seed"] for row in third}
+
+
+def test_a_stopped_experiment_asks_nothing_more(examples: Path) -> None:
+    assert asked_in(examples, 4, stopped=True) == []
+
+
+def test_a_round_needs_as_many_examples_as_it_asks(examples: Path) -> None:
+    with pytest.raises(
+        UserError, match="key `questions` of the rollout: 5 a round, but dataset `mine` has 4 of split `train`"
+    ):
+        asked_in(examples, 1, questions=5)
+
+
+def test_one_of_several_views_is_drawn_for_every_image_and_occasion() -> None:
+    blocks = {
+        "masked": ViewBlock(op="masked"),
+        "zoomed": ViewBlock(op="zoom"),
+        "removing": ViewBlock(one_of=("masked", "zoomed")),
+    }
+    drawn = [recipe_of("removing", blocks, [f"digest-{i}"]) for i in range(400)]
+    assert 150 < sum(recipe.op == "masked" for recipe in drawn) < 250
+    assert drawn == [recipe_of("removing", blocks, [f"digest-{i}"]) for i in range(400)]
+    rounds = [recipe_of("masked", blocks, ["digest-0"], occasion=[f"round-{i}"]) for i in range(9)]
+    assert len({recipe.seed for recipe in rounds}) == 9
+    assert {recipe.parameters["share"] for recipe in rounds} == {0.6}

