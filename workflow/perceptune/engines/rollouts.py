@@ -44,11 +44,6 @@ ADAMW = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW remembers of a parameter."""
 
 
-def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -> PeftModel:
-    """The model with the adapter of a folder, in the number formats that a new one has: float32 on a model of 16 bits."""
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-
-
 class Part(NamedTuple):  # a tuple, since the Trainer looks into it
     """The groups of a micro batch, packed once for each view; the training view comes first."""
 

@@ -45,6 +45,11 @@ def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTraine
     return loaded
 
 
+def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -> PeftModel:
+    """The model with the adapter of a folder, in the number formats that a new one has: float32 on a model of 16 bits."""
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+
+
 def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:
     """Writes a complete model folder with the adapter added to the weights; sums in float32, stored in the block's format."""
     base = load_model(model, torch.float32)

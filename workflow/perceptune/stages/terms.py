@@ -12,9 +12,8 @@ from perceptune.contracts.tables import write_table
 from perceptune.core.methods.method import Stored
 from perceptune.engines.lists import Encoder, StoredTokens, all_under
 from perceptune.engines.reference import stored_terms
-from perceptune.engines.rollouts import load_trained
 from perceptune.models.families import family_of
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model, load_processor, load_trained
 from perceptune.stages.lists import kept_lists, view_ops
 
 LISTS_AT_ONCE = 16

@@ -16,10 +16,10 @@ from perceptune.contracts.tables import write_table
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.lists import Encoder, RankedList
-from perceptune.engines.rollouts import RoundLog, load_trained, train_round
+from perceptune.engines.rollouts import RoundLog, train_round
 from perceptune.engines.training import with_adapter
 from perceptune.models.families import family_of
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model, load_processor, load_trained
 from perceptune.stages.lists import kept_rollouts, view_ops
 from perceptune.stages.locks import only_writer
 from perceptune.stages.processes import appearing_adapter, fingerprint, first, launch, one_of_several
