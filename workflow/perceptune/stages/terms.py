@@ -37,8 +37,8 @@ def run(
     """Writes the `terms` table: per-token log-probabilities of all responses of the kept groups, for each of `stored`.
 
     `reference` is the base model, `old` the policy: with the `adapter`, or without one the base model, too. A view is one that
-    the groups bring themselves, or one of the config's blocks `views`. Groups `of_round` have entropies, too. `weights` is the digest of the
-    model's files. Each of the `halvings` halves what is computed at once, not the result.
+    the groups bring themselves, or one of the config's blocks `views`. Groups `of_round` have entropies, too. `weights` is the
+    digest of the model's files. Each of the `halvings` halves what is computed at once, not the result.
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     lists = kept_lists(preferences, examples, shown, views, redrawn=of_round)
