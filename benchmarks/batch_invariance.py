@@ -32,7 +32,8 @@ def answered(
     """Child process: prints name -> [[tokens, log-probabilities], ...] as JSON."""
     from perceptune.contracts.config import EngineBlock, ModelBlock
     from perceptune.core.shapes import write_dataset
-    from perceptune.engines.sampling import Question, Sampler
+    from perceptune.engines.questions import Question
+    from perceptune.engines.sampling import Sampler
     from PIL import Image
 
     engine = EngineBlock(enforce_eager=True, max_num_seqs=sequences, batch_invariant=invariant)

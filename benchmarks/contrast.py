@@ -17,7 +17,8 @@ from perceptune.contracts.config import EngineBlock, ModelBlock
 from perceptune.core import shapes
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.sampling import Contrast, Question, Sampler
+from perceptune.engines.questions import Contrast, Question
+from perceptune.engines.sampling import Sampler
 
 from tests.parity.contrast import Reference
 

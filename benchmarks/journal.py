@@ -80,7 +80,8 @@ def stage(folder: Path) -> tuple[float, int]:
 def bare(folder: Path) -> tuple[float, int]:
     """Seconds and tokens of one `LLM.chat` over all requests, with images opened beforehand as the caller must."""
     from perceptune.contracts.tables import read_table
-    from perceptune.engines.sampling import LLM, Question, _placement, _sampling
+    from perceptune.engines.questions import Question
+    from perceptune.engines.sampling import LLM, _placement, _sampling
     from perceptune.models.families import family_of
     from perceptune.models.loading import load_processor
     from perceptune.stages.responses import DRAWING

@@ -20,7 +20,8 @@ from pathlib import Path
 def served(model: str, adapter: str, serving: str, questions: int) -> None:
     """Child process: prints seconds to start and to answer, and the number of tokens, as JSON."""
     from perceptune.contracts.config import EngineBlock, ModelBlock
-    from perceptune.engines.sampling import Question, Sampler
+    from perceptune.engines.questions import Question
+    from perceptune.engines.sampling import Sampler
     from PIL import Image
 
     engine = EngineBlock(enforce_eager=True, adapters=serving)  # type: ignore[arg-type]

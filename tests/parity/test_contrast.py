@@ -13,7 +13,8 @@ from perceptune.core import shapes
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.contrast import KEY, Lockstep, OutOfStepError, Pairs
-from perceptune.engines.sampling import Answer, Contrast, Question, Sampler
+from perceptune.engines.questions import Answer, Contrast, Question
+from perceptune.engines.sampling import Sampler
 from PIL import Image
 from vllm import SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory

@@ -1,6 +1,8 @@
 """The journal of the sampling stage, with an engine that answers at once (the real one: tests/workflow, tests/parity)."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from perceptune.contracts.config import EngineBlock, ModelBlock, SamplingBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_lineage, read_table, write_table
-from perceptune.engines.sampling import Answer, Question
+from perceptune.engines.questions import Answer, Question
 from perceptune.stages import gathering, requests, responses
+from perceptune.stages.locks import only_writer
 from PIL import Image
 
 COUNT, N = 10, 3
@@ -55,7 +58,7 @@ class Engine:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten questions; parts of two questions."""
-    monkeypatch.setattr(responses, "Sampler", Engine)
+    monkeypatch.setattr(responses, "start", Engine)
     Engine.asked, Engine.lives = [], 1000
     rows = []
     for number in range(COUNT):
@@ -197,3 +200,66 @@ def test_gathering_forgets_the_journal_and_keeps_the_lineage(folder: Path) -> No
     assert (
         record["inputs"]["requests"]["sha256"] == hashlib.sha256((folder / "requests.parquet").read_bytes()).hexdigest()
     )
+
+
+def with_others(folder: Path, **settings: Any) -> responses.Asked:
+    """The same examples, asked otherwise by another job."""
+    requests.run_samples(
+        dataset="d", examples=folder / "examples.parquet", requests=folder / "others.parquet",
+        config=SamplingBlock(**{"n": 2, "seed": 5, **settings}),
+    )  # fmt: skip
+    return responses.Asked(folder / "others.parquet", {"d": folder / "examples.parquet"}, folder / "journal-of-others")
+
+
+def sample_both(folder: Path, requests: str, journal: str, beside: list[responses.Asked]) -> list[dict[str, Any]]:
+    target = folder / f"answers-{requests}"
+    responses.run(
+        requests=folder / requests, examples={"d": folder / "examples.parquet"}, responses=target, journal=folder / journal,
+        weights="w", adapter=None, shard=0, shards=1, beside=beside,
+        model=ModelBlock(path="m", family="llava", dtype="float32", engine=EngineBlock(answers_per_part=2 * N)),
+    )  # fmt: skip
+    return read_table(target, "responses").to_pylist()
+
+
+def test_one_engine_answers_everything_that_waits_for_its_policy(folder: Path) -> None:
+    others = with_others(folder)
+    sample_both(folder, "requests.parquet", "journal", [others])
+    assert len(Engine.asked) == 5 + 4  # parts of at least six answers: of two questions, and of three
+    Engine.asked, Engine.lives = [], 0
+    rows = sample_both(folder, "others.parquet", "journal-of-others", [])  # starts no engine
+    Engine.lives = 1000
+    alone = folder / "alone"
+    assert rows == sample_both(folder, "others.parquet", str(alone), [])
+
+
+def test_what_is_planned_later_or_needs_another_engine_is_left_to_its_own_job(folder: Path) -> None:
+    absent = responses.Asked(folder / "absent.parquet", {"d": folder / "examples.parquet"}, folder / "x")
+    sample_both(folder, "requests.parquet", "journal", [absent])
+    assert len(Engine.asked) == 5
+    others = with_others(folder)
+    rows = read_table(others.requests, "requests").to_pylist()
+    contrast = {"recipe": rows[0]["recipe"], "strength": 0.1, "plausibility": 0.1}
+    write_table(others.requests, "requests", [{**row, "contrast": contrast} for row in rows], {})
+    Engine.asked = []
+    sample_both(folder, "requests.parquet", "journal-2", [others])
+    assert len(Engine.asked) == 5
+
+
+def test_what_another_job_is_at_is_left_to_it(folder: Path) -> None:
+    others = with_others(folder)
+    sample_both(folder, "others.parquet", "journal-of-others", [])
+    (lock,) = others.journal.rglob("*.lock")
+    for part in others.journal.rglob("*.parquet"):
+        part.unlink()
+    Engine.asked = []
+    with only_writer(lock, "these"):
+        sample_both(folder, "requests.parquet", "journal", [others])
+    assert len(Engine.asked) == 5
+
+
+def test_a_job_without_questions_loads_no_engine() -> None:
+    code = (
+        "import sys, perceptune.stages.responses; print(sorted({'torch', 'vllm', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -324,6 +324,22 @@ def journal_of(wildcards, threads):
     return paths.JOURNAL.format(policy=wildcards.policy, plan=wildcards.plan)
 
 
+def beside_of(wildcards, threads):
+    """The other tables of questions to the same policy, not tracked: who answers them does not change the answers."""
+    return [
+        {
+            "requests": paths.REQUESTS.format(policy=wildcards.policy, plan=other),
+            "journal": paths.JOURNAL.format(policy=wildcards.policy, plan=other),
+            "examples": {
+                dataset: paths.EXAMPLES.format(dataset=dataset)
+                for dataset in plan.datasets(wildcards.policy, other)
+            },
+        }
+        for other in plan.asked(wildcards.policy)
+        if other != wildcards.plan
+    ]
+
+
 def attempt_number(wildcards, attempt):
     """How often the job has been tried."""
     return attempt

@@ -34,6 +34,7 @@ rule plan_round:
         requests=paths.ROUND_REQUESTS,
     log:
         paths.log(paths.ROUND_REQUESTS),
+    priority: 1  # before an engine starts for the same policy, so that it answers both
     resources:
         mem_mb=2000,
         runtime=10,
@@ -76,6 +77,7 @@ rule plan_benchmarks:
         requests=paths.BENCHMARK_REQUESTS,
     log:
         paths.log(paths.BENCHMARK_REQUESTS),
+    priority: 1
     resources:
         mem_mb=2000,
         runtime=10,
@@ -114,6 +116,7 @@ rule sample_responses:
         datasets=datasets_of_plan,
         model=model_of,
         journal=journal_of,
+        beside=beside_of,
     script:
         "../scripts/sample_responses.py"
 

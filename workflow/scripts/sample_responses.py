@@ -24,5 +24,13 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             adapter=Path(snakemake.input.adapter).parent if snakemake.input.adapter else None,
             shard=shard - 1,
             shards=shards,
+            beside=[
+                responses.Asked(
+                    Path(other["requests"]),
+                    {name: Path(table) for name, table in other["examples"].items()},
+                    Path(other["journal"]),
+                )
+                for other in snakemake.params.beside
+            ],
             halvings=halvings,
         )

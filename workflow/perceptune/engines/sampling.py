@@ -24,32 +24,9 @@ from vllm.platforms import current_platform
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.engines.contrast import Lockstep, Pair, Pairs
+from perceptune.engines.questions import Answer, Contrast, Question
 from perceptune.models.families import family_of
 from perceptune.models.loading import load_processor, merged_model
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Contrastive amplification: what the amateur is shown, lambda, and the plausible share."""
-
-    images: Sequence[Image]
-    strength: float
-    plausibility: float
-
-
-@dataclass(frozen=True)
-class Question:
-    """One request: messages with their images, and how to draw its n answers."""
-
-    messages: Sequence[Mapping[str, Any]]
-    images: Sequence[Image]
-    n: int
-    temperature: float
-    top_p: float
-    top_k: int
-    max_tokens: int
-    seed: int
-    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True)
@@ -61,20 +38,6 @@ class Prepared:
     amateur: Mapping[str, Any] | None = None
     """The amateur's prompt, for amplified answers."""
     contrast: Contrast | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One sampled response.
-
-    `logprobs`: of the sampled tokens under the model itself, before temperature, top-p and top-k, float32.
-    """
-
-    text: str
-    token_ids: list[int]
-    logprobs: list[float]
-    finish_reason: str
-    prompt_tokens: int
 
 
 class Sampler:

@@ -27,3 +27,19 @@ def only_writer(lock: Path, what: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+@contextmanager
+def writer_if_free(lock: Path) -> Iterator[bool]:
+    """Holds the file lock while the block runs if no other process does, and says whether."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()

@@ -58,6 +58,9 @@ from perceptune.stages.sweeps import expand_sweeps
 UNTRACKED = {"engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 """Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
 
+ASKERS = ("sampling", "pairing", "rollout")
+"""Sections whose blocks say what is asked."""
+
 ROUND_MARK = "@"
 """Between the name of an experiment and the number of a round."""
 
@@ -123,6 +126,12 @@ class Plan:
         if plan != "benchmarks":
             return [plan.split("/")[0]]
         return list(dict.fromkeys(self.config.benchmarks[b].dataset for b in self.benchmarks(policy)))
+
+    def asked(self, policy: str) -> list[str]:
+        """The plans of everything that a policy is asked: `<dataset>/<sampling, pairing or rollout>`, and `benchmarks`."""
+        samples = [self.samples(trained) for trained in self.trained if self.sampled(trained) == policy]
+        plans = [f"{made['dataset']}/{next(made[k] for k in ASKERS if k in made)}" for made in samples]
+        return list(dict.fromkeys([*plans, *(["benchmarks"] if policy in self.policies else [])]))
 
     def data_file(self, dataset: str) -> str:
         """The file or folder that a dataset is imported from."""

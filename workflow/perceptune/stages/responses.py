@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -19,12 +21,25 @@ from perceptune.contracts.tables import SCHEMAS, read_table, to_table, write_tab
 from perceptune.core.images import image_bytes, open_image
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.sampling import Answer, Contrast, Prepared, Question, Sampler
+from perceptune.engines.questions import Answer, Contrast, Question
 from perceptune.stages.journal import Journal, key_of
-from perceptune.stages.locks import only_writer
+from perceptune.stages.locks import only_writer, writer_if_free
+
+if TYPE_CHECKING:
+    from perceptune.engines.sampling import Prepared, Sampler
 
 DRAWING = ("n", "temperature", "top_p", "top_k", "max_tokens")
 SPEED_ONLY = {"path", "engine"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A table of requests to a policy, with what belongs to it."""
+
+    requests: Path
+    examples: dict[str, Path]
+    journal: Path
+    """Folder of finished answers."""
 
 
 def run(
@@ -38,53 +53,92 @@ def run(
     adapter: Path | None,
     shard: int,
     shards: int,
+    beside: Sequence[Asked] = (),
     halvings: int = 0,
 ) -> None:
     """Writes `responses`: n rows for every request of the shard (0-based), in the order of the requests.
 
     Requests are asked in parts, the same ones whatever the number of shards; each is committed to the folder `journal` when
-    it is answered, and a part that is there already is not asked again. `weights` is the digest of the model's files. Each of
-    the `halvings` halves what the engine holds at once. A request that cannot be asked has n rows with its reason;
-    `UserError` when that is so for all of them.
+    it is answered, and a part that is there already is not asked again. Since starting an engine takes long, it is then asked
+    what waits for the same policy in `beside`, into the journals there: the jobs of those need no engine of their own.
+    `weights` is the digest of the model's files. Each of the `halvings` halves what the engine holds at once. A request that
+    cannot be asked has n rows with its reason; `UserError` when that is so for all of them.
     """
-    asked = _keyed(requests, examples)
-    parts = _parts(asked, model.engine.answers_per_part)[shard::shards]
-    mine = [row for part in parts for row in part]
-    policy = sha256_of_json(
-        [weights, None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")]
-    )
-    recipes = [row["recipe"] for row in asked] + [row["contrast"]["recipe"] for row in asked if row["contrast"]]
-    ops = sorted({Recipe.read(text).op for text in set(recipes)})
-    plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
-    book = Journal(journal, _fingerprint(model, policy, plugins))
+    adapted = None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")
+    policy = sha256_of_json([weights, adapted])
+    own = _Shard(Asked(requests, examples, journal), model, policy, shard, shards)
     reasons: dict[str, str] = {}
-    name = f"{shard + 1}-of-{shards}"
-    with only_writer(book.folder / f"{name}.lock", "this shard"):
-        committed = set(book.answers(row["key"] for row in mine)["key"])
-        waiting = [todo for part in parts if (todo := [row for row in part if row["key"] not in committed])]
-        total = sum(row["n"] for row in mine)
-        missing = sum(row["n"] for part in waiting for row in part)
-        most_images = max((_images_asked(row) for row in asked), default=1)
-        contrastive = any(row["contrast"] for row in asked)
-        if waiting:
-            with (
-                Sampler(model, adapter, most_images, book.folder / f"merged-{name}", halvings, contrastive) as sampler,
-                Progress("sampling", total, "answers", done=total - missing) as progress,
-            ):
-                for part in waiting:
-                    questions = list(_questions(part, policy, sampler, reasons))
-                    answers = sampler.answers(questions, progress.advance)
-                    book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
-        answered = book.answers(row["key"] for row in mine)
-    if mine and not answered.height:
+    with only_writer(own.lock, "this shard"):
+        if waiting := own.waiting():
+            merged = own.book.folder / f"merged-{own.name}"
+            with start(model, adapter, own.most_images, merged, halvings, own.contrastive) as sampler:
+                _ask(own, waiting, sampler, reasons)
+                for other in beside:
+                    _ask_beside(other, own, sampler)
+        answered = own.book.answers(row["key"] for row in own.mine)
+    if own.mine and not answered.height:
         listed = [f"request `{request}`: {reason}" for request, reason in reasons.items()]
         raise UserError("no request could be asked\n  " + joined_mistakes(listed))
-    table = _in_order(mine, answered, reasons)
+    table = _in_order(own.mine, answered, reasons)
     inputs = {"requests": requests, **{f"examples {k}": v for k, v in examples.items()}}
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "shard": shard, "shards": shards}
-    write_table(responses, "responses", table, lineage("responses", parameters, inputs, plugins))
+    write_table(responses, "responses", table, lineage("responses", parameters, inputs, own.plugins))
+
+
+def start(*arguments: Any) -> Sampler:
+    """A running engine. It is imported only now: a job that finds all its answers in the journal needs none."""
+    from perceptune.engines.sampling import Sampler
+
+    return Sampler(*arguments)
+
+
+class _Shard:
+    """One shard of a table of requests."""
+
+    def __init__(self, asked: Asked, model: ModelBlock, policy: str, shard: int, shards: int) -> None:
+        """`policy` identifies the weights with the adapter."""
+        rows = _keyed(asked.requests, asked.examples)
+        recipes = [row["recipe"] for row in rows] + [row["contrast"]["recipe"] for row in rows if row["contrast"]]
+        ops = sorted({Recipe.read(text).op for text in set(recipes)})
+        self.plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
+        self.book = Journal(asked.journal, _fingerprint(model, policy, self.plugins))
+        self.name = f"{shard + 1}-of-{shards}"
+        self.lock = self.book.folder / f"{self.name}.lock"
+        self.most_images = max((_images_asked(row) for row in rows), default=1)
+        self.contrastive = any(row["contrast"] for row in rows)
+        self.model, self.policy, self.shard, self.shards = model, policy, shard, shards
+        self.parts = _parts(rows, model.engine.answers_per_part)[shard::shards]
+        self.mine = [row for part in self.parts for row in part]
+
+    def waiting(self) -> list[list[dict[str, Any]]]:
+        """What has no answer yet, part by part."""
+        committed = set(self.book.answers(row["key"] for row in self.mine)["key"])
+        return [todo for part in self.parts if (todo := [row for row in part if row["key"] not in committed])]
+
+
+def _ask(asked: _Shard, waiting: list[list[dict[str, Any]]], sampler: Sampler, reasons: dict[str, str]) -> None:
+    total = sum(row["n"] for row in asked.mine)
+    missing = sum(row["n"] for part in waiting for row in part)
+    with Progress("sampling", total, "answers", done=total - missing) as progress:
+        for part in waiting:
+            questions = list(_questions(part, asked.policy, sampler, reasons))
+            answers = sampler.answers(questions, progress.advance)
+            asked.book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
+
+
+def _ask_beside(other: Asked, own: _Shard, sampler: Sampler) -> None:
+    """Answers the same shard of another table, if it is there, nobody is at it, and the engine can."""
+    if not other.requests.exists() or not all(path.exists() for path in other.examples.values()):
+        return
+    theirs = _Shard(other, own.model, own.policy, own.shard, own.shards)
+    if theirs.contrastive != own.contrastive or theirs.most_images > own.most_images:
+        return
+    with writer_if_free(theirs.lock) as free:
+        if free and (waiting := theirs.waiting()):
+            print(f"and for `{other.requests}`", file=sys.stderr, flush=True)
+            _ask(theirs, waiting, sampler, {})
 
 
 def _fingerprint(model: ModelBlock, policy: str, plugins: list[str]) -> str:
