@@ -56,17 +56,18 @@ class Workflow:
         return found
 
     def edited(self, path: str, value: object, name: str = "edited.yaml") -> str:
-        """Writes the config again with one key changed, and returns the new file's name."""
+        """Writes the config again with one key, or several apart by blanks, changed; returns the new file's name."""
         config = json.loads(
             json.dumps(yaml.safe_load((self.folder / "config.yaml").read_text()))
         )  # aliases become copies
-        *outer, last = path.split(".")
-        place = config
-        for key in outer:
-            if place.get(key) is None:
-                place[key] = {"view": "noisy"} if key == "contrast" else {}
-            place = place[key]
-        place[last] = value
+        for one in path.split(" "):  # several keys that must have one value
+            *outer, last = one.split(".")
+            place = config
+            for key in outer:
+                if place.get(key) is None:
+                    place[key] = {"view": "noisy"} if key == "contrast" else {}
+                place = place[key]
+            place[last] = value
         (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
         return name
 
@@ -74,17 +75,24 @@ class Workflow:
 def _whose(rule: str, of: dict[str, str]) -> str:
     if rule == "measure_attention":
         return f"{of['policy']} {of['dataset']} {of['attention']}"
-    if "groups" in of and "/" not in of["groups"]:
-        return f"{of['groups']} {of['view']}"
+    if "stored" in of:
+        return _whose_terms(of)
     for name in ("clip", "crop", "filter", "pairing"):
         if name in of:
             return of[name]
     if "plan" in of:
         other = f" {of['reward']}" if of.get("reward", "perception") != "perception" else ""
         return f"{of['policy']} {of['plan']}{other}"
-    if of.get("view", "original") != "original":
-        return of["view"]
     return of.get("policy") or of.get("experiment") or of.get("dataset") or ""
+
+
+def _whose_terms(of: dict[str, str]) -> str:
+    if of["stored"].startswith("old@"):
+        return f"{of['policy']} {of['stored']}"
+    view = of["stored"].removeprefix("reference@")
+    if "/" not in of["groups"]:
+        return f"{of['groups']} {view}"
+    return of["policy"] if view == "original" else view
 
 
 def _own_images(folder: Path) -> None:
@@ -121,6 +129,22 @@ def _own_pairs(config: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+def _own_rounds(config: dict[str, Any]) -> None:
+    """Two methods that learn in rounds, on the same questions; they share the first round's answers."""
+    demo = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
+    config["views"] |= {name: demo["views"][name] for name in ("masked", "covered", "zoomed", "removing")}
+    config["rollouts"] = {"g4": {"questions": 12, "n": 4, "max_tokens": 24}}
+    config["batches"] = {"all": {}}
+    for name, method in (("grpo", "grpo"), ("papo", "papo_g")):
+        training = {**demo["trainings"][method], "batch_size": 4, "save_steps": 1, "limits": {}}
+        config["trainings"][name] = training
+    experiment = {
+        "model": "tiny", "dataset": "shapes", "rollout": "g4", "reward": "perception", "batch": "all", "benchmarks": ["own-test"],
+    }  # fmt: skip
+    config["experiments"]["grpo"] = {**experiment, "training": "grpo", "rounds": 2, "evaluate_every": 2}
+    config["experiments"]["papo"] = {**experiment, "training": "papo", "rounds": 1}
+
+
 @pytest.fixture
 def workflow(tmp_path: Path) -> Workflow:
     """A fresh working directory with the bundled model."""
@@ -143,6 +167,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     config["benchmarks"]["own-test"] = {**config["benchmarks"]["shapes-test"], "dataset": "own"}
     config["experiments"]["perpo"] = {**config["experiments"]["perpo"], "benchmarks": ["shapes-test", "own-test"]}
     _own_pairs(config)
+    _own_rounds(config)
     for section, name in (
         ("models", "tiny"),
         ("samplings", "n20"),
@@ -151,6 +176,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         ("attentions", "first"),
         ("crops", "salient"),
         ("filters", "central"),
+        ("rollouts", "g4"),
+        ("batches", "all"),
     ):
         config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -11,6 +11,9 @@ from typing import Any
 BASE = "tiny"
 EXPERIMENTS = ("dpo", "perpo", "p2dpo")
 POLICIES = (BASE, *EXPERIMENTS)
+ROUNDS = ("grpo@2", "papo@1")
+"""The rounds that are tested: the last ones."""
+GRPO, PAPO = "old@original+reference@original", "old@masked+old@original+reference@original"
 SAMPLES, BENCHMARKS = "shapes/n20", "benchmarks"
 
 Job = tuple[str, str]
@@ -52,10 +55,11 @@ def _needs() -> dict[Job, set[Job]]:
         scored = {("score_responses", f"{p} {BENCHMARKS}") for p in {BASE, policy}}
         looked = {("measure_attention", f"{p} shapes test") for p in {BASE, policy}}
         needs["evaluate_policy", policy] = scored | looked
-    evaluated = {("evaluate_policy", policy) for policy in POLICIES}
+    rounds = _rounds(needs, shapes, own)
+    evaluated = {("evaluate_policy", policy) for policy in (*POLICIES, *ROUNDS)}
     needs["collect_metrics", ""] = evaluated
-    trained = {("train_adapter", experiment) for experiment in EXPERIMENTS}
-    predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in POLICIES}
+    trained = {("train_adapter", experiment) for experiment in EXPERIMENTS} | rounds
+    predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in (*POLICIES, *ROUNDS)}
     needs["write_report", ""] = {("collect_metrics", ""), select, shapes, own, *trained, *predictions, *pairs}
     return needs
 
@@ -76,6 +80,33 @@ def _pairs(needs: dict[Job, set[Job]], shapes: Job) -> set[Job]:
     return {kept, looked, crops}
 
 
+def _rounds(needs: dict[Job, set[Job]], shapes: Job, own: Job) -> set[Job]:
+    """The jobs of rounds; gives the trainings. Round k + 1 asks the policy of round k."""
+
+    def answered(policy: str, plan: str, requests: Job, examples: set[Job]) -> None:
+        whose = f"{policy} {plan}"
+        made = {("train_round", policy)} if "@" in policy else set()
+        needs["sample_responses", whose] = {requests, *examples, *made}
+        needs["gather_responses", whose] = {requests, ("sample_responses", whose)}
+        needs["score_responses", whose] = {requests, ("gather_responses", whose), *examples}
+
+    for asked, learns in ((BASE, {"grpo@1": GRPO, "papo@1": PAPO}), ("grpo@1", {"grpo@2": GRPO})):
+        made = {("train_round", asked)} if "@" in asked else set()
+        whose, plan, batch = f"{asked} shapes/g4", ("plan_round", asked), ("select_batch", asked)
+        needs[plan] = {shapes, *made}
+        answered(asked, "shapes/g4", plan, {shapes})
+        needs[batch] = {plan, ("gather_responses", whose), ("score_responses", whose)}
+        for policy, stored in learns.items():
+            terms = ("compute_terms", f"{asked} {stored}")
+            needs[terms] = {batch, shapes, *made}
+            needs["train_round", policy] = {batch, ("gather_responses", whose), shapes, terms, *made}
+    for policy in ROUNDS:
+        needs["plan_benchmarks", policy] = {own}
+        answered(policy, BENCHMARKS, ("plan_benchmarks", policy), {own})
+        needs["evaluate_policy", policy] = {("score_responses", f"{p} {BENCHMARKS}") for p in (BASE, policy)}
+    return {job for job in needs if job[0] == "train_round"}
+
+
 NEEDS = _needs()
 
 
@@ -93,12 +124,13 @@ def every(*rules: str) -> set[Job]:
 
 
 MODEL = every(
-    "measure_attention", "sample_responses", "score_responses", "compute_terms", "train_adapter", "evaluate_policy"
-)
+    "measure_attention", "sample_responses", "score_responses", "compute_terms", "train_adapter", "train_round", "evaluate_policy"
+)  # fmt: skip
 """What looks at a model block."""
 ASKED = every("plan_benchmarks", "evaluate_policy")
-ASKED_OWN = {job for job in ASKED if job[1] in ("tiny", "perpo")}
-EVALUATED_OWN = {job for job in every("evaluate_policy") if job[1] in ("tiny", "perpo")}
+OWN = ("tiny", "perpo", *ROUNDS)
+ASKED_OWN = {job for job in ASKED if job[1] in OWN}
+EVALUATED_OWN = {job for job in every("evaluate_policy") if job[1] in OWN}
 GENERATE = {("make_shapes", "shapes")}
 IMPORT = {("import_examples", "own")}
 PLAN = {("plan_samples", BASE)}
@@ -112,6 +144,11 @@ PAIR = {("plan_pairs", "self-made")}
 MADE = {("make_pairs", "self-made")}
 FILTER = {("filter_pairs", "central")}
 CLIP = {("score_clips", "tiny-clip")}
+ASK_ROUND, BATCH, ROUND = {("plan_round", BASE)}, {("select_batch", BASE)}, {("train_round", "grpo@1")}
+MASKED = {("compute_terms", f"{BASE} {PAPO}"), ("train_round", "papo@1")}
+CLEAN = {("compute_terms", f"{policy} old@clean+reference@clean") for policy in (BASE, "grpo@1")} | {
+    ("compute_terms", f"{BASE} old@clean+old@masked+reference@clean")
+}
 NOTHING: set[Job] = set()
 
 # (key, another value, jobs that run first); `replaced` names a block that the key is moved to, see `test_mutations`
@@ -157,6 +194,9 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("views.clean.op", "blank", PAIR),
     ("views.noisy.parameters", {"sigma": 0.3}, PAIR),
     ("views.noisy.seed", 1, PAIR),
+    ("views.removing.one_of", ["covered"], NOTHING),  # nobody looks at it
+    ("views.masked.parameters", {"share": 0.5}, MASKED),
+    ("views.masked.seed", 1, MASKED),
     ("views.enhanced.crop", "other", PAIR | {("find_crops", "other"), *CLIP}),
     ("attentions.first.method", "gradient", LOOK),
     ("attentions.first.layers", [0, 1], LOOK),
@@ -199,6 +239,21 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("clips.tiny-clip.path", "same-clip", NOTHING),  # a folder with the same contents
     ("clips.tiny-clip.prompt", "{question} Answer.", CLIP),
     ("clips.tiny-clip.dtype", "bfloat16", CLIP),
+    ("rollouts.g4.questions", 10, ASK_ROUND),
+    ("rollouts.g4.n", 3, ASK_ROUND),
+    ("rollouts.g4.temperature", 1, NOTHING),  # the only one there is
+    ("rollouts.g4.top_p", 0.9, ASK_ROUND),
+    ("rollouts.g4.top_k", 5, ASK_ROUND),
+    ("rollouts.g4.max_tokens", 23, ASK_ROUND),
+    ("rollouts.g4.seed", 1, ASK_ROUND),
+    ("rollouts.g4.split", "test", ASK_ROUND),
+    ("rollouts.g4.tasks", ["grounding"], ASK_ROUND),
+    ("rollouts.g4.view trainings.grpo.view trainings.papo.view", "clean", ASK_ROUND | CLEAN),
+    ("rollouts.g4.prompt", "{question} Answer.", ASK_ROUND),
+    ("batches.all.questions", 8, BATCH),
+    ("batches.all.keep", "reward", BATCH),
+    ("batches.all.above", 0.1, BATCH),
+    ("batches.all.below", 0.9, BATCH),
     ("rewards.perception.tasks", {"grounding": "iou"}, SCORE),
     ("rewards.perception.max_failed", 0.5, SCORE),
     ("rewards.perception.max_failed_rows", 3, SCORE),
@@ -228,9 +283,13 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("trainings.dpo.gradient_checkpointing", True, NOTHING),
     ("trainings.dpo.save_steps", 7, NOTHING),
     ("trainings.dpo.seed", 43, TRAIN),
+    ("trainings.grpo.optimizer", "reset", ROUND),
+    ("trainings.grpo.limits", {"old_kl": [None, 1]}, ROUND),
+    ("trainings.grpo.parameters", {"beta": 0.02}, ROUND),
+    ("trainings.papo.parameters", {"gamma": 0.01}, {("train_round", "papo@1")}),
     ("benchmarks.own-test.dataset", "shapes", ASKED_OWN | REPORT),
-    ("benchmarks.own-test.attention", "test", {("measure_attention", f"{policy} own test") for policy in ("tiny", "perpo")} | EVALUATED_OWN | REPORT),
-    ("benchmarks.own-test.reward", "other", {("score_responses", "tiny benchmarks other"), ("score_responses", "perpo benchmarks other"), *EVALUATED_OWN}),
+    ("benchmarks.own-test.attention", "test", {("measure_attention", f"{policy} own test") for policy in OWN} | EVALUATED_OWN | REPORT),
+    ("benchmarks.own-test.reward", "other", {*(("score_responses", f"{policy} benchmarks other") for policy in OWN), *EVALUATED_OWN}),
     ("benchmarks.own-test.split", "validation", ASKED_OWN | REPORT),
     ("benchmarks.own-test.tasks", ["grounding"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.limit", 3, ASKED_OWN | REPORT),

@@ -16,9 +16,32 @@ from pydantic import BaseModel
 
 from . import mutations
 from .conftest import ROOT, Workflow
-from .mutations import BASE, EDITS, NEEDS, NOTHING, Job, rerun
+from .mutations import BASE, EDITS, GRPO, NEEDS, NOTHING, ROUND, Job, rerun
 
 pytestmark = pytest.mark.slow
+
+
+def _tested(policy: str) -> set[Job]:
+    """What a policy costs that is tested besides the others."""
+    answers = {(rule, f"{policy} benchmarks") for rule in ("sample_responses", "gather_responses", "score_responses")}
+    one_each = {(rule, policy) for rule in ("plan_benchmarks", "evaluate_policy")}
+    return answers | one_each | {("collect_metrics", ""), ("write_report", "")}
+
+
+def _on_other(job: Job) -> Job:
+    return job[0], job[1].replace("shapes/g4", "shapes/other")
+
+
+FIRST_ROUND: set[Job] = {
+    ("plan_round", BASE), ("select_batch", BASE), ("compute_terms", f"{BASE} {GRPO}"),
+    *((rule, f"{BASE} shapes/g4") for rule in ("sample_responses", "gather_responses", "score_responses")),
+}  # fmt: skip
+ROUND_3: set[Job] = {
+    ("plan_round", "grpo@2"), ("select_batch", "grpo@2"), ("compute_terms", f"grpo@2 {GRPO}"), ("train_round", "grpo@3"),
+    *((rule, "grpo@2 shapes/g4") for rule in ("sample_responses", "gather_responses", "score_responses")),
+    *_tested("grpo@3"),
+}  # fmt: skip
+"""What a third round costs: nothing of the two before."""
 
 OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     (
@@ -57,6 +80,10 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     ),
     ("experiments.p2dpo.pairing", "another", rerun({("train_adapter", "p2dpo")}) | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_terms", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
     ("experiments.p2dpo.filter", "other", rerun({("train_adapter", "p2dpo")}) | {("filter_pairs", "other")}),
+    ("experiments.grpo.rounds", 3, ROUND_3),
+    ("experiments.grpo.evaluate_every", 1, _tested("grpo@1")),
+    ("experiments.grpo.rollout", "other", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
+    ("experiments.grpo.batch", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_terms")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
     ("experiments.dpo.benchmarks", ["own-test"], rerun({("plan_benchmarks", "dpo"), ("evaluate_policy", "dpo"), ("write_report", "")})),
 ]  # fmt: skip
@@ -94,7 +121,7 @@ def mentioned(edit: str) -> str:
 
 
 def test_every_key_of_the_schema_is_edited() -> None:
-    assert {mentioned(key) for key, *_ in [*EDITS, *OF_EXPERIMENT]} == set(config_keys())
+    assert {mentioned(key) for keys, *_ in [*EDITS, *OF_EXPERIMENT] for key in keys.split(" ")} == set(config_keys())
 
 
 @pytest.fixture(scope="session")
@@ -188,20 +215,25 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/methods/perpo.py", "from __future__", "# a comment\nfrom __future__", NOTHING),
     ("perceptune/core/methods/perpo.py", '"""', '"""Another docstring. ', NOTHING),
     ("perceptune/core/methods/perpo.py", "(weights * softplus(", "(2 * weights * softplus(", {("train_adapter", "perpo")}),
-    ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter")),
+    ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter", "train_round", "compute_terms")),
     ("perceptune/core/methods/__init__.py", "METHODS: ", "MORE = 1\nMETHODS: ", NOTHING),
     ("perceptune/core/rewards/iou.py", "import numpy", "VALUE = 1\nimport numpy", mutations.SCORE),
     ("perceptune/core/rewards/yes_no.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.SCORE),
     ("perceptune/core/views/blank.py", "GREY = (127", "GREY = (126", {job for job in ANSWERS if "benchmarks" in job[1]}),
     ("perceptune/models/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
-    ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("compute_terms", "train_adapter", "measure_attention")),
+    ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("compute_terms", "train_adapter", "train_round", "measure_attention")),
     ("perceptune/core/metrics.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
     ("perceptune/core/crops.py", "RATIOS = ", "MORE = 1\nRATIOS = ", mutations.CROP),
     ("perceptune/core/contrast.py", "amax(", "max(", ANSWERS),
     ("perceptune/core/methods/p2dpo.py", "(gain - threshold)", "2 * (gain - threshold)", {("train_adapter", "p2dpo")}),
     ("perceptune/core/views/noise.py", "STEPS = 1000", "STEPS = 1001", NOISY),
     ("perceptune/stages/journal.py", "import polars", "VALUE = 1\nimport polars", ANSWERS),
-    ("perceptune/engines/training.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_adapter")),
+    ("perceptune/engines/training.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_adapter", "train_round")),
+    ("perceptune/engines/rollouts.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_round")),
+    ("perceptune/core/methods/grpo.py", "import math", "import math\nVALUE = 1", mutations.every("train_round")),
+    ("perceptune/core/methods/papo_g.py", "import math", "import math\nVALUE = 1", {("train_round", "papo@1")}),
+    ("perceptune/core/views/masked.py", "from typing", "VALUE = 1\nfrom typing", mutations.MASKED),
+    ("perceptune/core/batches.py", "import polars", "VALUE = 1\nimport polars", mutations.every("select_batch")),
     ("scripts/train_adapter.py", '"""Train', '"""Train, that is', NOTHING),
     ("scripts/train_adapter.py", "from pathlib", "import os\nfrom pathlib", mutations.every("train_adapter")),
     ("rules/learn.smk", "rule train_adapter", "# a comment\n\n\nrule train_adapter", NOTHING),
