@@ -133,7 +133,7 @@ def _own_rounds(config: dict[str, Any]) -> None:
     """Two methods that learn in rounds, on the same questions; they share the first round's answers."""
     demo = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
     config["views"] |= {name: demo["views"][name] for name in ("masked", "covered", "zoomed", "removing")}
-    config["rollouts"] = {"g4": {"questions": 12, "n": 4, "max_tokens": 24}}
+    config["rollouts"] = {name: {"questions": 12, "n": 4, "max_tokens": 24} for name in ("g4", "later")}
     config["batches"] = {"all": {}}
     for name, method in (("grpo", "grpo"), ("papo", "papo_g")):
         training = {**demo["trainings"][method], "batch_size": 4, "save_steps": 1, "limits": {}}
@@ -176,7 +176,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         ("attentions", "first"),
         ("crops", "salient"),
         ("filters", "central"),
-        ("rollouts", "g4"),
         ("batches", "all"),
     ):
         config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet

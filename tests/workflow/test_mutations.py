@@ -29,7 +29,7 @@ def _tested(policy: str) -> set[Job]:
 
 
 def _on_other(job: Job) -> Job:
-    return job[0], job[1].replace("shapes/g4", "shapes/other")
+    return job[0], job[1].replace("shapes/g4", "shapes/later")
 
 
 FIRST_ROUND: set[Job] = {
@@ -82,7 +82,7 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     ("experiments.p2dpo.filter", "other", rerun({("train_adapter", "p2dpo")}) | {("filter_pairs", "other")}),
     ("experiments.grpo.rounds", 3, ROUND_3),
     ("experiments.grpo.evaluate_every", 1, _tested("grpo@1")),
-    ("experiments.grpo.rollout", "other", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
+    ("experiments.grpo.rollout", "later", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
     ("experiments.grpo.batch", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_terms")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
     ("experiments.dpo.benchmarks", ["own-test"], rerun({("plan_benchmarks", "dpo"), ("evaluate_policy", "dpo"), ("write_report", "")})),
