@@ -21,8 +21,8 @@ from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
+from perceptune.engines import reference, shared_prefix, training
 from perceptune.engines import rollouts as engine
-from perceptune.engines import shared_prefix
 from perceptune.engines.lists import Encoder, Rollout, Shown, all_under
 from perceptune.engines.reference import stored_terms
 from perceptune.engines.rollouts import RoundLog, train_round
@@ -64,7 +64,12 @@ def encoder_for(model: ModelBlock, base: Any, view: str = "original", budget: in
 
 
 def with_terms(
-    model: ModelBlock, policy: Any, bare: Sequence[Rollout], views: Sequence[str] = tuple(VIEWS)
+    model: ModelBlock,
+    policy: Any,
+    bare: Sequence[Rollout],
+    views: Sequence[str] = tuple(VIEWS),
+    at_once: int = 3,
+    autocast: str | None = None,
 ) -> list[Rollout]:
     """The groups with every term; the engine saw log-probabilities that are a little lower than the trainer's."""
     base = load_model(model)
@@ -72,7 +77,7 @@ def with_terms(
     asked = [("reference", base, "original"), *(("old", policy, view) for view in views)]
     for term, answering, view in asked:
         encoder = encoder_for(model, base, view)
-        for group, found in stored_terms(answering, encoder, bare, 3, entropies=True):
+        for group, found in stored_terms(answering, encoder, bare, at_once, entropies=True, autocast=autocast):
             stored[group][term, view] = found
     made = []
     for one in bare:
@@ -173,6 +178,21 @@ def test_the_first_ratio_is_1_and_all_that_is_watched_is_logged(
     method: Any = METHODS[name]
     assert always <= log[0].keys() <= {*always, *method.watched, "step", "epoch"}
     assert sum(entry["response_tokens"] for entry in log) == sum(one.tokens for one in rollouts)
+
+
+@pytest.mark.parametrize("name", ["grpo", "cppo"])
+def test_the_first_ratio_is_1_in_mixed_precision(
+    model: ModelBlock, bare: list[Rollout], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, here on the CPU: exactly 1 where groups come in passes of the same size, else only up to bfloat16."""
+    arguments = training.TrainingArguments
+    monkeypatch.setattr(training, "TrainingArguments", lambda **given: arguments(**{**given, "bf16": True}))
+    monkeypatch.setattr(reference, "mixed_precision", lambda dtype: torch.autocast("cpu", getattr(torch, dtype)))
+    half = model.model_copy(update={"dtype": "bfloat16"})
+    groups = with_terms(half, fresh(half, 0.02), bare, at_once=1, autocast="bfloat16")
+    _, (log, _) = a_round(half, groups, tmp_path, name, policy=fresh(half, 0.02), batch_size=6, micro_batch_size=1)
+    assert log[0]["largest_policy_gap"] == 0
+    assert log[0]["ratio"] == 1
 
 
 class Reference:
@@ -457,25 +477,11 @@ def test_two_processes_train_the_same_adapter(
     name, given = CASES[case]
     expected, (expected_log, _) = a_round(model, rollouts[:4], tmp_path / "one", name, given)
     torch.save((model, rollouts[:4], name, given), tmp_path / "job.pt")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        __name__,
-        str(tmp_path),
-    ]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*torchrun, "-m", __name__, str(tmp_path)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     found, log = torch.load(tmp_path / "done.pt", weights_only=False)
-    for metric in (
-        "loss",
-        "grad_norm",
-        "policy_gap",
-        "response_tokens",
-        "step",
-    ):  # AdamW does not see the gradient's scale
+    # AdamW does not see the scale of gradients
+    for metric in ("loss", "grad_norm", "response_tokens", "step"):
         values = [[entry[metric] for entry in one] for one in (log, expected_log)]
         assert values[0] == pytest.approx(values[1], rel=1e-3, abs=2e-6), metric
     assert furthest(found, expected) < 5e-4
@@ -607,14 +613,14 @@ def test_stored_terms_equal_separate_passes(model: ModelBlock, bare: list[Rollou
     encoder = encoder_for(model, policy.get_base_model(), "masked", 9)
     found = dict(stored_terms(policy, encoder, bare, 2, entropies=True))
     without = dict(stored_terms(policy, encoder, bare, 5))
-    reference = Reference(model, policy, bare)
+    plain = Reference(model, policy, bare)
     for one in bare:
         numbers = found[one.group_id]
         assert without[one.group_id].entropies is None
         assert numbers.entropies is not None
         for place, answer in enumerate(one.responses):
             with torch.no_grad():
-                logps = reference.logits(one, "masked", answer)
+                logps = plain.logits(one, "masked", answer)
             assert numbers.logps[place] == pytest.approx([float(logps[t, a]) for t, a in enumerate(answer)], abs=1e-4)
             assert without[one.group_id].logps[place] == pytest.approx(numbers.logps[place], abs=1e-5)
             assert numbers.entropies[place] == pytest.approx((-(logps.exp() * logps).sum(1)).tolist(), abs=1e-4)
