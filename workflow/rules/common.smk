@@ -350,6 +350,11 @@ def again_with_more(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def threads_of_model(wildcards):
+    policy = wildcards.get("policy") or wildcards.experiment
+    return plan.config.models[plan.base(policy)].threads
+
+
 def gpus_of_engine(wildcards):
     return plan.config.models[plan.base(wildcards.policy)].engine.tensor_parallel_size
 

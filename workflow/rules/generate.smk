@@ -103,7 +103,7 @@ rule sample_responses:
     benchmark:
         paths.benchmark(paths.RESPONSE_SHARD)
     retries: 2
-    threads: 16
+    threads: threads_of_model
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(720),

@@ -18,7 +18,7 @@ rule compute_terms:
     benchmark:
         paths.benchmark(paths.TERMS)
     retries: 2
-    threads: 16
+    threads: threads_of_model
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(240),
@@ -52,7 +52,7 @@ rule train_adapter:
     wildcard_constraints:
         experiment=ONE_SHOT,
     retries: 2
-    threads: 16
+    threads: threads_of_model
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(1440),
@@ -91,7 +91,7 @@ rule train_round:
     wildcard_constraints:
         experiment=ROUND,
     retries: 2
-    threads: 16
+    threads: threads_of_model
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(1440),

@@ -17,7 +17,7 @@ rule measure_attention:
     benchmark:
         paths.benchmark(paths.ATTENTION)
     retries: 2
-    threads: 16
+    threads: threads_of_model
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(240),

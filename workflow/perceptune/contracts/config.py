@@ -66,6 +66,8 @@ class ModelBlock(Block):
     """Number format of the weights when sampling, and of the forward passes when training."""
     trust_remote_code: bool = False
     """Run Python code that comes with the weights."""
+    threads: Positive = 16
+    """CPU cores of a job with this model, where there are as many; with fewer, more such jobs run at once."""
     engine: EngineBlock = EngineBlock()
     """vLLM settings."""
 

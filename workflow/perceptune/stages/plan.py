@@ -55,7 +55,7 @@ from perceptune.core.methods.method import Stored
 from perceptune.stages.checks import checked, views_named
 from perceptune.stages.sweeps import expand_sweeps
 
-UNTRACKED = {"engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
+UNTRACKED = {"threads", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 """Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
 
 ASKERS = ("sampling", "pairing", "rollout")

@@ -62,7 +62,7 @@ def fingerprint(settings: Mapping[str, Any], inputs: Mapping[str, Path], module:
     """Identifies a run: what changes only the speed does not count."""
     same = {
         **settings,
-        "model": {k: v for k, v in settings["model"].items() if k not in ("engine", "path")},
+        "model": {k: v for k, v in settings["model"].items() if k not in ("engine", "path", "threads")},
         "training": {k: v for k, v in settings["training"].items() if k not in SPEED_ONLY},
         "inputs": {name: sha256_of_file(path) for name, path in inputs.items()},
         "code": code_digest(module, *plugins),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from perceptune.engines.sampling import Prepared, Sampler
 
 DRAWING = ("n", "temperature", "top_p", "top_k", "max_tokens")
-SPEED_ONLY = {"path", "engine"}
+SPEED_ONLY = {"path", "engine", "threads"}
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from perceptune.models.families import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 from perceptune.stages.lists import kept_lists, view_ops
 
-LISTS_AT_ONCE = 16
-BUDGET = 4096
-"""Response tokens per packed row."""
+AT_ONCE = {False: (16, 4096), True: (1, 8192)}
+"""Groups per pass, and response tokens per packed row. Those of a round are as in training: with 16-bit weights another shape
+of the pass gives other roundings, and the first ratios would not be 1."""
 
 
 def run(
@@ -41,6 +41,7 @@ def run(
     digest of the model's files. Each of the `halvings` halves what is computed at once, not the result.
     """
     shown = list(dict.fromkeys(s.view for s in stored))
+    groups_at_once, budget = AT_ONCE[of_round]
     lists = kept_lists(preferences, examples, shown, views, redrawn=of_round)
     found: dict[Stored, dict[str, StoredTokens]] = {}
     asked: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
@@ -48,7 +49,7 @@ def run(
         family, processor, loaded = family_of(model), load_processor(model), load_model(model)
         policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
         for one in dict.fromkeys(asked.values()):
-            encoder = Encoder(family, processor, loaded, all_under(one.view), BUDGET >> halvings)
+            encoder = Encoder(family, processor, loaded, all_under(one.view), budget >> halvings)
             shown_lists = [group for group in lists if one.view in group.views]
             plain = one.term == "reference" and adapter is not None
             with policy.disable_adapter() if plain else nullcontext():
@@ -57,7 +58,7 @@ def run(
                         policy,
                         encoder,
                         shown_lists,
-                        max(LISTS_AT_ONCE >> halvings, 1),
+                        max(groups_at_once >> halvings, 1),
                         entropies=of_round,
                         autocast=model.dtype if of_round else None,
                     )
