@@ -231,7 +231,7 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
         ("trainings.grpo.limits", {"old_kll": [None, 1]}, "key `trainings.grpo.limits.old_kll`: `old_kll` is not defined"),
         ("trainings.grpo.limits", {"perception_kl": [None, 1]}, "`perception_kl` is not defined"),
         ("trainings.papo_g.parameters", {"mask": "maskd"}, "key `trainings.papo_g`: method `papo_g` looks at view `maskd`, which is not defined; did you mean `masked`?"),
-        ("views.masked", {"op": "noise"}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
+        ("views.masked", {"op": "noise", "parameters": {"side": 64}}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
         ("views.removing", {"one_of": ["preserving"]}, "key `views.removing.one_of`: `preserving` is itself one of several"),
         ("views.removing", {"one_of": ["cover"]}, "key `views.removing.one_of`: `cover` is not defined"),
         ("views.removing", {"op": "zoom", "one_of": ["covered"]}, "expected either `op` or `one_of`"),

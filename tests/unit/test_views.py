@@ -148,7 +148,7 @@ def test_diffusion_is_laid_on_normalised_pixels() -> None:
     assert pixels.std() == pytest.approx(0.1941 * 0.26862954, rel=0.03)
 
 
-@pytest.mark.parametrize("op", sorted(op for op, view in VIEWS.items() if view.keeps_size and not view.needs_box))
+@pytest.mark.parametrize("op", sorted(op for op, view in VIEWS.items() if view.keeps_size(view.Parameters()) and not view.needs_box))
 @pytest.mark.parametrize("size", [(20, 14), (1, 1), (3, 50), (450, 337)])
 def test_views_that_keep_sizes_keep_them(op: str, size: tuple[int, int]) -> None:
     images = [picture(*size), picture(5, 7)]

@@ -1,6 +1,7 @@
 """What the rules need to read the config; the substance is in `perceptune.stages.plan`."""
 
 import re
+import sys
 from pathlib import Path
 
 from perceptune.contracts import paths
@@ -9,6 +10,9 @@ from perceptune.contracts.lineage import code_digests, digest_of_source
 from perceptune.stages import plan as planning
 from perceptune.stages.checks import plural
 from snakemake.exceptions import WorkflowError
+
+# Snakemake follows dependencies by recursion, and a round depends on the one before: 200 rounds are deeper than Python's limit.
+sys.setrecursionlimit(100_000)
 
 try:
     plan = planning.load(config)

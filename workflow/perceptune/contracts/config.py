@@ -371,7 +371,7 @@ class TrainingBlock(Block):
 
     method: str
     """A module of `perceptune.core.methods`."""
-    parameters: dict[str, float | int | str | bool] = {}
+    parameters: dict[str, float | int | str | bool | None] = {}
     """The method's own parameters (see its module)."""
     view: str = "original"
     """The image shown while training; `blank` trains without the image."""

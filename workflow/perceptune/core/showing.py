@@ -19,9 +19,10 @@ def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
     view = VIEWS[recipe.op]
     if not images:
         return []
-    pictures = view.apply(images, view.Parameters.model_validate(recipe.parameters), recipe.seed, recipe.box)
+    parameters = view.Parameters.model_validate(recipe.parameters)
+    pictures = view.apply(images, parameters, recipe.seed, recipe.box)
     before, after = ([picture.size for picture in side] for side in (images, pictures))
-    if view.keeps_size and before != after:
+    if view.keeps_size(parameters) and before != after:
         raise ValueError(f"view `{recipe.op}` made sizes {after} of {before}, expected the same")
     return pictures
 

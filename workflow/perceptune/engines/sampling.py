@@ -95,27 +95,23 @@ class Sampler:
     def prepared(self, question: Question) -> Prepared:
         """The question as the engine takes it; `ValueError` says why it cannot be asked."""
         tokens = self._family.prompt_ids(self._processor, question.messages)
-        if len(tokens) + question.max_tokens > self._model.max_model_len:
+        images = [self._family.prepare_image(image, self._processor) for image in question.images]
+        length = self._family.prompt_length(self._processor, tokens, images)
+        if length + question.max_tokens > self._model.max_model_len:
             raise ValueError(
-                f"prompt of {len(tokens)} tokens and {question.max_tokens} new ones exceed "
+                f"prompt of {length} tokens and {question.max_tokens} new ones exceed "
                 f"max_model_len {self._model.max_model_len}"
             )
         sampling = _sampling(question, self._family.placeholder_ids(self._processor))
-        prompt, contrast = self._prompt(tokens, question.images), question.contrast
+        prompt, contrast = _prompt(tokens, images), question.contrast
         if contrast is None:
             return Prepared(prompt, sampling)
         if len(contrast.images) != len(question.images):
             raise ValueError(
                 f"the amateur is shown {len(contrast.images)} images, the expert {len(question.images)}, expected as many"
             )
-        return Prepared(prompt, sampling, self._prompt(tokens, contrast.images), contrast)
-
-    def _prompt(self, tokens: list[int], images: Sequence[Image]) -> dict[str, Any]:
-        prompt: dict[str, Any] = {"prompt_token_ids": tokens}
-        if images:
-            prepared = [self._family.prepare_image(image, self._processor) for image in images]
-            prompt["multi_modal_data"] = {"image": prepared}
-        return prompt
+        amateur = [self._family.prepare_image(image, self._processor) for image in contrast.images]
+        return Prepared(prompt, sampling, _prompt(tokens, amateur), contrast)
 
     def answers(
         self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object] = lambda count: None
@@ -161,6 +157,10 @@ class Sampler:
             advance(1)
         asked = [(name, question.sampling.n) for name, question in questions if question.contrast]
         return {name: [found[f"{name}/{i}"] for i in range(n)] for name, n in asked}
+
+
+def _prompt(tokens: list[int], images: Sequence[Image]) -> dict[str, Any]:
+    return {"prompt_token_ids": tokens, **({"multi_modal_data": {"image": list(images)}} if images else {})}
 
 
 def _pairs(name: str, question: Prepared) -> Iterator[Pair]:

@@ -76,6 +76,14 @@ class Family(ABC):
         special = self._adds_special_tokens(processor, text)
         return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])  # type: ignore[attr-defined]
 
+    def prompt_length(self, processor: ProcessorMixin, tokens: Sequence[int], images: Sequence[Image.Image]) -> int:
+        """Tokens of a prompt from `prompt_ids` once its placeholders are expanded for these images, as `prepare_image` left them."""
+        if not images:
+            return len(tokens)
+        sizes = [(image.height, image.width) for image in images]
+        counted = processor._get_num_multimodal_tokens(image_sizes=sizes)  # what vLLM and transformers' own server ask
+        return len(tokens) + sum(counted.num_image_tokens) - len(images)
+
     @staticmethod
     def _adds_special_tokens(processor: ProcessorMixin, text: str) -> bool:
         """Whether the tokenizer must add its first token: some templates write it themselves, and two would be wrong."""

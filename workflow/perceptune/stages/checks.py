@@ -213,7 +213,7 @@ def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterat
         if view not in config.views:
             near_one = f"; {hint}" if (hint := near(view, config.views)) else ""
             yield f"key `{key}`: method `{training.method}` looks at view `{view}`, which is not defined{near_one}"
-        elif changing := [kind.name for kind in _kinds(config.views[view], config) if not kind.keeps_size]:
+        elif changing := _changing_size(config.views[view], config):
             yield f"key `{key}`: view `{view}` (`{changing[0]}`) may change the image's size, expected one that keeps it"
     for n, experiment in config.experiments.items():
         if config.trainings[experiment.training] is not training or experiment.rollout is None:
@@ -221,6 +221,13 @@ def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterat
         shown = config.rollouts[experiment.rollout].view
         if shown != training.view:
             yield f"key `experiments.{n}`: answers are drawn under view `{shown}` and learnt under `{training.view}`, expected one"
+
+
+def _changing_size(view: ViewBlock, config: Config) -> list[str]:
+    """The modules of a view that may change the size of images."""
+    blocks_of = [view, *(config.views[name] for name in view.one_of)]
+    kinds = [(VIEWS[block.op], block.parameters) for block in blocks_of if block.op]
+    return [kind.name for kind, given in kinds if not kind.keeps_size(kind.Parameters.model_validate(given))]
 
 
 def _kinds(view: ViewBlock, config: Config) -> list[View]:

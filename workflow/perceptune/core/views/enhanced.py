@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 class Enhanced(View):
     name = "enhanced"
     needs_box = True
-    keeps_size = False
+
+    def keeps_size(self, parameters: Any) -> bool:
+        """A picture more."""
+        return False
+
 
     def count(self, images: int) -> int:
         """One more: the crop of the first."""

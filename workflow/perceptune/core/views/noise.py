@@ -34,7 +34,10 @@ class Noise(View):
     name = "noise"
     Parameters = NoiseParameters
     seeded = True
-    keeps_size = False  # with `side`
+
+    def keeps_size(self, parameters: NoiseParameters) -> bool:
+        """Unless they are scaled to a `side`."""
+        return parameters.side is None
 
     def apply(self, images: Sequence[Image], parameters: NoiseParameters, seed: int, box: Box | None) -> list[Image]:
         """Every image with noise of its own, rounded to 8 bits and cut at black and white."""

@@ -56,12 +56,14 @@ class View(ABC):
     """Whether a crop must be known."""
     seeded: ClassVar[bool] = False
     """Whether anything is drawn."""
-    keeps_size: ClassVar[bool] = True
-    """Whether there are as many pictures of the same sizes afterwards, so that answers stand after as many image tokens."""
 
     def count(self, images: int) -> int:
         """Pictures shown in place of so many."""
         return images
+
+    def keeps_size(self, parameters: Any) -> bool:
+        """Whether there are as many pictures of the same sizes afterwards, so that answers stand after as many image tokens."""
+        return True
 
     @abstractmethod
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
