@@ -158,6 +158,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "resources").symlink_to(ROOT / "resources")
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["models"]["tiny"]["threads"] = 1  # two small jobs at once
     config["datasets"]["shapes"] |= {"train": {"grounding": 48}, "test": {"grounding": 24}}
     config["samplings"]["n20"]["n"] = 6
     config["selections"]["ranked"] |= {"list_size": 4, "min_margin": 0.1}

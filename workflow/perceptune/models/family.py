@@ -77,7 +77,7 @@ class Family(ABC):
         return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])  # type: ignore[attr-defined]
 
     def prompt_length(self, processor: ProcessorMixin, tokens: Sequence[int], images: Sequence[Image.Image]) -> int:
-        """Tokens of a prompt from `prompt_ids` once its placeholders are expanded for these images, as `prepare_image` left them."""
+        """Tokens of a prompt from `prompt_ids` once its placeholders are expanded for these images, prepared ones."""
         if not images:
             return len(tokens)
         sizes = [(image.height, image.width) for image in images]
