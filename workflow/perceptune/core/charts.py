@@ -90,7 +90,7 @@ def line_panel(
     x_range = _widened((place(xs[0]), place(xs[-1])))
     level_of = {s: y for s, y in (levels or {}).items() if _finite(y)}
     low, high = finite_range(frame, ("y", "low", "high"))
-    shown = [low, high, *level_of.values(), *([0.0] if zero else [])]
+    shown = [low, high, *level_of.values(), *([0.0] if zero else []), *([0.1] if low == high == 0 else [])]
     y_ticks = _ticks((min(shown), max(shown)))
     if percent and high <= 1:
         y_ticks = [t for t in y_ticks if t <= 1]
