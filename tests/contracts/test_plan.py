@@ -254,6 +254,81 @@ def test_blocks_of_rounds_that_do_not_go_together(path: str, value: Any, expecte
     assert expected in str(caught.value)
 
 
+def with_semantic_mask(**saliency: Any) -> dict[str, Any]:
+    config = copy.deepcopy(ROUNDS)
+    config["saliencies"] = {"dino": {"path": "dino", **saliency}}
+    config["views"]["hidden"] = {"op": "semantic", "parameters": {"share": 0.4}, "saliency": "dino"}
+    config["trainings"]["papo_g"]["parameters"]["mask"] = "hidden"
+    return config
+
+
+def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
+    config = with_semantic_mask()
+    config["views"]["either"] = {"one_of": ["masked", "hidden"]}
+    plan = planning.load(config)
+    table = "results/saliency/shapes-rounds/dino.parquet"
+    views = {e: plan.views_trained(f"{e}@2") for e in ("grpo", "papo_g")}
+    assert plan.saliencies("shapes-rounds", views["papo_g"]) == plan.saliencies("shapes-rounds", ["either"]) == [table]
+    assert plan.saliencies("shapes-rounds", views["grpo"]) == plan.benchmark_saliencies("papo_g@4") == []
+    assert "perceptune.core.views.semantic" in plan.training_plugins("papo_g@1")
+    assert "perceptune.core.views.semantic" not in plan.training_plugins("cppo@1")
+    for split in ("train", "test"):
+        config["saliencies"][split] = {"path": "dino", "split": split}
+    config["views"] |= {"tested": {"op": "semantic", "saliency": "test"}}
+    config["benchmarks"]["shapes-rounds-test"]["views"] = ["original", "tested"]
+    asked = planning.load(config).benchmark_saliencies("papo_g@4")
+    assert asked == ["results/saliency/shapes-rounds/test.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("views.hidden.saliency", "dyno", "key `views.hidden.saliency`: `dyno` is not defined, expected one of 'dino'; did you mean `dino`?"),
+        ("views.hidden.saliency", None, "key `views.hidden.saliency`: `semantic` needs a saliency block, got `None`"),
+        ("views.masked.saliency", "dino", "key `views.masked.saliency`: `masked` needs none, got `dino`"),
+        ("views.hidden.crop", "salient", "key `views.hidden.crop`: `salient` is not defined"),
+        ("views.hidden.parameters", {"share": 1.5}, "key `views.hidden.parameters.share`: input should be less than or equal to 1, got `1.5`"),
+        ("views.hidden.parameters", {"cells": [[1]]}, "key `views.hidden.parameters.cells"),
+        ("views.removing", {"one_of": ["hidden"], "saliency": "dino"}, "`one_of` has no `parameters`, no `crop` and no `saliency` of its own"),
+        ("saliencies.dino.layers", [6], "key `saliencies.dino.layers"),
+        ("saliencies.dino.split", "test", "key `saliencies.dino.split`: may leave out questions of `rollouts.g8`"),
+        ("saliencies.dino.tasks", ["ocr"], "key `saliencies.dino.tasks`: may leave out questions of `rollouts.g8`"),
+        ("saliencies.dino.limit", 600, "key `saliencies.dino.limit`: may leave out questions of `rollouts.g8`"),
+        ("benchmarks.shapes-rounds-test.views", ["hidden"], "key `saliencies.dino.split`: may leave out questions of `benchmarks.shapes-rounds-test`"),
+        ("samplings", {"s": {"view": "hidden", "split": "test"}}, "key `saliencies.dino.split`: may leave out questions of `samplings.s`"),
+        ("trainings.grpo.view", "hidden", "key `trainings.grpo.view`: `hidden` needs a saliency, which training views do not have"),
+        ("pairings", {"p": {"robust": {"chosen": {}, "rejected": {"view": "hidden"}}}}, "key `pairings.p.robust.rejected.view`: `hidden` needs a saliency, which pairs do not have"),
+    ],
+)  # fmt: skip
+def test_views_and_saliencies_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
+    config = with_semantic_mask()
+    *outer, last = path.split(".")
+    place = config
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(UserError) as caught:
+        planning.load(config)
+    assert expected in str(caught.value)
+
+
+def test_rounds_have_no_crops() -> None:
+    config = copy.deepcopy(P2DPO)
+    config |= {key: ROUNDS[key] for key in ("rollouts", "batches")}
+    config["trainings"]["papo_g"] = {**ROUNDS["trainings"]["papo_g"], "parameters": {"mask": "degraded"}}
+    with pytest.raises(
+        UserError, match=r"key `trainings\.papo_g`: view `degraded` needs a crop, which rounds do not have"
+    ):
+        planning.load(config)
+
+
+def test_a_wrong_parameter_of_a_method_with_rounds_is_named() -> None:
+    config = copy.deepcopy(ROUNDS)
+    config["trainings"]["papo_g"]["parameters"] = {"gama": 1}
+    with pytest.raises(UserError, match=r"key `trainings\.papo_g\.parameters\.gama`: extra inputs are not permitted"):
+        planning.load(config)
+
+
 def test_only_rounds_have_limits() -> None:
     with pytest.raises(UserError, match=r"key `trainings\.dpo\.limits`: method `dpo` has no rounds"):
         planning.load(edited("trainings.dpo.limits", {"loss": [0, 1]}))

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from perceptune.contracts.config import BatchBlock, LoraBlock, ModelBlock, TrainingBlock, ViewBlock
+from perceptune.contracts.config import BatchBlock, LoraBlock, ModelBlock, SaliencyBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables import read_lineage, read_table, write_table
 from perceptune.core.methods import METHODS
 from perceptune.models import tiny
-from perceptune.stages import batches, terms, train_round
+from perceptune.stages import batches, saliency, terms, train_round
 from perceptune.stages.rounds import Ending, Stop
 from PIL import Image
 from safetensors.numpy import load_file
@@ -24,6 +24,8 @@ VIEWS = {
     "removing": ViewBlock(one_of=("covered", "zoomed")),
     "covered": ViewBlock(op="rectangles"),
     "zoomed": ViewBlock(op="zoom"),
+    "hidden": ViewBlock(op="semantic", saliency="dino"),
+    "untouched": ViewBlock(op="semantic", parameters={"share": 0}, saliency="dino"),
 }
 GROUPS, ANSWERS = 6, 4
 
@@ -93,6 +95,7 @@ def trained(
     number: int = 1,
     before: Path | None = None,
     preferences: Path | None = None,
+    saliencies: dict[str, Path] | None = None,
     **changes: Any,
 ) -> Path:
     """The terms and the adapter of a round; gives the adapter's folder."""
@@ -104,7 +107,7 @@ def trained(
     method = METHODS[block.method]
     preferences = preferences or folder / "preferences.parquet"
     shared: dict[str, Any] = {"preferences": preferences, "examples": folder / "examples.parquet", "views": VIEWS}
-    shared |= {"model": model_of(folder), "weights": "w"}
+    shared |= {"model": model_of(folder), "weights": "w", "saliencies": saliencies}
     terms.run(
         **shared, terms=target / "terms.parquet", adapter=before, of_round=True,
         stored=method.stored(method.Parameters.model_validate(block.parameters), "original"),
@@ -163,6 +166,60 @@ def test_every_method_runs_two_rounds(folder: Path, tmp_path: Path, method: str)
     trained(folder, tmp_path / "2", number=2, before=one, method=method)
     assert np.isfinite(metrics(tmp_path / "2", "loss")).all()
     assert metrics(tmp_path / "2", "policy_gap")[0] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def salient(folder: Path) -> dict[str, Path]:
+    saliency.run(
+        dataset="mine", examples=folder / "examples.parquet", saliency=folder / "dino.parquet", weights="w",
+        config=SaliencyBlock(path=str(tiny.build_tiny_dinov2(folder / "dino")), layers=(1, 2), size=112),
+    )  # fmt: skip
+    return {"dino": folder / "dino.parquet"}
+
+
+@pytest.mark.parametrize("entropy", ["stored", "live"])
+def test_papo_with_its_semantic_mask(folder: Path, salient: dict[str, Path], tmp_path: Path, entropy: str) -> None:
+    """The same wherever it looks: stored terms and live passes; and nothing is hidden by a mask of nothing."""
+    parameters = {"mask": "hidden", "eta_masked": 0.01, "masked_entropy": entropy}
+    shared: dict[str, Any] = {"method": "papo_g", "saliencies": salient}
+    one = trained(folder, tmp_path / "1", **shared, parameters=parameters)
+    trained(folder, tmp_path / "2", number=2, before=one, **shared, parameters=parameters)
+    assert np.isfinite(metrics(tmp_path / "2", "loss")).all()
+    assert metrics(tmp_path / "1", "perception_kl")[0] > 1e-6
+    record = read_lineage(tmp_path / "2/training.parquet")
+    assert "saliency dino" in record["inputs"]
+    trained(folder, tmp_path / "3", **shared, parameters={"mask": "untouched"})
+    assert metrics(tmp_path / "3", "perception_kl")[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_two_processes_know_what_stands_out(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
+    shared: dict[str, Any] = {"method": "papo_g", "saliencies": salient, "parameters": {"mask": "hidden"}}
+    one = load_file(trained(folder, tmp_path / "one", **shared) / "adapter_model.safetensors")
+    two = load_file(trained(folder, tmp_path / "two", **shared, devices=2) / "adapter_model.safetensors")
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4
+
+
+def test_an_example_without_a_saliency_is_named(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
+    rows = read_table(salient["dino"], "saliency").to_pylist()
+    write_table(tmp_path / "less.parquet", "saliency", rows[:-1], {})
+    with pytest.raises(UserError, match="saliency `dino` has no row of example `5`"):
+        trained(
+            folder,
+            tmp_path / "1",
+            method="papo_g",
+            saliencies={"dino": tmp_path / "less.parquet"},
+            parameters={"mask": "hidden"},
+        )
+    rows[2] |= {"grid": None, "saliency": None, "reason": "the file does not exist"}
+    write_table(tmp_path / "none.parquet", "saliency", rows, {})
+    with pytest.raises(UserError, match="view `hidden` of example `2`: no saliency: the file does not exist"):
+        trained(
+            folder,
+            tmp_path / "1",
+            method="papo_g",
+            saliencies={"dino": tmp_path / "none.parquet"},
+            parameters={"mask": "hidden"},
+        )
 
 
 def test_a_limit_keeps_the_adapter_before_and_says_why(folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from perceptune.core.saliency import Saliency
 from perceptune.core.showing import pictures_shown, shown, strength
 from perceptune.core.views import VIEWS
 from perceptune.core.views.noise import diffusion
@@ -18,8 +19,9 @@ def picture(width: int = 20, height: int = 14) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def recipe(op: str, **parameters: object) -> Recipe:
-    return Recipe(op, dict(parameters), 7, BOX if VIEWS[op].needs_box else None)
+def recipe(op: str, pictures: int = 1, **parameters: object) -> Recipe:
+    salient: dict[str, object] = {"grid": [2, 3], "cells": [[0, 4, 5]] * pictures} if VIEWS[op].needs_saliency else {}
+    return Recipe(op, {**salient, **parameters}, 7, BOX if VIEWS[op].needs_box else None)
 
 
 def test_original_changes_nothing() -> None:
@@ -67,6 +69,7 @@ DIGESTS = {
     "perspective": "96c0e24a2ffa",
     "rectangles": "f65160ac3486",
     "rotation": "1f75ca539e1f",
+    "semantic": "1a49556ec2a9",
     "zoom": "2e792bd40131",
     "diffusion": "086d0d6d1404",
 }
@@ -148,11 +151,13 @@ def test_diffusion_is_laid_on_normalised_pixels() -> None:
     assert pixels.std() == pytest.approx(0.1941 * 0.26862954, rel=0.03)
 
 
-@pytest.mark.parametrize("op", sorted(op for op, view in VIEWS.items() if view.keeps_size(view.Parameters()) and not view.needs_box))
+@pytest.mark.parametrize(
+    "op", sorted(op for op, view in VIEWS.items() if view.keeps_size(view.Parameters()) and not view.needs_box)
+)
 @pytest.mark.parametrize("size", [(20, 14), (1, 1), (3, 50), (450, 337)])
 def test_views_that_keep_sizes_keep_them(op: str, size: tuple[int, int]) -> None:
     images = [picture(*size), picture(5, 7)]
-    assert [i.size for i in shown(recipe(op), images)] == [size, (5, 7)]
+    assert [i.size for i in shown(recipe(op, pictures=2), images)] == [size, (5, 7)]
 
 
 def test_a_view_that_breaks_its_word_on_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +220,45 @@ def test_mask_of_nothing_and_of_everything(share: float, seen: float) -> None:
     after = shown(how, [image])
     assert (np.asarray(after[0]) == 9).mean() == seen
     assert strength(how, [image], after) == 1 - seen
+
+
+@pytest.mark.parametrize("size", [(20, 14), (45, 31), (2, 1), (64, 64)])
+def test_semantic_mask_blackens_the_cells_that_it_names(size: tuple[int, int]) -> None:
+    """Pixel by pixel: (x, y) lies in row y x rows / height and column x x columns / width, rounded down."""
+    image, (rows, columns), cells = picture(*size), (4, 5), {0, 7, 13, 19}
+    how = Recipe("semantic", {"grid": [rows, columns], "cells": [sorted(cells)]})
+    (after,) = shown(how, [image])
+    for y in range(image.height):
+        for x in range(image.width):
+            cell = int(y * rows / image.height) * columns + int(x * columns / image.width)
+            assert after.getpixel((x, y)) == ((0, 0, 0) if cell in cells else image.getpixel((x, y))), (x, y)
+
+
+def test_semantic_mask_takes_what_stands_out_of_every_picture() -> None:
+    saliency = Saliency((2, 2), [[0.1, 0.9, 0.5, 0.4], [0.9, 0.1, 0.1, 0.2]])
+    view = VIEWS["semantic"]
+    settled = view.settled(view.Parameters.model_validate({"share": 0.6}), saliency)
+    assert settled == {"share": 0.6, "grid": [2, 2], "cells": [[1, 2], [0, 3]]}  # floor(0.6 x 4) = 2 each
+    how = Recipe("semantic", settled)
+    assert Recipe.read(how.text()) == how
+    white = Image.new("RGB", (2, 2), (255, 255, 255))
+    after = shown(how, [white, white])
+    assert [(np.asarray(one)[..., 0] == 0).astype(int).tolist() for one in after] == [
+        [[0, 1], [1, 0]],
+        [[1, 0], [0, 1]],
+    ]
+    with pytest.raises(ValueError, match="cells of 2 pictures, got 1"):
+        shown(how, [white])
+
+
+@pytest.mark.parametrize(("share", "black"), [(0.0, 0.0), (0.25, 0.25), (0.49, 0.25), (1.0, 1.0)])
+def test_semantic_mask_of_nothing_and_of_everything(share: float, black: float) -> None:
+    view = VIEWS["semantic"]
+    settled = view.settled(view.Parameters.model_validate({"share": share}), Saliency((2, 2), [[1.0, 2.0, 3.0, 4.0]]))
+    image = Image.new("RGB", (30, 30), (9, 9, 9))
+    after = shown(Recipe("semantic", settled), [image])
+    assert (np.asarray(after[0]) == 0).mean() == black
+    assert strength(Recipe("semantic", settled), [image], after) == black
 
 
 def test_jitter_without_room_changes_nothing_and_keeps_to_its_range() -> None:

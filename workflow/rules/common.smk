@@ -34,6 +34,7 @@ wildcard_constraints:
     pairing=one_of(plan.config.pairings),
     attention=one_of(plan.config.attentions),
     crop=one_of(plan.config.crops),
+    saliency=one_of(plan.config.saliencies),
     clip=one_of(plan.config.clips),
     filter=one_of(plan.config.filters),
     groups=f"[^/]+/[^/]+/[^/]+|{one_of(plan.config.pairings)}",
@@ -239,6 +240,24 @@ def crops_of_benchmarks(wildcards):
     return [table for tables in found for table in tables]
 
 
+def saliencies_of_sampling(wildcards):
+    views = planning.views_of(plan.config.samplings[wildcards.sampling])
+    return plan.saliencies(wildcards.dataset, views)
+
+
+def saliencies_of_benchmarks(wildcards):
+    return plan.benchmark_saliencies(wildcards.policy)
+
+
+def saliencies_of_terms(wildcards):
+    return plan.saliencies(wildcards.dataset, views_stored(wildcards))
+
+
+def saliencies_of_round(wildcards):
+    dataset = plan.block(wildcards.experiment).dataset
+    return plan.saliencies(dataset, plan.views_trained(wildcards.experiment))
+
+
 def attention_of_crop(wildcards):
     return paths.ATTENTION.format(
         policy=wildcards.policy,
@@ -310,7 +329,7 @@ def training_of(wildcards, threads):
 
 def whole_block(section):
     """A whole block, not tracked for the same reason."""
-    return lambda wildcards, threads: getattr(plan.config, f"{section}s")[
+    return lambda wildcards, threads: getattr(plan.config, plural(section))[
         wildcards[section]
     ].model_dump(mode="json")
 

@@ -10,6 +10,7 @@ rule plan_samples:
     input:
         examples=paths.EXAMPLES,
         crops=crops_of_sampling,
+        saliencies=saliencies_of_sampling,
     output:
         requests=paths.SAMPLE_REQUESTS,
     log:
@@ -73,6 +74,7 @@ rule plan_benchmarks:
     input:
         examples=examples_of_benchmarks,
         crops=crops_of_benchmarks,
+        saliencies=saliencies_of_benchmarks,
     output:
         requests=paths.BENCHMARK_REQUESTS,
     log:

@@ -11,6 +11,7 @@ rule compute_terms:
         preferences=groups_of,
         examples=paths.EXAMPLES,
         adapter=adapter_of_terms,
+        saliencies=saliencies_of_terms,
     output:
         terms=paths.TERMS,
     log:
@@ -79,6 +80,7 @@ rule train_round:
         terms=terms_of_round,
         before=before_round,
         adapter_before=adapter_before_round,
+        saliencies=saliencies_of_round,
     output:
         adapter=paths.ADAPTER,
         config=paths.ADAPTER_CONFIG,

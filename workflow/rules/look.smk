@@ -1,7 +1,8 @@
-"""Where a model looks, and what to cut out of an image because of it.
+"""Where a model looks, and what to cut out of an image because of it; what stands out in an image, whoever looks.
 
 reads   examples, a policy
-writes  attention: a map per example; crops: the salient box and its control; clips: CLIP scores of image and crops
+writes  attention: a map per example; crops: the salient box and its control; clips: CLIP scores of image and crops;
+        saliency: the attention that patches receive in a DINOv2
 """
 
 
@@ -31,6 +32,31 @@ rule measure_attention:
         model=model_of,
     script:
         "../scripts/measure_attention.py"
+
+
+rule measure_saliency:
+    """What stands out in images, which no policy has a say in."""
+    input:
+        examples=paths.EXAMPLES,
+    output:
+        saliency=paths.SALIENCY,
+    log:
+        paths.log(paths.SALIENCY),
+    benchmark:
+        paths.benchmark(paths.SALIENCY)
+    retries: 2
+    threads: 16
+    resources:
+        mem_mb=again_with_more(8000),
+        runtime=again_with_more(240),
+        gpu=1,
+        attempt=attempt_number,
+    params:
+        *code_of("saliency", "measure_saliency"),
+        settings=of(plan.saliency_settings, "saliency"),
+        block=whole_block("saliency"),
+    script:
+        "../scripts/measure_saliency.py"
 
 
 rule find_crops:

@@ -7,6 +7,7 @@ from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.paths import stored_of_name
 from perceptune.core.methods.method import Stored
 from perceptune.stages.job import job
+from perceptune.stages.shown import by_name
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -25,5 +26,6 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             adapter=Path(snakemake.input.adapter).parent if snakemake.input.adapter else None,
             views={name: ViewBlock(**block) for name, block in snakemake.params.views.items()},
             of_round=snakemake.params.of_round,
+            saliencies=by_name(snakemake.input.saliencies),
             halvings=halvings,
         )

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
     with job(snakemake):
-        views, crops = snakemake.params.settings["views"], snakemake.input.crops
         requests.run_benchmarks(
             examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
             requests=Path(snakemake.output.requests),
             benchmarks={name: BenchmarkBlock(**block) for name, block in snakemake.params.benchmarks.items()},
-            views={
-                dataset: requests.Views.read(views, [table for table in crops if Path(table).parent.name == dataset])
-                for dataset in snakemake.params.datasets
-            },
+            views=requests.Views.by_dataset(
+                snakemake.params.datasets,
+                snakemake.params.settings["views"],
+                snakemake.input.crops,
+                snakemake.input.saliencies,
+            ),
         )

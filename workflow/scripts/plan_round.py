@@ -20,5 +20,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             stopped=bool(snakemake.input.before)
             and rounds.Ending.read(Path(snakemake.input.before)).stopped is not None,
             config=RolloutBlock(**snakemake.params.settings),
-            views=requests.Views.read(snakemake.params.views, []),
+            views=requests.Views.read(snakemake.params.views),
         )

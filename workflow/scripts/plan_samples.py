@@ -17,5 +17,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             examples=Path(snakemake.input.examples),
             requests=Path(snakemake.output.requests),
             config=SamplingBlock(**snakemake.params.settings),
-            views=requests.Views.read(snakemake.params.views, snakemake.input.crops),
+            views=requests.Views.read(snakemake.params.views, snakemake.input.crops, snakemake.input.saliencies),
         )

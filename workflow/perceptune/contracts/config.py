@@ -195,6 +195,8 @@ class ViewBlock(Block):
     """The view's own parameters (see its module)."""
     crop: str | None = None
     """A crop block of this config, for views that need a crop; null for the others."""
+    saliency: str | None = None
+    """A saliency block of this config, for views that need to know what stands out; null for the others."""
     seed: int = 0
     """Seed of what the view draws."""
 
@@ -202,8 +204,8 @@ class ViewBlock(Block):
     def _is_one_thing(self) -> ViewBlock:
         if (self.op is None) == (not self.one_of):
             raise ValueError("expected either `op` or `one_of`")
-        if self.one_of and (self.parameters or self.crop):
-            raise ValueError("`one_of` has no `parameters` and no `crop` of its own")
+        if self.one_of and (self.parameters or self.crop or self.saliency):
+            raise ValueError("`one_of` has no `parameters`, no `crop` and no `saliency` of its own")
         return self
 
 
@@ -216,6 +218,25 @@ class AttentionBlock(Block):
     """First and last layer of the map, from 0; null: all. `gradient` takes one layer."""
     prompt: str = LOCATE
     """The user's turn after the image; `{question}` stands for the question."""
+    split: str = "train"
+    """Split of the dataset."""
+    tasks: tuple[Task, ...] = ()
+    """Tasks to look at; empty: all."""
+    limit: Positive | None = None
+    """At most so many questions per task, the first ones; null: all."""
+
+
+class SaliencyBlock(Block):
+    """What stands out in an image: the attention that its patches receive in a DINOv2 (PAPO's semantic-aware mask)."""
+
+    path: str
+    """Folder with a DINOv2 model in Hugging Face format, relative to the working directory."""
+    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (6, 9)
+    """First and last layer whose attention is averaged, both included, from 0; the paper does not say whether its 6 to 9 are."""
+    size: Positive = 224
+    """Side in pixels of the square that every image is scaled to; a multiple of the model's patch, mostly 14."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
@@ -525,6 +546,8 @@ class Config(Block):
     """Attention measurements by name."""
     crops: dict[Name, CropBlock] = {}
     """Crops by name."""
+    saliencies: dict[Name, SaliencyBlock] = {}
+    """Saliencies by name."""
     samplings: dict[Name, SamplingBlock] = {}
     """Samplings by name."""
     pairings: dict[Name, PairingBlock] = {}

@@ -20,7 +20,16 @@ MARK = "<!-- generated below this line by `make schemas`; edit `workflow/percept
 SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "models": (config.ModelBlock, config.EngineBlock),
     "datasets": (config.ShapesDataset, config.FileDataset),
+    "views": (config.ViewBlock,),
+    "attentions": (config.AttentionBlock,),
+    "crops": (config.CropBlock,),
+    "saliencies": (config.SaliencyBlock,),
     "samplings": (config.SamplingBlock,),
+    "pairings": (config.PairingBlock, config.PairBlock, config.AnswerBlock, config.ContrastBlock),
+    "filters": (config.FilterBlock,),
+    "clips": (config.ClipBlock,),
+    "rollouts": (config.RolloutBlock,),
+    "batches": (config.BatchBlock,),
     "rewards": (config.RewardBlock,),
     "selections": (config.SelectionBlock,),
     "trainings": (config.TrainingBlock, config.LoraBlock),
@@ -74,7 +83,7 @@ def _row(name: str, model: type[Block], schema: dict[str, Any], definitions: dic
         default = "see below"
     else:
         default = f"`{json.dumps(field.default)}`"
-    return f"| `{name}` | {_values(schema, definitions)} | {default} | {field.description} |"
+    return f"| `{name}` | {_values(schema, definitions)} | {default} | {' '.join(str(field.description).split())} |"
 
 
 def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
@@ -89,7 +98,8 @@ def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return " or ".join(_values(s, definitions) for s in schema["anyOf"])
     kind = schema.get("type", "any")
     if kind == "array":
-        return f"list of {_values(schema.get('items', {}), definitions)}"
+        item: dict[str, Any] = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
+        return f"list of {_values(item, definitions)}"
     bounds = [
         f"{sign} {schema[key]}"
         for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))

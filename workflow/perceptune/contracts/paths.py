@@ -25,6 +25,7 @@ PREFERENCES = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selec
 PREFERENCE_STATISTICS = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.json"
 
 ATTENTION = "results/attention/{policy}/{dataset}/{attention}.parquet"
+SALIENCY = "results/saliency/{dataset}/{saliency}.parquet"
 CROPS = "results/crops/{policy}/{dataset}/{crop}.parquet"
 CLIPS = "results/clips/{policy}/{dataset}/{crop}/{clip}.parquet"
 PAIR_REQUESTS = "results/requests/{policy}/{dataset}/{pairing}.parquet"

@@ -172,6 +172,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("flag", pa.string(), NULL),  # `whole image` or `empty map`
         ("reason", pa.string(), NULL),  # why there is no crop
     ),
+    "saliency": _schema(
+        ("example_id", pa.string()),
+        ("grid", pa.list_(pa.int32()), NULL),  # rows and columns of every image's patches
+        (
+            "saliency",
+            pa.list_(pa.list_(pa.float32())),
+            NULL,
+        ),  # per image, row by row: the attention that a patch receives
+        ("reason", pa.string(), NULL),
+    ),
     "clips": _schema(
         ("example_id", pa.string()),
         ("image", pa.float64(), NULL),  # cosine of question and image

@@ -11,7 +11,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
+    BitImageProcessor,
     CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -216,6 +219,22 @@ def build_tiny_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
         chat_template=QWEN_TEMPLATE,
     )
     processor.save_pretrained(folder)
+    return folder
+
+
+def build_tiny_dinov2(folder: Path, seed: int = 0, layers: int = 4) -> Path:
+    """Write a random-weight `Dinov2Model` for images of 8 x 8 patches of 14 pixels, with its processor, into `folder`."""
+    torch.manual_seed(seed)
+    config = Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        image_size=112,
+        patch_size=14,
+        initializer_range=0.2,  # large, so that attention is far from uniform
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    BitImageProcessor(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}).save_pretrained(folder)
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from perceptune.contracts.config import (
     Config,
     PairingBlock,
     RolloutBlock,
+    SaliencyBlock,
     SamplingBlock,
     TrainingBlock,
     ViewBlock,
@@ -37,7 +38,7 @@ def checked(raw: Mapping[str, Any]) -> Config:
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
     mistakes = [*_secrets(config.model_dump(), ""), *_dangling_names(config)]
-    mistakes = mistakes or [*_wrong_parameters(config), *_misfits(config)]
+    mistakes = mistakes or _wrong_parameters(config) or [*_misfits(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return config
@@ -45,6 +46,8 @@ def checked(raw: Mapping[str, Any]) -> Config:
 
 def plural(section: str) -> str:
     """The config section of blocks of a kind."""
+    if section.endswith("y"):
+        return f"{section[:-1]}ies"
     return f"{section}es" if section.endswith("ch") else f"{section}s"
 
 
@@ -103,6 +106,9 @@ def _dangling_names(config: Config) -> list[str]:
     references += [(f"views.{n}.op", v.op, VIEWS) for n, v in config.views.items() if v.op]
     references += [(f"views.{n}.one_of", one, config.views) for n, v in config.views.items() for one in v.one_of]
     references += [(f"views.{n}.crop", v.crop, config.crops) for n, v in config.views.items() if v.crop]
+    references += [
+        (f"views.{n}.saliency", v.saliency, config.saliencies) for n, v in config.views.items() if v.saliency
+    ]
     references += [(f"crops.{n}.attention", c.attention, config.attentions) for n, c in config.crops.items()]
     references += [(f"filters.{n}.clip", f.clip, config.clips) for n, f in config.filters.items() if f.clip]
     references += [
@@ -163,13 +169,19 @@ def _misfits(config: Config) -> Iterator[str]:
         if view.op and VIEWS[view.op].needs_box != (view.crop is not None):
             needs = "needs a crop block" if VIEWS[view.op].needs_box else "needs none"
             yield f"key `views.{name}.crop`: `{view.op}` {needs}, got `{view.crop}`"
+        if view.op and VIEWS[view.op].needs_saliency != (view.saliency is not None):
+            needs = "needs a saliency block" if VIEWS[view.op].needs_saliency else "needs none"
+            yield f"key `views.{name}.saliency`: `{view.op}` {needs}, got `{view.saliency}`"
         for one in view.one_of:
             if config.views[one].one_of:
                 yield f"key `views.{name}.one_of`: `{one}` is itself one of several, expected views with an `op`"
     boxed = {name for name, view in config.views.items() if any(kind.needs_box for kind in _kinds(view, config))}
+    salient = {name for name, view in config.views.items() if any(kind.needs_saliency for kind in _kinds(view, config))}
     for name, training in config.trainings.items():
         if training.view in boxed:
             yield f"key `trainings.{name}.view`: `{training.view}` needs a crop, which ranked lists do not have"
+        if training.view in salient:
+            yield f"key `trainings.{name}.view`: `{training.view}` needs a saliency, which training views do not have"
     for name, pairing in config.pairings.items():
         if pairing.focus is None and pairing.robust is None:
             yield f"key `pairings.{name}`: neither `focus` nor `robust`, expected at least one"
@@ -178,6 +190,8 @@ def _misfits(config: Config) -> Iterator[str]:
             if (named in boxed) != expected:
                 what = "a view with a crop" if expected else "a view without a crop"
                 yield f"key `pairings.{name}.{key}`: `{named}`, expected {what}"
+            if named in salient:
+                yield f"key `pairings.{name}.{key}`: `{named}` needs a saliency, which pairs do not have"
     for name, experiment in config.experiments.items():
         training = config.trainings[experiment.training]
         learns_from = METHODS[training.method].groups
@@ -186,6 +200,7 @@ def _misfits(config: Config) -> Iterator[str]:
             yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
     for name, training in config.trainings.items():
         yield from _misfit_rounds(name, training, config)
+    yield from _uncovered(config)
 
 
 def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
@@ -213,6 +228,8 @@ def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterat
         if view not in config.views:
             near_one = f"; {hint}" if (hint := near(view, config.views)) else ""
             yield f"key `{key}`: method `{training.method}` looks at view `{view}`, which is not defined{near_one}"
+        elif any(kind.needs_box for kind in _kinds(config.views[view], config)):
+            yield f"key `{key}`: view `{view}` needs a crop, which rounds do not have"
         elif changing := _changing_size(config.views[view], config):
             yield f"key `{key}`: view `{view}` (`{changing[0]}`) may change the image's size, expected one that keeps it"
     for n, experiment in config.experiments.items():
@@ -228,6 +245,40 @@ def _changing_size(view: ViewBlock, config: Config) -> list[str]:
     blocks_of = [view, *(config.views[name] for name in view.one_of)]
     kinds = [(VIEWS[block.op], block.parameters) for block in blocks_of if block.op]
     return [kind.name for kind, given in kinds if not kind.keeps_size(kind.Parameters.model_validate(given))]
+
+
+def _uncovered(config: Config) -> Iterator[str]:
+    """Saliencies that leave out questions which are shown under a view that needs them; better said now than after a round."""
+    asked: list[tuple[str, SamplingBlock | BenchmarkBlock | RolloutBlock, Sequence[str]]] = []
+    asked += [(f"samplings.{name}", sampling, [sampling.view]) for name, sampling in config.samplings.items()]
+    asked += [(f"benchmarks.{name}", benchmark, benchmark.views) for name, benchmark in config.benchmarks.items()]
+    for experiment in config.experiments.values():
+        if experiment.rollout is not None:
+            training = config.trainings[experiment.training]
+            method = METHODS[training.method]
+            trained = method.asked_views(method.Parameters.model_validate(training.parameters), training.view)
+            asked.append((f"rollouts.{experiment.rollout}", config.rollouts[experiment.rollout], trained))
+    said: dict[str, None] = {}
+    for asker, block, views in asked:
+        shown = [config.views[view] for view in views if view in config.views]
+        used = {one.saliency for view in shown for one in (view, *(config.views[name] for name in view.one_of))}
+        for name in sorted(saliency for saliency in used if saliency):
+            left_out = _left_out(config.saliencies[name], block)
+            said |= dict.fromkeys(
+                f"key `saliencies.{name}.{key}`: may leave out questions of `{asker}`" for key in left_out
+            )
+    yield from said
+
+
+def _left_out(saliency: SaliencyBlock, asked: SamplingBlock | BenchmarkBlock | RolloutBlock) -> Iterator[str]:
+    """The keys of a saliency because of which it does not cover what is asked."""
+    if saliency.split != asked.split:
+        yield "split"
+    if saliency.tasks and not (asked.tasks and set(asked.tasks) <= set(saliency.tasks)):
+        yield "tasks"
+    limit = None if isinstance(asked, RolloutBlock) else asked.limit
+    if saliency.limit is not None and (limit is None or limit > saliency.limit):
+        yield "limit"
 
 
 def _kinds(view: ViewBlock, config: Config) -> list[View]:

@@ -20,7 +20,7 @@ from perceptune.core.views.view import Recipe
 from perceptune.engines.lists import RankedList, Rollout, Shown, StoredTokens
 from perceptune.models.families import family_of
 from perceptune.models.geometry import framed
-from perceptune.stages.shown import recipe_of, with_pictures
+from perceptune.stages.shown import NoSaliencyError, Saliencies, recipe_of, with_pictures
 
 
 def kept_lists(
@@ -29,20 +29,22 @@ def kept_lists(
     views: Sequence[str],
     blocks: Mapping[str, ViewBlock],
     redrawn: bool = False,
+    saliencies: Mapping[str, Path] | None = None,
 ) -> list[RankedList]:
     """The kept groups of a `preferences` table in its order, with all responses, and how they look under `views`.
 
     A view that the group brings itself is taken from there (pairs without a crop lack some), another one from the config's
-    `blocks`; `redrawn` draws those that were not used for the answers anew for every group, as rounds do. Raises `UserError`
-    for an image that is no longer the one that was imported.
+    `blocks`; `redrawn` draws those that were not used for the answers anew for every group, as rounds do. `saliencies` are the
+    tables of the saliency blocks that the views need. Raises `UserError` for an image that is no longer the one that was imported.
     """
+    salient = Saliencies(saliencies or {})
     rows = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
     lists = []
     for group in read_table(preferences, "preferences").to_pylist():
         if group["kept"]:
             example = rows[group["example_id"]]
             _check_unchanged(example)
-            lists.append(_list(group, example, views, blocks, redrawn))
+            lists.append(_list(group, example, views, blocks, redrawn, salient))
     return lists
 
 
@@ -54,12 +56,13 @@ def kept_rollouts(
     views: Sequence[str],
     blocks: Mapping[str, ViewBlock],
     stored: Sequence[Stored],
+    saliencies: Mapping[str, Path],
 ) -> list[Rollout]:
     """The kept groups of a round, with what the engine said of its answers and every term that is `stored`.
 
     Raises `UserError` when a table is of other answers.
     """
-    lists = kept_lists(preferences, examples, views, blocks, redrawn=True)
+    lists = kept_lists(preferences, examples, views, blocks, redrawn=True, saliencies=saliencies)
     kept = pl.Series([one.group_id for one in lists], dtype=pl.String)
     columns = ["request_id", "sample_index", "logprobs", "finish_reason"]
     answers = pl.DataFrame(pl.from_arrow(read_table(responses, "responses").select(columns)))
@@ -94,6 +97,7 @@ def _list(
     views: Sequence[str],
     blocks: Mapping[str, ViewBlock],
     redrawn: bool,
+    salient: Saliencies,
 ) -> RankedList:
     own = {v["view"]: Shown(Recipe.read(v["recipe"]), v["messages"], v["sha256"]) for v in group["views"]}
     shown = {}
@@ -103,7 +107,11 @@ def _list(
         if view in own or (group["pairs"] and view in PAIR_VIEWS):
             continue
         occasion = (group["group_id"],) if redrawn and view != group["view"] else ()
-        recipe = recipe_of(view, blocks, example["image_sha256"], occasion=occasion)
+        try:
+            known = salient.for_view(view, blocks, example["example_id"])
+        except NoSaliencyError as missing:
+            raise UserError(f"view `{view}` of example `{example['example_id']}`: {missing}") from None
+        recipe = recipe_of(view, blocks, example["image_sha256"], occasion=occasion, saliencies=known)
         shown[view] = Shown(recipe, with_pictures(group["messages"], recipe, len(example["images"])))
     return RankedList(
         group_id=group["group_id"],

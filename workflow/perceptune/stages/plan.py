@@ -23,6 +23,7 @@ from perceptune.contracts.config import (
     ModelBlock,
     PairingBlock,
     RolloutBlock,
+    SaliencyBlock,
     SamplingBlock,
     ShapesDataset,
     TrainingBlock,
@@ -45,6 +46,7 @@ from perceptune.contracts.paths import (
     REWARDS,
     ROUND,
     ROUND_RESPONSES,
+    SALIENCY,
     TERMS,
     TRAINING,
     stored_name,
@@ -249,6 +251,24 @@ class Plan:
         base = self.base(policy)
         return {c: CROPS.format(policy=base, dataset=dataset, crop=c) for c in sorted(n for n in named if n)}
 
+    def saliencies(self, dataset: str, views: Iterable[str]) -> list[str]:
+        """The tables of what stands out in a dataset's images, for the views that need one; they are of no policy."""
+        named = {block["saliency"] for block in self.view_blocks(*views).values()}
+        return [SALIENCY.format(dataset=dataset, saliency=name) for name in sorted(n for n in named if n)]
+
+    def benchmark_saliencies(self, policy: str) -> list[str]:
+        """Those that a policy's benchmarks need, each of its own dataset."""
+        asked = [self.config.benchmarks[b] for b in self.benchmarks(policy)]
+        return list(dict.fromkeys(table for block in asked for table in self.saliencies(block.dataset, block.views)))
+
+    def saliency_settings(self, saliency: str) -> dict[str, Any]:
+        """A saliency block as a tracked setting, with the digest of its model's files in place of the path."""
+        block = self.config.saliencies[saliency]
+        key = f"saliency {saliency}"
+        if key not in self.digests:
+            self.digests[key] = model_digest(block)
+        return {**tracked(block), "path": None, "weights": self.digests[key]}
+
     def pair_crop(self, pairing: str) -> str | None:
         """The crop that a pairing's enhanced answers are made with."""
         focus = self.config.pairings[pairing].focus
@@ -425,7 +445,7 @@ def tracked(block: BaseModel) -> dict[str, Any]:
     return block.model_dump(mode="json", exclude=UNTRACKED)
 
 
-def model_digest(block: ModelBlock | ClipBlock) -> str:
+def model_digest(block: ModelBlock | ClipBlock | SaliencyBlock) -> str:
     """Digest of a model folder's contents; a `UserError` when there is no model."""
     folder = Path(block.path)
     if not (folder / "config.json").exists():

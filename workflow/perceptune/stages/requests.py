@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,47 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table, write_table
-from perceptune.stages.shown import Crops, NoCropError, messages_for, recipe_of
+from perceptune.stages.shown import Crops, NoCropError, NoSaliencyError, Saliencies, by_name, messages_for, recipe_of
 
 DRAWING = {"n", "temperature", "top_p", "top_k", "max_tokens"}
 
 
 @dataclass(frozen=True)
 class Views:
-    """The config's views, and the tables of the crops that they need, by the name of the crop block."""
+    """The config's views, and the tables of the crops and saliencies that they need, by the name of the block."""
 
     blocks: Mapping[str, ViewBlock] = field(default_factory=dict)
     crops: Mapping[str, Path] = field(default_factory=dict)
+    saliencies: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, blocks: Mapping[str, Mapping[str, Any]], crops: Iterable[str]) -> Views:
-        """From a rule's settings, and the paths of its tables of crops."""
+    def read(
+        cls, blocks: Mapping[str, Mapping[str, Any]], crops: Iterable[str] = (), saliencies: Iterable[str] = ()
+    ) -> Views:
+        """From a rule's settings, and the paths of its tables of crops and of saliencies."""
         named = {name: ViewBlock.model_validate(block) for name, block in blocks.items()}
-        return cls(named, {Path(table).stem: Path(table) for table in crops})
+        return cls(named, by_name(crops), by_name(saliencies))
+
+    @classmethod
+    def by_dataset(
+        cls,
+        datasets: Iterable[str],
+        blocks: Mapping[str, Mapping[str, Any]],
+        crops: Sequence[str],
+        saliencies: Sequence[str],
+    ) -> dict[str, Views]:
+        """The same for several datasets, whose names are those of their tables' folders."""
+
+        def of(dataset: str, tables: Sequence[str]) -> list[str]:
+            return [table for table in tables if Path(table).parent.name == dataset]
+
+        return {dataset: cls.read(blocks, of(dataset, crops), of(dataset, saliencies)) for dataset in datasets}
+
+    @property
+    def tables(self) -> dict[str, Path]:
+        """All of them, as inputs have names."""
+        kinds = {"crops": self.crops, "saliency": self.saliencies}
+        return {f"{kind} {name}": path for kind, tables in kinds.items() for name, path in tables.items()}
 
     def record(self) -> dict[str, Any]:
         """For the lineage."""
@@ -44,17 +68,17 @@ class Views:
 
 
 def run_samples(*, dataset: str, examples: Path, requests: Path, config: SamplingBlock, views: Views = Views()) -> None:
-    """Writes `requests`: one row of n sampled answers per example. Examples without the crop that the view needs are left out."""
+    """Writes `requests`: one row of n sampled answers per example. Examples without what the view needs are left out."""
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     drawing = config.model_dump(include=DRAWING)
-    planner = _Planner(views, {dataset: views.crops})
+    planner = _Planner({dataset: views})
     rows: list[dict[str, Any]] = []
     for row in chosen:
         asked = _Asked(dataset, None, "sampled", config.view, config.prompt, config.seed, drawing)
         rows += planner.requests(row, asked)
     planner.check(rows)
     parameters = {"sampling": config.model_dump(mode="json"), "views": views.record()}
-    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.crops}))
+    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.tables}))
     print(f"{len(rows)} requests of {config.n} answers")
 
 
@@ -66,7 +90,7 @@ def run_benchmarks(
     `examples` and `views` are by dataset.
     """
     rows: list[dict[str, Any]] = []
-    planner = _Planner(next(iter(views.values()), Views()), {name: one.crops for name, one in views.items()})
+    planner = _Planner({block.dataset: views.get(block.dataset, Views()) for block in benchmarks.values()})
     for name, block in benchmarks.items():
         chosen = chosen_examples(block.dataset, examples[block.dataset], block.split, block.tasks, block.limit)
         shared = {"top_k": 0, "max_tokens": block.max_tokens}
@@ -81,7 +105,7 @@ def run_benchmarks(
                 )
     planner.check(rows)
     parameters = {name: block.model_dump(mode="json") for name, block in benchmarks.items()}
-    inputs = examples | {f"crops {d} {c}": path for d, one in views.items() for c, path in one.crops.items()}
+    inputs = examples | {f"{d} {name}": path for d, one in views.items() for name, path in one.tables.items()}
     write_table(requests, "requests", rows, lineage("requests", parameters, inputs))
     print(f"{len(rows)} requests of {len(benchmarks)} benchmarks")
 
@@ -106,7 +130,7 @@ def run_round(
         chosen = chosen_examples(dataset, examples, config.split, config.tasks, None)
         drawn = _drawn(chosen, config, number, dataset)
         drawing = config.model_dump(include=DRAWING)
-        planner = _Planner(views, {})
+        planner = _Planner({dataset: views})
         asked = _Asked(dataset, None, f"round-{number}", config.view, config.prompt, config.seed, drawing)
         rows = [request for row in drawn for request in planner.requests(row, asked)]
     parameters = {"rollout": config.model_dump(mode="json"), "views": views.record(), "round": number}
@@ -131,7 +155,7 @@ def _drawn(chosen: list[dict[str, Any]], config: RolloutBlock, number: int, data
 def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBlock, views: Views) -> None:
     """Writes `requests`: the two answers of every pair, each one request, its role in the column `condition`."""
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
-    planner = _Planner(views, {dataset: views.crops})
+    planner = _Planner({dataset: views})
     rows: list[dict[str, Any]] = []
     for row in chosen:
         for kind, pair in (("focus", config.focus), ("robust", config.robust)):
@@ -144,7 +168,7 @@ def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBl
             rows += made if len(made) == 2 else []  # half a pair is none
     planner.check(rows)
     parameters = {"pairing": config.model_dump(mode="json"), "views": views.record()}
-    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.crops}))
+    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.tables}))
     print(f"{len(rows)} requests for pairs of {len(chosen)} examples")
 
 
@@ -173,16 +197,18 @@ def _answer(dataset: str, role: str, answer: AnswerBlock, seed: int) -> _Asked:
 class _Planner:
     """Examples to requests; counts what cannot be asked."""
 
-    def __init__(self, views: Views, crops: Mapping[str, Mapping[str, Path]]) -> None:
-        self._blocks = views.blocks
-        self._crops = {dataset: Crops(tables) for dataset, tables in crops.items()}
+    def __init__(self, views: Mapping[str, Views]) -> None:
+        """The views are by dataset."""
+        self._blocks = {dataset: one.blocks for dataset, one in views.items()}
+        self._crops = {dataset: Crops(one.crops) for dataset, one in views.items()}
+        self._saliencies = {dataset: Saliencies(one.saliencies) for dataset, one in views.items()}
         self.left_out: Counter[str] = Counter()
 
     def requests(self, row: Mapping[str, Any], asked: _Asked) -> Iterator[dict[str, Any]]:
-        """The request, or none where the example has no crop."""
+        """The request, or none where the example has not what the view needs."""
         try:
             yield self._request(row, asked)
-        except NoCropError as missing:
+        except (NoCropError, NoSaliencyError) as missing:
             self.left_out[f"view `{asked.view}`: {missing}"] += 1
 
     def check(self, rows: list[dict[str, Any]]) -> None:
@@ -193,9 +219,10 @@ class _Planner:
             raise UserError("no question can be asked", "; ".join(self.left_out) or None)
 
     def _recipe(self, row: Mapping[str, Any], dataset: str, view: str) -> Any:
-        crops = self._crops.get(dataset)
-        box = None if crops is None else crops.box_for(view, self._blocks, row["example_id"])
-        return recipe_of(view, self._blocks, row["image_sha256"], box)
+        blocks, example = self._blocks[dataset], row["example_id"]
+        box = self._crops[dataset].box_for(view, blocks, example)
+        salient = self._saliencies[dataset].for_view(view, blocks, example)
+        return recipe_of(view, blocks, row["image_sha256"], box, saliencies=salient)
 
     def _request(self, row: Mapping[str, Any], asked: _Asked) -> dict[str, Any]:
         recipe = self._recipe(row, asked.dataset, asked.view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from perceptune.contracts.config import PLAIN_VIEWS, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table
+from perceptune.core.saliency import Saliency
 from perceptune.core.showing import pictures_shown
 from perceptune.core.views import VIEWS
 from perceptune.core.views.view import Box, Recipe
@@ -19,25 +20,36 @@ class NoCropError(ValueError):
     """The example has no crop; the message says why."""
 
 
+class NoSaliencyError(ValueError):
+    """It is not known what stands out in the example's images; the message says why."""
+
+
 def recipe_of(
     view: str,
     blocks: Mapping[str, ViewBlock],
     image_sha256: Sequence[str],
     box: Box | None = None,
     occasion: Sequence[str] = (),
+    saliencies: Mapping[str, Saliency] | None = None,
 ) -> Recipe:
     """How one example is shown under the named view.
 
-    Drawn by the images' digests, so it is the same for equal images; anew on another `occasion`, such as a round.
+    Drawn by the images' digests, so it is the same for equal images; anew on another `occasion`, such as a round. `saliencies`
+    has those that `Saliencies.for_view` finds.
     """
     if view in PLAIN_VIEWS:
         return Recipe(view)
     block = blocks[view]
     if block.op is None:
         drawn = derived_seed("one of", block.seed, *block.one_of, *image_sha256, *occasion)
-        return recipe_of(block.one_of[drawn % len(block.one_of)], blocks, image_sha256, box, occasion)
+        return recipe_of(block.one_of[drawn % len(block.one_of)], blocks, image_sha256, box, occasion, saliencies)
     kind = VIEWS[block.op]
-    parameters = kind.Parameters.model_validate(block.parameters).model_dump(mode="json")
+    settings = kind.Parameters.model_validate(block.parameters)
+    if kind.needs_saliency:
+        assert saliencies is not None
+        parameters = kind.settled(settings, saliencies[str(block.saliency)])
+    else:
+        parameters = settings.model_dump(mode="json")
     seed = derived_seed("view", block.seed, block.op, *image_sha256, *occasion) if kind.seeded else 0
     return Recipe(block.op, parameters, seed, box if kind.needs_box else None)
 
@@ -86,3 +98,38 @@ class Crops:
         if op is None or not VIEWS[op].needs_box:
             return None
         return self.box(str(blocks[view].crop), example_id)
+
+
+class Saliencies:
+    """What stands out in the images of a dataset, per saliency block."""
+
+    def __init__(self, tables: Mapping[str, Path]) -> None:
+        self._tables = {name: read_table(path, "saliency") for name, path in tables.items()}
+        self._places = {
+            name: {example: place for place, example in enumerate(table["example_id"].to_pylist())}
+            for name, table in self._tables.items()
+        }
+
+    def of(self, saliency: str, example_id: str) -> Saliency:
+        """That of an example; `NoSaliencyError` where there is none."""
+        place = self._places[saliency].get(example_id)
+        if place is None:
+            raise UserError(
+                f"saliency `{saliency}` has no row of example `{example_id}`",
+                "its block must cover the split and the tasks that are asked",
+            )
+        (row,) = self._tables[saliency].slice(place, 1).to_pylist()
+        if row["saliency"] is None:
+            raise NoSaliencyError(f"no saliency: {row['reason']}")
+        rows, columns = row["grid"]
+        return Saliency((rows, columns), row["saliency"])
+
+    def for_view(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> dict[str, Saliency]:
+        """Those that a view, or one of the views that it may be, needs, by the name of the block."""
+        named = [] if view in PLAIN_VIEWS else [blocks[view], *(blocks[one] for one in blocks[view].one_of)]
+        return {one.saliency: self.of(one.saliency, example_id) for one in named if one.saliency}
+
+
+def by_name(tables: Iterable[str]) -> dict[str, Path]:
+    """The tables of blocks by the blocks' names, which are those of the files."""
+    return {Path(table).stem: Path(table) for table in tables}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -32,17 +32,19 @@ def run(
     adapter: Path | None,
     views: dict[str, ViewBlock],
     of_round: bool = False,
+    saliencies: Mapping[str, Path] | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes the `terms` table: per-token log-probabilities of all responses of the kept groups, for each of `stored`.
 
     `reference` is the base model, `old` the policy: with the `adapter`, or without one the base model, too. A view is one that
-    the groups bring themselves, or one of the config's blocks `views`. Groups `of_round` have entropies, too. `weights` is the
+    the groups bring themselves, or one of the config's blocks `views`. Groups `of_round` have entropies, too.
+    `saliencies` are the tables that views need, by the name of the block. `weights` is the
     digest of the model's files. Each of the `halvings` halves what is computed at once, not the result.
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     groups_at_once, budget = AT_ONCE[of_round]
-    lists = kept_lists(preferences, examples, shown, views, redrawn=of_round)
+    lists = kept_lists(preferences, examples, shown, views, redrawn=of_round, saliencies=saliencies)
     found: dict[Stored, dict[str, StoredTokens]] = {}
     asked: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
     if lists:
@@ -72,6 +74,7 @@ def run(
     ]
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "stored": [list(s) for s in stored]}
     inputs = {"preferences": preferences, "examples": examples}
+    inputs |= {f"saliency {name}": path for name, path in (saliencies or {}).items()}
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
     ops = view_ops(group.views[view] for view in shown for group in lists if view in group.views)

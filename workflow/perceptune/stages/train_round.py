@@ -48,11 +48,13 @@ def run(
     config: TrainingBlock,
     views: dict[str, ViewBlock],
     longest: int,
+    saliencies: Mapping[str, Path] | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes round `number`'s `adapter` (a PEFT folder with the optimiser's state and `round.json`) and its `training` table.
 
     `before` is the adapter folder of the round before, None for the first. `views` are the config's blocks,
+    `saliencies` the tables that these need, by the name of the block,
     `longest` is the tokens that an answer could have. A killed run goes on from its newest
     checkpoint. Where a limit of the config is passed, or nothing is left to learn from, the adapter is the one before and
     `round.json` says why; what follows such a round only hands it on. Raises `UserError` when the first round has nothing to
@@ -60,7 +62,7 @@ def run(
     """
     paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
-    job = _Job(experiment, number, paths, before, model, weights, config, views, longest, halvings)
+    job = _Job(experiment, number, paths, before, model, weights, config, views, saliencies or {}, longest, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices > 1 and _earlier(job).stopped is None:
             launch("perceptune.stages.train_round", job.told(), config.devices)
@@ -80,6 +82,7 @@ class _Job:
     weights: str
     config: TrainingBlock
     views: Mapping[str, ViewBlock]
+    saliencies: Mapping[str, Path]
     longest: int
     halvings: int
 
@@ -94,6 +97,7 @@ class _Job:
             "weights": self.weights,
             "config": self.config.model_dump(mode="json"),
             "views": {name: block.model_dump(mode="json") for name, block in self.views.items()},
+            "saliencies": {name: str(path) for name, path in self.saliencies.items()},
             "longest": self.longest,
             "halvings": self.halvings,
         }
@@ -108,12 +112,14 @@ class _Job:
             model=ModelBlock(**told["model"]),
             config=TrainingBlock(**told["config"]),
             views={name: ViewBlock(**block) for name, block in told["views"].items()},
+            saliencies={name: Path(path) for name, path in told["saliencies"].items()},
         )
 
     @property
     def inputs(self) -> dict[str, Path]:
         """The files that have a say."""
         read = {name: path for name, path in self.paths.items() if name not in ("adapter", "training", "checkpoints")}
+        read |= {f"saliency {name}": path for name, path in self.saliencies.items()}
         if self.before is not None:
             read |= {"adapter before": self.before / "adapter_model.safetensors", "round before": self.before / ENDING}
         return read
@@ -143,7 +149,8 @@ def _train(job: _Job) -> None:
     parameters = method.Parameters.model_validate(config.parameters)
     shown = method.asked_views(parameters, config.view)
     tables = {name: job.paths[name] for name in ("preferences", "responses", "examples", "terms")}
-    rollouts = kept_rollouts(**tables, views=shown, blocks=job.views, stored=method.stored(parameters, config.view))
+    stored = method.stored(parameters, config.view)
+    rollouts = kept_rollouts(**tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies)
     ops = view_ops(one for rollout in rollouts for one in rollout.views.values())
     plugins = [plugin("family", model.family), plugin("method", config.method), *(plugin("view", op) for op in ops)]
     record = lineage("train_round", settings, job.inputs, plugins)

@@ -13,6 +13,7 @@ from perceptune.core.views.original import Original
 from perceptune.core.views.perspective import Perspective
 from perceptune.core.views.rectangles import Rectangles
 from perceptune.core.views.rotation import Rotation
+from perceptune.core.views.semantic import Semantic
 from perceptune.core.views.view import View
 from perceptune.core.views.zoom import Zoom
 
@@ -30,6 +31,7 @@ VIEWS: dict[str, View] = {
         Perspective(),
         Rectangles(),
         Rotation(),
+        Semantic(),
         Zoom(),
     )
 }

@@ -43,7 +43,12 @@ class Masked(View):
 
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
         """Share of the first image's pixels that are black now and were not before."""
-        import numpy as np
+        return newly_black(images[0], shown[0])
 
-        before, after = (np.asarray(picture).any(axis=2) for picture in (images[0], shown[0]))
-        return float((before & ~after).mean())
+
+def newly_black(before: Image, after: Image) -> float:
+    """Share of the pixels that are black after and were not before."""
+    import numpy as np
+
+    seen, left = (np.asarray(picture).any(axis=2) for picture in (before, after))
+    return float((seen & ~left).mean())

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from perceptune.core.saliency import Saliency
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -54,6 +56,8 @@ class View(ABC):
     Parameters: ClassVar[type[ViewParameters]] = ViewParameters
     needs_box: ClassVar[bool] = False
     """Whether a crop must be known."""
+    needs_saliency: ClassVar[bool] = False
+    """Whether it must be known what stands out."""
     seeded: ClassVar[bool] = False
     """Whether anything is drawn."""
 
@@ -64,6 +68,10 @@ class View(ABC):
     def keeps_size(self, parameters: Any) -> bool:
         """Whether there are as many pictures of the same sizes afterwards, so that answers stand after as many image tokens."""
         return True
+
+    def settled(self, parameters: Any, saliency: Saliency) -> dict[str, Any]:
+        """The parameters of a recipe that says by itself what to do; of views that need a saliency."""
+        raise NotImplementedError
 
     @abstractmethod
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
