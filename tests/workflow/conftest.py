@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from perceptune.models.tiny import build_tiny_dinov2
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,8 @@ class Workflow:
 def _whose(rule: str, of: dict[str, str]) -> str:
     if rule == "measure_attention":
         return f"{of['policy']} {of['dataset']} {of['attention']}"
+    if rule == "measure_saliency":
+        return of["saliency"]
     if "stored" in of:
         return _whose_terms(of)
     for name in ("clip", "crop", "filter", "pairing"):
@@ -133,11 +136,14 @@ def _own_rounds(config: dict[str, Any]) -> None:
     """Two methods that learn in rounds, on the same questions; they share the first round's answers."""
     demo = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
     config["views"] |= {name: demo["views"][name] for name in ("masked", "covered", "zoomed", "removing")}
+    config["saliencies"] = {"dino": {"path": "dino", "layers": [1, 2], "size": 112}}
+    config["views"] |= {"hidden": {"op": "semantic", "saliency": "dino"}, "either": {"one_of": ["masked", "hidden"]}}
     config["rollouts"] = {name: {"questions": 12, "n": 4, "max_tokens": 24} for name in ("g4", "later")}
     config["batches"] = {"all": {}}
     for name, method in (("grpo", "grpo"), ("papo", "papo_g")):
         training = {**demo["trainings"][method], "batch_size": 4, "save_steps": 1, "limits": {}}
         config["trainings"][name] = training
+    config["trainings"]["papo"]["parameters"] = {"mask": "either"}
     experiment = {
         "model": "tiny", "dataset": "shapes", "rollout": "g4", "reward": "perception", "batch": "all", "benchmarks": ["own-test"],
     }  # fmt: skip
@@ -164,6 +170,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     config["selections"]["ranked"] |= {"list_size": 4, "min_margin": 0.1}
     config["benchmarks"]["shapes-test"] |= {"n": 4, "resamples": 99}
     _own_images(folder / "own")
+    build_tiny_dinov2(folder / "dino")
     config["datasets"]["own"] = {"kind": "jsonl", "path": "own/data.jsonl"}
     config["benchmarks"]["own-test"] = {**config["benchmarks"]["shapes-test"], "dataset": "own"}
     config["experiments"]["perpo"] = {**config["experiments"]["perpo"], "benchmarks": ["shapes-test", "own-test"]}
@@ -178,6 +185,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         ("crops", "salient"),
         ("filters", "central"),
         ("batches", "all"),
+        ("saliencies", "dino"),
     ):
         config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -13,7 +13,7 @@ EXPERIMENTS = ("dpo", "perpo", "p2dpo")
 POLICIES = (BASE, *EXPERIMENTS)
 ROUNDS = ("grpo@2", "papo@1")
 """The rounds that are tested: the last ones."""
-GRPO, PAPO = "old@original+reference@original", "old@masked+old@original+reference@original"
+GRPO, PAPO = "old@original+reference@original", "old@either+old@original+reference@original"
 SAMPLES, BENCHMARKS = "shapes/n20", "benchmarks"
 
 Job = tuple[str, str]
@@ -90,6 +90,7 @@ def _rounds(needs: dict[Job, set[Job]], shapes: Job, own: Job) -> set[Job]:
         needs["gather_responses", whose] = {requests, ("sample_responses", whose)}
         needs["score_responses", whose] = {requests, ("gather_responses", whose), *examples}
 
+    needs["measure_saliency", "dino"] = {shapes}
     for asked, learns in ((BASE, {"grpo@1": GRPO, "papo@1": PAPO}), ("grpo@1", {"grpo@2": GRPO})):
         made = {("train_round", asked)} if "@" in asked else set()
         whose, plan, batch = f"{asked} shapes/g4", ("plan_round", asked), ("select_batch", asked)
@@ -98,8 +99,9 @@ def _rounds(needs: dict[Job, set[Job]], shapes: Job, own: Job) -> set[Job]:
         needs[batch] = {plan, ("gather_responses", whose), ("score_responses", whose)}
         for policy, stored in learns.items():
             terms = ("compute_terms", f"{asked} {stored}")
-            needs[terms] = {batch, shapes, *made}
-            needs["train_round", policy] = {batch, ("gather_responses", whose), shapes, terms, *made}
+            salient = {("measure_saliency", "dino")} if stored == PAPO else set()
+            needs[terms] = {batch, shapes, *made, *salient}
+            needs["train_round", policy] = {batch, ("gather_responses", whose), shapes, terms, *made, *salient}
     for policy in ROUNDS:
         needs["plan_benchmarks", policy] = {own}
         answered(policy, BENCHMARKS, ("plan_benchmarks", policy), {own})
@@ -145,9 +147,10 @@ MADE = {("make_pairs", "self-made")}
 FILTER = {("filter_pairs", "central")}
 CLIP = {("score_clips", "tiny-clip")}
 ASK_ROUND, BATCH, ROUND = {("plan_round", BASE)}, {("select_batch", BASE)}, {("train_round", "grpo@1")}
+SALIENT = {("measure_saliency", "dino")}
 MASKED = {("compute_terms", f"{BASE} {PAPO}"), ("train_round", "papo@1")}
 CLEAN = {("compute_terms", f"{policy} old@clean+reference@clean") for policy in (BASE, "grpo@1")} | {
-    ("compute_terms", f"{BASE} old@clean+old@masked+reference@clean")
+    ("compute_terms", f"{BASE} old@clean+old@either+reference@clean")
 }
 NOTHING: set[Job] = set()
 
@@ -198,6 +201,15 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("views.removing.one_of", ["covered"], NOTHING),  # nobody looks at it
     ("views.masked.parameters", {"share": 0.5}, MASKED),
     ("views.masked.seed", 1, MASKED),
+    ("views.hidden.parameters", {"share": 0.4}, MASKED),
+    ("views.hidden.saliency", "other", MASKED | {("measure_saliency", "other")}),
+    ("saliencies.dino.path", "same-dino", NOTHING),  # a folder with the same contents
+    ("saliencies.dino.layers", [0, 2], SALIENT),
+    ("saliencies.dino.size", 70, SALIENT),
+    ("saliencies.dino.dtype", "bfloat16", SALIENT),
+    ("saliencies.other.split", "test", NOTHING),  # in a block in use it would leave out what is asked, and is refused
+    ("saliencies.other.tasks", ["ocr"], NOTHING),
+    ("saliencies.other.limit", 3, NOTHING),
     ("views.enhanced.crop", "other", PAIR | {("find_crops", "other"), *CLIP}),
     ("attentions.first.method", "gradient", LOOK),
     ("attentions.first.layers", [0, 1], LOOK),
@@ -287,7 +299,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("trainings.grpo.optimizer", "reset", ROUND),
     ("trainings.grpo.limits", {"old_kl": [None, 1]}, ROUND),
     ("trainings.grpo.parameters", {"beta": 0.02}, ROUND),
-    ("trainings.papo.parameters", {"gamma": 0.01}, {("train_round", "papo@1")}),
+    ("trainings.papo.parameters", {"gamma": 0.01, "mask": "either"}, {("train_round", "papo@1")}),
     ("benchmarks.own-test.dataset", "shapes", ASKED_OWN | REPORT),
     ("benchmarks.own-test.attention", "test", {("measure_attention", f"{policy} own test") for policy in OWN} | EVALUATED_OWN | REPORT),
     ("benchmarks.own-test.reward", "other", {*(("score_responses", f"{policy} benchmarks other") for policy in OWN), *EVALUATED_OWN}),

@@ -131,6 +131,7 @@ def chain(finished: Workflow) -> Workflow:
     if not (folder / "same-model").exists():
         shutil.copytree(ROOT / "resources/tiny-llava/model", folder / "same-model")
         shutil.copytree(ROOT / "resources/tiny-clip/model", folder / "same-clip")
+        shutil.copytree(folder / "dino", folder / "same-dino")
         shutil.copy(folder / "own/data.jsonl", folder / "own/other.jsonl")
         (folder / "own/judge.jsonl").write_text(
             '{"example_id": "train-grounding-00000", "kind": "focus", "valid": true}\n'
@@ -233,6 +234,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/methods/grpo.py", "import math", "import math\nVALUE = 1", mutations.every("train_round")),
     ("perceptune/core/methods/papo_g.py", "import math", "import math\nVALUE = 1", {("train_round", "papo@1")}),
     ("perceptune/core/views/masked.py", "from typing", "VALUE = 1\nfrom typing", mutations.MASKED),
+    ("perceptune/core/views/semantic.py", "from typing", "VALUE = 1\nfrom typing", mutations.MASKED),
     ("perceptune/core/batches.py", "import polars", "VALUE = 1\nimport polars", mutations.every("select_batch")),
     ("scripts/train_adapter.py", '"""Train', '"""Train, that is', NOTHING),
     ("scripts/train_adapter.py", "from pathlib", "import os\nfrom pathlib", mutations.every("train_adapter")),
