@@ -71,6 +71,7 @@ def test_kills_inside_rounds_change_nothing(finished: Workflow, workflow: Workfl
         "sample_responses",
         (workflow.folder / paths.ADAPTER.format(experiment="grpo@1")).exists,
     )
+    workflow.run("--unlock")
     workflow.run("--", target)
     for file in (target, paths.ADAPTER.format(experiment="grpo@1"), "results/adapters/grpo@2/optimizer.safetensors"):
         assert (workflow.folder / file).read_bytes() == (finished.folder / file).read_bytes(), file
