@@ -1,10 +1,11 @@
 """What a round costs besides generating, and passing forward and backward: the second round of a real workflow run.
 
-    python benchmarks/rounds.py [--questions 256] [--n 8] [--method grpo] [--task ocr]
+    python benchmarks/rounds.py [--questions 256] [--n 8] [--method grpo] [--tokens 128]
 
 Runs the workflow up to the end of round 1, and then measures the run of round 2: Snakemake's own start, planning, starting the
-engine with the merged adapter, sampling, scoring, batch, terms, training. The jobs' logs say how long generation and the passes
-took (to the second); everything else is overhead. Its parts come from Snakemake's time of each job.
+engine with the merged adapter, sampling, scoring, batch, terms, training. The bundled model's answers have 6 tokens; with
+`--tokens` a random model answers, mostly as long as it may. The jobs' logs say how long generation and the passes took (to the
+second); everything else is overhead. Its parts come from Snakemake's time of each job.
 """
 
 from __future__ import annotations
@@ -20,19 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from perceptune.contracts.tables import read_table
+from perceptune.models.tiny import build_tiny_llava
 
 ROOT = Path(__file__).parents[1]
 WORK = {"sampling": "generation", "log-probabilities": "forward passes of terms", "training": "steps of training"}
 """What the jobs call their progress."""
 
 
-def config(questions: int, n: int, method: str, task: str) -> dict[str, Any]:
+def config(questions: int, n: int, method: str, tokens: int | None) -> dict[str, Any]:
     """The demo's, with one experiment of two rounds."""
+    task = "grounding"
     made: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
     made["datasets"] = {"shapes-rounds": {"kind": "shapes", "train": {task: 2 * questions}, "test": {task: 8}}}
-    rewards = {"grounding": "iou_threshold", "ocr": "edit_distance"}
-    made["rewards"]["overlap"]["tasks"] = {task: rewards[task]}
     made["rollouts"]["g8"] |= {"questions": questions, "n": n}
+    if tokens is not None:
+        made["models"]["tiny"] |= {"path": "random", "max_model_len": 512 + tokens}
+        made["rollouts"]["g8"]["max_tokens"] = tokens
+    made["models"]["tiny"]["threads"] = 16  # one job at a time here
     made["benchmarks"]["shapes-rounds-test"] |= {"n": 0, "views": ["original"]}
     for training in made["trainings"].values():
         training |= {"batch_size": questions // 4, "limits": {}}
@@ -101,19 +107,25 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=256)
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--method", choices=("grpo", "papo_g", "cppo"), default="grpo")
-    parser.add_argument("--task", choices=("grounding", "ocr"), default="grounding")
+    parser.add_argument("--tokens", type=int)
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="perceptune-rounds-") as temporary:
         folder = Path(temporary)
         (folder / "resources").symlink_to(ROOT / "resources")
-        made = config(settings.questions, settings.n, settings.method, settings.task)
+        made = config(settings.questions, settings.n, settings.method, settings.tokens)
+        if settings.tokens is not None:
+            build_tiny_llava(folder / "random", 0)
         (folder / "config.yaml").write_text(yaml.safe_dump(made, sort_keys=False))
         before, policy = f"{settings.method}@1", f"{settings.method}@2"
         snakemake(folder, f"results/adapters/{before}/adapter_model.safetensors")
         total = snakemake(folder, f"results/adapters/{policy}/adapter_model.safetensors")
         work, took = worked(folder, policy, before), jobs(folder, policy, before)
+        answers = read_table(folder / f"results/responses/{before}/shapes-rounds/g8.parquet", "responses")
+        length = sum(map(len, answers["token_ids"].to_pylist())) / answers.num_rows
     responses = settings.questions * settings.n
-    print(f"{settings.method}, {settings.task}, {responses:,} responses: the round takes {total:.0f} s")
+    print(
+        f"{settings.method}, {responses:,} responses of {length:.0f} tokens on average: the round takes {total:.0f} s"
+    )
     for kind, seconds in work.items():
         print(f"  {kind}: {seconds:.0f} s, {seconds / total:.1%}")
     print(f"  everything else: {total - sum(work.values()):.0f} s, {1 - sum(work.values()) / total:.1%}")
