@@ -19,7 +19,6 @@ class Enhanced(View):
         """A picture more."""
         return False
 
-
     def count(self, images: int) -> int:
         """One more: the crop of the first."""
         return images + 1
