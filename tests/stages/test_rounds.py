@@ -246,7 +246,10 @@ def test_a_limit_in_the_first_round_leaves_the_base_model(folder: Path, tmp_path
     assert all((value == 0).all() for name, value in weights.items() if "lora_B" in name)
 
 
-def test_a_round_without_groups_ends_the_experiment_but_not_the_first(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_round_without_groups_ends_the_experiment_but_not_the_first(
+    folder: Path, tmp_path: Path, devices: int
+) -> None:
     one = trained(folder, tmp_path / "1")
     counted = select(folder, tmp_path / "none.parquet", keep="accuracy", below=0.3)
     assert counted == {
@@ -254,10 +257,10 @@ def test_a_round_without_groups_ends_the_experiment_but_not_the_first(folder: Pa
         "kept": 0,
         "dropped": {"mean accuracy not above 0.01": 1, "mean accuracy not below 0.3": 5},
     }
-    two = trained(folder, tmp_path / "2", number=2, before=one, preferences=tmp_path / "none.parquet")
+    two = trained(folder, tmp_path / "2", number=2, before=one, preferences=tmp_path / "none.parquet", devices=devices)
     assert Ending.read(two / "round.json").stopped == Stop(2, "no group was kept, so there was nothing to learn from")
     with pytest.raises(UserError, match=r"none\.parquet` is kept, so there is nothing to learn from"):
-        trained(folder, tmp_path / "3", preferences=tmp_path / "none.parquet")
+        trained(folder, tmp_path / "3", preferences=tmp_path / "none.parquet", devices=devices)
 
 
 def test_dynamic_sampling_leaves_groups_without_variance_out(folder: Path, tmp_path: Path) -> None:

@@ -157,7 +157,8 @@ def _train(job: _Job) -> None:
     if not rollouts:
         if job.before is None:
             raise UserError(f"no group of `{job.paths['preferences']}` is kept, so there is nothing to learn from")
-        _hand_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
+        if first():
+            _hand_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
         return
     family, processor, base = family_of(model), load_processor(model), load_model(model)
     adapted = (
