@@ -73,6 +73,7 @@ def small_config(questions: int, tests: int, part: int) -> dict[str, Any]:
     """The demo's chain with fewer questions, in small parts and with a checkpoint every other step."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config["models"]["tiny"]["engine"]["answers_per_part"] = part
+    config["models"]["tiny"]["threads"] = 1  # two jobs at once
     config["datasets"]["shapes"] |= {"train": {"grounding": questions}, "test": {"grounding": tests}}
     config["samplings"]["n20"]["n"] = 8
     config["selections"]["ranked"] |= {"list_size": 4, "min_margin": 0.1}
