@@ -261,7 +261,6 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("rollouts.g4.seed", 1, ASK_ROUND),
     ("rollouts.g4.split saliencies.dino.split", "test", ASK_ROUND | SALIENT),
     ("rollouts.g4.tasks", ["grounding"], ASK_ROUND),
-    ("rollouts.g4.view trainings.grpo.view trainings.papo.view", "clean", ASK_ROUND | CLEAN),
     ("rollouts.g4.prompt", "{question} Answer.", ASK_ROUND),
     ("batches.all.questions", 8, BATCH),
     ("batches.all.keep", "reward", BATCH),

@@ -80,6 +80,7 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     ),
     ("experiments.p2dpo.pairing", "another", rerun({("train_adapter", "p2dpo")}) | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_terms", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
     ("experiments.p2dpo.filter", "other", rerun({("train_adapter", "p2dpo")}) | {("filter_pairs", "other")}),
+    ("rollouts.g4.view trainings.grpo.view trainings.papo.view", "clean", {job for job in rerun(mutations.ASK_ROUND) if job[0] != "compute_terms"} | mutations.CLEAN),
     ("experiments.grpo.rounds", 3, ROUND_3),
     ("experiments.grpo.evaluate_every", 1, _tested("grpo@1")),
     ("experiments.grpo.rollout", "later", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),

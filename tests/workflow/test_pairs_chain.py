@@ -29,7 +29,9 @@ def test_the_two_engines_agree_on_amplified_answers(finished: Workflow) -> None:
     """vLLM's log-probabilities of an amplified answer, given image and question, against the terms of transformers."""
     groups = table(finished, "pairs/tiny/shapes/self-made.parquet").filter("kept")
     terms = dict(
-        table(finished, "terms/tiny/shapes/self-made/reference@original.parquet").select("group_id", "logprobs").iter_rows()
+        table(finished, "terms/tiny/shapes/self-made/reference@original.parquet")
+        .select("group_id", "logprobs")
+        .iter_rows()
     )
     answers = table(finished, "responses/tiny/shapes/self-made.parquet")
     requests = table(finished, "requests/tiny/shapes/self-made.parquet").filter(condition="robust_chosen")
