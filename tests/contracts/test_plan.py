@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
 
-def edited(path: str, value: Any) -> dict[str, Any]:
-    config = copy.deepcopy(DEMO)
+def edited(path: str, value: Any, base: dict[str, Any] = DEMO) -> dict[str, Any]:
+    config = copy.deepcopy(base)
     *outer, last = path.split(".")
     place = config
     for key in outer:
@@ -148,14 +148,8 @@ P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_te
     ],
 )  # fmt: skip
 def test_blocks_of_pairs_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
-    config = copy.deepcopy(P2DPO)
-    *outer, last = path.split(".")
-    place = config
-    for key in outer:
-        place = place[key]
-    place[last] = value
     with pytest.raises(UserError) as caught:
-        planning.load(config)
+        planning.load(edited(path, value, P2DPO))
     assert expected in str(caught.value)
 
 
@@ -243,14 +237,8 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
     ],
 )  # fmt: skip
 def test_blocks_of_rounds_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
-    config = copy.deepcopy(ROUNDS)
-    *outer, last = path.split(".")
-    place = config
-    for key in outer:
-        place = place[key]
-    place[last] = value
     with pytest.raises(UserError) as caught:
-        planning.load(config)
+        planning.load(edited(path, value, ROUNDS))
     assert expected in str(caught.value)
 
 

@@ -64,7 +64,7 @@ def module_lines(*modules):
 
 
 ONE_SHOT = one_of(e for e in plan.config.experiments if not plan.rounds(e))
-ROUND = f"({one_of(e for e in plan.config.experiments if plan.rounds(e))}){planning.ROUND_MARK}[1-9][0-9]*"
+ROUND = f"({one_of(e for e in plan.config.experiments if plan.rounds(e))}){paths.ROUND_MARK}[1-9][0-9]*"
 
 
 def plugins_of_sampling(wildcards):
@@ -179,7 +179,7 @@ def adapter_before_round(wildcards):
 
 
 def number_of_round(wildcards):
-    return int(wildcards.experiment.rpartition(planning.ROUND_MARK)[2])
+    return int(wildcards.experiment.rpartition(paths.ROUND_MARK)[2])
 
 
 def round_settings(wildcards):

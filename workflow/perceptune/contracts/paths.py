@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+ROUND_MARK = "@"
+"""Between the name of an experiment and the number of a round."""
+
 DATA = "results/data/{dataset}/data.jsonl"
 EXAMPLES = "results/examples/{dataset}.parquet"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from perceptune.contracts.paths import ROUND_MARK
 from perceptune.core import charts
 from perceptune.core.charts import Svg
 from perceptune.core.look_sections import POINTS, text_columns
@@ -47,7 +48,7 @@ PANELS = {
 }
 """Training metrics of rounds that are drawn, in the order of their panels; the others are in the training tables."""
 SHARES = ("zero_variance", "truncated", "clip_high")
-ROUND = r"@\d+$"
+ROUND = rf"{ROUND_MARK}\d+$"
 """How a round's policy ends: `grpo@2`."""
 MOST_PAIRS = 4
 """Pairs of experiments above which a sentence counts them instead of naming all."""
@@ -354,7 +355,7 @@ def cumulative(logs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, list[float]]
 
     Also the last step of each round that has any, by experiment.
     """
-    parts = pl.col("experiment").str.split("@")
+    parts = pl.col("experiment").str.split(ROUND_MARK)
     logs = logs.with_columns(
         policy="experiment", experiment=pl.col("experiment").str.replace(ROUND, ""), k=parts.list.last().cast(pl.Int64)
     )

@@ -45,6 +45,7 @@ from perceptune.contracts.paths import (
     PREFERENCES,
     REWARDS,
     ROUND,
+    ROUND_MARK,
     ROUND_RESPONSES,
     SALIENCY,
     TERMS,
@@ -62,9 +63,6 @@ UNTRACKED = {"threads", "engine", "watch_images", "micro_batch_size", "devices",
 
 ASKERS = ("sampling", "pairing", "rollout")
 """Sections whose blocks say what is asked."""
-
-ROUND_MARK = "@"
-"""Between the name of an experiment and the number of a round."""
 
 MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
 

@@ -15,7 +15,7 @@ from perceptune.contracts.lineage import FILE, lineage, plugin
 from perceptune.contracts.tables import write_table
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod
-from perceptune.engines.lists import Encoder, RankedList
+from perceptune.engines.lists import Encoder, all_under
 from perceptune.engines.rollouts import RoundLog, train_round
 from perceptune.engines.training import with_adapter
 from perceptune.models.families import family_of
@@ -167,14 +167,10 @@ def _train(job: _Job) -> None:
         else load_trained(base, job.before)
     )
     mark = fingerprint(settings, job.inputs, "perceptune.stages.train_round", plugins)
-    state = job.paths["checkpoints"].with_name(f".{job.paths['checkpoints'].name}.{OPTIMIZER}")
-
-    def looks(one: RankedList) -> Any:
-        return method.looks(one.rewards, one.pairs, parameters, config.view)
-
+    state = job.paths["checkpoints"] / OPTIMIZER
     done = train_round(
         adapted,
-        Encoder(family, processor, base, looks, BUDGET >> job.halvings),
+        Encoder(family, processor, base, all_under(config.view), BUDGET >> job.halvings),
         rollouts,
         method=method,
         parameters=parameters,
@@ -191,16 +187,14 @@ def _train(job: _Job) -> None:
         return
     if done.stopped is not None and job.before is not None:
         _hand_on(job, Stop(job.number, done.stopped), _rows(job, done), record)
-        state.unlink(missing_ok=True)
         return
     stop = None
     if done.stopped is not None:  # the last good adapter is one that changes nothing
         stop = Stop(job.number, done.stopped)
         adapted = with_adapter(load_model(model), config, family.lora_targets, model.path)
-        state.unlink(missing_ok=True)
     with appearing_adapter(job.paths["adapter"], record) as folder:
         adapted.save_pretrained(folder, safe_serialization=True)
-        if state.exists():
+        if stop is None and config.optimizer == "carry":
             shutil.move(state, folder / OPTIMIZER)
         (folder / ENDING).write_text(Ending(job.number, stop).text())
     _finish(job, _rows(job, done), record)
