@@ -68,10 +68,6 @@ class Method(ABC):
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
         """The stored log-probabilities that the loss needs, given the training view."""
 
-    @abstractmethod
-    def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
-        """What the policy is asked for, given the training view."""
-
     def asked_views(self, parameters: Any, view: str) -> list[str]:
         """Everything that policy and stored terms are shown, given the training view, which comes first."""
         return list(dict.fromkeys([view, *(stored.view for stored in self.stored(parameters, view))]))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from perceptune.core.looks import Look, Pairs
 from perceptune.core.methods.method import Method
 
 if TYPE_CHECKING:
@@ -92,11 +91,6 @@ class RolloutMethod(Method):
     def asked_views(self, parameters: Any, view: str) -> list[str]:
         """Those of the stored terms and the live ones."""
         return list(dict.fromkeys([*super().asked_views(parameters, view), *self.live(parameters)]))
-
-    def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
-        """All responses under the training view and the live ones."""
-        everyone = tuple(range(len(rewards)))
-        return [Look(name, everyone) for name in (view, *self.live(parameters))]
 
     @abstractmethod
     def aggregation(self, parameters: Any) -> tuple[Aggregation, int]:
