@@ -7,11 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock
+from perceptune.core.curves import best_of_k, best_of_k_weights, curve_points
 from perceptune.core.metrics import (
     METRICS,
-    best_of_k,
-    best_of_k_weights,
-    curve_points,
     interval,
     macro_mean,
     paired_gain,

@@ -90,6 +90,10 @@ def plugins_of_pairs(wildcards):
     return module_lines(*plan.pair_plugins(wildcards.pairing))
 
 
+def plugins_of_import(wildcards):
+    return module_lines(*plan.import_plugins(wildcards.dataset))
+
+
 def plugins_of_scoring(wildcards):
     return module_lines(*plan.reward_plugins(wildcards.reward))
 

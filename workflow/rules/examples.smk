@@ -39,6 +39,7 @@ rule import_examples:
         runtime=60,
     params:
         *code_of("examples", "import_examples"),
+        plugins=plugins_of_import,
         settings=of(plan.import_settings, "dataset"),
         block=import_block,
     script:

@@ -7,13 +7,14 @@ Editing a block reruns that stage and what follows from it. Defaults live here a
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
-Coordinates = Literal["pixels", "normalised", "thousand"]
+Coordinates = Literal["pixels", "normalised", "thousand", "padded_normalised", "padded_thousand"]
 Task = Literal["grounding", "ocr", "existence", "counting", "open"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 PLAIN_VIEWS = ("original", "blank")
@@ -54,7 +55,7 @@ class ModelBlock(Block):
 
     path: str
     """Folder with the weights, relative to the working directory."""
-    family: Literal["llava", "qwen2_5_vl"]
+    family: Literal["llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"]
     """Chat prompt, coordinate frame and LoRA targets: a module of `perceptune.models`."""
     coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
     """What the numbers of a box answer mean; null takes the family's own convention."""
@@ -88,16 +89,18 @@ class ShapesDataset(Block):
 
 
 class FileDataset(Block):
-    """The user's own images with questions."""
+    """The user's own images with questions, or a published data set."""
 
-    kind: Literal["jsonl", "parquet", "hf"]
-    """JSON lines, Parquet, or a folder written by `datasets.save_to_disk`."""
+    kind: str
+    """A module of `perceptune.core.importers`: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with rows
+    in our own words, or the name of a published format, such as `refer` or `pope`."""
     path: str
     """The file or folder."""
     images: str | None = None
     """Folder that image paths are relative to; null: the folder of `path`."""
-    coordinates: Coordinates = "pixels"
-    """What the numbers of a `box` mean: pixels, or shares (0 to 1) or thousandths of width and height."""
+    coordinates: Coordinates | None = None
+    """What the numbers of a `box` mean: pixels, or shares (0 to 1) or thousandths of width and height, of the padded square
+    with `padded_`; null: what the format declares, or else pixels."""
     watch_images: bool = True
     """Notice images that change under the same name, by size and date at every start; false for very many images."""
     task: Task | None = None
@@ -110,7 +113,14 @@ class FileDataset(Block):
     """The same as a number of rows; null: the share alone decides."""
 
 
-DatasetBlock = Annotated[ShapesDataset | FileDataset, Field(discriminator="kind")]
+def _kind_of_dataset(block: Any) -> str:
+    kind = block.get("kind") if isinstance(block, Mapping) else getattr(block, "kind", None)
+    return "shapes" if kind == "shapes" else "file"
+
+
+DatasetBlock = Annotated[
+    Annotated[ShapesDataset, Tag("shapes")] | Annotated[FileDataset, Tag("file")], Discriminator(_kind_of_dataset)
+]
 
 
 class Decoding(Block):
@@ -353,6 +363,25 @@ class RewardBlock(Block):
     """Share of requests without a response above which scoring stops."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
     """The same as a number of responses; null: the share alone decides."""
+    resources: str | None = None
+    """Folder with language resources for rewards that need them (docs/benchmarks.md); null: what needs them is not measured."""
+
+
+class JudgeBlock(Block):
+    """A language model that judges answers, at temperature 0. What it said is kept, and not asked again."""
+
+    model: str
+    """Its name at the endpoint; without `url`, a model of this config, which vLLM runs here."""
+    url: str | None = None
+    """Address of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; null: a model of this config."""
+    key: str | None = None
+    """Environment variable that holds the endpoint's key; null: none is needed."""
+    concurrency: Positive = 8
+    """Questions that the endpoint is asked at once."""
+    retries: Annotated[int, Field(ge=0)] = 6
+    """Times that a question is asked again after a failure of the endpoint, before the stage stops."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds to wait for an answer."""
 
 
 class SelectionBlock(Block):
@@ -435,8 +464,13 @@ class BenchmarkBlock(Block):
 
     dataset: str
     """A dataset of this config."""
+    protocol: str | None = None
+    """A published benchmark, a module of `perceptune.core.benchmarks`: it fills in the keys that are not given here, `reward`
+    too, and brings its official metrics; null: the metrics of the reward."""
     reward: str
     """A reward block of this config: it parses the answers and gives the components that metrics are made of."""
+    judge: str | None = None
+    """A judge of this config, for protocols that need one or can use one; null: none."""
     split: str = "test"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
@@ -449,6 +483,8 @@ class BenchmarkBlock(Block):
     """Temperature of the sampled answers."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus share of the sampled answers."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Keep only the k likeliest tokens of the sampled answers; 0: all."""
     max_tokens: Positive = 64
     """Longest answer, in tokens."""
     views: tuple[str, ...] = ("original", "blank")
@@ -562,6 +598,8 @@ class Config(Block):
     """What rounds learn from, by name."""
     rewards: dict[Name, RewardBlock] = {}
     """Rewards by name."""
+    judges: dict[Name, JudgeBlock] = {}
+    """Judges by name."""
     selections: dict[Name, SelectionBlock] = {}
     """Selections by name."""
     trainings: dict[Name, TrainingBlock] = {}

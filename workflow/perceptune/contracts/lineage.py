@@ -27,6 +27,8 @@ PLUGINS = {
     "reward": "perceptune.core.rewards",
     "view": "perceptune.core.views",
     "family": "perceptune.models",
+    "importer": "perceptune.core.importers",
+    "benchmark": "perceptune.core.benchmarks",
 }
 """Kind to the package that has a module of every plugin's name. What a job uses of them is said by its settings."""
 
@@ -34,6 +36,8 @@ NOT_CODE = {
     "perceptune.core.methods",
     "perceptune.core.rewards",
     "perceptune.core.views",
+    "perceptune.core.importers",
+    "perceptune.core.benchmarks",
     "perceptune.models.families",
 } | {"perceptune.contracts.config"}
 """Lists of plugins, of which each job counts those that it uses; and the config, whose values count one by one."""

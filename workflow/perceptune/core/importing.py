@@ -56,7 +56,7 @@ def one_line(text: object) -> str:
 def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> list[float]:
     """The box in pixels of the image; `RowError` when it does not lie in the image, with the likely cause."""
     width, height = size
-    scale = BOX_SCALE.get(block.coordinates)
+    scale = BOX_SCALE.get(str(block.coordinates))
     if scale is not None and max(box) > scale:
         raise RowError(
             f"`box` {box} exceeds {scale:g}, expected {block.coordinates} coordinates; or set `coordinates: pixels`"

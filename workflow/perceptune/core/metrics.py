@@ -1,11 +1,10 @@
-"""Metrics of a benchmark with bootstrap intervals, and best-of-N curves."""
+"""Metrics of a benchmark with bootstrap intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.special import gammaln
 
 Columns = Mapping[str, np.ndarray]
 Metric = Callable[[Columns], np.ndarray]
@@ -20,23 +19,24 @@ def _mean(column: str) -> Metric:
     return lambda columns: columns[column].mean(axis=-1)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """`above / below`; 0 where nothing is below."""
     return np.divide(above, below, out=np.zeros(np.shape(above)), where=np.asarray(below) > 0)
 
 
 def _precision(columns: Columns) -> np.ndarray:
     hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
-    return _ratio(hits, columns["predicted_yes"].sum(axis=-1))
+    return ratio(hits, columns["predicted_yes"].sum(axis=-1))
 
 
 def _recall(columns: Columns) -> np.ndarray:
     hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
-    return _ratio(hits, columns["target_yes"].sum(axis=-1))
+    return ratio(hits, columns["target_yes"].sum(axis=-1))
 
 
 def _f1(columns: Columns) -> np.ndarray:
     hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
-    return _ratio(2 * hits, (columns["predicted_yes"] + columns["target_yes"]).sum(axis=-1))
+    return ratio(2 * hits, (columns["predicted_yes"] + columns["target_yes"]).sum(axis=-1))
 
 
 def _at_half(column: str) -> Metric:
@@ -114,7 +114,7 @@ def paired_gain(
 
 def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) -> list[np.ndarray]:
     """For each (metric, columns) its values on the same `resamples` bootstrap samples of the n examples."""
-    count = len(next(iter(measured[0][1].values())))
+    count = next(iter(measured[0][1].values())).shape[-1]
     generator = np.random.default_rng(seed)
     values: list[list[np.ndarray]] = [[] for _ in measured]
     step = max(1, CHUNK // max(count, 1))
@@ -133,34 +133,13 @@ class _Resampled(dict[str, np.ndarray]):
         self._columns, self._rows = columns, rows
 
     def __missing__(self, name: str) -> np.ndarray:
-        self[name] = self._columns[name][self._rows]
+        self[name] = self._columns[name][..., self._rows]
         return self[name]
 
 
 def _bounds(draws: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def best_of_k(values: np.ndarray, k: int, *, more_is_better: bool = True) -> np.ndarray:
-    """Expected best of k of the N values of each row, over all subsets of size k without replacement.
-
-    `values` has shape (n, N); the result has shape (n,). With the values of a row sorted ascending, the r-th (0-based) is the
-    largest of a subset of k in C(r, k - 1) of C(N, k) cases. For 0/1 values with c ones this is 1 - C(N - c, k) / C(N, k).
-    """
-    ordered = np.sort(values if more_is_better else -values, axis=1)
-    weights = best_of_k_weights(values.shape[1], k)
-    best = ordered @ weights
-    return best if more_is_better else -best
-
-
-def best_of_k_weights(count: int, k: int) -> np.ndarray:
-    """Probability that the r-th smallest of `count` values is the largest of a random k of them: shape (count,)."""
-    rank = np.arange(count, dtype=float)
-    possible = rank >= k - 1
-    chosen = np.where(possible, rank, k - 1)
-    logs = _log_binomial(chosen, k - 1) - _log_binomial(np.array(float(count)), k)
-    return np.where(possible, np.exp(logs), 0.0)
 
 
 def run_spread(values: np.ndarray) -> float:
@@ -174,16 +153,6 @@ def run_spread(values: np.ndarray) -> float:
 def macro_mean(values: Sequence[float]) -> float:
     """The overall of several benchmarks: their mean, each with the same weight whatever its number of questions."""
     return sum(values) / len(values)
-
-
-def _log_binomial(above: np.ndarray, below: int) -> np.ndarray:
-    return gammaln(above + 1) - gammaln(below + 1) - gammaln(above - below + 1)
-
-
-def curve_points(count: int) -> list[int]:
-    """1, 2, 4, ... up to and including `count`."""
-    points = [2**i for i in range(count.bit_length()) if 2**i <= count]
-    return points if points and points[-1] == count else [*points, count]
 
 
 WE_MATH_PROBLEMS = 525

@@ -16,6 +16,7 @@ from perceptune.contracts.config import (
     AnswerBlock,
     BenchmarkBlock,
     Config,
+    FileDataset,
     PairingBlock,
     RolloutBlock,
     SaliencyBlock,
@@ -24,6 +25,8 @@ from perceptune.contracts.config import (
     ViewBlock,
 )
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.importers import IMPORTERS
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.core.monitors import limit_names
@@ -99,6 +102,11 @@ def _dangling_names(config: Config) -> list[str]:
     ]
     references += [(f"benchmarks.{n}.dataset", b.dataset, config.datasets) for n, b in config.benchmarks.items()]
     references += [(f"benchmarks.{n}.reward", b.reward, config.rewards) for n, b in config.benchmarks.items()]
+    references += [
+        (f"datasets.{n}.kind", d.kind, IMPORTERS) for n, d in config.datasets.items() if isinstance(d, FileDataset)
+    ]
+    references += [(f"benchmarks.{n}.judge", b.judge, config.judges) for n, b in config.benchmarks.items() if b.judge]
+    references += [(f"judges.{n}.model", j.model, config.models) for n, j in config.judges.items() if j.url is None]
     references += [
         (f"rewards.{n}.tasks.{t}", r, rewards) for n, b in config.rewards.items() for t, r in b.tasks.items()
     ]
@@ -198,6 +206,12 @@ def _misfits(config: Config) -> Iterator[str]:
         if experiment.made_of != blocks.SOURCES[learns_from]:
             needs = blocks.named_keys(blocks.SOURCES[learns_from])
             yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
+    for name, benchmark in config.benchmarks.items():
+        protocol = BENCHMARKS[benchmark.protocol] if benchmark.protocol else None
+        if protocol and protocol.judge_required and benchmark.judge is None:
+            yield f"key `benchmarks.{name}.judge`: `{protocol.name}` has no score without a judge, expected one"
+        if benchmark.judge and not (protocol and protocol.judged):
+            yield f"key `benchmarks.{name}.judge`: its protocol asks no judge, expected null"
     for name, training in config.trainings.items():
         yield from _misfit_rounds(name, training, config)
     yield from _uncovered(config)

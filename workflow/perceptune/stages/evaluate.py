@@ -13,12 +13,11 @@ from perceptune.contracts.config import BenchmarkBlock, ModelBlock
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.curves import best_of_k, curve_points
 from perceptune.core.metrics import (
     METRICS,
     PER_ANSWER,
     Metric,
-    best_of_k,
-    curve_points,
     interval,
     paired_gain,
     run_spread,

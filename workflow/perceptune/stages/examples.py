@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import stat
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import lineage
+from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import write_table
 from perceptune.core.images import image_facts
+from perceptune.core.importers import IMPORTERS
+from perceptune.core.importers.importer import Importer
 from perceptune.core.importing import RowError, checked_row, one_line, pixel_box, shown
-
-UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
-"""What values without a Python equivalent raise: text in no valid UTF-8, the year 300,000, an unknown time zone."""
+from perceptune.stages.reading import Files
 
 
 def run(*, config: FileDataset, examples: Path) -> None:
@@ -33,9 +27,12 @@ def run(*, config: FileDataset, examples: Path) -> None:
     that they are written with their reason.
     """
     source = Path(config.path)
-    _check_source(source, config.kind)
+    importer = IMPORTERS[config.kind]
+    files = Files(source, importer.reads)
+    files.check()
+    config = config.model_copy(update=_declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
-    rows = list(_rows(source, config))
+    rows = list(importer.rows(files))
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -52,98 +49,16 @@ def run(*, config: FileDataset, examples: Path) -> None:
     for line in failed:
         print(f"left out: {line}")
     inputs = {} if source.is_dir() else {"data": source}
-    write_table(examples, "examples", table, lineage("examples", config.model_dump(mode="json"), inputs))
+    plugins = [plugin("importer", importer.name)]
+    write_table(examples, "examples", table, lineage("examples", config.model_dump(mode="json"), inputs, plugins))
 
 
-def _rows(source: Path, config: FileDataset) -> Iterator[tuple[str, Any]]:
-    """(place in the file, row or the `RowError` of reading it), in file order."""
-    if config.kind == "jsonl":
-        try:
-            yield from _json_lines(source)
-        except OSError as error:
-            raise UserError(f"dataset file `{source}` cannot be read: {error.strerror}") from None
-        return
-    number = 0
-    for batch in _parquet(source) if config.kind == "parquet" else _saved_to_disk(source):
-        for row in _plain_rows(batch):
-            number += 1
-            yield f"row {number}", row
-
-
-def _check_source(source: Path, kind: str) -> None:
-    try:
-        mode = source.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
-        raise UserError(
-            f"dataset file `{source}` does not exist", "paths are relative to the working directory"
-        ) from None
-    except OSError as error:
-        raise UserError(f"dataset file `{one_line(source)}` cannot be read: {error.strerror}") from None
-    if kind == "hf":
-        return
-    if stat.S_ISDIR(mode):
-        raise UserError(f"dataset `{source}` is a folder, expected a file", "`kind: hf` reads folders")
-    if not stat.S_ISREG(mode):  # a named pipe would be waited for for ever
-        raise UserError(f"dataset `{source}` is no regular file, expected a file")
-
-
-def _parquet(source: Path) -> Iterator[Any]:
-    try:
-        table = pq.read_table(source, partitioning=None)
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name in no valid UTF-8
-        raise UserError(f"dataset `{source}` is not readable as Parquet: {one_line(error)}") from None
-    yield from table.to_batches(max_chunksize=1000)
-
-
-def _saved_to_disk(source: Path) -> Iterator[Any]:
-    import datasets
-
-    expected = "expected a folder written by `datasets.save_to_disk`"
-    try:
-        loaded = datasets.load_from_disk(str(source))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"dataset `{source}`: {expected}") from None
-    except Exception as error:  # what is raised depends on which of its files is damaged: JSON, type, key, Arrow errors
-        raise UserError(f"dataset `{source}` is damaged, {expected}: {one_line(error)}") from None
-    if isinstance(loaded, datasets.DatasetDict):
-        raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected one; name its folder")
-    yield from loaded.with_format("arrow").iter(1000)
-
-
-def _plain_rows(batch: Any) -> list[Any]:
-    """The rows of an Arrow batch without their nulls; a `RowError` for one with a value that Python cannot hold."""
-    try:
-        rows = batch.to_pylist()
-    except UNREADABLE:
-        rows = [_plain_row(batch, index) for index in range(batch.num_rows)]
-    return [row if isinstance(row, RowError) else {k: v for k, v in row.items() if v is not None} for row in rows]
-
-
-def _plain_row(batch: Any, index: int) -> dict[str, Any] | RowError:
-    row = {}
-    for name in batch.schema.names:
-        try:
-            row[name] = batch.column(name)[index].as_py()
-        except UNREADABLE as error:
-            return RowError(f"column `{one_line(name)}` cannot be read: {one_line(error)}")
-    return row
-
-
-def _json_lines(source: Path) -> Iterator[tuple[str, Any]]:
-    with source.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield f"line {number}", json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                yield f"line {number}", RowError("not UTF-8 text")
-            except json.JSONDecodeError as error:
-                yield f"line {number}", RowError(f"no valid JSON: {error.msg} at column {error.colno}")
-            except RecursionError:
-                yield f"line {number}", RowError("no valid JSON: nested too deeply")
-            except ValueError as error:  # a number of too many digits
-                yield f"line {number}", RowError(f"no valid JSON: {error}")
+def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
+    """What the format says where the block says nothing."""
+    return {
+        "coordinates": config.coordinates or importer.coordinates or "pixels",
+        "task": config.task or importer.task,
+    }
 
 
 def _checked(place: str, row: Any, config: FileDataset, folder: Path) -> dict[str, Any]:

@@ -56,9 +56,13 @@ from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Stored
 from perceptune.stages.checks import checked, views_named
+from perceptune.stages.protocols import with_protocols
 from perceptune.stages.sweeps import expand_sweeps
 
-UNTRACKED = {"threads", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
+UNTRACKED = {
+    "threads", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps",
+    "key", "concurrency", "retries", "timeout",
+}  # fmt: skip
 """Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
 
 ASKERS = ("sampling", "pairing", "rollout")
@@ -334,6 +338,21 @@ class Plan:
         """Modules that have a say in what pairs record of their views."""
         return self._views(views_of(self.config.pairings[pairing]))
 
+    def import_plugins(self, dataset: str) -> list[str]:
+        """The module that reads a dataset's format."""
+        return [plugin("importer", self.import_block(dataset).kind)]
+
+    def evaluation_plugins(self, policy: str) -> list[str]:
+        """The modules of the published benchmarks that a policy is tested on."""
+        protocols = {self.config.benchmarks[b].protocol for b in self.benchmarks(policy)}
+        return [plugin("benchmark", name) for name in sorted(p for p in protocols if p)]
+
+    def scored(self, policy: str, plan: str, reward: str) -> list[str]:
+        """The benchmarks whose answers a reward block scores; none of a plan that has none."""
+        if plan != "benchmarks":
+            return []
+        return [b for b in self.benchmarks(policy) if self.config.benchmarks[b].reward == reward]
+
     def reward_plugins(self, reward: str) -> list[str]:
         """Modules that a reward block names."""
         return [plugin("reward", name) for name in sorted(set(self.config.rewards[reward].tasks.values()))]
@@ -353,7 +372,7 @@ class Plan:
 
     def asking_settings(self, policy: str) -> dict[str, Any]:
         """The benchmark blocks that a policy answers, without what only evaluation looks at; and their views."""
-        looked_at = ("reward", "resamples", "attention")
+        looked_at = ("reward", "resamples", "attention", "protocol", "judge")
         blocks_of = self.benchmark_settings(policy)
         asked = {b: {k: v for k, v in block.items() if k not in looked_at} for b, block in blocks_of.items()}
         return {"benchmarks": asked, "views": self.view_blocks(*self.views_asked(policy, "benchmarks"))}
@@ -500,4 +519,4 @@ def shards_of(responses: str) -> list[str]:
 
 def load(raw: Mapping[str, Any]) -> Plan:
     """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed."""
-    return Plan(checked(expand_sweeps(raw)))
+    return Plan(checked(expand_sweeps(with_protocols(raw))))

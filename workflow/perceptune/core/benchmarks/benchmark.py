@@ -1,0 +1,119 @@
+"""What a published benchmark declares: how it asks, how an answer is read, and its official metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from perceptune.contracts.config import Task
+from perceptune.core.metrics import Columns, Metric, ratio
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer to one question, with all that is known of both."""
+
+    example_id: str
+    task: str
+    question: str
+    text: str | None
+    """The answer; None where there is none, which counts as one that cannot be parsed."""
+    target: str | None
+    parsed: Mapping[str, Any] | None
+    """What the reward read from it."""
+    components: Mapping[str, float]
+    """The reward's numbers; empty where there is no answer."""
+    reason: str | None
+    """Why it could not be parsed."""
+    source: Mapping[str, Any]
+    """The example's other columns, as its importer gave them."""
+    verdict: str | None = None
+    """What the judge said; None without a judge, or where the judge was not asked."""
+
+
+def always(answered: Answered) -> bool:
+    return True
+
+
+def unread(answered: Answered) -> bool:
+    return answered.text is None or answered.reason is not None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One official metric."""
+
+    metric: Metric
+    """Of the columns that the benchmark makes; shares are in [0, 1]. NaN: it could not be measured, see `needs`."""
+    label: str
+    """As the report names it."""
+    percent: bool = True
+    """Shown as a percentage."""
+    lower_is_better: bool = False
+    of: Callable[[Answered], bool] = always
+    """The answers that it is about: their number is `n`."""
+    failed: Callable[[Answered], bool] = unread
+    """Those of them that could not be read: their number is `n_failed`."""
+    needs: str = ""
+    """What is missing where it is NaN, such as a resource that has to be brought."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a language model judges an answer."""
+
+    messages: Callable[[Answered], list[dict[str, str]]]
+    """A chat of `role` and `content`, text only."""
+    max_tokens: int = 256
+    asked: Callable[[Answered], bool] = always
+    """Answers that need a judge."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published benchmark, under the name that `protocol` of a benchmark block gives."""
+
+    name: str
+    rewards: Mapping[Task, str]
+    """Task to the reward that reads its answers."""
+    columns: Callable[[Sequence[Answered]], Columns]
+    """Columns of shape (units,) that metrics are made of, of the greedy answers, or of the i-th sampled answers, to all
+    questions. Intervals resample units: what belongs together, such as all questions about an image, makes one unit."""
+    metrics: Mapping[str, Measured]
+    """By name, the primary one first. A name means the same in every benchmark that has it."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of a benchmark block with their official values, such as `prompt`; the block's own keys go before."""
+    judged: Judged | None = None
+    """How a judge is asked, where the metrics need one or can use one."""
+    judge_required: bool = False
+    """Whether there is no score without a judge."""
+
+
+def summed(units: Sequence[str], columns: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """The columns summed by unit, in the order of the units' first appearance: shape (number of units,), float64."""
+    order = {unit: index for index, unit in enumerate(dict.fromkeys(units))}
+    index = np.array([order[unit] for unit in units], dtype=int)
+    return {
+        name: np.bincount(index, weights=np.asarray(values, dtype=float), minlength=len(order))
+        for name, values in columns.items()
+    }
+
+
+def share(above: str, below: str) -> Metric:
+    """The sum of one column over the sum of another; 0 where the latter is 0."""
+    return lambda columns: ratio(columns[above].sum(axis=-1), columns[below].sum(axis=-1))
+
+
+def f1(hits: str, predicted: str, true: str) -> Metric:
+    """Twice the hits over predicted and true positives together: the harmonic mean of precision and recall."""
+    return lambda columns: ratio(
+        2 * columns[hits].sum(axis=-1), columns[predicted].sum(axis=-1) + columns[true].sum(axis=-1)
+    )
+
+
+def mean_of(metrics: Sequence[Metric]) -> Metric:
+    """The unweighted mean of several metrics."""
+    return lambda columns: np.mean([metric(columns) for metric in metrics], axis=0)

@@ -1,0 +1,7 @@
+"""A folder written by `datasets.save_to_disk` with rows in our own words."""
+
+from __future__ import annotations
+
+from perceptune.core.importers.importer import Importer, as_written
+
+HF = Importer("hf", as_written, reads="hf")

@@ -1,0 +1,7 @@
+"""JSON lines with rows in our own words."""
+
+from __future__ import annotations
+
+from perceptune.core.importers.importer import Importer, as_written
+
+JSONL = Importer("jsonl", as_written, reads="jsonl")

@@ -1,0 +1,33 @@
+"""Published benchmarks fill in what a benchmark block leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perceptune.contracts.errors import lookup
+from perceptune.core.benchmarks import BENCHMARKS
+
+
+def with_protocols(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw config with the official settings of every benchmark block that names a `protocol`, under the block's own keys.
+
+    A block without `reward` gets the protocol's, as a reward block of the protocol's name; one of that name in the config may
+    add to it. Nothing is sampled where neither block nor protocol says how often. Raises `UserError` for an unknown protocol.
+    """
+    written = raw.get("benchmarks")
+    if not isinstance(written, Mapping):
+        return dict(raw)
+    benchmarks, rewards = dict(written), raw.get("rewards") or {}
+    if not isinstance(rewards, Mapping):
+        return dict(raw)
+    rewards = dict(rewards)
+    for name, block in written.items():
+        if not isinstance(block, Mapping) or block.get("protocol") is None:
+            continue
+        protocol = lookup(BENCHMARKS, str(block["protocol"]), f"config\n  key `benchmarks.{name}.protocol`:")
+        benchmarks[name] = {"n": 0, "reward": protocol.name, **protocol.settings, **block}
+        if benchmarks[name]["reward"] == protocol.name:
+            own = rewards.get(protocol.name, {})
+            rewards[protocol.name] = {"tasks": dict(protocol.rewards), **own} if isinstance(own, Mapping) else own
+    return {**raw, "benchmarks": benchmarks, "rewards": rewards}
