@@ -55,6 +55,10 @@ ROUND = "results/adapters/{experiment}/round.json"
 CHECKPOINTS = "results/.partial/adapters/{experiment}"
 TRAINING = "results/training/{experiment}.parquet"
 
+VERDICTS = "results/verdicts/{policy}/{benchmark}.parquet"
+JUDGED = "results/.judged/{judge}.sqlite"
+"""All that a judge has ever said, by what it was asked: it outlives its tables, and policies share it."""
+
 METRICS = "results/metrics/{policy}.parquet"
 ALL_METRICS = "results/metrics.parquet"
 REPORT = "results/report.html"

@@ -139,6 +139,17 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("components", pa.list_(NAMED_VALUE)),
         ("reason", pa.string(), NULL),  # the parser's verdict on an unparsable answer
     ),
+    "verdicts": _schema(
+        ("request_id", pa.string()),
+        ("sample_index", pa.int32()),
+        ("example_id", pa.string()),
+        ("view", pa.string()),
+        ("condition", pa.string()),
+        ("key", pa.string()),  # digest of all that the judge was asked: its name, messages, parameters
+        ("text", pa.string(), NULL),  # what it said
+        ("model", pa.string(), NULL),  # that said it, as the endpoint names it
+        ("reason", pa.string(), NULL),  # why it said nothing
+    ),
     "preferences": _schema(
         ("group_id", pa.string()),
         ("example_id", pa.string()),
@@ -220,6 +231,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("gain_ci_high", pa.float64(), NULL),
         ("n", pa.int32()),
         ("n_failed", pa.int32()),  # answers that could not be parsed
+        ("judge", pa.string(), NULL),  # its name and the model that answered, where a judge has a say in the value
     ),
 }
 
