@@ -94,6 +94,10 @@ def plugins_of_import(wildcards):
     return module_lines(*plan.import_plugins(wildcards.dataset))
 
 
+def plugins_of_evaluation(wildcards):
+    return module_lines(*plan.evaluation_plugins(wildcards.policy))
+
+
 def plugins_of_scoring(wildcards):
     return module_lines(*plan.reward_plugins(wildcards.reward))
 
@@ -416,6 +420,18 @@ def benchmarks_of(wildcards, threads):
 
 def datasets_of_benchmarks(wildcards):
     return plan.datasets(wildcards.policy, "benchmarks")
+
+
+def datasets_measured(wildcards, threads=None):
+    return plan.datasets_measured(wildcards.policy)
+
+
+def examples_measured(wildcards):
+    return expand(paths.EXAMPLES, dataset=datasets_measured(wildcards))
+
+
+def scored_settings(wildcards):
+    return plan.scored_settings(wildcards.policy, wildcards.plan, wildcards.reward)
 
 
 def examples_of_benchmarks(wildcards):

@@ -12,6 +12,7 @@ rule evaluate_policy:
         base_rewards=base_benchmark_rewards,
         attention=attentions_of,
         base_attention=base_attentions_of,
+        examples=examples_measured,
     output:
         metrics=paths.METRICS,
     log:
@@ -22,11 +23,13 @@ rule evaluate_policy:
         runtime=30,
     params:
         *code_of("evaluate", "evaluate_policy"),
+        plugins=plugins_of_evaluation,
         settings=of(plan.evaluation_settings),
         weights=of(plan.model_settings),
         base=of(plan.base),
         model=model_of,
         looked=attention_benchmarks,
+        datasets=datasets_measured,
     script:
         "../scripts/evaluate_policy.py"
 

@@ -24,7 +24,8 @@ rule score_responses:
     params:
         *code_of("rewards", "score_responses"),
         plugins=plugins_of_scoring,
-        settings=block("reward"),
+        settings=scored_settings,
+        block=whole_block("reward"),
         weights=of(plan.model_settings),
         model=model_of,
         datasets=datasets_of_plan,

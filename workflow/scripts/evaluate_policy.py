@@ -26,6 +26,7 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             base_attention=dict(zip(snakemake.params.looked, map(Path, snakemake.input.base_attention), strict=True))
             if base_rewards
             else None,
+            examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
             metrics=Path(snakemake.output.metrics),
             benchmarks=benchmarks,
             reward_tasks=snakemake.params.settings["rewards"],

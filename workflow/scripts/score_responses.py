@@ -17,6 +17,7 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             responses=Path(snakemake.input.responses),
             examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
             rewards=Path(snakemake.output.rewards),
-            config=RewardBlock(**snakemake.params.settings),
+            config=RewardBlock(**snakemake.params.block),
+            benchmarks=snakemake.params.settings["benchmarks"],
             model=ModelBlock(**snakemake.params.model),
         )

@@ -347,11 +347,23 @@ class Plan:
         protocols = {self.config.benchmarks[b].protocol for b in self.benchmarks(policy)}
         return [plugin("benchmark", name) for name in sorted(p for p in protocols if p)]
 
-    def scored(self, policy: str, plan: str, reward: str) -> list[str]:
-        """The benchmarks whose answers a reward block scores; none of a plan that has none."""
-        if plan != "benchmarks":
-            return []
-        return [b for b in self.benchmarks(policy) if self.config.benchmarks[b].reward == reward]
+    def datasets_measured(self, policy: str) -> list[str]:
+        """The datasets whose examples a policy's published benchmarks look up when they measure."""
+        blocks_of = [self.config.benchmarks[b] for b in self.benchmarks(policy)]
+        return list(dict.fromkeys(block.dataset for block in blocks_of if block.protocol))
+
+    def scored_settings(self, policy: str, plan: str, reward: str) -> dict[str, Any]:
+        """A reward block as a tracked setting, with the digest of its resources in place of their path.
+
+        `benchmarks`: whose answers it scores; None of a plan that has none.
+        """
+        block = self.config.rewards[reward]
+        asked = self.benchmarks(policy) if plan == "benchmarks" else []
+        mine = [b for b in asked if self.config.benchmarks[b].reward == reward]
+        settings = {**tracked(block), "benchmarks": mine if plan == "benchmarks" else None}
+        if block.resources:
+            settings["resources"] = self.digests.setdefault(f"resources {reward}", resources_digest(block.resources))
+        return settings
 
     def reward_plugins(self, reward: str) -> list[str]:
         """Modules that a reward block names."""
@@ -476,6 +488,13 @@ def model_digest(block: ModelBlock | ClipBlock | SaliencyBlock) -> str:
             "convert them with transformers: `save_pretrained(folder)`",
         )
     return digest_of_folder(folder, MEMORY)
+
+
+def resources_digest(folder: str) -> str:
+    """Digest of a folder of language resources; a `UserError` when there is none."""
+    if not Path(folder).is_dir():
+        raise UserError(f"resources folder `{folder}` does not exist", "paths are relative to the working directory")
+    return digest_of_folder(Path(folder), MEMORY)
 
 
 def data_digest(block: FileDataset) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,15 @@ def run(
     rewards: Path,
     config: RewardBlock,
     model: ModelBlock,
+    benchmarks: list[str] | None = None,
 ) -> None:
-    """Writes the `rewards` table: the rows of `responses` in their order.
+    """Writes the `rewards` table: the rows of `responses` in their order; only those of the `benchmarks`, where they are named.
 
     Raises `UserError` when a task has no reward, or when more than `max_failed` of the responses are missing.
     """
     table = joined(requests, responses, examples)
+    if benchmarks is not None:
+        table = table.filter(pl.col("benchmark").is_in(benchmarks))
     unrewarded = sorted(set(table["task"]) - set(config.tasks))
     if unrewarded:
         raise UserError(
@@ -41,7 +45,7 @@ def run(
     _check_failures(table, config)
     reward_of = {str(task): reward for task, reward in config.tasks.items()}
     by_task = table.group_by("task", maintain_order=True)
-    parts = [_scored(part, reward_of[str(task)], model) for (task,), part in by_task]
+    parts = [_scored(part, reward_of[str(task)], model, config) for (task,), part in by_task]
     scored = (
         pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names) if parts else SCHEMAS["rewards"].empty_table()
     )
@@ -55,7 +59,7 @@ def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.Dat
     """Responses in their order with what was asked and what is true; `row` numbers them."""
     asked = pl.from_arrow(read_table(requests, "requests").select(["request_id", "dataset", "benchmark", "condition"]))
     answered = pl.from_arrow(read_table(responses, "responses"))
-    columns = ["example_id", "task", "target", "box", "image_sizes"]
+    columns = ["example_id", "task", "target", "box", "image_sizes", "source"]
     truth = pl.concat(
         pl.from_arrow(read_table(path, "examples").select(columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
         for name, path in examples.items()
@@ -76,11 +80,11 @@ def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
     )
 
 
-def _scored(part: pl.DataFrame, reward: str, model: ModelBlock) -> pl.DataFrame:
+def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBlock) -> pl.DataFrame:
     """The rows of one task with their verdicts; rows without a response keep null rewards and their reason."""
     answered = part.filter(pl.col("text").is_not_null())
     failed = part.filter(pl.col("text").is_null())
-    scores = REWARDS[reward](_answers(answered, model))
+    scores = REWARDS[reward](_answers(answered, model, config))
     verdicts = {"reward": scores.rewards, "parsed": scores.parsed_json(), "reason": scores.reasons}
     good = answered.with_columns(
         **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
@@ -104,8 +108,8 @@ def _components(scores: Scores, count: int) -> list[list[dict[str, Any]]]:
     return [[{"name": n, "value": c[i]} for n, c in zip(names, columns, strict=True)] for i in range(count)]
 
 
-def _answers(part: pl.DataFrame, model: ModelBlock) -> Answers:
-    sizes = np.array([s[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
+def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answers:
+    sizes = np.array([(s or [[np.nan] * 2])[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
     boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
     frame = coordinate_frame(model)
     if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1]).any():
@@ -116,5 +120,7 @@ def _answers(part: pl.DataFrame, model: ModelBlock) -> Answers:
         boxes=boxes,
         sizes=sizes,
         frame=frame,
+        sources=[json.loads(source or "{}") for source in part["source"].to_list()],
+        resources=Path(config.resources) if config.resources else None,
         resized=resized_sizes(model, sizes) if frame == "resized_pixels" else None,
     )

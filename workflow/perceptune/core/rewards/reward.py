@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ class Answers:
     """What the numbers of the model's boxes mean."""
     resized: np.ndarray | None = None
     """Width and height after the processor's resize, shape (n, 2), for frame `resized_pixels`."""
+    sources: Sequence[Mapping[str, Any]] = ()
+    """The examples' other columns, as their importer gave them."""
+    resources: Path | None = None
+    """Folder with language resources, for rewards that need them."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""Rows of the metrics table, and the columns of answers that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from perceptune.contracts.config import BenchmarkBlock
+from perceptune.contracts.seeds import derived_seed
+from perceptune.contracts.tables import read_table
+from perceptune.core.curves import best_of_k, curve_points
+from perceptune.core.metrics import PER_ANSWER, Metric, interval, paired_gain, run_spread
+
+COMPARED = ("base_value", "gain", "gain_ci_low", "gain_ci_high")
+UNCOMPARED = ("ci_low", "ci_high", *COMPARED)
+"""Columns that a bare value leaves empty."""
+
+
+class Measuring(Protocol):
+    """How a benchmark block is measured."""
+
+    block: BenchmarkBlock
+
+    def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
+        """Rows of the metrics table for every view and condition, without policy, benchmark and split."""
+        ...
+
+    def primary(
+        self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
+    ) -> dict[str, float | None]:
+        """Value and gain in the primary metric, of greedy answers of one task; `baseline` are those to the same questions."""
+        ...
+
+
+def answers_of(path: Path, benchmark: str) -> pl.DataFrame:
+    """The scored answers of one benchmark; an answer that is missing counts as one that could not be parsed."""
+    table = pl.from_arrow(read_table(path, "rewards"))
+    return table.filter(pl.col("benchmark") == benchmark).sort("request_id", "sample_index")  # type: ignore[union-attr]
+
+
+def columns_of(part: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Component name to its values, one per answer; 0 where the answer is missing."""
+    names: dict[str, None] = {}
+    records = [{c["name"]: c["value"] for c in row} for row in part["components"].to_list()]
+    for record in records:
+        names |= dict.fromkeys(record)
+    return {n: np.array([r.get(n, 0.0) for r in records], dtype=float) for n in names}
+
+
+def matched(baseline: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
+    """The base model's answers to the same requests in the same order."""
+    keys = ["request_id", "sample_index"]
+    return part.select(keys).join(baseline, keys, "left", validate="1:1", maintain_order="left")
+
+
+def measured_row(
+    metric: Metric, columns: Any, base: Any, block: BenchmarkBlock, address: tuple[str | int, ...]
+) -> dict[str, float | None]:
+    """Value, interval and, with a base model, its value and the paired gain. The seed is the same for every policy."""
+    settings = {"resamples": block.resamples, "seed": derived_seed("bootstrap", block.seed, *address)}
+    value, low, high = interval(metric, columns, **settings)
+    row: dict[str, float | None] = {"value": value, "ci_low": low, "ci_high": high}
+    row |= dict.fromkeys(COMPARED)
+    if base is not None:
+        gain, low, high = paired_gain(metric, columns, base, **settings)
+        row |= {"base_value": float(metric(base)), "gain": gain, "gain_ci_low": low, "gain_ci_high": high}
+    return row
+
+
+def sampled_rows(
+    part: pl.DataFrame,
+    baseline: pl.DataFrame | None,
+    reward: str,
+    block: BenchmarkBlock,
+    address: tuple[str, ...],
+    conditions: tuple[str, ...] = ("mean_of_n", "best_of_n"),
+) -> Iterator[dict[str, Any]]:
+    """Mean of N with its spread over the N runs, and best of k for k = 1, 2, 4, ..., N, over the sampled answers."""
+    count = int(part.group_by("request_id").len()["len"].max() or 0)  # type: ignore[call-overload]
+    columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
+    shared = {"n": part["request_id"].n_unique(), "n_failed": int(part["reason"].is_not_null().sum())}
+    for metric, (component, value, more_is_better) in PER_ANSWER[reward].items():
+        tables = [None if c is None else value(c[component]).reshape(-1, count) for c in (columns, base)]
+        points: list[tuple[str, int]] = [("mean_of_n", count), *(("best_of_n", k) for k in curve_points(count))]
+        points = [point for point in points if point[0] in conditions]
+        for condition, k in points:
+            per_example = [
+                None
+                if t is None
+                else {
+                    "value": t.mean(axis=1)
+                    if condition == "mean_of_n"
+                    else best_of_k(t, k, more_is_better=more_is_better)
+                }
+                for t in tables
+            ]
+            values = measured_row(
+                mean_of_column, per_example[0] or {}, per_example[1], block, (*address, condition, metric, k)
+            )
+            yield {"condition": condition, "k": k, "metric": metric, **shared, **values}
+        if count > 1 and tables[0] is not None and "mean_of_n" in conditions:
+            spread = {"value": run_spread(tables[0]), **dict.fromkeys(UNCOMPARED)}
+            yield {"condition": "mean_of_n", "k": count, "metric": f"{metric}_run_std", **shared, **spread}
+
+
+def mean_of_column(columns: Any) -> np.ndarray:
+    return np.asarray(columns["value"].mean(axis=-1))

@@ -1,0 +1,118 @@
+"""The official metrics of a published benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from perceptune.contracts.config import BenchmarkBlock
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.benchmarks.benchmark import Answered, Measured
+from perceptune.core.metrics import Columns, Metric, run_spread
+from perceptune.stages.answered import answered
+from perceptune.stages.measuring import UNCOMPARED, matched, measured_row, sampled_rows
+
+SEVERAL = "all"
+"""The task of metrics that are about several."""
+
+
+class Official:
+    """A benchmark block with a protocol, and what is needed to measure it."""
+
+    def __init__(
+        self,
+        name: str,
+        block: BenchmarkBlock,
+        rewards: dict[str, str],
+        examples: Path,
+        verdicts: tuple[Path | None, ...],
+    ) -> None:
+        """`rewards` maps tasks to their reward; `verdicts` are the policy's and the base model's tables, or None each."""
+        assert block.protocol
+        self.block = block
+        self._name, self._rewards, self._examples = name, rewards, examples
+        self._verdicts = verdicts
+        self._protocol = BENCHMARKS[block.protocol]
+
+    def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
+        """Rows of the metrics table for every view and condition, without policy, benchmark and split."""
+        for (view, condition), part in ours.group_by("view", "condition", maintain_order=True):
+            tasks = part["task"].unique().to_list()
+            shared = {"task": tasks[0] if len(tasks) == 1 else SEVERAL, "view": view}
+            baseline = None if theirs is None else matched(theirs.filter(view=view, condition=condition), part)
+            address = (self._name, str(shared["task"]), str(view))
+            if condition == "greedy":
+                rows = self._measured(part, baseline, {"condition": "greedy", "k": 1}, address)
+            else:
+                rows = self._sampled(part, baseline, address, tasks)
+            yield from ({**shared, **row} for row in rows)
+
+    def primary(
+        self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
+    ) -> dict[str, float | None]:
+        """The primary metric of some of the answers."""
+        metric = next(iter(self._protocol.metrics.values())).metric
+        base = None if baseline is None else self._protocol.columns(self._answered(baseline, 1))
+        return measured_row(metric, self._protocol.columns(self._answered(part, 0)), base, self.block, address)
+
+    def _answered(self, part: pl.DataFrame, whose: int) -> list[Answered]:
+        return answered(part, self._examples, self._verdicts[whose])
+
+    def _measured(
+        self, part: pl.DataFrame, baseline: pl.DataFrame | None, fixed: dict[str, Any], address: tuple[str, ...]
+    ) -> Iterator[dict[str, Any]]:
+        """One row per official metric, of one answer to each question or of several runs of them."""
+        answers, columns = self._read(part, 0)
+        base = None if baseline is None else self._read(baseline, 1)[1]
+        for name, measured in self._protocol.metrics.items():
+            metric = _mean_of_runs(measured.metric) if fixed["k"] > 1 else measured.metric
+            runs = [[a for a in run if measured.of(a)] for run in answers]
+            counts = {"n": len(runs[0]), "n_failed": sum(measured.failed(a) for run in runs for a in run)}
+            found = _value(metric, measured, columns, base, self.block, (*address, fixed["condition"], name))
+            yield {**fixed, "metric": name, **counts, **found}
+            if fixed["k"] > 1 and found["value"] is not None:
+                spread = run_spread(np.asarray(measured.metric(columns))[None])
+                yield {**fixed, "metric": f"{name}_run_std", **counts, "value": spread, **dict.fromkeys(UNCOMPARED)}
+
+    def _read(self, part: pl.DataFrame, whose: int) -> tuple[list[list[Answered]], Columns]:
+        """The answers run by run, and their columns, shape (units,), or (runs, units) of several runs."""
+        runs = [self._answered(one, whose) for one in part.partition_by("sample_index", maintain_order=True)]
+        columns = [self._protocol.columns(run) for run in runs]
+        if len(columns) == 1:
+            return runs, columns[0]
+        return runs, {name: np.stack([c[name] for c in columns]) for name in columns[0]}
+
+    def _sampled(
+        self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...], tasks: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        """The mean over runs, run i being the i-th answers of all questions; best of k as the reward sees it."""
+        ordered = part.sort("sample_index", "request_id")
+        theirs = None if baseline is None else baseline.sort("sample_index", "request_id")
+        count = part["sample_index"].n_unique()
+        yield from self._measured(ordered, theirs, {"condition": "mean_of_n", "k": count}, address)
+        rewards = {self._rewards[task] for task in tasks}
+        if len(rewards) == 1:
+            yield from sampled_rows(part, baseline, rewards.pop(), self.block, address, ("best_of_n",))
+
+
+def _value(
+    metric: Metric,
+    measured: Measured,
+    columns: Columns,
+    base: Columns | None,
+    block: BenchmarkBlock,
+    address: tuple[Any, ...],
+) -> dict[str, Any]:
+    if math.isnan(float(metric(columns))):
+        return {"value": None, **dict.fromkeys(UNCOMPARED), "reason": f"not measured: needs {measured.needs}"}
+    return {**measured_row(metric, columns, base, block, address), "reason": None}
+
+
+def _mean_of_runs(metric: Metric) -> Metric:
+    """The mean over the first axis of a metric of columns (runs, ..., units)."""
+    return lambda columns: np.asarray(metric(columns)).mean(axis=0)
