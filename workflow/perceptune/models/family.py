@@ -21,7 +21,7 @@ class Family(ABC):
     """One family; an instance holds no model."""
 
     name: ClassVar[str]
-    lora_targets: ClassVar[str]
+    lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     """Regular expression of the language model's linear layers; vision tower, projector and head stay frozen."""
 
     def of(self, model: ModelBlock) -> Family:
@@ -97,6 +97,15 @@ class Family(ABC):
     @abstractmethod
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
         """Rows and columns of each image's tokens in the prompt, which come row by row."""
+
+    def image_positions(
+        self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the first image is in the prompt: (tokens of its grid, row by row; all its tokens), positions of shape (n,)."""
+        placeholder = processor.tokenizer.convert_tokens_to_ids(self.placeholder(processor))  # type: ignore[attr-defined]
+        rows, columns = self.grids(processor, prefix)[0]
+        seen = (prefix["input_ids"][0] == placeholder).nonzero()[: rows * columns, 0]
+        return seen, seen
 
     @abstractmethod
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -11,7 +11,15 @@ import numpy as np
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.boxes import Frame
 
-FRAMES: dict[str, Frame] = {"llava": "padded_square", "qwen2_5_vl": "resized_pixels"}
+FRAMES: dict[str, Frame] = {
+    "llava": "padded_square",
+    "llava_next": "padded_square",
+    "llava_onevision": "padded_square",
+    "qwen2_vl": "thousand",
+    "qwen2_5_vl": "resized_pixels",
+    "qwen3_vl": "thousand",
+    "internvl": "thousand",
+}
 """Family to the frame that it was trained with (dossier, sec. a.3)."""
 
 

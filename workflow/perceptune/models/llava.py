@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.core.boxes import Frame
 from perceptune.models.family import Family
+from perceptune.models.llava_like import LlavaLike
 
 
-class Llava(Family):
+class Llava(LlavaLike):
     """`fit` is what happens to images that are no squares: padded, as LLaVA-1.5 was trained, or their middle cut out."""
 
     name = "llava"
-    lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
     def __init__(self, fit: str = "pad") -> None:
         self.fit = fit
@@ -43,10 +41,6 @@ class Llava(Family):
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square
 
-    def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """0, 1, 2, ... on one axis."""
-        return torch.arange(prefix["input_ids"].shape[1])[None]
-
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
         """A square of patches per image."""
         height, width = prefix["pixel_values"].shape[-2:]
@@ -58,20 +52,3 @@ class Llava(Family):
         side = max(size) if self.fit == "pad" else min(size)
         left, top = ((length - side) // 2 if self.fit == "crop" else -((side - length) // 2) for length in size)
         return float(left), float(top), float(left + side), float(top + side)
-
-    def shaped_positions(self, positions: torch.Tensor) -> torch.Tensor:
-        """One axis: (batch, length)."""
-        return positions[0]
-
-    def stored_name(self, name: str) -> str:
-        """transformers 5 leaves out a level of the CLIP tower that published checkpoints, and so vLLM, have."""
-        head, dot, tail = name.partition("vision_tower.")
-        return f"{head}{dot}vision_model.{tail}" if dot and not tail.startswith("vision_model.") else name
-
-    def answer_ids(self, processor: ProcessorMixin, text: str) -> list[int]:
-        """After `ASSISTANT:` an answer starts with a space."""
-        return super().answer_ids(processor, f" {text}")
-
-    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """`[0.12, 0.34, 0.56, 0.78]`: two decimals, as in LLaVA's instruction data."""
-        return "[" + ", ".join(f"{number:.2f}" for number in numbers) + "]"

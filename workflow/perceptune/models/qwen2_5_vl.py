@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-import torch
-from transformers import PreTrainedModel, ProcessorMixin
-
-from perceptune.core.boxes import Frame
-from perceptune.models.family import Family
+from perceptune.models.qwen_vl import QwenVL
 
 
-class Qwen25VL(Family):
+class Qwen25VL(QwenVL):
+    """Boxes are pixels of the resized image (report, arXiv:2502.13923, sec. 2.2)."""
+
     name = "qwen2_5_vl"
-    lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-
-    def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """M-RoPE: time, height and width axes, shape (3, P)."""
-        keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
-        positions, _ = model.model.get_rope_index(**{k: prefix[k].cpu() for k in keys if k in prefix})
-        return positions[:, 0]
-
-    def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-        """The processor's own grids, merged."""
-        merge = processor.image_processor.merge_size  # type: ignore[attr-defined]
-        return [(int(rows) // merge, int(columns) // merge) for _, rows, columns in prefix["image_grid_thw"]]
-
-    def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """The whole image: it is resized, not cut."""
-        return 0.0, 0.0, float(size[0]), float(size[1])
-
-    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """`[161, 119, 322, 357]`: whole pixels of the resized image."""
-        return "[" + ", ".join(str(round(float(number))) for number in numbers) + "]"

@@ -32,28 +32,48 @@ WIDTH = 4 * HEAD_SIZE
 
 def build_tiny_qwen2_vl(folder: Path, seed: int = 0) -> Path:
     """Write a random-weight `Qwen2VLForConditionalGeneration` with a byte-level tokenizer and processor."""
-    vision = {"depth": 2, "embed_dim": 2 * HEAD_SIZE, "mlp_ratio": 2, "num_heads": 2, "hidden_size": WIDTH}
-    vision |= {"patch_size": PATCH_SIZE, "spatial_merge_size": 2}
+    vision = {
+        "depth": 2,
+        "embed_dim": 2 * HEAD_SIZE,
+        "hidden_size": WIDTH,
+        "mlp_ratio": 2,
+        "num_heads": 2,
+        "patch_size": PATCH_SIZE,
+    }
     processor = _processor(Qwen2VLProcessor, Qwen2VLVideoProcessor, PATCH_SIZE)
     return _build(Qwen2VLForConditionalGeneration, Qwen2VLConfig, vision, processor, folder, seed)
 
 
 def build_tiny_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
     """Write a random-weight `Qwen2_5_VLForConditionalGeneration` with a byte-level tokenizer and processor."""
-    vision = {"depth": 2, "hidden_size": 2 * HEAD_SIZE, "intermediate_size": 4 * HEAD_SIZE, "num_heads": 2}
-    vision |= {"out_hidden_size": WIDTH, "patch_size": PATCH_SIZE, "spatial_merge_size": 2}
-    vision |= {"window_size": 112, "fullatt_block_indexes": [1]}
+    vision = {
+        "depth": 2,
+        "hidden_size": 2 * HEAD_SIZE,
+        "intermediate_size": 4 * HEAD_SIZE,
+        "out_hidden_size": WIDTH,
+        "num_heads": 2,
+        "patch_size": PATCH_SIZE,
+        "window_size": 112,
+        "fullatt_block_indexes": [1],
+    }
     processor = _processor(Qwen2_5_VLProcessor, Qwen2VLVideoProcessor, PATCH_SIZE)
     return _build(Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig, vision, processor, folder, seed)
 
 
 def build_tiny_qwen3_vl(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `Qwen3VLForConditionalGeneration`; two layers of the tower go deep, into the first two decoder layers."""
-    vision = {"depth": 3, "hidden_size": 2 * HEAD_SIZE, "intermediate_size": 4 * HEAD_SIZE, "num_heads": 2}
-    vision |= {"out_hidden_size": WIDTH, "patch_size": 16, "spatial_merge_size": 2}
-    vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
-    processor = _processor(Qwen3VLProcessor, Qwen3VLVideoProcessor, 16)
+    """Write a random-weight `Qwen3VLForConditionalGeneration`; two layers of its tower feed the first two decoder layers."""
+    vision = {
+        "depth": 3,
+        "hidden_size": 2 * HEAD_SIZE,
+        "intermediate_size": 4 * HEAD_SIZE,
+        "out_hidden_size": WIDTH,
+        "num_heads": 2,
+        "patch_size": 16,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    }
     text = {"head_dim": HEAD_SIZE, "rope_parameters": _rope([6, 5, 5]) | {"mrope_interleaved": True}}
+    processor = _processor(Qwen3VLProcessor, Qwen3VLVideoProcessor, 16)
     return _build(Qwen3VLForConditionalGeneration, Qwen3VLConfig, vision, processor, folder, seed, text)
 
 
@@ -95,7 +115,7 @@ def _build(
             "rope_parameters": _rope([4, 6, 6]),
             **(text or {}),
         },
-        vision_config=dict(vision),
+        vision_config={"spatial_merge_size": 2, **vision},
         image_token_id=special["<|image_pad|>"],
         video_token_id=special["<|video_pad|>"],
         vision_start_token_id=special["<|vision_start|>"],

@@ -1,0 +1,88 @@
+"""Run by test_families in a process of its own (one vLLM engine per process): samples, and scores with transformers.
+
+    python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER
+
+Prints one JSON line: whether the prompts are equal, and the largest difference of log-probabilities.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from perceptune.contracts.config import EngineBlock, ModelBlock
+from perceptune.engines.questions import Question
+from perceptune.engines.sampling import Sampler
+from perceptune.engines.shared_prefix import Prompted, packed, token_logps
+from perceptune.models.families import family_of
+from perceptune.models.loading import load_model, load_processor
+from PIL import Image
+
+SIZES = ([(112, 112)], [(96, 64)], [(56, 150), (300, 220)], [])
+
+
+def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
+    block = ModelBlock(path=folder, family=family_name, dtype="float32", engine=EngineBlock(enforce_eager=True))  # type: ignore[arg-type]
+    random = np.random.default_rng(0)
+    asked = []
+    for number, sizes in enumerate(SIZES):
+        images = [Image.fromarray(random.integers(0, 255, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+        content = [*({"type": "image", "text": None} for _ in images), {"type": "text", "text": "is there a circle?"}]
+        asked += [
+            (
+                f"{number}-{length}",
+                Question(
+                    messages=[{"role": "user", "content": content}],
+                    images=images,
+                    n=2,
+                    temperature=1.2,
+                    top_p=1.0,
+                    top_k=0,
+                    max_tokens=length,
+                    seed=number,
+                ),
+            )
+            for length in (1, 8)
+        ]
+    prompts: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory() as merged, Sampler(block, Path(adapter), 2, Path(merged) / "model") as sampler:
+        prepared = [(name, sampler.prepared(question)) for name, question in asked]
+        generate = sampler._engine.generate
+
+        def remembered(*given: Any, **named: Any) -> Any:
+            outputs = generate(*given, **named)
+            prompts.update((name, out.prompt_token_ids) for (name, _), out in zip(prepared, outputs, strict=True))
+            return outputs
+
+        sampler._engine.generate = remembered
+        answers = sampler.answers(prepared)
+    family, processor = family_of(block), load_processor(block)
+    model = load_model(block)
+    reference = PeftModel.from_pretrained(model, adapter).eval()
+    worst, equal, lengths = 0.0, True, True
+    for name, question in asked:
+        prefix = family.prefix(processor, question.messages, list(question.images))
+        group = Prompted(prefix, family.positions(model, prefix), [a.token_ids for a in answers[name]])
+        with torch.inference_mode():
+            logps = token_logps(reference, packed([group], family, 0))
+        given = torch.tensor([v for a in answers[name] for v in a.logprobs])
+        worst = max(worst, (logps - given).abs().max().item())
+        equal &= prefix["input_ids"][0].tolist() == list(prompts[name])
+        tokens = family.prompt_ids(processor, question.messages)
+        counted = family.prompt_length(processor, tokens, [family.prepare_image(i, processor) for i in question.images])
+        lengths &= counted == len(prompts[name]) == answers[name][0].prompt_tokens
+    return {
+        "worst": worst,
+        "prompts_equal": equal,
+        "lengths_equal": lengths,
+        "tokens": sum(len(a.token_ids) for given in answers.values() for a in given),
+        "distinct": len({a.text for given in answers.values() for a in given}),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

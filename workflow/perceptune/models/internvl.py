@@ -1,0 +1,49 @@
+"""InternVL in Hugging Face format (`InternVLForConditionalGeneration`, the checkpoints whose names end in `-hf`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from transformers import ProcessorMixin
+
+from perceptune.core.boxes import Frame
+from perceptune.models.llava_like import LlavaLike
+
+
+class InternVL(LlavaLike):
+    """An image becomes tiles and, after them, an overview: the whole of it squeezed into a tile. Only one tile is its own overview.
+
+    Maps are of the overview, on which every token sees its part of the image.
+    """
+
+    name = "internvl"
+
+    def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+        """The square of a tile's tokens, per image."""
+        images = int((prefix["input_ids"][0] == processor.start_image_token_id).sum())  # type: ignore[attr-defined]
+        side = round(processor.image_seq_length**0.5)  # type: ignore[attr-defined]
+        return [(side, side)] * images
+
+    def image_positions(
+        self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(The last tile's tokens; those of all tiles.)"""
+        ids = prefix["input_ids"][0]
+        marks = (processor.start_image_token_id, processor.end_image_token_id)  # type: ignore[attr-defined]
+        start, end = (int((ids == mark).nonzero()[0, 0]) for mark in marks)
+        image = torch.arange(start + 1, end)
+        return image[-processor.image_seq_length :], image  # type: ignore[attr-defined]
+
+    def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The whole image."""
+        return 0.0, 0.0, float(size[0]), float(size[1])
+
+    def stored_name(self, name: str) -> str:
+        """vLLM has the names that transformers saves."""
+        return name
+
+    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
+        """`[[161, 119, 322, 357]]`: thousandths, as in its training data (InternVL's documentation, chat data format)."""
+        return "[[" + ", ".join(str(round(float(number))) for number in numbers) + "]]"

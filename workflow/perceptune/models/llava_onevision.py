@@ -1,0 +1,27 @@
+"""LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from transformers import ProcessorMixin
+
+from perceptune.models.llava_like import AnyResolution
+
+
+class LlavaOnevision(AnyResolution):
+    """Boxes as in LLaVA-NeXT."""
+
+    name = "llava_onevision"
+
+    def patch_size(self, processor: ProcessorMixin, height: int) -> int:
+        """The processor knows the number of patches only."""
+        return height // round(processor.num_image_tokens**0.5)  # type: ignore[attr-defined]
+
+    def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Each image is told to be the only one of its prompt: others get no tiles, in transformers but not in vLLM."""
+        inputs = super().model_inputs(prefixes)
+        return inputs | (
+            {"batch_num_images": torch.ones(len(inputs["pixel_values"]), dtype=torch.long)} if inputs else {}
+        )

@@ -1,0 +1,20 @@
+"""Qwen2-VL (`Qwen2VLForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perceptune.core.boxes import Frame
+from perceptune.models.qwen_vl import QwenVL
+
+
+class Qwen2VL(QwenVL):
+    name = "qwen2_vl"
+
+    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
+        """`<|box_start|>(161,119),(322,357)<|box_end|>`: thousandths, as in its training data (arXiv:2409.12191, sec. 2.2.1).
+
+        The marks are special tokens: sampled answers are stored without them.
+        """
+        x1, y1, x2, y2 = (round(float(number)) for number in numbers)
+        return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"

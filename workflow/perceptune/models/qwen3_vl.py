@@ -1,0 +1,15 @@
+"""Qwen3-VL (`Qwen3VLForConditionalGeneration`)."""
+
+from __future__ import annotations
+
+from perceptune.models.qwen_vl import QwenVL
+
+
+class Qwen3VL(QwenVL):
+    """Boxes are thousandths of width and height again (report, arXiv:2511.21631; the makers' cookbook on 2D grounding).
+
+    The axes of M-RoPE interleave, and features of several layers of the vision tower are added to the image's tokens after the
+    first decoder layers (DeepStack). The model does both itself, from the same positions and grids.
+    """
+
+    name = "qwen3_vl"

@@ -1,0 +1,33 @@
+"""What the Qwen-VL models have in common: images of any size as one grid, positions on three axes (M-RoPE)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from perceptune.core.boxes import Frame
+from perceptune.models.family import Family
+
+
+class QwenVL(Family):
+    def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """M-RoPE: time, height and width axes, shape (3, P)."""
+        keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+        positions, _ = model.model.get_rope_index(**{k: prefix[k].cpu() for k in keys if k in prefix})
+        return positions[:, 0]
+
+    def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+        """The processor's own grids, merged."""
+        merge = processor.image_processor.merge_size  # type: ignore[attr-defined]
+        return [(int(rows) // merge, int(columns) // merge) for _, rows, columns in prefix.get("image_grid_thw", ())]
+
+    def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The whole image: it is resized, not cut."""
+        return 0.0, 0.0, float(size[0]), float(size[1])
+
+    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
+        """`[161, 119, 322, 357]`: whole numbers, pixels of the resized image (Qwen2.5-VL) or thousandths (Qwen3-VL)."""
+        return "[" + ", ".join(str(round(float(number))) for number in numbers) + "]"
