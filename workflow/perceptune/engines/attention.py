@@ -30,7 +30,9 @@ class _Capture:
     rows: Tensor
     """Query positions, (R,)."""
     image: Tensor
-    """Positions of the image's tokens, (n,)."""
+    """Positions of the tokens that make the map, (n,)."""
+    whole: Tensor
+    """Positions of all the image's tokens, (m,)."""
     gradient_layer: int | None
     maps: dict[int, Tensor] = field(default_factory=dict)
     """Layer to the first row's attention on the image, mean over heads, (n,)."""
@@ -40,9 +42,8 @@ class _Capture:
     """The first row's attention in the gradient's layer, (heads, length)."""
 
     def take(self, layer: int, weights: Tensor) -> None:
-        on_image = weights[..., self.image]
-        self.maps[layer] = on_image[:, 0].mean(dim=0)
-        self.shares[layer] = on_image.sum(dim=-1).mean()
+        self.maps[layer] = weights[:, 0, self.image].mean(dim=0)
+        self.shares[layer] = weights[..., self.whole].sum(dim=-1).mean()
 
 
 _CAPTURE: ContextVar[_Capture | None] = ContextVar("capture", default=None)
@@ -86,7 +87,7 @@ class Looked:
     """Attention of one prompt: float32 tensors on the CPU."""
 
     maps: Tensor
-    """(layers, n): on each image token, from the position that predicts the first answer token, mean over heads."""
+    """(layers, n): on each token of the map, from the position that predicts the first answer token, mean over heads."""
     shares: Tensor
     """(layers,): the share of attention on image tokens, mean over heads and all positions that predict the answer."""
     gradient: Tensor | None
@@ -121,12 +122,13 @@ def look(
     answer_from: int,
     image: Tensor,
     gradient_layer: int | None = None,
+    whole: Tensor | None = None,
 ) -> Looked:
     """One forward pass over one prompt (batch of 1, no padding), inside `watching(model)`.
 
     `answer_from` is the position of the prompt's last token; what follows it in `input_ids` is the answer. `image` has the
-    positions of the image's tokens; tensors may lie on any device. With `gradient_layer` a backward pass through the layers above
-    it.
+    positions of the tokens that make the map and `whole` those of all the image's tokens, where these are more; tensors may lie
+    on any device. With `gradient_layer` a backward pass through the layers above it.
     Raises `ValueError` for a layer that the model has not.
     """
     layers = int(language_model(model).config.num_hidden_layers)
@@ -135,7 +137,8 @@ def look(
     inputs = on_device(inputs, bare(model))
     length, device = inputs["input_ids"].shape[1], inputs["input_ids"].device
     rows = torch.arange(answer_from, max(length - 1, answer_from + 1), device=device)
-    capture = _Capture(rows, image.to(device), gradient_layer)
+    whole = image if whole is None else whole
+    capture = _Capture(rows, image.to(device), whole.to(device), gradient_layer)
     token = _CAPTURE.set(capture)
     try:
         with torch.set_grad_enabled(gradient_layer is not None):

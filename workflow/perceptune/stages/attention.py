@@ -113,11 +113,10 @@ class _Watcher:
         prefix = self._family.prefix(self._processor, messages_for(text, Recipe("original"), len(images)), images)
         grid = self._family.grids(self._processor, prefix)[0]
         region = self._family.covered(images[0].size)
-        placeholder = self._processor.tokenizer.convert_tokens_to_ids(self._family.placeholder(self._processor))
-        image = (prefix["input_ids"][0] == placeholder).nonzero()[: grid[0] * grid[1], 0]
+        image, whole = self._family.image_positions(self._processor, prefix)
         inputs, last = self._family.with_answer(bare(self._model), prefix, self._answer(example))
         layer = self._layers[0] if self._config.method == "gradient" else None
-        return look(self._model, inputs, last, image, layer), grid, region
+        return look(self._model, inputs, last, image, layer, whole), grid, region
 
     def _answer(self, example: Mapping[str, Any]) -> list[int]:
         """The true answer as the model would write it; empty where there is none."""
