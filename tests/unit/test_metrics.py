@@ -15,7 +15,7 @@ from perceptune.core.metrics import (
     paired_gain,
     run_spread,
 )
-from perceptune.stages import evaluate
+from perceptune.stages.measuring import sampled_rows
 from scipy.stats import bootstrap
 
 
@@ -83,14 +83,14 @@ def test_what_the_stage_writes_of_sampled_answers() -> None:
     block = BenchmarkBlock(dataset="d", reward="r", n=8, resamples=99)
     found = {
         (row["condition"], row["metric"], row["k"]): row["value"]
-        for row in evaluate._curves(part, None, "exact_match", block, ("policy", "b", "task", "original"))
+        for row in sampled_rows(part, None, "exact_match", block, ("b", "task", "original"))
     }
     assert found["mean_of_n", "accuracy", 8] == pytest.approx(0.333333, abs=1e-6)
     assert found["mean_of_n", "accuracy_run_std", 8] == pytest.approx(0.178174, abs=1e-6)
     assert found["best_of_n", "accuracy", 8] == pytest.approx(0.666667, abs=1e-6)
     assert found["best_of_n", "accuracy", 4] == pytest.approx((1 + 0 + 0.785714) / 3, abs=1e-6)
     one = part.filter(pl.col("sample_index") == 0)
-    conditions = [row["metric"] for row in evaluate._curves(one, None, "exact_match", block, ("p", "b", "t", "v"))]
+    conditions = [row["metric"] for row in sampled_rows(one, None, "exact_match", block, ("b", "t", "v"))]
     assert set(conditions) == {"accuracy"}  # one run has no spread
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 import polars as pl
 
+from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.charts import signed
 from perceptune.core.metrics import macro_mean
 
@@ -75,7 +76,7 @@ MEASURES = {
     "recall": Measure("recall of yes"),
     "yes_ratio": Measure("answers yes"),
 }
-"""Metrics with a name of their own, the most important first; others are shown under their column name."""
+"""Metrics of rewards that have a name of their own; others are shown under their column name."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,17 @@ def finite(value: Any) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+DECLARED = {
+    name: Measure(one.label, one.percent, one.lower_is_better)
+    for benchmark in BENCHMARKS.values()
+    for name, one in benchmark.metrics.items()
+}
+"""Metrics of published benchmarks."""
+
+
 def measure(metric: str) -> Measure:
     """How a metric is shown; an unknown one as it is."""
-    return MEASURES.get(metric) or Measure(metric.replace("_", " "), percent=False)
+    return DECLARED.get(metric) or MEASURES.get(metric) or Measure(metric.replace("_", " "), percent=False)
 
 
 def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> list[Result]:
@@ -133,11 +142,10 @@ def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> li
         view = view if view in shown else shown[0]
         judged = rows.filter(pl.col("view") == view)
         names = judged["metric"].unique(maintain_order=True).to_list()
-        ranked = sorted(names, key=lambda m: list(MEASURES).index(m) if m in MEASURES else len(MEASURES))
         cells: dict[str, dict[str, Row]] = {}
         for row in judged.iter_rows(named=True):
             cells.setdefault(row["policy"], {})[row["metric"]] = row
-        told = tuple(m for m in ranked if not _repeats(m, ranked[0], cells))
+        told = tuple(m for m in names if not _repeats(m, names[0], cells))
         found.append(Result(str(benchmark), str(split), str(task), view, told, cells))
     return found
 
