@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
+from perceptune.contracts.errors import UserError
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.training import with_adapter
 from perceptune.models.families import FAMILIES
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.tiny import BUILDERS
@@ -127,6 +129,41 @@ def test_the_map_is_made_of_the_first_images_tokens(setup: Setup) -> None:
     assert len(seen) == grids[0][0] * grids[0][1]
     assert set(seen.tolist()) <= set(whole.tolist())
     assert torch.equal(whole, tokens[: (one["input_ids"] == placeholder).sum()])
+
+
+def adapted_layers(setup: Setup, *names: str) -> set[str]:
+    """Layers that get an adapter when a training block has these `target_modules`."""
+    block = TrainingBlock(method="perpo", lora=LoraBlock(r=2, alpha=2, target_modules=names))
+    adapted = with_adapter(load_model(setup.block), block, setup.family.lora_targets, setup.block.path)
+    return {n.removeprefix("base_model.model.") for n, m in adapted.named_modules() if hasattr(m, "lora_A")}
+
+
+def test_named_layers_are_the_language_models_only(setup: Setup) -> None:
+    """`q_proj` is in LLaVA's vision towers too, `gate_proj` in Qwen2.5-VL's: requests to vLLM would lose an adapter there."""
+    found = adapted_layers(setup, "q_proj", "mlp.gate_proj")
+    prefix, names = "model.language_model.layers.", ("self_attn.q_proj", "mlp.gate_proj")
+    assert found == {f"{prefix}{layer}.{name}" for layer in (0, 1) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("llava", {"fc1": "vision_tower.encoder.layers.0.mlp.fc1", "linear_1": "multi_modal_projector.linear_1"}),
+        ("qwen2_5_vl", {"qkv": "visual.blocks.0.attn.qkv", "mlp.0": "visual.merger.mlp.0"}),
+    ],
+)
+def test_layers_outside_the_language_model_are_refused(name: str, layers: dict[str, str], tmp_path: Path) -> None:
+    setup = Setup(name, tmp_path)
+    for layer, where in layers.items():
+        with pytest.raises(UserError) as refused:
+            adapted_layers(setup, "q_proj", layer)
+        message = str(refused.value)
+        assert f"key `lora.target_modules`: `{layer}` names `model.{where}`" in message
+        assert "expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in message
+    with pytest.raises(UserError, match=r"`q_porj` names no layer, expected one of (.|\n)*did you mean `q_proj`"):
+        adapted_layers(setup, "q_porj")
+    with pytest.raises(UserError, match=r"`lm_head` names `lm_head`, outside the linear layers of the language model"):
+        adapted_layers(setup, "lm_head")
 
 
 @pytest.mark.slow

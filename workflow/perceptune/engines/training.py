@@ -29,26 +29,28 @@ from perceptune.core.looks import Look
 from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.lists import Batch, Encoder, RankedList, per_look
 from perceptune.engines.shared_prefix import response_logps
+from perceptune.models.adapters import language_layers
 
 COMPLETE = "complete.json"
 """Written last into a checkpoint: without it the checkpoint is half-written."""
 
 
 def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, base_path: str) -> PeftModel:
-    """The model with a new LoRA adapter on the language model's linear layers; everything else is frozen."""
+    """The model with a new LoRA adapter on the language model's linear layers; everything else is frozen.
+
+    `UserError` for names in `lora.target_modules` that the language model does not have.
+    """
     set_seed(block.seed)
+    named = block.lora.target_modules
     config = LoraConfig(
         r=block.lora.r,
         lora_alpha=block.lora.alpha,
         lora_dropout=block.lora.dropout,
-        target_modules=list(block.lora.target_modules) or targets,
+        target_modules=language_layers(model, named) if named else targets,
         bias="none",
         task_type="CAUSAL_LM",
     )
-    try:
-        adapted = get_peft_model(model, config)
-    except ValueError as error:
-        raise UserError(f"key `lora.target_modules`: {error}") from None
+    adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base_path
     return adapted  # type: ignore[return-value]
 
