@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from perceptune.core.importers.easyr1 import EASYR1
 from perceptune.core.importers.hf import HF
 from perceptune.core.importers.importer import Importer
 from perceptune.core.importers.jsonl import JSONL
+from perceptune.core.importers.llama_factory import LLAMA_FACTORY
+from perceptune.core.importers.ms_swift import MS_SWIFT
 from perceptune.core.importers.parquet import PARQUET
+from perceptune.core.importers.trl import TRL
+from perceptune.core.importers.verl import VERL
 
 IMPORTERS: dict[str, Importer] = {
     importer.name: importer
     for importer in (
+        EASYR1,
         HF,
         JSONL,
+        LLAMA_FACTORY,
+        MS_SWIFT,
         PARQUET,
+        TRL,
+        VERL,
     )
 }

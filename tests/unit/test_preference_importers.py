@@ -1,0 +1,168 @@
+"""Other trainers' preference formats: what becomes of a record, and what is refused with which reason."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.core.importers import IMPORTERS
+from perceptune.core.importers.importer import made
+from perceptune.core.importers.trl import row as trl_row
+from perceptune.core.importing import RowError, checked_row
+
+BLOCK = FileDataset(kind="jsonl", path="x", task="open")
+GOOD_BAD = [{"text": "a cat", "reward": 1.0}, {"text": "a dog", "reward": 0.0}]
+
+
+class Records:
+    """A source of records already read."""
+
+    def __init__(self, *records: Any) -> None:
+        self._records = records
+
+    def records(self, name: str | None = None) -> Any:
+        return ((f"line {n}", record) for n, record in enumerate(self._records, 1))
+
+
+def row(kind: str, record: Any) -> Any:
+    """The row, or the reason why there is none."""
+    ((_, found),) = IMPORTERS[kind].rows(Records(record))  # type: ignore[arg-type]
+    return str(found) if isinstance(found, RowError) else found
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def parts(*texts: str | None) -> list[dict[str, Any]]:
+    return [{"type": "image"} if text is None else {"type": "text", "text": text} for text in texts]
+
+
+GIVEN = {"images": ["1.png"]}
+PAIRS: list[tuple[str, Mapping[str, Any]]] = [
+    ("trl", {"prompt": "what?", "chosen": "a cat", "rejected": "a dog"}),
+    ("trl", {"prompt": [user("what?")], "chosen": [assistant("a cat")], "rejected": [assistant("a dog")]}),
+    ("trl", {"prompt": [user(parts(None, "what?"))], "chosen": [assistant(parts("a cat"))], "rejected": [assistant("a dog")]}),
+    ("trl", {"chosen": [user("what?"), assistant("a cat")], "rejected": [user("what?"), assistant("a dog")]}),
+    # some data sets have the text of the prompt beside conversations: TRL then takes the conversations' own
+    ("trl", {"prompt": "what", "chosen": [user("what?"), assistant("a cat")], "rejected": [user("what?"), assistant("a dog")]}),
+    ("ms_swift", {"messages": [user("<image>what?"), assistant("a cat")], "rejected_response": "a dog"}),
+    ("ms_swift", {"messages": [user("what?"), assistant("a cat")], "rejected_messages": [user("what?"), assistant("a dog")], "rejected_images": ["1.png"]}),
+    ("llama_factory", {"conversations": [{"from": "human", "value": "<image>\nwhat?"}], "chosen": {"from": "gpt", "value": "a cat"}, "rejected": {"from": "gpt", "value": "a dog"}}),
+    ("llama_factory", {"messages": [user("what?")], "chosen": assistant("a cat"), "rejected": assistant("a dog"), "system": ""}),
+    ("llama_factory", {"instruction": "what?", "input": "", "chosen": "a cat", "rejected": "a dog", "history": []}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "record"), PAIRS)
+def test_a_pair_is_a_question_and_two_ranked_answers(kind: str, record: Mapping[str, Any]) -> None:
+    expected = {"images": ["1.png"], "question": "what?", "answers_given": GOOD_BAD}
+    assert row(kind, {**record, **GIVEN}) == expected
+
+
+def test_a_prompt_in_both_answers_ends_where_they_differ() -> None:
+    # the shared start is `The sky is `; its last space belongs to the answers, as in TRL's `extract_prompt`
+    found = trl_row({"chosen": "The sky is blue.", "rejected": "The sky is green.", "image": "1.png"})
+    assert found["question"] == "The sky is"
+    assert [answer["text"] for answer in found["answers_given"]] == [" blue.", " green."]
+
+
+def test_the_prompt_in_both_answers_is_trls() -> None:
+    from trl.data_utils import maybe_extract_prompt
+
+    record = {"chosen": "What is it? A red one", "rejected": "What is it? A round one", "images": ["1.png"]}
+    theirs, ours = maybe_extract_prompt(dict(record)), trl_row(record)
+    assert (ours["question"], ours["answers_given"][0]["text"]) == (theirs["prompt"], theirs["chosen"])
+
+
+def test_instruction_and_input_are_two_lines() -> None:
+    found = row("llama_factory", {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d", **GIVEN})
+    assert found["question"] == "a\nb"
+
+
+def test_easyr1_and_verl_rows_have_an_answer_and_no_answers() -> None:
+    image = {"bytes": b"png", "path": None}
+    assert row("easyr1", {"problem": "<image>Find x.", "answer": "3", "images": [image]}) == {
+        "images": [image], "question": "Find x.", "answer": "3",
+    }  # fmt: skip
+    record = {
+        "data_source": "geometry3k", "prompt": [user("<image><image>Find x.")], "images": [image, {"image": "2.png"}],
+        "reward_model": {"style": "rule", "ground_truth": "3"}, "extra_info": {"index": 4, "task": "math", "id": "g-4"},
+    }  # fmt: skip
+    assert row("verl", record) == {
+        "images": [image, "2.png"], "question": "Find x.", "answer": "3", "id": "g-4", "given_task": "math",
+        "data_source": "geometry3k", "reward_model": record["reward_model"], "extra_info": {"index": 4},
+    }  # fmt: skip
+
+
+def test_pictures_may_stand_before_or_behind_the_text_in_any_number() -> None:
+    for text in ("<image>\n<image>\nSame?", "Same?\n<image><image>", "Same?"):
+        assert row("easyr1", {"problem": text, "answer": "no", "images": ["1.png", "2.png"]})["question"] == "Same?"
+
+
+def test_scores_are_rewards() -> None:
+    record = {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", "image": "1.png"}
+    assert [a["reward"] for a in row("trl", {**record, "score_chosen": 0.75, "score_rejected": 0})["answers_given"]] == [0.75, 0.0]  # fmt: skip
+    assert "`score_chosen` 1 is below `score_rejected` 2" in row("trl", {**record, "score_chosen": 1, "score_rejected": 2})  # fmt: skip
+
+
+def test_columns_with_our_names_count_if_they_can_be_meant() -> None:
+    record = {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", "images": ["1.png"]}
+    ours = {"id": 7, "task": "existence", "split": "test", "answer": "yes", "box": [1, 2, 3, 4]}
+    assert row("trl", {**record, **ours}).items() >= ours.items()
+    theirs = {"id": ["x"], "task": "math", "answer": {"a": 1}, "box": "none", "question": "other"}
+    found = row("trl", {**record, **theirs, "model": "gpt"})
+    assert {k: v for k, v in found.items() if k.startswith("given_")} == {f"given_{k}": v for k, v in theirs.items()}
+    assert found["model"] == "gpt"
+    assert found["question"] == "what?"
+
+
+def test_the_answers_reach_the_examples_table() -> None:
+    found = checked_row(
+        row("trl", {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", "image": "1.png"}), BLOCK
+    )
+    assert found["source"] == '{"answers_given": [{"text": "a cat", "reward": 1.0}, {"text": "a dog", "reward": 0.0}]}'
+
+
+PAIR = {"chosen": "a cat", "rejected": "a dog"}
+REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
+    ("trl", {"prompt": "what?", **GIVEN}, "key `chosen` is missing"),
+    ("trl", {"prompt": "what?", **PAIR}, "no `images`, expected at least one"),
+    ("trl", {"prompt": "what?", "chosen": "a", "rejected": "a", **GIVEN}, "`chosen` and `rejected` are the same"),
+    ("trl", {"prompt": [{"role": "system", "content": "Be brief."}, user("what?")], **PAIR, "chosen": [assistant("x")], **GIVEN}, "a system message 'Be brief.', expected none"),
+    ("trl", {"prompt": [user("a"), assistant("b"), user("c")], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "turns user, assistant, user, expected one of the user"),
+    ("trl", {"chosen": [user("a"), assistant("x")], "rejected": [user("b"), assistant("y")], **GIVEN}, "begin with different questions"),
+    ("trl", {"prompt": [user("<image> or <image>?")], "chosen": [assistant("x")], "rejected": [assistant("y")], "images": ["1.png", "2.png"]}, "a picture inside of the text"),
+    ("trl", {"prompt": "<image><image>what?", **PAIR, **GIVEN}, "2 picture marks for 1 images"),
+    ("trl", {"prompt": [{"role": "tool", "content": "x"}], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "expected role 'user' or"),
+    ("trl", {"prompt": [user([{"type": "video"}])], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "expected `image` or `text`"),
+    ("trl", {"prompt": "what?", "chosen": [assistant(parts(None))], "rejected": "x", **GIVEN}, "turns assistant, expected one of the user and its answer"),
+    ("trl", {"prompt": "what?", **PAIR, **GIVEN, "tools": ["search"]}, "`tools` is ['search'], expected none"),
+    ("easyr1", {"answer": "3", **GIVEN}, "key `problem` is missing"),
+    ("easyr1", {"problem": "<image>a", "answer": "3", **GIVEN, "videos": ["1.mp4"]}, "`videos` is ['1.mp4'], expected none"),
+    ("verl", {"prompt": [user("a")], "reward_model": "rule", **GIVEN}, "`reward_model` is 'rule', expected an object"),
+    ("ms_swift", {"messages": [user("a"), assistant("b"), user("c"), assistant("d")], "rejected_response": "x", **GIVEN}, "turns user, assistant, user, assistant"),
+    ("ms_swift", {"messages": [user("a"), assistant("b")], **GIVEN}, "key `rejected_response` is missing"),
+    ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": ["x"], **GIVEN}, "`rejected_response` is ['x'], expected text"),
+    ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": "c", "rejected_images": ["2.png"], **GIVEN}, "`rejected_images` are others"),
+    ("ms_swift", {"messages": [user("a <bbox>"), assistant("b")], "rejected_response": "c", "objects": {"bbox": [1]}, **GIVEN}, "`objects` fills in"),
+    ("llama_factory", {"instruction": "a", **PAIR, "system": "Be brief.", **GIVEN}, "`system` is 'Be brief.', expected none"),
+    ("llama_factory", {"instruction": "a", **PAIR, "history": [["x", "y"]], **GIVEN}, "`history` is [['x', 'y']], expected none"),
+    ("llama_factory", {"conversations": [], **PAIR, **GIVEN}, "`conversations` is [], expected a list of messages"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "record", "reason"), REFUSED)
+def test_what_has_no_place_here_is_refused_with_its_reason(kind: str, record: Mapping[str, Any], reason: str) -> None:
+    assert reason in row(kind, record)
+
+
+@pytest.mark.parametrize("kind", ["trl", "easyr1", "verl", "ms_swift", "llama_factory"])
+@pytest.mark.parametrize("record", [None, 3, "text", [], {}, {"prompt": 3, "chosen": 3, "rejected": None, "images": 3}])
+def test_no_record_is_a_bug(kind: str, record: Any) -> None:
+    assert isinstance(row(kind, record), str)
+    assert isinstance(made(trl_row, record), RowError)

@@ -1,0 +1,36 @@
+"""ms-swift's preference format: `messages` with the chosen answer, `rejected_response` or `rejected_messages`, `images`.
+
+As in its page on custom data sets, read there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perceptune.core.conversations import SCORES, exchange, pair, row_of
+from perceptune.core.importers.importer import Importer, Row, each
+from perceptune.core.importing import RowError, shown
+
+USED = ("messages", "rejected_response", "rejected_messages", "rejected_images", *SCORES)
+
+
+def row(record: Mapping[str, Any]) -> Row:
+    """The row of one record."""
+    if record.get("objects"):
+        raise RowError("`objects` fills in `<bbox>` and `<ref-object>` marks, expected their values in the text")
+    if record.get("rejected_images") not in (None, [], record.get("images")):
+        raise RowError("`rejected_images` are others than `images`, expected one question for both answers")
+    turn, chosen = exchange(record["messages"], "messages")
+    if record.get("rejected_messages"):
+        other, rejected = exchange(record["rejected_messages"], "rejected_messages")
+        if other != turn:
+            raise RowError("`messages` and `rejected_messages` begin with different questions, expected the same")
+    else:
+        rejected = record["rejected_response"]
+        if not isinstance(rejected, str):
+            raise RowError(f"`rejected_response` is {shown(rejected)}, expected text")
+    return dict(row_of(record, USED, turn, pair(record, chosen, rejected)))
+
+
+MS_SWIFT = Importer("ms_swift", each(row), task="open")
