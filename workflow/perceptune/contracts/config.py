@@ -608,6 +608,8 @@ class Config(Block):
     """Benchmarks by name."""
     experiments: dict[Name, ExperimentBlock]
     """What to run."""
+    slice: Positive | None = None
+    """A rehearsal: so many examples per task of everything, two rounds, no filter; its numbers mean nothing. null: all."""
     report: ReportBlock = ReportBlock()
     """The HTML page."""
 

@@ -57,6 +57,7 @@ from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Stored
 from perceptune.stages.checks import checked, views_named
 from perceptune.stages.protocols import with_protocols
+from perceptune.stages.slicing import with_slice
 from perceptune.stages.sweeps import expand_sweeps
 
 UNTRACKED = {
@@ -538,4 +539,4 @@ def shards_of(responses: str) -> list[str]:
 
 def load(raw: Mapping[str, Any]) -> Plan:
     """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed."""
-    return Plan(checked(expand_sweeps(with_protocols(raw))))
+    return Plan(checked(expand_sweeps(with_protocols(with_slice(raw)))))

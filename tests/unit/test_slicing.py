@@ -1,0 +1,49 @@
+"""A rehearsal takes few examples of everything and lets them through."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from perceptune.contracts.errors import UserError
+from perceptune.stages import plan
+from perceptune.stages.slicing import with_slice
+
+CONFIGS = sorted((Path(__file__).parents[2] / "config").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_a_slice_of_every_config_takes_few_examples_of_everything(file: Path) -> None:
+    raw = yaml.safe_load(file.read_text())
+    config = plan.load({**raw, "slice": 20}).config
+    for section in ("samplings", "pairings", "benchmarks", "attentions", "saliencies"):
+        assert all(block.limit <= 20 for block in getattr(config, section).values()), section
+    assert all(block.questions <= 20 for block in config.rollouts.values())
+    assert all(block.keep is None and block.questions <= 20 for block in config.batches.values())
+    assert all(block.min_margin == 0 for block in config.selections.values())
+    assert all(block.margin is None and block.max_ppl is None for block in config.filters.values())
+    assert all(block.rounds is None or block.rounds <= 2 for block in config.experiments.values())
+    if not any(
+        isinstance(block.get("min_margin"), list) for block in raw.get("selections", {}).values()
+    ):  # a sweep of what is off
+        assert set(config.experiments) == set(plan.load(raw).config.experiments)
+
+
+def test_smaller_limits_stay_and_without_a_slice_nothing_changes() -> None:
+    raw = {
+        "benchmarks": {"b": {"limit": 3}, "c": {}},
+        "experiments": {"e": {"rounds": 1}},
+        "batches": {"x": {"keep": "reward"}},
+    }
+    cut = with_slice({**raw, "slice": 20})
+    assert cut["benchmarks"] == {"b": {"limit": 3}, "c": {"limit": 20}}
+    assert cut["experiments"]["e"]["rounds"] == 1
+    assert cut["batches"]["x"] == {"keep": None, "questions": 20}
+    assert with_slice(raw) == raw
+    assert raw["benchmarks"]["c"] == {}
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "twenty", 1.5])
+def test_a_slice_is_a_number_of_examples(wrong: object) -> None:
+    raw = yaml.safe_load(next(c for c in CONFIGS if c.name == "config.yaml").read_text())
+    with pytest.raises(UserError, match="key `slice`"):
+        plan.load({**raw, "slice": wrong})

@@ -1,0 +1,55 @@
+"""A rehearsal: the whole chain of a config on its first few examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FEWER = {
+    "samplings": "limit",
+    "pairings": "limit",
+    "givens": "limit",
+    "attentions": "limit",
+    "saliencies": "limit",
+    "benchmarks": "limit",
+    "rollouts": "questions",
+    "batches": "questions",
+}
+"""Section to the key that says how many examples its blocks take."""
+LET_THROUGH: dict[str, dict[str, Any]] = {
+    "selections": {"min_margin": 0.0, "deduplicate": False},
+    "batches": {"keep": None},
+    "filters": {"max_ppl": None, "margin": None, "central": None},
+}
+"""Of few examples nothing might be left, which is no mistake of the config."""
+ROUNDS = 2
+
+
+def with_slice(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw config cut to its key `slice`: that many examples per task of everything, two rounds, and nothing filtered out."""
+    count = raw.get("slice")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        return dict(raw)
+    cut = dict(raw)
+    for section in FEWER.keys() | LET_THROUGH.keys():
+        blocks = raw.get(section)
+        if isinstance(blocks, Mapping):
+            cut[section] = {name: _cut(section, block, count) for name, block in blocks.items()}
+    experiments = raw.get("experiments")
+    if isinstance(experiments, Mapping):
+        cut["experiments"] = {
+            name: {**block, "rounds": min(block["rounds"], ROUNDS), "evaluate_every": ROUNDS}
+            if isinstance(block, Mapping) and isinstance(block.get("rounds"), int)
+            else block
+            for name, block in experiments.items()
+        }
+    return cut
+
+
+def _cut(section: str, block: Any, count: int) -> Any:
+    if not isinstance(block, Mapping):
+        return block
+    key = FEWER.get(section)
+    given = block.get(key) if key else None
+    fewer = {} if key is None else {key: min(given, count) if isinstance(given, int) else count}
+    return {**block, **fewer, **LET_THROUGH.get(section, {})}
