@@ -13,15 +13,20 @@ import numpy as np
 Frame = Literal["padded_square", "original", "resized_pixels", "thousand"]
 
 NUMBER = r"\s*(-?\d+(?:\.\d*)?|-?\.\d+)\s*"
-BRACKETED = re.compile(rf"[\[(]{NUMBER},{NUMBER},{NUMBER},{NUMBER}[\])]")
+BRACKETED = re.compile(
+    rf"[\[(]{NUMBER},{NUMBER},{NUMBER},{NUMBER}[\])]|\({NUMBER},{NUMBER}\)\s*,\s*\({NUMBER},{NUMBER}\)"
+)
 
 
 def parse_box(text: str) -> tuple[float, float, float, float] | None:
-    """The first bracketed group of four decimal numbers in `text`, or None (rule of lmms-eval's RefCOCO task)."""
+    """The first bracketed group of four decimal numbers in `text`, or None (rule of lmms-eval's RefCOCO task).
+
+    Or two groups of two, `(x1,y1),(x2,y2)`, as Qwen2-VL writes a box.
+    """
     match = BRACKETED.search(text)
     if match is None:
         return None
-    x1, y1, x2, y2 = map(float, match.groups())
+    x1, y1, x2, y2 = (float(number) for number in match.groups() if number is not None)
     return x1, y1, x2, y2
 
 
