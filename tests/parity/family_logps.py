@@ -1,6 +1,6 @@
 """Run by test_families in a process of its own (one vLLM engine per process): samples, and scores with transformers.
 
-    python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER
+    python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER merge|request
 
 Prints one JSON line: whether the prompts are equal, and the largest difference of log-probabilities.
 """
@@ -25,8 +25,9 @@ from PIL import Image
 SIZES = ([(112, 112)], [(96, 64)], [(56, 150), (300, 220)], [])
 
 
-def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
-    block = ModelBlock(path=folder, family=family_name, dtype="float32", engine=EngineBlock(enforce_eager=True))  # type: ignore[arg-type]
+def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str, object]:
+    engine = EngineBlock(enforce_eager=True, adapters=serving)  # type: ignore[arg-type]
+    block = ModelBlock(path=folder, family=family_name, dtype="float32", engine=engine)  # type: ignore[arg-type]
     random = np.random.default_rng(0)
     asked = []
     for number, sizes in enumerate(SIZES):

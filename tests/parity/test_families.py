@@ -173,7 +173,7 @@ def test_vllm_sees_the_same_prompts_and_gives_the_same_log_probabilities(name: s
     setup = Setup(name, tmp_path)
     setup.model.save_pretrained(tmp_path / "adapter")
     script = Path(__file__).with_name("family_logps.py")
-    command = [sys.executable, str(script), name, str(setup.folder), str(tmp_path / "adapter")]
+    command = [sys.executable, str(script), name, str(setup.folder), str(tmp_path / "adapter"), "merge"]
     run = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
     )

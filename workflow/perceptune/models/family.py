@@ -142,9 +142,9 @@ class Family(ABC):
         tokenizer = processor.tokenizer  # type: ignore[attr-defined]
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
-    @abstractmethod
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """Four numbers of a box in the notation of the family."""
+        """Four numbers of a box in the notation of the family; here `[0.12, 0.34, 0.56, 0.78]` or `[161, 119, 322, 357]`."""
+        return f"[{', '.join(written(numbers, frame))}]"
 
     def ground_truth(self, example: Mapping[str, Any], frame: Frame, resized: tuple[int, int] | None) -> str:
         """The true answer of an example as this family would write it; `ValueError` when the example has none."""
@@ -154,3 +154,9 @@ class Family(ABC):
         if example["target"] is None:
             raise ValueError(f"example `{example['example_id']}` has no ground truth")
         return str(example["target"])
+
+
+def written(numbers: np.ndarray, frame: Frame) -> list[str]:
+    """Shares of a side with two decimals, as in LLaVA's instruction data; pixels and thousandths as whole numbers."""
+    shares = frame in ("padded_square", "original")
+    return [f"{number:.2f}" if shares else str(round(float(number))) for number in numbers]

@@ -9,6 +9,7 @@ import torch
 from transformers import ProcessorMixin
 
 from perceptune.core.boxes import Frame
+from perceptune.models.family import written
 from perceptune.models.llava_like import LlavaLike
 
 
@@ -46,4 +47,4 @@ class InternVL(LlavaLike):
 
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
         """`[[161, 119, 322, 357]]`: thousandths, as in its training data (InternVL's documentation, chat data format)."""
-        return "[[" + ", ".join(str(round(float(number))) for number in numbers) + "]]"
+        return f"[[{', '.join(written(numbers, frame))}]]"

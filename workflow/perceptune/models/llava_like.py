@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from perceptune.core.boxes import Frame
 from perceptune.models.family import Family
 
 
@@ -34,10 +32,6 @@ class LlavaLike(Family):
         """An answer starts with a space where the prompt ends in a word (`ASSISTANT:`, `[/INST]`), not in a line break."""
         prompt = self.prompt_text(processor, [{"role": "user", "content": [{"type": "text", "text": "?"}]}])
         return super().answer_ids(processor, text if prompt[-1:].isspace() else f" {text}")
-
-    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """`[0.12, 0.34, 0.56, 0.78]`: two decimals, as in LLaVA's instruction data."""
-        return "[" + ", ".join(f"{number:.2f}" for number in numbers) + "]"
 
 
 class AnyResolution(LlavaLike):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perceptune.core.boxes import Frame
+from perceptune.models.family import written
 from perceptune.models.qwen_vl import QwenVL
 
 
@@ -16,5 +17,5 @@ class Qwen2VL(QwenVL):
 
         The marks are special tokens: sampled answers are stored without them.
         """
-        x1, y1, x2, y2 = (round(float(number)) for number in numbers)
+        x1, y1, x2, y2 = written(numbers, frame)
         return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"

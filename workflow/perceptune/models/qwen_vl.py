@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from perceptune.core.boxes import Frame
 from perceptune.models.family import Family
 
 
@@ -27,7 +25,3 @@ class QwenVL(Family):
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The whole image: it is resized, not cut."""
         return 0.0, 0.0, float(size[0]), float(size[1])
-
-    def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """`[161, 119, 322, 357]`: whole numbers, pixels of the resized image (Qwen2.5-VL) or thousandths (Qwen3-VL)."""
-        return "[" + ", ".join(str(round(float(number))) for number in numbers) + "]"
