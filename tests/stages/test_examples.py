@@ -174,3 +174,35 @@ def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     Image.new("RGB", (8, 8)).save(tmp_path / "big.png")
     with pytest.raises(ValueError, match="8 x 8 pixels, at most 63"):
         open_image({"bytes": None, "path": str(tmp_path / "big.png")})
+
+
+def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Thousandths of images of 64 x 48 pixels, declared as pixels: two of them happen to be possible."""
+    boxes = [[5 * n, 5 * n, 50 * n + 50, 40 * n + 60] for n in range(20)]
+    lines = [row(n, box=box) for n, box in enumerate(boxes)]
+    message = mistakes(folder, lines)
+    assert message.startswith("error: 20 of 20 rows cannot be used")
+    assert message.splitlines()[-1] == "hint: `coordinates: thousand` fits 20 of 20 boxes, `pixels` 0"
+    capsys.readouterr()
+    assert imported(folder, lines, coordinates="thousand").height == 20
+    assert "coordinates: `thousand`; of 20 boxes there fit, read as `pixels` 0" in capsys.readouterr().out
+
+
+def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
+    message = mistakes(folder, [row(n, box=[30, 20, 10 + n, 8]) for n in range(20)])
+    assert message.splitlines()[-1] == "hint: read as [x, y, width, height] 20 of 20 boxes fit, as [x1, y1, x2, y2] 0"
+
+
+def test_a_possible_but_doubtful_frame_is_only_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Boxes that end at the image's lower edge in the padded square: 56 of 64."""
+    boxes = [[0.1, 0.2 + 0.01 * n, 0.5, 0.875] for n in range(20)]
+    table = imported(folder, [row(n, box=box) for n, box in enumerate(boxes)], coordinates="normalised")
+    assert table["box"][0].to_list() == pytest.approx([6.4, 9.6, 32, 42])  # as declared, whatever it looks like
+    said = capsys.readouterr().out
+    assert "warning: is it `coordinates: padded_normalised`? Of 20 boxes 20 end at an edge" in said
+
+
+def test_an_image_of_another_size_than_its_annotations(folder: Path) -> None:
+    message = mistakes(folder, [row(0, image_size=[64, 48]), row(1, image_size=[640, 480])])
+    assert "data.jsonl, line 2: the image has 64 x 48 pixels, the annotations are of 640 x 480" in message
+    assert imported(folder, [row(0, image_size=[64, 48])])["source"][0] is None

@@ -6,11 +6,18 @@ from perceptune.contracts.errors import UserError, joined_mistakes
 
 
 def check_ceiling(
-    failed: list[str], total: int, what: str, most_share: float, most_rows: int | None, count: int | None = None
+    failed: list[str],
+    total: int,
+    what: str,
+    most_share: float,
+    most_rows: int | None,
+    count: int | None = None,
+    hint: str | None = None,
 ) -> None:
     """Raises `UserError` naming the first of the `failed` rows when they are more than the share or the number allowed.
 
-    `what` says what happened to them ("rows cannot be used"); `count`: how many failed, if `failed` has one line for several.
+    `what` says what happened to them ("rows cannot be used"); `count`: how many failed, if `failed` has one line for several;
+    `hint`: the likely cause, where there is a better hint than how to let them fail.
     """
     number = len(failed) if count is None else count
     if number > most_share * total:
@@ -21,5 +28,10 @@ def check_ceiling(
         return
     raise UserError(
         f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(failed),
-        "`max_failed` (share) and `max_failed_rows` (count) of its block say how many may" if number < total else None,
+        hint
+        or (
+            "`max_failed` (share) and `max_failed_rows` (count) of its block say how many may"
+            if number < total
+            else None
+        ),
     )

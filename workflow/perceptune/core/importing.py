@@ -7,12 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from perceptune.contracts.config import FileDataset, Task
-from perceptune.contracts.errors import near, printable
+import numpy as np
 
-KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split")
+from perceptune.contracts.config import Coordinates, FileDataset, Task
+from perceptune.contracts.errors import near, printable
+from perceptune.core.frames import IN_SHARES, SHARES, in_pixels, slack
+
+KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split", "image_size")
 TASKS = get_args(Task)
-BOX_SCALE = {"normalised": 1.0, "thousand": 1000.0}
 
 
 class RowError(ValueError):
@@ -54,23 +56,41 @@ def one_line(text: object) -> str:
 
 
 def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> list[float]:
-    """The box in pixels of the image; `RowError` when it does not lie in the image, with the likely cause."""
+    """The box in pixels of the image; `RowError` when it does not lie in the image, with the likely cause.
+
+    What rounding lets reach into the padding of a padded frame is cut off.
+    """
+    coordinates: Coordinates = block.coordinates or "pixels"
     width, height = size
-    scale = BOX_SCALE.get(str(block.coordinates))
-    if scale is not None and max(box) > scale:
+    if coordinates in SHARES and max(box) > SHARES[coordinates][1]:
         raise RowError(
-            f"`box` {box} exceeds {scale:g}, expected {block.coordinates} coordinates; or set `coordinates: pixels`"
+            f"`box` {box} exceeds {SHARES[coordinates][1]:g}, expected {coordinates} coordinates;"
+            " or set `coordinates: pixels`"
         )
-    x1, y1, x2, y2 = (
-        box if scale is None else (v / scale * side for v, side in zip(box, (width, height) * 2, strict=True))
-    )
+    sizes = np.array([size], dtype=float)
+    x1, y1, x2, y2 = in_pixels(np.array([box]), coordinates, sizes)[0].tolist()
     if x2 <= x1 or y2 <= y1:
         raise RowError(f"`box` {box} has no area, expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
-    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
-        raise RowError(f"`box` {box} leaves the image of {width} x {height} pixels")
-    if scale is None and max(box) <= 1 and max(size) > 2:
-        raise RowError(f"`box` {box} is smaller than a pixel; shares of the image need `coordinates: normalised`")
+    free = slack(coordinates, sizes)[0]
+    if min(x1, y1) < -free or x2 > width + free or y2 > height + free:
+        where = "lies in the padding of" if coordinates.startswith("padded") else "leaves"
+        raise RowError(f"`box` {box} {where} the image of {width} x {height} pixels")
+    if coordinates not in IN_SHARES and max(box) <= 1 and max(size) > 2:
+        unit = "pixel" if coordinates == "pixels" else "thousandth"
+        raise RowError(f"`box` {box} is smaller than a {unit}; shares of the image need `coordinates: normalised`")
+    if coordinates.startswith("padded"):
+        return [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
     return [x1, y1, x2, y2]
+
+
+def check_size(row: Mapping[str, Any], size: tuple[int, int]) -> None:
+    """Raises `RowError` when the row says of its image another size than it has: boxes are wrong on a resized image."""
+    expected = row.get("image_size")
+    if expected is not None and tuple(expected) != tuple(size):
+        raise RowError(
+            f"the image has {size[0]} x {size[1]} pixels, the annotations are of {expected[0]} x {expected[1]}:"
+            " boxes are wrong on a resized image, bring the original"
+        )
 
 
 def _identity(row: Mapping[str, Any]) -> str | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
@@ -13,11 +17,15 @@ from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import write_table
+from perceptune.core.frames import better_fit, doubt, fitting
 from perceptune.core.images import image_facts
 from perceptune.core.importers import IMPORTERS
 from perceptune.core.importers.importer import Importer
-from perceptune.core.importing import RowError, checked_row, one_line, pixel_box, shown
+from perceptune.core.importing import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.stages.reading import Files
+
+Probe = tuple[list[float], tuple[int, int]]
+"""A box as it is written, and the size of its image."""
 
 
 def run(*, config: FileDataset, examples: Path) -> None:
@@ -35,20 +43,19 @@ def run(*, config: FileDataset, examples: Path) -> None:
     rows = list(importer.rows(files))
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        table = []
-        with Progress("checking examples", len(rows), "rows") as progress:
-            for checked in pool.map(lambda numbered: _checked(numbered[0], numbered[1], config, folder), rows):
-                table.append(checked)
-                progress.advance()
+    table, probes = _all_checked(rows, config, folder)
     _mark_duplicates(table, [place for place, _ in rows])
     failed = [
         f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]
     ]
-    check_ceiling(failed, len(rows), "rows cannot be used", config.max_failed, config.max_failed_rows)
-    for line in failed:
-        print(f"left out: {line}")
-    inputs = {} if source.is_dir() else {"data": source}
+    cause = _other_frame(probes, config) if failed else None
+    check_ceiling(failed, len(rows), "rows cannot be used", config.max_failed, config.max_failed_rows, hint=cause)
+    for line in (*(f"left out: {line}" for line in failed), *_frame_lines(probes, config)):
+        print(line)
+    for line in _count_lines(rows, config, importer.published(files)):
+        print(f"{source.name} {line}")
+    beside = {name: source.with_name(name) for name in importer.beside}
+    inputs = {} if source.is_dir() else {"data": source, **beside}
     plugins = [plugin("importer", importer.name)]
     write_table(examples, "examples", table, lineage("examples", config.model_dump(mode="json"), inputs, plugins))
 
@@ -61,23 +68,79 @@ def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
     }
 
 
-def _checked(place: str, row: Any, config: FileDataset, folder: Path) -> dict[str, Any]:
-    """The row of the `examples` table; a failed one has empty columns and its reason."""
+def _all_checked(
+    rows: list[tuple[str, Any]], config: FileDataset, folder: Path
+) -> tuple[list[dict[str, Any]], list[Probe]]:
+    """The rows of the `examples` table, and the boxes of all those whose image is known, good or not."""
+    probes: list[Probe | None] = [None] * len(rows)
+
+    def check(number: int) -> dict[str, Any]:
+        place, row = rows[number]
+        checked, probes[number] = _checked(place, row, config, folder)
+        return checked
+
+    table = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("checking examples", len(rows), "rows") as progress:
+        for checked in pool.map(check, range(len(rows))):
+            table.append(checked)
+            progress.advance()
+    return table, [probe for probe in probes if probe is not None]
+
+
+def _arrays(probes: list[Probe]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([box for box, _ in probes], dtype=float), np.array([size for _, size in probes], dtype=float)
+
+
+def _other_frame(probes: list[Probe], config: FileDataset) -> str | None:
+    """What more boxes fit than the declared coordinates, in words."""
+    if not probes:
+        return None
+    boxes, sizes = _arrays(probes)
+    return better_fit(boxes, config.coordinates or "pixels", sizes)
+
+
+def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
+    """For the log: how many boxes fit under each reading, and what speaks for another one than the declared."""
+    if not probes:
+        return
+    (boxes, sizes), declared = _arrays(probes), config.coordinates or "pixels"
+    counts = ", ".join(f"`{name}` {number}" for name, number in fitting(boxes, sizes).items())
+    yield f"coordinates: `{declared}`; of {len(boxes)} boxes there fit, read as {counts}"
+    for line in (better_fit(boxes, declared, sizes), doubt(boxes, declared, sizes)):
+        if line:
+            yield f"warning: {line}"
+
+
+def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Mapping[str, int]) -> Iterator[str]:
+    """For the log: the number of rows by split, beside the published one where there is one."""
+    splits = Counter(str(row.get("split") or config.split) for _, row in rows if isinstance(row, Mapping))
+    whole = {"all": len(rows)} if "all" in published else {}
+    for split, number in {**whole, **splits}.items():
+        official = published.get(split)
+        verdict = "" if official is None else ", as published" if official == number else f", {official} published"
+        yield f"{split}: {number} rows{verdict}"
+
+
+def _checked(place: str, row: Any, config: FileDataset, folder: Path) -> tuple[dict[str, Any], Probe | None]:
+    """The row of the `examples` table; a failed one has empty columns and its reason. And its box as written."""
+    probe = None
     try:
         if isinstance(row, RowError):
             raise row
         checked = checked_row(row, config)
         checked["images"] = [_located(image, folder) for image in checked["images"]]
         facts = [_facts(image, folder) for image in checked["images"]]
+        check_size(row, facts[0][1])
         if checked["box"] is not None:
+            probe = checked["box"], facts[0][1]
             checked["box"] = pixel_box(checked["box"], config, facts[0][1])
     except RowError as error:
-        return _empty(place, str(error))
+        return _empty(place, str(error)), probe
     except RecursionError:  # JSON that could just be read need not be writable
-        return _empty(place, "nested too deeply")
+        return _empty(place, "nested too deeply"), probe
     example_id = checked.pop("example_id") or place.replace(" ", "-")
     digests = {"image_sha256": [f[0] for f in facts], "image_sizes": [list(f[1]) for f in facts]}
-    return {"example_id": example_id, **checked, **digests, "reason": None}
+    return {"example_id": example_id, **checked, **digests, "reason": None}, probe
 
 
 def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:

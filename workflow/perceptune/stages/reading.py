@@ -36,7 +36,7 @@ class Files:
 
     def records(self, name: str | None = None) -> Iterator[tuple[str, Any]]:
         """Place and record, or the `RowError` of reading it, in order; see the protocol."""
-        file = self.path / name if name else self.path
+        file = self._file(name)
         _check(file, self._reads)
         container = self._reads or _container(file)
         if container in ("jsonl", "json", "tsv"):
@@ -58,9 +58,25 @@ class Files:
             return sorted(file.name for file in self.path.glob(pattern))
         return [self.path.name] if self.path.match(pattern) else []
 
+    def document(self, name: str | None = None) -> Any:
+        """The value of a JSON file; see the protocol."""
+        file = self._file(name)
+        _check(file, None)
+        try:
+            return json.loads(file.read_bytes().decode("utf-8-sig"))
+        except OSError as error:
+            raise UserError(f"dataset file `{file}` cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"dataset file `{file}` is no valid JSON: {one_line(error)}") from None
+
+    def _file(self, name: str | None) -> Path:
+        if name is None:
+            return self.path
+        return self.path / name if self.path.is_dir() else self.path.with_name(name)
+
     def unpickled(self, name: str) -> Any:
         """The plain values of a pickle; see the protocol."""
-        file = self.path / name
+        file = self._file(name)
         _check(file, None)
         try:
             with file.open("rb") as opened:

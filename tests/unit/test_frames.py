@@ -1,0 +1,122 @@
+"""Frames of boxes: the dossier's vector c.6, what is possible, what is doubtful, and what a model writes."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from perceptune.contracts.config import Coordinates, FileDataset
+from perceptune.core import frames
+from perceptune.core.importing import RowError, pixel_box
+
+PIXELS = [160.0, 120.0, 320.0, 360.0]
+SIZE = (640, 480)
+READINGS: dict[Coordinates, list[float]] = {
+    "pixels": PIXELS,
+    "normalised": [0.25, 0.25, 0.5, 0.75],
+    "thousand": [250, 250, 500, 750],
+    "padded_normalised": [0.25, 0.3125, 0.5, 0.6875],  # 80 pixels of padding at top and bottom, side 640
+    "padded_thousand": [250, 312.5, 500, 687.5],
+}
+
+
+def block(coordinates: Coordinates) -> FileDataset:
+    return FileDataset(kind="jsonl", path="x", coordinates=coordinates)
+
+
+def many(coordinates: Coordinates, count: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes of drawn places in images of four sizes, some at each edge, as that frame writes them; and the sizes."""
+    draws = np.random.default_rng(0)
+    sizes = np.array([(640, 480), (480, 640), (500, 375), (1280, 720)], dtype=float)[draws.integers(0, 4, count)]
+    ends = np.sort(draws.uniform(0, 1, (count, 2, 2)), axis=1)
+    ends[:, 1] = np.maximum(ends[:, 1], ends[:, 0] + 0.02).clip(max=1)
+    ends[:, 0] = np.minimum(ends[:, 0], ends[:, 1] - 0.02)
+    for edge in range(4):  # one in ten boxes ends at each edge
+        ends[edge::10, edge // 2, edge % 2] = edge // 2
+    shares = ends.reshape(count, 4)
+    pixels = shares * np.concatenate([sizes, sizes], axis=1)
+    if coordinates == "pixels":
+        return pixels, sizes
+    one, zero = (frames.in_pixels(np.full((count, 4), v), coordinates, sizes) for v in (1.0, 0.0))
+    return (pixels - zero) / (one - zero), sizes
+
+
+@pytest.mark.parametrize("coordinates", get_args(Coordinates))
+def test_vector_c6(coordinates: Coordinates) -> None:
+    assert pixel_box(READINGS[coordinates], block(coordinates), SIZE) == pytest.approx(PIXELS)
+
+
+def test_a_box_in_the_padding_is_a_mistake_and_a_rounded_one_is_cut() -> None:
+    with pytest.raises(RowError, match="lies in the padding of the image of 640 x 480"):
+        pixel_box([0.25, 0.05, 0.5, 0.6875], block("padded_normalised"), SIZE)
+    cut = pixel_box([0.25, 0.3125, 0.5, 0.88], block("padded_normalised"), SIZE)  # the image ends at 0.875
+    assert cut == pytest.approx([160, 120, 320, 480])
+    with pytest.raises(RowError, match="exceeds 1000"):
+        pixel_box([250, 312, 500, 1001], block("padded_thousand"), SIZE)
+
+
+@pytest.mark.parametrize("coordinates", get_args(Coordinates))
+def test_boxes_fit_their_own_frame_and_nothing_speaks_against_it(coordinates: Coordinates) -> None:
+    boxes, sizes = many(coordinates)
+    assert frames.fits(boxes, coordinates, sizes).all()
+    assert frames.better_fit(boxes, coordinates, sizes) is None
+    assert frames.doubt(boxes, coordinates, sizes) is None
+
+
+@pytest.mark.parametrize("true", get_args(Coordinates))
+@pytest.mark.parametrize("declared", get_args(Coordinates))
+def test_every_wrong_declaration_is_noticed_and_the_true_one_named(true: Coordinates, declared: Coordinates) -> None:
+    if true == declared:
+        return
+    boxes, sizes = many(true)
+    said = frames.better_fit(boxes, declared, sizes) or frames.doubt(boxes, declared, sizes)
+    assert said is not None
+    assert f"`coordinates: {true}`" in said
+
+
+def test_corner_and_extent_are_told_apart() -> None:
+    boxes, sizes = many("pixels")
+    boxes[:, 2:] -= boxes[:, :2]
+    said = frames.better_fit(boxes, "pixels", sizes)
+    assert said is not None
+    assert said.startswith("read as [x, y, width, height] 500 of 500 boxes fit")
+
+
+def test_few_boxes_raise_no_doubt() -> None:
+    boxes, sizes = many("padded_normalised", frames.FEWEST - 1)
+    assert frames.doubt(boxes, "normalised", sizes) is None
+
+
+def test_overlap_of_the_two_readings_of_c6() -> None:
+    truth, sizes = np.array([PIXELS]), np.array([SIZE], dtype=float)
+    found = frames.overlaps(np.array([READINGS["padded_normalised"]]), truth, sizes, None)
+    assert found["padded_square"][0] == 1
+    assert found["original"][0] == pytest.approx(0.75)  # the dossier's figure
+    assert found["thousand"][0] == 0
+    assert "resized_pixels" not in found
+    resized = frames.overlaps(np.array([[161.0, 119, 322, 357]]), truth, sizes, np.array([[644.0, 476]]))
+    assert resized["resized_pixels"][0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("writes", "declared"),
+    [("padded_square", "original"), ("original", "padded_square"), ("thousand", "resized_pixels")],
+)
+def test_a_model_with_another_frame_is_noticed(writes: frames.Frame, declared: frames.Frame) -> None:
+    truth, sizes = many("pixels", 100)
+    name = {"padded_square": "padded_normalised", "original": "normalised", "thousand": "thousand"}[writes]
+    written, _ = many(name, 100)  # type: ignore[arg-type]
+    ious = frames.overlaps(written, truth, sizes, sizes)
+    assert frames.likelier(ious, declared) == writes
+    assert frames.likelier(ious, writes) is None
+    lines = frames.overlap_lines(ious, declared)
+    assert f"`{writes}` 1.000" in lines[0]
+    assert f"set `coordinates: {writes}`" in lines[1]
+
+
+def test_chance_is_no_evidence() -> None:
+    """Two readings of equal mean, and one that wins on 10 answers only."""
+    draws = np.random.default_rng(1)
+    noise = {"original": draws.uniform(0, 1, 200), "padded_square": draws.uniform(0, 1, 200)}
+    assert frames.likelier(noise, "original") is None  # type: ignore[arg-type]
+    few = {"original": np.zeros(10), "padded_square": np.ones(10)}
+    assert frames.likelier(few, "original") is None  # type: ignore[arg-type]
