@@ -52,6 +52,14 @@ _OF_BOXES: dict[str, Metric] = {
 
 _OF_BOXED: dict[str, Metric] = {"accuracy": _mean("accuracy"), "format": _mean("format")}
 
+_OF_YES_NO: dict[str, Metric] = {
+    "f1": _f1,
+    "accuracy": _mean("correct"),
+    "precision": _precision,
+    "recall": _recall,
+    "yes_ratio": _mean("predicted_yes"),
+}
+
 METRICS: dict[str, dict[str, Metric]] = {
     "iou": _OF_BOXES,
     "iou_threshold": _OF_BOXES,
@@ -62,13 +70,9 @@ METRICS: dict[str, dict[str, Metric]] = {
         "token_recall": _mean("token_recall"),
         "exact": _mean("exact"),
     },
-    "yes_no": {
-        "f1": _f1,
-        "accuracy": _mean("correct"),
-        "precision": _precision,
-        "recall": _recall,
-        "yes_ratio": _mean("predicted_yes"),
-    },
+    "yes_no": _OF_YES_NO,
+    "pope": _OF_YES_NO,
+    "pope_vcd": _OF_YES_NO,
     "exact_match": {"accuracy": _mean("correct")},
     "boxed_math": _OF_BOXED,
     "boxed_exact": _OF_BOXED,
@@ -84,12 +88,16 @@ _PER_BOX: dict[str, PerAnswer] = {
 
 _PER_BOXED: dict[str, PerAnswer] = {"accuracy": ("accuracy", lambda v: v, True)}
 
+_PER_CORRECT: dict[str, PerAnswer] = {"accuracy": ("correct", lambda v: v, True)}
+
 PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
     "iou": _PER_BOX,
     "iou_threshold": _PER_BOX,
     "edit_distance": {"ned": ("ned", lambda v: v, False)},
-    "yes_no": {"accuracy": ("correct", lambda v: v, True)},
-    "exact_match": {"accuracy": ("correct", lambda v: v, True)},
+    "yes_no": _PER_CORRECT,
+    "pope": _PER_CORRECT,
+    "pope_vcd": _PER_CORRECT,
+    "exact_match": _PER_CORRECT,
     "boxed_math": _PER_BOXED,
     "boxed_exact": _PER_BOXED,
 }
@@ -138,7 +146,8 @@ class _Resampled(dict[str, np.ndarray]):
 
 
 def _bounds(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    known = draws[~np.isnan(draws)]  # NaN: a resample without any example that the metric is about
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if known.size else (np.nan, np.nan)
     return float(low), float(high)
 
 

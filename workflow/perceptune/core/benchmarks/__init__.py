@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from perceptune.core.benchmarks.benchmark import Benchmark
+from perceptune.core.benchmarks.pope import POPE
 
-BENCHMARKS: dict[str, Benchmark] = {}
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (POPE,)}

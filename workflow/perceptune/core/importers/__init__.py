@@ -9,6 +9,7 @@ from perceptune.core.importers.jsonl import JSONL
 from perceptune.core.importers.llama_factory import LLAMA_FACTORY
 from perceptune.core.importers.ms_swift import MS_SWIFT
 from perceptune.core.importers.parquet import PARQUET
+from perceptune.core.importers.pope import POPE
 from perceptune.core.importers.trl import TRL
 from perceptune.core.importers.verl import VERL
 
@@ -21,6 +22,7 @@ IMPORTERS: dict[str, Importer] = {
         LLAMA_FACTORY,
         MS_SWIFT,
         PARQUET,
+        POPE,
         TRL,
         VERL,
     )

@@ -10,6 +10,8 @@ from perceptune.core.rewards.edit_distance import edit_distance
 from perceptune.core.rewards.exact_match import exact_match
 from perceptune.core.rewards.iou import iou
 from perceptune.core.rewards.iou_threshold import iou_threshold
+from perceptune.core.rewards.pope import pope
+from perceptune.core.rewards.pope_vcd import pope_vcd
 from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.rewards.yes_no import yes_no
 
@@ -20,5 +22,7 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "exact_match": exact_match,
     "iou": iou,
     "iou_threshold": iou_threshold,
+    "pope": pope,
+    "pope_vcd": pope_vcd,
     "yes_no": yes_no,
 }

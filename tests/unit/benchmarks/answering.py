@@ -1,0 +1,146 @@
+"""Synthetic answers to official question files, scored by the rewards and measured by the benchmarks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from perceptune.contracts.config import BenchmarkBlock, FileDataset, ModelBlock, RewardBlock
+from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.benchmarks.benchmark import Answered
+from perceptune.core.importers import IMPORTERS
+from perceptune.core.importing import RowError
+from perceptune.core.rewards import REWARDS, Answers
+from perceptune.stages import evaluate, examples, requests, rewards
+from perceptune.stages.reading import Files
+from PIL import Image
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
+MODEL = ModelBlock(path="nowhere", family="llava")
+Row = dict[str, Any]
+
+
+def official(name: str) -> Path:
+    """The folder of a benchmark's official files."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"no official files of {name} at {folder}")
+    return folder
+
+
+def questions(kind: str, path: Path) -> list[Row]:
+    """The importer's rows of an official file, none of them refused."""
+    rows = [row for _, row in IMPORTERS[kind].rows(Files(path))]
+    refused = [str(row) for row in rows if isinstance(row, RowError)]
+    assert not refused, refused[:3]
+    return rows
+
+
+def answered(
+    protocol: str,
+    rows: Sequence[Row],
+    texts: Sequence[str | None],
+    *,
+    verdicts: Sequence[str | None] | None = None,
+    resources: Path | None = None,
+) -> list[Answered]:
+    """The answers as the benchmark gets them, scored by its own rewards."""
+    kind = next(k for k in IMPORTERS if protocol.startswith(k))
+    found: dict[int, Answered] = {}
+    tasks = [str(row.get("task") or IMPORTERS[kind].task) for row in rows]
+    for task, reward in BENCHMARKS[protocol].rewards.items():
+        mine = [i for i in range(len(rows)) if tasks[i] == task]
+        given = [i for i in mine if texts[i] is not None]
+        scores = REWARDS[reward](
+            Answers(
+                texts=[str(texts[i]) for i in given],
+                targets=[rows[i].get("answer") for i in given],
+                boxes=np.full((len(given), 4), np.nan),
+                sizes=np.full((len(given), 2), 1.0),
+                frame="padded_square",
+                sources=[rows[i] for i in given],
+                resources=resources,
+            )
+        )
+        place = {i: number for number, i in enumerate(given)}
+        for i in mine:
+            at = place.get(i)
+            found[i] = Answered(
+                example_id=rows[i]["id"],
+                task=task,
+                question=rows[i]["question"],
+                text=texts[i],
+                target=rows[i].get("answer"),
+                parsed=None if at is None else scores.parsed[at],
+                components={} if at is None else {k: float(v[at]) for k, v in scores.components.items()},
+                reason="no answer" if at is None else scores.reasons[at],
+                source=rows[i],
+                verdict=None if verdicts is None else verdicts[i],
+            )
+    return [found[i] for i in range(len(rows))]
+
+
+def values(protocol: str, answers: Sequence[Answered]) -> dict[str, float]:
+    """Every metric of the benchmark."""
+    benchmark = BENCHMARKS[protocol]
+    columns = benchmark.columns(answers)
+    assert len({column.shape for column in columns.values()}) == 1
+    return {name: float(measured.metric(columns)) for name, measured in benchmark.metrics.items()}
+
+
+def failures(protocol: str, answers: Sequence[Answered], metric: str) -> tuple[int, int]:
+    """`n` and `n_failed` of a metric."""
+    measured = BENCHMARKS[protocol].metrics[metric]
+    mine = [a for a in answers if measured.of(a)]
+    return len(mine), sum(map(measured.failed, mine))
+
+
+def shuffled(answers: Sequence[Answered], seed: int) -> list[Answered]:
+    order = np.random.default_rng(seed).permutation(len(answers))
+    return [answers[i] for i in order]
+
+
+def drawn_images(folder: Path, names: Sequence[str]) -> Path:
+    """Stand-in images of the given names, each of its own colour."""
+    for number, name in enumerate(sorted(set(names))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        colour = (number % 251, number // 251, 99)
+        Image.new("RGB", (8, 6), colour).save(folder / name)
+    return folder
+
+
+def through_the_stages(
+    folder: Path, protocol: str, dataset: FileDataset, texts: Mapping[str, str | None], **settings: Any
+) -> pl.DataFrame:
+    """The metrics table of one policy whose answer to each example is given; from the import on, all stages but sampling."""
+    benchmark = BENCHMARKS[protocol]
+    tables = {name: folder / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")}
+    examples.run(config=dataset, examples=tables["examples"])
+    shared = {"dataset": "d", "reward": "r", "protocol": protocol, "n": 0, "views": ["original"], "resamples": 20}
+    block = BenchmarkBlock(**{**benchmark.settings, **shared, **settings})
+    requests.run_benchmarks(
+        examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}
+    )
+    asked = read_table(tables["requests"], "requests").to_pylist()
+    write_table(tables["responses"], "responses", [_response(row, texts[row["example_id"]]) for row in asked], {})
+    reward = RewardBlock(tasks=dict(benchmark.rewards), max_failed=1.0)
+    rewards.run(
+        requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]},
+        rewards=tables["rewards"], config=reward, model=MODEL, benchmarks=["b"],
+    )  # fmt: skip
+    evaluate.run(
+        policy="base", base="base", rewards={"b": tables["rewards"]}, base_rewards=None, attention={}, base_attention=None,
+        metrics=tables["metrics"], benchmarks={"b": block}, reward_tasks={"r": dict(benchmark.rewards)}, model=MODEL,
+        examples={"d": tables["examples"]},
+    )  # fmt: skip
+    return pl.DataFrame(pl.from_arrow(read_table(tables["metrics"], "metrics")))
+
+
+def _response(asked: Row, text: str | None) -> Row:
+    row = {**{k: asked[k] for k in ("request_id", "example_id", "view")}, "sample_index": 0, "reason": None}
+    if text is None:
+        return {**row, "reason": "nothing came"}
+    return {**row, "text": text, "token_ids": [1], "logprobs": [-1.0], "finish_reason": "stop", "prompt_tokens": 1}

@@ -1,0 +1,107 @@
+"""POPE: is there a ... in the image? Three ways of sampling objects that are not there, two published rules of reading answers.
+
+Metrics are of the reward's rule, POPE's own unless a block names another, and again, with `_vcd`, of VCD's scorer. Positive is
+"yes". Papers quote the mean of the three F1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, summed, unread
+from perceptune.core.confusion import Counts, Read, counts, rates, unasked
+from perceptune.core.importers.pope import CATEGORIES
+from perceptune.core.metrics import Columns, Metric
+from perceptune.core.rewards.pope_vcd import vcd_answer
+
+POOLED = "pooled"
+VCD = "vcd"
+LABELS = {
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "positive_ratio": "share of yes",
+}
+
+
+def _read(answered: Answered) -> Read:
+    """As the reward read it; an answer that is missing is not yes, and wrong."""
+    components = answered.components
+    return Read(bool(components.get("predicted_yes")), _true(answered) == "yes", bool(components.get("correct")))
+
+
+def _read_vcd(answered: Answered) -> Read:
+    true = _true(answered)
+    if answered.text is None:
+        return Read(False, true == "yes", False)
+    predicted = vcd_answer(answered.text, true)
+    return Read(predicted == "yes", true == "yes", predicted == true)
+
+
+def _true(answered: Answered) -> str:
+    return str(answered.target).lower()
+
+
+def columns(answers: Sequence[Answered]) -> Columns:
+    """Counts by image, since its questions belong together: 6 of each category."""
+    found: Counts = {}
+    for rule, read in (("", _read), (VCD, _read_vcd)):
+        reads = [read(answered) for answered in answers]
+        for group in (POOLED, *CATEGORIES):
+            mine = [one if _of(group)(a) else None for a, one in zip(answers, reads, strict=True)]
+            found |= counts(rule + group, mine)
+    return unasked(summed([str(a.source.get("image_file", a.example_id)) for a in answers], found))
+
+
+def _of(group: str) -> Callable[[Answered], bool]:
+    return lambda answered: group in (POOLED, answered.source.get("category"))
+
+
+def _says_neither(answered: Answered) -> bool:
+    """What POPE's rule counts as a yes for want of a no."""
+    return unread(answered) or not answered.components.get("said", 1)
+
+
+def _has_neither(answered: Answered) -> bool:
+    text = (answered.text or "").lower()
+    return "yes" not in text and "no" not in text
+
+
+def _mean_of_asked(metrics: Sequence[Metric]) -> Metric:
+    """The mean of those that are known: of all three categories, or of those that were asked."""
+
+    def mean(columns: Columns) -> np.ndarray:
+        values = np.array([metric(columns) for metric in metrics])
+        known = ~np.isnan(values)
+        return np.asarray(np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
+
+    return mean
+
+
+def _metrics() -> dict[str, Measured]:
+    found: dict[str, Measured] = {}
+    for rule, failed, words in (("", _says_neither, ""), (VCD, _has_neither, " (VCD's rule)")):
+        suffix = f"_{rule}" if rule else ""
+        mean = _mean_of_asked([rates(rule + category)["f1"] for category in CATEGORIES])
+        found[f"mean_f1{suffix}"] = Measured(mean, f"mean F1 of the categories{words}", failed=failed)
+        for group in (POOLED, *CATEGORIES):
+            ending = "" if group == POOLED else f"_{group}"
+            for name, metric in rates(rule + group).items():
+                named = "yes_ratio" if name == "positive_ratio" else name
+                label = f"{LABELS[name]}, {group}{words}"
+                found[f"{named}{ending}{suffix}"] = Measured(
+                    metric, label, of=_of(group), failed=failed, needs=f"questions of category {group}"
+                )
+    return found
+
+
+POPE = Benchmark(
+    name="pope",
+    rewards={"existence": "pope"},
+    columns=columns,
+    metrics=_metrics(),
+    settings={"prompt": "{question}", "max_tokens": 256},
+)

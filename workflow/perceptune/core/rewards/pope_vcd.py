@@ -1,0 +1,24 @@
+"""Right or wrong on a yes/no question, by the rule of VCD's scorer for POPE."""
+
+from __future__ import annotations
+
+from perceptune.core.rewards.pope import yes_no_scores
+from perceptune.core.rewards.reward import Answers, Scores
+
+
+def pope_vcd(answers: Answers) -> Scores:
+    """Reward: 1 when the answer has the true word anywhere in it. Components as those of `pope`."""
+    true = [(target or "").lower() for target in answers.targets]
+    predicted = [vcd_answer(text, target) for text, target in zip(answers.texts, true, strict=True)]
+    said = ["yes" in text.lower() or "no" in text.lower() for text in answers.texts]
+    return yes_no_scores(predicted, true, [p == t for p, t in zip(predicted, true, strict=True)], said)
+
+
+def vcd_answer(text: str, target: str) -> str:
+    """The true answer if its letters are anywhere in the text, else the other one.
+
+    So `no` is found in "know" and "another", too, and "yes and no" is always right (source: VCD's `eval_pope.py`, read there).
+    """
+    if target in text.lower():
+        return target
+    return "no" if target == "yes" else "yes"
