@@ -143,7 +143,7 @@ P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_te
         ("trainings.dpo.view", "enhanced", "key `trainings.dpo.view`: `enhanced` needs a crop, which ranked lists do not have"),
         ("experiments.p2dpo.training", "dpo", "key `experiments.p2dpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
         ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pairing` and `filter`"),
-        ("experiments.dpo.pairing", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `pairing` and `filter`, or `rollout`, `reward` and `batch`"),
+        ("experiments.dpo.pairing", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `given`, or `pairing` and `filter`, or `rollout`, `reward` and `batch`"),
         ("experiments.p2dpo.filter", None, "has `pairing`, expected either"),
     ],
 )  # fmt: skip

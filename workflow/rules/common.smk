@@ -32,12 +32,13 @@ wildcard_constraints:
     sampling=one_of(plan.config.samplings),
     rollout=one_of(plan.config.rollouts),
     pairing=one_of(plan.config.pairings),
+    given=one_of(plan.config.givens),
     attention=one_of(plan.config.attentions),
     crop=one_of(plan.config.crops),
     saliency=one_of(plan.config.saliencies),
     clip=one_of(plan.config.clips),
     filter=one_of(plan.config.filters),
-    groups=f"[^/]+/[^/]+/[^/]+|{one_of(plan.config.pairings)}",
+    groups=f"[^/]+/[^/]+/[^/]+|{one_of([*plan.config.pairings, *plan.config.givens])}",
     reward="[^/]+",
     selection="[^/]+",
     batch="[^/]+",
@@ -81,7 +82,7 @@ def plugins_of_training(wildcards):
     return module_lines(*plan.training_plugins(wildcards.experiment))
 
 
-def plugins_of_attention(wildcards):
+def plugins_of_family(wildcards):
     family = plan.config.models[plan.base(wildcards.policy)].family
     return module_lines(planning.plugin("family", family))
 

@@ -54,6 +54,28 @@ rule select_preferences:
         "../scripts/select_preferences.py"
 
 
+rule take_given:
+    """The answers that come with the data as ranked lists, in the tokens of the base model."""
+    input:
+        examples=paths.EXAMPLES,
+    output:
+        preferences=paths.GIVEN,
+        statistics=paths.GIVEN_STATISTICS,
+    log:
+        paths.log(paths.GIVEN),
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        *code_of("given", "take_given"),
+        plugins=plugins_of_family,
+        settings=block("given"),
+        weights=of(plan.model_settings),
+        model=model_of,
+    script:
+        "../scripts/take_given.py"
+
+
 rule select_batch:
     """The groups of a round that are learnt from, with the statistics of what was dropped."""
     input:

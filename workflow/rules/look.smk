@@ -26,7 +26,7 @@ rule measure_attention:
         attempt=attempt_number,
     params:
         *code_of("attention", "measure_attention"),
-        plugins=plugins_of_attention,
+        plugins=plugins_of_family,
         settings=block("attention"),
         weights=of(plan.model_settings),
         model=model_of,

@@ -372,8 +372,10 @@ class JudgeBlock(Block):
 
     model: str
     """Its name at the endpoint; without `url`, a model of this config, which vLLM runs here."""
-    url: str | None = None
+    url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Address of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; null: a model of this config."""
+    max_tokens: Positive | None = None
+    """Longest verdict, in tokens; null: as the benchmark says."""
     key: str | None = None
     """Environment variable that holds the endpoint's key; null: none is needed."""
     concurrency: Positive = 8
@@ -401,6 +403,21 @@ class SelectionBlock(Block):
     """Keep at most so many lists, chosen by seed; null: all."""
     seed: int = 0
     """Seed of the choice."""
+
+
+class GivenBlock(SelectionBlock):
+    """Answers that come with the data, to learn from as they are ranked there, in place of sampled ones."""
+
+    min_margin: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest best-minus-worst reward of a kept list, inclusive; rewards are as given, or 1 to 0 by rank where none are."""
+    split: str = "train"
+    """Split of the dataset."""
+    tasks: tuple[Task, ...] = ()
+    """Tasks to learn from; empty: all."""
+    limit: Positive | None = None
+    """At most so many questions per task, the first ones; null: all."""
+    prompt: str = "{question}"
+    """The user's turn after the image; `{question}` stands for the question."""
 
 
 class LoraBlock(Block):
@@ -471,6 +488,8 @@ class BenchmarkBlock(Block):
     """A reward block of this config: it parses the answers and gives the components that metrics are made of."""
     judge: str | None = None
     """A judge of this config, for protocols that need one or can use one; null: none."""
+    judge_prompt: str | None = None
+    """File with a prompt for the judge in place of the protocol's (docs/benchmarks.md); null: the protocol's."""
     split: str = "test"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
@@ -500,14 +519,19 @@ class BenchmarkBlock(Block):
 
 
 LISTS = ("sampling", "reward", "selection")
-SOURCES = {"lists": LISTS, "pairs": ("pairing", "filter"), "rollouts": ("rollout", "reward", "batch")}
-"""What a method learns from to the keys of an experiment that say how it is made."""
+SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "lists": (LISTS, ("given",)),
+    "pairs": (("pairing", "filter"),),
+    "rollouts": (("rollout", "reward", "batch"),),
+}
+"""What a method learns from to the keys of an experiment that say how it is made; lists can be made in two ways."""
+WAYS = tuple(way for ways in SOURCES.values() for way in ways)
 
 
-def named_keys(keys: tuple[str, ...]) -> str:
+def named_keys(*ways: tuple[str, ...]) -> str:
     """As a sentence has them."""
-    *first, last = (f"`{key}`" for key in keys)
-    return f"{', '.join(first)} and {last}"
+    listed = [[f"`{key}`" for key in keys] for keys in ways]
+    return ", or ".join(" and ".join(filter(None, [", ".join(keys[:-1]), keys[-1]])) for keys in listed)
 
 
 class ExperimentBlock(Block):
@@ -523,6 +547,8 @@ class ExperimentBlock(Block):
     """How they are scored; for methods that learn from ranked lists or in rounds."""
     selection: str | None = None
     """How they become lists; likewise."""
+    given: str | None = None
+    """Which answers of its data become lists, in place of these three."""
     pairing: str | None = None
     """How pairs are made; for methods that learn from pairs."""
     filter: str | None = None
@@ -543,16 +569,15 @@ class ExperimentBlock(Block):
     @property
     def made_of(self) -> tuple[str, ...]:
         """The keys that say where its groups come from."""
-        return next((keys for keys in SOURCES.values() if getattr(self, keys[0])), LISTS)
+        return next((keys for keys in WAYS if getattr(self, keys[0])), LISTS)
 
     @model_validator(mode="after")
     def _groups_have_one_source(self) -> ExperimentBlock:
-        keys = dict.fromkeys(key for source in SOURCES.values() for key in source)
-        given = [key for key in keys if getattr(self, key)]
-        if set(given) not in map(set, SOURCES.values()):
-            found = ", ".join(f"`{key}`" for key in given) or "none of them"
-            expected = ", or ".join(named_keys(source) for source in SOURCES.values())
-            raise ValueError(f"has {found}, expected either {expected}")
+        keys = dict.fromkeys(key for way in WAYS for key in way)
+        present = [key for key in keys if getattr(self, key)]
+        if set(present) not in map(set, WAYS):
+            found = ", ".join(f"`{key}`" for key in present) or "none of them"
+            raise ValueError(f"has {found}, expected either {named_keys(*WAYS)}")
         if (self.rounds is None) == (self.rollout is not None):
             raise ValueError("`rounds` and `rollout` go together, expected both or neither")
         return self
@@ -602,6 +627,8 @@ class Config(Block):
     """Judges by name."""
     selections: dict[Name, SelectionBlock] = {}
     """Selections by name."""
+    givens: dict[Name, GivenBlock] = {}
+    """Given answers by name."""
     trainings: dict[Name, TrainingBlock] = {}
     """Trainings by name."""
     benchmarks: dict[Name, BenchmarkBlock] = {}
@@ -622,6 +649,7 @@ class Config(Block):
             "sampling": self.samplings,
             "pairing": self.pairings,
             "rollout": self.rollouts,
+            "given": self.givens,
         }
         for (one, ours), (other, theirs) in itertools.combinations(askers.items(), 2):
             if both := sorted(ours.keys() & theirs.keys()):

@@ -32,6 +32,7 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "batches": (config.BatchBlock,),
     "rewards": (config.RewardBlock,),
     "selections": (config.SelectionBlock,),
+    "givens": (config.GivenBlock,),
     "trainings": (config.TrainingBlock, config.LoraBlock),
     "benchmarks": (config.BenchmarkBlock,),
     "experiments": (config.ExperimentBlock,),

@@ -27,6 +27,10 @@ SAMPLE_REWARDS = "results/rewards/{policy}/{dataset}/{sampling}/{reward}.parquet
 PREFERENCES = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.parquet"
 PREFERENCE_STATISTICS = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.json"
 
+GIVEN = "results/preferences/{policy}/{dataset}/{given}.parquet"
+GIVEN_STATISTICS = "results/preferences/{policy}/{dataset}/{given}.json"
+"""Of the base model, whose tokens the answers are written in."""
+
 ATTENTION = "results/attention/{policy}/{dataset}/{attention}.parquet"
 SALIENCY = "results/saliency/{dataset}/{saliency}.parquet"
 CROPS = "results/crops/{policy}/{dataset}/{crop}.parquet"
@@ -45,8 +49,8 @@ BATCH_STATISTICS = "results/preferences/{policy}/{dataset}/{rollout}/{reward}/{b
 """The tables of round k are those of the policy that answers, which is round k - 1's, or the base model."""
 
 TERMS = "results/terms/{policy}/{dataset}/{groups}/{stored}.parquet"
-"""`groups`: `<sampling>/<reward>/<selection>` of ranked lists, `<rollout>/<reward>/<batch>` of a round, or `<pairing>`: pairs
-have terms before they are filtered. `stored`: what is in it, see `stored_name`."""
+"""`groups`: `<sampling>/<reward>/<selection>` of ranked lists, `<given>` of given ones, `<rollout>/<reward>/<batch>` of a round,
+or `<pairing>`: pairs have terms before they are filtered. `stored`: what is in it, see `stored_name`."""
 
 ADAPTER = "results/adapters/{experiment}/adapter_model.safetensors"
 ADAPTER_CONFIG = "results/adapters/{experiment}/adapter_config.json"

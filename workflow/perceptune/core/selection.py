@@ -107,5 +107,8 @@ def _mean(values: pl.Series) -> float:
 
 
 def _histogram(values: pl.Series) -> dict[str, list[float]]:
-    counts, edges = np.histogram(values.drop_nulls().to_numpy(), bins=BINS, range=(0.0, 1.0))
+    """Over 0 to 1, or over all there is: rewards that come with data may be on another scale."""
+    found = values.drop_nulls().to_numpy()
+    limits = (min(0.0, *found), max(1.0, *found)) if len(found) else (0.0, 1.0)
+    counts, edges = np.histogram(found, bins=BINS, range=limits)
     return {"edges": edges.round(6).tolist(), "counts": counts.tolist()}

@@ -203,8 +203,8 @@ def _misfits(config: Config) -> Iterator[str]:
     for name, experiment in config.experiments.items():
         training = config.trainings[experiment.training]
         learns_from = METHODS[training.method].groups
-        if experiment.made_of != blocks.SOURCES[learns_from]:
-            needs = blocks.named_keys(blocks.SOURCES[learns_from])
+        if experiment.made_of not in blocks.SOURCES[learns_from]:
+            needs = blocks.named_keys(*blocks.SOURCES[learns_from])
             yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
     for name, benchmark in config.benchmarks.items():
         protocol = BENCHMARKS[benchmark.protocol] if benchmark.protocol else None

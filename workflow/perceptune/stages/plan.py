@@ -39,6 +39,8 @@ from perceptune.contracts.paths import (
     DATA,
     EXAMPLES,
     FILTERED_PAIRS,
+    GIVEN,
+    GIVEN_STATISTICS,
     PAIR_STATISTICS,
     PAIRS,
     PREFERENCE_STATISTICS,
@@ -135,7 +137,7 @@ class Plan:
     def asked(self, policy: str) -> list[str]:
         """The plans of everything that a policy is asked: `<dataset>/<sampling, pairing or rollout>`, and `benchmarks`."""
         samples = [self.samples(trained) for trained in self.trained if self.sampled(trained) == policy]
-        plans = [f"{made['dataset']}/{next(made[k] for k in ASKERS if k in made)}" for made in samples]
+        plans = [f"{made['dataset']}/{made[key]}" for made in samples for key in ASKERS if key in made]
         return list(dict.fromkeys([*plans, *(["benchmarks"] if policy in self.policies else [])]))
 
     def data_file(self, dataset: str) -> str:
@@ -167,7 +169,9 @@ class Plan:
     def preferences(self, experiment: str) -> str:
         """The table that an experiment, or one of its rounds, trains on."""
         block = self.block(experiment)
-        pattern = FILTERED_PAIRS if block.pairing else BATCH if block.rollout else PREFERENCES
+        pattern = {"pairing": FILTERED_PAIRS, "rollout": BATCH, "given": GIVEN, "sampling": PREFERENCES}[
+            block.made_of[0]
+        ]
         return pattern.format(**self.samples(experiment))
 
     def round_responses(self, experiment: str) -> str:
@@ -176,6 +180,8 @@ class Plan:
 
     def groups(self, policy: str, dataset: str, groups: str) -> str:
         """The table whose responses stored terms are about: a pairing's pairs before the filter, ranked lists, or a batch."""
+        if groups in self.config.givens:
+            return GIVEN.format(policy=policy, dataset=dataset, given=groups)
         if "/" not in groups:
             return PAIRS.format(policy=policy, dataset=dataset, pairing=groups)
         asked, reward, chosen = groups.split("/")
@@ -311,7 +317,7 @@ class Plan:
 
     def terms_plugins(self, policy: str, groups: str, views: Iterable[str]) -> list[str]:
         """Modules that have a say in stored log-probabilities because of their settings."""
-        own = {view: self.pair_view(groups, view) if "/" not in groups else None for view in views}
+        own = {view: self.pair_view(groups, view) if groups in self.config.pairings else None for view in views}
         return [self._family(policy), *self._views(name or view for view, name in own.items())]
 
     def pair_view(self, pairing: str, view: str) -> str | None:
@@ -398,8 +404,11 @@ class Plan:
 
     def statistics(self) -> dict[str, str]:
         """Label to the selection statistics of every experiment's lists, each once."""
-        tables = [self.samples(e) for e, block in self.config.experiments.items() if block.selection]
-        return {"/".join(t.values()): PREFERENCE_STATISTICS.format(**t) for t in tables}
+        tables = [self.samples(e) for e, block in self.config.experiments.items() if block.selection or block.given]
+        patterns = {"selection": PREFERENCE_STATISTICS, "given": GIVEN_STATISTICS}
+        return {
+            "/".join(t.values()): pattern.format(**t) for t in tables for key, pattern in patterns.items() if key in t
+        }
 
     def pair_tables(self) -> dict[str, dict[str, str]]:
         """Label to the tables behind every experiment's pairs, each once: statistics, preferences, attention, crops, examples."""
