@@ -1,4 +1,4 @@
-"""Attention rows against transformers' eager `output_attentions`, on both families."""
+"""Attention rows against transformers' eager `output_attentions`, on every family."""
 
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ class Case:
     """A tiny random model, one prompt with an image that is no square, and an answer."""
 
     def __init__(self, family: str, folder: Path, images: int = 1) -> None:
-        builder = {"llava": tiny.build_tiny_llava, "qwen2_5_vl": tiny.build_tiny_qwen2_5_vl}[family]
-        self.block = ModelBlock(path=str(builder(folder, 0)), family=family, dtype="float32")  # type: ignore[arg-type]
+        self.block = ModelBlock(path=str(tiny.BUILDERS[family](folder, 0)), family=family, dtype="float32")  # type: ignore[arg-type]
         self.family, processor = family_of(self.block), load_processor(self.block)
         random = np.random.default_rng(0)
         pictures = [Image.fromarray(random.integers(0, 255, (80, 110, 3), dtype=np.uint8)) for _ in range(images)]
@@ -34,8 +33,7 @@ class Case:
         self.model = load_model(self.block).eval()
         answer = self.family.answer_ids(processor, "yes")
         self.inputs, self.last = self.family.with_answer(self.model, self.prefix, answer)
-        image_id = processor.tokenizer.convert_tokens_to_ids(self.family.placeholder(processor))
-        self.image = (self.prefix["input_ids"][0] == image_id).nonzero()[: self.grid[0] * self.grid[1], 0]
+        self.image, self.whole = self.family.image_positions(processor, self.prefix)
 
     def eager(self) -> tuple[Any, Any]:
         """(model, output) of the plain forward pass that materialises every attention matrix."""
@@ -45,25 +43,25 @@ class Case:
         return model, model(**self.inputs, output_attentions=True, use_cache=False)
 
 
-@pytest.fixture(params=["llava", "qwen2_5_vl"])
+@pytest.fixture(params=sorted(tiny.BUILDERS))
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     return Case(request.param, tmp_path)
 
 
-def test_the_grid_has_as_many_cells_as_the_prompt_has_image_tokens(case: Case) -> None:
+def test_the_grid_has_as_many_cells_as_the_map_has_tokens(case: Case) -> None:
     assert len(case.image) == case.grid[0] * case.grid[1]
 
 
 def test_maps_and_shares_equal_eager_attention(case: Case) -> None:
     with watching(case.model):
-        found = look(case.model, case.inputs, case.last, case.image)
+        found = look(case.model, case.inputs, case.last, case.image, whole=case.whole)
     _, output = case.eager()
     rows = slice(case.last, case.inputs["input_ids"].shape[1] - 1)
     assert len(output.attentions) == len(found.maps)
     for layer, attention in enumerate(output.attentions):
         expected = attention[0, :, case.last][:, case.image].mean(dim=0)
         assert (found.maps[layer] - expected).abs().max() <= TOLERANCE
-        shares = attention[0, :, rows][..., case.image].sum(dim=-1).mean()
+        shares = attention[0, :, rows][..., case.whole].sum(dim=-1).mean()
         assert abs(found.shares[layer] - shares) <= TOLERANCE
         assert expected.max() > 100 * TOLERANCE  # the comparison means something
 

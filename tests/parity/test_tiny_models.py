@@ -4,20 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from perceptune.contracts.config import ModelBlock
 from perceptune.core import shapes
 from perceptune.core.boxes import iou, parse_box
 from perceptune.models import tiny
-from perceptune.models.families import family_of
-from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "resources/tiny-llava/model"
 
 
-@pytest.mark.parametrize("build", [tiny.build_tiny_llava, tiny.build_tiny_qwen2_5_vl])
+@pytest.mark.parametrize("build", list(tiny.BUILDERS.values()))
 def test_builders_are_seeded_and_load(build, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     first, again, other = (build(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     weights = [(folder / "model.safetensors").read_bytes() for folder in (first, again, other)]
@@ -33,10 +29,10 @@ def test_builders_are_seeded_and_load(build, tmp_path: Path) -> None:  # type: i
     assert "locate the red circle." in processor.decode(inputs["input_ids"][0])
 
 
-def test_saved_names_lose_no_weight(tmp_path: Path) -> None:
-    """transformers saves the CLIP tower under names that vLLM does not know; ours must load in both."""
-    torch.manual_seed(0)
-    tiny.build_tiny_llava(tmp_path, 5)
+@pytest.mark.parametrize("build", list(tiny.BUILDERS.values()))
+def test_saved_names_lose_no_weight(build, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """transformers saves CLIP and SigLIP towers under names that vLLM does not know; ours must load in both."""
+    build(tmp_path, 5)
     _, report = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
@@ -69,22 +65,3 @@ def test_the_bundled_model_is_capable_but_sloppy() -> None:
     boxes = np.array([parse_box(text) or (0,) * 4 for text in texts], float) * shapes.IMAGE_SIZE
     accuracy = (iou(boxes, np.array([row.box for _, row in drawn], float)) >= 0.5).mean()
     assert 0.35 <= accuracy <= 0.70
-
-
-@pytest.mark.parametrize(
-    ("build", "name"), [(tiny.build_tiny_llava, "llava"), (tiny.build_tiny_qwen2_5_vl, "qwen2_5_vl")]
-)
-@pytest.mark.parametrize("sizes", [[], [(112, 112)], [(200, 90)], [(64, 48), (300, 120)]])
-def test_the_length_of_a_prompt_counts_its_image_tokens(
-    build, name: str, sizes: list[tuple[int, int]], tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
-    """What is checked against `max_model_len` before the engine is asked is what the processor makes."""
-    build(tmp_path, 0)
-    model = ModelBlock(path=str(tmp_path), family=name)  # type: ignore[arg-type]
-    family, processor = family_of(model), AutoProcessor.from_pretrained(tmp_path)
-    images = [Image.new("RGB", size) for size in sizes]
-    content = [*([{"type": "image", "text": None}] * len(images)), {"type": "text", "text": "locate the red circle."}]
-    messages = [{"role": "user", "content": content}]
-    expanded = family.prefix(processor, messages, images)["input_ids"].shape[1]
-    prepared = [family.prepare_image(image, processor) for image in images]
-    assert family.prompt_length(processor, family.prompt_ids(processor, messages), prepared) == expanded
