@@ -38,6 +38,7 @@ wildcard_constraints:
     saliency=one_of(plan.config.saliencies),
     clip=one_of(plan.config.clips),
     filter=one_of(plan.config.filters),
+    benchmark=one_of(plan.config.benchmarks),
     groups=f"[^/]+/[^/]+/[^/]+|{one_of([*plan.config.pairings, *plan.config.givens])}",
     reward="[^/]+",
     selection="[^/]+",
@@ -97,6 +98,10 @@ def plugins_of_import(wildcards):
 
 def plugins_of_evaluation(wildcards):
     return module_lines(*plan.evaluation_plugins(wildcards.policy))
+
+
+def plugins_of_judging(wildcards):
+    return module_lines(*plan.judging_plugins(wildcards.benchmark))
 
 
 def plugins_of_scoring(wildcards):
@@ -312,6 +317,52 @@ def base_attentions_of(wildcards):
 
 def attention_benchmarks(wildcards, threads):
     return list(plan.attentions(wildcards.policy))
+
+
+def scored_of_benchmark(wildcards):
+    return plan.benchmark_rewards(wildcards.policy)[wildcards.benchmark]
+
+
+def examples_of_benchmark(wildcards):
+    dataset = plan.config.benchmarks[wildcards.benchmark].dataset
+    return paths.EXAMPLES.format(dataset=dataset)
+
+
+def judge_of_benchmark(wildcards, threads):
+    """The whole judge and benchmark blocks and the judge's model, not tracked for the same reason; its model may be none."""
+    benchmark = plan.config.benchmarks[wildcards.benchmark]
+    model = plan.judged_model(wildcards.benchmark)
+    return {
+        "judge": plan.config.judges[benchmark.judge].model_dump(mode="json"),
+        "block": benchmark.model_dump(mode="json"),
+        "model": model and plan.config.models[model].model_dump(mode="json"),
+        "kept": paths.JUDGED.format(judge=benchmark.judge),
+    }
+
+
+def threads_of_judge(wildcards):
+    model = plan.judged_model(wildcards.benchmark)
+    return plan.config.models[model].threads if model else 1
+
+
+def gpus_of_judge(wildcards):
+    model = plan.judged_model(wildcards.benchmark)
+    return plan.config.models[model].engine.tensor_parallel_size if model else 0
+
+
+def verdicts_of(wildcards):
+    return list(plan.verdicts(wildcards.policy).values())
+
+
+def base_verdicts_of(wildcards):
+    if not plan.experiment(wildcards.policy):
+        return []
+    base = plan.base(wildcards.policy)
+    return list(plan.verdicts(base, wildcards.policy).values())
+
+
+def benchmarks_judged(wildcards, threads):
+    return list(plan.verdicts(wildcards.policy))
 
 
 def data_of(wildcards):

@@ -1,8 +1,36 @@
 """Benchmark answers to metrics, and metrics to the page that a person reads.
 
 reads   rewards of every policy on its benchmarks
-writes  metrics: long and tidy, with 95 % intervals and the paired gain over the base model; the report
+writes  verdicts: what a judge says of answers, where a benchmark has one
+        metrics: long and tidy, with 95 % intervals and the paired gain over the base model; the report
 """
+
+
+rule judge_answers:
+    """What a judge says of a policy's answers to one benchmark: an endpoint, or a model that vLLM runs here."""
+    input:
+        rewards=scored_of_benchmark,
+        examples=examples_of_benchmark,
+    output:
+        verdicts=paths.VERDICTS,
+    log:
+        paths.log(paths.VERDICTS),
+    benchmark:
+        paths.benchmark(paths.VERDICTS)
+    retries: 2
+    threads: threads_of_judge
+    resources:
+        mem_mb=again_with_more(12000),
+        runtime=again_with_more(720),
+        gpu=gpus_of_judge,
+        attempt=attempt_number,
+    params:
+        *code_of("judge", "judge_answers"),
+        plugins=plugins_of_judging,
+        settings=of(plan.judging_settings, "benchmark"),
+        blocks=judge_of_benchmark,
+    script:
+        "../scripts/judge_answers.py"
 
 
 rule evaluate_policy:
@@ -13,6 +41,8 @@ rule evaluate_policy:
         attention=attentions_of,
         base_attention=base_attentions_of,
         examples=examples_measured,
+        verdicts=verdicts_of,
+        base_verdicts=base_verdicts_of,
     output:
         metrics=paths.METRICS,
     log:
@@ -30,6 +60,7 @@ rule evaluate_policy:
         model=model_of,
         looked=attention_benchmarks,
         datasets=datasets_measured,
+        judged=benchmarks_judged,
     script:
         "../scripts/evaluate_policy.py"
 

@@ -27,6 +27,10 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             if base_rewards
             else None,
             examples=dict(zip(snakemake.params.datasets, map(Path, snakemake.input.examples), strict=True)),
+            verdicts=dict(zip(snakemake.params.judged, map(Path, snakemake.input.verdicts), strict=True)),
+            base_verdicts=dict(zip(snakemake.params.judged, map(Path, snakemake.input.base_verdicts), strict=True))
+            if base_rewards
+            else {},
             metrics=Path(snakemake.output.metrics),
             benchmarks=benchmarks,
             reward_tasks=snakemake.params.settings["rewards"],

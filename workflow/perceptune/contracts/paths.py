@@ -60,7 +60,7 @@ CHECKPOINTS = "results/.partial/adapters/{experiment}"
 TRAINING = "results/training/{experiment}.parquet"
 
 VERDICTS = "results/verdicts/{policy}/{benchmark}.parquet"
-JUDGED = "results/.judged/{judge}.sqlite"
+JUDGED = "results/.judged/{judge}"
 """All that a judge has ever said, by what it was asked: it outlives its tables, and policies share it."""
 
 METRICS = "results/metrics/{policy}.parquet"

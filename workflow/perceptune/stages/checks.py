@@ -212,6 +212,8 @@ def _misfits(config: Config) -> Iterator[str]:
             yield f"key `benchmarks.{name}.judge`: `{protocol.name}` has no score without a judge, expected one"
         if benchmark.judge and not (protocol and protocol.judged):
             yield f"key `benchmarks.{name}.judge`: its protocol asks no judge, expected null"
+        if benchmark.judge_prompt and not (benchmark.judge and protocol and protocol.judged and protocol.judged.fields):
+            yield f"key `benchmarks.{name}.judge_prompt`: nothing there takes a prompt, expected null"
     for name, training in config.trainings.items():
         yield from _misfit_rounds(name, training, config)
     yield from _uncovered(config)

@@ -13,6 +13,7 @@ from perceptune.contracts.config import BenchmarkBlock, ModelBlock
 from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.tables import write_table
 from perceptune.core.metrics import METRICS
+from perceptune.stages.answered import judged_by
 from perceptune.stages.looked import attention_rows
 from perceptune.stages.measuring import Measuring, answers_of, columns_of, matched, measured_row, sampled_rows
 from perceptune.stages.official import Official
@@ -45,7 +46,9 @@ def run(
     for name, block in benchmarks.items():
         ours = answers_of(rewards[name], name)
         theirs = answers_of(base_rewards[name], name) if base_rewards else None
-        shared = {"policy": policy, "benchmark": name, "split": block.split}
+        shared: dict[str, Any] = {"policy": policy, "benchmark": name, "split": block.split}
+        if name in verdicts:
+            shared["judge"] = judged_by(str(block.judge), verdicts[name])
         rewarded = reward_tasks[block.reward]
         measured: Measuring = Rewarded(name, block, rewarded)
         if block.protocol:

@@ -52,6 +52,7 @@ from perceptune.contracts.paths import (
     SALIENCY,
     TERMS,
     TRAINING,
+    VERDICTS,
     stored_name,
 )
 from perceptune.contracts.tables import read_lineage
@@ -311,6 +312,35 @@ class Plan:
             if block.attention
         }
 
+    def verdicts(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
+        """Benchmark to the table of what its judge says of a policy's answers; only of benchmarks that have a judge.
+
+        Only those that `benchmarks_of` is tested on, too.
+        """
+        names = self.benchmarks(benchmarks_of or policy)
+        return {b: VERDICTS.format(policy=policy, benchmark=b) for b in names if self.config.benchmarks[b].judge}
+
+    def judged_model(self, benchmark: str) -> str | None:
+        """The model of the config that judges a benchmark; None for an endpoint."""
+        judge = self.config.judges[str(self.config.benchmarks[benchmark].judge)]
+        return judge.model if judge.url is None else None
+
+    def judging_settings(self, benchmark: str) -> dict[str, Any]:
+        """How a benchmark is judged, as a tracked setting: with digests in place of the paths of model and prompt."""
+        block, model = self.config.benchmarks[benchmark], self.judged_model(benchmark)
+        return {
+            "name": block.judge,
+            "judge": tracked(self.config.judges[str(block.judge)]),
+            "model": model and self.model_settings(model),
+            "prompt": block.judge_prompt and prompt_digest(block.judge_prompt),
+        }
+
+    def judging_plugins(self, benchmark: str) -> list[str]:
+        """Modules that have a say in what a benchmark's judge says because of its settings."""
+        model = self.judged_model(benchmark)
+        asked = plugin("benchmark", str(self.config.benchmarks[benchmark].protocol))
+        return [asked, *([self._family(model)] if model else [])]
+
     def sampling_plugins(self, policy: str, plan: str) -> list[str]:
         """Modules that have a say in a policy's answers because of its settings."""
         return [self._family(policy), *self._views(self.views_asked(policy, plan))]
@@ -391,7 +421,7 @@ class Plan:
 
     def asking_settings(self, policy: str) -> dict[str, Any]:
         """The benchmark blocks that a policy answers, without what only evaluation looks at; and their views."""
-        looked_at = ("reward", "resamples", "attention", "protocol", "judge")
+        looked_at = ("reward", "resamples", "attention", "protocol", "judge", "judge_prompt")
         blocks_of = self.benchmark_settings(policy)
         asked = {b: {k: v for k, v in block.items() if k not in looked_at} for b, block in blocks_of.items()}
         return {"benchmarks": asked, "views": self.view_blocks(*self.views_asked(policy, "benchmarks"))}
@@ -498,6 +528,13 @@ def model_digest(block: ModelBlock | ClipBlock | SaliencyBlock) -> str:
             "convert them with transformers: `save_pretrained(folder)`",
         )
     return digest_of_folder(folder, MEMORY)
+
+
+def prompt_digest(file: str) -> str:
+    """Digest of a file with a prompt; a `UserError` when there is none."""
+    if not Path(file).is_file():
+        raise UserError(f"judge's prompt `{file}` does not exist", "paths are relative to the working directory")
+    return MEMORY.sha256_of_files([Path(file)])[0]
 
 
 def resources_digest(folder: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +71,10 @@ class Judged:
     max_tokens: int = 256
     asked: Callable[[Answered], bool] = always
     """Answers that need a judge."""
+    fields: Callable[[Answered], dict[str, str]] | None = None
+    """What a prompt that the user brings (`judge_prompt`) must name in braces, each with its text; None: it takes none."""
+    may_end_early: bool = False
+    """Whether a verdict that is cut off after `max_tokens` counts, because what matters stands at its beginning."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,12 @@ class Benchmark:
     """How a judge is asked, where the metrics need one or can use one."""
     judge_required: bool = False
     """Whether there is no score without a judge."""
+
+
+def filled(prompt: str, fields: Mapping[str, str]) -> str:
+    """The prompt with each `{name}` of a field replaced by its text; other braces, also in the texts, stay as they are."""
+    names = "|".join(map(re.escape, fields))
+    return re.sub(rf"\{{({names})\}}", lambda found: fields[found[1]], prompt)
 
 
 def summed(units: Sequence[str], columns: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
