@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from perceptune.core.benchmarks.benchmark import Benchmark
+from perceptune.core.benchmarks.llava_bench import LLAVA_BENCH
+from perceptune.core.benchmarks.mmhal import MMHAL
 from perceptune.core.benchmarks.pope import POPE
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (POPE,)}
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        LLAVA_BENCH,
+        MMHAL,
+        POPE,
+    )
+}

@@ -7,6 +7,8 @@ from perceptune.core.importers.hf import HF
 from perceptune.core.importers.importer import Importer
 from perceptune.core.importers.jsonl import JSONL
 from perceptune.core.importers.llama_factory import LLAMA_FACTORY
+from perceptune.core.importers.llava_bench import LLAVA_BENCH
+from perceptune.core.importers.mmhal import MMHAL
 from perceptune.core.importers.ms_swift import MS_SWIFT
 from perceptune.core.importers.parquet import PARQUET
 from perceptune.core.importers.pope import POPE
@@ -20,6 +22,8 @@ IMPORTERS: dict[str, Importer] = {
         HF,
         JSONL,
         LLAMA_FACTORY,
+        LLAVA_BENCH,
+        MMHAL,
         MS_SWIFT,
         PARQUET,
         POPE,

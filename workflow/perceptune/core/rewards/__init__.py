@@ -8,6 +8,7 @@ from perceptune.core.rewards.boxed_exact import boxed_exact
 from perceptune.core.rewards.boxed_math import boxed_math
 from perceptune.core.rewards.edit_distance import edit_distance
 from perceptune.core.rewards.exact_match import exact_match
+from perceptune.core.rewards.free_text import free_text
 from perceptune.core.rewards.iou import iou
 from perceptune.core.rewards.iou_threshold import iou_threshold
 from perceptune.core.rewards.pope import pope
@@ -20,6 +21,7 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "boxed_math": boxed_math,
     "edit_distance": edit_distance,
     "exact_match": exact_match,
+    "free_text": free_text,
     "iou": iou,
     "iou_threshold": iou_threshold,
     "pope": pope,

@@ -1,0 +1,112 @@
+"""LLaVA-Bench (in the wild): a judge gives two scores from 1 to 10, to GPT-4's answer from a text about the image, and to ours.
+
+The result is the sum of our scores over the sum of GPT-4's, overall and by category. The prompts, the order (GPT-4's answer
+first) and where the scores stand (alone in the first line) are official; the script's quirks are not: a line that it cannot
+read counts there as -1 for both, here as neither (and as failed), and `8, 7` can be read here. Officially the judge is
+gpt-4-0314 at temperature 0.2, here whoever the config names, at 0. An answer that is missing is judged as an empty one.
+Source: LLaVA (Liu et al. 2023), `eval_gpt_review_bench.py`, `summarize_gpt_review.py` and its rules; checked on hand-written
+verdicts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured
+from perceptune.core.importers.llava_bench import CATEGORIES
+from perceptune.core.metrics import Columns, Metric, ratio
+
+NAMES = {"conv": "conversation", "detail": "detailed description", "complex": "complex reasoning"}
+OVERALL = "overall"
+SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
+RULE = (
+    "We would like to request your feedback on the performance of two AI assistants in response to the user question displayed"
+    " above. The user asks the question on observing an image. For your reference, the visual content in the image is"
+    " represented with a few sentences describing the image. \n"
+    "Please rate the helpfulness, relevance, accuracy, level of details of their responses. Each assistant receives an overall"
+    " score on a scale of 1 to 10, where a higher score indicates better overall performance.\n"
+    "Please first output a single line containing only two values indicating the scores for Assistant 1 and 2, respectively."
+    " The two scores are separated by a space.\n"
+    "In the subsequent line, please provide a comprehensive explanation of your evaluation, avoiding any potential bias and"
+    " ensuring that the order in which the responses were presented does not affect your judgment."
+)
+"""The same for all three categories, as published."""
+
+
+def messages(answered: Answered) -> list[dict[str, str]]:
+    """What the judge is asked, as officially: the text about the image, the question, both answers, the rule."""
+    parts = [
+        f"[Context]\n{answered.source.get('caption', '')}",
+        f"[Question]\n{answered.question}",
+        f"[Assistant 1]\n{answered.target or ''}",
+        "[End of Assistant 1]",
+        f"[Assistant 2]\n{answered.text or ''}",
+        "[End of Assistant 2]",
+        f"[System]\n{RULE}",
+    ]
+    content = "".join(f"{part}\n\n" for part in parts)
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
+
+
+def scores(verdict: str | None) -> tuple[float, float] | None:
+    """The two numbers from 0 to 10 that are all of the first line, apart by blanks or a comma; None for anything else."""
+    lines = (verdict or "").strip().splitlines() or [""]
+    try:
+        found = [float(word) for word in lines[0].replace(",", " ").split()]
+    except ValueError:
+        return None
+    if len(found) != 2 or not all(math.isfinite(score) and 0 <= score <= 10 for score in found):
+        return None
+    return found[0], found[1]
+
+
+def columns(answers: Sequence[Answered]) -> Columns:
+    """Two numbers per question and category: GPT-4's score and ours; 0 where it is of another, or cannot be read."""
+    read = [scores(answered.verdict) or (0.0, 0.0) for answered in answers]
+    found: dict[str, np.ndarray] = {}
+    for category in (OVERALL, *CATEGORIES):
+        mine = np.array([_of(category)(answered) for answered in answers], dtype=float)
+        found[f"{category} reference"] = mine * [reference for reference, _ in read]
+        found[f"{category} ours"] = mine * [ours for _, ours in read]
+    return found
+
+
+def _of(category: str) -> Callable[[Answered], bool]:
+    return lambda answered: category in (OVERALL, answered.source.get("category"))
+
+
+def _relative(category: str) -> Metric:
+    """Our scores over GPT-4's; NaN where no verdict could be read."""
+
+    def relative(columns: Columns) -> np.ndarray:
+        ours, reference = (columns[f"{category} {whose}"].sum(axis=-1) for whose in ("ours", "reference"))
+        return np.where(reference > 0, ratio(ours, reference), np.nan)
+
+    return relative
+
+
+def _is_unread(answered: Answered) -> bool:
+    return scores(answered.verdict) is None
+
+
+LLAVA_BENCH = Benchmark(
+    name="llava_bench",
+    rewards={"open": "free_text"},
+    columns=columns,
+    metrics={
+        "llava_bench" if category == OVERALL else f"llava_bench_{category}": Measured(
+            _relative(category),
+            f"score relative to GPT-4's, {NAMES.get(category, OVERALL)}",
+            of=_of(category),
+            failed=_is_unread,
+            needs="verdicts that can be read, on questions of this category",
+        )
+        for category in (OVERALL, *CATEGORIES)
+    },
+    settings={"prompt": "{question}", "max_tokens": 1024, "views": ("original",)},
+    judged=Judged(messages=messages, max_tokens=1024, may_end_early=True),
+    judge_required=True,
+)
