@@ -2,7 +2,7 @@
 
     python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER merge|request
 
-Prints one JSON line: whether the prompts are equal, and the largest difference of log-probabilities.
+Prints one JSON line: whether prompts and what is said of vLLM are right, and the largest difference of log-probabilities.
 """
 
 import json
@@ -15,14 +15,27 @@ import numpy as np
 import torch
 from peft import PeftModel
 from perceptune.contracts.config import EngineBlock, ModelBlock
+from perceptune.contracts.errors import UserError
 from perceptune.engines.questions import Question
 from perceptune.engines.sampling import Sampler
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
 from perceptune.models.families import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
+from vllm.model_executor.model_loader import get_model_cls
+from vllm.model_executor.models.interfaces import supports_lora
 
 SIZES = ([(112, 112)], [(96, 64)], [(56, 150), (300, 220)], [])
+
+
+def requests_refused(block: ModelBlock, adapter: Path) -> bool:
+    """Whether an adapter for requests is refused before the engine starts."""
+    engine = EngineBlock(adapters="request")
+    try:
+        Sampler(block.model_copy(update={"engine": engine}), adapter, 1, Path("unused"))
+    except UserError as error:
+        return "key `engine.adapters`: `request`" in str(error)
+    return False
 
 
 def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str, object]:
@@ -61,6 +74,7 @@ def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str,
 
         sampler._engine.generate = remembered
         answers = sampler.answers(prepared)
+        takes_requests = supports_lora(get_model_cls(sampler._engine.llm_engine.model_config))
     family, processor = family_of(block), load_processor(block)
     model = load_model(block)
     reference = PeftModel.from_pretrained(model, adapter).eval()
@@ -76,8 +90,11 @@ def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str,
         tokens = family.prompt_ids(processor, question.messages)
         counted = family.prompt_length(processor, tokens, [family.prepare_image(i, processor) for i in question.images])
         lengths &= counted == len(prompts[name]) == answers[name][0].prompt_tokens
+    if not family.lora_requests:
+        takes_requests |= not requests_refused(block, Path(adapter))
     return {
         "worst": worst,
+        "requests_as_said": takes_requests == family.lora_requests,
         "prompts_equal": equal,
         "lengths_equal": lengths,
         "tokens": sum(len(a.token_ids) for given in answers.values() for a in given),

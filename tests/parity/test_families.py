@@ -180,6 +180,7 @@ def test_vllm_sees_the_same_prompts_and_gives_the_same_log_probabilities(name: s
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout.strip().splitlines()[-1])
     print(f"vLLM against transformers, {name}: {found}")
+    assert found["requests_as_said"], found
     assert found["prompts_equal"], found
     assert found["lengths_equal"], found
     assert found["worst"] <= VLLM_TOLERANCE, found

@@ -23,6 +23,7 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 
 from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.errors import UserError
 from perceptune.engines.contrast import Lockstep, Pair, Pairs
 from perceptune.engines.questions import Answer, Contrast, Question
 from perceptune.models.families import family_of
@@ -69,6 +70,10 @@ class Sampler:
             shutil.rmtree(merged, ignore_errors=True)  # of a killed run
             merged_model(model, adapter, merged)
             folder = str(merged)
+        elif adapter is not None and not self._family.lora_requests:
+            raise UserError(
+                f"key `engine.adapters`: `request`, which vLLM does not know for family `{model.family}`, expected `merge`"
+            )
         elif adapter is not None:
             self._lora = LoRARequest("adapter", 1, str(adapter))
         self._engine = LLM(

@@ -23,6 +23,8 @@ class Family(ABC):
     name: ClassVar[str]
     lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     """Regular expression of the language model's linear layers; vision tower, projector and head stay frozen."""
+    lora_requests: ClassVar[bool] = True
+    """Whether vLLM (0.32) serves adapters of the family by request."""
 
     def of(self, model: ModelBlock) -> Family:
         """The family as a model block sets it up; itself where the block has nothing to say."""

@@ -29,8 +29,9 @@ def coordinate_frame(model: ModelBlock) -> Frame:
 
 
 def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
-    """Width and height (n, 2) after the Qwen-VL processor's resize of images of `sizes` (n, 2), in pixels."""
-    return np.array([_resized(model.path, int(w), int(h)) for w, h in sizes], dtype=float).reshape(-1, 2)
+    """Width and height (n, 2) after the Qwen-VL processor's resize of images of `sizes` (n, 2), in pixels; NaN of no image."""
+    resized = [(w, h) if np.isnan(w) else _resized(model.path, int(w), int(h)) for w, h in sizes]
+    return np.array(resized, dtype=float).reshape(-1, 2)
 
 
 def framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, Any], Frame, tuple[int, int] | None]:

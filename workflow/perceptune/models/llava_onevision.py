@@ -11,9 +11,10 @@ from perceptune.models.llava_like import AnyResolution
 
 
 class LlavaOnevision(AnyResolution):
-    """Boxes as in LLaVA-NeXT."""
+    """Boxes as in LLaVA-NeXT. vLLM has `anyres_max_9` built in, the tokens of at most nine tiles, as all published models have."""
 
     name = "llava_onevision"
+    lora_requests = False
 
     def patch_size(self, processor: ProcessorMixin, height: int) -> int:
         """The processor knows the number of patches only."""

@@ -199,7 +199,7 @@ def build_tiny_internvl(folder: Path, seed: int = 0) -> Path:
         )
     )
     processor = InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size=SIZE, crop_to_patches=True, max_patches=6),
+        image_processor=GotOcr2ImageProcessor(size=SIZE, max_patches=6),
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(size=SIZE),
         image_seq_length=PATCHES // 4,
