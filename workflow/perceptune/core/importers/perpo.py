@@ -1,0 +1,47 @@
+"""PerPO's own training file (ningerhhh/PerPO, `assets/data.json`): a question, its answer, and ranked answers of the model.
+
+A JSON list of `image_id`, `image_path`, `question`, `answer`, `answers_gen` and `iou_scores`. The sampled answers with their
+rewards are kept as `answers_given`. An answer that is a box becomes the box, any other (their OCR data) the text to read.
+
+Frame: shares of the image's own width and height, not of LLaVA's padded square. The rewards of the published record say so: they
+are the IoUs with one box, whose sides solve to 389/640, 494/640 and a height of 186/424 to the last digit, whole pixels of a
+COCO image of 640 x 424; in the padded square the height would be 280.75 pixels. `answer` is that box rounded to two decimals, so
+the rewards differ from IoUs with it by up to 0.02.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perceptune.core.boxes import parse_box
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, answers_given, made, numbered
+from perceptune.core.importing import RowError, shown
+
+
+def rows(source: Source) -> Iterator[Placed]:
+    """A row per record."""
+    seen: Counter[str] = Counter()
+    for place, record in source.records():
+        yield place, made(lambda given: _row(given, seen), record)
+
+
+def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
+    answer, texts, rewards = record["answer"], record["answers_gen"], record["iou_scores"]
+    if not isinstance(answer, str):
+        raise RowError(f"`answer` is {shown(answer)}, expected text")
+    if not isinstance(texts, list) or not isinstance(rewards, list):
+        raise RowError(f"`answers_gen` is {shown(texts)} and `iou_scores` {shown(rewards)}, expected lists")
+    box = parse_box(answer)
+    return {
+        "id": numbered(str(record["image_id"]), seen),
+        "image": record["image_path"],
+        "question": record["question"],
+        "answer": answer,
+        "answers_given": answers_given(texts, rewards),
+        **({"task": "ocr"} if box is None else {"task": "grounding", "box": list(box)}),
+    }
+
+
+PERPO = Importer("perpo", rows, coordinates="normalised")

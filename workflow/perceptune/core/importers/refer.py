@@ -1,0 +1,107 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg in their original form: `refs(unc).p` and the like with `instances.json` (lichengunc/refer).
+
+The pickle has a dict per referred object: `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `sentences`, each with
+`sent_id`, `raw` and `sent`. Its `file_name` ends in a number of the annotation; the image is the one that `instances.json` names.
+One row per sentence (`sent`), which alone is the question: how a model is asked to locate it is a matter of `prompt`.
+
+`path` is the folder, or the pickle where a folder has several: RefCOCO comes with `refs(google).p` and `refs(unc).p`, which
+divide the same expressions in different ways; results are reported on `unc`, of RefCOCOg on `umd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.errors import UserError
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, made
+from perceptune.core.importing import RowError, shown
+
+INSTANCES = "instances.json"
+Instances = tuple[dict[Any, Any], dict[Any, Any], dict[Any, str]]
+"""Images and annotations by id, and names of categories."""
+
+SENTENCES: dict[str, dict[str, int]] = {
+    "refcoco unc": {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
+    "refcoco+ unc": {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
+    "refcocog umd": {"train": 80512, "val": 4896, "test": 9602},
+}
+"""Expressions by data set and split. Their sums without `train` are the 21,586, 21,373 and 14,498 that Ref-L4 counts; those of
+`train` are from memory of papers."""
+
+
+def rows(source: Source) -> Iterator[Placed]:
+    """A row per sentence."""
+    name = pickle_of(source)
+    refs = source.unpickled(name)
+    if not isinstance(refs, list):
+        raise UserError(f"dataset file `{name}` has {type(refs).__name__}, expected a list of objects with `sentences`")
+    instances = _instances(source)
+    for number, ref in enumerate(refs, 1):
+        place = f"object {number}"
+        sentences = ref.get("sentences") if isinstance(ref, Mapping) else None
+        if not isinstance(sentences, list) or not sentences:
+            yield place, RowError(f"found {shown(ref)}, expected an object with `sentences`")
+            continue
+        for order, sentence in enumerate(sentences, 1):
+            yield f"{place}, sentence {order}", made(partial(_row, ref, instances), sentence)
+
+
+def _row(ref: Mapping[str, Any], instances: Instances, sentence: Mapping[str, Any]) -> Row:
+    images, annotations, categories = instances
+    annotation, image = annotations.get(ref["ann_id"]), images.get(ref["image_id"])
+    if annotation is None or image is None:
+        missing = f"annotation {ref['ann_id']}" if annotation is None else f"image {ref['image_id']}"
+        raise RowError(f"{missing} is not in `{INSTANCES}`: is it another data set's?")
+    row = {
+        "id": f"{ref['ref_id']}-{sentence['sent_id']}",
+        "image": image["file_name"],
+        "question": sentence["sent"],
+        "box": corners(annotation["bbox"]),
+        "split": ref["split"],
+        "ref_id": ref["ref_id"],
+        "ann_id": ref["ann_id"],
+        "category": categories.get(annotation.get("category_id")),
+    }
+    if "width" in image and "height" in image:
+        row["image_size"] = [image["width"], image["height"]]
+    return row
+
+
+def pickle_of(source: Source) -> str:
+    """The name of the pickle; `UserError` where there is none, or more than one."""
+    names = source.names("*.p")
+    if len(names) != 1:
+        found = f"has {', '.join(f'`{n}`' for n in names)}, expected one" if names else "has no `refs(...).p`"
+        raise UserError(f"dataset `{source.path}` {found}", "name the file in `path`" if names else None)
+    return names[0]
+
+
+def _instances(source: Source) -> Instances:
+    read = source.document(INSTANCES)
+    try:
+        images, annotations = ({one["id"]: one for one in read[key]} for key in ("images", "annotations"))
+        return images, annotations, {one["id"]: one["name"] for one in read.get("categories", [])}
+    except (TypeError, KeyError, AttributeError):
+        raise UserError(
+            f"`{INSTANCES}` beside `{source.path}` has no COCO annotations, expected lists `images` and `annotations`"
+        ) from None
+
+
+def data_set_of(path: Path) -> str | None:
+    """Which of the three data sets a folder is of, by the names in its path: `refcoco`, `refcoco+` or `refcocog`."""
+    for part in reversed(path.parts):
+        name = part.lower().replace("plus", "+").replace("_", "").replace("-", "")
+        if name.startswith("refcoco"):
+            return next((known for known in ("refcoco+", "refcocog") if name.startswith(known)), "refcoco")
+    return None
+
+
+def _published(source: Source) -> Mapping[str, int]:
+    division = pickle_of(source).removeprefix("refs(").removesuffix(").p")
+    return SENTENCES.get(f"{data_set_of(source.path)} {division}", {})
+
+
+REFER = Importer("refer", rows, coordinates="pixels", task="grounding", counts=_published, beside=(INSTANCES,))

@@ -1,0 +1,60 @@
+"""RLHF-V's corrections by people (openbmb/RLHF-V-Dataset, Parquet or JSON lines; RLAIF-V-Dataset, too).
+
+`ds_name`, `image`, `text` (JSON text with `question`, `chosen` and `rejected`), `origin_dataset`, `origin_split`, `idx`,
+`image_path`. The three may also be a list, as RLHF-V's own code packs them, or columns, as in RLAIF-V. The pair is kept as
+`answers_given`, and the corrected answer is the target.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perceptune.core.conversations import pair
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made, numbered
+from perceptune.core.importing import RowError, shown
+
+PARTS = ("question", "chosen", "rejected")
+KEPT = ("ds_name", "origin_dataset", "origin_split", "image_path")
+
+
+def rows(source: Source) -> Iterator[Placed]:
+    """A row per pair."""
+    seen: Counter[str] = Counter()
+    for place, record in source.records():
+        yield place, made(lambda given: _row(given, seen), record)
+
+
+def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
+    question, chosen, rejected = _parts(record)
+    row = {
+        "image": first_of(record, "image", "image_path"),
+        "question": question,
+        "answer": chosen,
+        "answers_given": pair(record, chosen, rejected),
+        **{key: record[key] for key in KEPT if key in record},
+    }
+    return {"id": numbered(str(record["idx"]), seen), **row} if "idx" in record else row
+
+
+def _parts(record: Mapping[str, Any]) -> list[str]:
+    """Question, chosen and rejected answer."""
+    text: Any = record.get("text")
+    if isinstance(text, str):
+        try:
+            text = json.loads(text)
+        except (ValueError, RecursionError):
+            raise RowError(f"`text` is {shown(text)}, expected JSON text with {', '.join(PARTS)}") from None
+    if isinstance(text, list) and len(text) == len(PARTS):
+        text = dict(zip(PARTS, text, strict=True))
+    given = text if isinstance(text, Mapping) else record
+    parts = [given[key] for key in PARTS]
+    for key, part in zip(PARTS, parts, strict=True):
+        if not isinstance(part, str) or not part.strip():
+            raise RowError(f"`{key}` is {shown(part)}, expected text")
+    return parts
+
+
+RLHF_V = Importer("rlhf_v", rows, task="open", counts={"all": 5733})

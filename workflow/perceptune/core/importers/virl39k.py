@@ -1,0 +1,51 @@
+r"""ViRL39K (TIGER-Lab/ViRL39K) and PAPO's copy of it (PAPOGalaxy/PAPO_ViRL39K_train): questions with answers that rules can verify.
+
+ViRL39K: `question`, `answer` (in `\boxed{}`), `image` (a list of file names; the images are a zip beside it), `category`,
+`source`, `qid`, pass rates. PAPO's copy: `problem`, `answer`, `images` (in the table), `category`, `qid`, `id`. Both read here.
+
+Images go before the question: their `<image>` marks are taken out wherever they are, in the order of the images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perceptune.core.boxed import truth_of
+from perceptune.core.importers.importer import (
+    Importer,
+    Placed,
+    Row,
+    Source,
+    first_of,
+    made,
+    numbered,
+    without_image_marks,
+)
+from perceptune.core.importing import RowError, shown
+
+USED = ("question", "problem", "answer", "image", "images", "qid", "id")
+
+
+def rows(source: Source) -> Iterator[Placed]:
+    """A row per problem."""
+    seen: Counter[str] = Counter()
+    for place, record in source.records():
+        yield place, made(lambda given: _row(given, seen), record)
+
+
+def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
+    answer, images = record["answer"], first_of(record, "images", "image")
+    if not isinstance(answer, str):
+        raise RowError(f"`answer` is {shown(answer)}, expected text")
+    return {
+        "id": numbered(str(first_of(record, "qid", "id")), seen),
+        "images": images if isinstance(images, list) else [images],
+        "question": without_image_marks(first_of(record, "question", "problem")),
+        "answer": truth_of(answer),
+        **{key: value for key, value in record.items() if key not in USED},
+    }
+
+
+VIRL39K = Importer("virl39k", rows, task="open", counts={"all": 38870})
