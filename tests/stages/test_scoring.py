@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.benchmarks.benchmark import Benchmark, Measured
 from perceptune.stages import evaluate, gathering, preferences, rewards
 
 MODEL = ModelBlock(path="nowhere", family="llava")
@@ -169,6 +172,55 @@ def test_metrics_with_gains_and_curves(tmp_path: Path) -> None:
     assert row("best_of_n", "accuracy_iou_0.5", 1)["base_value"] == 0.5  # one of two hits
     assert row("best_of_n", "accuracy_iou_0.5", 2)["base_value"] == 1.0
     assert row("best_of_n", "mean_iou", 2)["gain"] == pytest.approx(0.0)
+
+
+def prompted(
+    folder: Path, policy: str, greedy: list[str], others: list[list[str]], sampled: list[list[str]] | None = None
+) -> Tables:
+    """Answers to grounding questions about one box: greedily, to other prompts, without the image, and sampled."""
+    folder = folder / policy
+    folder.mkdir()
+    examples = [example(str(i), "grounding", box=[10.0, 10, 50, 50]) for i in range(len(greedy))]
+    answers: list[tuple[dict[str, Any], list[str | None]]] = []
+    for i, text in enumerate(greedy):
+        answers.append((request(str(i), 1, "b", "greedy"), [text]))
+        for k, texts in enumerate(others, 1):
+            answers.append((request(str(i), 1, "b", f"prompt-{k}"), [texts[i]]))
+        if sampled:
+            answers.append((request(str(i), len(sampled[i]), "b"), list(sampled[i])))
+    tables = Tables(folder, examples, answers)
+    tables.rewards()
+    return tables
+
+
+HIT, MISS = "[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]"
+HITS = Benchmark(
+    name="hits",
+    rewards={"grounding": "iou"},
+    columns=lambda answers: {"hit": np.array([float(a.components["iou"] >= 0.5) for a in answers])},
+    metrics={"hits": Measured(lambda columns: columns["hit"].mean(axis=-1), "hits")},
+)
+"""A published benchmark with one metric, in place of another: lineage looks for a module of its name."""
+
+
+@pytest.mark.parametrize(("protocol", "metric"), [(None, "accuracy_iou_0.5"), ("pope", "hits")])
+def test_answers_to_other_prompts_are_measured_like_greedy_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str | None, metric: str
+) -> None:
+    monkeypatch.setitem(BENCHMARKS, "pope", HITS)
+    base = prompted(tmp_path, "base", [HIT, MISS, MISS, "?"], [[HIT, HIT, HIT, "?"], [MISS] * 4])
+    block = BenchmarkBlock(
+        dataset="mine", reward="r", n=0, resamples=99, prompts=("a {question}", "b {question}"), protocol=protocol
+    )
+    evaluate.run(
+        policy="base", base="base", rewards={"b": base["rewards"]}, base_rewards=None, attention={}, base_attention=None,
+        metrics=tmp_path / "metrics.parquet", benchmarks={"b": block}, reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
+        examples={"mine": base["examples"]},
+    )  # fmt: skip
+    rows = read_table(tmp_path / "metrics.parquet", "metrics").to_pylist()
+    found = {(r["condition"], r["k"]): (r["value"], r["n"], r["n_failed"]) for r in rows if r["metric"] == metric}
+    assert found == {("greedy", 1): (0.25, 4, 1), ("prompt", 1): (0.75, 4, 1), ("prompt", 2): (0.0, 4, 0)}
+    assert not [r for r in rows if r["metric"].endswith("_run_std")]
 
 
 def looked(path: Path, afr: list[float | None], shares: list[float]) -> Path:

@@ -2,6 +2,7 @@
 
 from itertools import combinations
 from math import comb
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from perceptune.core.metrics import (
     interval,
     macro_mean,
     paired_gain,
+    paired_sum,
     run_spread,
 )
 from perceptune.stages.measuring import sampled_rows
@@ -24,6 +26,48 @@ def yes_no(tp: int, fp: int, fn: int, tn: int) -> dict[str, np.ndarray]:
     target = [1] * tp + [0] * fp + [1] * fn + [0] * tn
     columns = {"predicted_yes": np.array(predicted, float), "target_yes": np.array(target, float)}
     return {**columns, "correct": (columns["predicted_yes"] == columns["target_yes"]).astype(float)}
+
+
+def test_a_sum_of_metrics_resamples_all_with_the_same_examples() -> None:
+    """What the image adds to a gain, (P - B) - (P' - B'), against a plain loop over the same draws."""
+    draw = np.random.default_rng(3)
+    answers = [{"correct": draw.integers(0, 2, 30).astype(float)} for _ in range(4)]
+    weights = (1, -1, -1, 1)
+    metric = METRICS["exact_match"]["accuracy"]
+    terms = [(w, metric, columns) for w, columns in zip(weights, answers, strict=True)]
+    value, low, high = paired_sum(terms, resamples=200, seed=5)
+    rows = np.random.default_rng(5).integers(0, 30, size=(200, 30))
+    loops = []
+    for chosen in rows:
+        shares = [sum(columns["correct"][i] for i in chosen) / 30 for columns in answers]
+        loops.append((shares[0] - shares[1]) - (shares[2] - shares[3]))
+    assert value == pytest.approx(sum(w * a["correct"].mean() for w, a in zip(weights, answers, strict=True)))
+    assert (low, high) == pytest.approx(tuple(np.quantile(loops, [0.025, 0.975])))
+
+
+def test_runs_and_single_answers_are_resampled_together() -> None:
+    """Policy, one answer each, against the mean over three runs of a metric that is no mean of answers."""
+    draw = np.random.default_rng(4)
+    one = {name: draw.integers(0, 2, 20).astype(float) for name in ("predicted_yes", "target_yes")}
+    runs = {
+        "predicted_yes": draw.integers(0, 2, (3, 20)).astype(float),
+        "target_yes": np.stack([one["target_yes"]] * 3),
+    }
+    f1 = METRICS["yes_no"]["f1"]
+    terms = [(1.0, f1, one), (-1.0, lambda columns: f1(columns).mean(axis=0), runs)]
+    value, low, high = paired_sum(terms, resamples=100, seed=6)
+
+    def by_hand(chosen: Any) -> float:
+        def score(predicted: Any) -> float:
+            hits = sum(predicted[i] * one["target_yes"][i] for i in chosen)
+            below = sum(predicted[i] + one["target_yes"][i] for i in chosen)
+            return 2 * hits / below if below else 0.0
+
+        return score(one["predicted_yes"]) - sum(score(run) for run in runs["predicted_yes"]) / 3
+
+    loops = [by_hand(chosen) for chosen in np.random.default_rng(6).integers(0, 20, size=(100, 20))]
+    assert value == pytest.approx(by_hand(range(20)))
+    assert (low, high) == pytest.approx(tuple(np.quantile(loops, [0.025, 0.975])))
 
 
 def test_pope_vector() -> None:

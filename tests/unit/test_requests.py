@@ -1,12 +1,13 @@
 """The plan of questions: who is asked what, with which seed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from perceptune.contracts.config import BenchmarkBlock, RolloutBlock, SamplingBlock, ViewBlock
+from perceptune.contracts.config import BenchmarkBlock, RolloutBlock, SamplingBlock, Task, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.prompts import FORMATS, asked_as, condition_of, number_of
 from perceptune.stages import requests
 from perceptune.stages.shown import recipe_of
 
@@ -41,6 +42,44 @@ def test_good_examples_of_the_split_are_asked(examples: Path) -> None:
     assert rows[0]["messages"] == [
         {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "locate {thing} 0."}]}
     ]
+
+
+def test_base_models_are_asked_with_other_prompts_greedily_under_the_first_view(examples: Path) -> None:
+    prompts = ("Look. {question}", "{question} {format}")
+    block = BenchmarkBlock(
+        dataset="mine", reward="r", split="train", n=2, prompts=prompts, prompt="{question} Please.", tasks=("ocr",)
+    )
+    target = examples.with_name("requests.parquet")
+    requests.run_benchmarks(
+        examples={"mine": examples}, requests=target, benchmarks={"b": block}, views={"mine": requests.Views()}
+    )
+    rows = read_table(target, "requests").to_pylist()
+    assert [(r["condition"], r["view"], r["n"], r["temperature"]) for r in rows] == [
+        ("greedy", "original", 1, 0.0),
+        ("greedy", "blank", 1, 0.0),
+        ("sampled", "original", 2, 1.0),
+        ("prompt-1", "original", 1, 0.0),
+        ("prompt-2", "original", 1, 0.0),
+    ]
+    assert [r["messages"][0]["content"][1]["text"] for r in rows[2:]] == [
+        "locate {thing} 4. Please.",
+        "Look. locate {thing} 4.",
+        "locate {thing} 4. Answer only with the text, exactly as it is written.",
+    ]
+    assert len({r["request_id"] for r in rows}) == 5
+
+
+def test_conditions_of_prompts_are_numbered() -> None:
+    assert [number_of(condition_of(n)) for n in (1, 2, 12)] == [1, 2, 12]
+    assert [number_of(condition) for condition in ("greedy", "sampled", "round-3")] == [None] * 3
+
+
+def test_every_task_has_words_for_its_format() -> None:
+    assert set(FORMATS) == set(get_args(Task))
+    assert (
+        asked_as("{question} {format}", "Is {format} there?", "existence")
+        == "Is {format} there? Answer only yes or no."
+    )
 
 
 def test_tasks_and_limits(examples: Path) -> None:

@@ -311,6 +311,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("benchmarks.own-test.max_tokens", 23, ASKED_OWN | REPORT),
     ("benchmarks.own-test.views", ["original"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),
+    ("benchmarks.own-test.prompts", ["{question} Answer."], {("plan_benchmarks", BASE), ("evaluate_policy", BASE)} | REPORT),
     ("benchmarks.own-test.seed", 1, ASKED_OWN | REPORT),
     ("benchmarks.own-test.resamples", 98, EVALUATED_OWN | REPORT),
     ("report.title", "Another", REPORT),

@@ -464,10 +464,8 @@ def examples_of_plan(wildcards):
 
 def benchmarks_of(wildcards, threads):
     """The whole benchmark blocks, not tracked: what only evaluation looks at asks no question again."""
-    names = plan.benchmarks(wildcards.policy)
-    return {
-        name: plan.config.benchmarks[name].model_dump(mode="json") for name in names
-    }
+    blocks = plan.benchmark_blocks(wildcards.policy)
+    return {name: block.model_dump(mode="json") for name, block in blocks.items()}
 
 
 def datasets_of_benchmarks(wildcards):

@@ -17,10 +17,16 @@ Positive = Annotated[int, Field(ge=1)]
 Coordinates = Literal["pixels", "normalised", "thousand", "padded_normalised", "padded_thousand"]
 Task = Literal["grounding", "ocr", "existence", "counting", "open"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Prompt = Annotated[str, Field(pattern=r"\{question\}")]
 PLAIN_VIEWS = ("original", "blank")
 """Views that need no block."""
 LOCATE = "Your task is to answer the question by first locating the relevant region in the image. Question: {question}"
 """P2-DPO's prompt for attention maps."""
+UNTRACKED = {
+    "threads", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps",
+    "key", "concurrency", "retries", "timeout",
+}  # fmt: skip
+"""Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
 
 
 class Block(BaseModel):
@@ -512,6 +518,9 @@ class BenchmarkBlock(Block):
     """An attention block of this config: where each policy looks on these questions; null: not measured."""
     prompt: str = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
+    prompts: tuple[Prompt, ...] = ()
+    """Other prompts that base models are asked with, too, greedily under the first view; `{format}` stands for words that ask
+    for the format of the task's answers. Trained policies are not asked."""
     seed: int = 0
     """Seed of the draws and of the bootstrap."""
     resamples: Positive = 9999
@@ -583,6 +592,28 @@ class ExperimentBlock(Block):
         return self
 
 
+class ControlsBlock(Block):
+    """What may explain a gain without better seeing, asked and trained for every result (docs/controls.md)."""
+
+    prompts: tuple[Prompt, ...] = (
+        "{question}",
+        "{question}\n{format}",
+        "{question}\nAnswer with the final answer only.",
+        "Look closely at the image before you answer. {question}",
+    )
+    """Prompts that base models are asked with besides the benchmark's own; the best is chosen on the test questions themselves,
+    which favours the base. A benchmark with `prompts` keeps its own. Empty: none."""
+    blank: bool = True
+    """Ask every benchmark with a blank image, too."""
+    sigmas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.2, 0.4)
+    """Gaussian noise on every pixel, of 1 (white), that every benchmark is asked under, too; empty: none."""
+    n: Annotated[int, Field(ge=0)] = 8
+    """Sampled answers per question for best-of-N and mean-of-N, where a benchmark has fewer."""
+    sft_on_best: bool = True
+    """For every experiment that learns from ranked lists, train another on the best answer of each list: with supervised
+    fine-tuning, the rest of the training block unchanged."""
+
+
 class ReportBlock(Block):
     """The HTML page."""
 
@@ -637,6 +668,8 @@ class Config(Block):
     """What to run."""
     slice: Positive | None = None
     """A rehearsal: so many examples per task of everything, two rounds, no filter; its numbers mean nothing. null: all."""
+    controls: ControlsBlock | None = None
+    """What else may explain a gain: `{}` asks and trains all of it; null: nothing."""
     report: ReportBlock = ReportBlock()
     """The HTML page."""
 

@@ -36,6 +36,7 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "trainings": (config.TrainingBlock, config.LoraBlock),
     "benchmarks": (config.BenchmarkBlock,),
     "experiments": (config.ExperimentBlock,),
+    "controls": (config.ControlsBlock,),
     "report": (config.ReportBlock,),
 }
 

@@ -64,6 +64,7 @@ JUDGED = "results/.judged/{judge}"
 """All that a judge has ever said, by what it was asked: it outlives its tables, and policies share it."""
 
 METRICS = "results/metrics/{policy}.parquet"
+CONTROLS = "results/controls/{policy}.parquet"
 ALL_METRICS = "results/metrics.parquet"
 REPORT = "results/report.html"
 RESULT_TABLE = "results/result.txt"

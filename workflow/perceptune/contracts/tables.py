@@ -88,7 +88,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("example_id", pa.string()),
         ("dataset", pa.string()),
         ("benchmark", pa.string(), NULL),  # null for training samples
-        ("condition", pa.string()),  # `greedy` or `sampled`; in pairs the role, such as `focus_chosen`; `round-3`
+        (
+            "condition",
+            pa.string(),
+        ),  # `greedy`, `sampled`, `prompt-2`; in pairs the role, such as `focus_chosen`; `round-3`
         ("view", pa.string()),
         ("recipe", pa.string()),  # the view for this example, JSON of `core.views.Recipe`
         ("contrast", CONTRAST, NULL),
@@ -213,13 +216,34 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("metric", pa.string()),
         ("value", pa.float64()),
     ),
+    "controls": _schema(
+        ("policy", pa.string()),
+        ("benchmark", pa.string()),
+        ("split", pa.string()),
+        ("task", pa.string()),
+        ("view", pa.string()),
+        ("control", pa.string()),  # `prompt`, `blank`, `mean_of_n`, `sft_on_best`
+        ("against", pa.string()),  # the policy that is compared with
+        ("k", pa.int32()),  # number of the prompt, 0 for the benchmark's own; N of the mean; else 1
+        ("metric", pa.string()),
+        ("value", pa.float64()),  # the policy's; of `blank` its gain with the image
+        ("control_value", pa.float64()),  # the control's; of `blank` the policy's gain without the image
+        ("gain", pa.float64()),  # of the policy over its base model, in this metric
+        ("difference", pa.float64()),  # paired: what the control does not account for
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("n", pa.int32()),
+    ),
     "metrics": _schema(
         ("policy", pa.string()),
         ("benchmark", pa.string()),
         ("split", pa.string()),
         ("task", pa.string()),
         ("view", pa.string()),
-        ("condition", pa.string()),  # `greedy`, `mean_of_n`, `best_of_n`, each with its n in `k`
+        (
+            "condition",
+            pa.string(),
+        ),  # `greedy`, `mean_of_n`, `best_of_n`, each with its n in `k`; `prompt`, its number in `k`
         ("k", pa.int32()),
         ("metric", pa.string()),
         ("value", pa.float64(), NULL),
@@ -232,6 +256,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("n", pa.int32()),
         ("n_failed", pa.int32()),  # answers that could not be parsed
         ("judge", pa.string(), NULL),  # its name and the model that answered, where a judge has a say in the value
+        ("reason", pa.string(), NULL),  # why it could not be measured, such as a resource that has to be brought
     ),
 }
 

@@ -117,9 +117,21 @@ def paired_gain(
     metric: Metric, columns: Columns, base: Columns, *, resamples: int, seed: int
 ) -> tuple[float, float, float]:
     """(gain, low, high): difference to the base policy, both resampled with the same examples."""
-    ours, theirs = _draws([(metric, columns), (metric, base)], resamples, seed)
-    low, high = _bounds(ours - theirs)
-    return float(metric(columns) - metric(base)), low, high
+    return paired_sum([(1, metric, columns), (-1, metric, base)], resamples=resamples, seed=seed)
+
+
+def paired_sum(
+    terms: Sequence[tuple[float, Metric, Columns]], *, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """(value, low, high): the sum of weighted metrics of the same n examples, all resampled together.
+
+    Columns have n examples on their last axis, in the same order. A gain is (1, policy), (-1, base); what an image adds to it
+    takes away the same without the image.
+    """
+    draws = _draws([(metric, columns) for _, metric, columns in terms], resamples, seed)
+    weights = [weight for weight, _, _ in terms]
+    low, high = _bounds(sum((w * d for w, d in zip(weights, draws, strict=True)), np.zeros(resamples)))
+    return float(sum(weight * metric(columns) for weight, metric, columns in terms)), low, high
 
 
 def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) -> list[np.ndarray]:

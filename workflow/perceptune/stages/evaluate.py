@@ -12,10 +12,20 @@ import polars as pl
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock
 from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.tables import write_table
-from perceptune.core.metrics import METRICS
+from perceptune.core.metrics import METRICS, PER_ANSWER
 from perceptune.stages.answered import judged_by
 from perceptune.stages.looked import attention_rows
-from perceptune.stages.measuring import Measuring, answers_of, columns_of, matched, measured_row, sampled_rows
+from perceptune.stages.measuring import (
+    Measuring,
+    Reading,
+    answers_of,
+    columns_of,
+    matched,
+    mean_of_column,
+    measured_row,
+    sampled_rows,
+    told_as,
+)
 from perceptune.stages.official import Official
 
 
@@ -87,28 +97,51 @@ class Rewarded:
         """Rows of the metrics table for every task, view and condition, without policy, benchmark and split."""
         for (task, view, condition), part in ours.group_by("task", "view", "condition", maintain_order=True):
             baseline = None if theirs is None else theirs.filter(task=task, view=view, condition=condition)
-            measured = _greedy if condition == "greedy" else sampled_rows
+            measured = sampled_rows if condition == "sampled" else _greedy
             address = (self._name, str(task), str(view))
             for row in measured(part, baseline, self._rewards[str(task)], self.block, address):
                 yield {"task": task, "view": view, **row}
+
+    def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Task by task."""
+        yield from ((str(task), part) for (task,), part in answers.group_by("task", maintain_order=True))
+
+    def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
+        """A metric of the reward."""
+        found = METRICS[self._reward(part)]
+        name = metric or next(iter(found))
+        return Reading(name, found[name], columns_of(part))
+
+    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading:
+        """A metric of single answers, averaged over those to each question."""
+        reward = self._reward(part)
+        primary, found = next(iter(METRICS[reward])), PER_ANSWER[reward]
+        name = primary if primary in found else next(iter(found))
+        component, value, _ = found[name]
+        count = part["sample_index"].n_unique()
+        means = value(columns_of(part)[component]).reshape(-1, count).mean(axis=1)
+        return Reading(name, mean_of_column, {"value": means})
+
+    def _reward(self, part: pl.DataFrame) -> str:
+        return self._rewards[part["task"][0]]
 
     def primary(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
     ) -> dict[str, float | None]:
         """Value and gain in the reward's first metric, of greedy answers of one task."""
-        metric = next(iter(METRICS[self._rewards[part["task"][0]]].values()))
-        base = None if baseline is None else columns_of(baseline)
-        return measured_row(metric, columns_of(part), base, self.block, address)
+        ours, base = self.greedy(part), None if baseline is None else columns_of(baseline)
+        return measured_row(ours.metric, ours.columns, base, self.block, address)
 
 
 def _greedy(
     part: pl.DataFrame, baseline: pl.DataFrame | None, reward: str, block: BenchmarkBlock, address: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
-    """One row per metric of the greedy answers."""
+    """One row per metric of the greedy answers to one prompt."""
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
     failed = part["reason"].is_not_null().sum()
     for metric, function in METRICS[reward].items():
         if metric.endswith("_frame") and f"iou_{metric.split('_')[-2]}_frame" not in columns:
             continue
         values = measured_row(function, columns, base, block, (*address, metric))
-        yield {"condition": "greedy", "k": 1, "metric": metric, "n": part.height, "n_failed": failed, **values}
+        fixed = told_as(part["condition"][0])
+        yield {**fixed, "metric": metric, "n": part.height, "n_failed": failed, **values}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +14,31 @@ from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table
 from perceptune.core.curves import best_of_k, curve_points
-from perceptune.core.metrics import PER_ANSWER, Metric, interval, paired_gain, run_spread
+from perceptune.core.metrics import PER_ANSWER, Columns, Metric, interval, paired_gain, run_spread
+from perceptune.core.prompts import number_of
 
 COMPARED = ("base_value", "gain", "gain_ci_low", "gain_ci_high")
 UNCOMPARED = ("ci_low", "ci_high", *COMPARED)
 """Columns that a bare value leaves empty."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A metric, and the columns of some answers that it is made of."""
+
+    name: str
+    metric: Metric
+    columns: Columns
+
+    @property
+    def term(self) -> tuple[Metric, Columns]:
+        """As sums of metrics take it."""
+        return self.metric, self.columns
+
+    @property
+    def value(self) -> float:
+        """The metric of these answers."""
+        return float(self.metric(self.columns))
 
 
 class Measuring(Protocol):
@@ -34,6 +55,24 @@ class Measuring(Protocol):
     ) -> dict[str, float | None]:
         """Value and gain in the primary metric, of greedy answers of one task; `baseline` are those to the same questions."""
         ...
+
+    def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Answers as they are measured together, and the task that the metrics table has for them."""
+        ...
+
+    def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
+        """A metric, by default the primary one, of one answer to each question. `whose`: place among the tables of verdicts."""
+        ...
+
+    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading:
+        """The mean over n answers to each question, in the primary metric or, where that is none of single answers, another."""
+        ...
+
+
+def told_as(condition: str) -> dict[str, Any]:
+    """How the metrics table names greedy answers: to the benchmark's own prompt, or to another with its number."""
+    number = number_of(condition)
+    return {"condition": condition, "k": 1} if number is None else {"condition": "prompt", "k": number}
 
 
 def answers_of(path: Path, benchmark: str) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.benchmark import Answered, Measured
 from perceptune.core.metrics import Columns, Metric, run_spread
 from perceptune.stages.answered import answered
-from perceptune.stages.measuring import UNCOMPARED, matched, measured_row, sampled_rows
+from perceptune.stages.measuring import UNCOMPARED, Reading, matched, measured_row, sampled_rows, told_as
 
 SEVERAL = "all"
 """The task of metrics that are about several."""
@@ -46,19 +46,36 @@ class Official:
             shared = {"task": tasks[0] if len(tasks) == 1 else SEVERAL, "view": view}
             baseline = None if theirs is None else matched(theirs.filter(view=view, condition=condition), part)
             address = (self._name, str(shared["task"]), str(view))
-            if condition == "greedy":
-                rows = self._measured(part, baseline, {"condition": "greedy", "k": 1}, address)
-            else:
+            if condition == "sampled":
                 rows = self._sampled(part, baseline, address, tasks)
+            else:
+                rows = self._measured(part, baseline, told_as(str(condition)), address)
             yield from ({**shared, **row} for row in rows)
+
+    def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+        """All together."""
+        tasks = answers["task"].unique().to_list()
+        yield tasks[0] if len(tasks) == 1 else SEVERAL, answers
+
+    def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
+        """An official metric."""
+        name = metric or next(iter(self._protocol.metrics))
+        columns = self._protocol.columns(self._answered(part, whose))
+        return Reading(name, self._protocol.metrics[name].metric, columns)
+
+    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading:
+        """The mean over runs of the primary metric."""
+        name, measured = next(iter(self._protocol.metrics.items()))
+        columns = self._read(part, whose)[1]
+        runs = part["sample_index"].n_unique()
+        return Reading(name, _mean_of_runs(measured.metric) if runs > 1 else measured.metric, columns)
 
     def primary(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
     ) -> dict[str, float | None]:
         """The primary metric of some of the answers."""
-        metric = next(iter(self._protocol.metrics.values())).metric
-        base = None if baseline is None else self._protocol.columns(self._answered(baseline, 1))
-        return measured_row(metric, self._protocol.columns(self._answered(part, 0)), base, self.block, address)
+        ours, base = self.greedy(part), None if baseline is None else self.greedy(baseline, whose=1).columns
+        return measured_row(ours.metric, ours.columns, base, self.block, address)
 
     def _answered(self, part: pl.DataFrame, whose: int) -> list[Answered]:
         return answered(part, self._examples, self._verdicts[whose])
@@ -69,13 +86,14 @@ class Official:
         """One row per official metric, of one answer to each question or of several runs of them."""
         answers, columns = self._read(part, 0)
         base = None if baseline is None else self._read(baseline, 1)[1]
+        several = len(answers) > 1
         for name, measured in self._protocol.metrics.items():
-            metric = _mean_of_runs(measured.metric) if fixed["k"] > 1 else measured.metric
+            metric = _mean_of_runs(measured.metric) if several else measured.metric
             runs = [[a for a in run if measured.of(a)] for run in answers]
             counts = {"n": len(runs[0]), "n_failed": sum(measured.failed(a) for run in runs for a in run)}
             found = _value(metric, measured, columns, base, self.block, (*address, fixed["condition"], name))
             yield {**fixed, "metric": name, **counts, **found}
-            if fixed["k"] > 1 and found["value"] is not None:
+            if several and found["value"] is not None:
                 spread = run_spread(np.asarray(measured.metric(columns))[None])
                 yield {**fixed, "metric": f"{name}_run_std", **counts, "value": spread, **dict.fromkeys(UNCOMPARED)}
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from perceptune.contracts.config import (
     PLAIN_VIEWS,
+    UNTRACKED,
+    BenchmarkBlock,
     ClipBlock,
     Config,
     ExperimentBlock,
@@ -62,12 +64,6 @@ from perceptune.stages.checks import checked, views_named
 from perceptune.stages.protocols import with_protocols
 from perceptune.stages.slicing import with_slice
 from perceptune.stages.sweeps import expand_sweeps
-
-UNTRACKED = {
-    "threads", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps",
-    "key", "concurrency", "retries", "timeout",
-}  # fmt: skip
-"""Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
 
 ASKERS = ("sampling", "pairing", "rollout")
 """Sections whose blocks say what is asked."""
@@ -415,9 +411,16 @@ class Plan:
         rewards = {b: self.config.benchmarks[b].reward for b in names}
         return {b: REWARDS.format(policy=policy, plan="benchmarks", reward=r) for b, r in rewards.items()}
 
+    def benchmark_blocks(self, policy: str) -> dict[str, BenchmarkBlock]:
+        """The benchmark blocks that a policy answers; only base models are asked with other prompts, too."""
+        blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
+        if self.experiment(policy) is None:
+            return blocks_of
+        return {b: block.model_copy(update={"prompts": ()}) for b, block in blocks_of.items()}
+
     def benchmark_settings(self, policy: str) -> dict[str, Any]:
-        """The benchmark blocks that a policy answers."""
-        return {b: tracked(self.config.benchmarks[b]) for b in self.benchmarks(policy)}
+        """Them as a tracked setting."""
+        return {b: tracked(block) for b, block in self.benchmark_blocks(policy).items()}
 
     def asking_settings(self, policy: str) -> dict[str, Any]:
         """The benchmark blocks that a policy answers, without what only evaluation looks at; and their views."""

@@ -20,6 +20,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.prompts import asked_as, condition_of
 from perceptune.stages.shown import Crops, NoCropError, NoSaliencyError, Saliencies, by_name, messages_for, recipe_of
 
 DRAWING = {"n", "temperature", "top_p", "top_k", "max_tokens"}
@@ -85,7 +86,8 @@ def run_samples(*, dataset: str, examples: Path, requests: Path, config: Samplin
 def run_benchmarks(
     *, examples: dict[str, Path], requests: Path, benchmarks: dict[str, BenchmarkBlock], views: dict[str, Views]
 ) -> None:
-    """Writes `requests`: every benchmark's questions, greedily under each of its views and `n` times under the first.
+    """Writes `requests`: every benchmark's questions, greedily under each of its views and `n` times under the first; greedily
+    under the first with each of its other prompts, too.
 
     `examples` and `views` are by dataset.
     """
@@ -96,13 +98,12 @@ def run_benchmarks(
         shared = {"top_k": 0, "max_tokens": block.max_tokens}
         greedy = {"n": 1, "temperature": 0.0, "top_p": 1.0, **shared}
         sampled = {"n": block.n, "temperature": block.temperature, "top_p": block.top_p, **shared}
-        asked = [("greedy", view, greedy) for view in block.views]
-        asked += [("sampled", block.views[0], sampled)] if block.n else []
+        asked = [("greedy", view, block.prompt, greedy) for view in block.views]
+        asked += [("sampled", block.views[0], block.prompt, sampled)] if block.n else []
+        asked += [(condition_of(i), block.views[0], prompt, greedy) for i, prompt in enumerate(block.prompts, 1)]
         for row in chosen:
-            for condition, view, drawing in asked:
-                rows += planner.requests(
-                    row, _Asked(block.dataset, name, condition, view, block.prompt, block.seed, drawing)
-                )
+            for condition, view, prompt, drawing in asked:
+                rows += planner.requests(row, _Asked(block.dataset, name, condition, view, prompt, block.seed, drawing))
     planner.check(rows)
     parameters = {name: block.model_dump(mode="json") for name, block in benchmarks.items()}
     inputs = examples | {f"{d} {name}": path for d, one in views.items() for name, path in one.tables.items()}
@@ -226,7 +227,7 @@ class _Planner:
 
     def _request(self, row: Mapping[str, Any], asked: _Asked) -> dict[str, Any]:
         recipe = self._recipe(row, asked.dataset, asked.view)
-        text = asked.prompt.replace("{question}", row["question"])
+        text = asked_as(asked.prompt, row["question"], row["task"])
         contrast = None
         if asked.contrast:
             view, strength, plausibility = asked.contrast
