@@ -5,7 +5,6 @@ The Snakefile imports this module, and so does every job that Snakemake starts: 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,7 +29,7 @@ from perceptune.contracts.config import (
     ShapesDataset,
     TrainingBlock,
 )
-from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
+from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import plugin
 from perceptune.contracts.paths import (
@@ -61,6 +60,7 @@ from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Stored
 from perceptune.stages.checks import checked, views_named
+from perceptune.stages.data import data_digest
 from perceptune.stages.protocols import with_protocols
 from perceptune.stages.slicing import with_slice
 from perceptune.stages.sweeps import expand_sweeps
@@ -202,7 +202,7 @@ class Plan:
         block = self.import_block(dataset)
         settings = tracked(block)
         if not self.is_generated(dataset):
-            settings["content"] = self.digests.setdefault(f"data {dataset}", data_digest(block))
+            settings["content"] = self.digests.setdefault(f"data {dataset}", data_digest(block, MEMORY))
         return settings
 
     def training(self, experiment: str) -> TrainingBlock:
@@ -545,37 +545,6 @@ def resources_digest(folder: str) -> str:
     if not Path(folder).is_dir():
         raise UserError(f"resources folder `{folder}` does not exist", "paths are relative to the working directory")
     return digest_of_folder(Path(folder), MEMORY)
-
-
-def data_digest(block: FileDataset) -> str:
-    """Digest of a dataset's file or folder and, with `watch_images`, of the images that a JSONL file names.
-
-    What is absent counts as absent: the import says what is wrong with it.
-    """
-    source = Path(block.path)
-    if source.is_dir():
-        return digest_of_folder(source, MEMORY)
-    (digest,) = MEMORY.sha256_of_files([source])
-    if block.kind != "jsonl" or not block.watch_images or digest == "unreadable":
-        return digest
-    names = MEMORY.recall(f"images of {digest}", lambda: sorted(_image_names(source)))
-    folder = Path(block.images) if block.images else source.parent
-    return sha256_of_json([digest, names, MEMORY.sha256_of_files([folder / name for name in names])])
-
-
-def _image_names(source: Path) -> set[str]:
-    """The image paths in a JSONL file; lines that are no such rows are the import's business."""
-    found: set[str] = set()
-    with source.open("rb") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                images = row.get("images") or [row.get("image")]
-                paths = [image.get("path") if isinstance(image, dict) else image for image in images]
-            except (ValueError, AttributeError, TypeError, RecursionError):
-                continue
-            found.update(path for path in paths if isinstance(path, str) and "\0" not in path)
-    return found
 
 
 def shards_of(responses: str) -> list[str]:
