@@ -28,8 +28,8 @@ def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str,
     path = None if adapter == "-" else Path(adapter)
     random = np.random.default_rng(0)
     asked = []
-    # one prompt with two images, one image that is not square: the padding must be the same on both sides
-    for number, sizes in enumerate(([(112, 112)], [(140, 70)], [(112, 112), (70, 126)])):
+    # one prompt with two images, one image that is not square: the padding must be the same on both sides; one without an image
+    for number, sizes in enumerate(([(112, 112)], [(140, 70)], [(112, 112), (70, 126)], [])):
         images = [Image.fromarray(random.integers(0, 255, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
         content = [{"type": "image", "text": None} for _ in images] + [
             {"type": "text", "text": "locate the red circle."}

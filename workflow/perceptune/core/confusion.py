@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +31,6 @@ def counts(name: str, reads: Sequence[Read | None]) -> Counts:
     return {f"{name} {column}": [float(row[place]) for row in known] for place, column in enumerate(columns)}
 
 
-def unasked(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns, with NaN in every `<name> n` that adds up to 0: nothing of this group was asked."""
-    nothing = {name for name, values in columns.items() if name.endswith(" n") and not values.sum()}
-    return {name: np.full_like(values, np.nan) if name in nothing else values for name, values in columns.items()}
-
-
 def rates(name: str) -> dict[str, Metric]:
     """`f1`, `accuracy`, `precision` and `recall` of the positive answer, and `positive_ratio`, the share of it in the answers.
 
@@ -62,5 +56,5 @@ def rates(name: str) -> dict[str, Metric]:
 
 
 def where_asked(name: str, metric: Metric) -> Metric:
-    """The metric; NaN where nothing of group `name` was asked."""
-    return lambda columns: np.where(np.isnan(columns[f"{name} n"].sum(axis=-1)), np.nan, metric(columns))
+    """The metric; NaN where nothing of group `name` was asked, or its number is not known."""
+    return lambda columns: np.where(columns[f"{name} n"].sum(axis=-1) > 0, metric(columns), np.nan)

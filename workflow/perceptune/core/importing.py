@@ -21,17 +21,17 @@ class RowError(ValueError):
     """What is wrong with one row; the reader adds file and line."""
 
 
-def checked_row(row: Any, block: FileDataset) -> dict[str, Any]:
+def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[str, Any]:
     """The row with its fields typed: example_id (or None), images (list of structs), task, question, target, box, split.
 
-    `box` is still in the dataset's coordinates. Raises `RowError`.
+    `box` is still in the dataset's coordinates. `imageless`: whether the list of images may be empty. Raises `RowError`.
     """
     if not isinstance(row, Mapping):
         raise RowError(f"found {shown(row)}, expected an object with keys `image` and `question`")
     task = _task(row, block)
     return {
         "example_id": _identity(row),
-        "images": _images(row),
+        "images": _images(row, imageless),
         "question": _question(row),
         "task": task,
         "target": _target(row, task),
@@ -102,12 +102,14 @@ def _identity(row: Mapping[str, Any]) -> str | None:
     return _valid(str(value), "id")
 
 
-def _images(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _images(row: Mapping[str, Any], imageless: bool) -> list[dict[str, Any]]:
     if "image" not in row and "images" not in row:
         _missing(row, "image")
     images = row["images"] if row.get("image") is None and "images" in row else [row.get("image")]
-    if not isinstance(images, list) or not images:
+    if not isinstance(images, list) or not (images or imageless):
         raise RowError(f"`images` is {shown(images)}, expected a list of paths")
+    if not images and row.get("box") is not None:
+        raise RowError("`box` of a question without an image")
     return [_image(image) for image in images]
 
 

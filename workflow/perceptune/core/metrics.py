@@ -73,6 +73,7 @@ METRICS: dict[str, dict[str, Metric]] = {
     "yes_no": _OF_YES_NO,
     "pope": _OF_YES_NO,
     "pope_vcd": _OF_YES_NO,
+    "vlmevalkit_yes_no": _OF_YES_NO,
     "exact_match": {"accuracy": _mean("correct")},
     "free_text": {"answered": _mean("answered")},
     "boxed_math": _OF_BOXED,
@@ -98,6 +99,7 @@ PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
     "yes_no": _PER_CORRECT,
     "pope": _PER_CORRECT,
     "pope_vcd": _PER_CORRECT,
+    "vlmevalkit_yes_no": _PER_CORRECT,
     "exact_match": _PER_CORRECT,
     "free_text": {},  # what is the best of several is not known
     "boxed_math": _PER_BOXED,

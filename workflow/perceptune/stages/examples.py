@@ -43,7 +43,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
     rows = list(importer.rows(files))
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
-    table, probes = _all_checked(rows, config, folder)
+    table, probes = _all_checked(rows, config, folder, importer.imageless)
     _mark_duplicates(table, [place for place, _ in rows])
     failed = [
         f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]
@@ -69,14 +69,14 @@ def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
 
 
 def _all_checked(
-    rows: list[tuple[str, Any]], config: FileDataset, folder: Path
+    rows: list[tuple[str, Any]], config: FileDataset, folder: Path, imageless: bool
 ) -> tuple[list[dict[str, Any]], list[Probe]]:
     """The rows of the `examples` table, and the boxes of all those whose image is known, good or not."""
     probes: list[Probe | None] = [None] * len(rows)
 
     def check(number: int) -> dict[str, Any]:
         place, row = rows[number]
-        checked, probes[number] = _checked(place, row, config, folder)
+        checked, probes[number] = _checked(place, row, config, folder, imageless)
         return checked
 
     table = []
@@ -121,16 +121,19 @@ def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Ma
         yield f"{split}: {number} rows{verdict}"
 
 
-def _checked(place: str, row: Any, config: FileDataset, folder: Path) -> tuple[dict[str, Any], Probe | None]:
+def _checked(
+    place: str, row: Any, config: FileDataset, folder: Path, imageless: bool
+) -> tuple[dict[str, Any], Probe | None]:
     """The row of the `examples` table; a failed one has empty columns and its reason. And its box as written."""
     probe = None
     try:
         if isinstance(row, RowError):
             raise row
-        checked = checked_row(row, config)
+        checked = checked_row(row, config, imageless)
         checked["images"] = [_located(image, folder) for image in checked["images"]]
         facts = [_facts(image, folder) for image in checked["images"]]
-        check_size(row, facts[0][1])
+        if facts:
+            check_size(row, facts[0][1])
         if checked["box"] is not None:
             probe = checked["box"], facts[0][1]
             checked["box"] = pixel_box(checked["box"], config, facts[0][1])

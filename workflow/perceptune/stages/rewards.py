@@ -112,7 +112,7 @@ def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answ
     sizes = np.array([(s or [[np.nan] * 2])[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
     boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
     frame = coordinate_frame(model)
-    if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1]).any():
+    if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1])[~np.isnan(boxes[:, 0])].any():
         print("boxes are read relative to the padded square, as LLaVA-1.5 writes them", file=sys.stderr)
     return Answers(
         texts=part["text"].to_list(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.benchmarks.benchmark import Benchmark
+from perceptune.core.benchmarks.hallusionbench import HALLUSIONBENCH
 from perceptune.core.benchmarks.llava_bench import LLAVA_BENCH
 from perceptune.core.benchmarks.mmhal import MMHAL
 from perceptune.core.benchmarks.pope import POPE
@@ -10,6 +11,7 @@ from perceptune.core.benchmarks.pope import POPE
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
+        HALLUSIONBENCH,
         LLAVA_BENCH,
         MMHAL,
         POPE,

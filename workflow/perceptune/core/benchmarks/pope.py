@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, summed, unread
-from perceptune.core.confusion import Counts, Read, counts, rates, unasked
+from perceptune.core.confusion import Counts, Read, counts, rates
 from perceptune.core.importers.pope import CATEGORIES
 from perceptune.core.metrics import Columns, Metric
 from perceptune.core.rewards.pope_vcd import vcd_answer
@@ -53,7 +53,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
         for group in (POOLED, *CATEGORIES):
             mine = [one if _of(group)(a) else None for a, one in zip(answers, reads, strict=True)]
             found |= counts(rule + group, mine)
-    return unasked(summed([str(a.source.get("image_file", a.example_id)) for a in answers], found))
+    return summed([str(a.source.get("image_file", a.example_id)) for a in answers], found)
 
 
 def _of(group: str) -> Callable[[Answered], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perceptune.core.importers.easyr1 import EASYR1
 from perceptune.core.importers.geometry3k import GEOMETRY3K
+from perceptune.core.importers.hallusionbench import HALLUSIONBENCH
 from perceptune.core.importers.hf import HF
 from perceptune.core.importers.importer import Importer
 from perceptune.core.importers.jsonl import JSONL
@@ -28,6 +29,7 @@ IMPORTERS: dict[str, Importer] = {
     for importer in (
         EASYR1,
         GEOMETRY3K,
+        HALLUSIONBENCH,
         HF,
         JSONL,
         LLAMA_FACTORY,

@@ -75,6 +75,8 @@ class Importer:
     number is reported, not refused: people take parts."""
     beside: tuple[str, ...] = ()
     """Files that are read, too, where `path` is a file: they lie beside it."""
+    imageless: bool = False
+    """Whether questions may come without an image: their row has an empty list `images`."""
 
     def published(self, source: Source) -> Mapping[str, int]:
         """The published numbers of rows of this source."""

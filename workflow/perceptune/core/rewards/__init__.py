@@ -14,6 +14,7 @@ from perceptune.core.rewards.iou_threshold import iou_threshold
 from perceptune.core.rewards.pope import pope
 from perceptune.core.rewards.pope_vcd import pope_vcd
 from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.vlmevalkit_yes_no import vlmevalkit_yes_no
 from perceptune.core.rewards.yes_no import yes_no
 
 REWARDS: dict[str, Callable[[Answers], Scores]] = {
@@ -26,5 +27,6 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "iou_threshold": iou_threshold,
     "pope": pope,
     "pope_vcd": pope_vcd,
+    "vlmevalkit_yes_no": vlmevalkit_yes_no,
     "yes_no": yes_no,
 }
