@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from perceptune.contracts.config import BenchmarkBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.digests import sha256_of_json
 from perceptune.contracts.errors import UserError
@@ -100,10 +102,16 @@ class Kept:
             return None
 
     def keep(self, case: Case, said: Said) -> None:
-        """When this returns the verdict survives the end of the process and of the machine."""
+        """When this returns the verdict survives the end of the process and of the machine.
+
+        The first one counts: whoever asked the same at the same time may have been told something else.
+        """
         asked = {"messages": list(case.messages), "max_tokens": case.max_tokens}
         record = {"text": said.text, "model": said.model, "asked": asked}
-        write_text(self._file(case.key), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            if self.said(case.key) is None:
+                write_text(self._file(case.key), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
