@@ -279,3 +279,21 @@ def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: P
         gathering.run(
             requests=tmp_path / "requests.parquet", shards=shards[:1], responses=target, journal=tmp_path / "journal"
         )
+
+
+def test_another_frame_of_the_models_boxes_is_reported_and_not_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model said to write shares of the padded square writes shares of the image, 100 x 50 pixels: [10, 10, 50, 40]."""
+    wide = [example(f"box-{n}", "grounding", box=[10.0, 10, 50, 40], image_sizes=[[100, 50]]) for n in range(30)]
+    asked = [(request(f"box-{n}", 1, "ref", "greedy"), ["[0.1, 0.2, 0.5, 0.8]"]) for n in range(30)]
+    asked += [
+        (request(f"box-{n}", 1, "ref"), ["[0.1, 0.45, 0.5, 0.65]"]) for n in range(30)
+    ]  # sampled ones do not count
+    table = Tables(tmp_path, wide, asked).rewards()
+    # padded by 25 pixels at top and bottom: the numbers mean y from -5 to 55, so the overlap is 40 x 30 of 40 x 60
+    assert table["reward"][:30].to_list() == pytest.approx([0.5] * 30)
+    said = capsys.readouterr().out
+    assert "mean IoU of 30 boxes" in said
+    assert "`padded_square` 0.500, `original` 1.000, `thousand` 0.000; declared: `padded_square`" in said
+    assert "warning: the model's numbers look like `original`, not `padded_square`" in said

@@ -15,8 +15,9 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.core.frames import overlap_lines, overlaps
 from perceptune.core.rewards import REWARDS, Answers, Scores
-from perceptune.models.geometry import coordinate_frame, resized_sizes
+from perceptune.models.geometry import FRAMES, coordinate_frame, resized_sizes
 
 
 def run(
@@ -84,7 +85,10 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     """The rows of one task with their verdicts; rows without a response keep null rewards and their reason."""
     answered = part.filter(pl.col("text").is_not_null())
     failed = part.filter(pl.col("text").is_null())
-    scores = REWARDS[reward](_answers(answered, model, config))
+    answers = _answers(answered, model, config)
+    scores = REWARDS[reward](answers)
+    for line in _frame_lines(answered, answers, scores, model):
+        print(line)
     verdicts = {"reward": scores.rewards, "parsed": scores.parsed_json(), "reason": scores.reasons}
     good = answered.with_columns(
         **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
@@ -106,6 +110,25 @@ def _components(scores: Scores, count: int) -> list[list[dict[str, Any]]]:
     names = list(scores.components)
     columns = [scores.components[name].tolist() for name in names]
     return [[{"name": n, "value": c[i]} for n, c in zip(names, columns, strict=True)] for i in range(count)]
+
+
+def _frame_lines(part: pl.DataFrame, answers: Answers, scores: Scores, model: ModelBlock) -> list[str]:
+    """For the log: how well the answered boxes overlap with the true ones under each reading of their numbers.
+
+    Of greedy answers where there are any, and never of those to a blank image. Which reading counts, the model block says.
+    """
+    seen = part["view"].to_numpy() != "blank"
+    greedy = seen & (part["condition"].to_numpy() == "greedy")
+    kept = greedy if greedy.any() else seen
+    boxed = np.array([isinstance(found, dict) and "box" in found for found in scores.parsed], dtype=bool)
+    kept = kept & boxed & ~np.isnan(answers.boxes).any(axis=1) if len(boxed) else kept
+    if not kept.any():
+        return []
+    written = np.array([scores.parsed[place]["box"] for place in np.flatnonzero(kept)], dtype=float)
+    truths, sizes = answers.boxes[kept], answers.sizes[kept]
+    pixels = answers.frame == "resized_pixels" or FRAMES[model.family] == "resized_pixels"
+    ious = overlaps(written, truths, sizes, resized_sizes(model, sizes) if pixels else None)
+    return overlap_lines(ious, answers.frame)
 
 
 def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answers:
