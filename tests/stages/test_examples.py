@@ -206,3 +206,16 @@ def test_an_image_of_another_size_than_its_annotations(folder: Path) -> None:
     message = mistakes(folder, [row(0, image_size=[64, 48]), row(1, image_size=[640, 480])])
     assert "data.jsonl, line 2: the image has 64 x 48 pixels, the annotations are of 640 x 480" in message
     assert imported(folder, [row(0, image_size=[64, 48])])["source"][0] is None
+
+
+def test_rows_with_more_images_than_wanted_are_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    row = {"question": "what?", "answer": "x", "task": "open"}
+    rows = [{**row, "images": ["a.png", "b.png"]}, {**row, "image": "a.png"}, {**row, "images": ["b.png"]}]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    block = FileDataset(kind="jsonl", path=str(tmp_path / "data.jsonl"), max_images=1)
+    examples.run(config=block, examples=tmp_path / "examples.parquet")
+    table = read_table(tmp_path / "examples.parquet", "examples").to_pylist()
+    assert [row["example_id"] for row in table] == ["line-2", "line-3"]
+    assert "1 rows with more than 1 images are not taken" in capsys.readouterr().out

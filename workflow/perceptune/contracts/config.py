@@ -113,6 +113,8 @@ class FileDataset(Block):
     """Task of rows that name none."""
     split: str = "train"
     """Split of rows that name none."""
+    max_images: Positive | None = None
+    """Rows with more images are not taken, and counted in the log; null: all."""
     max_failed: Share = 0.0
     """Share of unusable rows up to which the import goes on without them."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None

@@ -20,7 +20,7 @@ from perceptune.contracts.tables import write_table
 from perceptune.core.frames import better_fit, doubt, fitting
 from perceptune.core.images import image_facts
 from perceptune.core.importers import IMPORTERS
-from perceptune.core.importers.importer import Importer
+from perceptune.core.importers.importer import Importer, Placed
 from perceptune.core.importing import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.stages.reading import Files
 
@@ -40,7 +40,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
     files.check()
     config = config.model_copy(update=_declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
-    rows = list(importer.rows(files))
+    rows = list(_taken(importer.rows(files), config.max_images))
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
     table, probes = _all_checked(rows, config, folder, importer.imageless)
@@ -58,6 +58,18 @@ def run(*, config: FileDataset, examples: Path) -> None:
     inputs = {} if source.is_dir() else {"data": source, **beside}
     plugins = [plugin("importer", importer.name)]
     write_table(examples, "examples", table, lineage("examples", config.model_dump(mode="json"), inputs, plugins))
+
+
+def _taken(rows: Iterator[Placed], most: int | None) -> Iterator[Placed]:
+    """The rows without those of too many images."""
+    passed = 0
+    for place, row in rows:
+        if most is not None and isinstance(row, dict) and len(row.get("images") or ()) > most:
+            passed += 1
+        else:
+            yield place, row
+    if passed:
+        print(f"{passed} rows with more than {most} images are not taken")
 
 
 def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
