@@ -7,6 +7,7 @@ from perceptune.core.benchmarks.hallusionbench import HALLUSIONBENCH
 from perceptune.core.benchmarks.llava_bench import LLAVA_BENCH
 from perceptune.core.benchmarks.mmhal import MMHAL
 from perceptune.core.benchmarks.pope import POPE
+from perceptune.core.benchmarks.refcoco import REFCOCO
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -15,5 +16,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         LLAVA_BENCH,
         MMHAL,
         POPE,
+        REFCOCO,
     )
 }

@@ -128,3 +128,81 @@ def f1(hits: str, predicted: str, true: str) -> Metric:
 def mean_of(metrics: Sequence[Metric]) -> Metric:
     """The unweighted mean of several metrics."""
     return lambda columns: np.mean([metric(columns) for metric in metrics], axis=0)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of a benchmark's questions, whose accuracy is a metric."""
+
+    label: str
+    of: Callable[[Answered], bool] = always
+
+
+def has(key: str, value: str) -> Callable[[Answered], bool]:
+    """Whether a column of the example has a value, or is a list that holds it."""
+
+    def holds(answered: Answered) -> bool:
+        found = answered.source.get(key)
+        return value in found if isinstance(found, list) else found == value
+
+    return holds
+
+
+def right(answered: Answered) -> float:
+    """1 where the rules find the answer right, else 0."""
+    return answered.components.get("accuracy", 0.0)
+
+
+def known_share(above: str, below: str) -> Metric:
+    """The sum of one column over the sum of another; NaN where the latter is 0, since there is nothing to be right about."""
+
+    def metric(columns: Columns) -> np.ndarray:
+        total = columns[below].sum(axis=-1)
+        return np.where(total > 0, ratio(columns[above].sum(axis=-1), total), np.nan)
+
+    return metric
+
+
+def group_columns(
+    answers: Sequence[Answered], groups: Mapping[str, Group], units: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """For each group by its name, how many of its questions a unit has (`<name> asked`) and gets right (`<name> right`)."""
+    columns = {}
+    for name, group in groups.items():
+        inside = [float(group.of(a)) for a in answers]
+        columns[f"{name} asked"] = inside
+        columns[f"{name} right"] = [i * right(a) for i, a in zip(inside, answers, strict=True)]
+    return summed(units, columns)
+
+
+def group_metrics(groups: Mapping[str, Group]) -> dict[str, Measured]:
+    """The accuracy of each group under its name, of the columns of `group_columns`."""
+    return {
+        name: Measured(known_share(f"{name} right", f"{name} asked"), group.label, of=group.of, needs="such questions")
+        for name, group in groups.items()
+    }
+
+
+def judged_columns(
+    answers: Sequence[Answered],
+    units: Sequence[str],
+    asked: Callable[[Answered], bool],
+    accepts: Callable[[Answered], bool],
+) -> dict[str, np.ndarray]:
+    """`judged right`: by the judge where it is `asked`, else by the rules; `unjudged`: asked, but there is no verdict."""
+    wanted = [asked(a) for a in answers]
+    accepted = [
+        float(a.verdict is not None and accepts(a)) if w else right(a) for a, w in zip(answers, wanted, strict=True)
+    ]
+    missing = [float(w and a.verdict is None) for a, w in zip(answers, wanted, strict=True)]
+    return summed(units, {"judged asked": [1.0] * len(answers), "judged right": accepted, "unjudged": missing})
+
+
+def judged_metric(label: str) -> Measured:
+    """The accuracy of `judged_columns`; not measured while verdicts are missing."""
+
+    def metric(columns: Columns) -> np.ndarray:
+        share = known_share("judged right", "judged asked")(columns)
+        return np.where(columns["unjudged"].sum(axis=-1) > 0, np.nan, share)
+
+    return Measured(metric, label, failed=lambda answered: answered.text is None, needs="a judge")
