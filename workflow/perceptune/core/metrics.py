@@ -52,6 +52,8 @@ _OF_BOXES: dict[str, Metric] = {
 
 _OF_BOXED: dict[str, Metric] = {"accuracy": _mean("accuracy"), "format": _mean("format")}
 
+_OF_RIGHT: dict[str, Metric] = {"accuracy": _mean("accuracy")}
+
 _OF_YES_NO: dict[str, Metric] = {
     "f1": _f1,
     "accuracy": _mean("correct"),
@@ -78,6 +80,14 @@ METRICS: dict[str, dict[str, Metric]] = {
     "free_text": {"answered": _mean("answered")},
     "boxed_math": _OF_BOXED,
     "boxed_exact": _OF_BOXED,
+    "mathvista": _OF_RIGHT,
+    "mathverse": _OF_RIGHT,
+    "mathvision": _OF_RIGHT,
+    "we_math": _OF_RIGHT,
+    "logicvista": _OF_RIGHT,
+    "dynamath": _OF_RIGHT,
+    "mmmu_pro": _OF_RIGHT,
+    "vqa_accuracy": _OF_RIGHT,
 }
 """Reward name to its metrics, the primary one first. Frame metrics drop out where the frame has no alternative."""
 
@@ -104,6 +114,14 @@ PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
     "free_text": {},  # what is the best of several is not known
     "boxed_math": _PER_BOXED,
     "boxed_exact": _PER_BOXED,
+    "mathvista": _PER_BOXED,
+    "mathverse": _PER_BOXED,
+    "mathvision": _PER_BOXED,
+    "we_math": _PER_BOXED,
+    "logicvista": _PER_BOXED,
+    "dynamath": _PER_BOXED,
+    "mmmu_pro": _PER_BOXED,
+    "vqa_accuracy": _PER_BOXED,
 }
 """Reward name to metrics of single answers for the curves over N: component, its value, whether more is better."""
 
@@ -178,16 +196,3 @@ def run_spread(values: np.ndarray) -> float:
 def macro_mean(values: Sequence[float]) -> float:
     """The overall of several benchmarks: their mean, each with the same weight whatever its number of questions."""
     return sum(values) / len(values)
-
-
-WE_MATH_PROBLEMS = 525
-"""Composite problems of We-Math."""
-
-
-def we_math_strict(insufficient_generalisation: int, rote_memorisation: int, insufficient_knowledge: int) -> float:
-    """We-Math's strict score: the mastered share of 525 problems, from counts of the classes of those that are not.
-
-    Insufficient generalisation counts half (source: We-Math's official evaluation, as in VLMEvalKit).
-    """
-    lost = insufficient_generalisation / 2 + rote_memorisation + insufficient_knowledge
-    return (WE_MATH_PROBLEMS - lost) / WE_MATH_PROBLEMS

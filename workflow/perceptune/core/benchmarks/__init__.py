@@ -8,6 +8,7 @@ from perceptune.core.benchmarks.llava_bench import LLAVA_BENCH
 from perceptune.core.benchmarks.mmhal import MMHAL
 from perceptune.core.benchmarks.pope import POPE
 from perceptune.core.benchmarks.refcoco import REFCOCO
+from perceptune.core.benchmarks.textvqa import TEXTVQA
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -17,5 +18,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         MMHAL,
         POPE,
         REFCOCO,
+        TEXTVQA,
     )
 }

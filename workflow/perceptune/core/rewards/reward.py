@@ -34,6 +34,10 @@ class Answers:
     resources: Path | None = None
     """Folder with language resources, for rewards that need them."""
 
+    def each_source(self) -> Sequence[Mapping[str, Any]]:
+        """The sources, one per answer; empty ones where none are given."""
+        return self.sources or [{}] * len(self.texts)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -51,3 +55,10 @@ class Scores:
     def parsed_json(self) -> list[str | None]:
         """`parsed` as the table stores it."""
         return [None if p is None else json.dumps(p) for p in self.parsed]
+
+
+def right_or_wrong(found: Sequence[Any], right: Sequence[bool], unread: str) -> Scores:
+    """Rewards 1 and 0, also as component `accuracy`; parsed: `answer`. Where nothing was found, `unread` says what was expected."""
+    rewards = np.array(right, dtype=float)
+    parsed = [None if answer is None else {"answer": answer} for answer in found]
+    return Scores(rewards, parsed, {"accuracy": rewards}, [unread if p is None else None for p in parsed])

@@ -1,0 +1,120 @@
+"""TextVQA: the VQA accuracy of ten answers, by hand and against a plain loop over who is left out; the official normalisation."""
+
+import json
+import math
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.contracts.errors import UserError
+from perceptune.core.rewards.vqa_accuracy import CONTRACTIONS, accuracy_of, normalised
+
+from tests.unit.benchmarks.answering import (
+    Row,
+    answered,
+    drawn_images,
+    failures,
+    shuffled,
+    through_the_stages,
+    values,
+)
+
+
+@pytest.mark.parametrize(("agree", "accuracy"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
+def test_accuracy_by_hand(agree: int, accuracy: float) -> None:
+    """Three agree: left out once each, 2 of 3 others remain; the seven others leave all three: (3 * 2/3 + 7) / 10."""
+    assert accuracy_of("x", ["x"] * agree + ["y"] * (10 - agree)) == pytest.approx(accuracy)
+
+
+def test_accuracy_is_that_of_the_loop() -> None:
+    for given in combinations_with_replacement("xyz", 10):
+        loop = 0.0
+        for left_out in range(10):
+            others = [one for i, one in enumerate(given) if i != left_out]
+            loop += min(1, sum(one == "x" for one in others) / 3)
+        assert accuracy_of("x", list(given)) == pytest.approx(loop / 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("The Coca-Cola.", "coca cola"),
+        ("a  STOP sign", "stop sign"),
+        ("two", "2"),
+        ("none", "0"),
+        ("$1,000.50", "$1000.50"),
+        ("3.14", "3.14"),
+        ("dont", "don't"),
+        ("couldntve", "couldntve"),  # two apostrophes are missing
+        ("couldnt've", "couldn't've"),
+        ("john's", "john 's"),
+        ("yes / no", "yes no"),
+        ("yes/no", "yes no"),
+        ("up- and down-", "up and down"),
+        ("line\nbreak", "line break"),
+        ("?", ""),
+    ],
+)
+def test_normalisation(text: str, same: str) -> None:
+    assert normalised(text) == same
+
+
+def test_contractions_are_the_official_ones() -> None:
+    """A sample of the official list, and words that look like some but are none."""
+    official = {"aint": "ain't", "hes": "he's", "yall'd've": "y'all'd've", "y'alld've": "y'all'd've", "twas": "'twas"}
+    official |= {
+        "somebodyd've": "somebody'd've",
+        "'ows'at": "'ow's'at",
+        "ow's'at": "'ow's'at",
+        "somebody'd": "somebodyd",
+    }
+    assert official.items() <= CONTRACTIONS.items()
+    assert not {"wed", "well", "were", "shed", "id", "ill", "im"} & CONTRACTIONS.keys()
+
+
+def question(number: int, answers: list[str]) -> Row:
+    return {
+        "question_id": number, "image_id": f"i{number // 2}", "question": f"what is written on number {number}?",
+        "answers": answers,
+    }  # fmt: skip
+
+
+RECORDS = [
+    question(0, ["nokia"] * 4 + ["Nokia phone"] * 6),
+    question(1, ["ten"] * 10),
+    question(2, ["stop"] * 2 + ["go"] * 8),
+]
+TEXTS = {"0": "Nokia", "1": "10", "2": "stop"}  # 1, 1 and 0.6
+
+
+def test_official_file_through_all_stages(tmp_path: Path) -> None:
+    file = tmp_path / "TextVQA_0.5.1_val.json"
+    file.write_text(json.dumps({"data": RECORDS}))
+    images = drawn_images(tmp_path / "images", ["i0.jpg", "i1.jpg"])
+    data = FileDataset(kind="textvqa", path=str(file), images=str(images))
+    table = through_the_stages(tmp_path, "textvqa", data, TEXTS)
+    row = table.row(0, named=True)
+    assert (row["metric"], row["value"], row["n"]) == ("accuracy", pytest.approx(2.6 / 3), 3)
+
+
+def rows() -> list[Row]:
+    return [{"id": str(n), "question": r["question"], "answer": r["answers"][0], **r} for n, r in enumerate(RECORDS)]
+
+
+def test_invariants() -> None:
+    answers = answered("textvqa", rows(), list(TEXTS.values()))
+    assert values("textvqa", shuffled(answers, 3)) == pytest.approx(values("textvqa", answers))
+    perfect = answered("textvqa", rows(), ["nokia phone", "ten", "go"])
+    assert values("textvqa", perfect)["accuracy"] == pytest.approx(1)
+    nothing = answered("textvqa", rows(), ["", None, "a"])
+    assert values("textvqa", nothing)["accuracy"] == 0
+    assert failures("textvqa", nothing, "accuracy") == (3, 3)
+
+
+def test_other_numbers_of_answers_are_no_vqa_accuracy() -> None:
+    with pytest.raises(UserError, match="a question has 3 `answers`, expected those of 10 people"):
+        answered("textvqa", [{**rows()[0], "answers": ["a"] * 3}], ["a"])
+    bare = answered("textvqa", [{k: v for k, v in rows()[0].items() if k != "answers"}], ["nokia"])
+    assert bare[0].components["accuracy"] == 1  # the reward still tells right from wrong
+    assert math.isnan(values("textvqa", bare)["accuracy"])

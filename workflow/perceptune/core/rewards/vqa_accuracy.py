@@ -1,0 +1,84 @@
+"""VQA accuracy: how many of ten people gave the same answer (TextVQA)."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from perceptune.contracts.errors import UserError
+from perceptune.core.rewards.reward import Answers, Scores
+
+PEOPLE = 10
+ENOUGH = 3
+"""People who make an answer fully right."""
+
+NUMBERS = {
+    "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
+    "eight": "8", "nine": "9", "ten": "10",
+}  # fmt: skip
+ARTICLES = {"a", "an", "the"}
+PUNCTUATION = ';/[]"{}()=+\\_->@`<,?!'
+FULL_STOP = re.compile(r"\.(?!\d)")
+STOPS = 32
+"""Full stops taken out at most: the official script passes a flag where the count belongs."""
+CONTRACTED = """
+ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't
+it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll
+somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's they'd they'll they're
+they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's who'd who'll who's who've why'll
+why're why's won't would've wouldn't y'all you'd you'll you're you've couldn't've hadn't've he'd've it'd've mightn't've
+'ow's'at she'd've shouldn't've somebody'd've someone'd've something'd've there'd've they'd've we'd've who'd've wouldn't've
+y'all'd've y'all'll you'd've
+"""
+CONTRACTIONS = {
+    word[:place] + word[place + 1 :]: word
+    for word in CONTRACTED.split()
+    for place, sign in enumerate(word)
+    if sign == "'"
+} | {"somebody'd": "somebodyd"}
+"""The official list: a word that lacks one of its apostrophes to that word. Entries with capitals never apply and are left out."""
+
+
+def vqa_accuracy(answers: Answers) -> Scores:
+    """Reward and component `accuracy`: the share of the people's answers that the answer equals, see `accuracy_of`.
+
+    The source has the ten `answers`; where it has none, the target counts as everyone's. Parsed: `answer`, normalised. Raises
+    `UserError` for another number of answers.
+    """
+    found = [normalised(text) for text in answers.texts]
+    rewards = np.zeros(len(found))
+    for i, (target, source) in enumerate(zip(answers.targets, answers.each_source(), strict=True)):
+        given = source.get("answers") or [target or ""] * PEOPLE
+        if len(given) != PEOPLE:
+            raise UserError(
+                f"reward `vqa_accuracy`: a question has {len(given)} `answers`, expected those of {PEOPLE} people"
+            )
+        rewards[i] = accuracy_of(found[i], [normalised(str(one)) for one in given])
+    parsed = [{"answer": answer} if answer else None for answer in found]
+    return Scores(rewards, parsed, {"accuracy": rewards}, [None if p else "the answer is empty" for p in parsed])
+
+
+def accuracy_of(answer: str, given: list[str]) -> float:
+    """Mean over the people, each left out once, of min(1, others who gave this answer / 3).
+
+    Of ten people 1, 2, 3 or more who agree make 0.3, 0.6, 0.9 and 1.
+    """
+    agree = given.count(answer)
+    scores = [min(1.0, (agree - (one == answer)) / ENOUGH) for one in given]
+    return sum(scores) / len(scores)
+
+
+def normalised(text: str) -> str:
+    """As the TextVQA script compares answers: without case, articles and punctuation, numbers up to ten as digits.
+
+    A mark that touches a blank somewhere in the text vanishes, any other becomes a blank; a full stop before a digit stays.
+    """
+    text = " ".join(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip().splitlines()).replace(
+        "\t", " "
+    )
+    bare = text
+    for mark in PUNCTUATION:
+        bare = bare.replace(mark, "" if f"{mark} " in text or f" {mark}" in text else " ")
+    words = [NUMBERS.get(word, word) for word in FULL_STOP.sub("", bare, count=STOPS).split()]
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
