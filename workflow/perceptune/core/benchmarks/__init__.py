@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from perceptune.core.benchmarks.benchmark import Benchmark
+from perceptune.core.benchmarks.geometry3k_cppo import GEOMETRY3K_CPPO
+from perceptune.core.benchmarks.geometry3k_papo import GEOMETRY3K_PAPO
 from perceptune.core.benchmarks.hallusionbench import HALLUSIONBENCH
 from perceptune.core.benchmarks.llava_bench import LLAVA_BENCH
+from perceptune.core.benchmarks.mathvision import MATHVISION
 from perceptune.core.benchmarks.mmhal import MMHAL
+from perceptune.core.benchmarks.papo_eval import PAPO_EVAL
 from perceptune.core.benchmarks.pope import POPE
 from perceptune.core.benchmarks.refcoco import REFCOCO
 from perceptune.core.benchmarks.textvqa import TEXTVQA
@@ -13,9 +17,13 @@ from perceptune.core.benchmarks.textvqa import TEXTVQA
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
+        GEOMETRY3K_CPPO,
+        GEOMETRY3K_PAPO,
         HALLUSIONBENCH,
         LLAVA_BENCH,
+        MATHVISION,
         MMHAL,
+        PAPO_EVAL,
         POPE,
         REFCOCO,
         TEXTVQA,

@@ -10,6 +10,7 @@ from perceptune.core.importers.importer import Importer
 from perceptune.core.importers.jsonl import JSONL
 from perceptune.core.importers.llama_factory import LLAMA_FACTORY
 from perceptune.core.importers.llava_bench import LLAVA_BENCH
+from perceptune.core.importers.mathvision import MATHVISION
 from perceptune.core.importers.mmhal import MMHAL
 from perceptune.core.importers.ms_swift import MS_SWIFT
 from perceptune.core.importers.ocr_pages import OCR_PAGES
@@ -34,6 +35,7 @@ IMPORTERS: dict[str, Importer] = {
         JSONL,
         LLAMA_FACTORY,
         LLAVA_BENCH,
+        MATHVISION,
         MMHAL,
         MS_SWIFT,
         OCR_PAGES,

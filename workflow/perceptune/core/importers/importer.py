@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from perceptune.contracts.config import Coordinates, Task
+from perceptune.core.embedded import image_in
 from perceptune.core.importing import RowError, shown
 
 Row = dict[str, Any]
@@ -127,6 +128,23 @@ def split_files(source: Source) -> Iterator[tuple[str, Any, str | None]]:
         split = match["split"] if match and match[2] else None
         for place, record in source.records(name if len(names) > 1 else None):
             yield f"{name} {place}" if len(names) > 1 else place, record, split
+
+
+def with_images(
+    record_to_row: Callable[[Mapping[str, Any]], Row], *columns: str
+) -> Callable[[Source], Iterator[Placed]]:
+    """The rows of a format with one row per record, each with the image of the first of these columns that there is."""
+
+    def rows(source: Source) -> Iterator[Placed]:
+        images: dict[str, Any] = {}
+
+        def row(record: Mapping[str, Any]) -> Row:
+            return {**record_to_row(record), "image": image_in(record, columns, images)}
+
+        for place, record in source.records():
+            yield place, made(row, record)
+
+    return rows
 
 
 def first_of(record: Mapping[str, Any], *keys: str) -> Any:

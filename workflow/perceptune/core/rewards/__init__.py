@@ -11,6 +11,7 @@ from perceptune.core.rewards.exact_match import exact_match
 from perceptune.core.rewards.free_text import free_text
 from perceptune.core.rewards.iou import iou
 from perceptune.core.rewards.iou_threshold import iou_threshold
+from perceptune.core.rewards.mathvision import mathvision
 from perceptune.core.rewards.pope import pope
 from perceptune.core.rewards.pope_vcd import pope_vcd
 from perceptune.core.rewards.reward import Answers, Scores
@@ -26,6 +27,7 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "free_text": free_text,
     "iou": iou,
     "iou_threshold": iou_threshold,
+    "mathvision": mathvision,
     "pope": pope,
     "pope_vcd": pope_vcd,
     "vlmevalkit_yes_no": vlmevalkit_yes_no,

@@ -1,0 +1,94 @@
+"""acc@8 as PAPO's tool computes it, and Geometry3K under both protocols."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.benchmarks.benchmark import Answered
+from perceptune.core.metrics import run_spread
+from perceptune.core.rewards import REWARDS, Answers
+from perceptune.stages.protocols import with_protocols
+
+from tests.unit.benchmarks.answering import through_the_stages, values
+from tests.unit.benchmarks.tables import embedded, write_parquet
+
+BOXED = "<think> so </think> \\boxed{%s}"
+RUNS = [[1, 1, 1, 0, 1, 1, 0, 1], [0] * 8, [0, 1, 0, 0, 0, 0, 1, 0]]
+"""TV9: three problems, eight answers each, right or wrong."""
+
+
+def scored(reward: str, texts: Sequence[str | None], targets: Sequence[str]) -> list[Answered]:
+    given = [i for i, text in enumerate(texts) if text is not None]
+    n = len(given)
+    scores = REWARDS[reward](
+        Answers(
+            [str(texts[i]) for i in given],
+            [targets[i] for i in given],
+            np.full((n, 4), np.nan),
+            np.ones((n, 2)),
+            "original",
+        )
+    )
+    at = {i: place for place, i in enumerate(given)}
+    return [
+        Answered(
+            f"q{i}", "open", "?", text, targets[i], None,
+            {k: float(v[at[i]]) for k, v in scores.components.items()} if i in at else {},
+            scores.reasons[at[i]] if i in at else "no answer", {},
+        )
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reward"), [("geometry3k_papo", "boxed_exact"), ("geometry3k_cppo", "mathvision")]
+)
+def test_the_dossiers_vector(protocol: str, reward: str) -> None:
+    """TV9: .75, 0 and .25 per problem are acc@8 1/3; the eight runs' spread is .178174."""
+    runs = []
+    for run in range(8):
+        texts = [BOXED % ("7" if problem[run] else "8") for problem in RUNS]
+        runs.append(BENCHMARKS[protocol].columns(scored(reward, texts, ["7"] * 3)))
+    columns = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    per_run = BENCHMARKS[protocol].metrics["accuracy"].metric(columns)
+    assert per_run.tolist() == pytest.approx([1 / 3, 2 / 3, 1 / 3, 0, 1 / 3, 1 / 3, 1 / 3, 1 / 3])
+    assert per_run.mean() == pytest.approx(1 / 3)
+    assert run_spread(per_run[None]) == pytest.approx(0.178174, abs=1e-6)
+
+
+def test_the_two_protocols_differ_as_published() -> None:
+    """Equal numbers and whole texts count for CPPO; for PAPO only the box, by MathRuler."""
+    texts = [BOXED % "4/2", "2", BOXED % "2", BOXED % "\\frac{1}{2}", "\\boxed{2.5000001}", None]
+    targets = ["2", "2", "2", "0.5", "2.5", "2"]
+    papo = [a.components.get("accuracy") for a in scored("boxed_exact", texts, targets)]
+    cppo = [a.components.get("accuracy") for a in scored("mathvision", texts, targets)]
+    assert papo == [0, 0, 1, 1, 0, None]
+    assert cppo == [1, 1, 1, 1, 1, None]
+    assert values("geometry3k_papo", scored("boxed_exact", texts, targets))["accuracy"] == 2 / 6
+    assert values("papo_eval", scored("boxed_exact", texts, targets))["format"] == 3 / 6
+    assert values("geometry3k_cppo", scored("mathvision", texts, targets))["accuracy"] == 5 / 6
+    assert all(np.isnan(v) for v in values("papo_eval", []).values())
+
+
+def test_settings_are_those_of_the_papers_configs() -> None:
+    blocks = with_protocols(
+        {"benchmarks": {p: {"dataset": "d", "protocol": f"geometry3k_{p}"} for p in ("papo", "cppo")}}
+    )["benchmarks"]
+    shared = {"n": 8, "temperature": 1.0, "top_p": 1.0, "max_tokens": 2048}
+    for name, top_k in (("papo", 50), ("cppo", 0)):
+        assert {**shared, "top_k": top_k}.items() <= blocks[name].items()
+        assert blocks[name]["reward"] == f"geometry3k_{name}"
+        config = (Path(__file__).parents[3] / "config" / "papers" / f"{name}.yaml").read_text()
+        assert blocks[name]["prompt"] in " ".join(config.split())
+
+
+def test_published_file_through_all_stages(tmp_path: Path) -> None:
+    rows = [{"images": [embedded(i)], "problem": f"<image>Find x, {i}.", "answer": str(i)} for i in range(3)]
+    path = write_parquet(tmp_path / "test-00000-of-00001.parquet", rows)
+    data = FileDataset(kind="geometry3k", path=str(path))
+    texts = {f"row-{i + 1}": BOXED % 0 for i in range(3)}
+    table = through_the_stages(tmp_path, "geometry3k_papo", data, texts)
+    assert dict(table.select("metric", "value").iter_rows()) == {"accuracy": 1 / 3, "format": 1}

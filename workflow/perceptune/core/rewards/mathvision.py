@@ -1,0 +1,46 @@
+"""Right or wrong on MATH-Vision, by VLMEvalKit's rules without its language model."""
+
+from __future__ import annotations
+
+import ast
+
+from perceptune.core.boxed import last_box
+from perceptune.core.extraction import final_answer, lettered, option_letter
+from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.verification import math_verify, verdicts
+
+TOLERANCE = 1e-6
+
+
+def mathvision(answers: Answers) -> Scores:
+    """Reward and component `accuracy`.
+
+    Where the source has `choices`, the option that is chosen is the truth. Otherwise the content of the last box, the whole text,
+    or the final answer (ours, in place of the language model) equals it: as text without case, as a number up to 1e-6, or as LaTeX
+    by math-verify, which rounds to 6 places, in place of latex2sympy and Python's `eval`.
+    """
+    sources = answers.each_source()
+    found: list[str | None] = []
+    right: list[bool] = []
+    asked: dict[int, tuple[str, str]] = {}
+    for i, (text, target, source) in enumerate(zip(answers.texts, answers.targets, sources, strict=True)):
+        true = (target or "").strip().lower()
+        if options := lettered(source.get("choices") or ()):
+            found.append(option_letter(last_box(text) or text, options))
+            right.append((found[-1] or "").lower() == true)
+            continue
+        found.append(final_answer(text) or None)
+        said = {(last_box(text) or text).strip().lower(), (found[-1] or "").lower()}
+        right.append(any(one == true or _close(one, true) for one in said if one))
+        if found[-1] and not right[-1]:
+            asked[i] = (found[-1].lower(), true)
+    for i, verdict in zip(asked, verdicts(list(asked.values()), (math_verify,)), strict=True):
+        right[i] = verdict.right
+    return right_or_wrong(found, right, "no option is chosen, or no answer is given")
+
+
+def _close(one: str, other: str) -> bool:
+    try:
+        return abs(float(ast.literal_eval(one)) - float(ast.literal_eval(other))) < TOLERANCE
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
+        return False
