@@ -8,6 +8,7 @@ from perceptune.core.benchmarks.geometry3k_papo import GEOMETRY3K_PAPO
 from perceptune.core.benchmarks.hallusionbench import HALLUSIONBENCH
 from perceptune.core.benchmarks.llava_bench import LLAVA_BENCH
 from perceptune.core.benchmarks.mathvision import MATHVISION
+from perceptune.core.benchmarks.mathvista import MATHVISTA
 from perceptune.core.benchmarks.mmhal import MMHAL
 from perceptune.core.benchmarks.papo_eval import PAPO_EVAL
 from perceptune.core.benchmarks.pope import POPE
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         HALLUSIONBENCH,
         LLAVA_BENCH,
         MATHVISION,
+        MATHVISTA,
         MMHAL,
         PAPO_EVAL,
         POPE,

@@ -11,6 +11,7 @@ from perceptune.core.importers.jsonl import JSONL
 from perceptune.core.importers.llama_factory import LLAMA_FACTORY
 from perceptune.core.importers.llava_bench import LLAVA_BENCH
 from perceptune.core.importers.mathvision import MATHVISION
+from perceptune.core.importers.mathvista import MATHVISTA
 from perceptune.core.importers.mmhal import MMHAL
 from perceptune.core.importers.ms_swift import MS_SWIFT
 from perceptune.core.importers.ocr_pages import OCR_PAGES
@@ -36,6 +37,7 @@ IMPORTERS: dict[str, Importer] = {
         LLAMA_FACTORY,
         LLAVA_BENCH,
         MATHVISION,
+        MATHVISTA,
         MMHAL,
         MS_SWIFT,
         OCR_PAGES,

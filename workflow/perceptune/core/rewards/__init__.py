@@ -12,6 +12,7 @@ from perceptune.core.rewards.free_text import free_text
 from perceptune.core.rewards.iou import iou
 from perceptune.core.rewards.iou_threshold import iou_threshold
 from perceptune.core.rewards.mathvision import mathvision
+from perceptune.core.rewards.mathvista import mathvista
 from perceptune.core.rewards.pope import pope
 from perceptune.core.rewards.pope_vcd import pope_vcd
 from perceptune.core.rewards.reward import Answers, Scores
@@ -28,6 +29,7 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "iou": iou,
     "iou_threshold": iou_threshold,
     "mathvision": mathvision,
+    "mathvista": mathvista,
     "pope": pope,
     "pope_vcd": pope_vcd,
     "vlmevalkit_yes_no": vlmevalkit_yes_no,

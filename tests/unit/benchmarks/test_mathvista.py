@@ -1,0 +1,167 @@
+"""MathVista: the published query, rules for letters, numbers and lists, and the judge's extraction beside them."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.extraction import final_answer, lettered, option_letter, same_typed, typed_answer
+from perceptune.stages.reading import Files
+
+from tests.unit.benchmarks.answering import (
+    IMPORTERS,
+    Row,
+    answered,
+    failures,
+    questions,
+    shuffled,
+    through_the_stages,
+    values,
+)
+from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv
+
+CHOICE = "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
+QUERY = f"{CHOICE}\nQuestion: Which is biggest?\nChoices:\n(A) red\n(B) blue"
+ROWS: list[dict[str, Any]] = [
+    {"question": "Which is biggest?", "choices": ["red", "blue"], "answer": "blue", "answer_type": "text", "task": "visual question answering"},
+    {"question": "How many?", "choices": [], "answer": "14", "answer_type": "integer", "task": "figure question answering"},
+    {"question": "How much?", "choices": [], "answer": "1.45", "answer_type": "float", "precision": 2.0, "unit": "$", "task": "math word problem"},
+    {"question": "Between which years?", "choices": [], "answer": "[2007, 2008]", "answer_type": "list", "task": "figure question answering"},
+]  # fmt: skip
+RIGHT = ["The answer is B.", "So the number is 14.", "It costs $1.45.", "Between 2007 and 2008: [2007, 2008]"]
+
+
+def parquet(folder: Path) -> Path:
+    """As `AI4Math/MathVista` has its rows; two of them with their query, the others without."""
+    rows = []
+    for i, row in enumerate(ROWS):
+        kind = "multi_choice" if row["choices"] else "free_form"
+        about = {"task": row["task"], "skills": ["arithmetic reasoning"], "category": "general-vqa"}
+        rows.append(
+            {
+                "pid": str(i + 1), "image": f"images/{i}.jpg", "decoded_image": embedded(i), "precision": row.get("precision"),
+                **{k: row.get(k) for k in ("question", "choices", "unit", "answer", "answer_type")},
+                "question_type": kind, "metadata": about, "query": QUERY if i == 0 else None,
+            }
+        )  # fmt: skip
+    return write_parquet(folder / "testmini-00000-of-00001.parquet", rows)
+
+
+def tsv(folder: Path) -> Path:
+    """As VLMEvalKit's file has them."""
+    rows = []
+    for i, row in enumerate(ROWS):
+        option = "B" if row["choices"] else ""
+        hinted = QUERY if i == 0 else row["question"]
+        rows.append(
+            {
+                "index": i + 1, "image": in_base64(i), "question": hinted, "answer": row["answer"], "answer_option": option,
+                "choices": str(row["choices"]), "answer_type": row["answer_type"], "precision": row.get("precision", ""),
+                "unit": row.get("unit", ""), "task": row["task"], "skills": "['arithmetic reasoning']", "question_type": "",
+            }
+        )  # fmt: skip
+    return write_tsv(folder / "MathVista_MINI.tsv", rows)
+
+
+def test_both_forms_give_the_same_rows(tmp_path: Path) -> None:
+    first, second = questions("mathvista", parquet(tmp_path)), questions("mathvista", tsv(tmp_path))
+    keys = ("id", "question", "answer", "choices", "answer_type", "precision", "subtask", "skills")
+    assert [{k: row[k] for k in keys} for row in first] == [{k: row[k] for k in keys} for row in second]
+    assert first[0]["question"] == QUERY
+    assert first[0]["answer"] == "B"
+    assert first[2]["question"].endswith("e.g., 1.23, 1.34, 1.45, at the end.\nQuestion: How much? (Unit: $)")
+    assert [row["image"]["bytes"] for row in first] == [row["image"]["bytes"] for row in second]
+
+
+def test_through_all_stages(tmp_path: Path) -> None:
+    texts = dict(zip("1234", [*RIGHT[:2], "nothing", None], strict=True))
+    table = through_the_stages(tmp_path, "mathvista", FileDataset(kind="mathvista", path=str(parquet(tmp_path))), texts)
+    found = {r["metric"]: (r["value"], r["n"], r["n_failed"]) for r in table.iter_rows(named=True)}
+    assert found["accuracy"] == (0.5, 4, 2)
+    assert found["accuracy_figures"] == (0.5, 2, 1)
+    assert found["accuracy_judged"][0] is None
+    assert table.filter(metric="accuracy_judged")["reason"].item() == "not measured: needs a judge"
+    assert found["accuracy_geometry"][:2] == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"), ("(B) blue", "B"), ("The answer is B.", "B"), ("blue", "B"), ("A or B", None), ("it is C", None),
+        ("B is what I would say after some thought", None),  # not near the end
+        ("I see a blue thing, I think, but then again it is hard to say from here", None),  # too long for its options
+    ],
+)  # fmt: skip
+def test_option_letters(answer: str, letter: str | None) -> None:
+    assert option_letter(answer, lettered(["red", "blue"])) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "target", "precision", "right"),
+    [
+        ("14", "integer", "14", 0, True), ("14.0", "integer", "14", 0, True), ("It is 1,400", "integer", "1400", 0, True),
+        ("14.9", "integer", "14", 0, True),  # cut, as in the official script
+        ("1.449", "float", "1.45", 2, True), ("1.44", "float", "1.45", 2, False), ("0.6", "float", "0.6", 1, True),
+        ("[2007,2008]", "list", "[2007, 2008]", 0, True), ("2007, 2008", "list", "[2007, 2008]", 0, False),
+        ("The answer is 3. It was not 4.", "integer", "4", 0, True),  # the last number of that line
+        ("**Answer:** 7\n\nHope this helps 100 %", "integer", "7", 0, True), ("none", "integer", "0", 0, False),
+        ("Green", "text", "green", 0, True),
+    ],
+)  # fmt: skip
+def test_typed_answers(text: str, kind: str, target: str, precision: int, right: bool) -> None:
+    assert same_typed(typed_answer(text, kind, {}), target, kind, precision) is right
+
+
+def test_final_answers() -> None:
+    assert final_answer("x\n\\boxed{5}\nso the answer is 6") == "5"
+    assert final_answer("The answer is: **12**.\nBye") == "12"
+    assert final_answer("first\nsecond.\n\n") == "second"
+    assert final_answer("") == ""
+
+
+def rows(tmp_path: Path) -> list[Row]:
+    return questions("mathvista", parquet(tmp_path))
+
+
+def test_invariants(tmp_path: Path) -> None:
+    given = rows(tmp_path)
+    perfect = answered("mathvista", given, RIGHT)
+    assert values("mathvista", perfect)["accuracy"] == values("mathvista", perfect)["accuracy_judged"] == 1
+    mixed = answered("mathvista", given, ["A", None, "1.45", "[1]"])
+    assert values("mathvista", mixed)["accuracy"] == 0.25
+    assert values("mathvista", shuffled(mixed, 2)) == pytest.approx(values("mathvista", mixed), nan_ok=True)
+    assert all(math.isnan(v) for v in values("mathvista", []).values())
+
+
+def test_the_judge_extracts_what_rules_cannot(tmp_path: Path) -> None:
+    """It is asked about all but the named option and the right number; its letters and numbers are compared by the same rules."""
+    texts = ["A", "It is 14", "a dollar forty-five", "from 2007 to 2008"]
+    answers = answered("mathvista", rows(tmp_path), texts, verdicts=[None, None, "1.45", "[2007, 2009]"])
+    judged = BENCHMARKS["mathvista"].judged
+    assert judged is not None and judged.fields is not None
+    assert [judged.asked(a) for a in answers] == [False, False, True, True]
+    assert values("mathvista", answers)["accuracy_judged"] == 2 / 4
+    assert values("mathvista", answers)["accuracy"] == 1 / 4
+    assert failures("mathvista", answers, "accuracy_judged") == (4, 0)
+    message = judged.messages(answers[2])[0]["content"]
+    assert "a dollar forty-five" in message and "(Unit: $)" in message
+    assert set(judged.fields(answers[2])) == {"question", "response"}
+
+
+def test_what_is_wrong_with_a_row_is_said(tmp_path: Path) -> None:
+    good = {"index": 1, "image": in_base64(), "question": "?", "answer": "5", "choices": "[]", "answer_type": "integer"}
+    bad = [
+        {**good, "index": 2, "image": "7"},
+        {**good, "index": 3, "choices": "no list"},
+        {**good, "index": 4, "image": "ä" * 99},
+    ]
+    same = {**good, "index": 5, "image": "1"}
+    found = [row for _, row in IMPORTERS["mathvista"].rows(Files(write_tsv(tmp_path / "m.tsv", [good, *bad, same])))]
+    assert [str(row) for row in found[1:4]] == [
+        "`image` is '7', the `index` of no row before it",
+        "`choices` is 'no list', expected a list",
+        f"`image` is '{'ä' * 56}..., neither a path nor an image in base64",
+    ]
+    assert found[4]["image"] == found[0]["image"]

@@ -1,0 +1,94 @@
+"""MathVista, testmini: overall, and by task.
+
+`accuracy` is by rules alone: the option that is named, or the last number or list. Numbers are compared as MathVista's own
+script does, after cutting integers and rounding floats; so are lists, which VLMEvalKit can never find right.
+`accuracy_judged` lets a judge extract the answer where the rules name no option or find it wrong; the prompt for it is ours,
+not the published few-shot one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perceptune.core.benchmarks.benchmark import (
+    Answered,
+    Benchmark,
+    Group,
+    Judged,
+    filled,
+    group_columns,
+    group_metrics,
+    has,
+    judged_columns,
+    judged_metric,
+    right,
+)
+from perceptune.core.extraction import lettered, same_typed, typed_answer
+from perceptune.core.metrics import Columns
+
+TASKS = {
+    "figure question answering": "figures",
+    "geometry problem solving": "geometry",
+    "math word problem": "word_problems",
+    "textbook question answering": "textbooks",
+    "visual question answering": "visual",
+}
+GROUPS = {
+    "accuracy": Group("accuracy (rules)"),
+    **{f"accuracy_{short}": Group(f"accuracy (rules), {task}", has("subtask", task)) for task, short in TASKS.items()},
+}
+EXTRACT = """Here are a question and a model's response to it. Extract the response's final answer.
+Reply with nothing but the answer: the letter of the option for a question with choices, otherwise the number, the list in \
+brackets or \
+the words that are asked for. Reply `none` if the response gives no answer.
+
+Question:
+{question}
+
+Response:
+{response}"""
+
+
+def fields(answered: Answered) -> dict[str, str]:
+    """What the extraction prompt names."""
+    return {"question": answered.question, "response": answered.text or ""}
+
+
+def messages(answered: Answered) -> list[dict[str, str]]:
+    """The extraction prompt."""
+    return [{"role": "user", "content": filled(EXTRACT, fields(answered))}]
+
+
+def asked(answered: Answered) -> bool:
+    """Where the rules name no option, or find no right value."""
+    named = bool(answered.source.get("choices")) and answered.parsed is not None
+    return answered.text is not None and not named and not right(answered)
+
+
+def accepts(answered: Answered) -> bool:
+    """Whether what the judge extracted is the truth."""
+    kind, options = str(answered.source.get("answer_type", "text")), lettered(answered.source.get("choices") or ())
+    found = typed_answer(answered.verdict or "", kind, options)
+    return same_typed(found, answered.target or "", kind, int(answered.source.get("precision") or 0))
+
+
+def columns(answers: Sequence[Answered]) -> Columns:
+    """By question."""
+    units = [a.example_id for a in answers]
+    return {**group_columns(answers, GROUPS, units), **judged_columns(answers, units, asked, accepts)}
+
+
+_METRICS = group_metrics(GROUPS)
+
+MATHVISTA = Benchmark(
+    name="mathvista",
+    rewards={"open": "mathvista"},
+    columns=columns,
+    metrics={
+        "accuracy": _METRICS.pop("accuracy"),
+        "accuracy_judged": judged_metric("accuracy (answers extracted by a judge, our prompt)"),
+        **_METRICS,
+    },
+    settings={"prompt": "{question}", "max_tokens": 2048},
+    judged=Judged(messages, max_tokens=128, asked=asked, fields=fields),
+)
