@@ -14,6 +14,7 @@ from perceptune.core.benchmarks.papo_eval import PAPO_EVAL
 from perceptune.core.benchmarks.pope import POPE
 from perceptune.core.benchmarks.refcoco import REFCOCO
 from perceptune.core.benchmarks.textvqa import TEXTVQA
+from perceptune.core.benchmarks.we_math import WE_MATH
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -29,5 +30,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         POPE,
         REFCOCO,
         TEXTVQA,
+        WE_MATH,
     )
 }

@@ -25,6 +25,7 @@ from perceptune.core.importers.textvqa import TEXTVQA
 from perceptune.core.importers.trl import TRL
 from perceptune.core.importers.verl import VERL
 from perceptune.core.importers.virl39k import VIRL39K
+from perceptune.core.importers.we_math import WE_MATH
 
 IMPORTERS: dict[str, Importer] = {
     importer.name: importer
@@ -51,5 +52,6 @@ IMPORTERS: dict[str, Importer] = {
         TRL,
         VERL,
         VIRL39K,
+        WE_MATH,
     )
 }

@@ -18,6 +18,7 @@ from perceptune.core.rewards.pope_vcd import pope_vcd
 from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.rewards.vlmevalkit_yes_no import vlmevalkit_yes_no
 from perceptune.core.rewards.vqa_accuracy import vqa_accuracy
+from perceptune.core.rewards.we_math import we_math
 from perceptune.core.rewards.yes_no import yes_no
 
 REWARDS: dict[str, Callable[[Answers], Scores]] = {
@@ -34,5 +35,6 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "pope_vcd": pope_vcd,
     "vlmevalkit_yes_no": vlmevalkit_yes_no,
     "vqa_accuracy": vqa_accuracy,
+    "we_math": we_math,
     "yes_no": yes_no,
 }
