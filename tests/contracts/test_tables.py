@@ -64,3 +64,12 @@ def test_truncated_absent_and_foreign_tables_are_named(tmp_path: Path) -> None:
     pq.write_table(pl.DataFrame({"a": [1]}).to_arrow(), path)
     with pytest.raises(UserError, match="is no `training` table"):
         read_table(path, "training")
+
+
+def test_tables_with_images_are_written_in_groups_that_arrow_can_read_back(tmp_path: Path) -> None:
+    """A group with more than 2 GiB of images cannot be read (`Nested data conversions not implemented for chunked array`)."""
+    row = {"task": "open", "question": "?", "images": [{"bytes": b"x", "path": None}], "image_sha256": ["0"],
+           "image_sizes": [[1, 1]], "target": None, "box": None, "split": "train", "source": None, "reason": None}  # fmt: skip
+    write_table(tmp_path / "t.parquet", "examples", [{"example_id": str(n), **row} for n in range(2500)], {})
+    groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
+    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [1000, 1000, 500]

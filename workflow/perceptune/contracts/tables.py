@@ -19,6 +19,9 @@ from perceptune.contracts.files import appearing
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """One image as the Hugging Face `datasets.Image` feature stores it; `bytes` is null when a file is referred to."""
 
+IMAGE_ROWS = 1000
+"""Rows per group of tables with images: Arrow cannot read a group with more than 2 GiB of them back."""
+
 MESSAGES = pa.list_(
     pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())])))])
 )
@@ -291,7 +294,8 @@ def write_table(path: Path, name: str, data: Any, lineage: Mapping[str, Any]) ->
     table = to_table(name, data)
     metadata = {**(table.schema.metadata or {}), b"perceptune": json.dumps({"table": name, **lineage}).encode()}
     with appearing(path) as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+        rows = IMAGE_ROWS if "images" in table.column_names else None
+        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd", row_group_size=rows)
 
 
 def read_table(path: Path, name: str) -> pa.Table:
