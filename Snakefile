@@ -19,6 +19,7 @@ include: "workflow/rules/generate.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/learn.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/export.smk"
 
 
 rule all:
@@ -39,3 +40,9 @@ rule adapters:
     """Only the trained adapters."""
     input:
         expand(paths.ADAPTER, experiment=plan.trained),
+
+
+rule models:
+    """What experiments end with, as model folders with a card: merged weights that were compared with base and adapter."""
+    input:
+        expand(paths.MODEL_CARD, policy=plan.final),

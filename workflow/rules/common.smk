@@ -88,6 +88,10 @@ def plugins_of_family(wildcards):
     return module_lines(planning.plugin("family", family))
 
 
+def plugins_of_export(wildcards):
+    return module_lines(*plan.sampling_plugins(wildcards.policy, "benchmarks"))
+
+
 def plugins_of_pairs(wildcards):
     return module_lines(*plan.pair_plugins(wildcards.pairing))
 
@@ -452,6 +456,24 @@ def adapter_of(wildcards):
         if plan.experiment(wildcards.policy)
         else []
     )
+
+
+def training_of_policy(wildcards):
+    return paths.TRAINING.format(experiment=wildcards.policy)
+
+
+def metrics_of_policy(wildcards):
+    """None of a round that is not tested."""
+    tested = wildcards.policy in plan.policies
+    return paths.METRICS.format(policy=wildcards.policy) if tested else []
+
+
+def card_settings(policy):
+    template = Path(planning.__file__).with_name("model_card.md.jinja")
+    return {
+        "config": plan.card_settings(policy),
+        "template": planning.sha256_of_file(template),
+    }
 
 
 def datasets_of_plan(wildcards):

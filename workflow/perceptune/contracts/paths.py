@@ -63,6 +63,11 @@ VERDICTS = "results/verdicts/{policy}/{benchmark}.parquet"
 JUDGED = "results/.judged/{judge}"
 """All that a judge has ever said, by what it was asked: it outlives its tables, and policies share it."""
 
+MODEL_PARITY = "results/models/{policy}/parity.json"
+MODEL_LINEAGE = "results/models/{policy}/lineage.json"
+"""Beside the merged weights, which are not listed here: how many files they are is transformers' business."""
+MODEL_CARD = "results/models/{policy}/README.md"
+
 METRICS = "results/metrics/{policy}.parquet"
 CONTROLS = "results/controls/{policy}.parquet"
 ALL_METRICS = "results/metrics.parquet"

@@ -59,7 +59,7 @@ from perceptune.contracts.paths import (
 from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Stored
-from perceptune.stages.checks import checked, views_named
+from perceptune.stages.checks import checked, plural, views_named
 from perceptune.stages.data import data_digest
 from perceptune.stages.protocols import with_protocols
 from perceptune.stages.slicing import with_slice
@@ -484,6 +484,23 @@ class Plan:
         """The tested rounds of an experiment, as pairs of number and policy, and where its last one says how it went."""
         tested = [[_parted(policy)[1], policy] for policy in self.tested(experiment)]
         return {"policies": tested, "marks": ROUND.format(experiment=self.rounds(experiment)[-1])}
+
+    @cached_property
+    def final(self) -> list[str]:
+        """The policies that experiments end with: their last round, or themselves."""
+        return [(self.rounds(experiment) or [experiment])[-1] for experiment in self.config.experiments]
+
+    def card_settings(self, policy: str) -> dict[str, Any]:
+        """What a model card tells of how a policy was trained: its experiment, and every block that this names."""
+        block, experiment = self.block(policy), _parted(policy)[0]
+        named = {key: [getattr(block, key)] for key in ("model", "dataset", *block.made_of, "training")}
+        named |= {"benchmark": list(block.benchmarks)}
+        used = {
+            plural(key): {name: tracked(getattr(self.config, plural(key))[name]) for name in names}
+            for key, names in named.items()
+        }
+        views = self.view_blocks(*self.views_trained(policy))
+        return {**used, **({"views": views} if views else {}), "experiments": {experiment: tracked(block)}}
 
     def noise_levels(self) -> dict[str, float]:
         """Benchmarks' views that lay Gaussian noise of some sigma on the pixels, and the clean one, by sigma."""

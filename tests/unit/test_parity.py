@@ -1,0 +1,38 @@
+"""What is accepted between two ways to the same log-probabilities."""
+
+import math
+
+import pytest
+from perceptune.core.parity import TOLERANCES, Difference, Tolerance, difference, disagreement, lost
+
+
+def test_differences_are_means_and_maxima_of_absolute_gaps() -> None:
+    # gaps 0.5, 0.25, 0: mean 0.25, largest 0.5
+    assert difference([-1.0, -2.0, -3.0], [-1.5, -1.75, -3.0]) == Difference(0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Difference(0.01, 0.1), None),
+        (Difference(0.02, 0.1), "mean difference 0.02 nats, at most 0.01"),
+        (Difference(0.01, 0.2), "largest difference 0.2 nats, at most 0.1"),
+        (Difference(math.nan, math.nan), "mean difference nan nats"),
+    ],
+)
+def test_a_limit_is_inclusive_and_no_number_passes_none(found: Difference, words: str | None) -> None:
+    said = disagreement(found, Tolerance(0.01, 0.1))
+    assert said is None if words is None else said is not None and words in said
+
+
+def test_half_of_the_adapters_effect_may_be_lost() -> None:
+    effect = Difference(0.02, 1.0)
+    assert lost(Difference(0.01, 0.5), effect) is None
+    assert "whose own effect is 0.02" in str(lost(Difference(0.0101, 0.5), effect))
+    assert lost(effect, effect) is not None  # the base itself, adapter left out
+    assert lost(Difference(0.0, 0.0), Difference(0.0, 0.0)) is None  # an adapter that does nothing
+    assert lost(Difference(math.nan, 1.0), effect) is not None
+
+
+def test_fewer_bits_are_given_more_room() -> None:
+    assert TOLERANCES["float32"] < TOLERANCES["float16"] < TOLERANCES["bfloat16"]
