@@ -11,6 +11,7 @@ from perceptune.core.rewards.exact_match import exact_match
 from perceptune.core.rewards.free_text import free_text
 from perceptune.core.rewards.iou import iou
 from perceptune.core.rewards.iou_threshold import iou_threshold
+from perceptune.core.rewards.mathverse import mathverse
 from perceptune.core.rewards.mathvision import mathvision
 from perceptune.core.rewards.mathvista import mathvista
 from perceptune.core.rewards.pope import pope
@@ -29,6 +30,7 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "free_text": free_text,
     "iou": iou,
     "iou_threshold": iou_threshold,
+    "mathverse": mathverse,
     "mathvision": mathvision,
     "mathvista": mathvista,
     "pope": pope,

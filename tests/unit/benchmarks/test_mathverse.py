@@ -1,0 +1,103 @@
+"""MathVerse: five versions of each problem; letters and equal values by rules, 0 or 1 by a judge."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.importers.mathverse import VERSIONS
+
+from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
+from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv
+
+CHOICES = "what is the angle?\nChoices:\nA:20°\nB:40°\nC:60°\nD:80°"
+PROBLEMS = [
+    {"question_type": "multi-choice", "question_for_eval": CHOICES, "answer": "B"},
+    {"question_type": "free-form", "question_for_eval": "Find x.", "answer": "\\frac{1}{2}"},
+]
+HINT = "Please directly answer the question and provide the correct option letter, e.g., A, B, C, D.\nQuestion: "
+
+
+def published() -> list[dict[str, Any]]:
+    rows = []
+    for problem, about in enumerate(PROBLEMS):
+        for number, version in enumerate(VERSIONS):
+            index = str(1 + problem * len(VERSIONS) + number)
+            rows.append(
+                {
+                    "sample_index": index, "problem_index": str(problem + 1), "problem_version": version, "image": embedded(number),
+                    "question": "see the figure", "query_wo": f"{HINT}{index}", "query_cot": f"think, {index}", **about,
+                    "metadata": {"split": "testmini", "source": "x", "subject": "Plane Geometry", "subfield": "Angle"},
+                }
+            )  # fmt: skip
+    return rows
+
+
+def rows(folder: Path) -> list[Row]:
+    return questions("mathverse", write_parquet(folder / "testmini.parquet", published()))
+
+
+TEXTS = ["B", "The answer is B.", "40°", "A", None, "0.5", "\\boxed{\\frac12}", "x = 1/2", "1/3", "1/2"]
+"""Of ten questions, the last five are of the second problem."""
+
+
+def test_hand_derived(tmp_path: Path) -> None:
+    answers = answered("mathverse", rows(tmp_path), TEXTS)
+    right = [a.components.get("accuracy", 0) for a in answers]
+    assert right == [1, 1, 1, 0, 0, 1, 1, 1, 0, 1]
+    found = values("mathverse", answers)
+    assert found["accuracy"] == 7 / 10
+    assert found["accuracy_multiple_choice"] == 3 / 5
+    by_version = [found[f"accuracy_{v.lower().replace(' ', '_')}"] for v in VERSIONS]
+    assert by_version == [1, 1, 1, 0, 0.5]
+    assert math.isnan(found["accuracy_judged"])
+    assert failures("mathverse", answers, "accuracy_vision_only") == (2, 1)
+    assert values("mathverse", shuffled(answers, 4)) == pytest.approx(found, nan_ok=True)
+    columns = BENCHMARKS["mathverse"].columns(answers)
+    assert columns["accuracy asked"].tolist() == [5, 5]  # a problem's versions make one unit
+    assert np.allclose(columns["accuracy right"], [3, 4])
+
+
+def test_perfect_and_empty(tmp_path: Path) -> None:
+    perfect = values("mathverse", answered("mathverse", rows(tmp_path), ["B"] * 5 + ["0.5"] * 5))
+    assert set(perfect.values()) == {1}  # judged, too: there is nothing left to ask
+    assert all(math.isnan(v) for v in values("mathverse", []).values())
+
+
+def test_the_judge_has_the_last_word_on_what_rules_reject(tmp_path: Path) -> None:
+    verdicts = [None] * 3 + ["0", None] + [None] * 3 + ["1", None]
+    answers = answered("mathverse", rows(tmp_path), TEXTS, verdicts=verdicts)
+    judged = BENCHMARKS["mathverse"].judged
+    assert judged is not None
+    assert [i for i, a in enumerate(answers) if judged.asked(a)] == [3, 8]
+    assert values("mathverse", answers)["accuracy_judged"] == 8 / 10
+    message = judged.messages(answers[3])[0]["content"]
+    assert CHOICES in message and "\nStandard answer:\nB\n" in message and message.endswith("\nA")
+
+
+def test_both_forms_give_the_same_rows(tmp_path: Path) -> None:
+    tsv = [
+        {
+            "index": r["sample_index"], "image": in_base64(i % 5) if i < 5 else str(i - 4), "question": r["query_wo"],
+            "metadata": str(r["metadata"]), **{k: r[k] for k in ("problem_index", "problem_version", *PROBLEMS[0])},
+        }
+        for i, r in enumerate(published())
+    ]  # fmt: skip
+    first, second = rows(tmp_path), questions("mathverse", write_tsv(tmp_path / "MathVerse_MINI.tsv", tsv))
+    keys = ("id", "question", "answer", "problem", "problem_version", "question_type", "subfield")
+    assert [[row[k] for k in keys] for row in first] == [[row[k] for k in keys] for row in second]
+    assert [row["image"]["bytes"] for row in first] == [
+        row["image"]["bytes"] for row in second
+    ]  # also those referred to
+
+
+def test_through_all_stages(tmp_path: Path) -> None:
+    data = FileDataset(kind="mathverse", path=str(write_parquet(tmp_path / "testmini.parquet", published())))
+    table = through_the_stages(tmp_path, "mathverse", data, {str(i + 1): text for i, text in enumerate(TEXTS)})
+    found = {r["metric"]: r for r in table.iter_rows(named=True)}
+    assert found["accuracy"]["value"] == pytest.approx(0.7)
+    assert found["accuracy_text_lite"]["value"] == 1
+    assert found["accuracy_judged"]["value"] is None

@@ -1,0 +1,35 @@
+"""MathVerse, testmini: the published Parquet files or VLMEvalKit's `MathVerse_MINI*.tsv`.
+
+Every problem is there in five versions, from all of it in the text to all of it in the image. The question is the published
+`query_wo` (answer directly), which is what the TSV calls `question`; `query_cot`, where the file has it, is kept in the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perceptune.core.embedded import mapped
+from perceptune.core.importers.importer import Importer, Row, first_of, with_images
+
+VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
+PROBLEMS = 788
+
+
+def _row(record: Mapping[str, Any]) -> Row:
+    about = {**mapped(record.get("metadata"), "metadata"), **record}
+    return {
+        "id": str(first_of(record, "sample_index", "index")),
+        "question": str(first_of(record, "query_wo", "question")),
+        "answer": str(record["answer"]),
+        "split": "test",
+        "problem": str(first_of(record, "problem_index", "sample_index", "index")),
+        "problem_version": record["problem_version"],
+        "question_type": record["question_type"],
+        "question_for_eval": record["question_for_eval"],
+        "query_cot": record.get("query_cot"),
+        "subfield": about.get("subfield"),
+    }
+
+
+MATHVERSE = Importer("mathverse", with_images(_row, "image"), task="open", counts={"test": PROBLEMS * len(VERSIONS)})
