@@ -7,6 +7,7 @@ from perceptune.core.benchmarks.geometry3k_cppo import GEOMETRY3K_CPPO
 from perceptune.core.benchmarks.geometry3k_papo import GEOMETRY3K_PAPO
 from perceptune.core.benchmarks.hallusionbench import HALLUSIONBENCH
 from perceptune.core.benchmarks.llava_bench import LLAVA_BENCH
+from perceptune.core.benchmarks.logicvista import LOGICVISTA
 from perceptune.core.benchmarks.mathverse import MATHVERSE
 from perceptune.core.benchmarks.mathvision import MATHVISION
 from perceptune.core.benchmarks.mathvista import MATHVISTA
@@ -24,6 +25,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         GEOMETRY3K_PAPO,
         HALLUSIONBENCH,
         LLAVA_BENCH,
+        LOGICVISTA,
         MATHVERSE,
         MATHVISION,
         MATHVISTA,

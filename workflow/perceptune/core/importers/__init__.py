@@ -10,6 +10,7 @@ from perceptune.core.importers.importer import Importer
 from perceptune.core.importers.jsonl import JSONL
 from perceptune.core.importers.llama_factory import LLAMA_FACTORY
 from perceptune.core.importers.llava_bench import LLAVA_BENCH
+from perceptune.core.importers.logicvista import LOGICVISTA
 from perceptune.core.importers.mathverse import MATHVERSE
 from perceptune.core.importers.mathvision import MATHVISION
 from perceptune.core.importers.mathvista import MATHVISTA
@@ -38,6 +39,7 @@ IMPORTERS: dict[str, Importer] = {
         JSONL,
         LLAMA_FACTORY,
         LLAVA_BENCH,
+        LOGICVISTA,
         MATHVERSE,
         MATHVISION,
         MATHVISTA,

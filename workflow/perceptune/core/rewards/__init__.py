@@ -11,6 +11,7 @@ from perceptune.core.rewards.exact_match import exact_match
 from perceptune.core.rewards.free_text import free_text
 from perceptune.core.rewards.iou import iou
 from perceptune.core.rewards.iou_threshold import iou_threshold
+from perceptune.core.rewards.logicvista import logicvista
 from perceptune.core.rewards.mathverse import mathverse
 from perceptune.core.rewards.mathvision import mathvision
 from perceptune.core.rewards.mathvista import mathvista
@@ -30,6 +31,7 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "free_text": free_text,
     "iou": iou,
     "iou_threshold": iou_threshold,
+    "logicvista": logicvista,
     "mathverse": mathverse,
     "mathvision": mathvision,
     "mathvista": mathvista,

@@ -1,0 +1,115 @@
+"""LogicVista: sets of letters, by skill; its own JSON file, Parquet and TSV."""
+
+import math
+from pathlib import Path
+
+import pytest
+from perceptune.contracts.config import FileDataset
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.extraction import letter_set, letters_in
+
+from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
+from tests.unit.benchmarks.tables import (
+    drawn_names,
+    embedded,
+    in_base64,
+    write_json,
+    write_parquet,
+    write_tsv,
+)
+
+RECORDS = {
+    "v1_0": {"imagename": "v1_0.png", "question": "Which comes next?", "answer": "C", "skill": ["inductive"]},
+    "v1_1": {"imagename": "v1_1.png", "question": "Which two are the same?", "answer": "B, A", "skill": ["spatial"]},
+    "v1_2": {
+        "imagename": "v1_2.png",
+        "question": "Which gear turns left?",
+        "answer": "D",
+        "skill": ["mechanical", "inductive"],
+    },
+}
+
+
+def own(folder: Path) -> Path:
+    """`data/dataset.json` with `data/images`."""
+    drawn_names(folder / "images", [r["imagename"] for r in RECORDS.values()])  # type: ignore[misc]
+    return write_json(folder / "dataset.json", RECORDS)
+
+
+def rows(folder: Path) -> list[Row]:
+    return questions("logicvista", own(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("BA", "ab"),
+        ("b, A", "ab"),
+        ("B;A", "ab"),
+        ("A", "a"),
+        ("the answer", None),
+        ("", None),
+        ("A and B", None),
+        ("2", "2"),
+    ],
+)
+def test_what_officially_counts_as_letters(text: str, letters: str | None) -> None:
+    assert letter_set(text) == letters
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("The answer is C.", "c"), ("First A fits, but\nthe answer is: (B), (D)", "bd"), ("\\boxed{AC}", "ac"), ("**C**", "c"),
+        ("C. the third figure", "c"), ("none of them", None), ("It is c", None), ("", None), ("YES", "esy"),
+    ],
+)  # fmt: skip
+def test_letters_of_answers(text: str, letters: str | None) -> None:
+    assert letters_in(text) == letters
+
+
+def test_hand_derived_and_judged(tmp_path: Path) -> None:
+    texts = ["The answer is C", "A, B", "the second gear"]
+    answers = answered("logicvista", rows(tmp_path), texts)
+    found = values("logicvista", answers)
+    assert found["accuracy"] == 2 / 3
+    assert (found["accuracy_inductive"], found["accuracy_spatial"], found["accuracy_mechanical"]) == (0.5, 1, 0)
+    assert math.isnan(found["accuracy_deductive"]) and math.isnan(found["accuracy_judged"])
+    assert failures("logicvista", answers, "accuracy") == (3, 1)
+    assert values("logicvista", shuffled(answers, 5)) == pytest.approx(found, nan_ok=True)
+    judged = answered("logicvista", rows(tmp_path), texts, verdicts=["C", "AB", "D"])
+    assert values("logicvista", judged)["accuracy_judged"] == 1
+    wrong = answered("logicvista", rows(tmp_path), [*texts[:2], None], verdicts=["Z", "A", None])
+    assert values("logicvista", wrong)["accuracy_judged"] == 0
+    message = BENCHMARKS["logicvista"].judged.messages(answers[2])[0]["content"]  # type: ignore[union-attr]
+    assert "Which gear turns left?" in message and message.endswith("the second gear")
+    assert all(math.isnan(v) for v in values("logicvista", []).values())
+
+
+def test_all_forms_give_the_same_rows(tmp_path: Path) -> None:
+    given = list(RECORDS.items())
+    kept = ("question", "answer")
+    parquet = [
+        {"id": k, "image": embedded(i), "skill": r["skill"], **{n: r[n] for n in kept}}
+        for i, (k, r) in enumerate(given)
+    ]
+    tsv = [
+        {"index": k, "image": in_base64(i), "skill": str(r["skill"]), **{n: r[n] for n in kept}}
+        for i, (k, r) in enumerate(given)
+    ]
+    first = rows(tmp_path)
+    assert first[0]["image"] == "images/v1_0.png"
+    for second in (
+        questions("logicvista", write_parquet(tmp_path / "test.parquet", parquet)),
+        questions("logicvista", write_tsv(tmp_path / "LogicVista.tsv", tsv)),
+    ):
+        keys = ("id", "question", "answer", "skills")
+        assert [[row[k] for k in keys] for row in first] == [[row[k] for k in keys] for row in second]
+
+
+def test_through_all_stages(tmp_path: Path) -> None:
+    data = FileDataset(kind="logicvista", path=str(own(tmp_path)))
+    table = through_the_stages(tmp_path, "logicvista", data, dict.fromkeys(RECORDS, "C"))
+    found = {r["metric"]: r["value"] for r in table.iter_rows(named=True)}
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert found["accuracy_inductive"] == 0.5

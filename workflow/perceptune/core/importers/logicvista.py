@@ -1,0 +1,45 @@
+"""LogicVista: its own `dataset.json` (images in the folder `images` beside it), Parquet files, or VLMEvalKit's `LogicVista.tsv`.
+
+The question is asked as it is; its options are in the image or in the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perceptune.core.embedded import image_in, listed
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made, with_images
+from perceptune.core.importing import RowError
+
+SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
+
+
+def rows(source: Source) -> Iterator[Placed]:
+    """The rows of any of the three forms; the JSON file is one object, from names to records."""
+    if not source.path.is_file() or source.path.suffix != ".json":
+        yield from with_images(_row, "image")(source)
+        return
+    for name, record in dict(source.document()).items():
+        named = (
+            {"id": name, "image": f"images/{record.get('imagename')}", **record} if isinstance(record, dict) else record
+        )
+        yield f"record {name}", made(lambda r: {**_row(r), "image": image_in(r, ("image",), {})}, named)
+
+
+def _row(record: Mapping[str, Any]) -> Row:
+    skill = record["skill"]
+    skills = listed(skill, "skill") if isinstance(skill, list) or str(skill).startswith("[") else [str(skill)]
+    known = [one for one in SKILLS if any(one in str(given) for given in skills)]
+    if not known:
+        raise RowError(f"`skill` is {skill!r}, expected one of {', '.join(SKILLS)}")
+    return {
+        "id": str(first_of(record, "id", "index")),
+        "question": str(record["question"]),
+        "answer": str(record["answer"]),
+        "split": "test",
+        "skills": known,
+    }
+
+
+LOGICVISTA = Importer("logicvista", rows, task="open", counts={"test": 448})
