@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.benchmarks.benchmark import Benchmark
+from perceptune.core.benchmarks.dynamath import DYNAMATH
 from perceptune.core.benchmarks.geometry3k_cppo import GEOMETRY3K_CPPO
 from perceptune.core.benchmarks.geometry3k_papo import GEOMETRY3K_PAPO
 from perceptune.core.benchmarks.hallusionbench import HALLUSIONBENCH
@@ -21,6 +22,7 @@ from perceptune.core.benchmarks.we_math import WE_MATH
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
+        DYNAMATH,
         GEOMETRY3K_CPPO,
         GEOMETRY3K_PAPO,
         HALLUSIONBENCH,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from perceptune.core.rewards.boxed_exact import boxed_exact
 from perceptune.core.rewards.boxed_math import boxed_math
+from perceptune.core.rewards.dynamath import dynamath
 from perceptune.core.rewards.edit_distance import edit_distance
 from perceptune.core.rewards.exact_match import exact_match
 from perceptune.core.rewards.free_text import free_text
@@ -26,6 +27,7 @@ from perceptune.core.rewards.yes_no import yes_no
 REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "boxed_exact": boxed_exact,
     "boxed_math": boxed_math,
+    "dynamath": dynamath,
     "edit_distance": edit_distance,
     "exact_match": exact_match,
     "free_text": free_text,

@@ -1,0 +1,61 @@
+"""DynaMath: average accuracy over ten variants of every question, and the worst case, where all ten have to be right.
+
+VLMEvalKit asks a language model for the short answer where the reply is no JSON; here it is read as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perceptune.core.benchmarks.benchmark import (
+    Answered,
+    Benchmark,
+    Group,
+    Measured,
+    group_columns,
+    group_metrics,
+    has,
+    known_share,
+    right,
+    summed,
+)
+from perceptune.core.importers.dynamath import VARIANTS
+from perceptune.core.metrics import Columns
+
+KINDS = {"float": "float", "multiple choice": "multiple_choice", "text": "text"}
+GROUPS = {
+    "accuracy": Group("average accuracy"),
+    **{
+        f"accuracy_{short}": Group(f"average accuracy, {kind}", has("answer_type", kind))
+        for kind, short in KINDS.items()
+    },
+}
+
+
+def columns(answers: Sequence[Answered]) -> Columns:
+    """By question; `complete` ones have all their variants."""
+    units = [str(a.source.get("seed_question", a.example_id)) for a in answers]
+    found = summed(units, {"variants": [1.0] * len(answers), "all right": [right(a) for a in answers]})
+    complete = (found["variants"] == VARIANTS).astype(float)
+    worst = complete * (found["all right"] == VARIANTS)
+    return {**group_columns(answers, GROUPS, units), "complete": complete, "worst": worst}
+
+
+_METRICS = group_metrics(GROUPS)
+
+DYNAMATH = Benchmark(
+    name="dynamath",
+    rewards={"open": "dynamath"},
+    columns=columns,
+    metrics={
+        "accuracy": _METRICS.pop("accuracy"),
+        "worst_case_accuracy": Measured(
+            known_share("worst", "complete"),
+            "worst-case accuracy (all ten variants right)",
+            of=lambda answered: answered.source.get("variant") == 1,
+            needs="questions with all ten variants",
+        ),
+        **_METRICS,
+    },
+    settings={"prompt": "{question}", "max_tokens": 2048},
+)

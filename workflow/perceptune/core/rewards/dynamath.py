@@ -1,0 +1,75 @@
+"""Right or wrong on DynaMath: the JSON reply that its prompt asks for, by VLMEvalKit's rules without its language model."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from perceptune.core.extraction import boxed_or_text
+from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+
+TOLERANCE = 0.001
+LETTERS = "ABCDE"
+
+
+def dynamath(answers: Answers) -> Scores:
+    """Reward and component `accuracy`, by the source's `answer_type`: `float` within 0.001, `multiple choice` by letter, and text
+    that is part of the truth, without case.
+
+    What is not the expected JSON is read as the short answer itself. Unlike there, an empty answer is not part of every truth.
+    """
+    found: list[str | float | None] = []
+    right: list[bool] = []
+    for text, target, source in zip(answers.texts, answers.targets, answers.each_source(), strict=True):
+        kind, true = str(source.get("answer_type", "text")), (target or "").strip()
+        reply = _preprocessed(boxed_or_text(text))
+        answer = _parsed(short_answer(reply), kind)
+        found.append(_parsed(reply, kind) if answer is None else answer)
+        right.append(_same(found[-1], true, kind, reply))
+    return right_or_wrong(found, right, "no JSON with a `short answer` of the asked type")
+
+
+def short_answer(reply: str) -> str | None:
+    """The value of `short answer` in a JSON object."""
+    try:
+        value = json.loads(reply, strict=False)["short answer"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return None if value is None else str(value)
+
+
+def _preprocessed(text: str) -> str:
+    start, end = text.find("{"), text.rfind("}")
+    return (text[start : end + 1] if 0 <= start < end else text).replace("\\", "")
+
+
+def _parsed(answer: str | None, kind: str) -> str | float | None:
+    if answer is None or not answer.strip():
+        return None
+    if kind == "float":
+        return _number(answer.strip().split(" ")[0])
+    if kind == "multiple choice":
+        if len(answer) == 1:
+            return answer.upper()
+        named = [letter for letter in LETTERS if letter in answer.upper()]
+        return named[0] if len(named) == 1 else None
+    return answer
+
+
+def _number(text: str) -> float | None:
+    """A decimal number, or one of those times pi, such as `2.5π`."""
+    factor, pi, _ = text.partition("π")
+    try:
+        value = float(factor) * (math.pi if pi else 1.0)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _same(found: str | float | None, true: str, kind: str, reply: str) -> bool:
+    if kind == "float":
+        number = _number(true)
+        return isinstance(found, float) and number is not None and abs(found - number) <= TOLERANCE
+    if kind == "multiple choice":
+        return found == true if found is not None else bool(true) and true in reply[:3].upper()
+    return found is not None and str(found).strip().lower() in true.lower()
