@@ -13,6 +13,7 @@ from perceptune.core.benchmarks.mathverse import MATHVERSE
 from perceptune.core.benchmarks.mathvision import MATHVISION
 from perceptune.core.benchmarks.mathvista import MATHVISTA
 from perceptune.core.benchmarks.mmhal import MMHAL
+from perceptune.core.benchmarks.mmmu_pro import MMMU_PRO
 from perceptune.core.benchmarks.papo_eval import PAPO_EVAL
 from perceptune.core.benchmarks.pope import POPE
 from perceptune.core.benchmarks.refcoco import REFCOCO
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         MATHVISION,
         MATHVISTA,
         MMHAL,
+        MMMU_PRO,
         PAPO_EVAL,
         POPE,
         REFCOCO,

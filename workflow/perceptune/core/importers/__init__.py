@@ -16,6 +16,7 @@ from perceptune.core.importers.mathverse import MATHVERSE
 from perceptune.core.importers.mathvision import MATHVISION
 from perceptune.core.importers.mathvista import MATHVISTA
 from perceptune.core.importers.mmhal import MMHAL
+from perceptune.core.importers.mmmu_pro import MMMU_PRO
 from perceptune.core.importers.ms_swift import MS_SWIFT
 from perceptune.core.importers.ocr_pages import OCR_PAGES
 from perceptune.core.importers.parquet import PARQUET
@@ -46,6 +47,7 @@ IMPORTERS: dict[str, Importer] = {
         MATHVISION,
         MATHVISTA,
         MMHAL,
+        MMMU_PRO,
         MS_SWIFT,
         OCR_PAGES,
         PARQUET,
