@@ -1,0 +1,77 @@
+"""Every family of models goes the whole way: sample, train, evaluate."""
+
+import polars as pl
+import pytest
+import yaml
+from perceptune.models.tiny import BUILDERS
+
+from tests.workflow.conftest import Workflow
+
+pytestmark = pytest.mark.slow
+
+FAMILIES = sorted(BUILDERS)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """One run of all families: a tiny model of random weights each, six questions to train on and four to be tested on."""
+    folder = tmp_path_factory.mktemp("families")
+    for family in FAMILIES:
+        BUILDERS[family](folder / "models" / family, 0)
+    engine = {"enforce_eager": True, "max_num_seqs": 16}
+    config = {
+        "models": {
+            name: {
+                "path": f"models/{name}",
+                "family": name,
+                "dtype": "float32",
+                "max_model_len": 1024,
+                "threads": 1,
+                "engine": engine,
+            }
+            for name in FAMILIES
+        },
+        "datasets": {"shapes": {"kind": "shapes", "train": {"ocr": 6}, "test": {"ocr": 4}}},
+        "samplings": {"n4": {"n": 4, "max_tokens": 8}},
+        "rewards": {"read": {"tasks": {"ocr": "edit_distance"}}},
+        "selections": {"all": {"list_size": 4, "min_margin": 0.0}},
+        "trainings": {
+            "dpo": {
+                "method": "dpo",
+                "batch_size": 4,
+                "learning_rate": 1.0e-3,
+                "lora": {"r": 4, "alpha": 8},
+                "epochs": 2,
+            }
+        },
+        "benchmarks": {"read": {"dataset": "shapes", "reward": "read", "n": 0, "max_tokens": 8, "views": ["original"]}},
+        "experiments": {
+            f"dpo-{name}": {
+                "model": name,
+                "dataset": "shapes",
+                "sampling": "n4",
+                "reward": "read",
+                "selection": "all",
+                "training": "dpo",
+                "benchmarks": ["read"],
+            }
+            for name in FAMILIES
+        },
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    workflow = Workflow(folder)
+    workflow.run("--quiet", "rules", "host", "--", "results/metrics.parquet")
+    return workflow
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_samples_trains_and_is_tested(trained: Workflow, family: str) -> None:
+    metrics = pl.read_parquet(trained.folder / "results/metrics.parquet").filter(policy=f"dpo-{family}", metric="ned")
+    assert metrics["n"].to_list() == [4]
+    assert metrics["base_value"].is_finite().all()
+    logs = pl.read_parquet(trained.folder / f"results/training/dpo-{family}.parquet")
+    loss = logs.filter(metric="loss").sort("step")["value"]
+    assert loss[0] == pytest.approx(0.6931, abs=1e-3)  # the first step starts at the reference
+    assert loss[-1] < loss[0]
+    answers = pl.read_parquet(trained.folder / f"results/responses/{family}/shapes/n4.parquet")
+    assert answers.height == 24 and answers["reason"].is_null().all()

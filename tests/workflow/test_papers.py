@@ -1,0 +1,92 @@
+"""The papers' configs plan on data laid out as docs/reproduce.md says, and 20 examples of them go the whole way."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from perceptune.contracts.paths import METRICS
+
+from tests.faults.judge_server import serving
+from tests.workflow.conftest import ROOT, Workflow
+from tests.workflow.stubs import lay_out
+
+pytestmark = pytest.mark.slow
+
+PAPERS = {
+    "perpo": ["perpo", "sft-onevision", "dpo-ocr"],
+    "p2dpo": ["p2dpo", "dpo-rlhf-v"],
+    "papo": ["papo_g@2"],
+    "cppo": ["cppo@2"],
+}
+"""Paper to the policies that its rehearsal makes."""
+
+
+def _config(paper: str) -> dict[str, Any]:
+    """Without the aliases of YAML, which are one object in several places."""
+    return dict(json.loads(json.dumps(yaml.safe_load((ROOT / f"config/papers/{paper}.yaml").read_text()))))
+
+
+@pytest.fixture(params=PAPERS)
+def paper(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_everything_is_planned(paper: str, tmp_path: Path) -> None:
+    lay_out(tmp_path, _config(paper))
+    (tmp_path / "config.yaml").write_text((ROOT / f"config/papers/{paper}.yaml").read_text())
+    planned = Workflow(tmp_path).planned()
+    learning = "train_round" if paper in ("papo", "cppo") else "train_adapter"
+    assert {"import_examples", "sample_responses", learning, "evaluate_policy", "write_report"} <= planned
+
+
+def _small(config: dict[str, Any], policies: list[str], judge: str) -> dict[str, Any]:
+    """The config for tiny models on a CPU: short answers, one thread, a judge on this machine."""
+    for block in config["models"].values():
+        block.update({"dtype": "float32", "threads": 1, "max_model_len": 1024})
+        block["engine"] = {"enforce_eager": True, "max_num_seqs": 64}
+    kept = {name: config["experiments"][name.partition("@")[0]] for name in policies}
+    config["experiments"] = {name.partition("@")[0]: block for name, block in kept.items()}
+    for section in ("samplings", "rollouts", "benchmarks"):
+        for block in config.get(section, {}).values():
+            block.update({"max_tokens": 6, **({"n": min(block["n"], 4)} if "n" in block else {})})
+    for pairing in config.get("pairings", {}).values():
+        for pair in (pairing["focus"], pairing["robust"]):
+            for answer in pair.values():
+                answer["max_tokens"] = 6
+    for block in config["trainings"].values():
+        block.update({"batch_size": 4, "epochs": 1, "gradient_checkpointing": False})
+        block.update({"limits": {}} if "limits" in block else {})
+    for block in config.get("judges", {}).values():
+        block["url"] = judge
+    for block in config["benchmarks"].values():
+        block["resamples"] = 99
+    return config
+
+
+def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-a-test")
+    with serving(lambda number: "fine") as server:
+        config = _small(_config(paper), PAPERS[paper], server.url)
+        lay_out(tmp_path, config, count=20)
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        workflow = Workflow(tmp_path)
+        targets = [METRICS.format(policy=policy) for policy in PAPERS[paper]]
+        workflow.run("--config", "slice=20", "--quiet", "rules", "host", "--", *targets, "results/report.html")
+    for policy, path in zip(PAPERS[paper], targets, strict=True):
+        metrics = pl.read_parquet(tmp_path / path)
+        asked = set(config["experiments"][policy.partition("@")[0]]["benchmarks"])
+        assert set(metrics["benchmark"]) == asked
+        assert metrics.filter(condition="greedy")["base_value"].is_not_null().any()
+        tested = metrics.filter(pl.col("value").is_not_null())
+        assert set(tested["benchmark"]) == asked
+    assert not any(b"key-of-a-test" in file.read_bytes() for file in _files(tmp_path))
+    assert server.told > 0 or "judges" not in config
+    assert os.environ["OPENAI_API_KEY"] == "key-of-a-test"
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for part in ("results", "logs", ".snakemake") for file in (folder / part).rglob("*") if file.is_file()]
