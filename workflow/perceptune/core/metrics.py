@@ -39,6 +39,12 @@ def _f1(columns: Columns) -> np.ndarray:
     return ratio(2 * hits, (columns["predicted_yes"] + columns["target_yes"]).sum(axis=-1))
 
 
+def _chair(columns: Columns) -> np.ndarray:
+    """NaN where no object is named, or the language resources are missing."""
+    nouns = columns["nouns"].sum(axis=-1)
+    return np.where(nouns > 0, ratio(columns["hallucinated"].sum(axis=-1), nouns), np.nan)
+
+
 def _at_half(column: str) -> Metric:
     return lambda columns: (columns[column] >= 0.5).mean(axis=-1)
 
@@ -76,6 +82,8 @@ METRICS: dict[str, dict[str, Metric]] = {
     "pope": _OF_YES_NO,
     "pope_vcd": _OF_YES_NO,
     "vlmevalkit_yes_no": _OF_YES_NO,
+    "amber": {"accuracy": _mean("correct")},
+    "amber_nouns": {"chair": _chair},
     "exact_match": {"accuracy": _mean("correct")},
     "free_text": {"answered": _mean("answered")},
     "boxed_math": _OF_BOXED,
@@ -110,6 +118,8 @@ PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
     "pope": _PER_CORRECT,
     "pope_vcd": _PER_CORRECT,
     "vlmevalkit_yes_no": _PER_CORRECT,
+    "amber": _PER_CORRECT,
+    "amber_nouns": {},
     "exact_match": _PER_CORRECT,
     "free_text": {},  # what is the best of several is not known
     "boxed_math": _PER_BOXED,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from perceptune.core.benchmarks.amber import AMBER
+from perceptune.core.benchmarks.amber_discriminative import AMBER_DISCRIMINATIVE
+from perceptune.core.benchmarks.amber_generative import AMBER_GENERATIVE
 from perceptune.core.benchmarks.benchmark import Benchmark
 from perceptune.core.benchmarks.dynamath import DYNAMATH
 from perceptune.core.benchmarks.geometry3k_cppo import GEOMETRY3K_CPPO
@@ -23,6 +26,9 @@ from perceptune.core.benchmarks.we_math import WE_MATH
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
+        AMBER,
+        AMBER_DISCRIMINATIVE,
+        AMBER_GENERATIVE,
         DYNAMATH,
         GEOMETRY3K_CPPO,
         GEOMETRY3K_PAPO,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perceptune.core.importers.amber import AMBER
 from perceptune.core.importers.dynamath import DYNAMATH
 from perceptune.core.importers.easyr1 import EASYR1
 from perceptune.core.importers.geometry3k import GEOMETRY3K
@@ -34,6 +35,7 @@ from perceptune.core.importers.we_math import WE_MATH
 IMPORTERS: dict[str, Importer] = {
     importer.name: importer
     for importer in (
+        AMBER,
         DYNAMATH,
         EASYR1,
         GEOMETRY3K,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from perceptune.core.rewards.amber import amber
+from perceptune.core.rewards.amber_nouns import amber_nouns
 from perceptune.core.rewards.boxed_exact import boxed_exact
 from perceptune.core.rewards.boxed_math import boxed_math
 from perceptune.core.rewards.dynamath import dynamath
@@ -26,6 +28,8 @@ from perceptune.core.rewards.we_math import we_math
 from perceptune.core.rewards.yes_no import yes_no
 
 REWARDS: dict[str, Callable[[Answers], Scores]] = {
+    "amber": amber,
+    "amber_nouns": amber_nouns,
     "boxed_exact": boxed_exact,
     "boxed_math": boxed_math,
     "dynamath": dynamath,

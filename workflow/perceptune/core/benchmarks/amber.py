@@ -1,0 +1,149 @@
+"""AMBER: descriptions of images, and yes/no questions about existence, attributes and relations (official script read).
+
+Positive is "no", the answer that denies a hallucination. Metrics are of the reward's rule, AMBER's own (exactly `Yes` or `No`)
+unless a block names another; those `_by_beginning` are of P2-DPO's, which reads the beginning of the answer. CHAIR, Cover, Hal and
+Cog are of the descriptions, pooled over all of them, and need language resources. `cog` is as the official script counts it, the
+share of the objects that people would expect which are named; `cog_of_nouns` as the paper defines it, a share of the objects named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from perceptune.contracts.config import Task
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, share, summed, unread
+from perceptune.core.confusion import Counts, Read, counts, rates, where_asked
+from perceptune.core.language import NEEDS
+from perceptune.core.metrics import Columns, Metric
+from perceptune.core.rewards.amber import beginning
+
+STATE, NUMBER, ACTION = (f"discriminative-attribute-{kind}" for kind in ("state", "number", "action"))
+DIMENSIONS = {
+    "existence": {"discriminative-hallucination"},
+    "attribute": {STATE, NUMBER, ACTION},
+    "state": {STATE},
+    "number": {NUMBER},
+    "action": {ACTION},
+    "relation": {"discriminative-relation", "relation"},
+}
+"""By types of the annotations; those whose relation is not true have the type `relation` alone."""
+ALL = "discriminative"
+NUMBERS = ("nouns", "hallucinated", "truths", "covered", "guesses", "guessed", "guessing")
+BEGINNING = "_by_beginning"
+LABELS = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
+DESCRIPTIONS: dict[Task, str] = {"open": "amber_nouns"}
+QUESTIONS: dict[Task, str] = {"existence": "amber"}
+
+
+def _described(answered: Answered) -> bool:
+    return bool(answered.source["type"] == "generative")
+
+
+def _of(dimension: str) -> Callable[[Answered], bool]:
+    if dimension == ALL:
+        return lambda answered: not _described(answered)
+    return lambda answered: answered.source["type"] in DIMENSIONS[dimension]
+
+
+def _read(answered: Answered) -> Read:
+    return _compared((answered.parsed or {}).get("answer"), answered)
+
+
+def _read_beginning(answered: Answered) -> Read:
+    return _compared(beginning(answered.text or ""), answered)
+
+
+def _compared(said: str | None, answered: Answered) -> Read:
+    true = str(answered.target).lower()
+    return Read(predicted=said == "no", true=true == "no", right=said == true)
+
+
+def columns(answers: Sequence[Answered]) -> Columns:
+    """Counts by image."""
+    found: Counts = {}
+    asked = [not _described(answered) for answered in answers]
+    for rule, read in (("", _read), (BEGINNING, _read_beginning)):
+        reads = [read(answered) if ask else None for answered, ask in zip(answers, asked, strict=True)]
+        for dimension in (ALL, *DIMENSIONS):
+            mine = _of(dimension)
+            found |= counts(
+                dimension + rule, [one if one and mine(a) else None for a, one in zip(answers, reads, strict=True)]
+            )
+    found |= _counted([_numbers(answered) for answered in answers])
+    return summed([str(answered.source["image_file"]) for answered in answers], found)
+
+
+def _counted(numbers: Sequence[Mapping[str, float]]) -> Counts:
+    return {name: [one.get(name, 0.0) for one in numbers] for name in ("described n", "hal", *NUMBERS)}
+
+
+def _numbers(answered: Answered) -> Mapping[str, float]:
+    """Of a description; one that is missing names nothing."""
+    if not _described(answered):
+        return {}
+    found = {"truths": float(len(answered.source["truth"])), "guesses": float(len(answered.source["hallu"]))}
+    found |= {name: answered.components[name] for name in NUMBERS if name in answered.components}
+    any_wrong = found.get("hallucinated", 0.0)
+    known = 1.0 if not np.isnan(any_wrong) else np.nan
+    return {**found, "described n": known, "hal": float(any_wrong > 0)}
+
+
+def _of_descriptions(above: str, below: str) -> Metric:
+    return where_asked("described", share(above, below))
+
+
+def _score(columns: Columns) -> np.ndarray:
+    """(1 - CHAIR + F1) / 2."""
+    chair, f1 = _of_descriptions("hallucinated", "nouns")(columns), rates(ALL)["f1"](columns)
+    return np.asarray((1 - chair + f1) / 2)
+
+
+def description_metrics() -> dict[str, Measured]:
+    """CHAIR, Cover, Hal and Cog."""
+
+    def measured(above: str, below: str, label: str, lower_is_better: bool = True) -> Measured:
+        return Measured(
+            _of_descriptions(above, below), label, lower_is_better=lower_is_better, of=_described, needs=NEEDS
+        )
+
+    return {
+        "chair": measured("hallucinated", "nouns", "CHAIR: objects named that are not there"),
+        "cover": measured("covered", "truths", "Cover: objects there that are named", lower_is_better=False),
+        "hal": measured("hal", "described n", "Hal: descriptions with an object that is not there"),
+        "cog": measured("guessed", "guesses", "Cog, official script: objects people would expect that are named"),
+        "cog_of_nouns": measured("guessing", "nouns", "Cog, paper: such objects, of the objects named"),
+    }
+
+
+def question_metrics() -> dict[str, Measured]:
+    """Of all yes/no questions and by dimension, by both rules."""
+    found: dict[str, Measured] = {}
+    for rule, failed, words in (("", unread, ""), (BEGINNING, _begins_with_neither, " (by its beginning)")):
+        for dimension in (ALL, *DIMENSIONS):
+            for name, metric in rates(dimension + rule).items():
+                if name in LABELS:
+                    label = f"{dimension}: {LABELS[name]}{' of no' * (name != 'accuracy')}{words}"
+                    found[f"{dimension}_{name}{rule}"] = Measured(
+                        metric, label, of=_of(dimension), failed=failed, needs="such questions"
+                    )
+    return found
+
+
+def _begins_with_neither(answered: Answered) -> bool:
+    return beginning(answered.text or "") is None
+
+
+SETTINGS = {"prompt": "{question}", "max_tokens": 512}
+AMBER = Benchmark(
+    name="amber",
+    rewards={**QUESTIONS, **DESCRIPTIONS},
+    columns=columns,
+    metrics={
+        **question_metrics(),
+        "amber_score": Measured(_score, "AMBER score: mean of 1 - CHAIR and F1", needs=NEEDS),
+        **description_metrics(),
+    },
+    settings=SETTINGS,
+)

@@ -1,0 +1,99 @@
+"""AMBER's questions: 1,004 images to describe and 14,216 yes/no questions about them.
+
+`path` is a folder with `query_all.json` (or a folder `query` that has it), `annotations.json`, `relation.json` and
+`safe_words.txt`, as the authors' `data`, or one of the query files with the other three beside it. Images are named `AMBER_1.jpg`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from perceptune.contracts.errors import UserError
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, made
+from perceptune.core.importing import RowError, shown
+
+ALL = "query_all.json"
+BESIDE = ("annotations.json", "relation.json", "safe_words.txt")
+PUBLISHED = {
+    ALL: 15220,
+    "query_generative.json": 1004,
+    "query_discriminative.json": 14216,
+    "query_discriminative-attribute.json": 7628,
+    "query_discriminative-existence.json": 4924,
+    "query_discriminative-relation.json": 1664,
+}
+GENERATIVE = "generative"
+
+
+def rows(source: Source) -> Iterator[Placed]:
+    """The rows of the query file, each with its annotation; those to describe also with the word lists that scoring takes."""
+    annotations = source.document(BESIDE[0])
+    association = source.document(BESIDE[1])
+    lists = {
+        "vocabulary": sorted({*association, *chain.from_iterable(association.values())}),
+        "safe_words": _lines(source, BESIDE[2]),
+    }
+    row = partial(_row, annotations, association, lists)
+    for place, record in source.records(_query_file(source)):
+        yield place, made(row, record)
+
+
+def _query_file(source: Source) -> str | None:
+    if not source.path.is_dir():
+        return None
+    return f"query/{ALL}" if (source.path / "query" / ALL).exists() else ALL
+
+
+def _lines(source: Source, name: str) -> list[str]:
+    folder = source.path if source.path.is_dir() else source.path.parent
+    try:
+        return (folder / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(f"dataset file `{folder / name}` cannot be read: {reason}") from None
+
+
+def _row(
+    annotations: Sequence[Mapping[str, Any]],
+    association: Mapping[str, list[str]],
+    lists: Mapping[str, list[str]],
+    record: Mapping[str, Any],
+) -> Row:
+    number = record["id"]
+    if not isinstance(number, int) or not 1 <= number <= len(annotations):
+        raise RowError(
+            f"`id` is {shown(number)}, expected a number of 1 to {len(annotations)}, as `annotations.json` has"
+        )
+    annotation = annotations[number - 1]
+    if annotation["id"] != number:
+        raise RowError(f"annotation {number} has `id` {shown(annotation['id'])}, expected the official order")
+    row = {
+        "id": str(number),
+        "image": record["image"],
+        "question": record["query"],
+        "split": "test",
+        "type": annotation["type"],
+        "image_file": record["image"],
+    }
+    if annotation["type"] != GENERATIVE:
+        return {**row, "task": "existence", "answer": annotation["truth"]}
+    named = [*annotation["truth"], *annotation["hallu"]]
+    return {
+        **row,
+        "task": "open",
+        "truth": annotation["truth"],
+        "hallu": annotation["hallu"],
+        "association": {word: association[word] for word in named},
+        **lists,
+    }
+
+
+def _published(source: Source) -> Mapping[str, int]:
+    name = ALL if source.path.is_dir() else source.path.name
+    return {"test": PUBLISHED[name]} if name in PUBLISHED else {}
+
+
+AMBER = Importer("amber", rows, beside=BESIDE, counts=_published)

@@ -1,0 +1,33 @@
+"""Right or wrong on AMBER's yes/no questions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perceptune.core.rewards.reward import Answers, Scores
+
+
+def amber(answers: Answers) -> Scores:
+    """Reward: 1 when the answer, as `official_answer` reads it, is the true one. Anything else cannot be parsed, and is wrong.
+
+    Component: `correct`.
+    """
+    parsed = [official_answer(text) for text in answers.texts]
+    true = [(target or "").lower() for target in answers.targets]
+    right = np.array([p == t for p, t in zip(parsed, true, strict=True)], dtype=float)
+    reasons = [None if p else "neither `Yes` nor `No`" for p in parsed]
+    return Scores(right, [p and {"answer": p} for p in parsed], {"correct": right}, reasons)
+
+
+def official_answer(text: str) -> str | None:
+    """`yes` and `no` for the texts `Yes` and `No`, nothing else (source: AMBER's `inference.py`, read there).
+
+    White space around the answer does not count, as inference scripts strip it before they write the answer.
+    """
+    return {"Yes": "yes", "No": "no"}.get(text.strip())
+
+
+def beginning(text: str) -> str | None:
+    """`yes` or `no`, whichever the text begins with, in any case: P2-DPO's variant of the rule, which "Not sure" satisfies, too."""
+    lower = text.strip().lower()
+    return next((word for word in ("yes", "no") if lower.startswith(word)), None)

@@ -1,0 +1,114 @@
+"""Which of the objects that an answer names are in the image, by AMBER's word lists."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from operator import eq
+from typing import Any
+
+import numpy as np
+
+from perceptune.core.language import MissingLanguageError, english
+from perceptune.core.rewards.reward import Answers, Scores
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """Counts of one answer."""
+
+    nouns: int
+    """Nouns of AMBER's vocabulary, repeated ones repeatedly."""
+    hallucinated: int
+    """Those that are not in the image."""
+    truths: int
+    """Annotated objects of the image."""
+    covered: int
+    """Those that the answer names."""
+    guesses: int
+    """Annotated objects that people would expect, and that are not there."""
+    guessed: int
+    """Those that the answer names."""
+    guessing: int
+    """Hallucinated nouns that name one of them."""
+
+
+def amber_nouns(answers: Answers) -> Scores:
+    """Reward: the share of the answer's objects that are in the image, 1 - CHAIR; 0 for an answer that names none.
+
+    Components: the counts of `Mentions`, all NaN where the language resources are missing. The source has the annotations as
+    AMBER's importer keeps them.
+    """
+    count = len(answers.texts)
+    try:
+        language = english(answers.resources)
+    except MissingLanguageError as missing:
+        print(f"AMBER's descriptions are not measured: {missing}", file=sys.stderr)
+        unknown = {field.name: np.full(count, np.nan) for field in fields(Mentions)}
+        return Scores(np.zeros(count), [None] * count, unknown, [f"not measured: {missing}"] * count)
+    named = [language.nouns(text) for text in answers.texts]
+    found = [mentions(n, source, language.similar) for n, source in zip(named, answers.sources, strict=True)]
+    components = {
+        field.name: np.array([asdict(one)[field.name] for one in found], dtype=float) for field in fields(Mentions)
+    }
+    kept = [_known(n, source) for n, source in zip(named, answers.sources, strict=True)]
+    rewards = np.array([1 - one.hallucinated / one.nouns if one.nouns else 0.0 for one in found])
+    reasons = [None if nouns else "no object of AMBER's vocabulary" for nouns in kept]
+    return Scores(rewards, [{"nouns": nouns} if nouns else None for nouns in kept], components, reasons)
+
+
+def mentions(nouns: Sequence[str], source: Mapping[str, Any], similar: Callable[[str, str], bool]) -> Mentions:
+    """The counts of an answer with these nouns (source: AMBER's `inference.py`, read there).
+
+    A noun that is in no list of the image, and similar to no word there, is hallucinated. Words related to an annotated one by
+    `relation.json` stand for it, and go before it, so that the first annotated object that a noun fits is covered and no other.
+    """
+    truths = list(_standing_for(source["truth"], source["association"]))
+    guesses = list(_standing_for(source["hallu"], source["association"]))
+    covered: set[int] = set()
+    guessed: set[int] = set()
+    hallucinated = guessing = 0
+    known = _known(nouns, source)
+    for noun in known:
+        if noun in source["safe_words"]:
+            continue
+        place = _first(truths, partial(eq, noun))
+        if place is not None:
+            covered.add(place)
+            continue
+        matches = (_first(guesses, partial(eq, noun)), _first(guesses, partial(similar, noun)))
+        expected = {match for match in matches if match is not None}
+        guessed |= expected
+        place = _first(truths, partial(similar, noun))
+        if place is not None:
+            covered.add(place)
+            continue
+        hallucinated += 1
+        guessing += bool(expected)
+    return Mentions(
+        nouns=len(known),
+        hallucinated=hallucinated,
+        truths=len(source["truth"]),
+        covered=len(covered),
+        guesses=len(source["hallu"]),
+        guessed=len(guessed),
+        guessing=guessing,
+    )
+
+
+def _known(nouns: Sequence[str], source: Mapping[str, Any]) -> list[str]:
+    vocabulary = set(source["vocabulary"])
+    return [noun for noun in nouns if noun in vocabulary]
+
+
+def _standing_for(words: Sequence[str], association: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
+    """Words with the place of the annotated one that they stand for."""
+    for place, word in enumerate(words):
+        yield from ((related, place) for related in association[word])
+    yield from ((word, place) for place, word in enumerate(words))
+
+
+def _first(words: Sequence[tuple[str, int]], fits: Callable[[str], bool]) -> int | None:
+    return next((place for word, place in words if fits(word)), None)
