@@ -120,3 +120,9 @@ def test_chance_is_no_evidence() -> None:
     assert frames.likelier(noise, "original") is None  # type: ignore[arg-type]
     few = {"original": np.zeros(10), "padded_square": np.ones(10)}
     assert frames.likelier(few, "original") is None  # type: ignore[arg-type]
+
+
+def test_boxes_near_the_left_edge_of_small_images_raise_no_doubt() -> None:
+    """Read as thousandths they would all lie within a pixel of it."""
+    boxes = np.array([[4.0 + n % 20, 6, 44 + n % 20, 50] for n in range(40)])
+    assert frames.doubt(boxes, "pixels", np.full((40, 2), [96.0, 64.0])) is None

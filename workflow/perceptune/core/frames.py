@@ -61,11 +61,13 @@ def fits(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.n
 
 
 def touched(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
-    """Whether each box fits and ends at the left, top, right and bottom edge of its image: shape (n, 4), bool."""
+    """Whether each box fits and ends at the right and at the bottom edge of its image: shape (n, 2), bool.
+
+    The left and the top edge tell nothing: read as larger numbers than they are, all boxes move there.
+    """
     pixels = in_pixels(boxes, coordinates, sizes)
     near = slack("padded_normalised", sizes)[:, None]
-    ends = np.concatenate([pixels[:, :2] <= near, pixels[:, 2:] >= sizes - near], axis=1)
-    return ends & fits(boxes, coordinates, sizes)[:, None]
+    return (pixels[:, 2:] >= sizes - near) & fits(boxes, coordinates, sizes)[:, None]
 
 
 def fitting(boxes: np.ndarray, sizes: np.ndarray) -> dict[Coordinates, int]:
