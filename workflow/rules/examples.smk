@@ -35,7 +35,7 @@ rule import_examples:
         paths.benchmark(paths.EXAMPLES)
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=16000,  # images inside Parquet, ViRL39K's for example, are all in memory, twice
         runtime=60,
     params:
         *code_of("examples", "import_examples"),
