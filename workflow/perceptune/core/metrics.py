@@ -96,6 +96,7 @@ METRICS: dict[str, dict[str, Metric]] = {
     "dynamath": _OF_RIGHT,
     "mmmu_pro": _OF_RIGHT,
     "vqa_accuracy": _OF_RIGHT,
+    "page_text": {name: _mean(name) for name in ("ned", "token_f1", "token_precision", "token_recall", "bleu")},
 }
 """Reward name to its metrics, the primary one first. Frame metrics drop out where the frame has no alternative."""
 
@@ -132,6 +133,7 @@ PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
     "dynamath": _PER_BOXED,
     "mmmu_pro": _PER_BOXED,
     "vqa_accuracy": _PER_BOXED,
+    "page_text": {"ned": ("ned", lambda v: v, False)},
 }
 """Reward name to metrics of single answers for the curves over N: component, its value, whether more is better."""
 

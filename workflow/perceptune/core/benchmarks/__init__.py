@@ -17,6 +17,7 @@ from perceptune.core.benchmarks.mathvision import MATHVISION
 from perceptune.core.benchmarks.mathvista import MATHVISTA
 from perceptune.core.benchmarks.mmhal import MMHAL
 from perceptune.core.benchmarks.mmmu_pro import MMMU_PRO
+from perceptune.core.benchmarks.page_ocr import PAGE_OCR
 from perceptune.core.benchmarks.papo_eval import PAPO_EVAL
 from perceptune.core.benchmarks.pope import POPE
 from perceptune.core.benchmarks.refcoco import REFCOCO
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         MATHVISTA,
         MMHAL,
         MMMU_PRO,
+        PAGE_OCR,
         PAPO_EVAL,
         POPE,
         REFCOCO,

@@ -19,6 +19,7 @@ from perceptune.core.rewards.mathverse import mathverse
 from perceptune.core.rewards.mathvision import mathvision
 from perceptune.core.rewards.mathvista import mathvista
 from perceptune.core.rewards.mmmu_pro import mmmu_pro
+from perceptune.core.rewards.page_text import page_text
 from perceptune.core.rewards.pope import pope
 from perceptune.core.rewards.pope_vcd import pope_vcd
 from perceptune.core.rewards.reward import Answers, Scores
@@ -43,6 +44,7 @@ REWARDS: dict[str, Callable[[Answers], Scores]] = {
     "mathvision": mathvision,
     "mathvista": mathvista,
     "mmmu_pro": mmmu_pro,
+    "page_text": page_text,
     "pope": pope,
     "pope_vcd": pope_vcd,
     "vlmevalkit_yes_no": vlmevalkit_yes_no,

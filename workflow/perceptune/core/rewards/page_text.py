@@ -1,0 +1,49 @@
+"""How much of a page's text was read (dense OCR, as Fox and GOT measure it)."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
+
+from perceptune.core.language import MissingLanguageError
+from perceptune.core.page_text import CHINESE, Similarity, bleu, meteor
+from perceptune.core.rewards.edit_distance import token_overlap
+from perceptune.core.rewards.reward import Answers, Scores
+
+OF_TOKENS = ("token_precision", "token_recall", "token_f1", "bleu", "bleu_fox", "meteor", "meteor_fox")
+
+
+def page_text(answers: Answers) -> Scores:
+    """Reward: 1 - `ned`, the Levenshtein distance of the characters over the longer length; two empty texts have distance 0.
+
+    Components: `ned`; `token_precision` (share of the answer's tokens that the truth has), `token_recall` and `token_f1` on sets of
+    tokens between blanks; `bleu` and `meteor` of the answer against the truth; and `bleu_fox` and `meteor_fox`, the same with
+    the two exchanged. `meteor` and `meteor_fox` are NaN without the language resources, and all of tokens for Chinese pages,
+    which Fox's tool cuts into words by jieba.
+    """
+    targets = [target or "" for target in answers.targets]
+    texts = list(answers.texts)
+    ned = cpdist(texts, targets, scorer=Levenshtein.normalized_distance, dtype=np.float64) if texts else np.zeros(0)
+    similar = _meteor(answers)
+    found = [_of_tokens(text, target, similar) for text, target in zip(texts, targets, strict=True)]
+    columns = np.array(found, dtype=float).reshape(-1, len(OF_TOKENS)).T
+    components = {"ned": ned, **dict(zip(OF_TOKENS, columns, strict=True))}
+    return Scores(1.0 - ned, [{"text": text} for text in texts], components, [None] * len(texts))
+
+
+def _meteor(answers: Answers) -> Similarity:
+    try:
+        return meteor(answers.resources)
+    except MissingLanguageError as missing:
+        print(f"METEOR is not measured: {missing}", file=sys.stderr)
+        return lambda truth, answer: float("nan")
+
+
+def _of_tokens(text: str, target: str, similar: Similarity) -> tuple[float, ...]:
+    if CHINESE.search(target):
+        return (float("nan"),) * len(OF_TOKENS)
+    said, true = text.split(), target.split()
+    return (*token_overlap(text, target), bleu(true, said), bleu(said, true), similar(true, said), similar(said, true))
