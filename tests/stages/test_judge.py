@@ -1,0 +1,202 @@
+"""The judge stage with a model of the config, and with vLLM's own server as the endpoint: both say the same."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from perceptune.contracts.config import BenchmarkBlock, EngineBlock, JudgeBlock, ModelBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_lineage, read_table
+from perceptune.engines.questions import Answer, Question
+from perceptune.stages import judge
+
+from tests.faults.judge_server import BLOCK, judged, write_answers
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "resources/tiny-llava/model"
+WEIGHTS = "0123456789abcdef"
+COUNT = 6
+
+
+def model(**engine: Any) -> ModelBlock:
+    block = EngineBlock(enforce_eager=True, **engine)
+    return ModelBlock(path=str(TINY), family="llava", dtype="float32", max_model_len=512, engine=block)
+
+
+def run_here(folder: Path, block: BenchmarkBlock, engine: dict[str, Any], **settings: Any) -> pl.DataFrame:
+    """The verdicts on the answers in `folder`, by the tiny model itself."""
+    judge.run(
+        name="tiny", judge=JudgeBlock(model="tiny", **settings), benchmark="b", block=block, rewards=folder / "rewards.parquet",
+        examples=folder / "examples.parquet", verdicts=folder / "here.parquet", kept=folder / "kept-here", model=model(**engine),
+        weights=WEIGHTS,
+    )  # fmt: skip
+    return pl.DataFrame(pl.from_arrow(read_table(folder / "here.parquet", "verdicts")))
+
+
+class Engine:
+    """Says what `says` makes of the text that it is asked."""
+
+    says: Callable[[str], Answer]
+    asked: list[list[Question]]
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def prepared(self, question: Question) -> Question:
+        if (
+            "An answer 3" in question.messages[0]["content"][0]["text"]
+            and "long" in question.messages[0]["content"][0]["text"]
+        ):
+            raise ValueError("prompt of 600 tokens and 1024 new ones exceed max_model_len 512")
+        return question
+
+    def answers(
+        self, questions: Sequence[tuple[str, Question]], advance: Callable[[int], object]
+    ) -> dict[str, list[Answer]]:
+        Engine.asked.append([question for _, question in questions])
+        advance(len(questions))
+        return {name: [Engine.says(q.messages[0]["content"][0]["text"])] for name, q in questions}
+
+
+def answer(text: str, ended: str = "stop") -> Answer:
+    return Answer(text, [1], [-1.0], ended, 5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six answers, and an engine that rates each with 4."""
+    monkeypatch.setattr(judge, "start", Engine)
+    Engine.asked, Engine.says = [], lambda text: answer("Rating: 4")
+    write_answers(tmp_path, COUNT)
+    return tmp_path
+
+
+def test_a_model_of_the_config_is_asked_greedily_without_image(folder: Path) -> None:
+    table = run_here(folder, BLOCK, {"answers_per_part": 4})
+    assert [len(part) for part in Engine.asked] == [4, 2]
+    questions = [question for part in Engine.asked for question in part]
+    assert {(q.temperature, q.n, len(q.images), q.max_tokens) for q in questions} == {(0.0, 1, 0, 1024)}
+    assert questions[0].messages[0]["role"] == "user"
+    assert "An answer 0" in questions[0].messages[0]["content"][0]["text"]
+    assert set(table["text"]) == {"Rating: 4"}
+    assert set(table["model"]) == {"tiny 0123456789ab"}
+    assert read_lineage(folder / "here.parquet")["parameters"]["weights"] == WEIGHTS
+    run_here(folder, BLOCK, {"answers_per_part": 3})
+    assert len(Engine.asked) == 2  # all is known; the engine's settings are no part of it
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (
+            answer("The answer", "length"),
+            "`tiny` cut its verdict off after 1024 tokens\nhint: key `judges.tiny.max_tokens`",
+        ),
+        (answer(" \n"), "`tiny` gave an empty verdict"),
+    ],
+)
+def test_what_is_no_verdict_stops_and_the_others_are_kept(folder: Path, bad: Answer, said: str) -> None:
+    Engine.says = lambda text: bad if "An answer 2" in text else answer("Rating: 4")
+    with pytest.raises(UserError) as caught:
+        run_here(folder, BLOCK, {"answers_per_part": 4})
+    assert "judge `tiny`, example `2`: " in str(caught.value)
+    assert said in str(caught.value)
+    assert "3 of 6 verdicts are kept" in str(caught.value)
+    Engine.says = lambda text: answer("Rating: 2")
+    table = run_here(folder, BLOCK, {"answers_per_part": 4})
+    assert table["text"].to_list() == [f"Rating: {n}" for n in (4, 4, 2, 4, 2, 2)]
+
+
+def test_what_is_too_long_for_the_model_stops(folder: Path) -> None:
+    write_answers(folder, COUNT, text="A long answer, An answer")
+    with pytest.raises(UserError, match=r"judge `tiny`, example `3`: prompt of 600 tokens and 1024 new ones exceed"):
+        run_here(folder, BLOCK, {})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """vLLM's OpenAI server with the tiny model; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(TINY), "--served-model-name", "tiny",
+        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "512", "--enforce-eager",
+    ]  # fmt: skip
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while not _is_up(port):
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _is_up(port: int) -> bool:
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def short_prompt(folder: Path) -> BenchmarkBlock:
+    """What the tiny model can read: it knows 759 tokens."""
+    (folder / "prompt.txt").write_text("{contents} {question} {reference} how many circles are there?{answer}")
+    return BLOCK.model_copy(update={"judge_prompt": str(folder / "prompt.txt")})
+
+
+@pytest.mark.slow
+def test_vllms_own_server_says_what_the_model_says_here(server: str, tmp_path: Path) -> None:
+    write_answers(tmp_path, 8, text="")
+    block = short_prompt(tmp_path)
+    there = judged(tmp_path, server, block, model="tiny", max_tokens=32, concurrency=4)
+    command = [sys.executable, "-m", "tests.stages.test_judge", str(tmp_path), json.dumps({"max_tokens": 32})]
+    subprocess.run(command, cwd=ROOT, check=True)
+    here = read_table(tmp_path / "here.parquet", "verdicts").to_pylist()
+    assert [row["text"] for row in here] == there["text"].to_list()
+    assert set(there["model"]) == {"tiny"}
+    assert len(set(there["text"])) > 1  # or equality would say little
+
+
+@pytest.mark.slow
+def test_vllms_own_server_refuses_what_it_cannot_do(server: str, tmp_path: Path) -> None:
+    write_answers(tmp_path, 2, text="very long " * 200)
+    with pytest.raises(UserError, match=r"answered 400: `.*512"):
+        judged(tmp_path, server, short_prompt(tmp_path), model="tiny")
+    with pytest.raises(UserError, match=r"answered 404: `The model `tinny` does not exist"):
+        judged(tmp_path, server, short_prompt(tmp_path), model="tinny")
+    write_answers(tmp_path, 2, text="")
+    with pytest.raises(UserError, match=r"cut its verdict off after 1 tokens"):
+        judged(tmp_path, server, short_prompt(tmp_path), model="tiny", max_tokens=1)
+
+
+if __name__ == "__main__":  # one vLLM engine per process
+    run_here(Path(sys.argv[1]), short_prompt(Path(sys.argv[1])), {}, **json.loads(sys.argv[2]))
