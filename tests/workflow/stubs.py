@@ -146,6 +146,53 @@ def _textvqa(path: Path, images: Path, count: int) -> None:
     write_parquet(path, rows)
 
 
+def _amber(path: Path, images: Path, count: int) -> None:
+    """Descriptions first, then questions: the annotation of number n is the n-th."""
+    path.mkdir(parents=True, exist_ok=True)
+    kinds = [
+        ("discriminative-attribute-state", "yes"), ("discriminative-attribute-number", "no"), ("discriminative-attribute-action", "no"),
+        ("discriminative-hallucination", "no"), ("discriminative-relation", "yes"), ("relation", "no"),
+    ]  # fmt: skip
+    annotations: list[dict[str, Any]] = [
+        {"type": "generative", "truth": ["sky"], "hallu": ["dog"]} for _ in range(count)
+    ]
+    annotations += [{"type": kinds[n % 6][0], "truth": kinds[n % 6][1]} for n in range(count * 2)]
+    queries = []
+    for number, annotation in enumerate(annotations, 1):
+        image = f"AMBER_{(number - 1) % count + 1}.jpg"
+        draw(images / image, number % count)
+        annotation["id"] = number
+        query = "Describe this image." if number <= count else "Is the sky sunny in this image?"
+        queries.append({"id": number, "image": image, "query": query})
+    for name, value in (
+        ("annotations", annotations),
+        ("query_all", queries),
+        ("relation", {"sky": [], "dog": ["puppy"]}),
+    ):
+        (path / f"{name}.json").write_text(json.dumps(value))
+    (path / "safe_words.txt").write_text("orange\nline\n")
+
+
+def _hallusionbench(path: Path, images: Path, count: int) -> None:
+    records = []
+    for number in range(count):
+        for figure in ("0", "1"):
+            category = ("VD", "VS")[number % 2]
+            shown = not (category == "VS" and figure == "0")
+            name = f"{category}/chart/{number}_{figure}.png"
+            if shown:
+                draw(images / name, number)
+            records.append(
+                {
+                    "category": category, "subcategory": "chart", "visual_input": str(int(figure) + 1) if shown else "0",
+                    "set_id": str(number), "figure_id": figure, "sample_note": "", "question_id": "0",
+                    "question": "Is the bar red?", "gt_answer": figure, "gt_answer_details": "The bar is red.",
+                    "filename": f"./hallusion_bench/{name}" if shown else None,
+                }
+            )  # fmt: skip
+    path.write_text(json.dumps(records))
+
+
 def _problems(path: Path, images: Path, count: int) -> None:
     rows = [
         {
@@ -203,6 +250,8 @@ STUBS: dict[str, Callable[[Path, Path, int], None]] = {
     "refer": _refer,
     "ocr_pages": _pages,
     "pope": _pope,
+    "amber": _amber,
+    "hallusionbench": _hallusionbench,
     "mmhal": _mmhal,
     "llava_bench": _llava_bench,
     "rlhf_v": _rlhf_v,
