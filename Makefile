@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test quick lint format explain chaos schemas slurm lock clean
+.PHONY: demo test quick lint format explain chaos schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
@@ -56,6 +56,10 @@ schemas: $(VENV)/$(ENV).ready
 slurm: $(VENV)/$(ENV).ready
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/slurm.txt
 
+# What AMBER's descriptions are scored with (docs/benchmarks.md).
+language: $(VENV)/$(ENV).ready
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/language.txt
+
 # Renews every lock file from its .in file.
 lock: $(VENV)/$(ENV).ready
 	@$(LOCK) --upgrade envs/bootstrap.in --output-file envs/bootstrap.txt
@@ -63,6 +67,7 @@ lock: $(VENV)/$(ENV).ready
 	@$(LOCK) --upgrade envs/cuda.in --output-file envs/cuda.txt
 	@$(LOCK) --upgrade envs/dev.in --constraints envs/cpu.txt --output-file envs/dev.txt
 	@$(LOCK) --upgrade --no-deps envs/slurm.in --output-file envs/slurm.txt
+	@$(LOCK) --upgrade envs/language.in --constraints envs/cpu.txt --output-file envs/language.txt
 
 # Removes the environment; results stay.
 clean:

@@ -19,5 +19,6 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             rewards=Path(snakemake.output.rewards),
             config=RewardBlock(**snakemake.params.block),
             benchmarks=snakemake.params.settings["benchmarks"],
+            resources=snakemake.params.settings["resources"],
             model=ModelBlock(**snakemake.params.model),
         )

@@ -6,6 +6,7 @@ The folder of resources has `nltk_data`, as NLTK's downloader makes it, and `en_
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -85,6 +86,8 @@ def _similar(folder: Path) -> Callable[[str, str], bool]:
 
     @cache
     def similar(one: str, other: str) -> bool:
-        return bool(meaning(one).similarity(meaning(other)) > SIMILAR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a word without a vector is similar to itself only
+            return bool(meaning(one).similarity(meaning(other)) > SIMILAR)
 
     return similar

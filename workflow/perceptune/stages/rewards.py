@@ -29,9 +29,11 @@ def run(
     config: RewardBlock,
     model: ModelBlock,
     benchmarks: list[str] | None = None,
+    resources: str | None = None,
 ) -> None:
     """Writes the `rewards` table: the rows of `responses` in their order; only those of the `benchmarks`, where they are named.
 
+    `resources` is the digest of the folder of that name, for the record.
     Raises `UserError` when a task has no reward, or when more than `max_failed` of the responses are missing.
     """
     table = joined(requests, responses, examples)
@@ -52,7 +54,7 @@ def run(
     )
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
     plugins = [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
-    parameters = {"reward": config.model_dump(mode="json"), "model": model.model_dump(mode="json")}
+    parameters = {"reward": config.model_dump(mode="json"), "resources": resources, "model": model.model_dump(mode="json")}
     write_table(rewards, "rewards", scored, lineage("rewards", parameters, inputs, plugins))
 
 
