@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from perceptune.contracts.config import FileDataset
+from perceptune.contracts.config import BenchmarkBlock, FileDataset, RewardBlock
+from perceptune.contracts.tables import read_table, write_table
 from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.metrics import run_spread
 from perceptune.core.rewards import REWARDS, Answers
+from perceptune.stages import evaluate, examples, requests, rewards
 from perceptune.stages.protocols import with_protocols
 
-from tests.unit.benchmarks.answering import through_the_stages, values
+from tests.unit.benchmarks.answering import MODEL, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, write_parquet
 
 BOXED = "<think> so </think> \\boxed{%s}"
@@ -92,3 +94,45 @@ def test_published_file_through_all_stages(tmp_path: Path) -> None:
     texts = {f"row-{i + 1}": BOXED % 0 for i in range(3)}
     table = through_the_stages(tmp_path, "geometry3k_papo", data, texts)
     assert dict(table.select("metric", "value").iter_rows()) == {"accuracy": 1 / 3, "format": 1}
+
+
+def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
+    """TV9 again: acc@8 is `accuracy` under `mean_of_n`, with the runs' spread beside, and best of 8 is 2/3."""
+    rows = [{"images": [embedded(i)], "problem": f"<image>Find x, {i}.", "answer": "7"} for i in range(3)]
+    path = write_parquet(tmp_path / "test-00000-of-00001.parquet", rows)
+    tables = {
+        name: tmp_path / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")
+    }
+    examples.run(config=FileDataset(kind="geometry3k", path=str(path)), examples=tables["examples"])
+    protocol = BENCHMARKS["geometry3k_papo"]
+    given = {"dataset": "d", "reward": "r", "protocol": "geometry3k_papo", "views": ("original",), "resamples": 50}
+    block = BenchmarkBlock(**{**protocol.settings, **given})
+    requests.run_benchmarks(
+        examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}
+    )
+    responses = [
+        {
+            **{k: asked[k] for k in ("request_id", "example_id", "view")}, "sample_index": run, "token_ids": [1], "logprobs": [-1.0],
+            "text": BOXED % ("7" if RUNS[int(asked["example_id"][-1]) - 1][run] else "8"), "finish_reason": "stop",
+            "prompt_tokens": 1, "reason": None,
+        }
+        for asked in read_table(tables["requests"], "requests").to_pylist()
+        for run in range(asked["n"])
+    ]  # fmt: skip
+    write_table(tables["responses"], "responses", responses, {})
+    rewards.run(
+        requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]}, rewards=tables["rewards"],
+        config=RewardBlock(tasks=dict(protocol.rewards)), model=MODEL,
+    )  # fmt: skip
+    evaluate.run(
+        policy="base", base="base", rewards={"b": tables["rewards"]}, base_rewards=None, attention={}, base_attention=None,
+        metrics=tables["metrics"], benchmarks={"b": block}, reward_tasks={"r": dict(protocol.rewards)}, model=MODEL,
+        examples={"d": tables["examples"]},
+    )  # fmt: skip
+    found = {(r["condition"], r["k"], r["metric"]): r for r in read_table(tables["metrics"], "metrics").to_pylist()}
+    mean = found["mean_of_n", 8, "accuracy"]
+    assert (mean["value"], mean["n"]) == (pytest.approx(1 / 3), 3)
+    assert mean["ci_low"] < 1 / 3 < mean["ci_high"]
+    assert found["mean_of_n", 8, "accuracy_run_std"]["value"] == pytest.approx(0.178174, abs=1e-6)
+    assert found["best_of_n", 8, "accuracy"]["value"] == pytest.approx(2 / 3)
+    assert found["greedy", 1, "accuracy"]["value"] == pytest.approx(1 / 3)

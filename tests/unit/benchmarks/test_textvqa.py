@@ -6,11 +6,15 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 
 import pytest
-from perceptune.contracts.config import FileDataset
+from perceptune.contracts.config import BenchmarkBlock, FileDataset
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.rewards.vqa_accuracy import CONTRACTIONS, accuracy_of, normalised
+from perceptune.stages import evaluate
 
 from tests.unit.benchmarks.answering import (
+    MODEL,
     Row,
     answered,
     drawn_images,
@@ -96,6 +100,39 @@ def test_official_file_through_all_stages(tmp_path: Path) -> None:
     table = through_the_stages(tmp_path, "textvqa", data, TEXTS)
     row = table.row(0, named=True)
     assert (row["metric"], row["value"], row["n"]) == ("accuracy", pytest.approx(2.6 / 3), 3)
+
+
+def test_p_acc_is_this_accuracy_where_the_policy_looks_well(tmp_path: Path) -> None:
+    """AFR 1, 4 and 7 have mean 4: only the last question is above it, and its answer scores 0.6."""
+    file = tmp_path / "TextVQA_0.5.1_val.json"
+    file.write_text(json.dumps({"data": RECORDS}))
+    images = drawn_images(tmp_path / "images", ["i0.jpg", "i1.jpg"])
+    data = FileDataset(kind="textvqa", path=str(file), images=str(images))
+    through_the_stages(tmp_path, "textvqa", data, TEXTS)
+    looked = [
+        {"example_id": i, "size": [8, 6], "grid": [1, 1], "attention": [1.0], "afr": afr, "layer_afr": [afr], "image_share": [0.5],
+         "reason": None}
+        for i, afr in zip(TEXTS, (1.0, 4.0, 7.0), strict=True)
+    ]  # fmt: skip
+    write_table(tmp_path / "attention.parquet", "attention", looked, {})
+    settings = {
+        **BENCHMARKS["textvqa"].settings,
+        "dataset": "d",
+        "reward": "r",
+        "n": 0,
+        "resamples": 20,
+        "attention": "a",
+    }
+    evaluate.run(
+        policy="base", base="base", rewards={"b": tmp_path / "rewards.parquet"}, base_rewards=None,
+        attention={"b": tmp_path / "attention.parquet"}, base_attention=None, metrics=tmp_path / "metrics.parquet",
+        benchmarks={"b": BenchmarkBlock(**settings, protocol="textvqa", views=("original",))}, model=MODEL,
+        reward_tasks={"r": {"open": "vqa_accuracy"}}, examples={"d": tmp_path / "examples.parquet"},
+    )  # fmt: skip
+    table = read_table(tmp_path / "metrics.parquet", "metrics").to_pylist()
+    found = {row["metric"]: (row["value"], row["n"]) for row in table if row["condition"] == "attention"}
+    assert found["p_accuracy"] == (pytest.approx(0.6), 1)
+    assert found["afr"] == (pytest.approx(4), 3)
 
 
 def rows() -> list[Row]:
