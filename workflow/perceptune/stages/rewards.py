@@ -54,7 +54,11 @@ def run(
     )
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
     plugins = [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
-    parameters = {"reward": config.model_dump(mode="json"), "resources": resources, "model": model.model_dump(mode="json")}
+    parameters = {
+        "reward": config.model_dump(mode="json"),
+        "resources": resources,
+        "model": model.model_dump(mode="json"),
+    }
     write_table(rewards, "rewards", scored, lineage("rewards", parameters, inputs, plugins))
 
 
