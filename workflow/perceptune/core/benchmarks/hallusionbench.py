@@ -1,4 +1,7 @@
-"""HallusionBench: the same questions about an image and about an edited one, or about none (official scripts read).
+"""HallusionBench: the same questions about an image and about an edited one, or about none.
+
+Judge, answers and groups are those of the authors' scripts, read there; the yes/no bias, and easy and hard by edited figures,
+those of copies of a later version of them.
 
 An answer is right, wrong or unclear: by the judge, or, where none is set, by the words yes and no as VLMEvalKit reads them.
 Without a figure a question that can be answered from knowledge (VS) takes an unclear answer, too. Groups are of the same
