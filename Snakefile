@@ -46,3 +46,9 @@ rule models:
     """What experiments end with, as model folders with a card: merged weights that were compared with base and adapter."""
     input:
         expand(paths.MODEL_CARD, policy=plan.final),
+
+
+rule exports:
+    """The preferences that the config's `exports` name, for other trainers."""
+    input:
+        expand(paths.EXPORT, export=plan.config.exports),

@@ -58,7 +58,7 @@ def test_scripts_only_map_names(file: Path) -> None:
     assert "snakemake.config" not in text
 
 
-@pytest.mark.parametrize("package", ["rewards", "methods", "views", "importers"])
+@pytest.mark.parametrize("package", ["rewards", "methods", "views", "importers", "exporters"])
 def test_every_file_is_listed(package: str) -> None:
     """A reward, method or view is one file and one line in its dict."""
     code = f"from perceptune.core.{package} import {package.upper()} as table; print(*table)"

@@ -33,6 +33,7 @@ wildcard_constraints:
     rollout=one_of(plan.config.rollouts),
     pairing=one_of(plan.config.pairings),
     given=one_of(plan.config.givens),
+    export=one_of(plan.config.exports),
     attention=one_of(plan.config.attentions),
     crop=one_of(plan.config.crops),
     saliency=one_of(plan.config.saliencies),
@@ -466,6 +467,27 @@ def metrics_of_policy(wildcards):
     """None of a round that is not tested."""
     tested = wildcards.policy in plan.policies
     return paths.METRICS.format(policy=wildcards.policy) if tested else []
+
+
+def plugins_of_preference_export(wildcards):
+    return module_lines(*plan.export_plugins(wildcards.export))
+
+
+def preferences_exported(wildcards):
+    return plan.preferences(plan.exported(wildcards.export))
+
+
+def examples_exported(wildcards):
+    dataset = plan.block(plan.exported(wildcards.export)).dataset
+    return paths.EXAMPLES.format(dataset=dataset)
+
+
+def export_settings(wildcards):
+    template = Path(planning.__file__).with_name("export_readme.md.jinja")
+    return {
+        **plan.export_settings(wildcards.export),
+        "template": planning.sha256_of_file(template),
+    }
 
 
 def card_settings(policy):

@@ -1,7 +1,7 @@
-"""Trained policies as model folders that others load.
+"""Trained policies as model folders, and their preferences in other trainers' formats.
 
-reads   adapters, benchmark questions to compare answers on, metrics
-writes  models: merged weights, processor, parity report, lineage, model card
+reads   adapters, benchmark questions to compare answers on, metrics; preferences, examples
+writes  models: merged weights, processor, parity report, lineage, model card; exports: data, images, lineage
 """
 
 
@@ -60,3 +60,24 @@ rule write_model_card:
         model=model_of,
     script:
         "../scripts/write_model_card.py"
+
+
+rule export_preferences:
+    """The preferences of an experiment as another trainer reads them, with their images."""
+    input:
+        preferences=preferences_exported,
+        examples=examples_exported,
+    output:
+        readme=paths.EXPORT,
+        lineage=paths.EXPORT_LINEAGE,
+    log:
+        paths.log(paths.EXPORT),
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        *code_of("preference_export", "export_preferences"),
+        plugins=plugins_of_preference_export,
+        settings=export_settings,
+    script:
+        "../scripts/export_preferences.py"

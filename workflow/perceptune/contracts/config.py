@@ -616,6 +616,17 @@ class ControlsBlock(Block):
     fine-tuning, the rest of the training block unchanged."""
 
 
+class ExportBlock(Block):
+    """Preferences of an experiment in the format of another trainer (docs/exchange.md): `snakemake exports`."""
+
+    experiment: str
+    """An experiment, of one with rounds the last, or a round as `<experiment>@<round>`."""
+    format: str
+    """A module of `perceptune.core.exporters`: `trl`, `easyr1`, `verl`, `ms_swift` or `llama_factory`."""
+    pairs: Literal["extremes", "all"] = "extremes"
+    """Of a ranked list the best answer and the worst, or every two of which one has the higher reward; for formats of pairs."""
+
+
 class ReportBlock(Block):
     """The HTML page."""
 
@@ -668,6 +679,8 @@ class Config(Block):
     """Benchmarks by name."""
     experiments: dict[Name, ExperimentBlock]
     """What to run."""
+    exports: dict[Name, ExportBlock] = {}
+    """Exported preferences by name."""
     slice: Positive | None = None
     """A rehearsal: so many examples per task of everything, two rounds, no filter; its numbers mean nothing. null: all."""
     controls: ControlsBlock | None = None

@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "benchmarks": (config.BenchmarkBlock,),
     "experiments": (config.ExperimentBlock,),
     "controls": (config.ControlsBlock,),
+    "exports": (config.ExportBlock,),
     "report": (config.ReportBlock,),
 }
 

@@ -29,6 +29,7 @@ PLUGINS = {
     "family": "perceptune.models",
     "importer": "perceptune.core.importers",
     "benchmark": "perceptune.core.benchmarks",
+    "exporter": "perceptune.core.exporters",
 }
 """Kind to the package that has a module of every plugin's name. What a job uses of them is said by its settings."""
 
@@ -38,6 +39,7 @@ NOT_CODE = {
     "perceptune.core.views",
     "perceptune.core.importers",
     "perceptune.core.benchmarks",
+    "perceptune.core.exporters",
     "perceptune.models.families",
 } | {"perceptune.contracts.config"}
 """Lists of plugins, of which each job counts those that it uses; and the config, whose values count one by one."""

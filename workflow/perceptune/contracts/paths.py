@@ -68,6 +68,10 @@ MODEL_LINEAGE = "results/models/{policy}/lineage.json"
 """Beside the merged weights, which are not listed here: how many files they are is transformers' business."""
 MODEL_CARD = "results/models/{policy}/README.md"
 
+EXPORT = "results/exports/{export}/README.md"
+EXPORT_LINEAGE = "results/exports/{export}/lineage.json"
+"""Beside the data and its images, whose names are the format's business."""
+
 METRICS = "results/metrics/{policy}.parquet"
 CONTROLS = "results/controls/{policy}.parquet"
 ALL_METRICS = "results/metrics.parquet"

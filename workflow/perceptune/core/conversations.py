@@ -132,7 +132,7 @@ def row_of(
     pictures = list(turn.pictures) or _pictures(record)
     row: dict[str, Any] = {"images": pictures, "question": question_text(turn, len(pictures))}
     for key, value in record.items():
-        if key in used or key in PICTURES or key in ELSEWHERE:
+        if key in used or key in PICTURES or key in ELSEWHERE or value is None or value == "":
             continue
         row[key if key not in KEYS or _fits(key, value) else f"given_{key}"] = value
     if answers:

@@ -25,7 +25,9 @@ from perceptune.contracts.config import (
     ViewBlock,
 )
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
+from perceptune.contracts.paths import ROUND_MARK
 from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.exporters import EXPORTERS
 from perceptune.core.importers import IMPORTERS
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod
@@ -100,6 +102,8 @@ def _dangling_names(config: Config) -> list[str]:
         for n, e in config.experiments.items()
         for b in e.benchmarks
     ]
+    references += [(f"exports.{n}.experiment", e.experiment, _ending(config)) for n, e in config.exports.items()]
+    references += [(f"exports.{n}.format", e.format, EXPORTERS) for n, e in config.exports.items()]
     references += [(f"benchmarks.{n}.dataset", b.dataset, config.datasets) for n, b in config.benchmarks.items()]
     references += [(f"benchmarks.{n}.reward", b.reward, config.rewards) for n, b in config.benchmarks.items()]
     references += [
@@ -129,6 +133,12 @@ def _dangling_names(config: Config) -> list[str]:
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
     return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
+
+
+def _ending(config: Config) -> dict[str, None]:
+    """Experiments, and their rounds."""
+    rounds = {n: [f"{n}{ROUND_MARK}{k + 1}" for k in range(e.rounds or 0)] for n, e in config.experiments.items()}
+    return dict.fromkeys(name for experiment, those in rounds.items() for name in (experiment, *those))
 
 
 def _unknown(key: str, name: str, allowed: Mapping[str, Any]) -> str | None:

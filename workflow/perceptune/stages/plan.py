@@ -502,6 +502,23 @@ class Plan:
         views = self.view_blocks(*self.views_trained(policy))
         return {**used, **({"views": views} if views else {}), "experiments": {experiment: tracked(block)}}
 
+    def exported(self, export: str) -> str:
+        """The policy whose preferences an export block is about: of an experiment with rounds the last."""
+        named = self.config.exports[export].experiment
+        return (self.rounds(named) or [named])[-1] if named in self.config.experiments else named
+
+    def export_settings(self, export: str) -> dict[str, Any]:
+        """An export block as a tracked setting, with the view that its images are shown under."""
+        policy = self.exported(export)
+        view = self.training(policy).view
+        block = tracked(self.config.exports[export])
+        return {"export": block, "policy": policy, "view": view, "views": self.view_blocks(view)}
+
+    def export_plugins(self, export: str) -> list[str]:
+        """The module of an export's format, and those that make its images."""
+        view = self.training(self.exported(export)).view
+        return [plugin("exporter", self.config.exports[export].format), *self._views([view])]
+
     def noise_levels(self) -> dict[str, float]:
         """Benchmarks' views that lay Gaussian noise of some sigma on the pixels, and the clean one, by sigma."""
         asked = [view for b in self.config.benchmarks.values() for view in b.views]

@@ -1,0 +1,52 @@
+"""LLaMA-Factory's preferences in the ShareGPT format, with the `dataset_info.json` that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perceptune.core.exporters.exporter import FACTS, SCORES, Exporter, Ranked
+
+
+def record(pair: Ranked) -> dict[str, Any]:
+    """The record of one pair."""
+    (chosen, _), (rejected, _) = pair.answers
+    return {
+        "conversations": [{"from": "human", "value": pair.marked}],
+        "chosen": {"from": "gpt", "value": chosen},
+        "rejected": {"from": "gpt", "value": rejected},
+        "images": list(pair.images),
+        **pair.scores,
+        **pair.facts,
+    }
+
+
+def beside(name: str) -> Mapping[str, Any]:
+    """What LLaMA-Factory reads first."""
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
+    described = {"file_name": "data.json", "formatting": "sharegpt", "ranking": True, "columns": columns}
+    return {"dataset_info.json": {name: described}}
+
+
+USAGE = """\
+```
+llamafactory-cli train ... stage=dpo dataset_dir={folder} media_dir={folder} dataset={name}
+```
+"""
+
+LLAMA_FACTORY = Exporter(
+    "llama_factory",
+    "pairs",
+    "data.json",
+    record,
+    {
+        "conversations": "the user's turn, behind an `<image>` mark per picture",
+        "chosen": "the better answer",
+        "rejected": "the worse one",
+        "images": "pictures, relative to this folder",
+        **SCORES,
+        **FACTS,
+    },
+    USAGE,
+    beside=beside,
+)

@@ -1,0 +1,76 @@
+"""verl's rows as Parquet with the images in it, as verl's own preprocessing writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perceptune.core.exporters.exporter import Exporter, Ranked
+
+
+def record(one: Ranked) -> dict[str, Any]:
+    """The record of one question."""
+    return {
+        "data_source": "perceptune",
+        "prompt": [{"role": "user", "content": one.marked}],
+        "images": list(one.images),
+        "ability": one.task,
+        "reward_model": {"style": "rule", "ground_truth": one.truth},
+        "extra_info": {
+            "id": one.id,
+            "task": one.task,
+            "split": one.split,
+            "box": None if one.box is None else list(one.box),
+            "answers_given": one.given,
+        },
+    }
+
+
+def features() -> Any:
+    """Types of the columns."""
+    from datasets import Features, Image, List, Value
+
+    text = Value("string")
+    return Features(
+        {
+            "data_source": text,
+            "prompt": List({"role": text, "content": text}),
+            "images": List(Image()),
+            "ability": text,
+            "reward_model": {"style": text, "ground_truth": text},
+            "extra_info": {
+                "id": text,
+                "task": text,
+                "split": text,
+                "box": List(Value("float64")),
+                "answers_given": List({"text": text, "reward": Value("float64")}),
+            },
+        }
+    )
+
+
+USAGE = """\
+```
+data.train_files={folder}/data.parquet data.prompt_key=prompt data.image_key=images
+```
+
+verl samples by itself: it learns from questions and true answers, not from `answers_given`. `data_source` is `perceptune`: give a
+reward function for it (`custom_reward_function.path`).
+"""
+
+VERL = Exporter(
+    "verl",
+    "lists",
+    "data.parquet",
+    record,
+    {
+        "data_source": "`perceptune`: what verl chooses the reward function by",
+        "prompt": "the user's turn, behind an `<image>` mark per picture",
+        "images": "pictures, the encoded files",
+        "ability": "perceptune's task of the question",
+        "reward_model": "`ground_truth`: the true answer; the box as JSON where that is the answer; empty where there is none",
+        "extra_info": "`id`, `task`, `split`, `box` in pixels, and our `answers_given`, best first, each with `text` and `reward`",
+    },
+    USAGE,
+    inside=True,
+    features=features,
+)
