@@ -188,6 +188,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         ("saliencies", "dino"),
     ):
         config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet
+    # nobody answers what they would judge: tests/workflow/test_judge_chain.py has a judge
+    config["judges"] = {name: {"model": "nobody", "url": "http://localhost:1/v1"} for name in ("stub", "second")}
+    config["benchmarks"]["judged"] = {"dataset": "own", "protocol": "mmhal", "judge": "stub"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     workflow = Workflow(folder)
     workflow.run()

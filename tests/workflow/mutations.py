@@ -313,6 +313,15 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompts", ["{question} Answer."], {("plan_benchmarks", BASE), ("evaluate_policy", BASE)} | REPORT),
     ("benchmarks.own-test.seed", 1, ASKED_OWN | REPORT),
+    ("benchmarks.judged.judge", "second", REPORT),  # nobody is tested on it; tests/contracts/test_judges.py says what judges rerun
+    ("benchmarks.judged.judge_prompt", "own/data.jsonl", REPORT),
+    *(
+        (f"judges.stub.{key}", value, NOTHING)
+        for key, value in {
+            "model": "another", "url": "http://localhost:2/v1", "max_tokens": 77, "key": "SOME_KEY", "concurrency": 3, "retries": 1,
+            "timeout": 5.0,
+        }.items()
+    ),
     ("benchmarks.own-test.resamples", 98, EVALUATED_OWN | REPORT),
     ("report.title", "Another", REPORT),
     ("report.caption", "Other words.", REPORT),

@@ -1,0 +1,104 @@
+"""Judges in the config: what goes together, and what has a say in verdicts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perceptune.contracts.errors import UserError
+from perceptune.stages import plan as planning
+
+from .test_plan import DEMO, edited
+
+MMHAL = {"dataset": "mmhal", "protocol": "mmhal", "judge": "stub"}
+
+
+def configured(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict[str, Any]:
+    """The demo's experiments, tested on MMHal-Bench, too."""
+    config = edited("datasets.mmhal", {"kind": "mmhal", "path": "mmhal.json"})
+    config["judges"] = {"stub": {"model": "stub", "url": "http://localhost:8000/v1", **(judge or {})}}
+    config["benchmarks"]["mmhal"] = MMHAL | benchmark
+    for name in config["experiments"]:
+        config["experiments"][name]["benchmarks"] = ["shapes-test", "mmhal"]
+    return config
+
+
+def settings(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict[str, Any]:
+    return planning.load(configured(judge, **benchmark)).judging_settings("mmhal")
+
+
+def test_what_a_judge_is_has_a_say_in_its_verdicts(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("{answer}")
+    variants = [
+        settings(),
+        settings({"model": "another"}),
+        settings({"url": "http://elsewhere/v1"}),
+        settings({"max_tokens": 7}),
+        settings({"model": "tiny", "url": None}),
+        settings(judge_prompt=str(prompt)),
+    ]
+    prompt.write_text("{answer}!")
+    variants.append(settings(judge_prompt=str(prompt)))
+    assert all(a != b for i, a in enumerate(variants) for b in variants[:i])
+
+
+def test_how_a_judge_is_reached_has_none() -> None:
+    assert settings({"concurrency": 3, "retries": 1, "timeout": 5.0, "key": "SOME_KEY"}) == settings()
+    assert settings(resamples=7, seed=9) == settings()
+
+
+def test_a_judge_that_runs_here_counts_by_its_weights_and_settings() -> None:
+    here = settings({"model": "tiny", "url": None})
+    assert here["model"]["weights"] == planning.load(DEMO).model_settings("tiny")["weights"]
+    config = configured({"model": "tiny", "url": None})
+    config["models"]["tiny"]["dtype"] = "bfloat16"
+    assert planning.load(config).judging_settings("mmhal") != here
+    config["models"]["tiny"]["dtype"] = "float32"
+    config["models"]["tiny"]["engine"] = {"max_num_seqs": 3}
+    assert planning.load(config).judging_settings("mmhal") == here
+
+
+def test_naming_a_judge_asks_no_question_again() -> None:
+    """The answers are the same, whoever judges them."""
+    one, other = planning.load(configured()), planning.load(configured({"model": "another"}, judge_prompt="p.txt"))
+    assert one.asking_settings("tiny") == other.asking_settings("tiny")
+    assert one.evaluation_settings("tiny") != other.evaluation_settings("tiny")
+
+
+def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:
+    plan = planning.load(configured())
+    assert plan.verdicts("perpo") == {"mmhal": "results/verdicts/perpo/mmhal.parquet"}
+    assert plan.verdicts("tiny", "perpo") == {"mmhal": "results/verdicts/tiny/mmhal.parquet"}
+    assert planning.load(DEMO).verdicts("tiny") == {}
+
+
+@pytest.mark.parametrize(
+    ("judge", "benchmark", "expected"),
+    [
+        ({}, {"judge": None}, "key `benchmarks.mmhal.judge`: `mmhal` has no score without a judge, expected one"),
+        ({}, {"judge": "stubb"}, "`stubb` is not defined, expected one of 'stub'; did you mean `stub`?"),
+        ({"url": None}, {}, "key `judges.stub.model`: `stub` is not defined, expected one of 'tiny'"),
+        (
+            {"url": "localhost:8000"},
+            {},
+            "key `judges.stub.url`: string should match pattern '^https?://', got `localhost:8000`",
+        ),
+        ({"url": "https://me:secret@host/v1"}, {}, "key `judges.stub.url`: looks like a password or access token"),
+        ({"key": "sk-0123456789abcdefghijklmno"}, {}, "key `judges.stub.key`: looks like a password or access token"),
+        (
+            {},
+            {"protocol": "llava_bench", "judge_prompt": "p.txt"},
+            "key `benchmarks.mmhal.judge_prompt`: nothing there takes a prompt, expected null",
+        ),
+        ({}, {"protocol": None, "reward": "perception"}, "key `benchmarks.mmhal.judge`: its protocol asks no judge"),
+    ],
+)
+def test_what_does_not_go_together_is_named(judge: dict[str, Any], benchmark: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planning.load(configured(judge, **benchmark))
+    assert expected in str(caught.value)
+
+
+def test_a_prompt_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match=r"judge's prompt `nowhere\.txt` does not exist"):
+        settings(judge_prompt="nowhere.txt")
