@@ -141,7 +141,7 @@ PER_ANSWER: dict[str, dict[str, PerAnswer]] = {
 def interval(metric: Metric, columns: Columns, *, resamples: int, seed: int) -> tuple[float, float, float]:
     """(value, low, high): the metric of n examples and its 95 % percentile-bootstrap interval over examples."""
     draws = _draws([(metric, columns)], resamples, seed)
-    low, high = _bounds(draws[0])
+    low, high = bounds(draws[0])
     return float(metric(columns)), low, high
 
 
@@ -162,8 +162,28 @@ def paired_sum(
     """
     draws = _draws([(metric, columns) for _, metric, columns in terms], resamples, seed)
     weights = [weight for weight, _, _ in terms]
-    low, high = _bounds(sum((w * d for w, d in zip(weights, draws, strict=True)), np.zeros(resamples)))
+    low, high = bounds(sum((w * d for w, d in zip(weights, draws, strict=True)), np.zeros(resamples)))
     return float(sum(weight * metric(columns) for weight, metric, columns in terms)), low, high
+
+
+def resampled_totals(tables: Sequence[Columns], *, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """Each table's columns (..., units) summed over the same bootstrap samples of the units: shape (..., resamples, 1).
+
+    For metrics that look at sums only. All metrics share the samples, and a product of matrices makes them: with many metrics
+    of many units this is some hundred times faster than drawing for each of them.
+    """
+    count = next(iter(tables[0].values())).shape[-1]
+    generator = np.random.default_rng(seed)
+    found: list[dict[str, list[np.ndarray]]] = [{name: [] for name in table} for table in tables]
+    step = max(1, CHUNK // max(count, 1))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        rows = generator.integers(0, count, size=(size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(rows.ravel(), minlength=size * count).reshape(size, count).astype(float)
+        for totals, table in zip(found, tables, strict=True):
+            for name, column in table.items():
+                totals[name].append(np.moveaxis(times @ np.moveaxis(column, -1, 0), 0, -1))
+    return [{name: np.concatenate(parts, axis=-1)[..., None] for name, parts in totals.items()} for totals in found]
 
 
 def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) -> list[np.ndarray]:
@@ -191,7 +211,8 @@ class _Resampled(dict[str, np.ndarray]):
         return self[name]
 
 
-def _bounds(draws: np.ndarray) -> tuple[float, float]:
+def bounds(draws: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of bootstrap values."""
     known = draws[~np.isnan(draws)]  # NaN: a resample without any example that the metric is about
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if known.size else (np.nan, np.nan)
     return float(low), float(high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
+from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks import BENCHMARKS
-from perceptune.core.benchmarks.benchmark import Answered, Measured
-from perceptune.core.metrics import Columns, Metric, run_spread
+from perceptune.core.benchmarks.benchmark import Answered
+from perceptune.core.metrics import Columns, Metric, bounds, resampled_totals, run_spread
 from perceptune.stages.answered import answered
-from perceptune.stages.measuring import UNCOMPARED, Reading, matched, measured_row, sampled_rows, told_as
+from perceptune.stages.measuring import COMPARED, UNCOMPARED, Reading, matched, measured_row, sampled_rows, told_as
 
 SEVERAL = "all"
 """The task of metrics that are about several."""
@@ -87,12 +88,16 @@ class Official:
         answers, columns = self._read(part, 0)
         base = None if baseline is None else self._read(baseline, 1)[1]
         several = len(answers) > 1
+        seed = derived_seed("bootstrap", self.block.seed, *address, fixed["condition"])
+        tables = [columns] if base is None else [columns, base]
+        drawn = resampled_totals(tables, resamples=self.block.resamples, seed=seed)
         for name, measured in self._protocol.metrics.items():
             metric = _mean_of_runs(measured.metric) if several else measured.metric
             runs = [[a for a in run if measured.of(a)] for run in answers]
             counts = {"n": len(runs[0]), "n_failed": sum(measured.failed(a) for run in runs for a in run)}
-            found = _value(metric, measured, columns, base, self.block, (*address, fixed["condition"], name))
-            yield {**fixed, "metric": name, **counts, **found}
+            found = _compared(metric, tables, drawn)
+            reason = f"not measured: needs {measured.needs}" if found["value"] is None else None
+            yield {**fixed, "metric": name, **counts, **found, "reason": reason}
             if several and found["value"] is not None:
                 spread = run_spread(np.asarray(measured.metric(columns))[None])
                 yield {**fixed, "metric": f"{name}_run_std", **counts, "value": spread, **dict.fromkeys(UNCOMPARED)}
@@ -118,17 +123,16 @@ class Official:
             yield from sampled_rows(part, baseline, rewards.pop(), self.block, address, ("best_of_n",))
 
 
-def _value(
-    metric: Metric,
-    measured: Measured,
-    columns: Columns,
-    base: Columns | None,
-    block: BenchmarkBlock,
-    address: tuple[Any, ...],
-) -> dict[str, Any]:
-    if math.isnan(float(metric(columns))):
-        return {"value": None, **dict.fromkeys(UNCOMPARED), "reason": f"not measured: needs {measured.needs}"}
-    return {**measured_row(metric, columns, base, block, address), "reason": None}
+def _compared(metric: Metric, tables: Sequence[Columns], drawn: Sequence[Columns]) -> dict[str, float | None]:
+    """Value and interval of a policy, the first of the tables, and with a base model its value and the gain; None: unknown."""
+    values, draws = [float(metric(columns)) for columns in tables], [metric(totals) for totals in drawn]
+    found: dict[str, float | None] = {"value": None, **dict.fromkeys(UNCOMPARED)}
+    if not math.isnan(values[0]):
+        found |= dict(zip(("value", "ci_low", "ci_high"), (values[0], *bounds(draws[0])), strict=True))
+    if len(values) > 1 and not any(map(math.isnan, values)):
+        gain = (values[1], values[0] - values[1], *bounds(draws[0] - draws[1]))
+        found |= dict(zip(COMPARED, gain, strict=True))
+    return found
 
 
 def _mean_of_runs(metric: Metric) -> Metric:

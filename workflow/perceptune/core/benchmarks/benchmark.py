@@ -48,7 +48,8 @@ class Measured:
     """One official metric."""
 
     metric: Metric
-    """Of the columns that the benchmark makes; shares are in [0, 1]. NaN: it could not be measured, see `needs`."""
+    """Of the columns that the benchmark makes, by their sums over the last axis and nothing else, since intervals are made of
+    resampled sums; shares are in [0, 1]. NaN: it could not be measured, see `needs`."""
     label: str
     """As the report names it."""
     percent: bool = True

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, filled
-from perceptune.core.metrics import Columns, Metric, ratio
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, filled, known_share
+from perceptune.core.metrics import Columns
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 """In the order of the official file, over and over."""
@@ -67,29 +67,18 @@ def fields(answered: Answered) -> dict[str, str]:
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """A number per question: `rating`, `hallucinated`, and for each type whether it is of it."""
+    """A number per question: `asked`, `rating`, `hallucinated`, and for each type whether it is of it and its rating if so."""
     ratings = np.array([rating(answered.verdict) or 0 for answered in answers], dtype=float)
     types = [answered.source.get("question_type") for answered in answers]
-    found = {"rating": ratings, "hallucinated": (ratings < HALLUCINATED_BELOW).astype(float)}
-    return found | {kind: np.array([one == kind for one in types], dtype=float) for kind in TYPES}
+    found = {"asked": np.ones(len(ratings)), "rating": ratings, "hallucinated": (ratings < HALLUCINATED_BELOW) * 1.0}
+    for kind in TYPES:
+        found[kind] = np.array([one == kind for one in types], dtype=float)
+        found[f"rating of {kind}"] = found[kind] * ratings
+    return found
 
 
 def _of(kind: str) -> Callable[[Answered], bool]:
     return lambda answered: answered.source.get("question_type") == kind
-
-
-def _mean(column: str) -> Metric:
-    return lambda columns: columns[column].mean(axis=-1)
-
-
-def _mean_of_type(kind: str) -> Metric:
-    """The mean rating of one type; NaN where none of it was asked."""
-
-    def mean(columns: Columns) -> np.ndarray:
-        count = columns[kind].sum(axis=-1)
-        return np.where(count > 0, ratio((columns["rating"] * columns[kind]).sum(axis=-1), count), np.nan)
-
-    return mean
 
 
 def _is_asked(answered: Answered) -> bool:
@@ -105,13 +94,15 @@ MMHAL = Benchmark(
     rewards={"open": "free_text"},
     columns=columns,
     metrics={
-        "mmhal_score": Measured(_mean("rating"), "MMHal score, 0 to 6", percent=False, failed=_is_unrated),
+        "mmhal_score": Measured(
+            known_share("rating", "asked"), "MMHal score, 0 to 6", percent=False, failed=_is_unrated
+        ),
         "mmhal_hallucination_rate": Measured(
-            _mean("hallucinated"), "hallucination rate", lower_is_better=True, failed=_is_unrated
+            known_share("hallucinated", "asked"), "hallucination rate", lower_is_better=True, failed=_is_unrated
         ),
         **{
             f"mmhal_score_{kind}": Measured(
-                _mean_of_type(kind),
+                known_share(f"rating of {kind}", kind),
                 f"MMHal score, {kind}",
                 percent=False,
                 of=_of(kind),

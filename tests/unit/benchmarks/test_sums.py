@@ -1,0 +1,57 @@
+"""Metrics of published benchmarks look at sums only, and their intervals are those of drawing whole units."""
+
+import numpy as np
+import pytest
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.benchmarks.benchmark import share
+from perceptune.core.metrics import bounds, interval, paired_gain, resampled_totals
+
+
+class AnyColumns(dict[str, np.ndarray]):
+    """Whatever column a metric asks for, of seven units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._generator = np.random.default_rng(0)
+
+    def __missing__(self, name: str) -> np.ndarray:
+        self[name] = np.zeros(7) if name == "unjudged" else self._generator.integers(1, 9, size=7).astype(float)
+        return self[name]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "metric"), [(b.name, m) for b in BENCHMARKS.values() for m in b.metrics], ids=lambda name: str(name)
+)
+def test_a_metric_of_columns_is_the_metric_of_their_sums(benchmark: str, metric: str) -> None:
+    columns, function = AnyColumns(), BENCHMARKS[benchmark].metrics[metric].metric
+    value = function(columns)
+    assert columns, "it looks at no column"
+    assert function({name: column.sum(keepdims=True) for name, column in columns.items()}) == pytest.approx(value)
+
+
+def test_resampled_totals_give_the_intervals_of_the_general_bootstrap() -> None:
+    generator = np.random.default_rng(1)
+    ours, base = ({"hits": generator.integers(0, 4, 300) * 1.0, "all": np.full(300, 4.0)} for _ in range(2))
+    metric = share("hits", "all")
+    mine, theirs = resampled_totals([ours, base], resamples=2999, seed=5)
+    assert mine["hits"].shape == (2999, 1)
+    assert metric(mine).shape == (2999,)
+    assert bounds(metric(mine)) == pytest.approx(interval(metric, ours, resamples=2999, seed=5)[1:])
+    gain = paired_gain(metric, ours, base, resamples=2999, seed=5)[1:]
+    assert bounds(metric(mine) - metric(theirs)) == pytest.approx(gain)
+
+
+def test_several_runs_are_drawn_together() -> None:
+    runs = {"hits": np.arange(12.0).reshape(3, 4), "all": np.ones((3, 4))}
+    (totals,) = resampled_totals([runs], resamples=50, seed=0)
+    assert totals["hits"].shape == (3, 50, 1)
+    (first,) = resampled_totals([{name: column[0] for name, column in runs.items()}], resamples=50, seed=0)
+    assert np.array_equal(totals["hits"][0], first["hits"])
+
+
+def test_the_draws_do_not_depend_on_how_many_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"hits": np.arange(5.0)}
+    (whole,) = resampled_totals([columns], resamples=40, seed=3)
+    monkeypatch.setattr("perceptune.core.metrics.CHUNK", 35)
+    (parts,) = resampled_totals([columns], resamples=40, seed=3)
+    assert np.array_equal(whole["hits"], parts["hits"])
