@@ -40,7 +40,7 @@ def response(asked: dict[str, Any], index: int, text: str | None) -> dict[str, A
     shared = {
         "request_id": asked["request_id"],
         "example_id": asked["example_id"],
-        "view": "original",
+        "view": asked["view"],
         "sample_index": index,
     }
     if text is None:

@@ -43,6 +43,15 @@ ROUND_3: set[Job] = {
 }  # fmt: skip
 """What a third round costs: nothing of the two before."""
 
+TWIN = "sft-on-best-n20-ranked"
+OF_TWIN: set[Job] = {
+    ("train_adapter", TWIN), ("measure_attention", f"{TWIN} shapes test"), ("compare_controls", TWIN), *_tested(TWIN),
+}  # fmt: skip
+CONTROLLED = rerun(mutations.ASKED | mutations.REPORT) | {
+    ("compare_controls", policy) for policy in (*mutations.EXPERIMENTS, *mutations.ROUNDS)
+}
+"""What the switch costs besides the twin: every policy is asked more, and held against the controls."""
+
 OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     (
         "experiments.dpo.model",
@@ -86,6 +95,11 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     ("experiments.grpo.rollout", "later", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
     ("experiments.grpo.batch", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_terms")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
+    ("controls.prompts", ["Well? {question}"], CONTROLLED | OF_TWIN),
+    ("controls.blank", False, CONTROLLED | OF_TWIN),
+    ("controls.sigmas", [0.3], CONTROLLED | OF_TWIN),
+    ("controls.n", 5, CONTROLLED | OF_TWIN),
+    ("controls.sft_on_best", False, CONTROLLED),
     ("experiments.dpo.benchmarks", ["own-test"], rerun({("plan_benchmarks", "dpo"), ("evaluate_policy", "dpo"), ("write_report", "")})),
 ]  # fmt: skip
 
@@ -118,7 +132,7 @@ def _keys_of(block: type[BaseModel]) -> Iterator[str]:
 def mentioned(edit: str) -> str:
     """`section.key` of an edited key: without the block's name."""
     section, *rest = edit.split(".")
-    return ".".join([section, *(rest if section == "report" else rest[1:])])
+    return ".".join([section, *(rest if section in ("report", "controls") else rest[1:])])
 
 
 def test_every_key_of_the_schema_is_edited() -> None:

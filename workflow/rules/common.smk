@@ -366,6 +366,11 @@ def base_verdicts_of(wildcards):
     return list(plan.verdicts(base, wildcards.policy).values())
 
 
+def twin_verdicts_of(wildcards):
+    twin = plan.twin(wildcards.policy)
+    return list(plan.verdicts(twin, wildcards.policy).values()) if twin else []
+
+
 def benchmarks_judged(wildcards, threads):
     return list(plan.verdicts(wildcards.policy))
 
@@ -559,6 +564,13 @@ def base_benchmark_rewards(wildcards):
     )
 
 
+def twin_benchmark_rewards(wildcards):
+    twin = plan.twin(wildcards.policy)
+    if twin is None:
+        return []
+    return sorted(set(plan.benchmark_rewards(twin, wildcards.policy).values()))
+
+
 def report_inputs(wildcards):
     """Every table that the page shows, by role."""
     return {
@@ -575,6 +587,7 @@ def report_inputs(wildcards):
             {t for p in plan.policies for t in plan.benchmark_rewards(p).values()}
         ),
         "examples": expand(paths.EXAMPLES, dataset=plan.benchmark_datasets),
+        "controls": expand(paths.CONTROLS, policy=plan.controlled),
     }
 
 

@@ -3,6 +3,7 @@
 reads   rewards of every policy on its benchmarks
 writes  verdicts: what a judge says of answers, where a benchmark has one
         metrics: long and tidy, with 95 % intervals and the paired gain over the base model; the report
+        controls: what else may explain a gain, with paired intervals, where the config has the switch
 """
 
 
@@ -63,6 +64,36 @@ rule evaluate_policy:
         judged=benchmarks_judged,
     script:
         "../scripts/evaluate_policy.py"
+
+
+rule compare_controls:
+    """A policy's gain against other prompts, no image, averages of answers and plain fine-tuning; only with `controls`."""
+    input:
+        rewards=benchmark_rewards,
+        base_rewards=base_benchmark_rewards,
+        twin_rewards=twin_benchmark_rewards,
+        examples=examples_measured,
+        verdicts=verdicts_of,
+        base_verdicts=base_verdicts_of,
+        twin_verdicts=twin_verdicts_of,
+    output:
+        controls=paths.CONTROLS,
+    log:
+        paths.log(paths.CONTROLS),
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        *code_of("comparing", "compare_controls"),
+        plugins=plugins_of_evaluation,
+        settings=of(plan.evaluation_settings),
+        base=of(plan.base),
+        twin=of(plan.twin),
+        datasets=datasets_measured,
+        judged=benchmarks_judged,
+    script:
+        "../scripts/compare_controls.py"
 
 
 rule collect_metrics:

@@ -26,6 +26,8 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
                 for experiment, of in settings["rounds"].items()
             },
             noise=settings["noise"],
+            controls={policy: Path(table) for policy, table in settings["controls"]["tables"].items()},
+            twinless=settings["controls"]["twinless"],
             predictions={
                 policy: {name: Path(table) for name, table in tables.items()}
                 for policy, tables in settings["predictions"].items()

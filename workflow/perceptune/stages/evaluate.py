@@ -59,11 +59,8 @@ def run(
         shared: dict[str, Any] = {"policy": policy, "benchmark": name, "split": block.split}
         if name in verdicts:
             shared["judge"] = judged_by(str(block.judge), verdicts[name])
-        rewarded = reward_tasks[block.reward]
-        measured: Measuring = Rewarded(name, block, rewarded)
-        if block.protocol:
-            judged = (verdicts.get(name), base_verdicts.get(name))
-            measured = Official(name, block, rewarded, examples[block.dataset], judged)
+        judged = (verdicts.get(name), base_verdicts.get(name))
+        measured = measuring(name, block, reward_tasks[block.reward], examples, judged)
         found = list(measured.rows(ours, theirs))
         if name in attention:
             looked = (attention[name], base_attention[name] if base_attention else None)
@@ -83,6 +80,19 @@ def run(
     inputs |= {f"verdicts on {k} of base": v for k, v in base_verdicts.items()}
     plugins = [plugin("benchmark", name) for name in sorted({b.protocol for b in benchmarks.values() if b.protocol})]
     write_table(metrics, "metrics", rows, lineage("evaluate", parameters, inputs, plugins))
+
+
+def measuring(
+    name: str,
+    block: BenchmarkBlock,
+    rewards: dict[str, str],
+    examples: Mapping[str, Path],
+    verdicts: tuple[Path | None, ...],
+) -> Measuring:
+    """How a benchmark is measured. `rewards`: task to reward; `examples` by dataset; `verdicts` of all whose answers are read."""
+    if block.protocol:
+        return Official(name, block, rewards, examples[block.dataset], verdicts)
+    return Rewarded(name, block, rewards)
 
 
 class Rewarded:

@@ -31,11 +31,6 @@ class Reading:
     columns: Columns
 
     @property
-    def term(self) -> tuple[Metric, Columns]:
-        """As sums of metrics take it."""
-        return self.metric, self.columns
-
-    @property
     def value(self) -> float:
         """The metric of these answers."""
         return float(self.metric(self.columns))

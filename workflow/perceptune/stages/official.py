@@ -33,7 +33,8 @@ class Official:
         examples: Path,
         verdicts: tuple[Path | None, ...],
     ) -> None:
-        """`rewards` maps tasks to their reward; `verdicts` are the policy's and the base model's tables, or None each."""
+        """`rewards` maps tasks to their reward; `verdicts` are the tables of the policy, its base model and of others that are
+        compared, or None each."""
         assert block.protocol
         self.block = block
         self._name, self._rewards, self._examples = name, rewards, examples

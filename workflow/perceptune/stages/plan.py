@@ -36,6 +36,7 @@ from perceptune.contracts.paths import (
     ATTENTION,
     BATCH,
     CLIPS,
+    CONTROLS,
     CROPS,
     DATA,
     EXAMPLES,
@@ -60,6 +61,7 @@ from perceptune.contracts.tables import read_lineage
 from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Stored
 from perceptune.stages.checks import checked, plural, views_named
+from perceptune.stages.controls import gaussian_sigma, twins, why_no_twin, with_controls
 from perceptune.stages.data import data_digest
 from perceptune.stages.protocols import with_protocols
 from perceptune.stages.slicing import with_slice
@@ -476,8 +478,33 @@ class Plan:
             "statistics": self.statistics(),
             "pairs": self.pair_tables(),
             "noise": self.noise_levels(),
+            "controls": self.report_controls(),
             "predictions": {p: self.benchmark_rewards(p) for p in self.policies},
             "examples": {d: EXAMPLES.format(dataset=d) for d in self.benchmark_datasets},
+        }
+
+    @cached_property
+    def controlled(self) -> list[str]:
+        """Policies whose gain is held against the controls: of every experiment the last one that is tested."""
+        return [self.tested(e)[-1] for e in self.config.experiments] if self.config.controls else []
+
+    @cached_property
+    def _twins(self) -> dict[str, str]:
+        """Experiment to its twin, see `controls.twins`."""
+        return twins(self.config) if self.config.controls and self.config.controls.sft_on_best else {}
+
+    def twin(self, policy: str) -> str | None:
+        """The policy that learnt the best answers of the same lists with the same budget; None if there is none."""
+        return self._twins.get(_parted(policy)[0])
+
+    def report_controls(self) -> dict[str, dict[str, str]]:
+        """Policy to its comparison with the controls, and the words for why it has no twin where one was wanted."""
+        wanted = self.config.controls is not None and self.config.controls.sft_on_best
+        return {
+            "tables": {p: CONTROLS.format(policy=p) for p in self.controlled},
+            "twinless": {
+                p: why_no_twin(self.config, _parted(p)[0]) for p in self.controlled if wanted and not self.twin(p)
+            },
         }
 
     def report_rounds(self, experiment: str) -> dict[str, Any]:
@@ -525,8 +552,8 @@ class Plan:
         found = {}
         for view in dict.fromkeys(asked):
             block = self.config.views.get(view)
-            if block and block.op == "noise" and block.parameters.get("kind", "gaussian") == "gaussian":
-                found[view] = float(block.parameters.get("sigma", 0.1) or 0.0)
+            if block and (sigma := gaussian_sigma(block)) is not None:
+                found[view] = sigma
         return dict(sorted({"original": 0.0, **found}.items(), key=lambda item: item[1])) if found else {}
 
     @cached_property
@@ -591,4 +618,4 @@ def shards_of(responses: str) -> list[str]:
 
 def load(raw: Mapping[str, Any]) -> Plan:
     """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed."""
-    return Plan(checked(expand_sweeps(with_protocols(with_slice(raw)))))
+    return Plan(with_controls(checked(expand_sweeps(with_protocols(with_slice(raw))))))

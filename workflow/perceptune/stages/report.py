@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -15,13 +16,25 @@ from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.tables import read_lineage
-from perceptune.core import charts, gallery, look_sections, pair_sections, round_sections, sections, summary
+from perceptune.core import (
+    charts,
+    control_sections,
+    explanations,
+    gallery,
+    look_sections,
+    pair_sections,
+    round_sections,
+    sections,
+    summary,
+)
+from perceptune.core.explanations import Controlled
 from perceptune.core.images import open_image
 from perceptune.core.round_sections import Rounds
 from perceptune.core.summary import Result
 from perceptune.stages.pair_cards import pair_galleries
 from perceptune.stages.report_tables import (
     RoundsOf,
+    controlled_of,
     example_rows,
     frame,
     pair_statistics,
@@ -51,12 +64,15 @@ def run(
     result_table: Path,
     figures: dict[str, Path],
     config: ReportBlock,
+    controls: Mapping[str, Path] = MappingProxyType({}),
+    twinless: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
     `pairs` maps labels to the tables behind pairs, `noise` the views of a noise sweep to their sigma, `rounds` experiments
-    that learn in rounds to their evaluated policies; all may be empty. Of an experiment with rounds only the last policy is
-    shown, except in the section about rounds.
+    that learn in rounds to their evaluated policies, `controls` policies to their comparison with what else may explain their
+    gain, `twinless` those without SFT on the best answers to the words for why; all may be empty. Of an experiment with rounds
+    only the last policy is shown, except in the section about rounds.
     """
     learned = rounds_of(rounds)
     earlier = round_sections.earlier_policies(learned)
@@ -71,7 +87,9 @@ def run(
 
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
 
-    write_text(result_table, result_text(everything, noise, learned, all_bases))
+    controlled = controlled_of(controls, benchmarks, twinless)
+
+    write_text(result_table, result_text(everything, noise, learned, all_bases, controlled))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, learned))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
@@ -80,6 +98,7 @@ def run(
         f"{n} of {label}": path for label, tables in pairs.items() for n, path in tables.items() if n != "statistics"
     }
     sources |= {f"examples of {d}": path for d, path in examples.items()}
+    sources |= {f"controls of {p}": path for p, path in controls.items()}
     made = _provenance(sources)
     once = None if logs is None else round_sections.trained_once(logs, learned)
     handed_on = round_sections.handed_on(learned)
@@ -92,7 +111,13 @@ def run(
             style=Markup(charts.STYLE),
             styles=styles,
             more=any(style == "rest" for style in styles.values()),
-            headline=[(r, summary.verdict_sentences(r)) for r in found],
+            headline=[(r, [*summary.verdict_sentences(r), *_explained(r, controlled)]) for r in found],
+            controls=[
+                part
+                for r in found
+                if controlled and (part := control_sections.control_section(measured, r, noise, controlled, styles))
+            ],
+            prompts=dict(controlled.prompts) if controlled else {},
             results=[sections.result_section(measured, r, styles, handed_on) for r in found],
             overall=summary.overall_sentence(measured, found),
             rounds=[
@@ -124,12 +149,20 @@ def result_text(
     noise: Mapping[str, float],
     rounds: Sequence[Rounds] = (),
     base: Mapping[str, str] | None = None,
+    controlled: Controlled | None = None,
 ) -> str:
     """The plain-text result table that a run ends with; at most 100 columns wide."""
     shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
     more = round_sections.round_lines(metrics, summary.results(metrics), rounds, base or {})
     more += look_sections.sweep_lines(shown, summary.results(shown), noise, summary.TEXT_WIDTH)
+    if controlled:
+        more += control_sections.control_lines(shown, summary.results(shown), noise, controlled)
     return summary.result_text(shown, more)
+
+
+def _explained(result: Result, controlled: Controlled | None) -> list[str]:
+    """Which gains a control explains; nothing without controls."""
+    return [words] if controlled and (words := explanations.headline(result, controlled)) else []
 
 
 def _figure(

@@ -9,8 +9,10 @@ from typing import Any, TypedDict
 
 import polars as pl
 
+from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_table
+from perceptune.core.explanations import Controlled
 from perceptune.core.gallery import visible
 from perceptune.core.round_sections import Rounds
 from perceptune.stages.rounds import Ending
@@ -53,6 +55,17 @@ def selection_statistics(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as invalid:
         raise UserError(f"`{path}` holds no statistics of a selection: {invalid}", "delete it and run again") from None
+
+
+def controlled_of(
+    controls: Mapping[str, Path], benchmarks: Mapping[str, BenchmarkBlock], twinless: Mapping[str, str]
+) -> Controlled | None:
+    """What is known of the controls, see `core.explanations`; None without any."""
+    if not controls:
+        return None
+    table = pl.concat([frame(path, "controls") for path in controls.values()])
+    prompts = {name: (block.prompt, *block.prompts) for name, block in benchmarks.items()}
+    return Controlled(table, prompts, twinless)
 
 
 def pair_statistics(path: Path) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""The switch `controls` from the command line: what it adds to a small demo, and what the report then says."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from perceptune.contracts.tables import read_table
+
+from .conftest import ROOT, Workflow
+
+pytestmark = pytest.mark.slow
+
+TWIN = "sft-on-best-n20-ranked"
+POLICIES = ("tiny", "perpo", TWIN)
+
+
+def small(**controls: Any) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["models"]["tiny"]["threads"] = 1
+    config["datasets"]["shapes"] |= {"train": {"grounding": 60}, "test": {"grounding": 60}}
+    config["samplings"]["n20"]["n"] = 6
+    config["selections"]["ranked"] |= {"list_size": 4, "min_margin": 0.1}
+    config["benchmarks"]["shapes-test"] |= {"n": 0, "resamples": 499}
+    del config["experiments"]["dpo"]
+    return {**config, "controls": controls}
+
+
+def rows(path: Path, name: str) -> list[dict[str, Any]]:
+    return [dict(row) for row in read_table(path, name).to_pylist()]
+
+
+def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(workflow: Workflow) -> None:
+    (workflow.folder / "config.yaml").write_text(yaml.safe_dump(small(n=4, sigmas=[0.2]), sort_keys=False))
+    workflow.run()
+    results = workflow.folder / "results"
+    asked = {
+        policy: set(pq.read_table(results / f"requests/{policy}/benchmarks.parquet")["condition"].to_pylist())
+        for policy in POLICIES
+    }
+    assert asked["tiny"] == {"greedy", "sampled", "prompt-1", "prompt-2", "prompt-3"}
+    assert asked["perpo"] == asked[TWIN] == {"greedy", "sampled"}
+    metrics = {
+        (r["policy"], r["view"], r["condition"], r["k"]): r
+        for r in rows(results / "metrics.parquet", "metrics")
+        if r["metric"] == "accuracy_iou_0.5"
+    }
+    assert {view for _, view, *_ in metrics} == {"original", "blank", "noise-0.2"}
+    held = {(r["control"], r["k"]): r for r in rows(results / "controls/perpo.parquet", "controls")}
+    assert set(held) == {*(("prompt", k) for k in range(4)), ("blank", 1), ("mean_of_n", 4), ("sft_on_best", 1)}
+    ours = metrics["perpo", "original", "greedy", 1]
+    same = held["prompt", 0]
+    assert same["difference"] == pytest.approx(ours["gain"])
+    assert (same["ci_low"], same["ci_high"]) == pytest.approx((ours["gain_ci_low"], ours["gain_ci_high"]))
+    assert held["prompt", 2]["control_value"] == pytest.approx(metrics["tiny", "original", "prompt", 2]["value"])
+    assert held["mean_of_n", 4]["control_value"] == pytest.approx(metrics["tiny", "original", "mean_of_n", 4]["value"])
+    assert held["sft_on_best", 1]["control_value"] == pytest.approx(metrics[TWIN, "original", "greedy", 1]["value"])
+    assert held["blank", 1]["control_value"] == pytest.approx(metrics["perpo", "blank", "greedy", 1]["gain"])
+    text = (results / "result.txt").read_text()
+    assert "gain or format?" in text
+    page = (results / "report.html").read_text()
+    assert '<section id="controls">' in page
+    assert workflow.planned() == set()
+    fewer = workflow.edited("controls.prompts", ["Well? {question}"])
+    assert {job for job in workflow.jobs(config=fewer) if "benchmarks" in job[1] or job[0].startswith("plan")} == {
+        ("plan_benchmarks", "tiny"),
+        *((rule, "tiny benchmarks") for rule in ("sample_responses", "gather_responses", "score_responses")),
+    }
+    without = workflow.edited("controls", None)
+    assert not {job for job in workflow.jobs(config=without) if TWIN in job[1] or job[0] == "compare_controls"}
