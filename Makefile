@@ -87,6 +87,6 @@ $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/dev.ready: $(VENV)/$(ENV).ready envs/dev.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/dev.txt
+$(VENV)/dev.ready: $(VENV)/$(ENV).ready envs/dev.txt envs/language.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/dev.txt -r envs/language.txt
 	@touch $@
