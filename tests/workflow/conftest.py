@@ -52,7 +52,7 @@ class Workflow:
         for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
             wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
             pairs = re.findall(r"(\w+)=([^,]+)", wildcards[1]) if wildcards else []
-            if rule not in ("all", "data", "adapters"):
+            if rule not in ("all", "data", "adapters", "models", "exports"):
                 found.add((rule, _whose(rule, dict(pairs))))
         return found
 
@@ -107,6 +107,10 @@ def _own_images(folder: Path) -> None:
         image.paste("red", (4 + number, 8, 30 + number, 40))
         image.save(folder / f"{number}.png")
         row = {"image": f"{number}.png", "question": "locate the red square.", "box": [4 + number, 8, 30 + number, 40]}
+        row["answers_given"] = [
+            {"text": "[0.20, 0.20, 0.40, 0.60]", "reward": 1.0},
+            {"text": "[0.90, 0.90, 0.91, 0.91]", "reward": 0.0},
+        ]
         lines.append(json.dumps({**row, "task": "grounding", "split": "test"}))
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -130,6 +134,16 @@ def _own_pairs(config: dict[str, Any]) -> None:
         "model": "tiny", "dataset": "shapes", "pairing": "self-made", "filter": "central", "training": "p2dpo",
         "benchmarks": ["shapes-test"],
     }  # fmt: skip
+
+
+def _own_answers(config: dict[str, Any]) -> None:
+    """An experiment that learns from the answers in the user's own file, and an export."""
+    config["givens"] = {name: {"split": "test"} for name in ("taken", "later")}
+    config["trainings"]["taught"] = {**config["trainings"]["dpo"], "batch_size": 4}
+    config["experiments"]["given"] = {
+        "model": "tiny", "dataset": "own", "given": "taken", "training": "taught", "benchmarks": ["own-test"],
+    }  # fmt: skip
+    config["exports"] = {"out": {"experiment": "dpo", "format": "trl"}}
 
 
 def _own_rounds(config: dict[str, Any]) -> None:
@@ -176,6 +190,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     config["experiments"]["perpo"] = {**config["experiments"]["perpo"], "benchmarks": ["shapes-test", "own-test"]}
     _own_pairs(config)
     _own_rounds(config)
+    _own_answers(config)
     for section, name in (
         ("models", "tiny"),
         ("samplings", "n20"),

@@ -11,6 +11,7 @@ from typing import Any
 BASE = "tiny"
 EXPERIMENTS = ("dpo", "perpo", "p2dpo")
 POLICIES = (BASE, *EXPERIMENTS)
+GIVEN = "given"
 ROUNDS = ("grpo@2", "papo@1")
 """The rounds that are tested: the last ones."""
 GRPO, PAPO = "old@original+reference@original", "old@either+old@original+reference@original"
@@ -56,12 +57,25 @@ def _needs() -> dict[Job, set[Job]]:
         looked = {("measure_attention", f"{p} shapes test") for p in {BASE, policy}}
         needs["evaluate_policy", policy] = scored | looked
     rounds = _rounds(needs, shapes, own)
-    evaluated = {("evaluate_policy", policy) for policy in (*POLICIES, *ROUNDS)}
+    _given(needs, own)
+    evaluated = {("evaluate_policy", policy) for policy in (*POLICIES, *ROUNDS, GIVEN)}
     needs["collect_metrics", ""] = evaluated
-    trained = {("train_adapter", experiment) for experiment in EXPERIMENTS} | rounds
-    predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in (*POLICIES, *ROUNDS)}
-    needs["write_report", ""] = {("collect_metrics", ""), select, shapes, own, *trained, *predictions, *pairs}
+    trained = {("train_adapter", experiment) for experiment in (*EXPERIMENTS, GIVEN)} | rounds
+    predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in (*POLICIES, *ROUNDS, GIVEN)}
+    shown = {select, shapes, own, ("take_given", BASE)}
+    needs["write_report", ""] = {("collect_metrics", ""), *shown, *trained, *predictions, *pairs}
     return needs
+
+
+def _given(needs: dict[Job, set[Job]], own: Job) -> None:
+    """The jobs of an experiment that learns from given answers; it is tested on the user's own images."""
+    taken, terms, trained = ("take_given", BASE), ("compute_terms", "taken original"), ("train_adapter", GIVEN)
+    whose, plan = f"{GIVEN} {BENCHMARKS}", ("plan_benchmarks", GIVEN)
+    needs |= {taken: {own}, terms: {taken, own}, trained: {taken, terms, own}, plan: {own}}
+    needs["sample_responses", whose] = {plan, own, trained}
+    needs["gather_responses", whose] = {plan, ("sample_responses", whose)}
+    needs["score_responses", whose] = {plan, ("gather_responses", whose), own}
+    needs["evaluate_policy", GIVEN] = {("score_responses", f"{p} {BENCHMARKS}") for p in (BASE, GIVEN)}
 
 
 def _pairs(needs: dict[Job, set[Job]], shapes: Job) -> set[Job]:
@@ -126,17 +140,18 @@ def every(*rules: str) -> set[Job]:
 
 
 MODEL = every(
-    "measure_attention", "sample_responses", "score_responses", "compute_terms", "train_adapter", "train_round", "evaluate_policy"
+    "measure_attention", "take_given", "sample_responses", "score_responses", "compute_terms", "train_adapter", "train_round", "evaluate_policy"
 )  # fmt: skip
 """What looks at a model block."""
 ASKED = every("plan_benchmarks", "evaluate_policy")
-OWN = ("tiny", "perpo", *ROUNDS)
+OWN = ("tiny", "perpo", *ROUNDS, GIVEN)
 ASKED_OWN = {job for job in ASKED if job[1] in OWN}
 EVALUATED_OWN = {job for job in every("evaluate_policy") if job[1] in OWN}
 GENERATE = {("make_shapes", "shapes")}
 IMPORT = {("import_examples", "own")}
 PLAN = {("plan_samples", BASE)}
 SELECT = {("select_preferences", BASE)}
+TAKE = {("take_given", BASE)}
 SCORE = every("score_responses")
 TRAIN = {("train_adapter", "dpo")}
 REPORT = {("write_report", "")}
@@ -276,6 +291,17 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("selections.ranked.pick", "first", SELECT),
     ("selections.ranked.max_groups", 30, SELECT),
     ("selections.ranked.seed", 1, SELECT),
+    ("givens.taken.list_size", 3, TAKE),
+    ("givens.taken.min_margin", 0.2, TAKE),
+    ("givens.taken.min_list_size", 3, TAKE),
+    ("givens.taken.deduplicate", False, TAKE),
+    ("givens.taken.pick", "first", TAKE),
+    ("givens.taken.max_groups", 3, TAKE),
+    ("givens.taken.seed", 1, TAKE),
+    ("givens.taken.split", "train", TAKE),
+    ("givens.taken.tasks", ["grounding"], TAKE),
+    ("givens.taken.limit", 3, TAKE),
+    ("givens.taken.prompt", "{question} Answer.", TAKE),
     ("trainings.dpo.method", "lipo", TRAIN),
     ("trainings.dpo.parameters", {"beta": 0.2}, TRAIN),
     ("trainings.dpo.view", "blank", TRAIN | {("compute_terms", "blank")}),
@@ -323,6 +349,9 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
         }.items()
     ),
     ("benchmarks.own-test.resamples", 98, EVALUATED_OWN | REPORT),
+    ("exports.out.experiment", "perpo", NOTHING),  # exports are made when they are asked for
+    ("exports.out.format", "verl", NOTHING),
+    ("exports.out.pairs", "all", NOTHING),
     ("report.title", "Another", REPORT),
     ("report.caption", "Other words.", REPORT),
     ("report.gallery", 3, REPORT),
