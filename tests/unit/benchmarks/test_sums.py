@@ -20,7 +20,7 @@ class AnyColumns(dict[str, np.ndarray]):
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "metric"), [(b.name, m) for b in BENCHMARKS.values() for m in b.metrics], ids=lambda name: str(name)
+    ("benchmark", "metric"), [(b.name, m) for b in BENCHMARKS.values() for m in b.metrics], ids=str
 )
 def test_a_metric_of_columns_is_the_metric_of_their_sums(benchmark: str, metric: str) -> None:
     columns, function = AnyColumns(), BENCHMARKS[benchmark].metrics[metric].metric

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,11 +46,16 @@ def meteor(resources: Path | None) -> Similarity:
         raise MissingLanguageError("key `resources` of the reward block is not set, expected a folder with `nltk_data`")
     try:
         import nltk
+        from nltk.corpus.reader.wordnet import WordNetCorpusReader
         from nltk.translate.meteor_score import meteor_score
     except ModuleNotFoundError:
         raise MissingLanguageError("package `nltk` is not installed, expected what `make language` installs") from None
     folder = resources / "nltk_data"
-    if not ((folder / WORDNET).is_dir() or (folder / f"{WORDNET}.zip").is_file()):
-        raise MissingLanguageError(f"`{folder / WORDNET}` does not exist, expected NLTK's `wordnet`")
     nltk.data.path[:] = [str(folder)]  # nothing is looked for elsewhere on the machine
-    return lambda truth, answer: float(meteor_score([list(truth)], list(answer)))
+    try:
+        place = nltk.data.find(f"{WORDNET}/")  # unpacked or not
+    except LookupError:
+        raise MissingLanguageError(f"`{folder / WORDNET}` does not exist, expected NLTK's `wordnet`") from None
+    with warnings.catch_warnings(action="ignore"):  # it says that it knows English only
+        wordnet = WordNetCorpusReader(place, None)
+    return lambda truth, answer: float(meteor_score([list(truth)], list(answer), wordnet=wordnet))
