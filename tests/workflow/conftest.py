@@ -138,7 +138,7 @@ def _own_pairs(config: dict[str, Any]) -> None:
 
 def _own_answers(config: dict[str, Any]) -> None:
     """An experiment that learns from the answers in the user's own file, and an export."""
-    config["givens"] = {name: {"split": "test"} for name in ("taken", "later")}
+    config["givens"] = {name: {"split": "test"} for name in ("taken", "others")}
     config["trainings"]["taught"] = {**config["trainings"]["dpo"], "batch_size": 4}
     config["experiments"]["given"] = {
         "model": "tiny", "dataset": "own", "given": "taken", "training": "taught", "benchmarks": ["own-test"],

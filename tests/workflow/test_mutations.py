@@ -88,7 +88,7 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
         rerun({("train_adapter", "dpo")}) | {(rule, BASE) for rule in ("select_preferences", "compute_terms")},
     ),
     ("experiments.p2dpo.pairing", "another", rerun({("train_adapter", "p2dpo")}) | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_terms", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
-    ("experiments.given.given", "later", rerun({("train_adapter", "given")}) | {("take_given", BASE), ("compute_terms", "later original")}),
+    ("experiments.given.given", "others", rerun({("train_adapter", "given")}) | {("take_given", BASE), ("compute_terms", "others original")}),
     ("experiments.p2dpo.filter", "other", rerun({("train_adapter", "p2dpo")}) | {("filter_pairs", "other")}),
     ("rollouts.g4.view trainings.grpo.view trainings.papo.view", "clean", {job for job in rerun(mutations.ASK_ROUND) if job[0] != "compute_terms"} | mutations.CLEAN),
     ("experiments.grpo.rounds", 3, ROUND_3),
