@@ -197,6 +197,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("datasets.own.watch_images", False, IMPORT),  # another digest, of less
     ("datasets.own.task", "ocr", IMPORT),
     ("datasets.own.split", "validation", IMPORT),
+    ("datasets.own.max_images", 1, IMPORT),
     ("datasets.own.max_failed", 0.5, IMPORT),
     ("datasets.own.max_failed_rows", 3, IMPORT),
     ("samplings.n20.n", 7, PLAN),
@@ -283,6 +284,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("batches.all.below", 0.9, BATCH),
     ("rewards.perception.tasks", {"grounding": "iou"}, SCORE),
     ("rewards.perception.max_failed", 0.5, SCORE),
+    ("rewards.perception.resources", "own", SCORE),
     ("rewards.perception.max_failed_rows", 3, SCORE),
     ("selections.ranked.list_size", 3, SELECT),
     ("selections.ranked.min_margin", 0.2, SELECT),
@@ -334,6 +336,8 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("benchmarks.own-test.n", 2, ASKED_OWN | REPORT),
     ("benchmarks.own-test.temperature", 0.9, ASKED_OWN | REPORT),
     ("benchmarks.own-test.top_p", 0.9, ASKED_OWN | REPORT),
+    ("benchmarks.own-test.top_k", 5, ASKED_OWN | REPORT),
+    ("benchmarks.own-test.protocol", "refcoco", ASKED_OWN | REPORT),  # it brings its prompt
     ("benchmarks.own-test.max_tokens", 23, ASKED_OWN | REPORT),
     ("benchmarks.own-test.views", ["original"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),
