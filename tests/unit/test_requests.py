@@ -126,6 +126,17 @@ def test_benchmarks_ask_greedily_under_each_view_and_sample_the_first(examples: 
     assert [r["benchmark"] for r in rows] == ["a", "a", "a", "b"]
 
 
+def test_benchmarks_draw_as_their_block_says_and_only_the_sampled_answers(examples: Path) -> None:
+    block = BenchmarkBlock(
+        dataset="mine", reward="r", n=8, views=("original",), temperature=0.9, top_p=0.8, top_k=50, max_tokens=7
+    )
+    target = examples.with_name("requests.parquet")
+    requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks={"b": block}, views={})
+    rows = read_table(target, "requests").to_pylist()
+    drawn = [[row[key] for key in ("n", "temperature", "top_p", "top_k", "max_tokens")] for row in rows]
+    assert drawn == [[1, 0.0, 1.0, 0, 7], [8, 0.9, 0.8, 50, 7]]
+
+
 def asked_in(examples: Path, number: int, stopped: bool = False, **settings: Any) -> list[dict[str, Any]]:
     target = examples.with_name(f"round-{number}.parquet")
     block = RolloutBlock(**{"questions": 2, "n": 3, "tasks": ["grounding"], **settings})

@@ -95,9 +95,8 @@ def run_benchmarks(
     planner = _Planner({block.dataset: views.get(block.dataset, Views()) for block in benchmarks.values()})
     for name, block in benchmarks.items():
         chosen = chosen_examples(block.dataset, examples[block.dataset], block.split, block.tasks, block.limit)
-        shared = {"top_k": 0, "max_tokens": block.max_tokens}
-        greedy = {"n": 1, "temperature": 0.0, "top_p": 1.0, **shared}
-        sampled = {"n": block.n, "temperature": block.temperature, "top_p": block.top_p, **shared}
+        sampled = block.model_dump(include=DRAWING)
+        greedy = {**sampled, "n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
         asked = [("greedy", view, block.prompt, greedy) for view in block.views]
         asked += [("sampled", block.views[0], block.prompt, sampled)] if block.n else []
         asked += [(condition_of(i), block.views[0], prompt, greedy) for i, prompt in enumerate(block.prompts, 1)]
