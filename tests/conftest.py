@@ -5,16 +5,16 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-TOGETHER = ("slurm", "workflow")
-"""Folders whose tests share long fixtures, so that one process runs them all."""
+SHARED = ("cluster", "finished")
+"""Fixtures that take minutes: one process runs all tests that need one of them."""
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file, or of such a folder, stay in one process: `pytest -n 2 --dist loadgroup`."""
-    tests = Path(__file__).parent
+    """Tests of a file, or with a shared fixture, stay in one process: `pytest -n 2 --dist loadgroup`."""
     for item in items:
-        place = item.path.relative_to(tests)
-        item.add_marker(pytest.mark.xdist_group(place.parts[0] if place.parts[0] in TOGETHER else str(place)))
+        needed = getattr(item, "fixturenames", ())
+        place = str(item.path.relative_to(Path(__file__).parent))
+        item.add_marker(pytest.mark.xdist_group(next((name for name in SHARED if name in needed), place)))
