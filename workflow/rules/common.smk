@@ -8,8 +8,10 @@ from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import code_digests, digest_of_source
 from perceptune.stages import plan as planning
+from perceptune.stages.absent import absent
 from perceptune.stages.checks import plural
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Snakemake follows dependencies by recursion, and a round depends on the one before: 200 rounds are deeper than Python's limit.
 sys.setrecursionlimit(100_000)
@@ -18,6 +20,10 @@ try:
     plan = planning.load(config)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+# Not an error: a target may need none of it.
+if workflow.is_main_process and (lacking := absent(plan.config)):
+    logger.warning("not there yet:\n  " + "\n  ".join(lacking))
 
 
 def one_of(names):

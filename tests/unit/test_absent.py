@@ -1,0 +1,53 @@
+"""Everything that a config names and that is not there is said at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from perceptune.stages import plan
+from perceptune.stages.absent import absent
+
+PAPER = Path(__file__).parents[2] / "config/papers/p2dpo.yaml"
+
+
+def _lacking(environment: dict[str, str], **changed: dict[str, Any]) -> list[str]:
+    raw = yaml.safe_load(PAPER.read_text())
+    for section, blocks in changed.items():
+        for name, block in blocks.items():
+            raw[section][name] = {**raw[section].get(name, {}), **block}
+    return absent(plan.load(raw).config, environment)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_data_images_models_and_keys_are_looked_for() -> None:
+    lacking = _lacking({})
+    assert "datasets.pope.path: `data/pope`" in lacking
+    assert "datasets.pope.images: `data/coco/val2014`" in lacking
+    assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf`" in lacking
+    assert "clips.vit-l-14-336.path: `models/clip-vit-large-patch14-336`" in lacking
+    assert "judges.gpt-4.key: `OPENAI_API_KEY` in the environment" in lacking
+
+
+def test_what_is_there_is_not_said() -> None:
+    before = set(_lacking({}))
+    Path("data/pope").mkdir(parents=True)
+    Path("models/llava-1.5-7b-hf").mkdir(parents=True)
+    Path("models/llava-1.5-7b-hf/config.json").touch()
+    assert before - set(_lacking({"OPENAI_API_KEY": "secret"})) == {
+        "datasets.pope.path: `data/pope`",
+        "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf`",
+        "judges.gpt-4.key: `OPENAI_API_KEY` in the environment",
+    }
+
+
+def test_what_nothing_uses_is_not_missed() -> None:
+    unused = {"models": {"other": {"path": "models/other", "family": "llava"}}}
+    judge = {"judges": {"other": {"model": "other", "url": "https://example.org/v1", "key": "OTHER_KEY"}}}
+    assert set(_lacking({}, **unused, **judge)) == set(_lacking({}))
+    judging = {"judges": {"gpt-4": {"model": "other", "url": None, "key": None}}}
+    assert "models.other.path: `models/other`" in _lacking({}, **unused, **judging)

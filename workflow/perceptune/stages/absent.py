@@ -1,0 +1,51 @@
+"""What a config names and this machine does not have: said at once, before Snakemake stops at the first of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from perceptune.contracts.config import Config, ShapesDataset
+
+
+def absent(config: Config, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line per file, folder and key of an endpoint that is not there: its key in the config, and what was looked for."""
+    return [*_files(config), *_folders(config), *_keys(config, environment)]
+
+
+def _files(config: Config) -> Iterator[str]:
+    for name, block in config.datasets.items():
+        if isinstance(block, ShapesDataset):
+            continue
+        if not Path(block.path).exists():
+            yield f"datasets.{name}.path: `{block.path}`"
+        if block.images and not Path(block.images).is_dir():
+            yield f"datasets.{name}.images: `{block.images}`"
+    for name, benchmark in config.benchmarks.items():
+        if benchmark.judge_prompt and not Path(benchmark.judge_prompt).is_file():
+            yield f"benchmarks.{name}.judge_prompt: `{benchmark.judge_prompt}`"
+
+
+def _folders(config: Config) -> Iterator[str]:
+    """Models, and language resources."""
+    judging = {judge.model for judge in config.judges.values() if judge.url is None}
+    used = {experiment.model for experiment in config.experiments.values()} | judging
+    for section, blocks in (
+        ("models", {name: block for name, block in config.models.items() if name in used}),
+        ("clips", config.clips),
+        ("saliencies", config.saliencies),
+    ):
+        for name, block in blocks.items():
+            if not (Path(block.path) / "config.json").exists():
+                yield f"{section}.{name}.path: `{block.path}`"
+    for name, reward in config.rewards.items():
+        if reward.resources and not Path(reward.resources).is_dir():
+            yield f"rewards.{name}.resources: `{reward.resources}`"
+
+
+def _keys(config: Config, environment: Mapping[str, str]) -> Iterator[str]:
+    asked = {benchmark.judge for benchmark in config.benchmarks.values()}
+    for name, judge in config.judges.items():
+        if name in asked and judge.key and not environment.get(judge.key):
+            yield f"judges.{name}.key: `{judge.key}` in the environment"
