@@ -55,7 +55,7 @@ def _refer(path: Path, images: Path, count: int) -> None:
         name = f"COCO_train2014_{number:012d}.jpg"
         draw(images / name, number)
         x1, y1, x2, y2 = _box(number)
-        sentence = {"sent_id": number, "raw": "the red one", "sent": "the red one", "tokens": ["the", "red", "one"]}
+        sentence = {"sent_id": number, "raw": "red square", "sent": "red square", "tokens": ["red", "square"]}
         refs.append(
             {
                 "ref_id": number, "ann_id": number, "image_id": number, "split": split, "category_id": 1,
