@@ -6,7 +6,7 @@ inside of the text, videos) is refused with a reason, not cut down to fit.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,7 +184,7 @@ def pair(record: Mapping[str, Any], chosen: str, rejected: str) -> list[dict[str
         raise RowError("`chosen` and `rejected` are the same")
     scores = [record.get(key) for key in SCORES]
     rewards = (1.0, 0.0)
-    if all(isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s) for s in scores):
+    if all(isinstance(s, int | float) and not isinstance(s, bool) and abs(s) <= sys.float_info.max for s in scores):
         rewards = (float(scores[0]), float(scores[1]))  # type: ignore[arg-type]
         if rewards[0] < rewards[1]:
             raise RowError(f"`score_chosen` {rewards[0]:g} is below `score_rejected` {rewards[1]:g}")

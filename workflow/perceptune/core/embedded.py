@@ -73,7 +73,7 @@ def whole(value: Any, column: str) -> int:
     """A whole number, also as text or as `2.0`, as TSV files have it. Raises `RowError`."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not number.is_integer():
         raise RowError(f"`{column}` is {shown(value)}, expected a whole number")

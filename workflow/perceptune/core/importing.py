@@ -86,7 +86,11 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
 def check_size(row: Mapping[str, Any], size: tuple[int, int]) -> None:
     """Raises `RowError` when the row says of its image another size than it has: boxes are wrong on a resized image."""
     expected = row.get("image_size")
-    if expected is not None and tuple(expected) != tuple(size):
+    if expected is None:
+        return
+    if not isinstance(expected, list) or len(expected) != 2 or not all(map(_is_finite, expected)):
+        raise RowError(f"`image_size` is {shown(expected)}, expected [width, height] in pixels")
+    if tuple(expected) != tuple(size):
         raise RowError(
             f"the image has {size[0]} x {size[1]} pixels, the annotations are of {expected[0]} x {expected[1]}:"
             " boxes are wrong on a resized image, bring the original"

@@ -40,6 +40,11 @@ def run(*, config: FileDataset, examples: Path) -> None:
     files.check()
     config = config.model_copy(update=_declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(
+            f"key `images` of the dataset: `{folder}` {what}, expected the folder that image names begin in"
+        )
     rows = list(_taken(importer.rows(files), config.max_images))
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
@@ -64,12 +69,17 @@ def _taken(rows: Iterator[Placed], most: int | None) -> Iterator[Placed]:
     """The rows without those of too many images."""
     passed = 0
     for place, row in rows:
-        if most is not None and isinstance(row, dict) and len(row.get("images") or ()) > most:
+        if most is not None and isinstance(row, dict) and _number_of_images(row) > most:
             passed += 1
         else:
             yield place, row
     if passed:
         print(f"{passed} rows with more than {most} images are not taken")
+
+
+def _number_of_images(row: Mapping[str, Any]) -> int:
+    images = row.get("images")
+    return len(images) if isinstance(images, list) else 1
 
 
 def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:

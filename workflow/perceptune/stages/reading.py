@@ -14,11 +14,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.core.importing import RowError, one_line
 
 UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 """What values without a Python equivalent raise: text in no valid UTF-8, the year 300,000, an unknown time zone."""
+
+HINT_OF_FOLDERS = "name the file, or the folder that has the `*.parquet` files themselves in it"
 
 Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
 
@@ -81,6 +83,8 @@ class Files:
         try:
             with file.open("rb") as opened:
                 return _PlainUnpickler(opened, encoding="latin1").load()
+        except OSError as error:
+            raise UserError(f"dataset file `{file}` cannot be read: {error.strerror}") from None
         except pickle.UnpicklingError as error:
             raise UserError(f"dataset file `{file}` is no pickle of plain values: {one_line(error)}") from None
         except Exception as error:  # a damaged pickle raises anything
@@ -142,12 +146,21 @@ def _saved_to_disk(source: Path) -> Iterator[Any]:
     try:
         loaded = datasets.load_from_disk(str(source))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"dataset `{source}`: {expected}") from None
+        raise UserError(f"dataset `{source}` {_found_in(source)}, {expected}", HINT_OF_FOLDERS) from None
     except Exception as error:  # what is raised depends on which of its files is damaged: JSON, type, key, Arrow errors
         raise UserError(f"dataset `{source}` is damaged, {expected}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
         raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected one; name its folder")
     yield from loaded.with_format("arrow").iter(1000)
+
+
+def _found_in(source: Path) -> str:
+    """What there is in place of a folder of rows, in words."""
+    if not source.is_dir():
+        return "is a file"
+    names = sorted(file.name for file in source.iterdir())
+    listed = ", ".join(f"`{one_line(name)}`" for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f"is a folder with {listed}" if names else "is an empty folder"
 
 
 def _plain_rows(batch: Any) -> list[Any]:

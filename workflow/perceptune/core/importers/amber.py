@@ -30,8 +30,7 @@ GENERATIVE = "generative"
 
 def rows(source: Source) -> Iterator[Placed]:
     """The rows of the query file, each with its annotation; those to describe also with the word lists that scoring takes."""
-    annotations = source.document(BESIDE[0])
-    association = source.document(BESIDE[1])
+    annotations, association = _annotations(source), _association(source)
     lists = {
         "vocabulary": sorted({*association, *chain.from_iterable(association.values())}),
         "safe_words": _lines(source, BESIDE[2]),
@@ -39,6 +38,26 @@ def rows(source: Source) -> Iterator[Placed]:
     row = partial(_row, annotations, association, lists)
     for place, record in source.records(_query_file(source)):
         yield place, made(row, record)
+
+
+def _annotations(source: Source) -> list[Mapping[str, Any]]:
+    read = source.document(BESIDE[0])
+    if not isinstance(read, list) or not all(isinstance(one, Mapping) for one in read):
+        raise UserError(f"`{BESIDE[0]}` of `{source.path}` is {shown(read)}, expected AMBER's list of annotations")
+    return read
+
+
+def _association(source: Source) -> dict[str, list[str]]:
+    read = source.document(BESIDE[1])
+    if not isinstance(read, dict) or not all(_is_texts(words) for words in read.values()):
+        raise UserError(
+            f"`{BESIDE[1]}` of `{source.path}` is {shown(read)}, expected AMBER's object from words to words"
+        )
+    return read
+
+
+def _is_texts(words: Any) -> bool:
+    return isinstance(words, list) and all(isinstance(word, str) for word in words)
 
 
 def _query_file(source: Source) -> str | None:
@@ -80,7 +99,12 @@ def _row(
     }
     if annotation["type"] != GENERATIVE:
         return {**row, "task": "existence", "answer": annotation["truth"]}
+    for key in ("truth", "hallu"):
+        if not _is_texts(annotation[key]):
+            raise RowError(f"`{key}` of annotation {number} is {shown(annotation[key])}, expected a list of words")
     named = [*annotation["truth"], *annotation["hallu"]]
+    if unknown := [word for word in named if word not in association]:
+        raise RowError(f"`{unknown[0]}` of annotation {number} is not in `{BESIDE[1]}`")
     return {
         **row,
         "task": "open",

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perceptune.core.embedded import image_in
+from perceptune.core.embedded import image_in, whole
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made
 
 SEEDS, VARIANTS = 501, 10
@@ -37,7 +37,7 @@ def rows(source: Source) -> Iterator[Placed]:
     def row(record: Mapping[str, Any]) -> Row:
         seed = str(first_of(record, "qid", "id"))
         seen[seed] += 1
-        variant = int(record.get("varid", seen[seed]))
+        variant = whole(record.get("varid", seen[seed]), "varid")
         return {**_row(record, seed, variant), "image": image_in(record, ("decoded_image", "image"), {})}
 
     for place, record in source.records():

@@ -184,6 +184,9 @@ def answers_given(texts: Sequence[Any], rewards: Sequence[float | None]) -> list
     for text in texts:
         if not isinstance(text, str):
             raise RowError(f"an answer is {shown(text)}, expected text")
+    for reward in rewards:
+        if reward is not None and not isinstance(reward, int | float):
+            raise RowError(f"a reward is {shown(reward)}, expected a number")
     pairs = zip(texts, rewards, strict=True)
     ranked = sorted(pairs, key=lambda pair: float("inf") if pair[1] is None else -pair[1])
     return [{"text": text, "reward": reward} for text, reward in ranked]

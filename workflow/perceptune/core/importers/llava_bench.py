@@ -29,7 +29,7 @@ def _by(source: Source, name: str, key: str) -> dict[Any, Mapping[str, Any]]:
     """The records of a file by one of their keys; a `UserError` names one that cannot be used."""
     found = {}
     for place, record in source.records(name):
-        if not isinstance(record, Mapping) or key not in record:
+        if not isinstance(record, Mapping) or not isinstance(record.get(key), int | str):
             wrong = record if isinstance(record, RowError) else f"found {shown(record)}, expected a record with `{key}`"
             raise UserError(f"`{source.path / name}`, {place}: {wrong}")
         found[record[key]] = record
@@ -40,6 +40,8 @@ def _row(contexts: Mapping[Any, Any], references: Mapping[Any, Any], record: Map
     number, image, category = record["question_id"], record["image"], record["category"]
     if category not in CATEGORIES:
         raise RowError(f"`category` is {shown(category)}, expected one of {', '.join(CATEGORIES)}")
+    if not isinstance(number, int | str) or not isinstance(image, str):
+        raise RowError(f"question {shown(number)} about {shown(image)}, expected a number and a file name")
     if number not in references or image not in contexts:
         absent = "answers_gpt4.jsonl" if number not in references else "context.jsonl"
         raise RowError(f"question {shown(number)} about {shown(image)} has no record in `{absent}`")

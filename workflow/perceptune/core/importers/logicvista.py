@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from perceptune.contracts.errors import UserError
 from perceptune.core.embedded import image_in, listed
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made, with_images
-from perceptune.core.importing import RowError
+from perceptune.core.importing import RowError, shown
 
 SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
 
@@ -20,7 +21,10 @@ def rows(source: Source) -> Iterator[Placed]:
     if not source.path.is_file() or source.path.suffix != ".json":
         yield from with_images(_row, "image")(source)
         return
-    for name, record in dict(source.document()).items():
+    document = source.document()
+    if not isinstance(document, dict):
+        raise UserError(f"dataset file `{source.path}` has {shown(document)}, expected an object from names to records")
+    for name, record in document.items():
         named = (
             {"id": name, "image": f"images/{record.get('imagename')}", **record} if isinstance(record, dict) else record
         )

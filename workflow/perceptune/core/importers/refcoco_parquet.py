@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, numbered, split_files
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, made, numbered, split_files
 from perceptune.core.importers.refer import SENTENCES, data_set_of
 from perceptune.core.importing import RowError, shown
 
@@ -30,8 +30,8 @@ def rows(source: Source) -> Iterator[Placed]:
     """A row per expression."""
     seen: Counter[str] = Counter()
     for place, record, split in split_files(source):
-        if isinstance(record, RowError):
-            yield place, record
+        if not isinstance(record, Mapping):
+            yield place, made(dict, record)
             continue
         try:
             found = list(_of_sentences(record) if "sentences" in record else _of_answers(record, split, seen))
@@ -70,6 +70,8 @@ def _of_sentences(record: Mapping[str, Any]) -> Iterator[Row | RowError]:
             raise RowError(f"`bbox` {shown(box)} is not the box {found} of `raw_anns`")
         box = found
     size = {"image_size": [info["width"], info["height"]]} if {"width", "height"} <= set(info) else {}
+    if not isinstance(record["sentences"], list):
+        raise RowError(f"`sentences` is {shown(record['sentences'])}, expected a list of objects with `sent`")
     for sentence in record["sentences"]:
         if not isinstance(sentence, Mapping):
             raise RowError(f"`sentences` has {shown(sentence)}, expected objects with `sent`")

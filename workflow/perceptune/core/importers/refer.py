@@ -51,6 +51,9 @@ def rows(source: Source) -> Iterator[Placed]:
 
 def _row(ref: Mapping[str, Any], instances: Instances, sentence: Mapping[str, Any]) -> Row:
     images, annotations, categories = instances
+    for key in ("ann_id", "image_id"):
+        if not isinstance(ref[key], int | str):
+            raise RowError(f"`{key}` is {shown(ref[key])}, expected a number")
     annotation, image = annotations.get(ref["ann_id"]), images.get(ref["image_id"])
     if annotation is None or image is None:
         missing = f"annotation {ref['ann_id']}" if annotation is None else f"image {ref['image_id']}"
