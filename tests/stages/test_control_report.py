@@ -42,7 +42,10 @@ def test_the_page_says_what_explains_a_gain(tmp_path: Path) -> None:
         "explained by SFT on the best answers: sft-on-best-n20-ranked, on the same lists with the same budget, scores"
         in page.text
     )
-    assert "not explained by another prompt (accounts for 0.0 of 10.0 points)" in page.text
+    assert (
+        "not explained by another prompt (none is better for the base), a blank image (accounts for 0.0 of 10.0"
+        in page.text
+    )
     numbers = cells(page, "controls", "perpo")
     assert numbers.startswith("perpo +10.2 * [+7.2, +13.2] base 48.0 % +10.0 * [+8.0, +12.0] base 48.0 %, own prompt")
     assert "+1.0 explains it [\u22121.0, +3.0] it has 57.0 %" in numbers

@@ -35,7 +35,7 @@ def control_section(
     drawn = best_of(metrics, result)
     titles = [_title(control, compared.values()) for control in there]
     titles += [f"best of {max(int(row['k']) for row in drawn.values())} each"] if drawn else []
-    titles += ["under noise"] if levels else []
+    titles += [f"noise {levels[-1]:g}"] if levels else []
     return {
         "result": result,
         "measure": measure(result.primary),
@@ -48,7 +48,7 @@ def control_section(
                     _gain_cell(result.rows[policy].get(result.primary)),
                     *(_control_cell(rows.get(control), result, policy) for control in there),
                     *([_gain_cell(drawn.get(policy))] if drawn else []),
-                    *([_noise_cell(levels, noisy[policy])] if levels else []),
+                    *([_gain_cell(noisy[policy][-1])] if levels else []),
                 ],
             }
             for policy, rows in compared.items()
@@ -93,13 +93,6 @@ def _gain_cell(row: Row | None) -> dict[str, str]:
         "detail": f"base {how.number(row['base_value'])}{how.unit}",
         "says": "",
     }
-
-
-def _noise_cell(levels: Sequence[float], rows: Sequence[Row | None]) -> dict[str, str]:
-    """The gain at every sigma above 0."""
-    noisy = [(sigma, _gain_cell(row)) for sigma, row in zip(levels, rows, strict=True) if sigma]
-    shown = {"value": " / ".join(cell["value"] for _, cell in noisy)}
-    return {**EMPTY, **shown, "detail": f"sigma {' / '.join(f'{sigma:g}' for sigma, _ in noisy)}"}
 
 
 def _control_cell(row: Row | None, result: Result, policy: str) -> dict[str, str]:

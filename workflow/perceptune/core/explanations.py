@@ -110,13 +110,16 @@ def sentences(
     told = {p: control_rows(controlled, result, p) for p in gaining}
     if len(gaining) > MANY:
         return [("", sentence) for sentence in _counted(told)]
-    found = [(p, sentence) for p in gaining for sentence in _of_policy(told[p], result, controlled)]
+    found = []
     for policy in gaining:
-        found += [
-            (policy, s) for s in (_sharpened(metrics, result, policy), _noisy(metrics, result, noise, policy)) if s
+        why = controlled.twinless.get(policy)
+        said = [
+            *_of_policy(told[policy], result, controlled),
+            f"no SFT on the best answers to compare with: {why}" if why else "",
+            _sharpened(metrics, result, policy),
+            _noisy(metrics, result, noise, policy),
         ]
-    reasons = {p: controlled.twinless[p] for p in gaining if p in controlled.twinless}
-    found += [(p, f"no SFT on the best answers to compare with: {why}") for p, why in reasons.items()]
+        found += [(policy, sentence) for sentence in said if sentence]
     return found
 
 
@@ -144,10 +147,15 @@ def _of_policy(rows: Mapping[str, Row], result: Result, controlled: Controlled) 
             yield _told(row, result, controlled)
     rest = [row for row in rows.values() if says(row) == "not"]
     if rest and len(rest) == len(rows):
-        parts = [f"{_named(row)} accounts for {_share(row)}" for row in rest]
-        yield f"the gain is not explained by any of the controls: {', '.join(parts)}"
+        yield f"the gain is not explained by any of the controls: {', '.join(map(_weighed, rest))}"
     elif rest:
-        yield f"not explained by {', '.join(f'{_named(row)} (accounts for {_share(row)})' for row in rest)}"
+        yield f"not explained by {', '.join(map(_weighed, rest))}"
+
+
+def _weighed(row: Row) -> str:
+    """A control that explains nothing, and how much it accounts for."""
+    own = row["control"] == "prompt" and row["k"] == 0
+    return f"{_named(row)} ({'none is better for the base' if own else f'accounts for {_share(row)}'})"
 
 
 def _told(row: Row, result: Result, controlled: Controlled) -> str:

@@ -49,10 +49,8 @@ def twins(config: Config) -> dict[str, str]:
 
 
 def why_no_twin(config: Config, experiment: str) -> str:
-    """In words, why an experiment without a twin can have none."""
-    if _learns_best(config, experiment):
-        return "it is SFT on the best answers itself"
-    return WHY_NONE.get(METHODS[_training(config, experiment).method].groups, "none was asked for")
+    """In words, why an experiment has no twin; empty where it can have one or is one."""
+    return WHY_NONE.get(METHODS[_training(config, experiment).method].groups, "")
 
 
 def gaussian_sigma(view: ViewBlock) -> float | None:

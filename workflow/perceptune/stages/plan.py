@@ -500,11 +500,10 @@ class Plan:
     def report_controls(self) -> dict[str, dict[str, str]]:
         """Policy to its comparison with the controls, and the words for why it has no twin where one was wanted."""
         wanted = self.config.controls is not None and self.config.controls.sft_on_best
+        reasons = {p: why_no_twin(self.config, _parted(p)[0]) for p in self.controlled if wanted}
         return {
             "tables": {p: CONTROLS.format(policy=p) for p in self.controlled},
-            "twinless": {
-                p: why_no_twin(self.config, _parted(p)[0]) for p in self.controlled if wanted and not self.twin(p)
-            },
+            "twinless": {p: why for p, why in reasons.items() if why},
         }
 
     def report_rounds(self, experiment: str) -> dict[str, Any]:
