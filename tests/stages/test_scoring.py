@@ -115,6 +115,24 @@ def test_a_task_without_reward_is_named(tmp_path: Path) -> None:
         tables.rewards(RewardBlock(tasks={"grounding": "iou"}))
 
 
+def test_a_column_that_an_example_does_not_bring_is_named(tmp_path: Path) -> None:
+    """A protocol that is named after its questions were asked: they do not count as its own."""
+    asked = request("there", 1, "b", "greedy")
+    some = example("there", "existence", target="yes", source='{"category": "VD", "subcategory": "x"}')
+    tables = Tables(tmp_path, [some], [(asked, ["yes"])])
+    tables.rewards()
+    block = BenchmarkBlock(dataset="mine", reward="r", protocol="hallusionbench", n=0, resamples=20)
+    with pytest.raises(
+        UserError, match="example `there` has no `set_id`, which the benchmark's protocol or reward reads"
+    ):
+        evaluate.run(
+            policy="p", base="p", rewards={"b": tables["rewards"]}, base_rewards=None, attention={}, base_attention=None,
+            metrics=tables["metrics"], benchmarks={"b": block}, reward_tasks={"r": dict(REWARD.tasks)}, model=MODEL,
+            examples={"mine": tables["examples"]},
+        )  # fmt: skip
+    assert not tables["metrics"].exists()
+
+
 def test_preferences_are_ranked_and_say_what_was_dropped(tmp_path: Path) -> None:
     texts = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.4]", "nonsense"]
     tables = Tables(tmp_path, EXAMPLES, [(request("box", 3), texts[::-1]), (request("there", 2), ["yes", "yes"])])

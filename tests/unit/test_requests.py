@@ -1,5 +1,6 @@
 """The plan of questions: who is asked what, with which seed."""
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -135,6 +136,46 @@ def test_benchmarks_draw_as_their_block_says_and_only_the_sampled_answers(exampl
     rows = read_table(target, "requests").to_pylist()
     drawn = [[row[key] for key in ("n", "temperature", "top_p", "top_k", "max_tokens")] for row in rows]
     assert drawn == [[1, 0.0, 1.0, 0, 7], [8, 0.9, 0.8, 50, 7]]
+
+
+HALLUSION = {
+    "category": "VD", "subcategory": "chart", "set_id": "0", "figure_id": "1", "question_id": "0", "visual_input": "1",
+    "gt_answer_details": "It is.",
+}  # fmt: skip
+
+
+def planned(examples: Path, rewards: dict[str, tuple[str, ...]], **block: Any) -> int:
+    target = examples.with_name("requests.parquet")
+    blocks = {"b": BenchmarkBlock(**{"dataset": "mine", "reward": "r", "n": 0, "views": ["original"], **block})}
+    requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks=blocks, views={}, rewards=rewards)
+    return read_table(target, "requests").num_rows
+
+
+def test_what_has_no_reward_is_not_asked(examples: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(examples, {"r": ("grounding", "counting")}, split="train")
+    assert str(caught.value) == (
+        "error: benchmark `b`: dataset `mine` has questions of task `ocr`, expected grounding, counting, as reward `r` has\n"
+        "hint: key `benchmarks.b.tasks` says which are asked"
+    )
+    assert planned(examples, {"r": ("grounding",)}, split="train", tasks=["grounding"]) == 4
+
+
+@pytest.mark.parametrize("missing", [None, "set_id", "category", "gt_answer_details"])
+def test_what_a_protocol_could_not_measure_is_not_asked(tmp_path: Path, missing: str | None) -> None:
+    source = json.dumps({key: value for key, value in HALLUSION.items() if key != missing})
+    shared = {"task": "existence", "split": "test", "target": "yes", "box": None}
+    rows = [example(0, source=json.dumps(HALLUSION), **shared), example(1, source=source, **shared)]
+    write_table(tmp_path / "examples.parquet", "examples", rows, {})
+    if missing is None:
+        assert planned(tmp_path / "examples.parquet", {}, protocol="hallusionbench") == 2
+        return
+    with pytest.raises(
+        UserError,
+        match=f"benchmark `b`: dataset `mine`, example `1` has no `{missing}`, expected it for protocol `hallusionbench`",
+    ):
+        planned(tmp_path / "examples.parquet", {}, protocol="hallusionbench")
+    assert planned(tmp_path / "examples.parquet", {}) == 2  # without a protocol nothing reads it
 
 
 def asked_in(examples: Path, number: int, stopped: bool = False, **settings: Any) -> list[dict[str, Any]]:

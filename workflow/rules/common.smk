@@ -523,6 +523,11 @@ def benchmarks_of(wildcards, threads):
     return {name: block.model_dump(mode="json") for name, block in blocks.items()}
 
 
+def rewards_of_benchmarks(wildcards, threads):
+    """The tasks of their rewards, not tracked: what cannot be scored is not asked, and else they change no question."""
+    return plan.evaluation_settings(wildcards.policy)["rewards"]
+
+
 def datasets_of_benchmarks(wildcards):
     return plan.datasets(wildcards.policy, "benchmarks")
 

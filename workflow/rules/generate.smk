@@ -87,6 +87,7 @@ rule plan_benchmarks:
         *code_of("requests", "plan_benchmarks"),
         settings=of(plan.asking_settings),
         benchmarks=benchmarks_of,
+        rewards=rewards_of_benchmarks,
         datasets=datasets_of_benchmarks,
     script:
         "../scripts/plan_benchmarks.py"

@@ -22,4 +22,5 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
                 snakemake.input.crops,
                 snakemake.input.saliencies,
             ),
+            rewards=snakemake.params.rewards,
         )

@@ -1,6 +1,7 @@
 """POPE on its full official files: both published rules, against plain loops over the answers and against closed forms."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -194,6 +195,13 @@ def test_official_rule(text: str, read: str) -> None:
 )  # fmt: skip
 def test_vcd_rule(text: str, target: str, read: str) -> None:
     assert vcd_answer(text, target) == read
+
+
+def test_questions_without_a_category_have_no_mean_of_categories(rows: list[Row]) -> None:
+    own = [{key: value for key, value in row.items() if key != "category"} for row in rows[:60]]
+    found = values("pope", answered("pope", own, [row["answer"].capitalize() for row in own]))
+    assert found["f1"] == found["accuracy"] == 1
+    assert all(math.isnan(found[name]) for name in ("mean_f1", "mean_f1_vcd", "f1_random"))
 
 
 def test_other_data_sets_and_wrong_names(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 
 from perceptune.contracts.tables import read_table
 from perceptune.core.benchmarks.benchmark import Answered
+from perceptune.core.brought import Columns
 
 ANSWER = ["request_id", "sample_index"]
 
@@ -46,6 +47,6 @@ def _answered(row: dict[str, Any]) -> Answered:
         parsed=None if row["parsed"] is None else json.loads(row["parsed"]),
         components={component["name"]: component["value"] for component in row["components"]},
         reason=row["reason"],
-        source=json.loads(row["source"] or "{}"),
+        source=Columns(row["example_id"], row["source"]),
         verdict=row["verdict"],
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from perceptune.contracts.config import (
@@ -20,6 +22,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables import read_table, write_table
+from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.prompts import asked_as, condition_of
 from perceptune.stages.shown import Crops, NoCropError, NoSaliencyError, Saliencies, by_name, messages_for, recipe_of
 
@@ -84,17 +87,24 @@ def run_samples(*, dataset: str, examples: Path, requests: Path, config: Samplin
 
 
 def run_benchmarks(
-    *, examples: dict[str, Path], requests: Path, benchmarks: dict[str, BenchmarkBlock], views: dict[str, Views]
+    *,
+    examples: dict[str, Path],
+    requests: Path,
+    benchmarks: dict[str, BenchmarkBlock],
+    views: dict[str, Views],
+    rewards: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> None:
     """Writes `requests`: every benchmark's questions, greedily under each of its views and `n` times under the first; greedily
     under the first with each of its other prompts, too.
 
-    `examples` and `views` are by dataset.
+    `examples` and `views` are by dataset, `rewards` are the tasks of each reward block, where they are known. Raises
+    `UserError` for questions that could be asked, but not measured.
     """
     rows: list[dict[str, Any]] = []
     planner = _Planner({block.dataset: views.get(block.dataset, Views()) for block in benchmarks.values()})
     for name, block in benchmarks.items():
         chosen = chosen_examples(block.dataset, examples[block.dataset], block.split, block.tasks, block.limit)
+        _check_measurable(name, block, chosen, rewards.get(block.reward))
         sampled = block.model_dump(include=DRAWING)
         greedy = {**sampled, "n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
         asked = [("greedy", view, block.prompt, greedy) for view in block.views]
@@ -108,6 +118,28 @@ def run_benchmarks(
     inputs = examples | {f"{d} {name}": path for d, one in views.items() for name, path in one.tables.items()}
     write_table(requests, "requests", rows, lineage("requests", parameters, inputs))
     print(f"{len(rows)} requests of {len(benchmarks)} benchmarks")
+
+
+def _check_measurable(
+    name: str, block: BenchmarkBlock, chosen: list[dict[str, Any]], rewarded: Collection[str] | None
+) -> None:
+    """Raises `UserError` before anything is asked, where no reward or protocol could do something with the answers."""
+    about = f"benchmark `{name}`: dataset `{block.dataset}`"
+    reads = BENCHMARKS[block.protocol].reads if block.protocol else {}
+    for row in chosen:
+        if rewarded is not None and row["task"] not in rewarded:
+            raise UserError(
+                f"{about} has questions of task `{row['task']}`, expected {', '.join(rewarded)}, as reward `{block.reward}` has",
+                f"key `benchmarks.{name}.tasks` says which are asked",
+            )
+        if columns := reads.get(row["task"]):
+            source = json.loads(row["source"] or "{}")
+            missing = [column for column in columns if column not in source]
+            if missing:
+                raise UserError(
+                    f"{about}, example `{row['example_id']}` has no `{missing[0]}`, expected it for protocol `{block.protocol}`",
+                    f"it reads {', '.join(f'`{column}`' for column in columns)}; the importer of its data set brings them",
+                )
 
 
 def run_round(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.core.brought import Columns
 from perceptune.core.frames import overlap_lines, overlaps
 from perceptune.core.rewards import REWARDS, Answers, Scores
 from perceptune.models.geometry import FRAMES, coordinate_frame, resized_sizes
@@ -149,7 +149,7 @@ def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answ
         boxes=boxes,
         sizes=sizes,
         frame=frame,
-        sources=[json.loads(source or "{}") for source in part["source"].to_list()],
+        sources=[Columns(*row) for row in part.select("example_id", "source").iter_rows()],
         resources=Path(config.resources) if config.resources else None,
         resized=resized_sizes(model, sizes) if frame == "resized_pixels" else None,
     )

@@ -35,6 +35,10 @@ BEGINNING = "_by_beginning"
 LABELS = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
 DESCRIPTIONS: dict[Task, str] = {"open": "amber_nouns"}
 QUESTIONS: dict[Task, str] = {"existence": "amber"}
+READS: dict[Task, tuple[str, ...]] = {
+    "existence": ("type", "image_file"),
+    "open": ("type", "image_file", "truth", "hallu", "association", "vocabulary", "safe_words"),
+}
 
 
 def _described(answered: Answered) -> bool:
@@ -145,5 +149,7 @@ AMBER = Benchmark(
         "amber_score": Measured(_score, "AMBER score: mean of 1 - CHAIR and F1", needs=NEEDS),
         **description_metrics(),
     },
+    quoted=("discriminative_f1", "existence_f1", "attribute_f1", "relation_f1", "chair", "hal"),
     settings=SETTINGS,
+    reads=READS,
 )

@@ -90,8 +90,12 @@ class Benchmark:
     questions. Intervals resample units: what belongs together, such as all questions about an image, makes one unit."""
     metrics: Mapping[str, Measured]
     """By name, the primary one first. A name means the same in every benchmark that has it."""
+    quoted: Sequence[str] = ()
+    """Of many metrics those that papers quote, the primary one first: the report folds the others away. Empty: the first few."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a benchmark block with their official values, such as `prompt`; the block's own keys go before."""
+    reads: Mapping[Task, Sequence[str]] = field(default_factory=dict)
+    """Task to the columns of the source that its questions must bring: without them there is no number, or another one."""
     judged: Judged | None = None
     """How a judge is asked, where the metrics need one or can use one."""
     judge_required: bool = False

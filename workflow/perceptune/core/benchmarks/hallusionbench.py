@@ -22,6 +22,7 @@ import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, always, filled, share, unread
 from perceptune.core.confusion import where_asked
+from perceptune.core.importers.hallusionbench import ADDRESS
 from perceptune.core.metrics import Columns, Metric, ratio
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
@@ -183,6 +184,8 @@ HALLUSIONBENCH = Benchmark(
     rewards={"existence": "vlmevalkit_yes_no"},
     columns=columns,
     metrics=_metrics(),
+    quoted=("aAcc", "qAcc", "fAcc"),
     settings={"prompt": "{question}", "max_tokens": 256},
+    reads={"existence": (*ADDRESS, "visual_input", "gt_answer_details")},
     judged=Judged(_messages, asked=lambda answered: answered.text is not None),
 )

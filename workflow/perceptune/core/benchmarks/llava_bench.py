@@ -107,6 +107,7 @@ LLAVA_BENCH = Benchmark(
         for category in (OVERALL, *CATEGORIES)
     },
     settings={"prompt": "{question}", "max_tokens": 1024, "views": ("original",)},
+    reads={"open": ("caption", "category")},
     judged=Judged(messages=messages, max_tokens=1024, may_end_early=True),
     judge_required=True,
 )

@@ -91,5 +91,6 @@ MATHVERSE = Benchmark(
         **_METRICS,
     },
     settings={"prompt": "{question}", "max_tokens": 2048},
+    reads={"open": ("question_type",)},
     judged=Judged(messages, max_tokens=8, asked=asked, fields=fields, may_end_early=True),
 )

@@ -93,6 +93,7 @@ MMHAL = Benchmark(
     name="mmhal",
     rewards={"open": "free_text"},
     columns=columns,
+    quoted=("mmhal_score", "mmhal_hallucination_rate"),
     metrics={
         "mmhal_score": Measured(
             known_share("rating", "asked"), "MMHal score, 0 to 6", percent=False, failed=_is_unrated
@@ -113,6 +114,7 @@ MMHAL = Benchmark(
         },
     },
     settings={"prompt": "{question}", "max_tokens": 1024, "views": ("original",)},
+    reads={"open": ("image_content", "question_type")},
     judged=Judged(
         messages=lambda answered: [{"role": "user", "content": filled(PROMPT, fields(answered))}],
         max_tokens=1024,

@@ -76,7 +76,8 @@ def _mean_of_asked(metrics: Sequence[Metric]) -> Metric:
     def mean(columns: Columns) -> np.ndarray:
         values = np.array([metric(columns) for metric in metrics])
         known = ~np.isnan(values)
-        return np.asarray(np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
+        mean = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        return np.where(known.any(axis=0), mean, np.nan)
 
     return mean
 
@@ -86,7 +87,9 @@ def _metrics() -> dict[str, Measured]:
     for rule, failed, words in (("", _says_neither, ""), (VCD, _has_neither, " (VCD's rule)")):
         suffix = f"_{rule}" if rule else ""
         mean = _mean_of_asked([rates(rule + category)["f1"] for category in CATEGORIES])
-        found[f"mean_f1{suffix}"] = Measured(mean, f"mean F1 of the categories{words}", failed=failed)
+        found[f"mean_f1{suffix}"] = Measured(
+            mean, f"mean F1 of the categories{words}", failed=failed, needs="questions with a category"
+        )
         for group in (POOLED, *CATEGORIES):
             ending = "" if group == POOLED else f"_{group}"
             for name, metric in rates(rule + group).items():
@@ -103,5 +106,6 @@ POPE = Benchmark(
     rewards={"existence": "pope"},
     columns=columns,
     metrics=_metrics(),
+    quoted=("mean_f1", "f1_adversarial", "f1_popular", "f1_random", "accuracy", "yes_ratio"),
     settings={"prompt": "{question}", "max_tokens": 256},
 )
