@@ -143,7 +143,7 @@ def _textvqa(path: Path, images: Path, count: int) -> None:
         }
         for number in range(count)
     ]  # fmt: skip
-    write_parquet(path, rows)
+    write_parquet(path / "val.parquet", rows)
 
 
 def _amber(path: Path, images: Path, count: int) -> None:
@@ -246,6 +246,15 @@ def _dynamath(number: int) -> list[dict[str, Any]]:
     return [{**shared, "varid": variant, "level": "elementary"} for variant in range(1, 11)]
 
 
+def _papo_eval(path: Path, images: Path, count: int) -> None:
+    records = []
+    for number in range(count):
+        draw(images / f"images/{number}.png", number)
+        turns = [{"role": "user", "content": "<image>How many?"}, {"role": "assistant", "content": str(number)}]
+        records.append({"messages": turns, "images": [f"images/{number}.png"]})
+    path.write_text(json.dumps(records))
+
+
 STUBS: dict[str, Callable[[Path, Path, int], None]] = {
     "refer": _refer,
     "ocr_pages": _pages,
@@ -258,6 +267,7 @@ STUBS: dict[str, Callable[[Path, Path, int], None]] = {
     "textvqa": _textvqa,
     "virl39k": _problems,
     "easyr1": _problems,
+    "papo_eval": _papo_eval,
     "we_math": _table(_we_math),
     "mathverse": _table(_mathverse),
     "dynamath": _table(_dynamath),

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 PAPERS = {
     "perpo": ["perpo", "dpo-ocr"],
-    "p2dpo": ["p2dpo", "dpo-rlhf-v"],
+    "p2dpo": ["p2dpo"],
     "papo": ["papo_g@2"],
     "cppo": ["cppo@2"],
 }
@@ -52,6 +52,8 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
         block["engine"] = {"enforce_eager": True, "max_num_seqs": 64}
     kept = {name: config["experiments"][name.partition("@")[0]] for name in PAPERS[paper]}
     config["experiments"] = {name.partition("@")[0]: block for name, block in kept.items()}
+    if paper == "perpo":
+        config["experiments"]["dpo-ocr"]["benchmarks"] = ["fox"]
     for section in ("samplings", "rollouts", "benchmarks"):
         for block in config.get(section, {}).values():
             block.update(

@@ -20,6 +20,7 @@ from perceptune.core.importers.mmhal import MMHAL
 from perceptune.core.importers.mmmu_pro import MMMU_PRO
 from perceptune.core.importers.ms_swift import MS_SWIFT
 from perceptune.core.importers.ocr_pages import OCR_PAGES
+from perceptune.core.importers.papo_eval import PAPO_EVAL
 from perceptune.core.importers.parquet import PARQUET
 from perceptune.core.importers.perpo import PERPO
 from perceptune.core.importers.pope import POPE
@@ -52,6 +53,7 @@ IMPORTERS: dict[str, Importer] = {
         MMMU_PRO,
         MS_SWIFT,
         OCR_PAGES,
+        PAPO_EVAL,
         PARQUET,
         PERPO,
         POPE,
