@@ -18,6 +18,7 @@ from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import SCHEMAS, write_table
 from perceptune.core import gallery
+from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.images import open_image
 from perceptune.core.pairs import agreement, clip_statistics, described, pair_statistics
 from perceptune.core.shapes import render, scene_and_row
@@ -561,6 +562,24 @@ def test_empty_and_broken_tables_still_make_a_page(tmp_path: Path) -> None:
 def test_an_unknown_metric_and_task_is_shown_under_its_name(tmp_path: Path) -> None:
     rows = [metric_row("tiny", "my_metric", 0.25, task="open")]
     assert "my metric" in Page(written(tmp_path, {"tiny": None}, metrics=rows)).text
+
+
+def test_many_metrics_are_folded_away_and_a_reason_stands_below(tmp_path: Path) -> None:
+    names, reason = list(BENCHMARKS["amber"].metrics), "not measured: needs language resources"
+    rows = []
+    for policy, gain in (("tiny", None), ("dpo", 0.1)):
+        rows += [
+            metric_row(policy, name, None, reason=reason)
+            if name in ("chair", "cog")
+            else metric_row(policy, name, 0.5, gain=gain)
+            for name in names
+        ]
+    page = written(tmp_path, {"tiny": None, "dpo": 0.1}, metrics=rows).read_text()
+    shown, folded = page.partition("<details>")[::2]
+    assert f"{len(names) - len(BENCHMARKS['amber'].quoted)} more metrics" in folded
+    assert f"objects named that are not there ({reason})." in shown
+    assert "+10.0 *" in folded.partition("</details>")[0]
+    assert folded.partition("</details>")[0].count("<tr>") == 1 + len(names) - len(BENCHMARKS["amber"].quoted)
 
 
 def test_an_image_that_cannot_be_opened_is_said(tmp_path: Path) -> None:

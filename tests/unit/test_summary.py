@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 from perceptune.contracts.tables import SCHEMAS, to_table
-from perceptune.core.summary import result_text, results, sampled, verdict
+from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.core.summary import MOST_COLUMNS, leading, result_text, results, sampled, verdict
 
 
 def row(
@@ -178,3 +179,28 @@ def test_the_overall_gives_every_benchmark_the_same_weight() -> None:
     assert "Overall" not in result_text(table(*made[:2]))
     assert "Overall" not in result_text(table(*made[:3]))  # the second has no sampled answers
     assert "Overall" not in result_text(table(*made, row("tiny", 0.5, **drawn | {"benchmark": "c", "k": 16})))
+
+
+def test_of_many_metrics_those_that_papers_quote_lead() -> None:
+    amber = [row("tiny", 0.5, metric=name) for name in BENCHMARKS["amber"].metrics]
+    (result,) = results(table(*amber))
+    assert result.leading == BENCHMARKS["amber"].quoted
+    assert result.metrics[: len(result.leading)] == result.leading
+    assert sorted(result.metrics) == sorted(BENCHMARKS["amber"].metrics)
+    assert leading(["own", *(f"own_{i}" for i in range(MOST_COLUMNS))]) == (
+        "own",
+        "own_0",
+        "own_1",
+        "own_2",
+        "own_3",
+        "own_4",
+    )
+    assert leading(["f1", "accuracy", "yes_ratio"]) == ("f1", "accuracy", "yes_ratio")
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_what_is_quoted_is_measured_and_the_primary_metric_is_first(name: str) -> None:
+    benchmark = BENCHMARKS[name]
+    assert set(benchmark.quoted) <= set(benchmark.metrics)
+    assert len(leading(list(benchmark.metrics))) <= MOST_COLUMNS
+    assert leading(list(benchmark.metrics))[0] == next(iter(benchmark.metrics))

@@ -16,8 +16,10 @@ from perceptune.core.summary import (
     SPREAD,
     Result,
     finite,
+    leading,
     measure,
     sampled,
+    verdict,
     without_image,
 )
 
@@ -93,7 +95,7 @@ def result_section(
                 "trained": trained,
                 "note": notes.get(policy, ""),
                 "also": others,
-                "cells": [_cell(cells.get(metric), metric) for metric in result.metrics],
+                "cells": [_cell(cells.get(metric), metric) for metric in result.leading],
                 "drawing": _gain_cell(row, axis, styles.get(policy, "rest")) if trained else None,
                 "failed": result.failed(policy),
                 "n": max(int(r["n"]) for r in cells.values()),
@@ -101,11 +103,37 @@ def result_section(
         )
     return {
         "result": result,
-        "measures": [measure(m) for m in result.metrics],
+        "measures": [measure(m) for m in result.leading],
+        "folded": [_metric_row(result, m) for m in result.metrics if m not in result.leading],
+        "unmeasured": _unmeasured(result),
         "primary": how,
         "also": also,
         "axis": charts.axis_cell(axis, how.percent) if not gains.is_empty() else None,
         "rows": rows,
+    }
+
+
+def _unmeasured(result: Result) -> dict[str, list[str]]:
+    """Why leading metrics have no number, to their labels."""
+    reasons: dict[str, list[str]] = {}
+    for metric in result.leading:
+        rows = [cells[metric] for cells in result.rows.values() if metric in cells]
+        if reason := next((row["reason"] for row in rows if row["reason"]), None):
+            reasons.setdefault(reason, []).append(measure(metric).label)
+    return reasons
+
+
+def _metric_row(result: Result, metric: str) -> dict[str, Any]:
+    """A metric over all policies, for the table that has a line per metric."""
+    rows = [cells.get(metric) for cells in result.rows.values()]
+    there = [row for row in rows if row is not None]
+    starred = [verdict(row, metric) in ("better", "worse") for row in rows]
+    return {
+        "measure": measure(metric),
+        "cells": [{**_cell(row, metric), "star": star} for row, star in zip(rows, starred, strict=True)],
+        "n": max(int(row["n"]) for row in there),
+        "failed": max(int(row["n_failed"]) for row in there),
+        "reason": next((row["reason"] for row in there if row["reason"]), ""),
     }
 
 
@@ -150,7 +178,7 @@ def gain_figure(found: Sequence[Result], styles: Mapping[str, str]) -> list[Svg]
 
 
 def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> list[Svg]:
-    """Per metric the best of k sampled answers, the mean answer as a dashed level; none if nothing was sampled."""
+    """Per leading metric the best of k sampled answers, the mean answer as a dashed level; none if nothing was sampled."""
     asked = metrics.filter(
         pl.col("condition").is_in(["best_of_n", "mean_of_n"]),
         ~pl.col("metric").str.ends_with(SPREAD),
@@ -159,7 +187,7 @@ def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str
         pl.col("task") == result.task,
     )
     panels = []
-    for metric in asked["metric"].unique(maintain_order=True).to_list():
+    for metric in leading(asked["metric"].unique(maintain_order=True).to_list()):
         how = measure(metric)
         frame = asked.filter(pl.col("metric") == metric).select(
             "condition", series="policy", x=pl.col("k").cast(pl.Float64), y="value", low="ci_low", high="ci_high"

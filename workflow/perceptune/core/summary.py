@@ -23,6 +23,8 @@ FIXED = "\u00a0"
 """A space at which no line breaks."""
 SPREAD = "_run_std"
 """What the metrics stage puts after a metric's name for its standard deviation over runs."""
+MOST_COLUMNS = 6
+"""Metrics that a table shows side by side; of more it shows those that papers quote, or the first so many."""
 MANY = 8
 """Trained policies above which a sentence counts them instead of naming all."""
 
@@ -88,7 +90,7 @@ class Result:
     task: str
     view: str
     metrics: tuple[str, ...]
-    """The primary metric first."""
+    """The primary metric first, then the others that lead."""
     rows: dict[str, dict[str, Row]]
     """Policy to metric to its row of the metrics table."""
 
@@ -96,6 +98,11 @@ class Result:
     def primary(self) -> str:
         """The metric that the result is judged by."""
         return self.metrics[0]
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The metrics to look at first, the primary one before the others; all, where there are few."""
+        return leading(self.metrics)
 
     @property
     def questions(self) -> int:
@@ -114,6 +121,16 @@ class Result:
 def finite(value: Any) -> TypeGuard[float]:
     """Whether there is a number to show."""
     return value is not None and math.isfinite(value)
+
+
+def leading(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Of a benchmark's metrics, the primary one first, those to look at first: all of a few, of many those that papers quote."""
+    if len(metrics) <= MOST_COLUMNS:
+        return tuple(metrics)
+    quoted = next(
+        (b.quoted for b in BENCHMARKS.values() if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
+    )
+    return tuple(m for m in quoted if m in metrics) or tuple(metrics[:MOST_COLUMNS])
 
 
 DECLARED = {
@@ -145,8 +162,9 @@ def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> li
         cells: dict[str, dict[str, Row]] = {}
         for row in judged.iter_rows(named=True):
             cells.setdefault(row["policy"], {})[row["metric"]] = row
-        told = tuple(m for m in names if not _repeats(m, names[0], cells))
-        found.append(Result(str(benchmark), str(split), str(task), view, told, cells))
+        told = [m for m in names if not _repeats(m, names[0], cells)]
+        ordered = tuple(dict.fromkeys([*leading(told), *told]))
+        found.append(Result(str(benchmark), str(split), str(task), view, ordered, cells))
     return found
 
 

@@ -117,6 +117,7 @@ WE_MATH = Benchmark(
     name="we_math",
     rewards={"open": "we_math"},
     columns=columns,
+    quoted=("score_strict", "score_loose", "accuracy"),
     metrics={
         "score_strict": _of_problems(score("rm strict"), "score (strict)"),
         "score_loose": _of_problems(score("rm loose"), "score (loose)"),
