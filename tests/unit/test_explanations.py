@@ -157,12 +157,14 @@ def test_the_best_of_many_and_noise_put_a_gain_in_context() -> None:
     more += tuple(row("tiny", 0.4, view=view) for view in ("noise-0.1", "noise-0.4"))
     _, sharpened, noisy = told(metrics=more)
     assert sharpened == (
-        "perpo: the best of 20 answers each, 96.0 % against 95.0 % (+1.0 [\u22122.0, +4.0]), is no better: training chose among "
-        "answers that the base gives already"
+        "perpo: the best of 20 answers each, 96.0 % against 95.0 % (+1.0 [\u22122.0, +4.0]), cannot be told apart: as far as 20 "
+        "answers show, training chose among those that the base gives already"
     )
     assert noisy == "perpo: under noise the gain is there at sigma 0.1, not at 0.4"
     better = told(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.9, 0.1, **best)))
     assert better[1].endswith("is better, too: it finds answers that the base did not draw")
+    worse = told(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.7, -0.1, **best)))
+    assert worse[1].endswith("is worse: training gave up answers that the base draws")
 
 
 def test_a_policy_without_a_gain_or_a_twin() -> None:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from perceptune.core.look_sections import noise_rows
-from perceptune.core.summary import MANY, Result, Row, finite, measure, verdict
+from perceptune.core.summary import MANY, Result, Row, measure, verdict
 
 CONTROLS = ("prompt", "blank", "mean_of_n", "sft_on_best")
 """What can explain a gain, in the order of columns and sentences."""
@@ -209,16 +209,17 @@ def _named(row: Row) -> str:
 def _sharpened(metrics: pl.DataFrame, result: Result, policy: str) -> str:
     """Whether the policy has answers that its base model had not, by the best of many."""
     row = best_of(metrics, result).get(policy)
-    if row is None or not finite(row["gain_ci_low"]):
+    if row is None or verdict(row, row["metric"]) == "unknown":
         return ""
     how, n = measure(row["metric"]), row["k"]
     gain = f"{how.difference(row['gain'])} {how.difference_interval(row['gain_ci_low'], row['gain_ci_high'])}"
     found = f"{how.number(row['value'])}{how.unit} against {how.number(row['base_value'])}{how.unit} ({gain})"
-    if verdict(row, row["metric"]) == "better":
-        return f"the best of {n} answers each, {found}, is better, too: it finds answers that the base did not draw"
-    return (
-        f"the best of {n} answers each, {found}, is no better: training chose among answers that the base gives already"
-    )
+    what = {
+        "better": "is better, too: it finds answers that the base did not draw",
+        "worse": "is worse: training gave up answers that the base draws",
+        "same": f"cannot be told apart: as far as {n} answers show, training chose among those that the base gives already",
+    }[verdict(row, row["metric"])]
+    return f"the best of {n} answers each, {found}, {what}"
 
 
 def _noisy(metrics: pl.DataFrame, result: Result, noise: Mapping[str, float], policy: str) -> str:
