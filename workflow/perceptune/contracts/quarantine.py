@@ -27,7 +27,7 @@ def check_ceiling(
     else:
         return
     raise UserError(
-        f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(failed),
+        f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(_one_of_each_first(failed)),
         hint
         or (
             "`max_failed` (share) and `max_failed_rows` (count) of its block say how many may"
@@ -35,3 +35,10 @@ def check_ceiling(
             else None
         ),
     )
+
+
+def _one_of_each_first(failed: list[str]) -> list[str]:
+    """The rows (`name: cause`) with the first of each cause before the others: one lacking image fails many questions."""
+    first = {cause: row for row in reversed(failed) if (cause := row.partition(": ")[2])}
+    named = set(first.values())
+    return [row for row in failed if row in named] + [row for row in failed if row not in named]

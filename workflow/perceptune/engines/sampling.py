@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,20 +77,28 @@ class Sampler:
             )
         elif adapter is not None:
             self._lora = LoRARequest("adapter", 1, str(adapter))
-        self._engine = LLM(
-            model=folder,
-            dtype=model.dtype,
-            max_model_len=model.max_model_len,
-            trust_remote_code=model.trust_remote_code,
-            load_format="safetensors",
-            limit_mm_per_prompt={"image": max(images_per_prompt, 1), "video": 0},
-            logprobs_mode="raw_logprobs",
-            enable_lora=self._lora is not None,
-            seed=0,
-            disable_log_stats=True,
-            **_placement(model, halvings, contrastive),
-            **({"max_lora_rank": model.engine.max_lora_rank} if self._lora else {}),
-        )
+        try:
+            self._engine = LLM(
+                model=folder,
+                dtype=model.dtype,
+                max_model_len=model.max_model_len,
+                trust_remote_code=model.trust_remote_code,
+                load_format="safetensors",
+                limit_mm_per_prompt={"image": max(images_per_prompt, 1), "video": 0},
+                logprobs_mode="raw_logprobs",
+                enable_lora=self._lora is not None,
+                seed=0,
+                disable_log_stats=True,
+                **_placement(model, halvings, contrastive),
+                **({"max_lora_rank": model.engine.max_lora_rank} if self._lora else {}),
+            )
+        except ValueError as error:  # only vLLM knows the limit, which scaled positions raise
+            limit = re.search(r"derived max_model_len \((?:\w+=)?(\d+)", str(error))
+            if limit is None:
+                raise
+            raise UserError(
+                f"key `max_model_len`: {model.max_model_len}, expected at most the {limit[1]} of model `{model.path}`"
+            ) from None
 
     def __enter__(self) -> Sampler:
         return self

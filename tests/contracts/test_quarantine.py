@@ -1,0 +1,32 @@
+"""What is said about rows that fail, when too many do."""
+
+import pytest
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.quarantine import check_ceiling
+
+
+def test_every_cause_is_named_before_one_is_repeated() -> None:
+    failed = [f"row {n}: image `{n // 4}.png`: the file does not exist" for n in range(12)]
+    with pytest.raises(UserError) as stopped:
+        check_ceiling(failed, 100, "rows cannot be used", 0, None)
+    lines = stopped.value.args[0].splitlines()
+    assert lines[0] == "12 of 100 rows cannot be used, at most a share of 0 may fail"
+    assert [line.split(":")[0].strip() for line in lines[1:6]] == ["row 0", "row 4", "row 8", "row 1", "row 2"]
+    assert lines[6].strip() == "and 7 more"
+
+
+def test_rows_without_a_cause_keep_their_order() -> None:
+    with pytest.raises(UserError, match=r"(?s)second.*first.*second"):
+        check_ceiling(["second", "first", "second"], 3, "rows cannot be used", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("failed", "share", "rows", "stops"), [(1, 0.1, None, False), (2, 0.1, None, True), (1, 0.1, 0, True)]
+)
+def test_share_and_count_both_limit(failed: int, share: float, rows: int | None, stops: bool) -> None:
+    given = [f"row {n}: broken" for n in range(failed)]
+    if stops:
+        with pytest.raises(UserError):
+            check_ceiling(given, 10, "rows cannot be used", share, rows)
+    else:
+        check_ceiling(given, 10, "rows cannot be used", share, rows)

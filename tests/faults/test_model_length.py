@@ -1,0 +1,19 @@
+"""A model block that asks for more tokens than its model has."""
+
+from pathlib import Path
+
+import pytest
+from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_longer_context_than_the_model_has_is_one_line(tmp_path: Path) -> None:
+    from perceptune.engines.sampling import Sampler
+
+    block = ModelBlock(path="resources/tiny-llava/model", family="llava", dtype="float32", max_model_len=4096)
+    with pytest.raises(UserError) as stopped:
+        Sampler(block, None, 1, tmp_path / "merged")
+    expected = "key `max_model_len`: 4096, expected at most the 2048 of model `resources/tiny-llava/model`"
+    assert stopped.value.args == (expected,)
