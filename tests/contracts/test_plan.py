@@ -42,6 +42,23 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("trainings.perpo.parameters", {"betta": 1}, "key `trainings.perpo.parameters.betta`: extra inputs are not permitted, got `1`; did you mean `beta`?"),
         ("rewards.perception.tasks", {"grounding": "iuo"}, "`iuo` is not defined"),
         ("models.perpo", DEMO["models"]["tiny"], "`perpo` is both a model and an experiment"),
+        ("samplings.n20.prompt", "Where is it?", "key `samplings.n20.prompt`: string should match pattern '\\{question\\}', got `Where is it?`"),
+        ("benchmarks.shapes-test.prompt", "", "key `benchmarks.shapes-test.prompt`: string should match pattern '\\{question\\}', got ``"),
+        ("benchmarks.shapes-test.views", [], "key `benchmarks.shapes-test.views`: tuple should have at least 1 item"),
+        ("benchmarks.shapes-test.judge", "j", "key `benchmarks.shapes-test.judge`: `j` is not defined"),
+        ("benchmarks.pope", {"dataset": "shapes", "protocol": "popee"}, "key `benchmarks.pope.protocol`: `popee` is not defined, expected one of"),
+        ("benchmarks.mm", {"dataset": "shapes", "protocol": "mmhal", "judge": ""}, "key `benchmarks.mm.judge`: `mmhal` has no score without a judge"),
+        ("datasets.mine", {"kind": "popee", "path": "x"}, "key `datasets.mine.kind`: `popee` is not defined, expected one of"),
+        ("datasets.mine", {"kind": "pope", "path": ""}, "key `datasets.mine.path`: string should have at least 1 character"),
+        ("datasets.mine", {"kind": "pope", "path": "x", "max_images": 0}, "key `datasets.mine.max_images`: input should be greater than or equal to 1, got `0`"),
+        ("slice", 0, "key `slice`: input should be greater than or equal to 1, got `0`"),
+        ("slice", True, "key `slice`: input should be a valid integer, got `True`"),
+        ("slice", "20", "key `slice`: input should be a valid integer, got `'20'`"),
+        ("controls", True, "key `controls`: input should be a valid dictionary"),
+        ("givens", {"n20": {}}, "config\n  `n20` is both a sampling and a given, expected different names"),
+        ("exports", {"out": {"experiment": "perp", "format": "trl"}}, "key `exports.out.experiment`: `perp` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
+        ("exports", {"out": {"experiment": "perpo@1", "format": "trl"}}, "`perpo@1` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
+        ("exports", {"out": {"experiment": "perpo", "format": "tlr"}}, "key `exports.out.format`: `tlr` is not defined, expected one of 'easyr1', 'llama_factory'"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_key_value_and_what_is_allowed(path: str, value: Any, expected: str) -> None:
@@ -89,12 +106,16 @@ def test_an_absent_model_folder_is_named(tmp_path: Path) -> None:
         ("benchmarks.shapes-test.prompt", "sk-" + "x" * 40),
         ("samplings.n20.prompt", "https://me:secret@host/x {question}"),
         ("report.caption", "key AKIA" + "A" * 16),
+        ("benchmarks.shapes-test.prompts", ["{question} sk-" + "x" * 40]),
+        ("judges", {"j": {"model": "m", "url": "sk-" + "x" * 40}}),  # its place is wrong, too
+        ("judges", {"j": {"model": "m", "api_key": "sk-" + "x" * 40}}),  # there is no such key
     ],
 )
 def test_a_secret_in_the_config_is_refused_and_not_repeated(path: str, value: str) -> None:
-    with pytest.raises(UserError, match=f"key `{path}`: looks like a password or access token") as caught:
+    with pytest.raises(UserError, match=f"key `{path}.*`: looks like a password or access token") as caught:
         planning.load(edited(path, value))
-    assert value not in str(caught.value)
+    assert "x" * 20 not in str(caught.value)
+    assert str(value) not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +238,8 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
     ("path", "value", "expected"),
     [
         ("rollouts.g8.temperature", 0.7, "key `rollouts.g8`: temperature 0.7, expected 1: ratios are of the distribution"),
+        ("exports", {"out": {"experiment": "grpo@5", "format": "trl"}}, "`grpo@5` is not defined, expected one of 'cppo', 'grpo', 'grpo@1', 'grpo@4', 'papo_g'"),
+        ("exports", {"out": {"experiment": "grpo@01", "format": "trl"}}, "`grpo@01` is not defined, expected one of"),
         ("rollouts.g8.n", 1, "key `rollouts.g8.n`: input should be greater than or equal to 2, got `1`"),
         ("rollouts.g8.view", "blank", "key `experiments.grpo`: answers are drawn under view `blank` and learnt under `original`, expected one"),
         ("trainings.grpo.scheduler", "cosine", "key `trainings.grpo.scheduler`: expected `scheduler: constant` in rounds"),
@@ -315,6 +338,13 @@ def test_a_wrong_parameter_of_a_method_with_rounds_is_named() -> None:
     config["trainings"]["papo_g"]["parameters"] = {"gama": 1}
     with pytest.raises(UserError, match=r"key `trainings\.papo_g\.parameters\.gama`: extra inputs are not permitted"):
         planning.load(config)
+
+
+def test_any_round_can_be_exported() -> None:
+    named = {"last": "grpo", "first": "grpo@1", "third": "grpo@3"}
+    config = edited("exports", {n: {"experiment": e, "format": "trl"} for n, e in named.items()}, ROUNDS)
+    plan = planning.load(config)
+    assert [plan.exported(n) for n in named] == ["grpo@4", "grpo@1", "grpo@3"]
 
 
 def test_only_rounds_have_limits() -> None:

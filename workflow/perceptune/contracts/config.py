@@ -100,7 +100,7 @@ class FileDataset(Block):
     kind: str
     """A module of `perceptune.core.importers`: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with rows
     in our own words, or the name of a published format, such as `refer` or `pope`."""
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """The file or folder."""
     images: str | None = None
     """Folder that image paths are relative to; null: the folder of `path`."""
@@ -159,7 +159,7 @@ class SamplingBlock(Decoding):
     """At most so many questions per task, the first ones; null: all."""
     view: str = "original"
     """How the image is shown: `original`, `blank`, or a view of this config."""
-    prompt: str = "{question}"
+    prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
 
 
@@ -176,7 +176,7 @@ class RolloutBlock(Decoding):
     """Tasks to ask; empty: all."""
     view: str = "original"
     """How the image is shown, here and while training."""
-    prompt: str = "{question}"
+    prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
 
     @model_validator(mode="after")
@@ -234,7 +234,7 @@ class AttentionBlock(Block):
     """Mean attention over heads and layers, or one layer's attention weighted by its gradient (ViCrop, the paper's code)."""
     layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
     """First and last layer of the map, from 0; null: all. `gradient` takes one layer."""
-    prompt: str = LOCATE
+    prompt: Prompt = LOCATE
     """The user's turn after the image; `{question}` stands for the question."""
     split: str = "train"
     """Split of the dataset."""
@@ -294,7 +294,7 @@ class AnswerBlock(Decoding):
 
     view: str = "original"
     """What the model is shown."""
-    prompt: str = "{question}"
+    prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
     contrast: ContrastBlock | None = None
     """Contrastive amplification; null: plain decoding."""
@@ -356,7 +356,7 @@ class ClipBlock(Block):
 
     path: str
     """Folder with a CLIP model in Hugging Face format, relative to the working directory."""
-    prompt: str = "{question}"
+    prompt: Prompt = "{question}"
     """The text; `{question}` stands for the question. What is too long for CLIP is cut off."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights."""
@@ -424,7 +424,7 @@ class GivenBlock(SelectionBlock):
     """Tasks to learn from; empty: all."""
     limit: Positive | None = None
     """At most so many questions per task, the first ones; null: all."""
-    prompt: str = "{question}"
+    prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
 
 
@@ -514,11 +514,11 @@ class BenchmarkBlock(Block):
     """Keep only the k likeliest tokens of the sampled answers; 0: all."""
     max_tokens: Positive = 64
     """Longest answer, in tokens."""
-    views: tuple[str, ...] = ("original", "blank")
+    views: Annotated[tuple[str, ...], Field(min_length=1)] = ("original", "blank")
     """Views asked greedily; `blank` is the no-image test. Sampled answers see the first."""
     attention: str | None = None
     """An attention block of this config: where each policy looks on these questions; null: not measured."""
-    prompt: str = "{question}"
+    prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
     prompts: tuple[Prompt, ...] = ()
     """Other prompts that base models are asked with, too, greedily under the first view; `{format}` stands for words that ask
@@ -681,7 +681,7 @@ class Config(Block):
     """What to run."""
     exports: dict[Name, ExportBlock] = {}
     """Exported preferences by name."""
-    slice: Positive | None = None
+    slice: Annotated[int, Field(ge=1, strict=True)] | None = None
     """A rehearsal: so many examples per task of everything, two rounds, no filter; its numbers mean nothing. null: all."""
     controls: ControlsBlock | None = None
     """What else may explain a gain: `{}` asks and trains all of it; null: nothing."""

@@ -38,11 +38,13 @@ from perceptune.core.views.view import View
 
 def checked(raw: Mapping[str, Any]) -> Config:
     """The config of a mapping without sweeps; a `UserError` names every mistaken key."""
+    if secrets := [*_secrets(raw, "")]:  # first, since other mistakes are told with the value that was found
+        raise UserError("config\n  " + joined_mistakes(secrets))
     try:
         config = Config.model_validate(raw)
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
-    mistakes = [*_secrets(config.model_dump(), ""), *_dangling_names(config)]
+    mistakes = _dangling_names(config)
     mistakes = mistakes or _wrong_parameters(config) or [*_misfits(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
@@ -85,6 +87,9 @@ def _secrets(value: Any, key: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _secrets(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secrets(inner, key)
     elif isinstance(value, str) and SECRET.search(value):
         yield f"key `{key}`: looks like a password or access token, expected none here; put it into the environment"
 
@@ -102,7 +107,9 @@ def _dangling_names(config: Config) -> list[str]:
         for n, e in config.experiments.items()
         for b in e.benchmarks
     ]
-    references += [(f"exports.{n}.experiment", e.experiment, _ending(config)) for n, e in config.exports.items()]
+    references += [
+        (f"exports.{n}.experiment", e.experiment, _exportable(config, e.experiment)) for n, e in config.exports.items()
+    ]
     references += [(f"exports.{n}.format", e.format, EXPORTERS) for n, e in config.exports.items()]
     references += [(f"benchmarks.{n}.dataset", b.dataset, config.datasets) for n, b in config.benchmarks.items()]
     references += [(f"benchmarks.{n}.reward", b.reward, config.rewards) for n, b in config.benchmarks.items()]
@@ -135,10 +142,16 @@ def _dangling_names(config: Config) -> list[str]:
     return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
 
 
-def _ending(config: Config) -> dict[str, None]:
-    """Experiments, and their rounds."""
-    rounds = {n: [f"{n}{ROUND_MARK}{k + 1}" for k in range(e.rounds or 0)] for n, e in config.experiments.items()}
-    return dict.fromkeys(name for experiment, those in rounds.items() for name in (experiment, *those))
+def _exportable(config: Config, named: str) -> dict[str, None]:
+    """Experiments and, of one that is named with a round, its first and its last, which stand for those between them."""
+    name, mark, number = named.rpartition(ROUND_MARK)
+    rounds = config.experiments[name].rounds if name in config.experiments else None
+    if not mark or not rounds:
+        return dict.fromkeys(config.experiments)
+    there = number.isdecimal() and str(int(number)) == number and 1 <= int(number) <= rounds
+    return dict.fromkeys(
+        [*config.experiments, f"{name}{ROUND_MARK}1", f"{name}{ROUND_MARK}{rounds}", *([named] if there else [])]
+    )
 
 
 def _unknown(key: str, name: str, allowed: Mapping[str, Any]) -> str | None:
@@ -218,7 +231,7 @@ def _misfits(config: Config) -> Iterator[str]:
             yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
     for name, benchmark in config.benchmarks.items():
         protocol = BENCHMARKS[benchmark.protocol] if benchmark.protocol else None
-        if protocol and protocol.judge_required and benchmark.judge is None:
+        if protocol and protocol.judge_required and not benchmark.judge:
             yield f"key `benchmarks.{name}.judge`: `{protocol.name}` has no score without a judge, expected one"
         if benchmark.judge and not (protocol and protocol.judged):
             yield f"key `benchmarks.{name}.judge`: its protocol asks no judge, expected null"
@@ -327,9 +340,11 @@ def _mistake(error: Any) -> str:
 
 def _described(key: str, error: Any, allowed: Any) -> str:
     given = error.get("input")
+    given = repr(given) if error["type"] == "int_type" and isinstance(given, str) else given  # '20' is no number
     shown = f", got `{given}`" if not isinstance(given, Mapping | BaseModel) else ""
     message = error["msg"].removeprefix("Value error, ")
-    text = f"key `{key}`: {message[0].lower()}{message[1:]}{shown}"
+    about = f"key `{key}`: {message[0].lower()}{message[1:]}" if key else message
+    text = f"{about}{shown}"
     hint = near(key.rpartition(".")[2], allowed) if error["type"] == "extra_forbidden" else None
     return f"{text}; {hint}" if hint else text
 
