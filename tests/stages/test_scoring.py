@@ -133,6 +133,32 @@ def test_a_column_that_an_example_does_not_bring_is_named(tmp_path: Path) -> Non
     assert not tables["metrics"].exists()
 
 
+@pytest.mark.parametrize(
+    ("reward", "missing"), [("yes_no", None), ("exact_match", "predicted_yes"), ("free_text", "predicted_yes")]
+)
+def test_a_reward_of_another_kind_is_no_score_of_0(tmp_path: Path, reward: str, missing: str | None) -> None:
+    some = example("there", "existence", target="yes", source='{"category": "random"}')
+    tables = Tables(tmp_path, [some], [(request("there", 1, "b", "greedy"), ["yes"])])
+    tables.rewards(RewardBlock(tasks={"existence": reward}))
+
+    def measured() -> None:
+        evaluate.run(
+            policy="p", base="p", rewards={"b": tables["rewards"]}, base_rewards=None, attention={}, base_attention=None,
+            metrics=tables["metrics"], benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", protocol="pope", n=0, resamples=20)},
+            reward_tasks={"r": {"existence": reward}}, model=MODEL, examples={"mine": tables["examples"]},
+        )  # fmt: skip
+
+    if missing is None:
+        measured()
+        return
+    with pytest.raises(UserError) as caught:
+        measured()
+    assert str(caught.value) == (
+        f"error: benchmark `b`: protocol `pope` needs `{missing}` of every answer, which reward `{reward}` for task `existence` "
+        "does not give\nhint: without `reward` in the benchmark block the protocol's own reads them"
+    )
+
+
 def test_preferences_are_ranked_and_say_what_was_dropped(tmp_path: Path) -> None:
     texts = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.4]", "nonsense"]
     tables = Tables(tmp_path, EXAMPLES, [(request("box", 3), texts[::-1]), (request("there", 2), ["yes", "yes"])])

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from perceptune.core.benchmarks import BENCHMARKS
-from perceptune.core.benchmarks.benchmark import share
+from perceptune.core.benchmarks.benchmark import Benchmark, share
 from perceptune.core.metrics import bounds, interval, paired_gain, resampled_totals
+from perceptune.core.rewards import REWARDS
+from perceptune.core.rewards.reward import Answers
 
 
 class AnyColumns(dict[str, np.ndarray]):
@@ -55,3 +57,12 @@ def test_the_draws_do_not_depend_on_how_many_fit_at_once(monkeypatch: pytest.Mon
     monkeypatch.setattr("perceptune.core.metrics.CHUNK", 35)
     (parts,) = resampled_totals([columns], resamples=40, seed=3)
     assert np.array_equal(whole["hits"], parts["hits"])
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=lambda b: b.name)
+def test_the_rewards_of_a_benchmark_give_what_it_is_made_of(benchmark: Benchmark) -> None:
+    one = Answers(["an answer"], ["yes"], np.array([[1.0, 2, 3, 4]]), np.array([[9.0, 9]]), "original", sources=[{}])
+    for task, reward in benchmark.rewards.items():
+        names = benchmark.components.get(task, ())
+        assert names or benchmark.judge_required
+        assert set(names) <= REWARDS[reward](one).components.keys()

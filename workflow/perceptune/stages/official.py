@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.benchmark import Answered
@@ -80,7 +81,21 @@ class Official:
         return measured_row(ours.metric, ours.columns, base, self.block, address)
 
     def _answered(self, part: pl.DataFrame, whose: int) -> list[Answered]:
-        return answered(part, self._examples, self._verdicts[whose])
+        answers = answered(part, self._examples, self._verdicts[whose])
+        self._check_components(answers)
+        return answers
+
+    def _check_components(self, answers: Sequence[Answered]) -> None:
+        """Raises `UserError` where the reward is one that says nothing of what the metrics are made of: all would be wrong."""
+        for answer in answers:
+            expected = self._protocol.components.get(answer.task, ())  # type: ignore[call-overload]
+            judged = answer.text is None or answer.verdict is not None
+            if not judged and (missing := [name for name in expected if name not in answer.components]):
+                raise UserError(
+                    f"benchmark `{self._name}`: protocol `{self._protocol.name}` needs `{missing[0]}` of every answer, which "
+                    f"reward `{self._rewards[answer.task]}` for task `{answer.task}` does not give",
+                    "without `reward` in the benchmark block the protocol's own reads them",
+                )
 
     def _measured(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, fixed: dict[str, Any], address: tuple[str, ...]

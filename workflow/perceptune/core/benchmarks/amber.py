@@ -35,6 +35,7 @@ BEGINNING = "_by_beginning"
 LABELS = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
 DESCRIPTIONS: dict[Task, str] = {"open": "amber_nouns"}
 QUESTIONS: dict[Task, str] = {"existence": "amber"}
+COMPONENTS: dict[Task, tuple[str, ...]] = {"existence": ("correct",), "open": NUMBERS}
 READS: dict[Task, tuple[str, ...]] = {
     "existence": ("type", "image_file"),
     "open": ("type", "image_file", "truth", "hallu", "association", "vocabulary", "safe_words"),
@@ -151,5 +152,6 @@ AMBER = Benchmark(
     },
     quoted=("discriminative_f1", "existence_f1", "attribute_f1", "relation_f1", "chair", "hal"),
     settings=SETTINGS,
+    components=COMPONENTS,
     reads=READS,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.core.benchmarks.amber import QUESTIONS, READS, SETTINGS, columns, question_metrics
+from perceptune.core.benchmarks.amber import COMPONENTS, QUESTIONS, READS, SETTINGS, columns, question_metrics
 from perceptune.core.benchmarks.benchmark import Benchmark
 
 AMBER_DISCRIMINATIVE = Benchmark(
@@ -12,5 +12,6 @@ AMBER_DISCRIMINATIVE = Benchmark(
     metrics=question_metrics(),
     quoted=("discriminative_f1", "discriminative_accuracy", "existence_f1", "attribute_f1", "relation_f1"),
     settings={**SETTINGS, "tasks": ["existence"]},
+    components=COMPONENTS,
     reads=READS,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.core.benchmarks.amber import DESCRIPTIONS, READS, SETTINGS, columns, description_metrics
+from perceptune.core.benchmarks.amber import COMPONENTS, DESCRIPTIONS, READS, SETTINGS, columns, description_metrics
 from perceptune.core.benchmarks.benchmark import Benchmark
 
 AMBER_GENERATIVE = Benchmark(
@@ -11,5 +11,6 @@ AMBER_GENERATIVE = Benchmark(
     columns=columns,
     metrics=description_metrics(),
     settings={**SETTINGS, "tasks": ["open"]},
+    components=COMPONENTS,
     reads=READS,
 )

@@ -94,6 +94,8 @@ class Benchmark:
     """Of many metrics those that papers quote, the primary one first: the report folds the others away. Empty: the first few."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a benchmark block with their official values, such as `prompt`; the block's own keys go before."""
+    components: Mapping[Task, Sequence[str]] = field(default_factory=dict)
+    """Task to the components that the reward of its answers must give, also where it is another one than in `rewards`."""
     reads: Mapping[Task, Sequence[str]] = field(default_factory=dict)
     """Task to the columns of the source that its questions must bring: without them there is no number, or another one."""
     judged: Judged | None = None

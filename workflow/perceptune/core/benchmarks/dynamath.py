@@ -46,6 +46,7 @@ _METRICS = group_metrics(GROUPS)
 DYNAMATH = Benchmark(
     name="dynamath",
     rewards={"open": "dynamath"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics={
         "accuracy": _METRICS.pop("accuracy"),

@@ -13,6 +13,7 @@ from perceptune.core.published import CPPO
 GEOMETRY3K_CPPO = Benchmark(
     name="geometry3k_cppo",
     rewards={"open": "mathvision"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics=ACCURACY,
     settings=CPPO,

@@ -182,6 +182,7 @@ def _messages(answered: Answered) -> list[dict[str, str]]:
 HALLUSIONBENCH = Benchmark(
     name="hallusionbench",
     rewards={"existence": "vlmevalkit_yes_no"},
+    components={"existence": ("correct",)},
     columns=columns,
     metrics=_metrics(),
     quoted=("aAcc", "qAcc", "fAcc"),

@@ -72,6 +72,7 @@ _METRICS = group_metrics(GROUPS)
 LOGICVISTA = Benchmark(
     name="logicvista",
     rewards={"open": "logicvista"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics={
         "accuracy": _METRICS.pop("accuracy"),

@@ -84,6 +84,7 @@ _METRICS = group_metrics(GROUPS)
 MATHVERSE = Benchmark(
     name="mathverse",
     rewards={"open": "mathverse"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics={
         "accuracy": _METRICS.pop("accuracy"),

@@ -32,6 +32,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 MATHVISION = Benchmark(
     name="mathvision",
     rewards={"open": "mathvision"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics=group_metrics(GROUPS),
     settings={"prompt": "{question}", "max_tokens": 2048},

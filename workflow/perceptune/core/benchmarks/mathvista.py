@@ -83,6 +83,7 @@ _METRICS = group_metrics(GROUPS)
 MATHVISTA = Benchmark(
     name="mathvista",
     rewards={"open": "mathvista"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics={
         "accuracy": _METRICS.pop("accuracy"),

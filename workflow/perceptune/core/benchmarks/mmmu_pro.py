@@ -26,6 +26,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 MMMU_PRO = Benchmark(
     name="mmmu_pro",
     rewards={"open": "mmmu_pro"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics=group_metrics(GROUPS),
     settings={"prompt": PROMPT, "max_tokens": 2048},

@@ -40,6 +40,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 PAGE_OCR = Benchmark(
     name="page_ocr",
     rewards={"ocr": "page_text"},
+    components={"ocr": ("ned", *LABELS)},
     columns=columns,
     metrics={
         "ned": Measured(

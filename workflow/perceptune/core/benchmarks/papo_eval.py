@@ -30,6 +30,7 @@ FORMAT = {"format": Measured(known_share("formed", "asked"), "answers in the ask
 PAPO_EVAL = Benchmark(
     name="papo_eval",
     rewards={"open": "boxed_exact"},
+    components={"open": ("accuracy", "format")},
     columns=columns,
     metrics={**ACCURACY, **FORMAT},
     settings=PAPO,

@@ -104,6 +104,7 @@ def _metrics() -> dict[str, Measured]:
 POPE = Benchmark(
     name="pope",
     rewards={"existence": "pope"},
+    components={"existence": ("predicted_yes", "correct")},
     columns=columns,
     metrics=_metrics(),
     quoted=("mean_f1", "f1_adversarial", "f1_popular", "f1_random", "accuracy", "yes_ratio"),

@@ -38,6 +38,7 @@ def _accuracy(ending: str, label: str) -> Measured:
 REFCOCO = Benchmark(
     name="refcoco",
     rewards={"grounding": "iou"},
+    components={"grounding": ("iou",)},
     columns=columns,
     metrics={
         "accuracy_iou_0.5": _accuracy("", "accuracy at IoU 0.5"),

@@ -24,6 +24,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 TEXTVQA = Benchmark(
     name="textvqa",
     rewards={"open": "vqa_accuracy"},
+    components={"open": ("accuracy",)},
     columns=columns,
     metrics={
         "accuracy": Measured(

@@ -116,6 +116,7 @@ _METRICS = group_metrics(GROUPS)
 WE_MATH = Benchmark(
     name="we_math",
     rewards={"open": "we_math"},
+    components={"open": ("accuracy",)},
     columns=columns,
     quoted=("score_strict", "score_loose", "accuracy"),
     metrics={
