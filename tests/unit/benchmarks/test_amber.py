@@ -15,8 +15,9 @@ from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.importers.amber import PUBLISHED
 from perceptune.core.language import Language, MissingLanguageError, english
 from perceptune.core.rewards import amber_nouns as scoring  # the function hides the module of the same name
-from perceptune.core.rewards.amber import beginning, official_answer
+from perceptune.core.rewards.amber import official_answer
 from perceptune.core.rewards.reward import Answers
+from perceptune.core.yes_no_rules import beginning
 from perceptune.stages.reading import Files
 
 from tests.unit.benchmarks.answering import (
@@ -425,7 +426,7 @@ def test_mistakes(data: Path) -> None:
     ((_, refused),) = IMPORTERS["amber"].rows(Files(data))
     assert str(refused) == "`id` is 15221, expected a number of 1 to 15220, as `annotations.json` has"
     (data / "safe_words.txt").unlink()
-    with pytest.raises(UserError, match=r"safe_words.txt` cannot be read: No such file or directory"):
+    with pytest.raises(UserError, match=r"safe_words.txt` does not exist"):
         list(IMPORTERS["amber"].rows(Files(data)))
 
 

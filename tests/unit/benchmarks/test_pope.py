@@ -11,7 +11,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.core.importers.pope import CATEGORIES
 from perceptune.core.rewards.pope import official_answer
-from perceptune.core.rewards.pope_vcd import vcd_answer
+from perceptune.core.yes_no_rules import vcd_answer
 from perceptune.stages.reading import Files
 
 from tests.unit.benchmarks.answering import (

@@ -17,7 +17,7 @@ from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, 
 from perceptune.core.confusion import Counts, Read, counts, rates, where_asked
 from perceptune.core.language import NEEDS
 from perceptune.core.metrics import Columns, Metric
-from perceptune.core.rewards.amber import beginning
+from perceptune.core.yes_no_rules import beginning
 
 STATE, NUMBER, ACTION = (f"discriminative-attribute-{kind}" for kind in ("state", "number", "action"))
 DIMENSIONS = {

@@ -14,7 +14,7 @@ from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, 
 from perceptune.core.confusion import Counts, Read, counts, rates
 from perceptune.core.importers.pope import CATEGORIES
 from perceptune.core.metrics import Columns, Metric
-from perceptune.core.rewards.pope_vcd import vcd_answer
+from perceptune.core.yes_no_rules import vcd_answer
 
 POOLED = "pooled"
 VCD = "vcd"

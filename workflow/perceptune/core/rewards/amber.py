@@ -25,9 +25,3 @@ def official_answer(text: str) -> str | None:
     White space around the answer does not count, as inference scripts strip it before they write the answer.
     """
     return {"Yes": "yes", "No": "no"}.get(text.strip())
-
-
-def beginning(text: str) -> str | None:
-    """`yes` or `no`, whichever the text begins with, in any case: P2-DPO's variant of the rule, which "Not sure" satisfies, too."""
-    lower = text.strip().lower()
-    return next((word for word in ("yes", "no") if lower.startswith(word)), None)

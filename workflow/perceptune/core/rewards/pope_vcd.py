@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perceptune.core.rewards.pope import yes_no_scores
 from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.yes_no_rules import vcd_answer
 
 
 def pope_vcd(answers: Answers) -> Scores:
@@ -12,13 +13,3 @@ def pope_vcd(answers: Answers) -> Scores:
     predicted = [vcd_answer(text, target) for text, target in zip(answers.texts, true, strict=True)]
     said = ["yes" in text.lower() or "no" in text.lower() for text in answers.texts]
     return yes_no_scores(predicted, true, [p == t for p, t in zip(predicted, true, strict=True)], said)
-
-
-def vcd_answer(text: str, target: str) -> str:
-    """The true answer if its letters are anywhere in the text, else the other one.
-
-    So `no` is found in "know" and "another", too, and "yes and no" is always right (source: VCD's `eval_pope.py`, read there).
-    """
-    if target in text.lower():
-        return target
-    return "no" if target == "yes" else "yes"

@@ -1,0 +1,156 @@
+"""What an edit in a module reruns of importers, scores, verdicts, official metrics and exports, and what it does not."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perceptune.contracts import lineage
+from perceptune.stages import plan as planning
+
+from .test_plan import edited
+
+PROTOCOLS = {
+    "pope": "pope", "hallusionbench": "hallusionbench", "amber": "amber", "mathvista": "mathvista", "page_ocr": "ocr_pages",
+    "mmhal": "mmhal", "refcoco": "refer",
+}  # fmt: skip
+"""Protocol to the format of its data set."""
+
+
+def configured() -> dict[str, Any]:
+    """The demo, tested on published benchmarks too, each under its protocol's name."""
+    config = edited("judges", {"stub": {"model": "stub", "url": "http://localhost:8000/v1"}})
+    for protocol, kind in PROTOCOLS.items():
+        config["datasets"][protocol] = {"kind": kind, "path": "nowhere"}
+        config["benchmarks"][protocol] = {"dataset": protocol, "protocol": protocol}
+    config["benchmarks"]["mmhal"]["judge"] = "stub"
+    config["experiments"]["perpo"]["benchmarks"] = ["shapes-test", *PROTOCOLS]
+    config["experiments"]["dpo"]["benchmarks"] = ["shapes-test", "pope"]
+    config["givens"] = {"taken": {}}
+    config["exports"] = {"out": {"experiment": "perpo", "format": "trl"}}
+    return config
+
+
+@pytest.fixture(scope="module")
+def rules() -> dict[str, tuple[str, ...]]:
+    """Job to the modules that its code is traced from, as `code_of` and the functions of plugins in common.smk have them."""
+    plan = planning.load(configured())
+    family = planning.plugin("family", "llava")
+    return {
+        **{f"import {d}": _of("examples", plan.import_plugins(d)) for d in plan.config.datasets},
+        **{f"score {r}": _of("rewards", plan.reward_plugins(r)) for r in plan.config.rewards},
+        **{f"evaluate {p}": _of("evaluate", plan.evaluation_plugins(p)) for p in ("perpo", "dpo")},
+        "ask": _of("requests", []),
+        "sample": _of("responses", plan.sampling_plugins("perpo", "benchmarks")),
+        "select": _of("preferences", []),
+        "take": _of("given", [family]),
+        "train": _of("train", plan.training_plugins("perpo")),
+        "judge": _of("judge", plan.judging_plugins("mmhal")),
+        "export": _of("preference_export", plan.export_plugins("out")),
+    }
+
+
+def _of(stage: str, plugins: list[str]) -> tuple[str, ...]:
+    return (f"perceptune.stages.{stage}", *plugins)
+
+
+def _forget() -> None:
+    for function in (lineage.code_digests, lineage._tree):
+        function.cache_clear()
+
+
+@pytest.fixture
+def edit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes a module read as if a line of code had been added to its file."""
+
+    def append(module: str) -> None:
+        spec = lineage.find_spec(module)
+        assert spec and spec.origin
+        file, parsed = Path(spec.origin), lineage._parsed
+
+        def other(path: Path) -> ast.Module:
+            tree = parsed(path)
+            tree.body += ast.parse("EDITED = 1").body if path == file else []
+            return tree
+
+        monkeypatch.setattr(lineage, "_parsed", other)
+        _forget()
+
+    _forget()
+    yield append
+    _forget()
+
+
+IMPORTS = {f"import {d}" for d in (*PROTOCOLS, "shapes")}
+SCORES = {f"score {r}" for r in (*PROTOCOLS, "perception")}
+EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("contracts.config", set()),  # its values count one by one
+        ("core.importers", set()),  # lists of plugins
+        ("core.benchmarks", set()),
+        ("core.rewards", set()),
+        ("core.exporters", set()),
+        ("core.importers.importer", IMPORTS | EVALUATIONS),
+        ("core.importers.refer", {"import refcoco"}),
+        ("core.importing", IMPORTS | EVALUATIONS | {"export"}),
+        ("core.embedded", IMPORTS | EVALUATIONS),
+        ("core.conversations", {"import page_ocr", "export"}),
+        ("stages.reading", IMPORTS),
+        ("core.confusion", EVALUATIONS),
+        ("core.page_text", {"score page_ocr"}),
+        ("core.language", {"score page_ocr", "score amber", "evaluate perpo"}),
+        ("core.extraction", {"score mathvista", "evaluate perpo"}),
+        ("core.rewards.reward", SCORES),
+        ("core.rewards.page_text", {"score page_ocr"}),
+        ("core.rewards.vlmevalkit_yes_no", {"score hallusionbench"}),
+        ("core.rewards.pope", {"score pope"}),
+        ("core.yes_no_rules", EVALUATIONS),  # the second rule of POPE is read while measuring
+        ("core.benchmarks.benchmark", EVALUATIONS | {"judge"}),
+        ("core.benchmarks.pope", EVALUATIONS),
+        ("core.benchmarks.page_ocr", {"evaluate perpo"}),
+        ("core.benchmarks.mmhal", {"evaluate perpo", "judge"}),  # with the prompt of its judge
+        ("core.brought", SCORES | EVALUATIONS | {"judge"}),
+        ("core.metrics", EVALUATIONS | {"judge"}),
+        ("stages.official", EVALUATIONS),
+        ("stages.answered", EVALUATIONS | {"judge"}),
+        ("engines.judging", {"judge"}),
+        ("core.prompts", {"ask", "take", "judge", *EVALUATIONS}),
+        ("core.exporters.trl", {"export"}),
+        ("core.exporters.verl", set()),
+        ("core.methods.perpo", {"train"}),
+    ],
+)
+def test_an_edit_reruns_what_uses_it(
+    module: str, expected: set[str], rules: dict[str, tuple[str, ...]], edit: Any
+) -> None:
+    before = {name: lineage.code_digests(*modules) for name, modules in rules.items()}
+    edit(f"perceptune.{module}")
+    assert {name for name, modules in rules.items() if lineage.code_digests(*modules) != before[name]} == expected
+
+
+def test_the_official_settings_are_settings_of_the_rules_that_use_them() -> None:
+    plan = planning.load(configured())
+    assert plan.asking_settings("perpo")["benchmarks"]["mathvista"]["max_tokens"] == 2048
+    assert plan.evaluation_settings("perpo")["rewards"]["pope"] == {"existence": "pope"}
+    assert plan.evaluation_settings("perpo")["benchmarks"]["pope"]["protocol"] == "pope"
+    assert "protocol" not in plan.asking_settings("perpo")["benchmarks"]["pope"]
+    scored = plan.scored_settings("perpo", "benchmarks", "pope")
+    assert (scored["tasks"], scored["benchmarks"]) == ({"existence": "pope"}, ["pope"])
+    assert plan.scored_settings("tiny", "shapes/n20", "perception")["benchmarks"] is None
+
+
+def test_a_resource_counts_by_its_content(tmp_path: Path) -> None:
+    def settings(folder: str) -> Any:
+        raw = configured()
+        raw["rewards"] = {**raw["rewards"], "amber": {"resources": str(tmp_path / folder)}}
+        return planning.load(raw).scored_settings("perpo", "benchmarks", "amber")["resources"]
+
+    for folder, text in (("one", "a"), ("same", "a"), ("other", "b")):
+        (tmp_path / folder / "nltk_data").mkdir(parents=True)
+        (tmp_path / folder / "nltk_data/words").write_text(text)
+    assert settings("one") == settings("same") != settings("other")
