@@ -76,6 +76,7 @@ def run(
         "model": model.model_dump(mode="json"),
         "benchmarks": {k: b.model_dump(mode="json") for k, b in benchmarks.items()},
     }
+    inputs |= {f"examples {k}": v for k, v in examples.items()}
     inputs |= {f"verdicts on {k}": v for k, v in verdicts.items()}
     inputs |= {f"verdicts on {k} of base": v for k, v in base_verdicts.items()}
     plugins = [plugin("benchmark", name) for name in sorted({b.protocol for b in benchmarks.values() if b.protocol})]

@@ -59,8 +59,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
         print(line)
     for line in _count_lines(rows, config, importer.published(files)):
         print(f"{source.name} {line}")
-    beside = {name: source.with_name(name) for name in importer.beside}
-    inputs = {} if source.is_dir() else {"data": source, **beside}
+    inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
     plugins = [plugin("importer", importer.name)]
     write_table(examples, "examples", table, lineage("examples", config.model_dump(mode="json"), inputs, plugins))
 

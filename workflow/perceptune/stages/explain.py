@@ -66,7 +66,7 @@ class Ancestry:
             return
         self._shown.add(str(path))
         parameters = record.get("parameters", {})
-        if "weights" in parameters:
+        if parameters.get("weights"):  # a judge behind an endpoint has none
             self._weigh(node, Path(parameters["model"]["path"]), parameters["weights"])
         for fact in _facts(path, record):
             node.add(escape(fact))

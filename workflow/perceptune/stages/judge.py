@@ -71,6 +71,7 @@ def run(
             raise UserError(error.args[0], f"{error.hint}; {hint}" if error.hint else hint) from None
     table = [_row(*row, book) for row in zip(rows.iter_rows(named=True), answers, cases, strict=True)]
     inputs = {"rewards": rewards, "examples": examples}
+    inputs |= {"prompt": Path(block.judge_prompt)} if block.judge_prompt else {}
     parameters = {
         "name": name,
         "judge": judge.model_dump(mode="json"),

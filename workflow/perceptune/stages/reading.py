@@ -31,6 +31,12 @@ class Files:
     def __init__(self, path: Path, reads: Container | None = None) -> None:
         self.path = path
         self._reads = reads
+        self._read: dict[str, Path] = {}
+
+    @property
+    def read(self) -> dict[str, Path]:
+        """The files that have been read so far, by their place in the folder that they lie in, in the order of reading."""
+        return dict(self._read)
 
     def check(self) -> None:
         """Raises `UserError` when there is nothing that can be read."""
@@ -40,6 +46,7 @@ class Files:
         """Place and record, or the `RowError` of reading it, in order; see the protocol."""
         file = self._file(name)
         _check(file, self._reads)
+        self._note(file)
         container = self._reads or _container(file)
         if container in ("jsonl", "json", "tsv"):
             read = {"jsonl": _json_lines, "json": _json_list, "tsv": _tab_separated}[container]
@@ -64,12 +71,30 @@ class Files:
         """The value of a JSON file; see the protocol."""
         file = self._file(name)
         _check(file, None)
+        self._note(file)
         try:
             return json.loads(file.read_bytes().decode("utf-8-sig"))
         except OSError as error:
             raise UserError(f"dataset file `{file}` cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
             raise UserError(f"dataset file `{file}` is no valid JSON: {one_line(error)}") from None
+
+    def text(self, name: str) -> str:
+        """The content of a text file; see the protocol."""
+        file = self._file(name)
+        _check(file, None)
+        self._note(file)
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise UserError(f"dataset file `{file}` cannot be read: {reason}") from None
+
+    def _note(self, file: Path) -> None:
+        """Of a folder its tables count."""
+        files = [file] if file.is_file() else sorted(f for f in file.iterdir() if f.suffix in (".parquet", ".arrow"))
+        above = self.path if self.path.is_dir() else self.path.parent
+        self._read |= {one.relative_to(above).as_posix(): one for one in files}
 
     def _file(self, name: str | None) -> Path:
         if name is None:
@@ -80,6 +105,7 @@ class Files:
         """The plain values of a pickle; see the protocol."""
         file = self._file(name)
         _check(file, None)
+        self._note(file)
         try:
             with file.open("rb") as opened:
                 return _PlainUnpickler(opened, encoding="latin1").load()

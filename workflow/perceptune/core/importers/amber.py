@@ -33,7 +33,7 @@ def rows(source: Source) -> Iterator[Placed]:
     annotations, association = _annotations(source), _association(source)
     lists = {
         "vocabulary": sorted({*association, *chain.from_iterable(association.values())}),
-        "safe_words": _lines(source, BESIDE[2]),
+        "safe_words": source.text(BESIDE[2]).splitlines(),
     }
     row = partial(_row, annotations, association, lists)
     for place, record in source.records(_query_file(source)):
@@ -64,15 +64,6 @@ def _query_file(source: Source) -> str | None:
     if not source.path.is_dir():
         return None
     return f"query/{ALL}" if (source.path / "query" / ALL).exists() else ALL
-
-
-def _lines(source: Source, name: str) -> list[str]:
-    folder = source.path if source.path.is_dir() else source.path.parent
-    try:
-        return (folder / name).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UserError(f"dataset file `{folder / name}` cannot be read: {reason}") from None
 
 
 def _row(

@@ -53,6 +53,10 @@ class Source(Protocol):
         """The value of a JSON file as a whole, where that is no list of records; `UserError` for one that cannot be read."""
         ...
 
+    def text(self, name: str) -> str:
+        """The content of a UTF-8 text file; `UserError` for one that cannot be read."""
+        ...
+
     def unpickled(self, name: str) -> Any:
         """A pickle of plain values (lists, dicts, strings, numbers); `UserError` for one that would run code."""
         ...

@@ -1,0 +1,124 @@
+"""A protocol's number leads back to its questions, the files that they came from, and what a judge said."""
+
+import json
+from pathlib import Path
+
+import pytest
+from perceptune.contracts.config import BenchmarkBlock, FileDataset, JudgeBlock, ModelBlock, RewardBlock
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.paths import METRICS
+from perceptune.contracts.tables import read_lineage, read_table, write_table
+from perceptune.engines import judging
+from perceptune.stages import evaluate, examples, explain, judge, requests, rewards
+from PIL import Image
+from rich.console import Console
+
+BLOCK = {
+    "dataset": "mmhal",
+    "protocol": "mmhal",
+    "reward": "r",
+    "judge": "stub",
+    "n": 0,
+    "views": ["original"],
+    "resamples": 20,
+}
+
+
+class Endpoint:
+    """Gives every answer 5 points."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def verdicts(self, cases: list[judging.Case], keep: object) -> None:
+        for case in cases:
+            keep(case, judging.Said("Rating: 5", "stub-2026"))  # type: ignore[operator]
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The metrics of one answer to a question of MMHal-Bench, made from its file on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge, "Endpoint", Endpoint)
+    monkeypatch.setattr(explain, "MEMORY", explain.DigestMemory(tmp_path / "memory.sqlite"))
+    Image.new("RGB", (8, 6)).save("a.jpg")
+    record = {
+        "image_id": "1", "image_src": "https://x/a.jpg", "question": "What?", "gt_answer": "A dog.", "question_type": "attribute",
+        "question_topic": "animal", "image_content": ["dog"], "model_answer": "",
+    }  # fmt: skip
+    Path("mmhal.json").write_text(json.dumps([record]))
+    Path("prompt.txt").write_text("{contents} {question} {reference} {answer}")
+    block = BenchmarkBlock.model_validate({**BLOCK, "judge_prompt": "prompt.txt"})
+    model = ModelBlock(path="nowhere", family="llava")
+    table = {
+        name: tmp_path / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "verdicts")
+    }
+    examples.run(config=FileDataset(kind="mmhal", path="mmhal.json"), examples=table["examples"])
+    one = {"examples": {"mmhal": table["examples"]}, "benchmarks": {"mm": block}}
+    requests.run_benchmarks(requests=table["requests"], views={}, **one)
+    asked = read_table(table["requests"], "requests").to_pylist()
+    said = {
+        "sample_index": 0,
+        "text": "A dog.",
+        "token_ids": [1],
+        "logprobs": [-1.0],
+        "finish_reason": "stop",
+        "prompt_tokens": 1,
+    }
+    rows = [{**{key: row[key] for key in ("request_id", "example_id", "view")}, **said} for row in asked]
+    write_table(table["responses"], "responses", rows, lineage("responses", {}, {"requests": table["requests"]}))
+    rewards.run(
+        **{name: table[name] for name in ("requests", "responses", "rewards")},
+        examples=one["examples"], config=RewardBlock(tasks={"open": "free_text"}), model=model,
+    )  # fmt: skip
+    judge.run(
+        name="stub", judge=JudgeBlock(model="stub", url="http://localhost:1/v1"), benchmark="mm", block=block,
+        **{name: table[name] for name in ("rewards", "examples", "verdicts")}, kept=tmp_path / "kept",
+    )  # fmt: skip
+    metrics = Path(METRICS.format(policy="p"))
+    evaluate.run(
+        policy="p", base="p", rewards={"mm": table["rewards"]}, base_rewards=None, attention={}, base_attention=None, metrics=metrics,
+        reward_tasks={"r": {"open": "free_text"}}, model=model, verdicts={"mm": table["verdicts"]}, **one,
+    )  # fmt: skip
+    collected = tmp_path / "all.parquet"
+    rows = read_table(metrics, "metrics").to_pylist()
+    write_table(collected, "metrics", rows, lineage("collecting", {}, {"p": metrics}))
+    return collected
+
+
+def explained(collected: Path) -> tuple[str, list[str]]:
+    console = Console(record=True, width=400, file=(collected.parent / "page.txt").open("w"))
+    changed = explain.explain(collected, {"metric": "mmhal_score"}, console)
+    return console.export_text(), changed
+
+
+def test_a_judged_number_leads_back_to_examples_verdicts_judge_and_prompt(measured: Path) -> None:
+    text, changed = explained(measured)
+    assert changed == []
+    for line in (
+        "verdicts on mm: ", "by judge", "judge.model=stub", "prompt: prompt.txt", "examples mmhal: ", "data: mmhal.json", "images: 1",
+        "benchmarks.mm.protocol=mmhal", "rewards mm: ",
+    ):  # fmt: skip
+        assert line in text, line
+
+
+@pytest.mark.parametrize("name", ["prompt.txt", "mmhal.json", "verdicts.parquet", "examples.parquet"])
+def test_what_has_changed_since_is_told(measured: Path, name: str) -> None:
+    Path(name).write_bytes(b"something else")
+    assert Path(name).name in {Path(changed).name for changed in explained(measured)[1]}
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_an_import_records_every_file_that_it_read(tmp_path: Path, folder: bool) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+    files = {
+        "query_all.json": [{"id": 1, "image": "a.jpg", "query": "Describe this image."}],
+        "annotations.json": [{"id": 1, "type": "generative", "truth": ["sky"], "hallu": []}],
+        "relation.json": {"sky": []},
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "safe_words.txt").write_text("scene\n")
+    path = tmp_path if folder else tmp_path / "query_all.json"
+    examples.run(config=FileDataset(kind="amber", path=str(path)), examples=tmp_path / "examples.parquet")
+    inputs = read_lineage(tmp_path / "examples.parquet")["inputs"]
+    assert {Path(one["path"]).name for one in inputs.values()} == {*files, "safe_words.txt"}
