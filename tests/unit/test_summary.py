@@ -204,3 +204,16 @@ def test_what_is_quoted_is_measured_and_the_primary_metric_is_first(name: str) -
     assert set(benchmark.quoted) <= set(benchmark.metrics)
     assert len(leading(list(benchmark.metrics))) <= MOST_COLUMNS
     assert leading(list(benchmark.metrics))[0] == next(iter(benchmark.metrics))
+
+
+def test_a_judged_number_says_who_judged() -> None:
+    judged = {"benchmark": "mmhal", "task": "open", "metric": "mmhal_score"}
+    frame = table(
+        row("tiny", 2.1, judge="gpt: gpt-4-0613", **judged), row("dpo", 2.4, 0.3, judge="gpt: gpt-4-0613", **judged)
+    )
+    assert "original image, judged by gpt: gpt-4-0613)" in result_text(frame)
+    both = table(
+        row("tiny", 2.1, judge="gpt: gpt-4-0613", **judged), row("dpo", 2.4, 0.3, judge="gpt: gpt-4-1106", **judged)
+    )
+    assert "judged by gpt: gpt-4-0613 and gpt: gpt-4-1106)" in result_text(both)
+    assert "judged" not in result_text(table(row("tiny", 0.5)))

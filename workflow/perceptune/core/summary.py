@@ -109,6 +109,13 @@ class Result:
         """Answers behind the numbers, the largest count of any policy."""
         return max(int(row["n"]) for cells in self.rows.values() for row in cells.values())
 
+    @property
+    def judge(self) -> str:
+        """Who judged, as `, judged by gpt-4: gpt-4-0613`; several where they differ; nothing without a judge."""
+        known = (row.get("judge") for cells in self.rows.values() for row in cells.values())
+        names = list(dict.fromkeys(name for name in known if name))
+        return f", judged by {' and '.join(names)}" if names else ""
+
     def failed(self, policy: str) -> int:
         """Answers of a policy that could not be parsed."""
         return max(int(row["n_failed"]) for row in self.rows[policy].values())
@@ -309,7 +316,7 @@ def result_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
 def _text_of(metrics: pl.DataFrame, result: Result) -> Iterator[str]:
     counts = {int(c[result.primary]["n"]) for c in result.rows.values() if result.primary in c}
     n = f"n = {result.questions}" if len(counts) <= 1 else f"n = {min(counts)} to {max(counts)}"
-    yield f"{result.benchmark} / {result.task}: {n} questions ({result.split} split, greedy, {result.view} image)"
+    yield f"{result.benchmark} / {result.task}: {n} questions ({result.split} split, greedy, {result.view} image{result.judge})"
     yield from _aligned(list(result.rows), _fitting(metrics, result))
     for sentence in verdict_sentences(result):
         yield from text_lines(sentence[0].upper() + sentence[1:] + ".")
