@@ -215,5 +215,6 @@ def test_a_judged_number_says_who_judged() -> None:
     both = table(
         row("tiny", 2.1, judge="gpt: gpt-4-0613", **judged), row("dpo", 2.4, 0.3, judge="gpt: gpt-4-1106", **judged)
     )
-    assert "judged by gpt: gpt-4-0613 and gpt: gpt-4-1106)" in result_text(both)
+    assert "judged by gpt: gpt-4-0613 and gpt: gpt-4-1106)" in " ".join(result_text(both).split())
+    assert max(map(len, result_text(both).splitlines())) <= 100
     assert "judged" not in result_text(table(row("tiny", 0.5)))
