@@ -47,3 +47,10 @@ def test_a_slice_is_a_number_of_examples(wrong: object) -> None:
     raw = yaml.safe_load(next(c for c in CONFIGS if c.name == "config.yaml").read_text())
     with pytest.raises(UserError, match="key `slice`"):
         plan.load({**raw, "slice": wrong})
+
+
+@pytest.mark.parametrize(("report", "title"), [({"title": "P2-DPO"}, "P2-DPO, rehearsal"), (None, "Rehearsal")])
+def test_the_page_of_a_rehearsal_says_that_it_is_one(report: dict[str, str] | None, title: str) -> None:
+    cut = with_slice({"slice": 20, "report": report})
+    assert cut["report"] == {"title": f"{title}: 20 examples per task, numbers without meaning"}
+    assert with_slice({"report": report}) == {"report": report}

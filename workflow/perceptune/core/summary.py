@@ -301,7 +301,7 @@ def result_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
         return "no results: the metrics table has no greedy rows\n"
     notes = [
         "Brackets: 95 % bootstrap intervals. Gain: paired difference to the base model on the same questions; "
-        "`*` marks an interval that excludes 0. Unparsed: answers that could not be read, scored 0."
+        "`*` marks an interval that excludes 0. Unparsed: answers that could not be read, scored 0 unless the benchmark says else."
     ]
     if any(sampled(metrics, result) for result in found):
         notes.append("acc@k, mean@k: mean over all k sampled answers to each question, in the metric's unit.")

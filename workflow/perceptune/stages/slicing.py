@@ -43,6 +43,10 @@ def with_slice(raw: Mapping[str, Any]) -> dict[str, Any]:
             else block
             for name, block in experiments.items()
         }
+    report = raw.get("report") or {}
+    if isinstance(report, Mapping):
+        named = f"{report['title']}, rehearsal" if "title" in report else "Rehearsal"
+        cut["report"] = {**report, "title": f"{named}: {count} examples per task, numbers without meaning"}
     return cut
 
 
