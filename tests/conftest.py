@@ -12,9 +12,8 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests of a file, or with a shared fixture, stay in one process: `pytest -n 2 --dist loadgroup`."""
-    for item in items:
-        needed = getattr(item, "fixturenames", ())
-        place = str(item.path.relative_to(Path(__file__).parent))
-        item.add_marker(pytest.mark.xdist_group(next((name for name in SHARED if name in needed), place)))
+    needed = getattr(item, "fixturenames", ())
+    place = str(item.path.relative_to(Path(__file__).parent))
+    item.add_marker(pytest.mark.xdist_group(next((name for name in SHARED if name in needed), place)))
