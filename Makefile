@@ -21,7 +21,7 @@ demo: $(VENV)/$(ENV).ready
 
 # Two processes on one core each: threads that wait for each other's cores make the small models many times slower.
 test: $(VENV)/dev.ready lint
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 2 --no-loadscope-reorder
 
 # Without the tests that start vLLM, Snakemake or a training run.
 quick: $(VENV)/dev.ready lint
