@@ -43,14 +43,14 @@ ROUND_3: set[Job] = {
 }  # fmt: skip
 """What a third round costs: nothing of the two before."""
 
-TWIN = "sft-on-best-n20-ranked"
-OF_TWIN: set[Job] = {
-    ("train_adapter", TWIN), ("measure_attention", f"{TWIN} shapes test"), ("compare_controls", TWIN), *_tested(TWIN),
-}  # fmt: skip
-CONTROLLED = rerun(mutations.ASKED | mutations.REPORT) | {
-    ("compare_controls", policy) for policy in (*mutations.EXPERIMENTS, *mutations.ROUNDS)
+TWIN, OF_GIVEN = "sft-on-best-n20-ranked", "sft-on-best-taken"
+TWINS: set[Job] = {("measure_attention", f"{TWIN} shapes test"), *_tested(TWIN), *_tested(OF_GIVEN)} | {
+    (rule, twin) for rule in ("train_adapter", "compare_controls") for twin in (TWIN, OF_GIVEN)
 }
-"""What the switch costs besides the twin: every policy is asked more, and held against the controls."""
+CONTROLLED = rerun(mutations.ASKED | mutations.REPORT) | {
+    ("compare_controls", policy) for policy in (*mutations.EXPERIMENTS, mutations.GIVEN, *mutations.ROUNDS)
+}
+"""What the switch costs besides the twins: every policy is asked more, and held against the controls."""
 
 OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     (
@@ -96,10 +96,10 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     ("experiments.grpo.rollout", "later", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
     ("experiments.grpo.batch", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_terms")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
-    ("controls.prompts", ["Well? {question}"], CONTROLLED | OF_TWIN),
-    ("controls.blank", False, CONTROLLED | OF_TWIN),
-    ("controls.sigmas", [0.3], CONTROLLED | OF_TWIN),
-    ("controls.n", 5, CONTROLLED | OF_TWIN),
+    ("controls.prompts", ["Well? {question}"], CONTROLLED | TWINS),
+    ("controls.blank", False, CONTROLLED | TWINS),
+    ("controls.sigmas", [0.3], CONTROLLED | TWINS),
+    ("controls.n", 5, CONTROLLED | TWINS),
     ("controls.sft_on_best", False, CONTROLLED),
     ("experiments.dpo.benchmarks", ["own-test"], rerun({("plan_benchmarks", "dpo"), ("evaluate_policy", "dpo"), ("write_report", "")})),
 ]  # fmt: skip
