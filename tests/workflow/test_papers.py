@@ -24,6 +24,14 @@ PAPERS = {
     "cppo": ["cppo@2"],
 }
 """Paper to the policies that its rehearsal makes."""
+TESTED = {
+    "perpo": ["refcoco-val", "llava-bench", "pope"],
+    "dpo-ocr": ["fox"],
+    "p2dpo": ["amber", "hallusionbench", "mmhal", "textvqa"],
+    "papo_g": ["geometry3k", "mathverse-vision"],
+    "cppo": ["we-math", "dynamath"],
+}
+"""Experiment to those of its benchmarks that are rehearsed: each takes minutes of a CPU, and those of a paper are alike."""
 
 
 def _config(paper: str) -> dict[str, Any]:
@@ -52,8 +60,8 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
         block["engine"] = {"enforce_eager": True, "max_num_seqs": 64}
     kept = {name: config["experiments"][name.partition("@")[0]] for name in PAPERS[paper]}
     config["experiments"] = {name.partition("@")[0]: block for name, block in kept.items()}
-    if paper == "perpo":
-        config["experiments"]["dpo-ocr"]["benchmarks"] = ["fox"]
+    for name, block in config["experiments"].items():
+        block["benchmarks"] = TESTED[name]
     for section in ("samplings", "rollouts", "benchmarks"):
         for block in config.get(section, {}).values():
             block.update(
