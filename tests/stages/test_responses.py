@@ -1,9 +1,11 @@
 """The journal of the sampling stage, with an engine that answers at once (the real one: tests/workflow, tests/parity)."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,19 @@ def test_what_another_job_is_at_is_left_to_it(folder: Path) -> None:
     with only_writer(lock, "these"):
         sample_both(folder, "requests.parquet", "journal", [others])
     assert len(Engine.asked) == 5
+
+
+def test_what_is_finished_is_not_asked_again_although_its_journal_is_gone(folder: Path) -> None:
+    others = replace(with_others(folder), responses=folder / "done.parquet")
+    (folder / "done.parquet").write_bytes(b"")
+    sample_both(folder, "requests.parquet", "journal", [others])
+    assert len(Engine.asked) == 5
+    assert not others.journal.exists()
+    later = (folder / "done.parquet").stat().st_mtime + 10
+    os.utime(others.requests, (later, later))  # planned anew
+    Engine.asked = []
+    sample_both(folder, "requests.parquet", "journal-2", [others])
+    assert len(Engine.asked) == 5 + 4
 
 
 def test_a_job_without_questions_loads_no_engine() -> None:

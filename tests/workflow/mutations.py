@@ -329,7 +329,11 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("trainings.papo.parameters", {"gamma": 0.01, "mask": "either"}, {("train_round", "papo@1")}),
     ("benchmarks.own-test.dataset", "shapes", ASKED_OWN | REPORT),
     ("benchmarks.own-test.attention", "test", {("measure_attention", f"{policy} own test") for policy in OWN} | EVALUATED_OWN | REPORT),
-    ("benchmarks.own-test.reward", "other", {*(("score_responses", f"{policy} benchmarks other") for policy in OWN), *EVALUATED_OWN}),
+    ("benchmarks.own-test.reward", "other", {
+        *(("score_responses", f"{policy} benchmarks other") for policy in OWN),
+        *(("score_responses", f"{policy} benchmarks") for policy in ("tiny", "perpo")),  # their tables no longer have it
+        *EVALUATED_OWN,
+    }),
     ("benchmarks.own-test.split", "validation", ASKED_OWN | REPORT),
     ("benchmarks.own-test.tasks", ["grounding"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.limit", 3, ASKED_OWN | REPORT),

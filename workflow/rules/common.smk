@@ -429,6 +429,7 @@ def beside_of(wildcards, threads):
         {
             "requests": paths.REQUESTS.format(policy=wildcards.policy, plan=other),
             "journal": paths.JOURNAL.format(policy=wildcards.policy, plan=other),
+            "responses": paths.RESPONSES.format(policy=wildcards.policy, plan=other),
             "examples": {
                 dataset: paths.EXAMPLES.format(dataset=dataset)
                 for dataset in plan.datasets(wildcards.policy, other)

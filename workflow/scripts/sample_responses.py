@@ -29,6 +29,7 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
                     Path(other["requests"]),
                     {name: Path(table) for name, table in other["examples"].items()},
                     Path(other["journal"]),
+                    Path(other["responses"]),
                 )
                 for other in snakemake.params.beside
             ],

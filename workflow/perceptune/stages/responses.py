@@ -40,6 +40,16 @@ class Asked:
     examples: dict[str, Path]
     journal: Path
     """Folder of finished answers."""
+    responses: Path | None = None
+    """The finished table, once it is there; the journal is gone then."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether its questions are there, and no table of answers that is newer."""
+        if not self.requests.exists() or not all(path.exists() for path in self.examples.values()):
+            return False
+        done = self.responses is not None and self.responses.exists()
+        return not (done and self.responses.stat().st_mtime >= self.requests.stat().st_mtime)  # type: ignore[union-attr]
 
 
 def run(
@@ -130,7 +140,7 @@ def _ask(asked: _Shard, waiting: list[list[dict[str, Any]]], sampler: Sampler, r
 
 def _ask_beside(other: Asked, own: _Shard, sampler: Sampler) -> None:
     """Answers the same shard of another table, if it is there, nobody is at it, and the engine can."""
-    if not other.requests.exists() or not all(path.exists() for path in other.examples.values()):
+    if not other.waits:
         return
     theirs = _Shard(other, own.model, own.policy, own.shard, own.shards)
     if theirs.contrastive != own.contrastive or theirs.most_images > own.most_images:
