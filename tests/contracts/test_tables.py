@@ -53,6 +53,17 @@ def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_some_columns_are_read_in_the_order_asked_for_of_a_table_that_is_checked_whole(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, "training", [ROW], {})
+    assert read_table(path, "training", ["value", "step"]).column_names == ["value", "step"]
+    pq.write_table(pq.read_table(path).drop_columns(["metric"]), path)
+    with pytest.raises(
+        UserError, match=r"is no `training` table of this version: columns \['experiment', 'step', 'value'\]"
+    ):
+        read_table(path, "training", ["value", "step"])
+
+
 def test_truncated_absent_and_foreign_tables_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     with pytest.raises(UserError, match=r"t\.parquet` does not exist"):

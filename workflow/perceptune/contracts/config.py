@@ -518,8 +518,9 @@ class BenchmarkBlock(Block):
     """Views asked greedily; `blank` is the no-image test. Sampled answers see the first."""
     attention: str | None = None
     """An attention block of this config: where each policy looks on these questions; null: not measured."""
-    prompt: Prompt = "{question}"
-    """The user's turn after the image; `{question}` stands for the question."""
+    prompt: str = "{question}"
+    """The user's turn after the image; `{question}` stands for the question. Only where the questions are in the images, as in
+    `mmmu_pro`, may it be missing."""
     prompts: tuple[Prompt, ...] = ()
     """Other prompts that base models are asked with, too, greedily under the first view; `{format}` stands for words that ask
     for the format of the task's answers. Trained policies are not asked."""

@@ -6,7 +6,7 @@ Every row in is a row out: a row that failed is present with its `reason`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -298,21 +298,25 @@ def write_table(path: Path, name: str, data: Any, lineage: Mapping[str, Any]) ->
         pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd", row_group_size=rows)
 
 
-def read_table(path: Path, name: str) -> pa.Table:
-    """The table `name` at `path`; a `UserError` names the file when it is absent, truncated or another table."""
+def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table `name` at `path`, or some of its columns in their order: an `examples` table may hold gigabytes of images.
+
+    A `UserError` names the file when it is absent, truncated or another table.
+    """
     if path.exists() and not path.is_file():  # a named pipe would be waited for for ever
         raise UserError(f"`{path}` is {'a folder' if path.is_dir() else 'no file'}, expected a `{name}` table")
     try:
-        table = pq.read_table(path, partitioning=None)
+        stored, expected = pq.read_schema(path), SCHEMAS[name]
+        same = stored.equals(expected, check_metadata=False)
+        table = pq.read_table(path, partitioning=None, columns=columns if same else [])
     except FileNotFoundError:
         raise UserError(f"`{path}` does not exist, expected a `{name}` table") from None
     except (pa.ArrowException, OSError, ValueError) as invalid:
         found = " ".join(str(invalid).split())
         raise UserError(f"`{path}` is not readable as Parquet: {found}", "delete it and run again") from None
-    expected = SCHEMAS[name]
-    if not table.schema.equals(expected, check_metadata=False):
+    if not same:
         raise UserError(
-            f"`{path}` is no `{name}` table of this version: columns {table.column_names}, expected {expected.names}",
+            f"`{path}` is no `{name}` table of this version: columns {stored.names}, expected {expected.names}",
             "delete it and run again",
         )
     return table

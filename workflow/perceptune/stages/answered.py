@@ -20,7 +20,7 @@ def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> li
 
     `verdicts`: the table of what the judge said of them, None without a judge; an answer that it does not mention has none.
     """
-    questions = pl.from_arrow(read_table(examples, "examples").select(["example_id", "question", "source"]))
+    questions = pl.from_arrow(read_table(examples, "examples", ["example_id", "question", "source"]))
     joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
     if verdicts is None:
         joined = joined.with_columns(verdict=pl.lit(None, dtype=pl.String))

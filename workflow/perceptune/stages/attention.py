@@ -43,7 +43,7 @@ def run(
     The map is of the position that predicts the first token of the answer; the layers' image shares are of all positions that
     predict the true answer, where there is one. `weights` is the digest of the model's files.
     """
-    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit, images=True)
     family, processor, loaded = family_of(model), load_processor(model), load_model(model)
     if adapter is not None:
         loaded = PeftModel.from_pretrained(loaded, str(adapter))

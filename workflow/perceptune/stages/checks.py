@@ -231,6 +231,9 @@ def _misfits(config: Config) -> Iterator[str]:
             yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
     for name, benchmark in config.benchmarks.items():
         protocol = BENCHMARKS[benchmark.protocol] if benchmark.protocol else None
+        in_image = protocol and "{question}" not in protocol.settings.get("prompt", "{question}")
+        if "{question}" not in benchmark.prompt and not in_image:
+            yield f"key `benchmarks.{name}.prompt`: got `{benchmark.prompt}`, expected a text with `{{question}}` in it"
         if protocol and protocol.judge_required and not benchmark.judge:
             yield f"key `benchmarks.{name}.judge`: `{protocol.name}` has no score without a judge, expected one"
         if benchmark.judge and not (protocol and protocol.judged):

@@ -99,7 +99,9 @@ def _facts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     """Images, parameters and code of one file."""
     parameters = record.get("parameters", {})
     if record.get("table") == "examples":
-        digests = sorted({d for row in read_table(path, "examples")["image_sha256"].to_pylist() for d in row})
+        digests = sorted(
+            {d for row in read_table(path, "examples", ["image_sha256"])["image_sha256"].to_pylist() for d in row}
+        )
         yield f"images: {len(digests):,}, together {sha256_of_json(digests)[:SHOWN]}"
     described = ", ".join(_flat(parameters))
     if described:

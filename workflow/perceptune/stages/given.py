@@ -55,7 +55,7 @@ def run(
     for row in chosen:
         name = row["example_id"]
         text = config.prompt.replace("{question}", row["question"])
-        messages[name] = messages_for(text, Recipe("original"), len(row["images"]))
+        messages[name] = messages_for(text, Recipe("original"), len(row["image_sha256"]))
         try:
             longest = model.max_model_len - _prompt_tokens(row, messages[name], family, processor)
             scored += _answers(row, longest, family, processor)

@@ -90,7 +90,7 @@ def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> lis
     pictures = {
         (name, row["example_id"]): row["images"]
         for name, path in examples.items()
-        for row in read_table(path, "examples").select(["example_id", "images"]).to_pylist()
+        for row in read_table(path, "examples", ["example_id", "images"]).to_pylist()
     }
     questions = []
     for row in chosen:

@@ -21,7 +21,7 @@ from perceptune.contracts.config import (
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables import SCHEMAS, read_table, write_table
 from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.prompts import asked_as, condition_of
 from perceptune.stages.shown import Crops, NoCropError, NoSaliencyError, Saliencies, by_name, messages_for, recipe_of
@@ -278,17 +278,18 @@ class _Planner:
             "view": asked.view,
             "recipe": recipe.text(),
             "contrast": contrast,
-            "messages": messages_for(text, recipe, len(row["images"])),
+            "messages": messages_for(text, recipe, len(row["image_sha256"])),
             "seed": drawn,
             **asked.drawing,
         }
 
 
 def chosen_examples(
-    dataset: str, examples: Path, split: str, tasks: tuple[str, ...], limit: int | None
+    dataset: str, examples: Path, split: str, tasks: tuple[str, ...], limit: int | None, *, images: bool = False
 ) -> list[dict[str, Any]]:
-    """Good examples of the split and tasks, at most `limit` of each task, in the table's order."""
-    table = [row for row in read_table(examples, "examples").to_pylist() if row["reason"] is None]
+    """Good examples of the split and tasks, at most `limit` of each task, in the table's order; their `images` only if asked."""
+    columns = [name for name in SCHEMAS["examples"].names if images or name != "images"]
+    table = [row for row in read_table(examples, "examples", columns).to_pylist() if row["reason"] is None]
     chosen, taken = [], dict.fromkeys({row["task"] for row in table}, 0)
     for row in table:
         if row["split"] != split or (tasks and row["task"] not in tasks):

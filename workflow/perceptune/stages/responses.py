@@ -162,7 +162,7 @@ def _keyed(requests: Path, examples: dict[str, Path]) -> list[dict[str, Any]]:
     pictures = {
         (name, row["example_id"]): (row["images"], row["image_sha256"])
         for name, path in examples.items()
-        for row in read_table(path, "examples").select(["example_id", "images", "image_sha256"]).to_pylist()
+        for row in read_table(path, "examples", ["example_id", "images", "image_sha256"]).to_pylist()
     }
     asked = []
     for row in read_table(requests, "requests").to_pylist():

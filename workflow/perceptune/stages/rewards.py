@@ -68,7 +68,7 @@ def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.Dat
     answered = pl.from_arrow(read_table(responses, "responses"))
     columns = ["example_id", "task", "target", "box", "image_sizes", "source"]
     truth = pl.concat(
-        pl.from_arrow(read_table(path, "examples").select(columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
+        pl.from_arrow(read_table(path, "examples", columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
         for name, path in examples.items()
     )
     return (

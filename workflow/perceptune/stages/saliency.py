@@ -26,7 +26,7 @@ def run(
 
     Each of the `halvings` halves what is computed at once, not the result.
     """
-    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit, images=True)
     dino = Dino(config)
     # several questions may be about one image
     images = {sha: image for row in chosen for sha, image in zip(row["image_sha256"], row["images"], strict=True)}
