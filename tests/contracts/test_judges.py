@@ -67,8 +67,8 @@ def test_naming_a_judge_asks_no_question_again() -> None:
 
 def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:
     plan = planning.load(configured())
-    assert plan.verdicts("perpo") == {"mmhal": "results/verdicts/perpo/mmhal.parquet"}
-    assert plan.verdicts("tiny", "perpo") == {"mmhal": "results/verdicts/tiny/mmhal.parquet"}
+    assert plan.verdicts("perpo") == {"mmhal": "<results>/verdicts/perpo/mmhal.parquet"}
+    assert plan.verdicts("tiny", "perpo") == {"mmhal": "<results>/verdicts/tiny/mmhal.parquet"}
     assert planning.load(DEMO).verdicts("tiny") == {}
 
 

@@ -278,7 +278,7 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     config = with_semantic_mask()
     config["views"]["either"] = {"one_of": ["masked", "hidden"]}
     plan = planning.load(config)
-    table = "results/saliency/shapes-rounds/dino.parquet"
+    table = "<results>/saliency/shapes-rounds/dino.parquet"
     views = {e: plan.views_trained(f"{e}@2") for e in ("grpo", "papo_g")}
     assert plan.saliencies("shapes-rounds", views["papo_g"]) == plan.saliencies("shapes-rounds", ["either"]) == [table]
     assert plan.saliencies("shapes-rounds", views["grpo"]) == plan.benchmark_saliencies("papo_g@4") == []
@@ -289,7 +289,7 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     config["views"] |= {"tested": {"op": "semantic", "saliency": "test"}}
     config["benchmarks"]["shapes-rounds-test"]["views"] = ["original", "tested"]
     asked = planning.load(config).benchmark_saliencies("papo_g@4")
-    assert asked == ["results/saliency/shapes-rounds/test.parquet"]
+    assert asked == ["<results>/saliency/shapes-rounds/test.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from .conftest import Site, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-RESPONSES = paths.RESPONSES.format(policy="tiny", plan="shapes/n20")
+RESPONSES = str(paths.at(paths.RESPONSES, policy="tiny", plan="shapes/n20"))
 
 
 def finished(process: subprocess.Popen[str], status: int = 0) -> str:
@@ -44,7 +44,7 @@ def without_responses(chain: Site) -> pl.DataFrame:
 def test_the_whole_chain_runs_on_the_cluster(chain: Site) -> None:
     metrics = pl.DataFrame(pl.from_arrow(read_table(chain.folder / paths.ALL_METRICS, "metrics")))
     assert set(metrics["policy"]) == {"tiny", "perpo"}
-    assert (chain.folder / paths.REPORT).exists()
+    assert (chain.folder / paths.at(paths.REPORT)).exists()
     assert not (chain.folder / "results/.partial/journal/tiny/benchmarks").exists()
 
 

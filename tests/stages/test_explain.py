@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, JudgeBlock, ModelBlock, RewardBlock
 from perceptune.contracts.lineage import lineage
-from perceptune.contracts.paths import METRICS
+from perceptune.contracts.paths import METRICS, at
 from perceptune.contracts.tables import read_lineage, read_table, write_table
 from perceptune.engines import judging
 from perceptune.stages import evaluate, examples, explain, judge, requests, rewards
@@ -74,7 +74,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name="stub", judge=JudgeBlock(model="stub", url="http://localhost:1/v1"), benchmark="mm", block=block,
         **{name: table[name] for name in ("rewards", "examples", "verdicts")}, kept=tmp_path / "kept",
     )  # fmt: skip
-    metrics = Path(METRICS.format(policy="p"))
+    metrics = at(METRICS, policy="p")
     evaluate.run(
         policy="p", base="p", rewards={"mm": table["rewards"]}, base_rewards=None, attention={}, base_attention=None, metrics=metrics,
         reward_tasks={"r": {"open": "free_text"}}, model=model, verdicts={"mm": table["verdicts"]}, **one,
@@ -87,7 +87,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def explained(collected: Path) -> tuple[str, list[str]]:
     console = Console(record=True, width=400, file=(collected.parent / "page.txt").open("w"))
-    changed = explain.explain(collected, {"metric": "mmhal_score"}, console)
+    changed = explain.explain([collected], "metrics", {"metric": "mmhal_score"}, console)
     return console.export_text(), changed
 
 
@@ -105,6 +105,21 @@ def test_a_judged_number_leads_back_to_examples_verdicts_judge_and_prompt(measur
 def test_what_has_changed_since_is_told(measured: Path, name: str) -> None:
     Path(name).write_bytes(b"something else")
     assert Path(name).name in {Path(changed).name for changed in explained(measured)[1]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--control", "blank"], "no table in `results/controls`: `controls: {}` in the config makes them"),
+        (["--control", "blank", "--condition", "greedy"], "--condition and --control: a number has one of them"),
+        (["--policy", "perpo"], "`results/metrics.parquet` does not exist"),
+    ],
+)
+def test_what_cannot_be_explained_is_said(
+    measured: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert explain.main(arguments) == 1
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folder", [True, False])

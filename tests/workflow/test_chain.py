@@ -21,24 +21,24 @@ def test_the_chain_ends_with_metrics_of_every_policy_and_a_page(finished: Workfl
     assert greedy.filter(pl.col("policy") != "tiny")["gain_ci_low"].null_count() == 0
     assert set(metrics["condition"]) == {"greedy", "mean_of_n", "best_of_n", "attention"}
     assert set(metrics["view"]) == {"original", "blank"}
-    page = (finished.folder / paths.REPORT).read_text()
+    page = (finished.folder / paths.at(paths.REPORT)).read_text()
     assert "perpo" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "perpo" in (finished.folder / paths.RESULT_TABLE).read_text()
+    assert "perpo" in (finished.folder / paths.at(paths.RESULT_TABLE)).read_text()
 
 
 def test_rows_in_are_rows_out(finished: Workflow) -> None:
     names = {"policy": "tiny", "plan": "shapes/n20", "reward": "perception"}
-    requests = read_table(finished.folder / paths.REQUESTS.format(**names), "requests")
-    responses = read_table(finished.folder / paths.RESPONSES.format(**names), "responses")
-    rewards = read_table(finished.folder / paths.REWARDS.format(**names), "rewards")
+    requests = read_table(finished.folder / paths.at(paths.REQUESTS, **names), "requests")
+    responses = read_table(finished.folder / paths.at(paths.RESPONSES, **names), "responses")
+    rewards = read_table(finished.folder / paths.at(paths.REWARDS, **names), "rewards")
     assert requests.num_rows == 48
     assert responses.num_rows == rewards.num_rows == sum(requests["n"].to_pylist()) == 48 * 6
 
 
 def test_answers_do_not_depend_on_the_number_of_shards(finished: Workflow, workflow: Workflow) -> None:
     shutil.copy(finished.folder / "config.yaml", workflow.folder)
-    target = paths.RESPONSES.format(policy="tiny", plan="shapes/n20")
+    target = str(paths.at(paths.RESPONSES, policy="tiny", plan="shapes/n20"))
     workflow.run("--set-scatter", "shard=2", "--", target)
     ours, theirs = (read_table(w.folder / target, "responses").to_pylist() for w in (workflow, finished))
     assert read_lineage(workflow.folder / target)["parameters"]["shards"] == 2

@@ -1,5 +1,7 @@
 """The switch `controls` from the command line: what it adds to a small demo, and what the report then says."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,13 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
     page = (results / "report.html").read_text()
     assert '<section id="controls">' in page
     assert workflow.planned() == set()
+    asking = [sys.executable, "-m", "perceptune.stages.explain", "--policy", "perpo", "--control", "sft_on_best"]
+    told = subprocess.run(asking, cwd=workflow.folder, capture_output=True, text=True, check=True).stdout
+    assert (
+        f"sft_on_best 1 of {TWIN} accuracy_iou_0.5" in told
+        and f"difference {held['sft_on_best', 1]['difference']:.4f} [" in told
+    )
+    assert f"results/adapters/{TWIN}/adapter_model.safetensors" in told and "images: " in told
     fewer = workflow.edited("controls.prompts", ["Well? {question}"])
     assert {job for job in workflow.jobs(config=fewer) if "benchmarks" in job[1] or job[0].startswith("plan")} == {
         ("plan_benchmarks", "tiny"),

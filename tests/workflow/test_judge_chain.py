@@ -21,7 +21,7 @@ from .conftest import ROOT, Workflow
 pytestmark = pytest.mark.slow
 KEY = "sk-proj-Chain0123456789/+AbCdEf"
 COUNT = 8
-METRICS = paths.METRICS.format(policy="tiny")
+METRICS = str(paths.at(paths.METRICS, policy="tiny"))
 
 
 def configured(folder: Path, url: str) -> None:
@@ -71,7 +71,7 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
         assert "answered 401: `Incorrect API key provided: Bearer <key>`" in failed.stdout
         assert "of 8 verdicts are kept; run again and only the others are asked for" in failed.stdout
         assert "Traceback" not in failed.stdout
-        there = len(list((folder / paths.JUDGED.format(judge="stub")).rglob("*.json")))
+        there = len(list((folder / paths.at(paths.JUDGED, judge="stub")).rglob("*.json")))
         assert there == 3  # the fourth was refused
         server.asked.clear()
         server.behave = lambda number: "500" if number == 1 else "fine"
@@ -80,7 +80,9 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
         assert KEY not in failed.stdout + done.stdout
 
         metrics = pl.DataFrame(pl.from_arrow(read_table(folder / METRICS, "metrics")))
-        verdicts = read_table(folder / paths.VERDICTS.format(policy="tiny", benchmark="mmhal"), "verdicts").to_pylist()
+        verdicts = read_table(
+            folder / paths.at(paths.VERDICTS, policy="tiny", benchmark="mmhal"), "verdicts"
+        ).to_pylist()
         assert len(verdicts) == COUNT
         (score,) = metrics.filter(metric="mmhal_score", condition="greedy").iter_rows(named=True)
         assert score["value"] == pytest.approx(sum(rating(row["text"]) or 0 for row in verdicts) / COUNT)

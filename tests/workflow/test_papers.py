@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from perceptune.contracts.paths import METRICS
 
 from tests.faults.judge_server import serving
 from tests.workflow.conftest import ROOT, Workflow
@@ -97,8 +96,8 @@ def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatc
         lay_out(tmp_path, config, count=20)
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         workflow = Workflow(tmp_path)
-        targets = [METRICS.format(policy=policy) for policy in PAPERS[paper]]
-        workflow.run("--config", "slice=20", "--quiet", "rules", "host", "--", *targets, "results/report.html")
+        targets = [f"rehearsal/metrics/{policy}.parquet" for policy in PAPERS[paper]]
+        workflow.run("--config", "slice=20", "--quiet", "rules", "host", "--", *targets, "rehearsal/report.html")
     for policy, path in zip(PAPERS[paper], targets, strict=True):
         metrics = pl.read_parquet(tmp_path / path)
         asked = set(config["experiments"][policy.partition("@")[0]]["benchmarks"])
@@ -107,9 +106,18 @@ def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatc
         tested = metrics.filter(pl.col("value").is_not_null())
         assert set(tested["benchmark"]) == asked
     assert not any(b"key-of-a-test" in file.read_bytes() for file in _files(tmp_path))
+    assert {path.name for path in (tmp_path / "results").iterdir()} <= {
+        "examples",
+        ".judged",
+    }  # a full run's are not touched
     assert server.told > 0 or "judges" not in config
     assert os.environ["OPENAI_API_KEY"] == "key-of-a-test"
 
 
 def _files(folder: Path) -> list[Path]:
-    return [file for part in ("results", "logs", ".snakemake") for file in (folder / part).rglob("*") if file.is_file()]
+    return [
+        file
+        for part in ("results", "rehearsal", "logs", ".snakemake")
+        for file in (folder / part).rglob("*")
+        if file.is_file()
+    ]

@@ -24,15 +24,15 @@ def test_two_rounds_end_with_a_curve_in_the_report(finished: Workflow) -> None:
     metrics = pl.from_arrow(read_table(finished.folder / paths.ALL_METRICS, "metrics"))
     assert {"grpo@2", "papo@1"} <= set(metrics["policy"])
     assert "grpo@1" not in set(metrics["policy"])  # `evaluate_every: 2`
-    assert Ending.read(finished.folder / paths.ROUND.format(experiment="grpo@2")) == Ending(2)
-    page = (finished.folder / paths.REPORT).read_text()
+    assert Ending.read(finished.folder / paths.at(paths.ROUND, experiment="grpo@2")) == Ending(2)
+    page = (finished.folder / paths.at(paths.REPORT)).read_text()
     assert "grpo@2" in page
 
 
 def test_the_engine_and_the_trainer_agree_in_every_round(finished: Workflow) -> None:
     for policy in ("grpo@1", "grpo@2", "papo@1"):
         table = pl.DataFrame(
-            pl.from_arrow(read_table(finished.folder / paths.TRAINING.format(experiment=policy), "training"))
+            pl.from_arrow(read_table(finished.folder / paths.at(paths.TRAINING, experiment=policy), "training"))
         )
         values = {name: part.sort("step")["value"] for (name,), part in table.group_by("metric")}
         assert values["engine_gap"].max() < 1e-4
@@ -43,9 +43,9 @@ def test_the_engine_and_the_trainer_agree_in_every_round(finished: Workflow) -> 
 
 def test_methods_share_the_first_rounds_answers_and_not_the_seconds(finished: Workflow) -> None:
     for policy in ("grpo@1", "papo@1"):
-        read = read_lineage(finished.folder / paths.TRAINING.format(experiment=policy))["inputs"]
+        read = read_lineage(finished.folder / paths.at(paths.TRAINING, experiment=policy))["inputs"]
         assert read["responses"]["path"].endswith("results/responses/tiny/shapes/g4.parquet")
-    read = read_lineage(finished.folder / paths.TRAINING.format(experiment="grpo@2"))["inputs"]
+    read = read_lineage(finished.folder / paths.at(paths.TRAINING, experiment="grpo@2"))["inputs"]
     assert read["responses"]["path"].endswith("results/responses/grpo@1/shapes/g4.parquet")
     assert read["round before"]["path"].endswith("results/adapters/grpo@1/round.json")
 
@@ -53,7 +53,7 @@ def test_methods_share_the_first_rounds_answers_and_not_the_seconds(finished: Wo
 def test_the_terms_of_a_round_are_one_table(finished: Workflow) -> None:
     place = {"policy": "tiny", "dataset": "shapes", "groups": "g4/perception/all"}
     for stored, expected in ((GRPO, 2), (PAPO, 3)):
-        rows = read_table(finished.folder / paths.TERMS.format(**place, stored=stored), "terms").to_pylist()
+        rows = read_table(finished.folder / paths.at(paths.TERMS, **place, stored=stored), "terms").to_pylist()
         assert len({(row["term"], row["view"]) for row in rows}) == expected
         assert len(rows) == 12 * expected
 
@@ -61,19 +61,23 @@ def test_the_terms_of_a_round_are_one_table(finished: Workflow) -> None:
 def test_kills_inside_rounds_change_nothing(finished: Workflow, workflow: Workflow) -> None:
     """SIGKILL for Snakemake in the midst of a training, and for the job in the midst of the next round's sampling."""
     (workflow.folder / "config.yaml").write_text((finished.folder / "config.yaml").read_text())
-    target = paths.ADAPTER.format(experiment="grpo@2")
-    checkpoints = workflow.folder / paths.CHECKPOINTS.format(experiment="grpo@1")
+    target = str(paths.at(paths.ADAPTER, experiment="grpo@2"))
+    checkpoints = workflow.folder / paths.at(paths.CHECKPOINTS, experiment="grpo@1")
     _killed(workflow.folder, target, "train_round", lambda: any(checkpoints.glob("checkpoint-*/complete.json")))
-    assert not (workflow.folder / paths.ADAPTER.format(experiment="grpo@1")).exists()
+    assert not (workflow.folder / paths.at(paths.ADAPTER, experiment="grpo@1")).exists()
     _killed(
         workflow.folder,
         target,
         "sample_responses",
-        (workflow.folder / paths.ADAPTER.format(experiment="grpo@1")).exists,
+        (workflow.folder / paths.at(paths.ADAPTER, experiment="grpo@1")).exists,
     )
     workflow.run("--unlock")
     workflow.run("--", target)
-    for file in (target, paths.ADAPTER.format(experiment="grpo@1"), "results/adapters/grpo@2/optimizer.safetensors"):
+    for file in (
+        target,
+        str(paths.at(paths.ADAPTER, experiment="grpo@1")),
+        "results/adapters/grpo@2/optimizer.safetensors",
+    ):
         assert (workflow.folder / file).read_bytes() == (finished.folder / file).read_bytes(), file
 
 

@@ -21,6 +21,12 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+if plan.config.slice:
+
+    pathvars:
+        **paths.REHEARSAL,
+
+
 # Not an error: a target may need none of it.
 if workflow.is_main_process and (lacking := absent(plan.config)):
     logger.warning("not there yet:\n  " + "\n  ".join(lacking))
@@ -415,21 +421,26 @@ def training_settings(wildcards):
     return {**planning.tracked(training), "views": plan.view_blocks(training.view)}
 
 
+def placed(path, **wildcards):
+    """A path that Snakemake does not see as one, with its path variables filled in."""
+    return workflow.pathvars.apply(path.format(**wildcards))
+
+
 def checkpoints_of(wildcards, threads):
-    return paths.CHECKPOINTS.format(experiment=wildcards.experiment)
+    return placed(paths.CHECKPOINTS, experiment=wildcards.experiment)
 
 
 def journal_of(wildcards, threads):
-    return paths.JOURNAL.format(policy=wildcards.policy, plan=wildcards.plan)
+    return placed(paths.JOURNAL, policy=wildcards.policy, plan=wildcards.plan)
 
 
 def beside_of(wildcards, threads):
     """The other tables of questions to the same policy, not tracked: who answers them does not change the answers."""
     return [
         {
-            "requests": paths.REQUESTS.format(policy=wildcards.policy, plan=other),
-            "journal": paths.JOURNAL.format(policy=wildcards.policy, plan=other),
-            "responses": paths.RESPONSES.format(policy=wildcards.policy, plan=other),
+            "requests": placed(paths.REQUESTS, policy=wildcards.policy, plan=other),
+            "journal": placed(paths.JOURNAL, policy=wildcards.policy, plan=other),
+            "responses": placed(paths.RESPONSES, policy=wildcards.policy, plan=other),
             "examples": {
                 dataset: paths.EXAMPLES.format(dataset=dataset)
                 for dataset in plan.datasets(wildcards.policy, other)
@@ -555,7 +566,7 @@ def shards_of_plan(wildcards):
         policy=wildcards.policy, plan=wildcards.plan, scatteritem="{scatteritem}"
     )
     made_of = planning.shards_of(
-        paths.RESPONSES.format(policy=wildcards.policy, plan=wildcards.plan)
+        placed(paths.RESPONSES, policy=wildcards.policy, plan=wildcards.plan)
     )
     return expand(pattern, scatteritem=made_of) if made_of else gather.shard(pattern)
 

@@ -683,7 +683,7 @@ class Config(Block):
     exports: dict[Name, ExportBlock] = {}
     """Exported preferences by name."""
     slice: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """A rehearsal: so many examples per task of everything, two rounds, no filter; its numbers mean nothing. null: all."""
+    """A rehearsal: so many examples per task of everything, two rounds, no filter; into the folder `rehearsal`. null: all."""
     controls: ControlsBlock | None = None
     """What else may explain a gain: `{}` asks and trains all of it; null: nothing."""
     report: ReportBlock = ReportBlock()

@@ -1,83 +1,88 @@
 """Where everything lies: the workflow's data flow as file names.
 
 A placeholder is a wildcard and a config section in the singular, except `policy` (a model, an experiment, or one round of an
-experiment as `<experiment>@<round>`), `plan`, `groups` and `stored`.
+experiment as `<experiment>@<round>`), `plan`, `groups` and `stored`. `<results>` and `<logs>` are path variables of Snakemake: the
+folders `results` and `logs`, or those of a rehearsal. What has no `<results>` is shared with rehearsals: it is the same there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 ROUND_MARK = "@"
 """Between the name of an experiment and the number of a round."""
 
+REHEARSAL = {"results": "rehearsal", "logs": "rehearsal/logs"}
+"""The path variables of a rehearsal, so that it leaves alone what a full run has made."""
+
 DATA = "results/data/{dataset}/data.jsonl"
 EXAMPLES = "results/examples/{dataset}.parquet"
 
-SAMPLE_REQUESTS = "results/requests/{policy}/{dataset}/{sampling}.parquet"
-BENCHMARK_REQUESTS = "results/requests/{policy}/benchmarks.parquet"
-REQUESTS = "results/requests/{policy}/{plan}.parquet"
-RESPONSE_SHARD = "results/.partial/responses/{policy}/{plan}.{scatteritem}.parquet"
-JOURNAL = "results/.partial/journal/{policy}/{plan}"
-RESPONSES = "results/responses/{policy}/{plan}.parquet"
-REWARDS = "results/rewards/{policy}/{plan}/{reward}.parquet"
+SAMPLE_REQUESTS = "<results>/requests/{policy}/{dataset}/{sampling}.parquet"
+BENCHMARK_REQUESTS = "<results>/requests/{policy}/benchmarks.parquet"
+REQUESTS = "<results>/requests/{policy}/{plan}.parquet"
+RESPONSE_SHARD = "<results>/.partial/responses/{policy}/{plan}.{scatteritem}.parquet"
+JOURNAL = "<results>/.partial/journal/{policy}/{plan}"
+RESPONSES = "<results>/responses/{policy}/{plan}.parquet"
+REWARDS = "<results>/rewards/{policy}/{plan}/{reward}.parquet"
 
-SAMPLE_RESPONSES = "results/responses/{policy}/{dataset}/{sampling}.parquet"
-SAMPLE_REWARDS = "results/rewards/{policy}/{dataset}/{sampling}/{reward}.parquet"
-PREFERENCES = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.parquet"
-PREFERENCE_STATISTICS = "results/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.json"
+SAMPLE_RESPONSES = "<results>/responses/{policy}/{dataset}/{sampling}.parquet"
+SAMPLE_REWARDS = "<results>/rewards/{policy}/{dataset}/{sampling}/{reward}.parquet"
+PREFERENCES = "<results>/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.parquet"
+PREFERENCE_STATISTICS = "<results>/preferences/{policy}/{dataset}/{sampling}/{reward}/{selection}.json"
 
-GIVEN = "results/preferences/{policy}/{dataset}/{given}.parquet"
-GIVEN_STATISTICS = "results/preferences/{policy}/{dataset}/{given}.json"
+GIVEN = "<results>/preferences/{policy}/{dataset}/{given}.parquet"
+GIVEN_STATISTICS = "<results>/preferences/{policy}/{dataset}/{given}.json"
 """Of the base model, whose tokens the answers are written in."""
 
-ATTENTION = "results/attention/{policy}/{dataset}/{attention}.parquet"
-SALIENCY = "results/saliency/{dataset}/{saliency}.parquet"
-CROPS = "results/crops/{policy}/{dataset}/{crop}.parquet"
-CLIPS = "results/clips/{policy}/{dataset}/{crop}/{clip}.parquet"
-PAIR_REQUESTS = "results/requests/{policy}/{dataset}/{pairing}.parquet"
-PAIR_RESPONSES = "results/responses/{policy}/{dataset}/{pairing}.parquet"
-PAIRS = "results/pairs/{policy}/{dataset}/{pairing}.parquet"
-FILTERED_PAIRS = "results/preferences/{policy}/{dataset}/{pairing}/{filter}.parquet"
-PAIR_STATISTICS = "results/preferences/{policy}/{dataset}/{pairing}/{filter}.json"
+ATTENTION = "<results>/attention/{policy}/{dataset}/{attention}.parquet"
+SALIENCY = "<results>/saliency/{dataset}/{saliency}.parquet"
+CROPS = "<results>/crops/{policy}/{dataset}/{crop}.parquet"
+CLIPS = "<results>/clips/{policy}/{dataset}/{crop}/{clip}.parquet"
+PAIR_REQUESTS = "<results>/requests/{policy}/{dataset}/{pairing}.parquet"
+PAIR_RESPONSES = "<results>/responses/{policy}/{dataset}/{pairing}.parquet"
+PAIRS = "<results>/pairs/{policy}/{dataset}/{pairing}.parquet"
+FILTERED_PAIRS = "<results>/preferences/{policy}/{dataset}/{pairing}/{filter}.parquet"
+PAIR_STATISTICS = "<results>/preferences/{policy}/{dataset}/{pairing}/{filter}.json"
 
-ROUND_REQUESTS = "results/requests/{policy}/{dataset}/{rollout}.parquet"
-ROUND_RESPONSES = "results/responses/{policy}/{dataset}/{rollout}.parquet"
-ROUND_REWARDS = "results/rewards/{policy}/{dataset}/{rollout}/{reward}.parquet"
-BATCH = "results/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch}.parquet"
-BATCH_STATISTICS = "results/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch}.json"
+ROUND_REQUESTS = "<results>/requests/{policy}/{dataset}/{rollout}.parquet"
+ROUND_RESPONSES = "<results>/responses/{policy}/{dataset}/{rollout}.parquet"
+ROUND_REWARDS = "<results>/rewards/{policy}/{dataset}/{rollout}/{reward}.parquet"
+BATCH = "<results>/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch}.parquet"
+BATCH_STATISTICS = "<results>/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch}.json"
 """The tables of round k are those of the policy that answers, which is round k - 1's, or the base model."""
 
-TERMS = "results/terms/{policy}/{dataset}/{groups}/{stored}.parquet"
+TERMS = "<results>/terms/{policy}/{dataset}/{groups}/{stored}.parquet"
 """`groups`: `<sampling>/<reward>/<selection>` of ranked lists, `<given>` of given ones, `<rollout>/<reward>/<batch>` of a round,
 or `<pairing>`: pairs have terms before they are filtered. `stored`: what is in it, see `stored_name`."""
 
-ADAPTER = "results/adapters/{experiment}/adapter_model.safetensors"
-ADAPTER_CONFIG = "results/adapters/{experiment}/adapter_config.json"
-ROUND = "results/adapters/{experiment}/round.json"
+ADAPTER = "<results>/adapters/{experiment}/adapter_model.safetensors"
+ADAPTER_CONFIG = "<results>/adapters/{experiment}/adapter_config.json"
+ROUND = "<results>/adapters/{experiment}/round.json"
 """How a round went: its number, and when and why the experiment was stopped, if it was."""
-CHECKPOINTS = "results/.partial/adapters/{experiment}"
-TRAINING = "results/training/{experiment}.parquet"
+CHECKPOINTS = "<results>/.partial/adapters/{experiment}"
+TRAINING = "<results>/training/{experiment}.parquet"
 
-VERDICTS = "results/verdicts/{policy}/{benchmark}.parquet"
+VERDICTS = "<results>/verdicts/{policy}/{benchmark}.parquet"
 JUDGED = "results/.judged/{judge}"
 """All that a judge has ever said, by what it was asked: it outlives its tables, and policies share it."""
 
-MODEL_PARITY = "results/models/{policy}/parity.json"
-MODEL_LINEAGE = "results/models/{policy}/lineage.json"
+MODEL_PARITY = "<results>/models/{policy}/parity.json"
+MODEL_LINEAGE = "<results>/models/{policy}/lineage.json"
 """Beside the merged weights, which are not listed here: how many files they are is transformers' business."""
-MODEL_CARD = "results/models/{policy}/README.md"
+MODEL_CARD = "<results>/models/{policy}/README.md"
 
-EXPORT = "results/exports/{export}/README.md"
-EXPORT_LINEAGE = "results/exports/{export}/lineage.json"
+EXPORT = "<results>/exports/{export}/README.md"
+EXPORT_LINEAGE = "<results>/exports/{export}/lineage.json"
 """Beside the data and its images, whose names are the format's business."""
 
-METRICS = "results/metrics/{policy}.parquet"
-CONTROLS = "results/controls/{policy}.parquet"
-ALL_METRICS = "results/metrics.parquet"
-REPORT = "results/report.html"
-RESULT_TABLE = "results/result.txt"
-FIGURE = "results/figures/{figure}.svg"
+METRICS = "<results>/metrics/{policy}.parquet"
+CONTROLS = "<results>/controls/{policy}.parquet"
+ALL_METRICS = "<results>/metrics.parquet"
+REPORT = "<results>/report.html"
+RESULT_TABLE = "<results>/result.txt"
+FIGURE = "<results>/figures/{figure}.svg"
 FIGURES = ("result", "best_of_n", "training", "rewards")
 
 
@@ -94,9 +99,22 @@ def stored_of_name(name: str) -> list[tuple[str, str]]:
 
 def log(path: str) -> str:
     """The log file of the job that makes `path`."""
-    return "logs/" + path.removeprefix("results/") + ".log"
+    return _logs(path) + ".log"
 
 
 def benchmark(path: str) -> str:
     """Where Snakemake notes the time and memory of the job that makes `path`."""
-    return "logs/benchmarks/" + path.removeprefix("results/") + ".tsv"
+    return _logs(path, "benchmarks/") + ".tsv"
+
+
+def at(path: str, **wildcards: str) -> Path:
+    """Where a file of a full run lies, for whom Snakemake does not fill in the path."""
+    return Path(path.replace("<results>", "results").replace("<logs>", "logs").format(**wildcards))
+
+
+def _logs(path: str, folder: str = "") -> str:
+    """`path` without suffix under the folder of logs that goes with its own."""
+    shared = "results/"
+    if path.startswith(shared):
+        return f"logs/{folder}{path.removeprefix(shared)}"
+    return f"<logs>/{folder}{path.removeprefix('<results>/')}"

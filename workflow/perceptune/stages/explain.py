@@ -1,6 +1,7 @@
 """Where a number comes from: its ancestry, back to images, weights, parameters and versions.
 
 python -m perceptune.stages.explain --policy perpo --metric accuracy_iou_0.5
+python -m perceptune.stages.explain --policy perpo --control sft_on_best
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rich.tree import Tree
 from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_json
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import FILE
-from perceptune.contracts.paths import ALL_METRICS, METRICS
+from perceptune.contracts.paths import ALL_METRICS, CONTROLS, at
 from perceptune.contracts.tables import read_lineage, read_table
 from perceptune.stages.plan import MEMORY
 
@@ -131,24 +132,39 @@ def chosen_rows(metrics: pl.DataFrame, wanted: Mapping[str, str]) -> pl.DataFram
     return rows
 
 
-def explain(collected: Path, wanted: Mapping[str, str], console: Console) -> list[str]:
-    """Prints numbers and their ancestry; returns the files that are not what they were when they were used."""
-    metrics = pl.DataFrame(pl.from_arrow(read_table(collected, "metrics")))
-    rows = chosen_rows(metrics, wanted)
-    ancestry = Ancestry(MEMORY)
-    sources = {Path(source["path"]): source["sha256"] for source in read_lineage(collected)["inputs"].values()}
+def explain(tables: Sequence[Path], kind: str, wanted: Mapping[str, str], console: Console) -> list[str]:
+    """Prints numbers and their ancestry; returns the files that are not what they were when they were used.
+
+    `tables`: the one with all policies' `metrics`, or each policy's `controls`, as `kind` says.
+    """
+    rows = chosen_rows(pl.concat([pl.DataFrame(pl.from_arrow(read_table(path, kind))) for path in tables]), wanted)
+    ancestry, made_in = Ancestry(MEMORY), _of_policies(tables, kind)
     for (policy,), numbers in rows.group_by("policy", maintain_order=True):
         tree = Tree(f"[bold]{escape(str(policy))}[/]")
         for row in numbers.iter_rows(named=True):
-            tree.add(_number(row))
-        table = Path(METRICS.format(policy=policy))
-        ancestry.grow(tree, "metrics", table, sources.get(table))
+            tree.add(_difference(row) if kind == "controls" else _number(row))
+        ancestry.grow(tree, kind, *made_in[str(policy)])
         console.print(tree)
     listed = ", ".join(f"{p} {' and '.join(sorted(v))}" for p, v in sorted(ancestry.versions.items()))
     console.print(f"versions: {listed}", soft_wrap=True)
     for changed in dict.fromkeys(ancestry.changed):
         console.print(f"[red]{escape(changed)} is not what it was when the number was made[/]", soft_wrap=True)
     return ancestry.changed
+
+
+def _of_policies(tables: Sequence[Path], kind: str) -> dict[str, tuple[Path, str | None]]:
+    """Each policy's own table, and its digest when it was put together with the others."""
+    if kind == "controls":
+        return {path.stem: (path, None) for path in tables}
+    sources = [source for path in tables for source in read_lineage(path)["inputs"].values()]
+    return {Path(source["path"]).stem: (Path(source["path"]), source["sha256"]) for source in sources}
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    address = f"{row['benchmark']} {row['task']} {row['view']} {row['control']} {row['k']} of {row['against']} {row['metric']}"
+    between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    told = f"{row['value']:.4f} against {row['control_value']:.4f}, difference [bold]{row['difference']:.4f}[/]"
+    return f"{escape(address)}: {told}{escape(between)}, n {row['n']}"
 
 
 def _number(row: Mapping[str, Any]) -> str:
@@ -159,17 +175,30 @@ def _number(row: Mapping[str, Any]) -> str:
     return f"{escape(address)} = [bold]{value}[/]{escape(between)}, n {row['n']}, unparsed {row['n_failed']}"
 
 
+def _asked_for(given: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str]]:
+    """The tables with the numbers that are meant, their kind, and the columns' values."""
+    if "control" not in given:
+        usual = {} if "metric" in given and "condition" in given else USUAL
+        return [at(ALL_METRICS)], "metrics", {**usual, **given}
+    if "condition" in given:
+        raise UserError("--condition and --control: a number has one of them")
+    folder = at(CONTROLS, policy="any").parent
+    if not (tables := sorted(folder.glob("*.parquet"))):
+        raise UserError(f"no table in `{folder}`: `controls: {{}}` in the config makes them")
+    return tables, "controls", dict(given)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line: 0 if every file is what it was when it was used, 1 if not or after a mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for column in ADDRESS:
         parser.add_argument(f"--{column}", help=f"default: {USUAL.get(column, 'all')}")
+    parser.add_argument(
+        "--control", help="a number of docs/controls.md, in place of a metric: prompt, blank, mean_of_n or sft_on_best"
+    )
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    usual = {} if "metric" in given and "condition" in given else USUAL
     try:
-        changed = explain(
-            Path(ALL_METRICS), {**usual, **given}, Console(highlight=False, width=None if sys.stdout.isatty() else 240)
-        )
+        changed = explain(*_asked_for(given), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
