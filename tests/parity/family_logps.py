@@ -25,6 +25,8 @@ from PIL import Image
 from vllm.model_executor.model_loader import get_model_cls
 from vllm.model_executor.models.interfaces import supports_lora
 
+PIXELS = {"qwen2_5_vl": (6000, 30000), "qwen3_vl": (6000, 30000)}
+"""Limits that are not those of the model folder, and are passed by images on both sides; Qwen2-VL keeps its folder's."""
 SIZES = ([(112, 112)], [(96, 64)], [(56, 150), (300, 220)], [])
 
 
@@ -40,7 +42,8 @@ def requests_refused(block: ModelBlock, adapter: Path) -> bool:
 
 def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str, object]:
     engine = EngineBlock(enforce_eager=True, adapters=serving)  # type: ignore[arg-type]
-    block = ModelBlock(path=folder, family=family_name, dtype="float32", engine=engine)  # type: ignore[arg-type]
+    told = {"path": folder, "family": family_name, "dtype": "float32", "pixels": PIXELS.get(family_name)}
+    block = ModelBlock(**told, engine=engine)  # type: ignore[arg-type]
     random = np.random.default_rng(0)
     asked = []
     for number, sizes in enumerate(SIZES):

@@ -17,7 +17,8 @@ from perceptune.contracts.errors import UserError
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
 from perceptune.engines.training import with_adapter
 from perceptune.models.families import FAMILIES
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.geometry import resized_sizes
+from perceptune.models.loading import load_model, load_processor, merged_model
 from perceptune.models.tiny import BUILDERS
 from PIL import Image
 
@@ -73,6 +74,34 @@ def messages(question: str, images: int) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Setup:
     return Setup(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_pixels_limit_what_the_model_sees_and_what_its_boxes_mean(name: str, tmp_path: Path) -> None:
+    folder = BUILDERS[name](tmp_path / "model", 0)
+    counted = []
+    for pixels in (None, (60_000, 90_000)):
+        block = ModelBlock(path=str(folder), family=name, dtype="float32", pixels=pixels)  # type: ignore[arg-type]
+        processor, sizes = load_processor(block), np.array([(500, 300), (90, 60)])
+        seen = []
+        for width, height in sizes:
+            prefix = FAMILIES[name].prefix(processor, messages("where?", 1), [Image.new("RGB", (width, height))])
+            _, rows, columns = prefix["image_grid_thw"][0].tolist()
+            patch = processor.image_processor.patch_size  # type: ignore[attr-defined]
+            seen.append((columns * patch, rows * patch))
+        assert resized_sizes(block, sizes).tolist() == [list(size) for size in seen]
+        counted.append([w * h for w, h in seen])
+    assert max(counted[0]) <= 16_384  # as the tiny folders say
+    assert all(60_000 <= pixels <= 90_000 for pixels in counted[1])
+    merged_model(block, _adapter(name, block, tmp_path), tmp_path / "merged")
+    kept = load_processor(ModelBlock(path=str(tmp_path / "merged"), family=name))  # type: ignore[arg-type]
+    assert kept.image_processor.size == processor.image_processor.size  # type: ignore[attr-defined]
+
+
+def _adapter(name: str, block: ModelBlock, folder: Path) -> Path:
+    config = LoraConfig(r=2, target_modules=FAMILIES[name].lora_targets)
+    get_peft_model(load_model(block), config).save_pretrained(folder / "adapter")
+    return folder / "adapter"
 
 
 def test_every_family_has_a_builder() -> None:

@@ -57,18 +57,22 @@ class Workflow:
         return found
 
     def edited(self, path: str, value: object, name: str = "edited.yaml") -> str:
-        """Writes the config again with one key, or several apart by blanks, changed; returns the new file's name."""
+        """Writes the config again with one key, or several apart by blanks, changed; returns the new file's name.
+
+        Several keys take one value, or each its own of a tuple.
+        """
         config = json.loads(
             json.dumps(yaml.safe_load((self.folder / "config.yaml").read_text()))
         )  # aliases become copies
-        for one in path.split(" "):  # several keys that must have one value
+        paths = path.split(" ")
+        for one, given in zip(paths, value if isinstance(value, tuple) else [value] * len(paths), strict=True):
             *outer, last = one.split(".")
             place = config
             for key in outer:
                 if place.get(key) is None:
                     place[key] = {"view": "noisy"} if key == "contrast" else {}
                 place = place[key]
-            place[last] = value
+            place[last] = given
         (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
         return name
 

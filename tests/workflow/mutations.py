@@ -173,6 +173,7 @@ NOTHING: set[Job] = set()
 EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.path", "same-model", NOTHING),  # a folder with the same contents
     ("models.tiny.family", "qwen2_5_vl", MODEL),
+    ("models.tiny.family models.tiny.pixels", ("qwen2_5_vl", [784, 7840]), MODEL),
     ("models.tiny.coordinates", "thousand", MODEL),
     ("models.tiny.image_fit", "crop", MODEL),
     ("models.tiny.max_model_len", 500, MODEL),

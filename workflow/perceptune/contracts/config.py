@@ -67,6 +67,8 @@ class ModelBlock(Block):
     """What the numbers of a box answer mean; null takes the family's own convention."""
     image_fit: Literal["pad", "crop"] = "pad"
     """LLaVA: images that are no squares are padded, as it was trained, or their middle is cut out, as many processors do."""
+    pixels: tuple[Positive, Positive] | None = None
+    """Qwen-VL: an image is resized to so many pixels at least and at most, wherever the model sees it; null: as its folder says."""
     max_model_len: Positive = 2048
     """Longest prompt plus answer, in tokens; longer ones are quarantined."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"

@@ -28,6 +28,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.engines.contrast import Lockstep, Pair, Pairs
 from perceptune.engines.questions import Answer, Contrast, Question
 from perceptune.models.families import family_of
+from perceptune.models.geometry import pixel_limits
 from perceptune.models.loading import load_processor, merged_model
 
 
@@ -85,6 +86,7 @@ class Sampler:
                 trust_remote_code=model.trust_remote_code,
                 load_format="safetensors",
                 limit_mm_per_prompt={"image": max(images_per_prompt, 1), "video": 0},
+                mm_processor_kwargs=pixel_limits(model) or None,
                 logprobs_mode="raw_logprobs",
                 enable_lora=self._lora is not None,
                 seed=0,

@@ -30,7 +30,7 @@ def coordinate_frame(model: ModelBlock) -> Frame:
 
 def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
     """Width and height (n, 2) after the Qwen-VL processor's resize of images of `sizes` (n, 2), in pixels; NaN of no image."""
-    resized = [(w, h) if np.isnan(w) else _resized(model.path, int(w), int(h)) for w, h in sizes]
+    resized = [(w, h) if np.isnan(w) else _resized(model.path, model.pixels, int(w), int(h)) for w, h in sizes]
     return np.array(resized, dtype=float).reshape(-1, 2)
 
 
@@ -43,13 +43,22 @@ def framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, 
     return example, frame, (int(width), int(height))
 
 
+def pixel_limits(model: ModelBlock) -> dict[str, dict[str, int]]:
+    """What a Qwen-VL processor is to be told besides what its folder says."""
+    if model.pixels is None:
+        return {}
+    fewest, most = model.pixels
+    return {"size": {"shortest_edge": fewest, "longest_edge": most}}  # called edges, but numbers of pixels
+
+
 @cache
-def _resized(path: str, width: int, height: int) -> tuple[int, int]:
+def _resized(path: str, pixels: tuple[int, int] | None, width: int, height: int) -> tuple[int, int]:
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     processor = _image_processor(path)
-    limits = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
-    tall, wide = smart_resize(height, width, factor=processor.patch_size * processor.merge_size, **limits)
+    fewest, most = pixels or (processor.size["shortest_edge"], processor.size["longest_edge"])
+    side = processor.patch_size * processor.merge_size
+    tall, wide = smart_resize(height, width, factor=side, min_pixels=fewest, max_pixels=most)
     return wide, tall
 
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.models.families import family_of
+from perceptune.models.geometry import pixel_limits
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt")
 
@@ -23,9 +24,12 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.js
 def load_processor(model: ModelBlock) -> ProcessorMixin:
     """The processor of a model folder; `UserError` when it cannot be loaded."""
     try:
-        return AutoProcessor.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        loaded = AutoProcessor.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"processor of model folder `{model.path}` cannot be loaded: {error}") from error
+    for key, value in pixel_limits(model).items():  # after loading: the processor of videos would take them, too
+        setattr(loaded.image_processor, key, type(getattr(loaded.image_processor, key))(**value))
+    return loaded
 
 
 def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -56,6 +60,8 @@ def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns(*WEIGHTS), dirs_exist_ok=True)
+    if model.pixels:
+        load_processor(model).save_pretrained(folder)
     save_weights(merged.to(getattr(torch, model.dtype)), folder, family_of(model).stored_name)
 
 

@@ -206,6 +206,11 @@ def _misfits(config: Config) -> Iterator[str]:
         for one in view.one_of:
             if config.views[one].one_of:
                 yield f"key `views.{name}.one_of`: `{one}` is itself one of several, expected views with an `op`"
+    for name, model in config.models.items():
+        if model.pixels and not model.family.startswith("qwen"):
+            yield f"key `models.{name}.pixels`: images of `{model.family}` are not resized to a number of pixels, expected null"
+        if model.pixels and model.pixels[0] > model.pixels[1]:
+            yield f"key `models.{name}.pixels`: at least {model.pixels[0]} and at most {model.pixels[1]}, expected no less"
     boxed = {name for name, view in config.views.items() if any(kind.needs_box for kind in _kinds(view, config))}
     salient = {name for name, view in config.views.items() if any(kind.needs_saliency for kind in _kinds(view, config))}
     for name, training in config.trainings.items():

@@ -66,7 +66,7 @@ def run(
         lora=trained["lora"],
         dtype=model.dtype,
         max_model_len=model.max_model_len,
-        pictures=FITS[model.image_fit] if model.family == "llava" else "Images go in as they are.",
+        pictures=_pictures(model),
         frame=FRAMES[coordinate_frame(model)],
         dataset=dataset,
         data=_described(config["datasets"][dataset]),
@@ -82,6 +82,14 @@ def run(
         config=yaml.safe_dump(dict(config), sort_keys=False, width=120),
     )
     write_text(card, text)
+
+
+def _pictures(model: ModelBlock) -> str:
+    """How images are to be given to the folder's processor."""
+    if model.pixels:
+        fewest, most = model.pixels
+        return f"Images go in as they are; the processor here resizes them to between {fewest:,} and {most:,} pixels."
+    return FITS[model.image_fit] if model.family == "llava" else "Images go in as they are."
 
 
 def _made_of(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterator[str]:
