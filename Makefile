@@ -1,7 +1,8 @@
 # Two commands do everything on a fresh machine (Python 3.11+, git, make): `make demo` and `make test`.
 # On a machine with NVIDIA GPUs: `make demo ENV=cuda`.
 
-ENV ?= cpu
+# What is installed here already, or else for CPUs.
+ENV ?= $(if $(wildcard .venv/cuda.ready),cuda,cpu)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

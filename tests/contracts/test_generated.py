@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from perceptune.contracts import documentation
+from perceptune.contracts import config, documentation
+from perceptune.contracts.config import Block, Config
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,6 +16,13 @@ def test_schema_and_key_tables_are_up_to_date() -> None:
     hint = "run `make schemas`"
     assert documentation.SCHEMA.read_text() == documentation.schema_text(), hint
     assert documentation.KEYS.read_text() == documentation.readme_text(), hint
+
+
+def test_every_block_of_the_config_has_its_table_of_keys() -> None:
+    explained = {model for models in documentation.SECTIONS.values() for model in models}
+    blocks = {getattr(config, name) for name in Config.model_json_schema()["$defs"]}
+    assert explained == {block for block in blocks if issubclass(block, Block)}
+    assert documentation.SECTIONS.keys() | {"slice"} == Config.model_fields.keys()
 
 
 def test_the_snakefile_imports_nothing_heavy() -> None:

@@ -35,6 +35,7 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "givens": (config.GivenBlock,),
     "trainings": (config.TrainingBlock, config.LoraBlock),
     "benchmarks": (config.BenchmarkBlock,),
+    "judges": (config.JudgeBlock,),
     "experiments": (config.ExperimentBlock,),
     "controls": (config.ControlsBlock,),
     "exports": (config.ExportBlock,),
