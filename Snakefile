@@ -31,9 +31,9 @@ rule all:
 
 
 rule data:
-    """Only the imported datasets: checks every row and image before anything long starts."""
+    """Only the imported datasets that experiments use: checks every row and image before anything long starts."""
     input:
-        expand(paths.EXAMPLES, dataset=plan.config.datasets),
+        expand(paths.EXAMPLES, dataset=plan.config.used_datasets()),
 
 
 rule adapters:

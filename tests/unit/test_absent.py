@@ -49,5 +49,20 @@ def test_what_nothing_uses_is_not_missed() -> None:
     unused = {"models": {"other": {"path": "models/other", "family": "llava"}}}
     judge = {"judges": {"other": {"model": "other", "url": "https://example.org/v1", "key": "OTHER_KEY"}}}
     assert set(_lacking({}, **unused, **judge)) == set(_lacking({}))
+    raw = yaml.safe_load(PAPER.read_text())
+    fewer = [
+        name for name in raw["experiments"]["p2dpo"]["benchmarks"] if name not in ("pope", "mmhal", "hallusionbench")
+    ]
+    less = {"experiments": {name: {"benchmarks": fewer} for name in raw["experiments"]}}
+    assert set(_lacking({})) - set(_lacking({}, **less)) == {
+        *(f"datasets.{name}" for name in ("pope.path: `data/pope`", "pope.images: `data/coco/val2014`")),
+        *(
+            f"datasets.mmhal.{key}"
+            for key in ("path: `data/mmhal/response_template.json`", "images: `data/mmhal/images`")
+        ),
+        "datasets.hallusionbench.path: `data/hallusionbench/HallusionBench.json`",
+        "datasets.hallusionbench.images: `data/hallusionbench/images`",
+        "judges.gpt-4.key: `OPENAI_API_KEY` in the environment",
+    }
     judging = {"judges": {"gpt-4": {"model": "other", "url": None, "key": None}}}
     assert "models.other.path: `models/other`" in _lacking({}, **unused, **judging)

@@ -709,3 +709,14 @@ class Config(Block):
         if plain:
             raise ValueError(f"view `{plain[0]}` exists already, expected another name")
         return self
+
+    def used_benchmarks(self) -> list[str]:
+        """Those that an experiment is tested on, in the order of the config."""
+        named = {benchmark for experiment in self.experiments.values() for benchmark in experiment.benchmarks}
+        return [name for name in self.benchmarks if name in named]
+
+    def used_datasets(self) -> list[str]:
+        """Those that an experiment learns from or is tested on, in the order of the config; all, where there is no experiment."""
+        learnt = {experiment.dataset for experiment in self.experiments.values()}
+        used = learnt | {self.benchmarks[name].dataset for name in self.used_benchmarks()}
+        return [name for name in self.datasets if name in used or not self.experiments]

@@ -10,19 +10,24 @@ from perceptune.contracts.config import Config, ShapesDataset
 
 
 def absent(config: Config, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A line per file, folder and key of an endpoint that is not there: its key in the config, and what was looked for."""
+    """A line per file, folder and key of an endpoint that is not there: its key in the config, and what was looked for.
+
+    Of datasets, models and benchmarks those that an experiment uses.
+    """
     return [*_files(config), *_folders(config), *_keys(config, environment)]
 
 
 def _files(config: Config) -> Iterator[str]:
-    for name, block in config.datasets.items():
+    for name in config.used_datasets():
+        block = config.datasets[name]
         if isinstance(block, ShapesDataset):
             continue
         if not Path(block.path).exists():
             yield f"datasets.{name}.path: `{block.path}`"
         if block.images and not Path(block.images).is_dir():
             yield f"datasets.{name}.images: `{block.images}`"
-    for name, benchmark in config.benchmarks.items():
+    for name in config.used_benchmarks():
+        benchmark = config.benchmarks[name]
         if benchmark.judge_prompt and not Path(benchmark.judge_prompt).is_file():
             yield f"benchmarks.{name}.judge_prompt: `{benchmark.judge_prompt}`"
 
@@ -45,7 +50,7 @@ def _folders(config: Config) -> Iterator[str]:
 
 
 def _keys(config: Config, environment: Mapping[str, str]) -> Iterator[str]:
-    asked = {benchmark.judge for benchmark in config.benchmarks.values()}
+    asked = {config.benchmarks[name].judge for name in config.used_benchmarks()}
     for name, judge in config.judges.items():
         if name in asked and judge.key and not environment.get(judge.key):
             yield f"judges.{name}.key: `{judge.key}` in the environment"
