@@ -26,6 +26,9 @@ def lay_out(folder: Path, config: Mapping[str, Any], count: int = 4) -> None:
         shutil.copytree(ROOT / "resources/tiny-clip/model", folder / block["path"], dirs_exist_ok=True)
     for block in config.get("saliencies", {}).values():
         build_tiny_dinov2(folder / block["path"], layers=10)
+    for block in config.get("rewards", {}).values():
+        if block.get("resources"):  # without what METEOR and AMBER's descriptions need, as a new user's
+            (folder / block["resources"]).mkdir(parents=True, exist_ok=True)
     for block in config["datasets"].values():
         path = folder / block["path"]
         path.parent.mkdir(parents=True, exist_ok=True)

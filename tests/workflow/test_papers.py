@@ -56,6 +56,7 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
     config = _config(paper)
     for block in config["models"].values():
         block.update({"dtype": "float32", "threads": 1, "max_model_len": 1024})
+        block.update({"pixels": [784, 12544]} if "pixels" in block else {})
         block["engine"] = {"enforce_eager": True, "max_num_seqs": 64}
     kept = {name: config["experiments"][name.partition("@")[0]] for name in PAPERS[paper]}
     config["experiments"] = {name.partition("@")[0]: block for name, block in kept.items()}

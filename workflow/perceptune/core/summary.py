@@ -279,10 +279,10 @@ def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
 
 
 def overall_sentence(metrics: pl.DataFrame, found: Sequence[Result]) -> str:
-    """The overall `acc@k` of each policy as papers give it; empty unless several benchmarks or tasks, and few policies, have it."""
+    """The overall `acc@k` of each policy as papers give it; empty unless several benchmarks or tasks have it."""
     parts = [drawn for result in found if (drawn := sampled(metrics, result)) and drawn.label.startswith("acc")]
     policies = [p for p in dict.fromkeys(p for drawn in parts for p in drawn.rows) if all(p in d.rows for d in parts)]
-    if len(parts) < 2 or len({drawn.n for drawn in parts}) > 1 or not 0 < len(policies) <= MANY:
+    if len(parts) < 2 or len({drawn.n for drawn in parts}) > 1 or not policies:
         return ""
     values = {p: [drawn.rows[p]["value"] for drawn in parts] for p in policies}
     told = [f"{p} {100 * macro_mean(v):.1f} %".replace(" ", FIXED) for p, v in values.items() if all(map(finite, v))]
