@@ -21,7 +21,17 @@ def test_rows_without_a_cause_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failed", "share", "rows", "stops"), [(1, 0.1, None, False), (2, 0.1, None, True), (1, 0.1, 0, True)]
+    ("failed", "share", "rows", "stops"),
+    [
+        (1, 0.1, None, False),
+        (2, 0.1, None, True),
+        (1, 0.1, 0, True),
+        (2, 0.1, 5, True),
+        (1, 0.0, 1, False),  # a number without a share decides alone
+        (2, 0.0, 1, True),
+        (1, 0.0, 0, True),
+        (1, 0.0, None, True),
+    ],
 )
 def test_share_and_count_both_limit(failed: int, share: float, rows: int | None, stops: bool) -> None:
     given = [f"row {n}: broken" for n in range(failed)]

@@ -120,7 +120,7 @@ class FileDataset(Block):
     max_failed: Share = 0.0
     """Share of unusable rows up to which the import goes on without them."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
-    """The same as a number of rows; null: the share alone decides."""
+    """The same as a number of rows, besides the share, or alone where that is 0; null: the share alone decides."""
 
 
 def _kind_of_dataset(block: Any) -> str:

@@ -16,11 +16,12 @@ def check_ceiling(
 ) -> None:
     """Raises `UserError` naming the first of the `failed` rows when they are more than the share or the number allowed.
 
+    Where the share is 0, a number that is given decides alone.
     `what` says what happened to them ("rows cannot be used"); `count`: how many failed, if `failed` has one line for several;
     `hint`: the likely cause, where there is a better hint than how to let them fail.
     """
     number = len(failed) if count is None else count
-    if number > most_share * total:
+    if number > most_share * total and (most_rows is None or most_share > 0):
         limit = f"a share of {most_share:g}"
     elif most_rows is not None and number > most_rows:
         limit = f"{most_rows} row" + ("" if most_rows == 1 else "s")
