@@ -187,8 +187,12 @@ def _nothing(folder: Path) -> None: ...
         (_nothing, "0.png/x", "the file does not exist|cannot be read"),
         (_loop, "x", "symbolic link"),
         (_dangling, "x", "the file does not exist"),
-        (_leaving, "x", "leaves the image folder .*key `images`"),
-        (_leaving_folder, "sub/secret.png", "leaves the image folder .*key `images`"),
+        (
+            _leaving,
+            "x",
+            r"image `x` is a link to `.*/secret\.png`, outside of the image folder .*: a copy, or a hard link",
+        ),
+        (_leaving_folder, "sub/secret.png", "is a link to `.*/secret.png`, outside of the image folder"),
         (_nothing, "../secret.png", "leaves the image folder .*key `images`"),
         (_nothing, "sub/../../secret.png", "leaves the image folder .*key `images`"),
         (_nothing, "/etc/passwd", "leaves the image folder .*key `images`"),
@@ -293,6 +297,33 @@ def test_exif_rotation_is_applied_to_pixels_and_size(folder: Path) -> None:
     assert colour(_rotated(), (0, 0)) == colour(_rotated(), (47, 0)) == (255, 0, 0)
     assert colour(_rotated(), (0, 63)) == (0, 0, 255)
     assert imported(folder, [row("x.png")])["image_sizes"].to_list() == [[[48, 64]]]
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(3, (64, 48)), (6, (48, 64))])
+def test_a_box_on_a_turned_image_is_told(
+    orientation: int, size: tuple[int, int], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (folder / "x.jpg").write_bytes(encoded("JPEG", exif=exif))
+    box = {"task": "grounding", "box": [1, 2, 30, 40]}
+    imported(folder, [{**row("0.png"), **box}, {**row("x.jpg"), **box, "image_size": size}, row("x.jpg")])
+    warned = "warning: 1 of 2 boxes, line 2 the first, are on images that their EXIF orientation turns"
+    assert warned in capsys.readouterr().out
+    imported(folder, [{**row("0.png"), **box}, row("x.jpg")])
+    assert "EXIF" not in capsys.readouterr().out
+
+
+def test_annotations_of_an_image_as_it_is_stored(folder: Path) -> None:
+    (folder / "x.png").write_bytes(_rotated())
+    rows = [{**row("x.png"), "image_size": size} for size in ([48, 64], [64, 48], [32, 24])]
+    first, stored, resized = imported(folder, rows)["reason"].to_list()
+    assert first is None
+    assert stored == (
+        "the image has 48 x 64 pixels as its EXIF orientation turns it, the annotations are of 64 x 48, as it is stored:"
+        " boxes count in the upright image, turn them, or take that tag off the image"
+    )
+    assert "boxes are wrong on a resized image" in resized
 
 
 def test_links_and_absolute_paths_inside_the_folder_are_fine(folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """Files and tables as they come: one line that names the file for each mistake, and no good row is lost with a bad one."""
 
+import json
 import os
 import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.config import FileDataset
+from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import read_lineage, read_table, write_table
 from perceptune.stages import examples
+from perceptune.stages.data import data_digest
 from PIL import Image
 
 
@@ -66,7 +72,11 @@ def _shortened(path: Path) -> None:
         ("parquet", _file(b""), "not readable as Parquet"),
         ("parquet", _file(b"text"), "not readable as Parquet"),
         ("parquet", _cut, "not readable as Parquet"),
-        ("parquet", lambda path: path.mkdir(), "is a folder, expected a file"),
+        (
+            "parquet",
+            lambda path: path.mkdir(),
+            r"is an empty folder, expected a file or a folder of `\*\.parquet` files",
+        ),
         ("parquet", lambda path: pq.write_table(TABLE.drop_columns("image"), path), "row 1: key `image` is missing"),
         (
             "parquet",
@@ -106,6 +116,139 @@ def test_a_bad_file_is_one_line_that_names_it(folder: Path, kind: str, make: Any
     assert "mine" in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
     assert not (folder / "examples.parquet").exists()
+
+
+def _run(folder: Path, kind: str, path: Path, **settings: Any) -> list[dict[str, Any]]:
+    block = FileDataset(kind=kind, path=str(path), **settings)
+    data_digest(block, DigestMemory(folder / "memory.sqlite"))  # asked first, as the Snakefile does
+    examples.run(config=block, examples=folder / "examples.parquet")
+    return read_table(folder / "examples.parquet", "examples").to_pylist()
+
+
+def _stopped(folder: Path, kind: str, path: Path, **settings: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        _run(folder, kind, path, **settings)
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def test_a_folder_of_parquet_files_has_a_kind_that_reads_it(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    pq.write_table(TABLE, folder / "mine" / "a.parquet")
+    assert "hint: `kind: parquet` reads folders of Parquet files" in _stopped(folder, "hf", folder / "mine")
+    assert "`kind: parquet` reads folders of Parquet files" in _stopped(folder, "jsonl", folder / "mine")
+    assert len(_run(folder, "parquet", folder / "mine", images=str(folder))) == 1
+
+
+ROWS = [{"image": "0.png", "question": "q", "task": "open"}] * 2
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.jsonl"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_list_is_read_whatever_it_is_called(folder: Path, name: str, indent: int | None) -> None:
+    (folder / name).write_text("\n" + json.dumps(ROWS, indent=indent))
+    assert [row["example_id"] for row in _run(folder, "jsonl", folder / name)] == ["record-1", "record-2"]
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.jsonl"])
+def test_an_object_over_many_lines_is_one_record(folder: Path, name: str) -> None:
+    (folder / name).write_text(json.dumps({"data": ROWS}, indent=2))
+    assert "record 1: key `messages` is missing; there are data" in _stopped(folder, "ms_swift", folder / name)
+
+
+def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> None:
+    (folder / "mine.jsonl").write_text('{"image": "0.png",\n' + json.dumps(ROWS[0]))
+    rows = _run(folder, "jsonl", folder / "mine.jsonl", max_failed_rows=1)
+    assert [bool(row["reason"]) for row in rows] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl.gz", "mine"])
+def test_a_file_of_an_unknown_kind_is_refused_by_its_name(folder: Path, name: str) -> None:
+    (folder / name).write_text("image,question\n0.png,q\n")
+    said = f"{name}`: expected a name that ends in .json, .jsonl, .parquet, .tsv"
+    assert said in _stopped(folder, "easyr1", folder / name)
+
+
+def test_a_suffix_in_capitals_is_the_same(folder: Path) -> None:
+    table = pa.table({"problem": ["q"], "answer": ["3"], "image": ["0.png"]})
+    pq.write_table(table, folder / "MINE.PARQUET")
+    assert _run(folder, "easyr1", folder / "MINE.PARQUET")[0]["target"] == "3"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "rlhf_v"])
+def test_a_column_of_bytes_is_an_image(folder: Path, kind: str) -> None:
+    data = (folder / "0.png").read_bytes()
+    extra = {"mask": {"bytes": data, "path": "m.png"}, "raw": data, "chosen": "a", "rejected": "b"}
+    pq.write_table(
+        pa.Table.from_pylist([{"image": data, "question": "q", "task": "open", **extra}]), folder / "mine.parquet"
+    )
+    (row,) = _run(folder, kind, folder / "mine.parquet")
+    assert row["images"] == [{"bytes": data, "path": None}]
+    if kind == "parquet":  # rlhf_v keeps columns that it knows
+        kept = json.loads(row["source"])
+        assert kept["mask"] == {"bytes": f"{len(data)} bytes", "path": "m.png"}
+        assert kept["raw"] == f"{len(data)} bytes"
+
+
+def test_an_object_of_very_many_keys_names_a_few(folder: Path) -> None:
+    (folder / "mine.json").write_text(json.dumps({f"{n}\n": {} for n in range(39_000)}))
+    message = _stopped(folder, "ms_swift", folder / "mine.json")
+    assert "key `messages` is missing; there are 0\\n, 1\\n, " in message
+    assert message.endswith(" and 38,980 more")
+    (folder / "mine.json").unlink()
+    pq.write_table(pa.table({f"c{n}": [1] for n in range(99)}), folder / "mine.parquet")
+    assert _stopped(folder, "refcoco_parquet", folder / "mine.parquet").endswith(" and 79 more")
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that every user may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@contextmanager
+def _unprivileged() -> Iterator[None]:
+    """As a user whom permissions concern."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("kind", ["easyr1", "jsonl", "parquet", "hf", "textvqa", "refer"])
+def test_what_may_not_be_read_is_one_line(reachable: Path, kind: str) -> None:
+    for name in ("unlisted", "closed"):
+        (reachable / name).mkdir()
+    for name in ("mine.json", "mine.jsonl", "closed/mine.json", "unlisted/mine.json"):
+        (reachable / name).write_text("[]")
+        (reachable / name).chmod(0)
+    (reachable / "closed").chmod(0)
+    (reachable / "unlisted").chmod(0o111)
+    with _unprivileged():
+        if kind in ("easyr1", "jsonl"):
+            assert "mine.json` cannot be read: Permission denied" in _stopped(reachable, kind, reachable / "mine.json")
+            assert "mine.jsonl` cannot be read: Permission denied" in _stopped(
+                reachable, kind, reachable / "mine.jsonl"
+            )
+        assert "cannot be read: Permission denied" in _stopped(reachable, kind, reachable / "closed" / "mine.json")
+        for name in ("closed", "unlisted"):
+            assert f"`{reachable / name}` cannot be listed: Permission denied" in _stopped(
+                reachable, kind, reachable / name
+            )
+
+
+def test_images_that_cannot_be_reached_are_one_line(reachable: Path) -> None:
+    (reachable / "mine.jsonl").write_text(json.dumps(ROWS[0]))
+    (reachable / "closed").mkdir(mode=0)
+    with _unprivileged():
+        message = _stopped(reachable, "jsonl", reachable / "mine.jsonl", images=str(reachable / "closed" / "images"))
+    assert (
+        "closed/images` cannot be reached: Permission denied, expected the folder that image names begin in" in message
+    )
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])

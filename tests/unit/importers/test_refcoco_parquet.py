@@ -73,6 +73,8 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
         jxu(raw_anns="{"),
         jxu(bbox=[1.0, 2.0]),
         jxu(image_path=None),
+        jxu(sentences=[]),
+        jxu(raw_anns=json.dumps({"bbox": [10**400, 2, 3, 4]})),
     ]
     file = write_parquet(tmp_path / "test.parquet", bad)
     message = mistakes("refcoco_parquet", file, images=tmp_path / "train2014")
@@ -82,7 +84,15 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     )
     assert "row 2, expression 1: the image has 64 x 48 pixels, the annotations are of 640 x 480" in message
     assert "row 3, expression 1: `raw_anns` is '{', expected an object as JSON text" in message
-    assert "row 4, expression 1: `bbox` is [1.0, 2.0], expected four numbers" in message
+    assert "row 4, expression 1: `bbox` is [1.0, 2.0], expected four finite numbers" in message
     assert "row 5, expression 1: key `image_path` is missing" in message
+    assert "and 2 more" in message
+    message = mistakes(
+        "refcoco_parquet", write_parquet(tmp_path / "test.parquet", bad[5:]), images=tmp_path / "train2014"
+    )
+    assert "row 1, expression 1: `sentences` is [], expected a list of objects with `sent`" in message
+    assert "row 2, expression 1: `bbox` is [1000" in message
+    message = mistakes("refcoco_parquet", write_parquet(tmp_path / "test.parquet", [jxu(image_path=3)]))
+    assert "row 1, expression 1: `image_path` is 3, expected text" in message
     file = write_parquet(tmp_path / "val.parquet", [lmms(answer=[])], image=datasets.Image())
     assert "`answer` is [], expected a list of expressions" in mistakes("refcoco_parquet", file)

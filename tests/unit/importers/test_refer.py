@@ -97,6 +97,24 @@ def test_malformed_records_are_one_line_each(folder: Path, mistakes: Mistakes) -
     assert "object 4, sentence 1: `question` is '', expected text" in message
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_id": 2}, "annotation 10 is of image 2 in `instances.json`, here of 1: is it another data set's?"),
+        ({"bbox": [10.5, 20, 10**400, 5]}, "`bbox` is [10.5, 20, 1000"),
+        ({"bbox": [1, 2, float("nan"), 5]}, "`bbox` is [1, 2, nan, 5], expected four finite numbers"),
+        ({"category_id": [7]}, "`category_id` of annotation 10 is [7], expected a number"),
+    ],
+)
+def test_odd_annotations_are_reasons_of_their_rows(changes: dict[str, Any], said: str, folder: Path, mistakes: Mistakes) -> None:  # fmt: skip
+    instances = json.loads((folder / "instances.json").read_text())
+    instances["annotations"][0] |= changes
+    (folder / "instances.json").write_text(json.dumps(instances))
+    message = mistakes("refer", folder, images=folder.parent / "train2014")
+    assert "2 of 3 rows cannot be used" in message
+    assert f"object 1, sentence 1: {said}" in message
+
+
 def test_files_that_are_no_refer_data(folder: Path, mistakes: Mistakes) -> None:
     (folder / "instances.json").write_text(json.dumps({"annotations": []}))
     assert "has no COCO annotations, expected lists `images` and `annotations`" in mistakes("refer", folder)

@@ -59,6 +59,29 @@ def test_the_data_set_of_boxes_itself(tmp_path: Path, imported: Imported, capsys
     assert "data all: 1 rows, 4370 published" in capsys.readouterr().out
 
 
+def test_the_split_of_a_question_is_its_own(tmp_path: Path, imported: Imported) -> None:
+    record = {"image": drawn(), "image_id": "001", "question": "what brand?", "question_id": 1, "answers": ANSWERS, "set_name": "val"}  # fmt: skip
+    file = write_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", [record], image=datasets.Image())
+    assert [row["split"] for row in imported("textvqa", file.parent)] == ["val"]
+
+
+def test_a_question_has_one_box(folder: Path, imported: Imported, mistakes: Callable[..., str]) -> None:
+    images, box = folder.parent / "train_images", {"question_id": 34601, "bbox": [10, 20, 30, 8]}
+    write_json(folder / "val_bbox.json", [box, {**box, "question_id": 34602}, box])  # the same one again is no other
+    assert [row["box"] for row in imported("textvqa", folder, images=images)] == [[10, 20, 40, 28]] * 2
+    write_json(folder / "val_bbox.json", [box, {**box, "bbox": [1, 2, 3, 4]}])
+    message = mistakes("textvqa", folder, images=images)
+    assert "`val_bbox.json`, record 2: question 34601 has the box [1, 2, 3, 4] and, before, [10, 20, 30, 8]" in message
+    write_json(folder / "val_bbox.json", [{**box, "bbox": [10.5, 20, 10**400, 8]}])
+    assert "question 1: `bbox` is [10.5, 20, 1000" in mistakes("textvqa", folder, images=images)
+
+
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_a_file_of_boxes_has_some(content: str, folder: Path, mistakes: Callable[..., str]) -> None:
+    (folder / "val_bbox.json").write_text(content)
+    assert "`val_bbox.json` has no boxes" in mistakes("textvqa", folder, images=folder.parent / "train_images")
+
+
 def test_questions_without_answers(folder: Path, imported: Imported) -> None:
     unanswered = {key: value for key, value in question(1).items() if key != "answers"}
     write_json(folder / "TextVQA_0.5.1_val.json", {"data": [unanswered]})

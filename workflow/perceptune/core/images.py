@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_BYTES = 256 * 2**20
 """Larger image files are refused before they are read."""
@@ -20,6 +20,9 @@ MAX_PIXELS = 100_000_000
 """Images with more pixels than this are refused: a decompression bomb, or nothing that a model could look at."""
 
 # Pillow's own limit stays as well: it alone sees the image inside an ICO or ICNS file before that is decoded
+
+UPRIGHT_BY = range(2, 9)
+"""EXIF orientations of images that are stored turned or mirrored; 1 is upright."""
 
 REFUSED_FORMATS = {"EPS", "IPTC"}
 """To open an EPS file is to run the program that it is; an IPTC file can wrap one."""
@@ -31,7 +34,7 @@ def open_image(image: Mapping[str, Any]) -> Image.Image:
     Transparency is laid on white. Deep greyscale is scaled to 8 bits, not clipped (`_white`).
     Raises `ValueError` saying what is wrong with the file.
     """
-    return _decoded(image_bytes(image))
+    return _decoded(image_bytes(image))[0]
 
 
 def image_bytes(image: Mapping[str, Any]) -> bytes:
@@ -52,13 +55,26 @@ def image_bytes(image: Mapping[str, Any]) -> bytes:
         raise ValueError(f"the file cannot be read: {error.strerror}") from None
 
 
-def image_facts(image: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
-    """(SHA-256 of the encoded file, (width, height) in pixels after rotation), the image fully decoded on the way."""
+class ImageFacts(NamedTuple):
+    """What is known of an image that could be opened."""
+
+    sha256: str
+    """Of the encoded file, hexadecimal."""
+    size: tuple[int, int]
+    """Width and height of the upright image, in pixels."""
+    turned: bool
+    """Whether it is stored in another orientation (turned or mirrored), as EXIF says."""
+
+
+def image_facts(image: Mapping[str, Any]) -> ImageFacts:
+    """The facts of an image struct, which is fully decoded on the way; `ValueError` as of `open_image`."""
     data = image_bytes(image)
-    return hashlib.sha256(data).hexdigest(), _decoded(data).size
+    opened, turned = _decoded(data)
+    return ImageFacts(hashlib.sha256(data).hexdigest(), opened.size, turned)
 
 
-def _decoded(data: bytes) -> Image.Image:
+def _decoded(data: bytes) -> tuple[Image.Image, bool]:
+    """The upright image, and whether it had to be turned for that."""
     if not data:
         raise ValueError("the file is empty")
     try:
@@ -68,7 +84,8 @@ def _decoded(data: bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise _RefusedError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are accepted")
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            turned = image.getexif().get(ExifTags.Base.Orientation) in UPRIGHT_BY
+            return _rgb(ImageOps.exif_transpose(image)), turned
     except UnidentifiedImageError:
         raise ValueError("the file is no image that Pillow can read") from None
     except _RefusedError as error:

@@ -37,10 +37,15 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
         "target": _target(row, task),
         "box": _box(row, task),
         "split": _text(row, "split", block.split),
-        "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=str)
+        "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=_written)
         if set(row) - set(KEYS)
         else None,
     }
+
+
+def _written(value: Any) -> str:
+    """What JSON has no form for, as it is kept in `source`: of bytes, such as another column's image, their number alone."""
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
 def shown(value: Any) -> str:
@@ -83,18 +88,26 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
     return [x1, y1, x2, y2]
 
 
-def check_size(row: Mapping[str, Any], size: tuple[int, int]) -> None:
-    """Raises `RowError` when the row says of its image another size than it has: boxes are wrong on a resized image."""
+def check_size(row: Mapping[str, Any], size: tuple[int, int], turned: bool) -> None:
+    """Raises `RowError` when the row says of its image another size than it has: boxes are wrong on a resized image.
+
+    `size` is that of the upright image; `turned`: its EXIF orientation turned it.
+    """
     expected = row.get("image_size")
     if expected is None:
         return
-    if not isinstance(expected, list) or len(expected) != 2 or not all(map(_is_finite, expected)):
+    if not isinstance(expected, list) or len(expected) != 2 or not all(map(is_finite, expected)):
         raise RowError(f"`image_size` is {shown(expected)}, expected [width, height] in pixels")
-    if tuple(expected) != tuple(size):
+    if tuple(expected) == tuple(size):
+        return
+    found = f"the image has {size[0]} x {size[1]} pixels"
+    wanted = f"the annotations are of {expected[0]} x {expected[1]}"
+    if turned and tuple(expected) == (size[1], size[0]):
         raise RowError(
-            f"the image has {size[0]} x {size[1]} pixels, the annotations are of {expected[0]} x {expected[1]}:"
-            " boxes are wrong on a resized image, bring the original"
+            f"{found} as its EXIF orientation turns it, {wanted}, as it is stored: boxes count in the upright image,"
+            " turn them, or take that tag off the image"
         )
+    raise RowError(f"{found}, {wanted}: boxes are wrong on a resized image, bring the original")
 
 
 def _identity(row: Mapping[str, Any]) -> str | None:
@@ -109,7 +122,10 @@ def _identity(row: Mapping[str, Any]) -> str | None:
 def _images(row: Mapping[str, Any], imageless: bool) -> list[dict[str, Any]]:
     if "image" not in row and "images" not in row:
         _missing(row, "image")
-    images = row["images"] if row.get("image") is None and "images" in row else [row.get("image")]
+    one, several = row.get("image"), row.get("images")
+    if one is not None and several is not None and several != [one]:
+        raise RowError(f"`image` is {shown(one)} and `images` {shown(several)}, expected one of them")
+    images = several if one is None and "images" in row else [one]
     if not isinstance(images, list) or not (images or imageless):
         raise RowError(f"`images` is {shown(images)}, expected a list of paths")
     if not images and row.get("box") is not None:
@@ -120,6 +136,8 @@ def _images(row: Mapping[str, Any], imageless: bool) -> list[dict[str, Any]]:
 def _image(image: Any) -> dict[str, Any]:
     if isinstance(image, str) and image:
         return {"bytes": None, "path": image}
+    if isinstance(image, bytes):
+        return {"bytes": image, "path": None}
     if isinstance(image, Mapping):
         data, path = image.get("bytes"), image.get("path")
         if isinstance(data, bytes) or (data is None and isinstance(path, str) and path):
@@ -176,12 +194,13 @@ def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
         if task == "grounding":
             _missing(row, "box")
         return None
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
         raise RowError(f"`box` is {shown(box)}, expected four finite numbers [x1, y1, x2, y2]")
     return [float(v) for v in box]
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that floating point can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -21,8 +21,16 @@ def data_digest(block: FileDataset, memory: DigestMemory) -> str:
 
     The names are those of the format's own rows, read once for every content of the file: a file with its images inside is
     read whole that one time, and names none. Of folders written by `datasets.save_to_disk` only the files count: reading them
-    takes `datasets`, and as a rule their images are inside. What is absent counts as absent: the import says what is wrong.
+    takes `datasets`, and as a rule their images are inside. What is absent counts as absent, and so does what may not be read:
+    the import says what is wrong.
     """
+    try:
+        return _digest(block, memory)
+    except PermissionError:
+        return "unreadable"
+
+
+def _digest(block: FileDataset, memory: DigestMemory) -> str:
     source = Path(block.path)
     folder = Path(block.images) if block.images else source if source.is_dir() else source.parent
     if source.is_dir():

@@ -7,25 +7,30 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import write_table
 from perceptune.core.frames import better_fit, doubt, fitting
-from perceptune.core.images import image_facts
+from perceptune.core.images import ImageFacts, image_facts
 from perceptune.core.importers import IMPORTERS
-from perceptune.core.importers.importer import Importer, Placed
+from perceptune.core.importers.importer import Importer, Placed, missing_shards
 from perceptune.core.importing import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.stages.reading import Files
 
-Probe = tuple[list[float], tuple[int, int]]
-"""A box as it is written, and the size of its image."""
+
+class Probe(NamedTuple):
+    """A box as it is written, and what is known of its image."""
+
+    place: str
+    box: list[float]
+    image: ImageFacts
 
 
 def run(*, config: FileDataset, examples: Path) -> None:
@@ -40,11 +45,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
     files.check()
     config = config.model_copy(update=_declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(
-            f"key `images` of the dataset: `{folder}` {what}, expected the folder that image names begin in"
-        )
+    _check_folder(folder)
     rows = list(_taken(importer.rows(files), config.max_images))
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
@@ -55,13 +56,37 @@ def run(*, config: FileDataset, examples: Path) -> None:
     ]
     cause = _other_frame(probes, config) if failed else None
     check_ceiling(failed, len(rows), "rows cannot be used", config.max_failed, config.max_failed_rows, hint=cause)
-    for line in (*(f"left out: {line}" for line in failed), *_frame_lines(probes, config)):
+    logged = (
+        *(f"left out: {line}" for line in failed),
+        *_lines_on_shards(files, source),
+        *_frame_lines(probes, config),
+    )
+    for line in logged:
         print(line)
     for line in _count_lines(rows, config, importer.published(files)):
         print(f"{source.name} {line}")
     inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
     plugins = [plugin("importer", importer.name)]
     write_table(examples, "examples", table, lineage("examples", config.model_dump(mode="json"), inputs, plugins))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises `UserError` for a folder of images that is none."""
+    try:
+        if folder.is_dir():
+            return
+        what = "is a file" if folder.exists() else "does not exist"
+    except OSError as error:
+        what = f"cannot be reached: {error.strerror}"
+    raise UserError(f"key `images` of the dataset: `{folder}` {what}, expected the folder that image names begin in")
+
+
+def _lines_on_shards(files: Files, source: Path) -> Iterator[str]:
+    """For the log: what a folder lacks of its numbered files, which some leave away and others have not got."""
+    missing = missing_shards(files.read) if source.is_dir() else []
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        yield f"warning: `{source.name}` lacks {len(missing)} of its files, as their names count them: {listed}"
 
 
 def _taken(rows: Iterator[Placed], most: int | None) -> Iterator[Placed]:
@@ -109,7 +134,8 @@ def _all_checked(
 
 
 def _arrays(probes: list[Probe]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([box for box, _ in probes], dtype=float), np.array([size for _, size in probes], dtype=float)
+    boxes, sizes = [probe.box for probe in probes], [probe.image.size for probe in probes]
+    return np.array(boxes, dtype=float), np.array(sizes, dtype=float)
 
 
 def _other_frame(probes: list[Probe], config: FileDataset) -> str | None:
@@ -130,6 +156,11 @@ def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
     for line in (better_fit(boxes, declared, sizes), doubt(boxes, declared, sizes)):
         if line:
             yield f"warning: {line}"
+    if turned := [probe.place for probe in probes if probe.image.turned]:
+        yield (
+            f"warning: {len(turned)} of {len(probes)} boxes, {turned[0]} the first, are on images that their EXIF orientation"
+            " turns: boxes count in the upright image, those drawn on the pixels as they are stored are wrong"
+        )
 
 
 def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Mapping[str, int]) -> Iterator[str]:
@@ -154,16 +185,16 @@ def _checked(
         checked["images"] = [_located(image, folder) for image in checked["images"]]
         facts = [_facts(image, folder) for image in checked["images"]]
         if facts:
-            check_size(row, facts[0][1])
+            check_size(row, facts[0].size, facts[0].turned)
         if checked["box"] is not None:
-            probe = checked["box"], facts[0][1]
-            checked["box"] = pixel_box(checked["box"], config, facts[0][1])
+            probe = Probe(place, checked["box"], facts[0])
+            checked["box"] = pixel_box(checked["box"], config, facts[0].size)
     except RowError as error:
         return _empty(place, str(error)), probe
     except RecursionError:  # JSON that could just be read need not be writable
         return _empty(place, "nested too deeply"), probe
     example_id = checked.pop("example_id") or place.replace(" ", "-")
-    digests = {"image_sha256": [f[0] for f in facts], "image_sizes": [list(f[1]) for f in facts]}
+    digests = {"image_sha256": [f.sha256 for f in facts], "image_sizes": [list(f.size) for f in facts]}
     return {"example_id": example_id, **checked, **digests, "reason": None}, probe
 
 
@@ -174,7 +205,8 @@ def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
     name = image["path"]
     path = folder / name
     try:
-        inside = path.resolve().is_relative_to(folder.resolve())
+        target = path.resolve()
+        inside = target.is_relative_to(folder.resolve())
     except (ValueError, UnicodeError):  # a null character, half a character
         raise RowError(f"image {shown(name)} is no file name") from None
     except RuntimeError:
@@ -182,9 +214,7 @@ def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise RowError(f"image `{one_line(name)}`: the file cannot be read: {error.strerror}") from None
     if not inside:
-        raise RowError(
-            f"image `{one_line(name)}` leaves the image folder `{folder}`, expected one inside; key `images` says which folder"
-        )
+        raise RowError(f"image `{one_line(name)}` {_outside(name, target, folder)}")
     try:
         path = path.absolute().relative_to(Path.cwd())
     except ValueError:
@@ -192,7 +222,17 @@ def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"bytes": None, "path": str(path)}
 
 
-def _facts(image: dict[str, Any], folder: Path) -> tuple[str, tuple[int, int]]:
+def _outside(name: str, target: Path, folder: Path) -> str:
+    """Why an image lies outside of its folder: its name leads there, or a link in it does."""
+    if (folder / name).absolute().is_relative_to(folder.absolute()) and ".." not in Path(name).parts:
+        return (
+            f"is a link to `{one_line(target)}`, outside of the image folder `{folder}`, expected the file itself inside:"
+            " a copy, or a hard link (`cp -rlL`)"
+        )
+    return f"leaves the image folder `{folder}`, expected one inside; key `images` says which folder"
+
+
+def _facts(image: dict[str, Any], folder: Path) -> ImageFacts:
     try:
         return image_facts(image)
     except ValueError as error:

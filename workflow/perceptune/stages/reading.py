@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import json
 import pickle
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +23,11 @@ UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 """What values without a Python equivalent raise: text in no valid UTF-8, the year 300,000, an unknown time zone."""
 
 HINT_OF_FOLDERS = "name the file, or the folder that has the `*.parquet` files themselves in it"
+HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
+HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` those that `datasets.save_to_disk` wrote"
 
 Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
+SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
 
 
 class Files:
@@ -47,14 +52,11 @@ class Files:
         file = self._file(name)
         _check(file, self._reads)
         self._note(file)
-        container = self._reads or _container(file)
-        if container in ("jsonl", "json", "tsv"):
-            read = {"jsonl": _json_lines, "json": _json_list, "tsv": _tab_separated}[container]
-            try:
-                yield from read(file)
-            except OSError as error:
-                raise UserError(f"dataset file `{file}` cannot be read: {error.strerror}") from None
-            return
+        with _reading(file):
+            container = self._reads or _container(file)
+            if container in ("jsonl", "json", "tsv"):
+                yield from {"jsonl": _json_lines, "json": _json_list, "tsv": _tab_separated}[container](file)
+                return
         number = 0
         for batch in _parquet(file) if container == "parquet" else _saved_to_disk(file):
             for row in _plain_rows(batch):
@@ -64,7 +66,7 @@ class Files:
     def names(self, pattern: str) -> list[str]:
         """Files of the folder that match the pattern, sorted; see the protocol."""
         if self.path.is_dir():
-            return sorted(file.name for file in self.path.glob(pattern))
+            return sorted(fnmatch.filter(_listed(self.path), pattern))
         return [self.path.name] if self.path.match(pattern) else []
 
     def document(self, name: str | None = None) -> Any:
@@ -72,12 +74,8 @@ class Files:
         file = self._file(name)
         _check(file, None)
         self._note(file)
-        try:
-            return json.loads(file.read_bytes().decode("utf-8-sig"))
-        except OSError as error:
-            raise UserError(f"dataset file `{file}` cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"dataset file `{file}` is no valid JSON: {one_line(error)}") from None
+        with _reading(file):
+            return _json_value(file)
 
     def text(self, name: str) -> str:
         """The content of a text file; see the protocol."""
@@ -85,14 +83,14 @@ class Files:
         _check(file, None)
         self._note(file)
         try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise UserError(f"dataset file `{file}` cannot be read: {reason}") from None
+            with _reading(file):
+                return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"dataset file `{file}` cannot be read: not UTF-8 text") from None
 
     def _note(self, file: Path) -> None:
         """Of a folder its tables count."""
-        files = [file] if file.is_file() else sorted(f for f in file.iterdir() if f.suffix in (".parquet", ".arrow"))
+        files = [file] if file.is_file() else [file / name for name in fnmatch.filter(sorted(_listed(file)), "*.arrow")]
         above = self.path if self.path.is_dir() else self.path.parent
         self._read |= {one.relative_to(above).as_posix(): one for one in files}
 
@@ -107,10 +105,10 @@ class Files:
         _check(file, None)
         self._note(file)
         try:
-            with file.open("rb") as opened:
+            with _reading(file), file.open("rb") as opened:
                 return _PlainUnpickler(opened, encoding="latin1").load()
-        except OSError as error:
-            raise UserError(f"dataset file `{file}` cannot be read: {error.strerror}") from None
+        except UserError:
+            raise
         except pickle.UnpicklingError as error:
             raise UserError(f"dataset file `{file}` is no pickle of plain values: {one_line(error)}") from None
         except Exception as error:  # a damaged pickle raises anything
@@ -124,6 +122,23 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for `{module}.{name}`, which could run code")
 
 
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What the operating system refuses is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"dataset file `{one_line(file)}` cannot be read: {error.strerror}") from None
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder; `UserError` where it cannot be listed."""
+    try:
+        return [file.name for file in folder.iterdir()]
+    except OSError as error:
+        raise UserError(f"dataset folder `{folder}` cannot be listed: {error.strerror}") from None
+
+
 def _check(source: Path, reads: Container | None) -> None:
     try:
         mode = source.stat().st_mode
@@ -133,36 +148,38 @@ def _check(source: Path, reads: Container | None) -> None:
         ) from None
     except OSError as error:
         raise UserError(f"dataset file `{one_line(source)}` cannot be read: {error.strerror}") from None
-    if reads == "hf":
-        return
     if stat.S_ISDIR(mode):
-        if reads is None:
+        names = _listed(source)
+        if reads in (None, "hf") or (reads == "parquet" and fnmatch.filter(names, "*.parquet")):
             return
-        raise UserError(f"dataset `{source}` is a folder, expected a file", "`kind: hf` reads folders")
-    if not stat.S_ISREG(mode):  # a named pipe would be waited for for ever
+        if reads == "parquet":
+            raise UserError(f"dataset `{source}` {_found_in(source)}, expected a file or a folder of `*.parquet` files")
+        raise UserError(f"dataset `{source}` is a folder, expected a file", HINT_OF_KINDS)
+    if reads != "hf" and not stat.S_ISREG(mode):  # a named pipe would be waited for for ever
         raise UserError(f"dataset `{source}` is no regular file, expected a file")
 
 
 def _container(file: Path) -> Container:
     """What a file is, by its name; a `.json` file by its first character, since many of them hold a record a line."""
     if file.is_dir():
-        return "parquet" if any(file.glob("*.parquet")) else "hf"
-    if file.suffix in (".parquet", ".tsv"):
-        return "parquet" if file.suffix == ".parquet" else "tsv"
-    if file.suffix == ".json":
+        return "hf"
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"dataset file `{file}`: expected a name that ends in {', '.join(SUFFIXES)}")
+    if suffix in (".parquet", ".tsv"):
+        return "parquet" if suffix == ".parquet" else "tsv"
+    if suffix == ".json":
         with file.open("rb") as opened:
             return "json" if opened.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") else "jsonl"
     return "jsonl"
 
 
-def _parquet(source: Path) -> Iterator[Any]:
-    files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
-    for file in files:
-        try:
-            table = pq.read_table(file, partitioning=None)
-        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name in no valid UTF-8
-            raise UserError(f"dataset `{file}` is not readable as Parquet: {one_line(error)}") from None
-        yield from table.to_batches(max_chunksize=1000)
+def _parquet(file: Path) -> Iterator[Any]:
+    try:
+        table = pq.read_table(file, partitioning=None)
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name in no valid UTF-8
+        raise UserError(f"dataset `{file}` is not readable as Parquet: {one_line(error)}") from None
+    yield from table.to_batches(max_chunksize=1000)
 
 
 def _saved_to_disk(source: Path) -> Iterator[Any]:
@@ -172,7 +189,8 @@ def _saved_to_disk(source: Path) -> Iterator[Any]:
     try:
         loaded = datasets.load_from_disk(str(source))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"dataset `{source}` {_found_in(source)}, {expected}", HINT_OF_FOLDERS) from None
+        hint = HINT_OF_PARQUET if source.is_dir() and fnmatch.filter(_listed(source), "*.parquet") else HINT_OF_FOLDERS
+        raise UserError(f"dataset `{source}` {_found_in(source)}, {expected}", hint) from None
     except Exception as error:  # what is raised depends on which of its files is damaged: JSON, type, key, Arrow errors
         raise UserError(f"dataset `{source}` is damaged, {expected}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
@@ -184,7 +202,7 @@ def _found_in(source: Path) -> str:
     """What there is in place of a folder of rows, in words."""
     if not source.is_dir():
         return "is a file"
-    names = sorted(file.name for file in source.iterdir())
+    names = sorted(_listed(source))
     listed = ", ".join(f"`{one_line(name)}`" for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"is a folder with {listed}" if names else "is an empty folder"
 
@@ -209,27 +227,54 @@ def _plain_row(batch: Any, index: int) -> dict[str, Any] | RowError:
 
 
 def _json_lines(source: Path) -> Iterator[tuple[str, Any]]:
+    first = True
     with source.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            try:
-                yield f"line {number}", json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                yield f"line {number}", RowError("not UTF-8 text")
-            except json.JSONDecodeError as error:
-                yield f"line {number}", RowError(f"no valid JSON: {error.msg} at column {error.colno}")
-            except RecursionError:
-                yield f"line {number}", RowError("no valid JSON: nested too deeply")
-            except ValueError as error:  # a number of too many digits
-                yield f"line {number}", RowError(f"no valid JSON: {error}")
+            record = _json_line(line)
+            if first and isinstance(record, list | RowError) and (whole := _one_value(source)) is not None:
+                yield from _numbered(whole)
+                return
+            first = False
+            yield f"line {number}", record
+
+
+def _json_line(line: bytes) -> Any:
+    """The value of a line, or what is wrong with it."""
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return RowError("not UTF-8 text")
+    except json.JSONDecodeError as error:
+        return RowError(f"no valid JSON: {error.msg} at column {error.colno}")
+    except RecursionError:
+        return RowError("no valid JSON: nested too deeply")
+    except ValueError as error:  # a number of too many digits
+        return RowError(f"no valid JSON: {error}")
+
+
+def _one_value(source: Path) -> list[Any] | None:
+    """The records of a file that is one JSON value, maybe over many lines: a list's, or the only one; None for another file."""
+    try:
+        value = json.loads(source.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) else [value]
+
+
+def _json_value(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"dataset file `{file}` is no valid JSON: {one_line(error)}") from None
 
 
 def _json_list(source: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        records = json.loads(source.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"dataset file `{source}` is no valid JSON: {one_line(error)}") from None
+    yield from _numbered(_json_value(source))
+
+
+def _numbered(records: list[Any]) -> Iterator[tuple[str, Any]]:
     for number, record in enumerate(records, 1):
         yield (
             f"record {number}",

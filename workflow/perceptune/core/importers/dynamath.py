@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perceptune.core.embedded import image_in, whole
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, each, first_of
 
 SEEDS, VARIANTS = 501, 10
 INSTRUCTIONS = {
@@ -40,8 +40,7 @@ def rows(source: Source) -> Iterator[Placed]:
         variant = whole(record.get("varid", seen[seed]), "varid")
         return {**_row(record, seed, variant), "image": image_in(record, ("decoded_image", "image"), {})}
 
-    for place, record in source.records():
-        yield place, made(row, record)
+    yield from each(row)(source)
 
 
 def _row(record: Mapping[str, Any], seed: str, variant: int) -> Row:

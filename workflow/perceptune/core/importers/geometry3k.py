@@ -6,30 +6,22 @@ the problem without its choices. The split is the file's name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, made, split_files, without_image_marks
+from perceptune.core.importers.importer import Importer, Row, each, without_image_marks
 
 KEPT = ("choices", "ground_truth")
 
 
-def rows(source: Source) -> Iterator[Placed]:
-    """A row per problem."""
-    for place, record, split in split_files(source):
-        yield place, made(partial(_row, split), record)
-
-
-def _row(split: str | None, record: Mapping[str, Any]) -> Row:
+def _row(record: Mapping[str, Any]) -> Row:
     row = {
         "images": record["images"],
         "question": without_image_marks(record["problem"]),
         "answer": record["answer"],
         **{key: record[key] for key in KEPT if key in record},
     }
-    row |= {"split": split} if split else {}
     return {"id": str(record["id"]), **row} if "id" in record else row
 
 
-GEOMETRY3K = Importer("geometry3k", rows, task="open", counts={"train": 2101, "validation": 300, "test": 601})
+GEOMETRY3K = Importer("geometry3k", each(_row), task="open", counts={"train": 2101, "validation": 300, "test": 601})

@@ -9,15 +9,16 @@ below makes the list).
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from perceptune.contracts.config import Coordinates, Task
 from perceptune.core.embedded import image_in
-from perceptune.core.importing import RowError, shown
+from perceptune.core.importing import RowError, is_finite, one_line, shown
 
 Row = dict[str, Any]
 """A row as `core.importing.checked_row` takes it: `id`, `image` or `images`, `question`, `answer`, `box`, `task`, `split`, and
@@ -39,14 +40,16 @@ class Source(Protocol):
     def records(self, name: str | None = None) -> Iterator[Placed]:
         """The records of the file (or of file `name`), in order.
 
-        JSON lines, a JSON list, Parquet, TSV with a header, or a folder written by `datasets.save_to_disk`, whatever it is
-        called; a folder of Parquet files one after the other. Nulls are left out of records. Raises `UserError` for a file
-        that cannot be read at all.
+        JSON lines, a JSON list, Parquet, TSV with a header, or a folder written by `datasets.save_to_disk`; `split_files` reads
+        a folder of Parquet files. Nulls are left out of records. Raises `UserError` for a file that cannot be read at all.
         """
         ...
 
     def names(self, pattern: str) -> list[str]:
-        """Files of the folder that match the pattern, sorted; the file's own name if the source is a file that matches."""
+        """Files of the folder that match the pattern, sorted; the file's own name if the source is a file that matches.
+
+        Raises `UserError` for a folder that cannot be listed.
+        """
         ...
 
     def document(self, name: str | None = None) -> Any:
@@ -94,11 +97,17 @@ def as_written(source: Source) -> Iterator[Placed]:
 
 
 def each(record_to_row: Callable[[Mapping[str, Any]], Row]) -> Callable[[Source], Iterator[Placed]]:
-    """The rows of a format with one row per record; `record_to_row` may raise `RowError` or `KeyError`."""
+    """The rows of a format with one row per record; `record_to_row` may raise `RowError` or `KeyError`.
+
+    A row that names no split is of the split that the name of its file says.
+    """
 
     def rows(source: Source) -> Iterator[Placed]:
-        for place, record in source.records():
-            yield place, made(record_to_row, record)
+        for place, record, split in split_files(source):
+            row = made(record_to_row, record)
+            if split and isinstance(row, dict) and row.get("split") is None:
+                row = {**row, "split": split}
+            yield place, row
 
     return rows
 
@@ -112,26 +121,63 @@ def made(record_to_row: Callable[[Mapping[str, Any]], Row], record: Any) -> Row 
     try:
         return record_to_row(record)
     except KeyError as missing:
-        return RowError(f"key `{missing.args[0]}` is missing; there are {', '.join(map(str, record))}")
+        return missing_key(missing, record)
     except RowError as wrong:
         return wrong
 
 
-SHARD = re.compile(r"(?P<split>.+?)(-\d{5}-of-\d{5}(-[0-9a-f]+)?)?\.parquet")
+def missing_key(missing: KeyError, record: Mapping[str, Any]) -> RowError:
+    """What to say of a key that a record lacks: its name, and the first of those that there are."""
+    names = [one_line(key) for key in islice(record, KEYS_SHOWN)]
+    more = f" and {len(record) - KEYS_SHOWN:,} more" if len(record) > KEYS_SHOWN else ""
+    return RowError(f"key `{one_line(missing.args[0])}` is missing; there are {', '.join(names)}{more}")
+
+
+KEYS_SHOWN = 20
+"""Keys that a message lists; a file that is one object may have tens of thousands."""
+SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})(-[0-9a-f]+)?\.parquet")
 """A Parquet file of a published data set: `validation-00000-of-00001.parquet`."""
+SPLIT = re.compile(r"(train|val|dev|test|eval)[\w.]*")
+"""What such a name says: `testA`, but nothing in `data-00000-of-00001.parquet`."""
+SPLITS = ("train", "val", "validation", "dev", "test")
+"""What the whole name of a file in a folder may be: `test.parquet`."""
 IMAGE_MARK = re.compile(r"[ \t]*<image>[ \t]*\n?")
 
 
 def split_files(source: Source) -> Iterator[tuple[str, Any, str | None]]:
-    """Place, record and split, the split being the name of the Parquet file; None where there is none of such a name."""
+    """Place, record and split of all files, the split as the name of a Parquet file says; None where it says none.
+
+    A file that is alone names a split only as one of numbered files: whoever names `mine/test.parquet` says what it is for.
+    """
     names = source.names("*.parquet")
     if not names:
         yield from ((place, record, None) for place, record in source.records())
     for name in names:
-        match = SHARD.fullmatch(name)
-        split = match["split"] if match and match[2] else None
-        for place, record in source.records(name if len(names) > 1 else None):
+        split = split_of(name, alone=not source.path.is_dir())
+        for place, record in source.records(name):
             yield f"{name} {place}" if len(names) > 1 else place, record, split
+
+
+def split_of(name: str, alone: bool) -> str | None:
+    """The split that the name of a Parquet file says; `alone`: it is no file of a folder."""
+    if match := SHARD.fullmatch(name):
+        return match["name"] if SPLIT.fullmatch(match["name"]) else None
+    whole = name.removesuffix(".parquet")
+    return whole if whole in SPLITS and not alone else None
+
+
+def missing_shards(names: Iterable[str]) -> list[str]:
+    """The files that numbered Parquet files (`train-00000-of-00003.parquet`) lack among themselves."""
+    numbers: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for name in names:
+        if match := SHARD.fullmatch(name):
+            numbers[match["name"], int(match["of"])].add(int(match["number"]))
+    return [
+        f"{name}-{number:05}-of-{of:05}.parquet"
+        for (name, of), there in numbers.items()
+        for number in range(of)
+        if number not in there
+    ]
 
 
 def with_images(
@@ -141,12 +187,7 @@ def with_images(
 
     def rows(source: Source) -> Iterator[Placed]:
         images: dict[str, Any] = {}
-
-        def row(record: Mapping[str, Any]) -> Row:
-            return {**record_to_row(record), "image": image_in(record, columns, images)}
-
-        for place, record in source.records():
-            yield place, made(row, record)
+        yield from each(lambda record: {**record_to_row(record), "image": image_in(record, columns, images)})(source)
 
     return rows
 
@@ -166,10 +207,9 @@ def numbered(identity: str, seen: Counter[str]) -> str:
 
 
 def corners(box: Any) -> list[float]:
-    """`[x, y, width, height]` as `[x1, y1, x2, y2]`; `RowError` for anything else than four numbers."""
-    numbers = isinstance(box, Sequence) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-    if not numbers:
-        raise RowError(f"`bbox` is {shown(box)}, expected four numbers [x, y, width, height]")
+    """`[x, y, width, height]` as `[x1, y1, x2, y2]`; `RowError` for anything else than four finite numbers."""
+    if not isinstance(box, Sequence) or len(box) != 4 or not all(map(is_finite, box)):
+        raise RowError(f"`bbox` is {shown(box)}, expected four finite numbers [x, y, width, height]")
     x, y, width, height = box
     return [x, y, x + width, y + height]
 

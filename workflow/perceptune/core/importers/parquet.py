@@ -1,7 +1,7 @@
-"""Parquet with rows in our own words."""
+"""Parquet, a file or a folder of files, with rows in our own words."""
 
 from __future__ import annotations
 
-from perceptune.core.importers.importer import Importer, as_written
+from perceptune.core.importers.importer import Importer, each
 
-PARQUET = Importer("parquet", as_written, reads="parquet")
+PARQUET = Importer("parquet", each(dict), reads="parquet")

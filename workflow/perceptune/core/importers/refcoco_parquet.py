@@ -18,7 +18,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, made, numbered, split_files
+from perceptune.core.importers.importer import (
+    Importer,
+    Placed,
+    Row,
+    Source,
+    corners,
+    made,
+    missing_key,
+    numbered,
+    split_files,
+)
 from perceptune.core.importers.refer import SENTENCES, data_set_of
 from perceptune.core.importing import RowError, shown
 
@@ -36,7 +46,7 @@ def rows(source: Source) -> Iterator[Placed]:
         try:
             found = list(_of_sentences(record) if "sentences" in record else _of_answers(record, split, seen))
         except KeyError as missing:
-            found = [RowError(f"key `{missing.args[0]}` is missing; there are {', '.join(map(str, record))}")]
+            found = [missing_key(missing, record)]
         except RowError as wrong:
             found = [wrong]
         for order, row in enumerate(found, 1):
@@ -70,14 +80,17 @@ def _of_sentences(record: Mapping[str, Any]) -> Iterator[Row | RowError]:
             raise RowError(f"`bbox` {shown(box)} is not the box {found} of `raw_anns`")
         box = found
     size = {"image_size": [info["width"], info["height"]]} if {"width", "height"} <= set(info) else {}
-    if not isinstance(record["sentences"], list):
-        raise RowError(f"`sentences` is {shown(record['sentences'])}, expected a list of objects with `sent`")
-    for sentence in record["sentences"]:
+    sentences, image = record["sentences"], record["image_path"]
+    if not isinstance(sentences, list) or not sentences:
+        raise RowError(f"`sentences` is {shown(sentences)}, expected a list of objects with `sent`")
+    if not isinstance(image, str):
+        raise RowError(f"`image_path` is {shown(image)}, expected text")
+    for sentence in sentences:
         if not isinstance(sentence, Mapping):
             raise RowError(f"`sentences` has {shown(sentence)}, expected objects with `sent`")
         yield {
             "id": f"{record['ref_id']}-{sentence['sent_id']}",
-            "image": PurePosixPath(record["image_path"]).name,
+            "image": PurePosixPath(image).name,
             "question": sentence["sent"],
             "box": box,
             "split": record["split"],

@@ -58,6 +58,14 @@ def _row(ref: Mapping[str, Any], instances: Instances, sentence: Mapping[str, An
     if annotation is None or image is None:
         missing = f"annotation {ref['ann_id']}" if annotation is None else f"image {ref['image_id']}"
         raise RowError(f"{missing} is not in `{INSTANCES}`: is it another data set's?")
+    if annotation.get("image_id", ref["image_id"]) != ref["image_id"]:
+        raise RowError(
+            f"annotation {ref['ann_id']} is of image {shown(annotation['image_id'])} in `{INSTANCES}`, here of"
+            f" {ref['image_id']}: is it another data set's?"
+        )
+    category = annotation.get("category_id")
+    if category is not None and not isinstance(category, int | str):
+        raise RowError(f"`category_id` of annotation {ref['ann_id']} is {shown(category)}, expected a number")
     row = {
         "id": f"{ref['ref_id']}-{sentence['sent_id']}",
         "image": image["file_name"],
@@ -66,7 +74,7 @@ def _row(ref: Mapping[str, Any], instances: Instances, sentence: Mapping[str, An
         "split": ref["split"],
         "ref_id": ref["ref_id"],
         "ann_id": ref["ann_id"],
-        "category": categories.get(annotation.get("category_id")),
+        "category": categories.get(category),
     }
     if "width" in image and "height" in image:
         row["image_size"] = [image["width"], image["height"]]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perceptune.core.conversations import pair
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made, numbered
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, each, first_of, numbered
 from perceptune.core.importing import RowError, shown
 
 PARTS = ("question", "chosen", "rejected")
@@ -23,8 +23,7 @@ KEPT = ("ds_name", "origin_dataset", "origin_split", "image_path")
 def rows(source: Source) -> Iterator[Placed]:
     """A row per pair."""
     seen: Counter[str] = Counter()
-    for place, record in source.records():
-        yield place, made(lambda given: _row(given, seen), record)
+    yield from each(lambda record: _row(record, seen))(source)
 
 
 def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:

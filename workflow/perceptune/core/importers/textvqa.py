@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from perceptune.contracts.errors import UserError
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, first_of, made
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, first_of, made, split_files
 from perceptune.core.importing import RowError, shown
 
 PATTERN = "TextVQA_*.json"
@@ -31,14 +31,15 @@ def rows(source: Source) -> Iterator[Placed]:
     """A row per question."""
     name = _questions(source)
     if name is None:
-        for place, record in source.records():
+        # not the split that the file's name says: that of TextVQA_GT_bbox is called `train` and has questions of val
+        for place, record, _ in split_files(source):
             yield place, made(partial(_row, {}, None), record)
         return
     read = source.document(name)
     records = read.get("data") if isinstance(read, Mapping) else None
     if not isinstance(records, list):
         raise UserError(f"dataset file `{name}` has no list `data`, expected TextVQA's own file")
-    boxes = dict(_boxes(source)) if source.path.is_dir() else {}
+    boxes = _boxes(source) if source.path.is_dir() else {}
     asked = {str(record.get("question_id")) for record in records if isinstance(record, Mapping)}
     if boxes and not asked & boxes.keys():
         raise UserError(f"no box in `{source.path}` is of a question in `{name}`: are they of another split?")
@@ -59,11 +60,12 @@ def _questions(source: Source) -> str | None:
 def _row(boxes: Mapping[str, Any], split: str | None, record: Mapping[str, Any]) -> Row:
     identity = str(first_of(record, "question_id", "dataset_id"))
     box = boxes.get(identity, record.get("bbox"))
+    split = record.get("set_name", split)
     row = {
         "id": identity,
         "image": record["image"] if "image" in record else f"{record['image_id']}.jpg",
         "question": record["question"],
-        **({"split": record.get("set_name", split)} if split else {}),
+        **({"split": split} if split else {}),
         **({} if box is None else {"box": corners(box)}),
         **{key: record[key] for key in KEPT if key in record},
     }
@@ -75,14 +77,25 @@ def _row(boxes: Mapping[str, Any], split: str | None, record: Mapping[str, Any])
     return {**row, "answer": Counter(answers).most_common(1)[0][0], "answers": answers}
 
 
-def _boxes(source: Source) -> Iterator[tuple[str, Any]]:
-    """Question to box, of the files of boxes."""
+def _boxes(source: Source) -> dict[str, Any]:
+    """Question to box, of the files of boxes; `UserError` for one without boxes, and for a question with two."""
+    boxes: dict[str, Any] = {}
     for name in source.names(BOXES):
+        empty = True
         for place, record in source.records(name):
+            empty = False
             row = made(lambda given: {"of": first_of(given, "question_id", "dataset_id"), "is": given["bbox"]}, record)
             if isinstance(row, RowError):
                 raise UserError(f"dataset file `{name}`, {place}: {row}")
-            yield str(row["of"]), row["is"]
+            first = boxes.setdefault(str(row["of"]), row["is"])
+            if first != row["is"]:
+                raise UserError(
+                    f"dataset file `{name}`, {place}: question {shown(row['of'])} has the box {shown(row['is'])} and, before,"
+                    f" {shown(first)}, expected one box for each question"
+                )
+        if empty:
+            raise UserError(f"dataset file `{name}` has no boxes, expected some of a file of that name")
+    return boxes
 
 
 def _published(source: Source) -> Mapping[str, int]:

@@ -18,8 +18,8 @@ from perceptune.core.importers.importer import (
     Placed,
     Row,
     Source,
+    each,
     first_of,
-    made,
     numbered,
     without_image_marks,
 )
@@ -31,8 +31,7 @@ USED = ("question", "problem", "answer", "image", "images", "qid", "id")
 def rows(source: Source) -> Iterator[Placed]:
     """A row per problem."""
     seen: Counter[str] = Counter()
-    for place, record in source.records():
-        yield place, made(lambda given: _row(given, seen), record)
+    yield from each(lambda record: _row(record, seen))(source)
 
 
 def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
