@@ -102,15 +102,120 @@ def test_easyr1_and_verl_rows_have_an_answer_and_no_answers() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("truth", [["3", "three"], {"target": "3"}, True, None])
+def test_a_true_answer_that_is_no_text_and_no_number_is_not_dropped(truth: Any) -> None:
+    said = f"is {truth!r}, expected text or a number"
+    record = {"prompt": [user("q")], "images": ["1.png"], "reward_model": {"style": "rule", "ground_truth": truth}}
+    assert row("verl", record) == f"`reward_model.ground_truth` {said}"
+    assert row("easyr1", {"problem": "q", "answer": truth, "images": ["1.png"]}) == f"`answer` {said}"
+    assert "key `answer` is missing" in row("easyr1", {"problem": "q", "images": ["1.png"]})
+    assert "expected text or a number" in row("verl", {**record, "reward_model": {"style": "rule"}})
+
+
+def test_only_a_page_may_have_an_empty_text_as_its_answer() -> None:
+    page = {"problem": "Read.", "answer": "", "images": ["1.png"]}
+    assert row("easyr1", {**page, "task": "ocr"})["answer"] == ""
+    assert "answer" not in row("easyr1", {**page, "task": "open"})
+    assert "answer" not in row("easyr1", page)
+
+
 def test_pictures_may_stand_before_or_behind_the_text_in_any_number() -> None:
     for text in ("<image>\n<image>\nSame?", "Same?\n<image><image>", "Same?"):
         assert row("easyr1", {"problem": text, "answer": "no", "images": ["1.png", "2.png"]})["question"] == "Same?"
+
+
+def test_blanks_around_a_question_go_with_its_marks() -> None:
+    assert row("easyr1", {"problem": "<image> Same? \n", "answer": "no", "images": ["1.png"]})["question"] == "Same?"
+    record = {
+        "prompt": [user(" Same? \n")],
+        "chosen": [assistant("a")],
+        "rejected": [assistant("b")],
+        "images": ["1.png"],
+    }
+    assert row("trl", record)["question"] == " Same? \n"
 
 
 def test_scores_are_rewards() -> None:
     record = {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", "image": "1.png"}
     assert [a["reward"] for a in row("trl", {**record, "score_chosen": 0.75, "score_rejected": 0})["answers_given"]] == [0.75, 0.0]  # fmt: skip
     assert "`score_chosen` 1 is below `score_rejected` 2" in row("trl", {**record, "score_chosen": 1, "score_rejected": 2})  # fmt: skip
+    assert row("trl", {**record, "score_chosen": None, "score_rejected": None})["answers_given"] == GOOD_BAD
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        (
+            "7.5",
+            "3.0",
+            "`score_chosen` is '7.5' and `score_rejected` '3.0', expected finite numbers, or neither of them",
+        ),
+        (0.9, None, "`score_chosen` is 0.9 and `score_rejected` None"),
+        (None, 0.9, "`score_chosen` is None and `score_rejected` 0.9"),
+        (0.7, float("nan"), "`score_rejected` nan"),
+        (float("inf"), 0.2, "`score_chosen` is inf"),
+        (True, False, "`score_chosen` is True"),
+    ],
+)
+def test_scores_that_are_no_rewards_are_not_replaced_by_others(good: Any, bad: Any, said: str) -> None:
+    record = {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", "image": "1.png"}
+    assert said in row("trl", {**record, "score_chosen": good, "score_rejected": bad})
+
+
+@pytest.mark.parametrize(
+    ("columns", "pictures"),
+    [
+        ({"file_name": "1.png"}, ["1.png"]),
+        ({"image_file_name": "1.png"}, ["1.png"]),
+        ({"file_names": ["1.png", "2.png"]}, ["1.png", "2.png"]),
+        ({"images_file_names": ["1.png", "2.png"]}, ["1.png", "2.png"]),
+        ({"image": "1.png", "images": ["1.png"]}, ["1.png"]),
+        ({"image": "1.png", "images": []}, ["1.png"]),
+    ],
+)
+def test_names_of_image_columns_that_datasets_knows(columns: dict[str, Any], pictures: list[str]) -> None:
+    found = row("trl", {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", **columns})
+    assert found == {"images": pictures, "question": "what?", "answers_given": GOOD_BAD}
+
+
+def test_a_name_of_a_file_is_no_picture_beside_pictures() -> None:
+    asked = {"chosen": "a cat", "rejected": "a dog", "file_name": "COCO_1.jpg"}
+    assert row("trl", {**asked, "prompt": "what?", "images": ["1.png"]}).items() >= {"images": ["1.png"], "file_name": "COCO_1.jpg"}.items()  # fmt: skip
+    prompt = [user([{"type": "image", "image": "1.png"}, {"type": "text", "text": "what?"}])]
+    found = row("trl", {"chosen": [assistant("a cat")], "rejected": [assistant("a dog")], "prompt": prompt, "file_name": "x"})  # fmt: skip
+    assert found["images"] == ["1.png"]
+
+
+STORED = {"bytes": b"png", "path": "1.png"}
+
+
+@pytest.mark.parametrize(
+    ("brought", "named", "agree"),
+    [
+        ("1.png", ["1.png"], True),
+        (STORED, [{"bytes": b"png", "path": None}], True),
+        (STORED, ["images/1.png"], True),
+        ({"bytes": b"png", "path": None}, ["1.png"], True),  # of which nothing is known
+        ("1.png", [], True),
+        ("1.png", ["2.png"], False),
+        ("1.png", ["sub/1.png"], False),
+        ("1.png", ["1.png", "2.png"], False),
+        (STORED, [{"bytes": b"other", "path": "1.png"}], False),
+        (STORED, ["2.png"], False),
+    ],
+)
+def test_pictures_of_a_message_and_of_the_record_are_the_same(brought: Any, named: list[Any], agree: bool) -> None:
+    prompt = [user([{"type": "image", "image": brought}, {"type": "text", "text": "what?"}])]
+    answers = {"chosen": [assistant("a cat")], "rejected": [assistant("a dog")]}
+    found = row("trl", {"prompt": prompt, **answers, "images": named})
+    if agree:
+        assert found["images"] == [brought]
+    else:
+        assert "the message has the pictures [" in found
+        assert "`images` has [" in found
+        assert "expected the same, or those of one place" in found
+    columns = row("trl", {"prompt": "what?", "chosen": "a", "rejected": "b", "image": brought, "images": named})
+    assert isinstance(columns, dict) == agree
 
 
 def test_columns_with_our_names_count_if_they_can_be_meant() -> None:

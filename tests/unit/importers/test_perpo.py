@@ -70,6 +70,22 @@ def test_texts_to_read_and_repeated_images(tmp_path: Path, imported: Imported) -
     ]  # best first
 
 
+@pytest.mark.parametrize(
+    "text", ["The map (0, 0, 1, 1) is a projection.", "As shown in [1, 2, 3, 4].", "(.1,.2),(.3,.4) or (.5,.6)"]
+)
+def test_a_page_with_numbers_in_brackets_is_a_page(text: str, tmp_path: Path, imported: Imported) -> None:
+    draw(tmp_path / "1.png")
+    (row,) = imported("perpo", write_json(tmp_path / "data.json", [record(answer=text)]))
+    assert (row["task"], row["target"], row["box"]) == ("ocr", text, None)
+
+
+@pytest.mark.parametrize("text", [" [0.25, 0.5, 0.5, 1.0]\n", "(0.25,0.5),(0.5,1.0)"])
+def test_a_box_and_blanks_are_a_box(text: str, tmp_path: Path, imported: Imported) -> None:
+    draw(tmp_path / "1.png")
+    (row,) = imported("perpo", write_json(tmp_path / "data.json", [record(answer=text)]))
+    assert (row["task"], row["box"]) == ("grounding", [16, 24, 32, 48])
+
+
 def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[..., str]) -> None:
     draw(tmp_path / "1.png")
     bad = [
@@ -86,3 +102,15 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     assert "record 3: an answer is 3, expected text" in message
     assert "record 4: `box` [16.0, 24.0, 32.0, 48.0] exceeds 1, expected normalised coordinates" in message
     assert "record 5: key `question` is missing" in message
+
+
+def test_answers_are_not_ranked_by_what_is_no_finite_number(tmp_path: Path, mistakes: Callable[..., str]) -> None:
+    draw(tmp_path / "1.png")
+    bad = [
+        record(iou_scores=[0.1, float("nan")]),
+        record(iou_scores=[float("inf"), 0.1]),
+        record(iou_scores=[True, 0.1]),
+    ]
+    message = mistakes("perpo", write_json(tmp_path / "data.json", bad))
+    for number, score in enumerate(("nan", "inf", "True"), 1):
+        assert f"record {number}: a reward is {score}, expected a finite number" in message

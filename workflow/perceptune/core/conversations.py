@@ -6,12 +6,12 @@ inside of the text, videos) is refused with a reason, not cut down to fit.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from perceptune.core.importing import KEYS, TASKS, RowError, shown
+from perceptune.core.importing import KEYS, TASKS, RowError, is_finite, shown
 
 MARK = "<image>"
 """Where a picture goes, in formats whose messages are text."""
@@ -124,15 +124,16 @@ def row_of(
     """The row of a question with its pictures, its `answers_given`, our own columns where they fit, and all others.
 
     `used` are the columns that question and answers come from. A column that has one of our names and another kind of
-    content is kept as `given_<name>`. Raises `RowError`.
+    content is kept as `given_<name>`. Empty columns are left out, but for the text of a page. Raises `RowError`.
     """
     for key in ELSEWHERE:
         if record.get(key) and key not in used:
             raise RowError(f"`{key}` is {shown(record[key])}, expected none: it has no place here")
-    pictures = list(turn.pictures) or _pictures(record)
+    pictures = _pictures(record, turn)
     row: dict[str, Any] = {"images": pictures, "question": question_text(turn, len(pictures))}
     for key, value in record.items():
-        if key in used or key in PICTURES or key in ELSEWHERE or value is None or value == "":
+        blank = value == "" and not (key == "answer" and record.get("task") == "ocr")
+        if key in used or key in PICTURES or key in ELSEWHERE or value is None or blank:
             continue
         row[key if key not in KEYS or _fits(key, value) else f"given_{key}"] = value
     if answers:
@@ -152,11 +153,49 @@ def question_text(turn: Turn, pictures: int) -> str:
     return text.strip() if marks else text
 
 
-def _pictures(record: Mapping[str, Any]) -> list[Any]:
-    given = next((record[key] for key in reversed(PICTURES) if record.get(key) is not None), None)
-    if given is None:
+def _pictures(record: Mapping[str, Any], turn: Turn) -> list[Any]:
+    """The pictures that the turn brings itself, or else those of the record. Raises `RowError`."""
+    brought = pictures_of(list(turn.pictures))
+    key = next((key for key in reversed(PICTURES) if record.get(key) is not None), None)
+    if key is None and not brought:
         raise RowError("no `images`, expected at least one")
+    named = [] if key is None else pictures_of(record[key])
+    if brought and named:
+        check_alike({"the message": brought, f"`{key}`": named})
+    return brought or named
+
+
+def pictures_of(given: Any) -> list[Any]:
+    """The pictures of a column, which has one or a list of them."""
     return [_picture(one) for one in (given if isinstance(given, list) else [given])]
+
+
+def check_alike(named: Mapping[str, Sequence[Any]]) -> None:
+    """Raises `RowError` when two places of a record, by how they are called in the reason, have different pictures."""
+    (first, pictures), *others = named.items()
+    for place, found in others:
+        if len(pictures) != len(found) or any(map(_differ, pictures, found)):
+            said = f"{first} has the pictures {shown(pictures)}, {place} has {shown(found)}"
+            raise RowError(f"{said}, expected the same, or those of one place")
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two pictures are known to be different: by content, or by name where one of them has no content.
+
+    The name beside a content is often the file's own without its folders, and of a path and a nameless content nothing is known.
+    """
+    (data, path), (others, name) = _content(one), _content(other)
+    if data is None and others is None:
+        return path != name
+    if data is not None and others is not None:
+        return data != others
+    return path is not None and name is not None and PurePath(path).name != PurePath(name).name
+
+
+def _content(picture: Any) -> tuple[bytes | None, str | None]:
+    """The bytes and the path of a picture, as far as there are any."""
+    data, path = (picture.get("bytes"), picture.get("path")) if isinstance(picture, Mapping) else (None, picture)
+    return data if isinstance(data, bytes) else None, path if isinstance(path, str) else None
 
 
 def _picture(image: Any) -> Any:
@@ -175,7 +214,14 @@ def _fits(key: str, value: Any) -> bool:
     if key == "box":
         return isinstance(value, list) and len(value) == 4
     kinds = (str,) if key == "split" else (str, int) if key == "id" else (str, int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and value != ""
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def true_answer(value: Any, key: str) -> str | int | float:
+    """The true answer under a format's own `key`; empty text says that there is none. Raises `RowError`."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RowError(f"`{key}` is {shown(value)}, expected text or a number")
+    return value
 
 
 def pair(record: Mapping[str, Any], chosen: str, rejected: str) -> list[dict[str, Any]]:
@@ -183,9 +229,12 @@ def pair(record: Mapping[str, Any], chosen: str, rejected: str) -> list[dict[str
     if chosen == rejected:
         raise RowError("`chosen` and `rejected` are the same")
     scores = [record.get(key) for key in SCORES]
-    rewards = (1.0, 0.0)
-    if all(isinstance(s, int | float) and not isinstance(s, bool) and abs(s) <= sys.float_info.max for s in scores):
-        rewards = (float(scores[0]), float(scores[1]))  # type: ignore[arg-type]
+    rewards = [1.0, 0.0]
+    if any(score is not None for score in scores):
+        if not all(map(is_finite, scores)):
+            found = f"`score_chosen` is {shown(scores[0])} and `score_rejected` {shown(scores[1])}"
+            raise RowError(f"{found}, expected finite numbers, or neither of them")
+        rewards = [float(score) for score in scores]  # type: ignore[arg-type]
         if rewards[0] < rewards[1]:
             raise RowError(f"`score_chosen` {rewards[0]:g} is below `score_rejected` {rewards[1]:g}")
     return [{"text": text, "reward": reward} for text, reward in zip((chosen, rejected), rewards, strict=True)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.conversations import row_of, turn_of
+from perceptune.core.conversations import row_of, true_answer, turn_of
 from perceptune.core.importers.importer import Importer, Row, each
 
 
 def row(record: Mapping[str, Any]) -> Row:
     """The row of one record; `answers_given`, as our own export writes it, is kept."""
-    return dict(row_of(record, ("problem",), turn_of("user", record["problem"], "problem")))
+    found = {**record, "answer": true_answer(record["answer"], "answer")}
+    return dict(row_of(found, ("problem",), turn_of("user", record["problem"], "problem")))
 
 
 EASYR1 = Importer("easyr1", each(row), task="open")

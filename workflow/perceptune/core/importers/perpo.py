@@ -1,7 +1,8 @@
 """PerPO's own training file (ningerhhh/PerPO, `assets/data.json`): a question, its answer, and ranked answers of the model.
 
 A JSON list of `image_id`, `image_path`, `question`, `answer`, `answers_gen` and `iou_scores`. The sampled answers with their
-rewards are kept as `answers_given`. An answer that is a box becomes the box, any other (their OCR data) the text to read.
+rewards are kept as `answers_given`. An answer that is nothing but a box becomes the box, any other (their OCR data) the text to
+read: a page may have four numbers in brackets somewhere.
 
 Frame: shares of the image's own width and height, not of LLaVA's padded square. The rewards of the published record say so: they
 are the IoUs with one box, whose sides solve to 389/640, 494/640 and a height of 186/424 to the last digit, whole pixels of a
@@ -15,16 +16,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perceptune.core.boxes import parse_box
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, answers_given, made, numbered
-from perceptune.core.importing import RowError, shown
+from perceptune.core.boxes import BRACKETED, parse_box
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, answers_given, each, numbered
+from perceptune.core.importing import RowError, is_finite, shown
 
 
 def rows(source: Source) -> Iterator[Placed]:
     """A row per record."""
     seen: Counter[str] = Counter()
-    for place, record in source.records():
-        yield place, made(lambda given: _row(given, seen), record)
+    yield from each(lambda record: _row(record, seen))(source)
 
 
 def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
@@ -33,7 +33,10 @@ def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
         raise RowError(f"`answer` is {shown(answer)}, expected text")
     if not isinstance(texts, list) or not isinstance(rewards, list):
         raise RowError(f"`answers_gen` is {shown(texts)} and `iou_scores` {shown(rewards)}, expected lists")
-    box = parse_box(answer)
+    for reward in rewards:
+        if isinstance(reward, int | float) and not is_finite(reward):
+            raise RowError(f"a reward is {shown(reward)}, expected a finite number")
+    box = parse_box(answer) if BRACKETED.fullmatch(answer.strip()) else None
     return {
         "id": numbered(str(record["image_id"]), seen),
         "image": record["image_path"],

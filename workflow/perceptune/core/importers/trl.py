@@ -1,7 +1,8 @@
 """TRL's preference format: `prompt`, `chosen`, `rejected` and `images` or `image`, as text or as messages.
 
 Without `prompt` (or with one that is no conversation beside answers that are one) it is what the two answers begin with, as in
-TRL's `maybe_extract_prompt` (1.16, read there).
+TRL's `maybe_extract_prompt` (1.16, read there). In the `metadata.jsonl` of a folder of images the columns of images have the names
+of files, and an ending that `datasets` takes off (5.2, read there).
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from itertools import takewhile
 from typing import Any
 
 from perceptune.core.conversations import (
+    PICTURES,
     SCORES,
     Turn,
     answer_text,
+    check_alike,
     exchange,
     pair,
+    pictures_of,
     question_turn,
     row_of,
     turn_of,
@@ -23,17 +27,27 @@ from perceptune.core.conversations import (
 from perceptune.core.importers.importer import Importer, Row, each
 from perceptune.core.importing import RowError
 
-FILES = "images_file_names"
-"""What `datasets` calls the column `images` in the `metadata.jsonl` of a folder of images."""
-USED = ("prompt", "chosen", "rejected", FILES, *SCORES)
+FILES = ("file_name", "image_file_name", "file_names", "images_file_names")
+"""What the columns `image` and `images` are called in the `metadata.jsonl` of a folder of images."""
+USED = ("prompt", "chosen", "rejected", *SCORES)
 
 
 def row(record: Mapping[str, Any]) -> Row:
     """The row of one record."""
     turn, chosen, rejected = _parted(record)
-    if FILES in record:
-        record = {**record, "images": record[FILES]}
-    return dict(row_of(record, USED, turn, pair(record, chosen, rejected)))
+    return dict(row_of(_with_images(record, turn), USED, turn, pair(record, chosen, rejected)))
+
+
+def _with_images(record: Mapping[str, Any], turn: Turn) -> Mapping[str, Any]:
+    """The record with all its pictures in `images`. A name of a file is one of a picture where nothing else says its pictures."""
+    keys = [key for key in PICTURES if record.get(key)]
+    if not keys and not turn.pictures:
+        keys = [key for key in FILES if record.get(key)]
+    if not keys:
+        return record
+    found = {f"`{key}`": pictures_of(record[key]) for key in keys}
+    check_alike(found)
+    return {**{key: value for key, value in record.items() if key not in keys}, "images": found[f"`{keys[0]}`"]}
 
 
 def _parted(record: Mapping[str, Any]) -> tuple[Turn, str, str]:

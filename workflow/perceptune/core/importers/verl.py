@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.conversations import question_turn, row_of
+from perceptune.core.conversations import question_turn, row_of, true_answer
 from perceptune.core.importers.importer import Importer, Row, each
 from perceptune.core.importing import RowError, shown
 
@@ -21,13 +21,11 @@ def row(record: Mapping[str, Any]) -> Row:
     judged = record["reward_model"]
     if not isinstance(judged, Mapping):
         raise RowError(f"`reward_model` is {shown(judged)}, expected an object with `ground_truth`")
-    found = dict(record)
+    found = {**record, "answer": true_answer(judged.get("ground_truth"), "reward_model.ground_truth")}
     extra = record.get("extra_info")
     if isinstance(extra, Mapping):
         found |= {key: extra[key] for key in OURS if extra.get(key) is not None}
         found["extra_info"] = {key: value for key, value in extra.items() if key not in OURS}
-    if judged.get("ground_truth") is not None:
-        found["answer"] = judged["ground_truth"]
     return dict(row_of(found, ("prompt",), question_turn(record["prompt"], "prompt")))
 
 
