@@ -22,11 +22,12 @@ from PIL import Image
 ROWS: list[dict[str, Any]] = [
     {"id": "one", "image": "red.png", "question": "is it red?", "answer": "yes", "task": "existence"},
     {"id": "two", "images": ["red.png", "photo.jpg"], "question": "which is red?\nSay so.", "task": "open"},
-    {"id": "boxed", "image": "photo.jpg", "question": "where?", "box": [1, 2, 20, 15], "task": "grounding", "split": "other"},
+    {"id": "boxed", "image": "photo.jpg", "question": "where?", "answer": "[0.03, 0.08, 0.63, 0.63]", "box": [1, 2, 20, 15], "task": "grounding", "split": "other"},
     {"id": "tied", "image": "red.png", "question": "is it blue?", "task": "open"},
     {"id": "marked", "image": "red.png", "question": "what is <image>?", "task": "open"},
     {"id": "turned", "image": "turned.jpg", "question": "which way?", "task": "open"},
     {"id": "glass", "image": "glass.png", "question": "what is behind it?", "task": "open"},
+    {"id": "bare", "image": "red.png", "question": "what is written?", "answer": "", "task": "ocr"},
 ]  # fmt: skip
 ANSWERS: dict[str, list[tuple[str, float]]] = {
     "one": [("yes", 1.0), ("maybe", 0.5), ("no", 0.5), ("none", 0.0)],
@@ -36,12 +37,13 @@ ANSWERS: dict[str, list[tuple[str, float]]] = {
     "marked": [("a picture", 1.0), ("nothing", 0.0)],
     "turned": [("up", 1.0), ("down", 0.0)],
     "glass": [("a wall", 1.0), ("nothing", 0.0)],
+    "bare": [("nothing", 1.0), ("a word", 0.0)],
 }
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tables of seven examples, one of which a filter dropped."""
+    """A folder with the tables of eight examples, one of which a filter dropped."""
     folder = tmp_path_factory.mktemp("tables")
     Image.new("RGB", (30, 20), "red").save(folder / "red.png")
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
@@ -91,7 +93,7 @@ def imported(file: Path, kind: str, folder: Path) -> dict[str, dict[str, Any]]:
     return {row["example_id"]: row for row in pl.read_parquet(folder / "again.parquet").to_dicts()}
 
 
-WRITTEN = ("one", "two", "boxed", "turned", "glass")
+WRITTEN = ("one", "two", "boxed", "turned", "glass", "bare")
 
 
 @pytest.mark.parametrize("kind", sorted(EXPORTERS))
@@ -108,8 +110,10 @@ def test_the_importer_finds_what_was_exported(tables: Path, tmp_path: Path, kind
         expected = ANSWERS[name] if lists else [ANSWERS[name][0], ANSWERS[name][-1]]
         assert [(answer["text"], answer["reward"]) for answer in given] == expected
     assert again["one"]["target"] == "yes"
-    # only formats of questions want a true answer in any case
-    assert again["boxed"]["target"] == ("[1.0, 2.0, 20.0, 15.0]" if lists else None)
+    assert again["bare"]["target"] == ""
+    assert again["two"]["target"] is None
+    # where the true answer is what is learnt from it is the box in pixels, whatever the data set writes
+    assert again["boxed"]["target"] == ("[1.0, 2.0, 20.0, 15.0]" if lists else "[0.03, 0.08, 0.63, 0.63]")
 
 
 @pytest.mark.parametrize("kind", sorted(EXPORTERS))
@@ -148,21 +152,24 @@ def test_pairs_have_an_order_and_no_rewards(tables: Path, tmp_path: Path, kind: 
     assert [(answer["text"], answer["reward"]) for answer in given] == [("yes", rewards[0]), ("none", rewards[1])]
 
 
-def test_images_are_shown_under_the_training_view(tables: Path, tmp_path: Path) -> None:
-    again = imported(exported(tables, tmp_path / "mine", "trl", view="noisy"), "trl", tmp_path)
+@pytest.mark.parametrize("kind", ["trl", "easyr1", "verl"])
+def test_images_are_shown_under_the_training_view(tables: Path, tmp_path: Path, kind: str) -> None:
+    again = imported(exported(tables, tmp_path / "mine", kind, view="noisy"), kind, tmp_path)
     original = open_image({"bytes": None, "path": str(tables / "red.png")})
     picture = open_image(again["one"]["images"][0])
     assert picture.size == original.size
     assert picture.tobytes() != original.tobytes()
     assert again["boxed"]["box"] is None  # which may be elsewhere in another view
+    assert again["boxed"]["target"] is None  # it says where, too
     assert again["boxed"]["task"] == "open"
+    assert again["one"]["target"] == "yes"
 
 
 def test_the_readme_says_what_there_is_and_what_is_not(tables: Path, tmp_path: Path) -> None:
     exported(tables, tmp_path / "mine", "llama_factory")
     text = (tmp_path / "mine/README.md").read_text()
     for part in (
-        "experiment `perpo`", "in the format of `llama_factory`: 5 rows of 7 questions", "the best answer and the worst of each",
+        "experiment `perpo`", "in the format of `llama_factory`: 6 rows of 8 questions", "the best answer and the worst of each",
         "Left out, 1 of them: its answers are all as good", "Left out, 1 of them: a text contains `<image>`",
         f"dataset_dir={(tmp_path / 'mine').as_posix()}", "| `rejected` | the worse one |",
         hashlib.sha256((tables / "lists.parquet").read_bytes()).hexdigest(),

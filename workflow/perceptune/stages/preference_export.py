@@ -118,17 +118,18 @@ def _ranked(group: Mapping[str, Any], example: Mapping[str, Any], view: str) -> 
     else:
         ordered = sorted(said, key=lambda response: -response["reward"])
         lists[""] = [(response["text"], response["reward"]) for response in ordered]
-    boxed = view == "original"  # another view may have moved what the box is about
+    moved = view != "original"  # what a box is about may be elsewhere, and an answer that says where is wrong
+    unplaced = moved and example["task"] == "grounding"
     for suffix, answers in lists.items():
         yield Ranked(
             id=f"{example['example_id']}{suffix}",
             question="".join(texts),
             images=(),
             answers=answers,
-            task=example["task"] if boxed or example["task"] != "grounding" else "open",
+            task="open" if unplaced else example["task"],
             split=example["split"],
-            target=example["target"],
-            box=example["box"] if boxed else None,
+            target=None if unplaced else example["target"],
+            box=None if moved else example["box"],
         )
 
 

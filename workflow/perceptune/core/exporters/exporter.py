@@ -43,8 +43,12 @@ class Ranked:
 
     @property
     def truth(self) -> str:
-        """The true answer, or the true box as JSON, or nothing."""
-        return self.target or ("" if self.box is None else json.dumps(list(self.box)))
+        """The true box as JSON where the answer is a place or nothing else is known, or the true answer, or nothing.
+
+        The target of a place is the data set's own text, which may be a name, or a box of another frame.
+        """
+        place = "" if self.box is None else json.dumps(list(self.box))
+        return place if self.task == "grounding" or self.target is None else self.target
 
     @property
     def given(self) -> list[dict[str, Any]]:
@@ -56,7 +60,7 @@ FACTS = {
     "id": "the example, and which pair of it where there are several",
     "task": "perceptune's task of the question",
     "split": "split of the data set that it came from",
-    "answer": "the true answer, null where there is none",
+    "answer": "the true answer in the data set's own words and numbers, null where there is none",
     "box": "the true box in pixels of the image: x1, y1, x2, y2; null where there is none",
 }
 SCORES = {
