@@ -27,6 +27,7 @@ LISTS: list[dict[str, Any]] = [
     {"id": "ranked", "answers_given": [{"text": text, "reward": None} for text in ("a", "b", "c", "b", "d")]},
     {"id": "half", "answers_given": [{"text": "a", "reward": 1.0}, {"text": "b", "reward": None}]},
     {"id": "none"},
+    {"id": "huge", "answers_given": [{"text": "a", "reward": 10**400}, {"text": "b", "reward": 0}]},
     {"id": "unsorted", "answers_given": [{"text": "a", "reward": 0.25}, {"text": "b", "reward": 0.75}]},
 ]
 
@@ -82,6 +83,7 @@ def test_without_rewards_the_order_is_the_reward(tmp_path: Path, model: ModelBlo
     assert rows["ranked"]["messages"][0]["content"][1]["text"] == "what? Answer."
     assert [r["text"] for r in rows["unsorted"]["responses"]] == ["b", "a"]
     assert rows["half"]["reason"] == "rewards that are no finite numbers, or of some answers only"
+    assert rows["huge"]["reason"] == rows["half"]["reason"]
     assert rows["none"]["reason"] == "no given answers"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import lineage, plugin
 from perceptune.contracts.tables import write_table
+from perceptune.core.importing import is_finite
 from perceptune.core.selection import ranked_lists
 from perceptune.core.selection import statistics as selection_statistics
 from perceptune.core.views.view import Recipe
@@ -128,7 +128,7 @@ def _rewards(given: list[Any]) -> list[float]:
     rewards = [answer.get("reward") if isinstance(answer, Mapping) else None for answer in given]
     if all(reward is None for reward in rewards):
         return [1 - place / max(len(given) - 1, 1) for place in range(len(given))]
-    if not all(isinstance(r, int | float) and not isinstance(r, bool) and math.isfinite(r) for r in rewards):
+    if not all(map(is_finite, rewards)):
         raise ValueError("rewards that are no finite numbers, or of some answers only")
     return [float(reward) for reward in rewards]  # type: ignore[arg-type]
 
