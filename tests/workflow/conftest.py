@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,23 @@ class Workflow:
         self, *arguments: str, config: str = "config.yaml", check: bool = True, root: Path = ROOT
     ) -> subprocess.CompletedProcess[str]:
         """`snakemake --cores 2 …` with the Snakefile and the package of `root`; output as text, both streams together."""
-        command = ["snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(self.folder)]
-        command += ["--configfile", str(self.folder / config), "--cores", "2", *arguments]
-        environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(root / "workflow"),
-        }
+        command = ["snakemake", *self._words(*arguments, config=config, root=root)]
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root, env=environment, check=False
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=root,
+            env=_environment(root),
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"snakemake ended with {done.returncode}\n{done.stdout}")
         return done
+
+    def _words(self, *arguments: str, config: str, root: Path = ROOT) -> list[str]:
+        words = ["--snakefile", str(root / "Snakefile"), "--directory", str(self.folder)]
+        return [*words, "--configfile", str(self.folder / config), "--cores", "2", *arguments]
 
     def planned(self, *arguments: str, config: str = "config.yaml") -> set[str]:
         """Names of the rules that a run would execute now."""
@@ -47,7 +52,22 @@ class Workflow:
 
     def jobs(self, *arguments: str, config: str = "config.yaml", root: Path = ROOT) -> set[tuple[str, str]]:
         """(rule, whose) of the jobs that a run would execute now, shards together: as mutations.py names them."""
-        output = self.run("--dry-run", *arguments, config=config, root=root).stdout
+        return self._jobs_of(self.run("--dry-run", *arguments, config=config, root=root).stdout)
+
+    def jobs_of_each(self, configs: Sequence[str]) -> list[set[tuple[str, str]]]:
+        """The same for many configs, in less time."""
+        commands = [self._words("--dry-run", config=config) for config in configs]
+        planning = [sys.executable, "-m", "tests.workflow.planner"]
+        environment = _environment(ROOT)
+        environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+        done = subprocess.run(
+            planning, input=json.dumps(commands), capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return [self._jobs_of(output) for output in json.loads(done.stdout)]
+
+    @staticmethod
+    def _jobs_of(output: str) -> set[tuple[str, str]]:
         found = set()
         for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
             wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
@@ -75,6 +95,12 @@ class Workflow:
             place[last] = given
         (self.folder / name).write_text(yaml.safe_dump(config, sort_keys=False))
         return name
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """With the package of `root`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(root / "workflow")}
 
 
 def _whose(rule: str, of: dict[str, str]) -> str:

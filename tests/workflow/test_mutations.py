@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -164,12 +163,7 @@ def difference(found: set[Job], expected: set[Job]) -> str:
 def test_every_edited_key_reruns_exactly_what_it_concerns(chain: Workflow) -> None:
     edits = [*((key, value, rerun(roots)) for key, value, roots in EDITS), *OF_EXPERIMENT]
 
-    def planned(numbered: tuple[int, tuple[str, Any, set[Job]]]) -> set[Job]:
-        number, (key, value, _) = numbered
-        return chain.jobs(config=chain.edited(key, value, f"edit-{number}.yaml"))
-
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(planned, enumerate(edits)))
+    found = chain.jobs_of_each([chain.edited(key, value, f"edit-{n}.yaml") for n, (key, value, _) in enumerate(edits)])
     wrong = 0
     for (key, value, expected), jobs in zip(edits, found, strict=True):
         verdict = difference(jobs, expected)
