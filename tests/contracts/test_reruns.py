@@ -97,7 +97,7 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ("core.exporters", set()),
         ("core.importers.importer", IMPORTS | EVALUATIONS),
         ("core.importers.refer", {"import refcoco"}),
-        ("core.importing", IMPORTS | EVALUATIONS | {"export"}),
+        ("core.importing", IMPORTS | EVALUATIONS | {"export", "take"}),
         ("core.embedded", IMPORTS | EVALUATIONS),
         ("core.conversations", {"import page_ocr", "export"}),
         ("stages.reading", IMPORTS),

@@ -105,8 +105,8 @@ def each(record_to_row: Callable[[Mapping[str, Any]], Row]) -> Callable[[Source]
     def rows(source: Source) -> Iterator[Placed]:
         for place, record, split in split_files(source):
             row = made(record_to_row, record)
-            if split and isinstance(row, dict) and row.get("split") is None:
-                row = {**row, "split": split}
+            if split and isinstance(row, dict):
+                row.setdefault("split", split)
             yield place, row
 
     return rows
