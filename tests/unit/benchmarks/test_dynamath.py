@@ -42,6 +42,11 @@ def reply(answer: Any) -> str:
     return f"```json\n{as_json}\n```"
 
 
+def boxed_reply(answer: Any, box: str) -> str:
+    """A reply with a box in its solution."""
+    return json.dumps({"solution": f"so it is \\boxed{{{box}}}, of course", "short answer": answer})
+
+
 @pytest.mark.parametrize(
     ("text", "right"),
     [
@@ -50,6 +55,10 @@ def reply(answer: Any) -> str:
         (reply("B"), (False, True, False)), (reply("(b) 7"), (False, True, False)), (reply("A or B"), (False, False, False)),
         ("b", (False, True, False)), ("B: because D", (False, True, False)),  # two letters, but it begins with the right one
         (reply("yes"), (False, False, True)), ("yes", (False, False, True)), (reply("no"), (False, False, False)),
+        (boxed_reply("B", "20 cm^2"), (False, True, False)), (boxed_reply("2.500", "\\frac{5}{2}"), (True, False, False)),
+        ("Here it is:\n" + boxed_reply("B", "C"), (False, True, False)), (f"We get \\boxed{{20}}.\n{reply('B')}", (False, True, False)),
+        ("<think>Let x be 2.</think> \\boxed{B}", (False, True, False)), ("\\boxed{" + reply("2.5") + "}", (True, False, False)),
+        (reply("B") + "\n\\boxed{C}", (False, False, False)), ("<think>" + reply("2") + "</think> \\boxed{2.5}", (True, False, False)),
         (reply(""), (False, False, False)), ("", (False, False, False)), ("{'short answer': 2.5}", (False, False, False)),
     ],
 )  # fmt: skip

@@ -62,10 +62,35 @@ def test_what_officially_counts_as_letters(text: str, letters: str | None) -> No
     [
         ("The answer is C.", "c"), ("First A fits, but\nthe answer is: (B), (D)", "bd"), ("\\boxed{AC}", "ac"), ("**C**", "c"),
         ("C. the third figure", "c"), ("none of them", None), ("It is c", None), ("", None), ("YES", "esy"),
+        ("So I choose B.", "b"), ("Hence I pick option B", "b"), ("A comparison shows that D fits best.", "d"),
+        ("I'd say it's D.", "d"), ("Answer: I think it is B", "b"), ("First, the dot moves. A closer look: D", "d"),
+        ("A", "a"), ("(A)", "a"), ("I", "i"), ("\\boxed{I}", "i"), ("The answer is I.", "i"), ("It is A.", "a"),
+        ("The answer is A because the arrow turns.", "a"), ("A is the odd one out.", "a"), ("Figure A completes the sequence.", "a"),
+        ("A, C", "ac"), ("The answers are AC", "ac"), ("A and C are the same.", "ac"), ("\\boxed{\\text{A, C}}", "ac"),
+        ("<think>A looks right, but I doubt it.</think> \\boxed{D}", "d"), ("**Answer**: C", "c"), ("$C$", "c"),
+        ('The figure on the right, labeled "D," is a rotation.', "d"), ("So the answer is 'A'.", "a"), ("So ABC it is", None),
+        ("The answer is 3.", "3"), ("3", "3"), ("There are 3 dots", None),
     ],
 )  # fmt: skip
 def test_letters_of_answers(text: str, letters: str | None) -> None:
+    """ "I" and "A" are options where they cannot be words."""
     assert letters_in(text) == letters
+
+
+@pytest.mark.parametrize(
+    ("verdict", "right"),
+    [("B", True), ("B.", True), ("(B)", True), ("**B**", True), ("b", True), ("B. the second", False), ("BD", False), ("", False)],
+)  # fmt: skip
+def test_punctuation_around_the_judges_letters_does_not_count(tmp_path: Path, verdict: str, right: bool) -> None:
+    row = {**rows(tmp_path)[0], "answer": "B"}
+    (answer,) = answered("logicvista", [row], ["the second"], verdicts=[verdict])
+    assert values("logicvista", [answer])["accuracy_judged"] == right
+
+
+def test_several_letters_of_the_judge(tmp_path: Path) -> None:
+    (_, row, _) = rows(tmp_path)
+    said = [answered("logicvista", [row], ["?"], verdicts=[verdict]) for verdict in ("A, B.", "(A), (B)", "A and B")]
+    assert [values("logicvista", one)["accuracy_judged"] for one in said] == [1, 1, 0]
 
 
 def test_hand_derived_and_judged(tmp_path: Path) -> None:

@@ -105,13 +105,57 @@ def test_option_letters(answer: str, letter: str | None) -> None:
         ("14.9", "integer", "14", 0, True),  # cut, as in the official script
         ("1.449", "float", "1.45", 2, True), ("1.44", "float", "1.45", 2, False), ("0.6", "float", "0.6", 1, True),
         ("[2007,2008]", "list", "[2007, 2008]", 0, True), ("2007, 2008", "list", "[2007, 2008]", 0, False),
-        ("The answer is 3. It was not 4.", "integer", "4", 0, True),  # the last number of that line
+        ("The answer is 3. It was not 4.", "integer", "3", 0, True),
         ("**Answer:** 7\n\nHope this helps 100 %", "integer", "7", 0, True), ("none", "integer", "0", 0, False),
         ("Green", "text", "green", 0, True),
+        ("1.4", "float", "1.2", None, False), ("1.24", "float", "1.2", None, True), ("3.04", "float", "3", None, False),
+        ("3.0", "float", "3", None, True), ("\\boxed{\\frac{1}{2}}", "float", "2.0", 1, False), ("1/2", "integer", "2", 0, False),
     ],
 )  # fmt: skip
-def test_typed_answers(text: str, kind: str, target: str, precision: int, right: bool) -> None:
+def test_typed_answers(text: str, kind: str, target: str, precision: int | None, right: bool) -> None:
+    """Without a precision the places of the truth count; one without any has to be met."""
     assert same_typed(typed_answer(text, kind, {}), target, kind, precision) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("\\boxed{12\\text{ cm}^2}", 12), ("5 m^2", 5), ("The area is 5 m²", 5), ("answer is 5 (see step 2)", 5), ("2020-2021", 2021),
+        ("−3", -3), ("\\(x = -3\\)", -3), ("x-3", 3), ("\\boxed{\\textbf{12}}", 12), ("\\boxed{45^\\circ}", 45),
+        ("\\boxed{1{,}400}", 1400), ("\\boxed{1\\,400\\text{ m}}", 1400), ("-1,400.5", -1400.5), ("Rs.5", 5), (".5", 0.5), ("CO2", None),
+        ("1/2", None), ("\\boxed{\\frac{1}{2}}", None), ("\\boxed{\\frac12}", None), ("The answer is 1/2 = 0.5", 0.5),
+        ("**14**", 14), ("So the number is 14.", 14), ("It costs $1.45.", 1.45), ("答案是5。", 5), ("1e3", 1000),
+        ("\\boxed{3 + 4 = 7}", 7), ("\\boxed{x = 12}", 12), ("\\boxed{3\\times4=12}", 12), ("\\boxed{\\approx5}", 5),
+        ("Therefore, 5 - 3 = 2 apples are left.", 2), ("The answer is 12, since 3 times 4 is 12.", 12),
+        ("The answer is approximately 3.14 (rounded to 2 decimals).", 3.14), ("Answer: the difference of 15 and 7 is 8", 8),
+        ("<think>3 of 4</think> \\boxed{3}", 3), ("There are 14 bars.\nI hope this helps!", 14), ("none", None),
+    ],
+)  # fmt: skip
+def test_numbers_of_final_answers(text: str, number: float | None) -> None:
+    assert typed_answer(text, "float", {}) == number
+
+
+def test_a_fraction_is_left_to_the_judge(tmp_path: Path) -> None:
+    """As the published scripts, which cannot make a number of `1/2` either."""
+    row = {**rows(tmp_path)[2], "answer": "0.50"}
+    (answer,) = answered("mathvista", [row], ["\\boxed{\\frac{1}{2}}"], verdicts=["0.5"])
+    assert failures("mathvista", [answer], "accuracy") == (1, 1)
+    assert BENCHMARKS["mathvista"].judged.asked(answer)  # type: ignore[union-attr]
+    assert values("mathvista", [answer])["accuracy_judged"] == 1
+
+
+def test_without_a_precision_floats_are_rounded_as_their_answer_is_written(tmp_path: Path) -> None:
+    """VLMEvalKit's file need not have the column."""
+    shared = {"image": in_base64(), "question": "How much?", "choices": "[]", "task": "math word problem"}
+    given = [
+        {"index": i, **shared, "answer": answer, "answer_type": kind}
+        for i, (answer, kind) in enumerate([("1.2", "float"), ("1.45", "float"), ("3", "float"), ("14", "integer")], 1)
+    ]
+    found = questions("mathvista", write_tsv(tmp_path / "MathVista_MINI.tsv", given))
+    assert [row["precision"] for row in found] == [None, None, None, 0]
+    assert "provide the final answer at the end." in found[0]["question"]
+    answers = answered("mathvista", found, ["1.4", "1.449", "3.04", "14"])
+    assert [a.components["accuracy"] for a in answers] == [0, 1, 0, 1]
 
 
 def test_final_answers() -> None:

@@ -28,6 +28,8 @@ def parquet(folder: Path) -> Path:
         ("First, A and B are out.\nAnswer: C", "C"), ("Answer: $C$", "C"), ("Answer: B\nno, Answer: D", "D"),
         ("Answer: C. an old house", "C"), ("Answer: A or B, so (D)", "D"), ("(A) is wrong, it is (C)", "C"),
         ("It must be C", "C"), ("A is wrong and so C is right", "C"), ("C.", "C"), ("\\boxed{E}", "E"),
+        ("\\boxed{42}.\n\nAnswer: C", "C"), ("We get \\boxed{A + B}.\n**Answer:** C", "C"), ("<think>Answer: A</think> \\boxed{C}", "C"),
+        ("\\boxed{C}\nAnswer: the third one", "C"), ("Answer: $\\boxed{C}$", "C"), ("\\boxed{Answer: C}", "C"), ("\\boxed{(C)}", "C"),
         ("I believe that it shows an old house", "C"), ("an old house", None), ("no idea", None), ("", None),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from perceptune.core.benchmarks.benchmark import (
     judged_columns,
     judged_metric,
 )
-from perceptune.core.extraction import letter_set
+from perceptune.core.extraction import BLANKED, letter_set
 from perceptune.core.importers.logicvista import SKILLS
 from perceptune.core.metrics import Columns
 
@@ -56,8 +56,8 @@ def asked(answered: Answered) -> bool:
 
 
 def accepts(answered: Answered) -> bool:
-    """Whether the letters that the judge found are those of the truth."""
-    found = letter_set(answered.verdict or "")
+    """Whether the letters that the judge found are those of the truth; punctuation around them does not count."""
+    found = letter_set((answered.verdict or "").translate(BLANKED))
     return found is not None and found == letter_set(answered.target or "")
 
 
@@ -80,5 +80,6 @@ LOGICVISTA = Benchmark(
         **_METRICS,
     },
     settings={"prompt": "{question}", "max_tokens": 2048},
+    reads={"open": ("skills",)},
     judged=Judged(messages, max_tokens=32, asked=asked, fields=fields),
 )

@@ -1,6 +1,6 @@
 """MathVista, testmini: overall, and by task.
 
-`accuracy` is by rules alone: the option that is named, or the last number or list. Numbers are compared as MathVista's own
+`accuracy` is by rules alone: the option that is named, or the final number or last list. Numbers are compared as MathVista's own
 script does, after cutting integers and rounding floats; so are lists, which VLMEvalKit can never find right.
 `accuracy_judged` lets a judge extract the answer where the rules name no option or find it wrong; the prompt for it is ours,
 not the published few-shot one.
@@ -23,7 +23,7 @@ from perceptune.core.benchmarks.benchmark import (
     judged_metric,
     right,
 )
-from perceptune.core.extraction import lettered, same_typed, typed_answer
+from perceptune.core.extraction import lettered, precision_of, same_typed, typed_answer
 from perceptune.core.metrics import Columns
 
 TASKS = {
@@ -69,7 +69,7 @@ def accepts(answered: Answered) -> bool:
     """Whether what the judge extracted is the truth."""
     kind, options = str(answered.source.get("answer_type", "text")), lettered(answered.source.get("choices") or ())
     found = typed_answer(answered.verdict or "", kind, options)
-    return same_typed(found, answered.target or "", kind, int(answered.source.get("precision") or 0))
+    return same_typed(found, answered.target or "", kind, precision_of(answered.source))
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
@@ -91,5 +91,6 @@ MATHVISTA = Benchmark(
         **_METRICS,
     },
     settings={"prompt": "{question}", "max_tokens": 2048},
+    reads={"open": ("answer_type", "choices", "precision", "subtask")},
     judged=Judged(messages, max_tokens=128, asked=asked, fields=fields),
 )

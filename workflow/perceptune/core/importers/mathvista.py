@@ -1,7 +1,8 @@
 """MathVista, testmini: the published Parquet files or VLMEvalKit's `MathVista_MINI.tsv`.
 
 The question is the published `query`: a hint at the form of the answer, the question with its unit, and the choices. Where a file
-has no `query` and its question no hint, it is built by the same rule.
+has no `query` and its question no hint, it is built by the same rule. Where it has no `precision`, that of floats is null,
+and scorers look at the places that the answer is written with.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from perceptune.core.importers.importer import Importer, Row, first_of, with_ima
 from perceptune.core.importing import RowError, shown
 
 OPTION = "provide the correct option letter, e.g., A, B, C, D, at the end."
-HINTS = {
+HINTS: dict[tuple[str, int | None], str] = {
     ("integer", 0): "requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.",
     (
         "float",
@@ -38,7 +39,7 @@ HINTS = {
 def _row(record: Mapping[str, Any]) -> Row:
     choices = [str(choice) for choice in listed(record.get("choices"), "choices")]
     kind, answer = str(record["answer_type"]), str(record["answer"])
-    precision = whole(record.get("precision", 0), "precision")
+    precision = whole(record["precision"], "precision") if "precision" in record else None if kind == "float" else 0
     about = {**mapped(record.get("metadata"), "metadata"), **record}
     return {
         "id": str(first_of(record, "pid", "index")),
@@ -63,7 +64,7 @@ def _letter(record: Mapping[str, Any], choices: list[str], answer: str) -> str:
     return ascii_uppercase[choices.index(answer)]
 
 
-def _query(record: Mapping[str, Any], choices: list[str], kind: str, precision: int) -> str:
+def _query(record: Mapping[str, Any], choices: list[str], kind: str, precision: int | None) -> str:
     question = str(record["question"])
     if "query" in record or question.startswith("Hint:"):
         return str(record.get("query", question))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from perceptune.core.extraction import boxed_or_text
+from perceptune.core.extraction import boxed_or_text, from_last_box
 from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
 
 TOLERANCE = 0.001
@@ -16,15 +16,17 @@ def dynamath(answers: Answers) -> Scores:
     """Reward and component `accuracy`, by the source's `answer_type`: `float` within 0.001, `multiple choice` by letter, and text
     that is part of the truth, without case.
 
-    What is not the expected JSON is read as the short answer itself. Unlike there, an empty answer is not part of every truth.
+    The JSON is all of the reply, what follows the last box, or what it encloses. Else the content of that box, or the reply, is
+    read as the short answer itself. Unlike there, an empty answer is not part of every truth.
     """
     found: list[str | float | None] = []
     right: list[bool] = []
     for text, target, source in zip(answers.texts, answers.targets, answers.each_source(), strict=True):
         kind, true = str(source.get("answer_type", "text")), (target or "").strip()
         reply = _preprocessed(boxed_or_text(text))
-        answer = _parsed(short_answer(reply), kind)
-        found.append(_parsed(reply, kind) if answer is None else answer)
+        forms = (_preprocessed(text), _preprocessed(from_last_box(text)), reply)
+        read = [*(_parsed(short_answer(form), kind) for form in forms), _parsed(reply, kind)]
+        found.append(next((answer for answer in read if answer is not None), None))
         right.append(_same(found[-1], true, kind, reply))
     return right_or_wrong(found, right, "no JSON with a `short answer` of the asked type")
 

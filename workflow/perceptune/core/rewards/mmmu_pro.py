@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from perceptune.core.boxed import last_box
-from perceptune.core.extraction import lettered
+from perceptune.core.extraction import from_last_box, lettered
 from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
 
 LETTERS = "ABCDEFGHIJ"
@@ -27,14 +27,15 @@ def option_of(text: str, options: Mapping[str, str]) -> str | None:
     r"""The one option whose letter stands in what follows the last "Answer:"; else the last one that stands as `(A)`, else as `A `
     or `A.`; else, in an answer of more than five words, the last one whose text it repeats.
 
-    Unlike there, an answer without any is wrong and not a random option. Ours: the last `\boxed{}` goes before all that.
+    Unlike there, an answer without any is wrong and not a random option. Ours, for prompts that ask for one: the last `\boxed{}`
+    goes before all that, unless an "Answer:" with one letter follows it, as the official prompt asks.
     """
-    said = last_box(text) or text
-    announced = said.rpartition("Answer:")
-    if announced[1]:
-        named = [letter for letter in options if letter in announced[2].strip()]
-        if len(named) == 1:
-            return named[0]
+    box = last_box(text)
+    _, announced, rest = (from_last_box(text) if box else text).rpartition("Answer:")
+    named = [letter for letter in options if announced and letter in rest]
+    if len(named) == 1:
+        return named[0]
+    said = box or text
     for mark in ",.!?;:'":
         said = said.strip(mark)
     said = f" {said} "

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 from perceptune.core.boxed import last_box
+from perceptune.core.extraction import from_last_box
 from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
 
 LETTERS = "ABCDEFGH"
 MARKS = re.compile(r"[><:.]")
+ALONE = re.compile(rf"[\s><:.]*([{LETTERS}])(?!\w)")
+"""What follows "Answer" where the rule finds a letter, and that is no word's beginning."""
 
 
 def we_math(answers: Answers) -> Scores:
@@ -22,9 +25,17 @@ def we_math(answers: Answers) -> Scores:
 def letter_of(text: str) -> str | None:
     r"""The first character of what follows the last "Answer", without the marks `>`, `<`, `:` and `.`, where it is one of A to H.
 
-    As officially, a text without "Answer" is read from its own beginning, so that "Because ..." chooses B. Ours: the last box
-    goes before all that, for answers to prompts that ask for one, and `(B)` chooses B there.
+    As officially, a text without "Answer" is read from its own beginning, so that "Because ..." chooses B. Ours, for prompts that
+    ask for one: the last box goes before all that, and `(B)` chooses B there, unless an "Answer" with a letter follows it, as in
+    the official template.
     """
     box = last_box(text)
-    said = (box or "").removeprefix("(") or MARKS.sub("", text.split("Answer")[-1].strip()).strip()
+    if not box:
+        return _first(MARKS.sub("", text.split("Answer")[-1].strip()).strip())
+    _, announced, rest = from_last_box(text).rpartition("Answer")
+    template = ALONE.match(rest) if announced else None
+    return template[1] if template else _first(box.removeprefix("("))
+
+
+def _first(said: str) -> str | None:
     return said[0] if said and said[0] in LETTERS else None
