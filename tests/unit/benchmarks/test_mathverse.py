@@ -9,8 +9,19 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.importers.mathverse import VERSIONS
+from perceptune.core.rewards.mathverse import option_of
+from perceptune.stages.reading import Files
 
-from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
+from tests.unit.benchmarks.answering import (
+    IMPORTERS,
+    Row,
+    answered,
+    failures,
+    questions,
+    shuffled,
+    through_the_stages,
+    values,
+)
 from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv
 
 CHOICES = "what is the angle?\nChoices:\nA:20°\nB:40°\nC:60°\nD:80°"
@@ -38,6 +49,56 @@ def published() -> list[dict[str, Any]]:
 
 def rows(folder: Path) -> list[Row]:
     return questions("mathverse", write_parquet(folder / "testmini.parquet", published()))
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("C", "C"), ("(C)", "C"), ("C. 60°", "C"), ("C: 60°", "C"), ("C - 60°", "C"), ("**C**", "C"), ("\\(C\\)", "C"), ("60°", "C"), ("c", "C"),
+        ("The answer is C.", "C"), ("The answer is C because it is half the arc.", "C"), ("**Answer:** (C) 60°", "C"), ("**Answer**: C", "C"),
+        ("The answer is option C", "C"), ("The answer is 60°.", "C"), ("The correct answer is C. $60^\\circ$", "C"), ("Answer: $C$", "C"),
+        ("Angle A is 40°, so B is half of it.\n\nThus, the correct choice is **C**.", "C"), ("So the correct option is (C).", "C"),
+        ("So it is C.", "C"), ("I choose C.", "C"), ("Hence C is correct.", "C"), ("The arc has 120°, therefore C.", "C"),
+        ("C is the answer.", "C"), ("So the answer should be C.", "C"), ("### C", "C"),
+        ("Therefore, the correct option is:\n\nC. They are equal.", "C"), ("### Final answer\nC", "C"),
+        ("\\boxed{C}", "C"), ("\\boxed{\\text{C}}", "C"), ("\\boxed{(C)}", "C"), ("\\boxed{60^\\circ}", "C"),
+        ("<think>A is a right angle.</think> \\boxed{C}", "C"), ("\\boxed{\\angle A = 60°}", "C"), ("$\\angle A = 60^\\circ$", "C"),
+        ("Therefore, the measure of angle A is 60°.", None), ("\\boxed{A + B = 90}", None), ("The answer is point B", None), ("AB", None),
+        ("Angle A is 40° and angle C is 60°", None), ("Either B or C", None), ("160°", None), ("The angle at A, so A = 60", None), ("", None),
+        ("Option B is too small, so option C.", None), ("F", None), ("\\boxed{10}", None),
+    ],
+)  # fmt: skip
+def test_options(text: str, letter: str | None) -> None:
+    """Names of points and angles are no options; what is not beyond doubt is left to the judge."""
+    assert option_of(text, CHOICES) == letter
+
+
+def test_texts_of_options_are_whole_ones() -> None:
+    roots = "Choices:\nA:2\nB:2√{{3}}\nC:12\nD:3.2"
+    assert [option_of(text, roots) for text in ("2", "12", "2√3", "3.2", "x = 2", "1.2")] == [
+        "A",
+        "C",
+        "B",
+        "D",
+        "A",
+        None,
+    ]
+    assert option_of("B", "no choices here") == "B"
+
+
+def test_the_judge_is_asked_about_an_angle_that_is_called_as_an_option(tmp_path: Path) -> None:
+    row = {**rows(tmp_path)[0], "answer": "A"}
+    (answer,) = answered("mathverse", [row], ["Therefore, the measure of angle A is 40°."], verdicts=["0"])
+    assert answer.reason is not None and BENCHMARKS["mathverse"].judged.asked(answer)  # type: ignore[union-attr]
+    assert values("mathverse", [answer])["accuracy_judged"] == 0
+
+
+def test_versions_that_no_problem_holds_together_are_refused(tmp_path: Path) -> None:
+    without = [{key: value for key, value in row.items() if key != "problem_index"} for row in published()]
+    file = write_parquet(tmp_path / "testmini.parquet", without)
+    found = [row for _, row in IMPORTERS["mathverse"].rows(Files(file))]
+    assert len(found) == 10
+    assert all(str(row).startswith("key `problem_index` is missing; there are sample_index, ") for row in found)
 
 
 TEXTS = ["B", "The answer is B.", "40°", "A", None, "0.5", "\\boxed{\\frac12}", "x = 1/2", "1/3", "1/2"]

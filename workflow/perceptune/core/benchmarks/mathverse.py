@@ -75,7 +75,7 @@ def accepts(answered: Answered) -> bool:
 
 def columns(answers: Sequence[Answered]) -> Columns:
     """By problem, since its five versions belong together."""
-    units = [str(a.source.get("problem", a.example_id)) for a in answers]
+    units = [str(a.source["problem"]) for a in answers]
     return {**group_columns(answers, GROUPS, units), **judged_columns(answers, units, asked, accepts)}
 
 
@@ -92,6 +92,6 @@ MATHVERSE = Benchmark(
         **_METRICS,
     },
     settings={"prompt": "{question}", "max_tokens": 2048},
-    reads={"open": ("question_type",)},
+    reads={"open": ("question_type", "question_for_eval", "problem", "problem_version")},
     judged=Judged(messages, max_tokens=8, asked=asked, fields=fields, may_end_early=True),
 )

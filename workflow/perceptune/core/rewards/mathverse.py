@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from perceptune.core.boxed import same_choice
-from perceptune.core.extraction import boxed_or_text, final_answer, option_letter
+from perceptune.core.extraction import announced_answer, final_answer
 from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
 from perceptune.core.verification import math_verify, mathruler, verdicts
 
 CHOICE = re.compile(r"^\s*\(?([A-F])\)?\s*[:.)]\s*(.*)$", re.MULTILINE)
 """How `question_for_eval` lists its options: `A:20°`, one per line."""
+DECORATION = re.compile(r"\\[()\[\]]|[${}*#]|\\(?:text|mathrm|mathbf|textbf)\b")
+NO_POINT = r"(?![\w'’])(?!\s*[-=+/^°<>_])"
+"""What follows a letter that is an option, and no name of a point, an angle or a length."""
+IS = r"(?:is|are|(?:must|would|should) be)"
+NAMED = re.compile(
+    r"(?<!\w)\((?P<bracketed>[A-F])\)"
+    rf"|\b(?i:answers?|options?|choices?|letter|solution)\b[\s:]*(?:{IS}\b[\s:]*)?(?P<option>[A-F]){NO_POINT}"
+    rf"|\b(?:choose|select|pick|it {IS}|it's|must be)\b[\s:]*(?P<chosen>[A-F]){NO_POINT}"
+    r"|\b(?i:so|thus|hence|therefore)\b[\s,:]*(?P<last>[A-F])\W*$"
+    rf"|\b(?P<correct>[A-F])\s+{IS}\s+(?:the\s+)?(?:correct|right|answer)\b"
+)
+"""An option in a sentence: `(B)`, `option B`, `I choose B`, `B is correct`."""
+IN_FIGURES = (
+    "angles?|points?|vertex|vertices|sides?|lines?|segments?|arcs?|circles?|triangles?|cent(?:er|re)|at|of|to|from"
+)
+LONE = re.compile(rf"(?P<of>(?:\b(?i:{IN_FIGURES})\b|[∠△⊙])\s*)?(?<![\w'’])(?P<letter>[A-F]){NO_POINT}")
+"""A letter that stands alone, with the word before it that makes it a name in a figure."""
+LONGEST = 2
+"""An answer that names an option by its text is at most this many times as long as all options together (VLMEvalKit)."""
 
 
 def mathverse(answers: Answers) -> Scores:
     """Reward and component `accuracy`; the published scorer asks a language model twice, this is ours.
 
-    Multiple choice: the option that `option_letter` finds, or that the final answer begins with. Otherwise the final answer is the
-    truth by MathRuler or by math-verify.
+    Multiple choice: the option that `option_of` finds. Otherwise the final answer is the truth by MathRuler or by math-verify.
     """
     found: list[str | None] = []
     open_ones: list[int] = []
     for i, (text, source) in enumerate(zip(answers.texts, answers.each_source(), strict=True)):
         if source.get("question_type") == "multi-choice":
-            found.append(_chosen(text, str(source.get("question_for_eval", ""))))
+            found.append(option_of(text, str(source.get("question_for_eval", ""))))
         else:
             found.append(final_answer(text) or None)
             open_ones.append(i)
@@ -36,9 +55,33 @@ def mathverse(answers: Answers) -> Scores:
     return right_or_wrong(found, right, "no option is chosen, or no answer is given")
 
 
-def _chosen(text: str, question: str) -> str | None:
+def option_of(text: str, question: str) -> str | None:
+    """The option of `question_for_eval` that a final answer chooses beyond doubt; None where a judge has to say.
+
+    The letter that it begins with, as in `B. 40°`; else the one letter that it names as an option, or, of an answer that is
+    announced or in a box, that stands there alone; else the one option whose text it repeats. Angle A and A = 40° are no options.
+    """
     options = dict(CHOICE.findall(question)) or dict.fromkeys("ABCD", "")
-    if letter := option_letter(boxed_or_text(text), options):
-        return letter
-    said = final_answer(text)
-    return next((letter for letter in options if same_choice(said, letter)), None)
+    said = _bare(final_answer(text))
+    if begins := next((letter for letter in options if same_choice(said, letter)), None):
+        return begins
+    if announced_answer(text) is None:
+        named = {next(filter(None, letters)) for letters in NAMED.findall(said)}
+    else:
+        named = {found["letter"] for found in LONE.finditer(said) if not found["of"]}
+    if named:
+        return next(iter(named & options.keys()), None) if len(named) == 1 else None
+    return _repeated(said.lower(), {letter: _bare(option).lower() for letter, option in options.items() if option})
+
+
+def _bare(text: str) -> str:
+    return DECORATION.sub("", text).replace(r"^\circ", "°").strip()
+
+
+def _repeated(said: str, options: Mapping[str, str]) -> str | None:
+    """The one option that is the text, or that it repeats as a whole: `2` is neither in `12` nor in `2√3`."""
+    same = [letter for letter, option in options.items() if option == said]
+    if not same and len(said) <= LONGEST * sum(map(len, options.values())):
+        whole = {letter: rf"(?<![\w.√/-]){re.escape(option)}(?![\w√/^]|\.\d)" for letter, option in options.items()}
+        same = [letter for letter, pattern in whole.items() if re.search(pattern, said)]
+    return same[0] if len(same) == 1 else None
