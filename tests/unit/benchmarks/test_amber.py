@@ -321,7 +321,7 @@ def test_empty_and_missing_descriptions(rows: list[Row], folder: Path, language:
     found = check_described(described(rows), [""] * 1004, folder)
     assert set(found.values()) == {0.0}
     answers = answered("amber_generative", described(rows), [None] * 1004)
-    assert values("amber_generative", answers) == found
+    assert values("amber_generative", answers) == {**found, "hal": 1.0}
     assert failures("amber_generative", answers, "chair") == (1004, 1004)
 
 
@@ -342,6 +342,11 @@ def test_toy(language: Language) -> None:
     found = values("amber_generative", [answer])
     assert found == {"chair": 0.5, "cover": 0.5, "hal": 1.0, "cog": 1.0, "cog_of_nouns": 0.25}
     assert answer.parsed == {"nouns": ["dog", "frisbee", "tree", "car"]}
+    good = answered("amber_generative", [{**row, "id": "2"}], ["dog frisbee"])
+    missing = answered("amber_generative", [{**row, "id": "3"}], [None])
+    assert values("amber_generative", [answer, *good])["hal"] == 0.5
+    assert values("amber_generative", [answer, *missing])["hal"] == 1.0  # a missing description never helps
+    assert values("amber_generative", [*good, *missing])["hal"] == 0.5
 
 
 def test_amber_score(rows: list[Row], folder: Path, language: Language) -> None:

@@ -85,14 +85,14 @@ def _counted(numbers: Sequence[Mapping[str, float]]) -> Counts:
 
 
 def _numbers(answered: Answered) -> Mapping[str, float]:
-    """Of a description; one that is missing names nothing."""
+    """Of a description; one that is missing names nothing, and counts in Hal as one that names what is not there."""
     if not _described(answered):
         return {}
     found = {"truths": float(len(answered.source["truth"])), "guesses": float(len(answered.source["hallu"]))}
     found |= {name: answered.components[name] for name in NUMBERS if name in answered.components}
     any_wrong = found.get("hallucinated", 0.0)
     known = 1.0 if not np.isnan(any_wrong) else np.nan
-    return {**found, "described n": known, "hal": float(any_wrong > 0)}
+    return {**found, "described n": known, "hal": float(any_wrong > 0 or answered.text is None)}
 
 
 def _of_descriptions(above: str, below: str) -> Metric:
