@@ -206,13 +206,19 @@ def test_questions_without_a_category_have_no_mean_of_categories(rows: list[Row]
 
 def test_other_data_sets_and_wrong_names(tmp_path: Path) -> None:
     line = json.dumps({"question_id": 7, "image": "a.jpg", "text": "Is there a cup?", "label": "no"})
-    (tmp_path / "gqa_pope_seem_popular.json").write_text(line + "\n")
-    (tmp_path / "aokvqa_pope_seem_random.json").write_text(line + "\n")
-    (tmp_path / "answers.json").write_text(line + "\n")
+    for name in ("gqa_pope_seem_popular.json", "gqa_pope_seem_random.json", "answers.json"):
+        (tmp_path / name).write_text(line + "\n")
     assert [(row["id"], row["category"]) for row in questions("pope", tmp_path)] == [
-        ("aokvqa-random-7", "random"),
+        ("gqa-random-7", "random"),
         ("gqa-popular-7", "popular"),
     ]
+    (tmp_path / "coco_pope_random.json").write_text(line + "\n")
+    with pytest.raises(UserError) as caught:
+        list(IMPORTERS["pope"].rows(Files(tmp_path)))
+    assert str(caught.value) == (
+        f"error: `{tmp_path}` has POPE files of coco, gqa, expected those of one of them\n"
+        "hint: their numbers are never pooled: a folder and a dataset block for each"
+    )
     with pytest.raises(UserError, match=r"no POPE file, expected names such as `coco_pope_random.json`"):
         list(IMPORTERS["pope"].rows(Files(tmp_path / "answers.json")))
 

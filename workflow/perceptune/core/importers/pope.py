@@ -1,7 +1,7 @@
 """POPE's question files: JSON lines of `question_id`, `image`, `text` and `label`, a file per way of sampling objects.
 
 `path` is a folder with files such as `coco_pope_random.json` or one of them; those of A-OKVQA and GQA (`gqa_pope_seem_random.json`,
-as VCD hands them on) have the same form.
+as VCD hands them on) have the same form, and need a folder of their own, since papers never pool the three.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def rows(source: Source) -> Iterator[Placed]:
         raise UserError(
             f"`{source.path}` has no POPE file, expected names such as `coco_pope_random.json`",
             f"the end of the name says how objects were sampled: {', '.join(CATEGORIES)}",
+        )
+    if len(kinds := sorted({match["images"] for match in matches})) > 1:
+        raise UserError(
+            f"`{source.path}` has POPE files of {', '.join(kinds)}, expected those of one of them",
+            "their numbers are never pooled: a folder and a dataset block for each",
         )
     for match in sorted(matches, key=lambda m: (m["images"], CATEGORIES.index(m["category"]))):
         row = partial(_row, match["images"], match["category"])
