@@ -134,6 +134,8 @@ def test_what_the_stage_writes_of_sampled_answers() -> None:
     assert found["best_of_n", "accuracy", 8] == pytest.approx(0.666667, abs=1e-6)
     assert found["best_of_n", "accuracy", 4] == pytest.approx((1 + 0 + 0.785714) / 3, abs=1e-6)
     one = part.filter(pl.col("sample_index") == 0)
+    rows_of = list(sampled_rows(part, None, "exact_match", block, ("b", "task", "original")))
+    assert {row["n"] for row in rows_of} == {24}  # answers, as are those that failed
     conditions = [row["metric"] for row in sampled_rows(one, None, "exact_match", block, ("b", "t", "v"))]
     assert set(conditions) == {"accuracy"}  # one run has no spread
 

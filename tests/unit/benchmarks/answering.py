@@ -113,9 +113,10 @@ def drawn_images(folder: Path, names: Sequence[str]) -> Path:
 
 
 def through_the_stages(
-    folder: Path, protocol: str, dataset: FileDataset, texts: Mapping[str, str | None], **settings: Any
+    folder: Path, protocol: str, dataset: FileDataset, texts: Mapping[str, str | list[str] | None], **settings: Any
 ) -> pl.DataFrame:
-    """The metrics table of one policy whose answer to each example is given; from the import on, all stages but sampling."""
+    """The metrics table of one policy whose answer to each example is given, or its sampled answers, of which the first is the
+    greedy one; from the import on, all stages but sampling."""
     benchmark = BENCHMARKS[protocol]
     tables = {name: folder / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")}
     examples.run(config=dataset, examples=tables["examples"])
@@ -125,7 +126,8 @@ def through_the_stages(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}
     )
     asked = read_table(tables["requests"], "requests").to_pylist()
-    write_table(tables["responses"], "responses", [_response(row, texts[row["example_id"]]) for row in asked], {})
+    responses = [_response(row, texts[row["example_id"]], i) for row in asked for i in range(row["n"])]
+    write_table(tables["responses"], "responses", responses, {})
     reward = RewardBlock(tasks=dict(benchmark.rewards), max_failed=1.0)
     rewards.run(
         requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]},
@@ -139,8 +141,9 @@ def through_the_stages(
     return pl.DataFrame(pl.from_arrow(read_table(tables["metrics"], "metrics")))
 
 
-def _response(asked: Row, text: str | None) -> Row:
-    row = {**{k: asked[k] for k in ("request_id", "example_id", "view")}, "sample_index": 0, "reason": None}
+def _response(asked: Row, given: str | list[str] | None, index: int) -> Row:
+    text = given[index] if isinstance(given, list) else given
+    row = {**{k: asked[k] for k in ("request_id", "example_id", "view")}, "sample_index": index, "reason": None}
     if text is None:
         return {**row, "reason": "nothing came"}
     return {**row, "text": text, "token_ids": [1], "logprobs": [-1.0], "finish_reason": "stop", "prompt_tokens": 1}

@@ -131,7 +131,7 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
     )  # fmt: skip
     found = {(r["condition"], r["k"], r["metric"]): r for r in read_table(tables["metrics"], "metrics").to_pylist()}
     mean = found["mean_of_n", 8, "accuracy"]
-    assert (mean["value"], mean["n"]) == (pytest.approx(1 / 3), 3)
+    assert (mean["value"], mean["n"]) == (pytest.approx(1 / 3), 24)
     assert mean["ci_low"] < 1 / 3 < mean["ci_high"]
     assert found["mean_of_n", 8, "accuracy_run_std"]["value"] == pytest.approx(0.178174, abs=1e-6)
     assert found["best_of_n", 8, "accuracy"]["value"] == pytest.approx(2 / 3)

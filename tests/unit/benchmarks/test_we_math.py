@@ -135,10 +135,13 @@ def test_problems_without_all_their_steps_have_no_class(rows: list[Row]) -> None
         ("<Thought process>: <<An Answer of B>> <Answer>: <<D>>", "D"), ("Answer: E. No correct answer", "E"),
         ("C", "C"), ("Because", "B"), ("the second", None), ("Answer: (C)", None), ("answer: C", None), ("Answer", None),
         ("\\boxed{C}", "C"), ("<think>Answer: A</think> \\boxed{(D)}", "D"), ("\\boxed{none}", None),
+        ("<Thought process>: <<\\boxed{A + B = 5}>> <Answer>: <<B>>", "B"), ("We get \\boxed{12}.\n\nAnswer: C. 12", "C"),
+        ("\\boxed{B}\n\n**Answer**: B", "B"), ("\\boxed{B} Answering further, C", "B"), ("\\boxed{B} for Answer Choice B", "B"),
+        ("\\boxed{Answer: B}", "B"), ("<think>Answer: A</think> \\boxed{none}", None), ("\\boxed{B}. Because", "B"),
     ],
 )  # fmt: skip
 def test_letters(text: str, letter: str | None) -> None:
-    """The last word `Answer` counts, in this case alone; a bracket is no letter; a box goes before it."""
+    """The last word `Answer` counts, in this case alone; a bracket is no letter; a box that follows goes before it."""
     assert letter_of(text) == letter
 
 
@@ -157,6 +160,29 @@ def test_all_forms_give_the_same_rows(tmp_path: Path) -> None:
     assert first[0]["question"] == "Question: What is 7?\nOption: A. 1;B. 2; C. 3"
     assert third[0]["question"] == "Question: What is 7?\nOption: A. 1; B. 2; C. 3"
     assert first[0]["id"] == "2steps_7-2steps_1"
+
+
+def test_a_run_that_solves_nothing_says_nothing_of_rote_memorisation(tmp_path: Path) -> None:
+    """Two problems, three runs: the first solves both, one of them by rote; the second solves none; the third one, by rote."""
+    few = [r for r in records() if r["ID"] in ("2steps_0", "3steps_0")]
+    drawn_names(tmp_path, ["image.png"])
+    data = FileDataset(kind="we_math", path=str(write_json(tmp_path / "testmini.json", few)))
+    right, wrong = "Answer: C", "Answer: A"
+    texts: dict[str, str | list[str] | None] = {f"{r['ID']}-{r['key']}": [right, wrong, wrong] for r in few}
+    texts |= {"2steps_0-2steps_multi": [right, wrong, right], "3steps_0-3steps_1": "nothing"}
+    table = through_the_stages(tmp_path, "we_math", data, texts, n=3)
+    found = {r["metric"]: r for r in table.filter(condition="mean_of_n").iter_rows(named=True)}
+    rote = found["rote_memorisation_strict"]
+    assert rote["value"] == pytest.approx((0.5 + 1) / 2) and rote["reason"] is None
+    assert found["rote_memorisation_strict_run_std"]["value"] == pytest.approx(0.125**0.5)
+    assert found["score_strict"]["value"] == pytest.approx((0.5 + 0 + 0) / 3)
+    assert (found["accuracy"]["n"], found["accuracy"]["n_failed"], found["score_strict"]["n"]) == (21, 3, 6)
+    solved_once = through_the_stages(
+        tmp_path, "we_math", data, {**texts, "2steps_0-2steps_multi": [right, wrong, wrong]}, n=3
+    )
+    assert "rote_memorisation_strict_run_std" not in solved_once.filter(condition="mean_of_n")["metric"].to_list()
+    none = through_the_stages(tmp_path, "we_math", data, dict.fromkeys(texts, wrong), n=2).filter(condition="mean_of_n")
+    assert none.filter(metric="rote_memorisation_strict")["reason"].item().startswith("not measured: needs a solved")
 
 
 def test_through_all_stages(tmp_path: Path) -> None:

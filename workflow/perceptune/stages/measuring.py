@@ -113,10 +113,13 @@ def sampled_rows(
     address: tuple[str, ...],
     conditions: tuple[str, ...] = ("mean_of_n", "best_of_n"),
 ) -> Iterator[dict[str, Any]]:
-    """Mean of N with its spread over the N runs, and best of k for k = 1, 2, 4, ..., N, over the sampled answers."""
+    """Mean of N with its spread over the N runs, and best of k for k = 1, 2, 4, ..., N, over the sampled answers.
+
+    `n` counts all of these, as `n_failed` does.
+    """
     count = int(part.group_by("request_id").len()["len"].max() or 0)  # type: ignore[call-overload]
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
-    shared = {"n": part["request_id"].n_unique(), "n_failed": int(part["reason"].is_not_null().sum())}
+    shared = {"n": part.height, "n_failed": int(part["reason"].is_not_null().sum())}
     for metric, (component, value, more_is_better) in PER_ANSWER[reward].items():
         tables = [None if c is None else value(c[component]).reshape(-1, count) for c in (columns, base)]
         points: list[tuple[str, int]] = [("mean_of_n", count), *(("best_of_n", k) for k in curve_points(count))]

@@ -14,7 +14,7 @@ from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks import BENCHMARKS
-from perceptune.core.benchmarks.benchmark import Answered
+from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known
 from perceptune.core.metrics import Columns, Metric, bounds, resampled_totals, run_spread
 from perceptune.stages.answered import answered
 from perceptune.stages.measuring import COMPARED, UNCOMPARED, Reading, matched, measured_row, sampled_rows, told_as
@@ -71,7 +71,7 @@ class Official:
         name, measured = next(iter(self._protocol.metrics.items()))
         columns = self._read(part, whose)[1]
         runs = part["sample_index"].n_unique()
-        return Reading(name, _mean_of_runs(measured.metric) if runs > 1 else measured.metric, columns)
+        return Reading(name, _mean_of_runs(measured) if runs > 1 else measured.metric, columns)
 
     def primary(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
@@ -108,14 +108,16 @@ class Official:
         tables = [columns] if base is None else [columns, base]
         drawn = resampled_totals(tables, resamples=self.block.resamples, seed=seed)
         for name, measured in self._protocol.metrics.items():
-            metric = _mean_of_runs(measured.metric) if several else measured.metric
-            runs = [[a for a in run if measured.of(a)] for run in answers]
-            counts = {"n": len(runs[0]), "n_failed": sum(measured.failed(a) for run in runs for a in run)}
+            metric = _mean_of_runs(measured) if several else measured.metric
+            mine = [a for run in answers for a in run if measured.of(a)]
+            counts = {"n": len(mine), "n_failed": sum(map(measured.failed, mine))}
             found = _compared(metric, tables, drawn)
             reason = f"not measured: needs {measured.needs}" if found["value"] is None else None
             yield {**fixed, "metric": name, **counts, **found, "reason": reason}
-            if several and found["value"] is not None:
-                spread = run_spread(np.asarray(measured.metric(columns))[None])
+            of_runs = np.asarray(measured.metric(columns)).ravel()
+            known = of_runs[~np.isnan(of_runs)]
+            if found["value"] is not None and known.size > 1:
+                spread = run_spread(known[None])
                 yield {**fixed, "metric": f"{name}_run_std", **counts, "value": spread, **dict.fromkeys(UNCOMPARED)}
 
     def _read(self, part: pl.DataFrame, whose: int) -> tuple[list[list[Answered]], Columns]:
@@ -151,6 +153,8 @@ def _compared(metric: Metric, tables: Sequence[Columns], drawn: Sequence[Columns
     return found
 
 
-def _mean_of_runs(metric: Metric) -> Metric:
+def _mean_of_runs(measured: Measured) -> Metric:
     """The mean over the first axis of a metric of columns (runs, ..., units)."""
-    return lambda columns: np.asarray(metric(columns)).mean(axis=0)
+    if measured.of_some_runs:
+        return lambda columns: mean_of_known(np.asarray(measured.metric(columns)))
+    return lambda columns: np.asarray(measured.metric(columns)).mean(axis=0)

@@ -61,6 +61,9 @@ class Measured:
     """Those of them that could not be read: their number is `n_failed`."""
     needs: str = ""
     """What is missing where it is NaN, such as a resource that has to be brought."""
+    of_some_runs: bool = False
+    """Whether runs of answers where it is NaN, such as those that solve nothing, are left out of the mean over runs; else the mean
+    is NaN, too."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,13 @@ def f1(hits: str, predicted: str, true: str) -> Metric:
     return lambda columns: ratio(
         2 * columns[hits].sum(axis=-1), columns[predicted].sum(axis=-1) + columns[true].sum(axis=-1)
     )
+
+
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """The mean over the first axis of what is not NaN; NaN where nothing is known."""
+    known = ~np.isnan(values)
+    mean = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known.any(axis=0), mean, np.nan)
 
 
 def mean_of(metrics: Sequence[Metric]) -> Metric:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, summed, unread
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, mean_of_known, summed, unread
 from perceptune.core.confusion import Counts, Read, counts, rates
 from perceptune.core.importers.pope import CATEGORIES
 from perceptune.core.metrics import Columns, Metric
@@ -72,14 +72,7 @@ def _has_neither(answered: Answered) -> bool:
 
 def _mean_of_asked(metrics: Sequence[Metric]) -> Metric:
     """The mean of those that are known: of all three categories, or of those that were asked."""
-
-    def mean(columns: Columns) -> np.ndarray:
-        values = np.array([metric(columns) for metric in metrics])
-        known = ~np.isnan(values)
-        mean = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        return np.where(known.any(axis=0), mean, np.nan)
-
-    return mean
+    return lambda columns: mean_of_known(np.array([metric(columns) for metric in metrics]))
 
 
 def _metrics() -> dict[str, Measured]:

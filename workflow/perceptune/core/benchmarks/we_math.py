@@ -43,7 +43,7 @@ def is_whole(answered: Answered) -> bool:
 
 
 def _key(answered: Answered) -> str:
-    return str(answered.source.get("key", ""))
+    return str(answered.source["key"])
 
 
 def _steps(answered: Answered) -> int:
@@ -60,7 +60,7 @@ GROUPS = {
 
 def columns(answers: Sequence[Answered]) -> Columns:
     """By problem: the questions of each group, and 1 or 0 for each class, all 0 for a problem whose parts are not all there."""
-    units = [str(a.source.get("problem", a.example_id)) for a in answers]
+    units = [str(a.source["problem"]) for a in answers]
     whole = [float(is_whole(a)) for a in answers]
     found = summed(
         units,
@@ -105,9 +105,21 @@ def _rote_share(columns: Columns, kind: str) -> np.ndarray:
     return np.divide(rote, solved, out=np.full(np.shape(solved), np.nan), where=solved > 0)
 
 
-def _of_problems(metric: Metric, label: str, *, lower_is_better: bool = False, needs: str = "") -> Measured:
+def _of_problems(metric: Metric, label: str, *, lower_is_better: bool = False) -> Measured:
     return Measured(
-        metric, label, lower_is_better=lower_is_better, of=is_whole, needs=needs or "problems with all of their steps"
+        metric, label, lower_is_better=lower_is_better, of=is_whole, needs="problems with all of their steps"
+    )
+
+
+def _rote(kind: str) -> Measured:
+    """Of the solved problems; runs without any say nothing of it."""
+    return Measured(
+        lambda columns: _rote_share(columns, kind),
+        f"rote memorisation of solved problems ({kind})",
+        lower_is_better=True,
+        of=is_whole,
+        needs="a solved problem with all of its steps",
+        of_some_runs=True,
     )
 
 
@@ -130,19 +142,10 @@ WE_MATH = Benchmark(
         ),
         "complete_mastery_strict": _of_problems(known_share("cm strict", "problems"), "complete mastery (strict)"),
         "complete_mastery_loose": _of_problems(known_share("cm loose", "problems"), "complete mastery (loose)"),
-        "rote_memorisation_strict": _of_problems(
-            lambda columns: _rote_share(columns, "strict"),
-            "rote memorisation of solved problems (strict)",
-            lower_is_better=True,
-            needs="a solved problem with all of its steps",
-        ),
-        "rote_memorisation_loose": _of_problems(
-            lambda columns: _rote_share(columns, "loose"),
-            "rote memorisation of solved problems (loose)",
-            lower_is_better=True,
-            needs="a solved problem with all of its steps",
-        ),
+        "rote_memorisation_strict": _rote("strict"),
+        "rote_memorisation_loose": _rote("loose"),
         **_METRICS,
     },
     settings={"prompt": PROMPT, "max_tokens": 2048},
+    reads={"open": ("key", "problem")},
 )
