@@ -178,6 +178,27 @@ def test_what_a_protocol_could_not_measure_is_not_asked(tmp_path: Path, missing:
     assert planned(tmp_path / "examples.parquet", {}) == 2  # without a protocol nothing reads it
 
 
+@pytest.mark.parametrize(
+    ("protocol", "source", "missing"),
+    [
+        ("mathvista", {"choices": ["red", "blue"], "answer_type": "text", "precision": None, "metadata": {}}, "subtask"),
+        ("mathvista", {"choices": [], "answer_type": "float", "subtask": "x"}, "precision"),
+        ("mathverse", {"question_type": "free-form", "question_for_eval": "?", "problem_version": "Text Lite"}, "problem"),
+        ("dynamath", {"seed_question": "1", "variant": 1}, "answer_type"),
+        ("dynamath", {"answer_type": "float", "variant": 1}, "seed_question"),
+        ("mathvision", {"level": 1}, "choices"), ("mmmu_pro", {"subject": "Art"}, "choices"),
+        ("we_math", {"problem": "1"}, "key"), ("we_math", {"key": "2steps_1"}, "problem"), ("logicvista", {}, "skills"),
+    ],
+)  # fmt: skip
+def test_a_mathematical_protocol_asks_rows_of_its_own_kind_only(
+    tmp_path: Path, protocol: str, source: dict[str, Any], missing: str
+) -> None:
+    row = example(0, source=json.dumps(source), task="open", split="test", target="B", box=None)
+    write_table(tmp_path / "examples.parquet", "examples", [row], {})
+    with pytest.raises(UserError, match=f"example `0` has no `{missing}`, expected it for protocol `{protocol}`"):
+        planned(tmp_path / "examples.parquet", {}, protocol=protocol)
+
+
 def asked_in(examples: Path, number: int, stopped: bool = False, **settings: Any) -> list[dict[str, Any]]:
     target = examples.with_name(f"round-{number}.parquet")
     block = RolloutBlock(**{"questions": 2, "n": 3, "tasks": ["grounding"], **settings})

@@ -34,7 +34,7 @@ GROUPS = {
 
 def columns(answers: Sequence[Answered]) -> Columns:
     """By question; `complete` ones have all their variants."""
-    units = [str(a.source.get("seed_question", a.example_id)) for a in answers]
+    units = [str(a.source["seed_question"]) for a in answers]
     found = summed(units, {"variants": [1.0] * len(answers), "all right": [right(a) for a in answers]})
     complete = (found["variants"] == VARIANTS).astype(float)
     worst = complete * (found["all right"] == VARIANTS)
@@ -53,10 +53,11 @@ DYNAMATH = Benchmark(
         "worst_case_accuracy": Measured(
             known_share("worst", "complete"),
             "worst-case accuracy (all ten variants right)",
-            of=lambda answered: answered.source.get("variant") == 1,
+            of=lambda answered: answered.source["variant"] == 1,
             needs="questions with all ten variants",
         ),
         **_METRICS,
     },
     settings={"prompt": "{question}", "max_tokens": 2048},
+    reads={"open": ("answer_type", "seed_question", "variant")},
 )

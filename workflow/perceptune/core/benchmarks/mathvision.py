@@ -36,4 +36,5 @@ MATHVISION = Benchmark(
     columns=columns,
     metrics=group_metrics(GROUPS),
     settings={"prompt": "{question}", "max_tokens": 2048},
+    reads={"open": ("choices",)},
 )

@@ -30,4 +30,5 @@ MMMU_PRO = Benchmark(
     columns=columns,
     metrics=group_metrics(GROUPS),
     settings={"prompt": PROMPT, "max_tokens": 2048},
+    reads={"open": ("choices",)},
 )
