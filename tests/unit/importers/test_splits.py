@@ -48,8 +48,7 @@ def written(folder: Path, **files: list[dict[str, Any]]) -> Path:
     ],
 )
 def test_what_a_name_says(name: str, split: str | None) -> None:
-    assert split_of(name, alone=False) == split
-    assert split_of(name, alone=True) == (split if "-of-" in name else None)
+    assert split_of(name) == split
 
 
 @pytest.mark.parametrize("kind", sorted(RECORDS))
@@ -70,11 +69,13 @@ def test_the_split_of_a_row_goes_before_its_files(tmp_path: Path, imported: Impo
     assert [row["split"] for row in imported("parquet", folder)] == ["mine", "test"]
 
 
-def test_a_file_that_is_named_has_the_split_of_the_block(tmp_path: Path, imported: Imported) -> None:
+def test_the_split_of_the_block_goes_before_that_of_a_name(tmp_path: Path, imported: Imported) -> None:
     folder = written(tmp_path / "data", test=[RECORDS["trl"]], data_00000_of_00001=[RECORDS["trl"]])
     assert imported("trl", folder / "test.parquet", split="mine")[0]["split"] == "mine"
+    assert imported("trl", folder / "test.parquet")[0]["split"] == "test"
     assert imported("trl", folder / "data-00000-of-00001.parquet")[0]["split"] == "train"
-    assert [row["split"] for row in imported("trl", folder, split="mine")] == ["mine", "test"]
+    assert [row["split"] for row in imported("trl", folder, split="mine")] == ["mine", "mine"]
+    assert [row["split"] for row in imported("trl", folder)] == ["train", "test"]
 
 
 def test_a_row_is_found_by_its_file(tmp_path: Path, imported: Imported, mistakes: Callable[..., str]) -> None:

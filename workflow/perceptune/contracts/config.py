@@ -113,8 +113,8 @@ class FileDataset(Block):
     """Notice images that change under the same name, by size and date at every start; false for very many images."""
     task: Task | None = None
     """Task of rows that name none."""
-    split: str = "train"
-    """Split of rows that name none."""
+    split: Annotated[str, Field(min_length=1)] | None = None
+    """Split of rows that name none; null: what the name of their Parquet file says (docs/data.md), or else `train`."""
     max_images: Positive | None = None
     """Rows with more images are not taken, and counted in the log; null: all."""
     max_failed: Share = 0.0

@@ -36,7 +36,7 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
         "task": task,
         "target": _target(row, task),
         "box": _box(row, task),
-        "split": _text(row, "split", block.split),
+        "split": _text(row, "split", block.split or "train"),
         "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=_written)
         if set(row) - set(KEYS)
         else None,

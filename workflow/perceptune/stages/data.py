@@ -53,7 +53,7 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
 def _image_names(block: FileDataset) -> Iterator[str]:
     """The image files that a data set names; rows that are no such rows are the import's business, and so is what ends them."""
     importer = IMPORTERS[block.kind]
-    rows = importer.rows(Files(Path(block.path), importer.reads))
+    rows = importer.rows(Files(Path(block.path), importer.reads, block.split))
     while True:
         try:
             _, row = next(rows)

@@ -41,7 +41,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
     """
     source = Path(config.path)
     importer = IMPORTERS[config.kind]
-    files = Files(source, importer.reads)
+    files = Files(source, importer.reads, config.split)
     files.check()
     config = config.model_copy(update=_declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
@@ -165,7 +165,7 @@ def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
 
 def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Mapping[str, int]) -> Iterator[str]:
     """For the log: the number of rows by split, beside the published one where there is one."""
-    splits = Counter(str(row.get("split") or config.split) for _, row in rows if isinstance(row, Mapping))
+    splits = Counter(str(row.get("split") or config.split or "train") for _, row in rows if isinstance(row, Mapping))
     whole = {"all": len(rows)} if "all" in published else {}
     for split, number in {**whole, **splits}.items():
         official = published.get(split)

@@ -33,8 +33,9 @@ SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
 class Files:
     """The file or folder that a dataset block names (`core.importers.importer.Source`)."""
 
-    def __init__(self, path: Path, reads: Container | None = None) -> None:
+    def __init__(self, path: Path, reads: Container | None = None, split: str | None = None) -> None:
         self.path = path
+        self.split = split
         self._reads = reads
         self._read: dict[str, Path] = {}
 

@@ -36,6 +36,8 @@ class Source(Protocol):
     """
 
     path: Path
+    split: str | None
+    """What the dataset block says of rows that name none: before what the names of files say."""
 
     def records(self, name: str | None = None) -> Iterator[Placed]:
         """The records of the file (or of file `name`), in order.
@@ -99,7 +101,7 @@ def as_written(source: Source) -> Iterator[Placed]:
 def each(record_to_row: Callable[[Mapping[str, Any]], Row]) -> Callable[[Source], Iterator[Placed]]:
     """The rows of a format with one row per record; `record_to_row` may raise `RowError` or `KeyError`.
 
-    A row that names no split is of the split that the name of its file says.
+    A row that names no split is of the split that the block says, or else the name of its file.
     """
 
     def rows(source: Source) -> Iterator[Placed]:
@@ -140,30 +142,27 @@ SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})(-[0-9a-f]+)
 SPLIT = re.compile(r"(train|val|dev|test|eval)[\w.]*")
 """What such a name says: `testA`, but nothing in `data-00000-of-00001.parquet`."""
 SPLITS = ("train", "val", "validation", "dev", "test")
-"""What the whole name of a file in a folder may be: `test.parquet`."""
+"""What the whole name of a file may be: `test.parquet`."""
 IMAGE_MARK = re.compile(r"[ \t]*<image>[ \t]*\n?")
 
 
 def split_files(source: Source) -> Iterator[tuple[str, Any, str | None]]:
-    """Place, record and split of all files, the split as the name of a Parquet file says; None where it says none.
-
-    A file that is alone names a split only as one of numbered files: whoever names `mine/test.parquet` says what it is for.
-    """
+    """Place, record and split of all files: what the name of a Parquet file says; None where it says none or the block does."""
     names = source.names("*.parquet")
     if not names:
         yield from ((place, record, None) for place, record in source.records())
     for name in names:
-        split = split_of(name, alone=not source.path.is_dir())
+        split = None if source.split else split_of(name)
         for place, record in source.records(name):
             yield f"{name} {place}" if len(names) > 1 else place, record, split
 
 
-def split_of(name: str, alone: bool) -> str | None:
-    """The split that the name of a Parquet file says; `alone`: it is no file of a folder."""
+def split_of(name: str) -> str | None:
+    """The split that the name of a Parquet file says."""
     if match := SHARD.fullmatch(name):
         return match["name"] if SPLIT.fullmatch(match["name"]) else None
     whole = name.removesuffix(".parquet")
-    return whole if whole in SPLITS and not alone else None
+    return whole if whole in SPLITS else None
 
 
 def missing_shards(names: Iterable[str]) -> list[str]:
