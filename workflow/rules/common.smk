@@ -426,6 +426,16 @@ def placed(path, **wildcards):
     return workflow.pathvars.apply(path.format(**wildcards))
 
 
+def all_placed(settings):
+    """Settings with the path variables of all paths in them filled in; other texts may hold what they like."""
+    if isinstance(settings, dict):
+        return {key: all_placed(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [all_placed(value) for value in settings]
+    is_path = isinstance(settings, str) and settings.startswith("<results>/")
+    return workflow.pathvars.apply(settings) if is_path else settings
+
+
 def checkpoints_of(wildcards, threads):
     return placed(paths.CHECKPOINTS, experiment=wildcards.experiment)
 
@@ -615,4 +625,4 @@ def report_inputs(wildcards):
 
 
 def report_settings(wildcards):
-    return plan.report_settings()
+    return all_placed(plan.report_settings())
