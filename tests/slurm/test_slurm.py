@@ -42,7 +42,7 @@ def without_responses(chain: Site) -> pl.DataFrame:
 
 
 def test_the_whole_chain_runs_on_the_cluster(chain: Site) -> None:
-    metrics = pl.DataFrame(pl.from_arrow(read_table(chain.folder / paths.ALL_METRICS, "metrics")))
+    metrics = pl.DataFrame(pl.from_arrow(read_table(chain.folder / paths.at(paths.ALL_METRICS), "metrics")))
     assert set(metrics["policy"]) == {"tiny", "perpo"}
     assert (chain.folder / paths.at(paths.REPORT)).exists()
     assert not (chain.folder / "results/.partial/journal/tiny/benchmarks").exists()

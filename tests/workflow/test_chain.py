@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_chain_ends_with_metrics_of_every_policy_and_a_page(finished: Workflow) -> None:
-    metrics = pl.from_arrow(read_table(finished.folder / paths.ALL_METRICS, "metrics"))
+    metrics = pl.from_arrow(read_table(finished.folder / paths.at(paths.ALL_METRICS), "metrics"))
     greedy = metrics.filter(condition="greedy", view="original", metric="accuracy_iou_0.5", benchmark="shapes-test")
     assert set(greedy["policy"]) == {"tiny", "dpo", "perpo", "p2dpo"}
     assert greedy["n"].to_list() == [24] * 4

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_rounds_end_with_a_curve_in_the_report(finished: Workflow) -> None:
-    metrics = pl.from_arrow(read_table(finished.folder / paths.ALL_METRICS, "metrics"))
+    metrics = pl.from_arrow(read_table(finished.folder / paths.at(paths.ALL_METRICS), "metrics"))
     assert {"grpo@2", "papo@1"} <= set(metrics["policy"])
     assert "grpo@1" not in set(metrics["policy"])  # `evaluate_every: 2`
     assert Ending.read(finished.folder / paths.at(paths.ROUND, experiment="grpo@2")) == Ending(2)
