@@ -45,7 +45,8 @@ def prepare(folder: Path, questions: int, n: int) -> None:
 
 def stage(folder: Path) -> tuple[float, int]:
     """Seconds and tokens of the stage, the engine's start apart."""
-    from perceptune.contracts.tables import read_table
+    from perceptune.contracts.tables.io import read_table
+    from perceptune.contracts.tables.responses import RESPONSES
     from perceptune.engines.sampling import Sampler
     from perceptune.stages import responses
 
@@ -73,16 +74,18 @@ def stage(folder: Path) -> tuple[float, int]:
         adapter=None, shard=0, shards=1,
     )  # fmt: skip
     seconds = ended[-1] - since - sum(starting)  # the engine's end comes after the table
-    tokens = sum(len(ids) for ids in read_table(folder / "responses.parquet", "responses")["token_ids"].to_pylist())
+    tokens = sum(len(ids) for ids in read_table(folder / "responses.parquet", RESPONSES)["token_ids"].to_pylist())
     return seconds, tokens
 
 
 def bare(folder: Path) -> tuple[float, int]:
     """Seconds and tokens of one `LLM.chat` over all requests, with images opened beforehand as the caller must."""
-    from perceptune.contracts.tables import read_table
+    from perceptune.contracts.tables.examples import EXAMPLES
+    from perceptune.contracts.tables.io import read_table
+    from perceptune.contracts.tables.requests import REQUESTS
     from perceptune.engines.questions import Question
     from perceptune.engines.sampling import LLM, _placement, _sampling
-    from perceptune.models.families import family_of
+    from perceptune.models.families.family import family_of
     from perceptune.models.loading import load_processor
     from perceptune.stages.responses import DRAWING
     from PIL import Image
@@ -95,10 +98,10 @@ def bare(folder: Path) -> tuple[float, int]:
     since = time.perf_counter()
     never = family_of(model).placeholder_ids(load_processor(model))  # type: ignore[arg-type]
     images = {
-        r["example_id"]: r["images"][0]["path"] for r in read_table(folder / "examples.parquet", "examples").to_pylist()
+        r["example_id"]: r["images"][0]["path"] for r in read_table(folder / "examples.parquet", EXAMPLES).to_pylist()
     }
     conversations, sampling = [], []
-    for row in read_table(folder / "requests.parquet", "requests").to_pylist():
+    for row in read_table(folder / "requests.parquet", REQUESTS).to_pylist():
         opened = Image.open(images[row["example_id"]]).convert("RGB")
         text = row["messages"][0]["content"][-1]["text"]
         content = [{"type": "image_pil", "image_pil": opened}, {"type": "text", "text": text}]

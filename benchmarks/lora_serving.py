@@ -54,13 +54,15 @@ def main() -> None:
     settings = parser.parse_args()
     from peft import LoraConfig, get_peft_model
     from perceptune.contracts.config import ModelBlock
-    from perceptune.models.families import FAMILIES
+    from perceptune.contracts.plugins import load
     from perceptune.models.loading import load_model
 
     rates = {}
     with tempfile.TemporaryDirectory() as folder:
         base = load_model(ModelBlock(path=settings.model, family="llava", dtype="float32"))
-        get_peft_model(base, LoraConfig(r=32, target_modules=FAMILIES["llava"].lora_targets)).save_pretrained(folder)
+        get_peft_model(base, LoraConfig(r=32, target_modules=load("family", "llava").lora_targets)).save_pretrained(
+            folder
+        )
         for serving in ("merge", "request"):
             command = [sys.executable, __file__, "--child", settings.model, folder, serving, str(settings.questions)]
             run = subprocess.run(

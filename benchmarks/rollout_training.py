@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from perceptune.contracts.config import LoraBlock, TrainingBlock
+from perceptune.contracts.plugins import load
 from perceptune.core.images import open_image
-from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
@@ -175,7 +175,7 @@ def main() -> None:
         numbers = itertools.count()
 
         def timed(way: str, name: str) -> float:
-            method: Any = METHODS[name]
+            method: Any = load("method", name)
 
             def step() -> None:
                 with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

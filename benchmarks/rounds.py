@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.models.tiny import build_tiny_llava
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +121,7 @@ def main() -> None:
         snakemake(folder, f"results/adapters/{before}/adapter_model.safetensors")
         total = snakemake(folder, f"results/adapters/{policy}/adapter_model.safetensors")
         work, took = worked(folder, policy, before), jobs(folder, policy, before)
-        answers = read_table(folder / f"results/responses/{before}/shapes-rounds/g8.parquet", "responses")
+        answers = read_table(folder / f"results/responses/{before}/shapes-rounds/g8.parquet", RESPONSES)
         length = sum(map(len, answers["token_ids"].to_pylist())) / answers.num_rows
     responses = settings.questions * settings.n
     print(

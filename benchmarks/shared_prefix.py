@@ -25,11 +25,10 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import ModelBlock
-from perceptune.core.methods import METHODS
+from perceptune.contracts.plugins import load
 from perceptune.core.methods.method import Group
 from perceptune.engines.shared_prefix import Prompted, packed, response_logps
 from perceptune.models import tiny
-from perceptune.models.families import FAMILIES
 from perceptune.models.loading import load_model, load_processor, save_weights
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
@@ -37,7 +36,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer
 
-FAMILY = FAMILIES["llava"]
+FAMILY = load("family", "llava")
 ANSWER = "[0.{:02d}, 0.{:02d}, 0.{:02d}, 0.{:02d}]"
 
 
@@ -74,7 +73,7 @@ def seconds(step: Callable[[], Any], repeats: int) -> float:
 
 
 def perpo(logps: Sequence[torch.Tensor]) -> torch.Tensor:
-    method, parameters = METHODS["perpo"], METHODS["perpo"].Parameters()
+    method, parameters = load("method", "perpo"), load("method", "perpo").Parameters()
     groups = [Group(p, p.detach(), torch.ones(len(p)), torch.linspace(0.9, 0.1, len(p))) for p in logps]
     return torch.stack([method.loss(group, parameters) for group in groups]).mean()
 

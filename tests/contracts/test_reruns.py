@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perceptune.contracts import lineage
+from perceptune.contracts import code
+from perceptune.contracts.digests import DigestMemory
+from perceptune.contracts.plugins import file_of
 from perceptune.stages import plan as planning
 
 from .test_plan import edited
@@ -56,25 +58,25 @@ def _of(stage: str, plugins: list[str]) -> tuple[str, ...]:
 
 
 def _forget() -> None:
-    for function in (lineage.code_digests, lineage._tree):
+    for function in (code.code_digests, code._read, code._remembered):
         function.cache_clear()
 
 
 @pytest.fixture
-def edit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Makes a module read as if a line of code had been added to its file."""
 
     def append(module: str) -> None:
-        spec = lineage.find_spec(module)
-        assert spec and spec.origin
-        file, parsed = Path(spec.origin), lineage._parsed
+        file, parsed = file_of(module), code._parsed
+        assert file
 
         def other(path: Path) -> ast.Module:
             tree = parsed(path)
             tree.body += ast.parse("EDITED = 1").body if path == file else []
             return tree
 
-        monkeypatch.setattr(lineage, "_parsed", other)
+        monkeypatch.setattr(code, "_parsed", other)
+        monkeypatch.setattr(code, "MEMORY", DigestMemory(tmp_path / "empty.sqlite"))
         _forget()
 
     _forget()
@@ -91,10 +93,14 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
     ("module", "expected"),
     [
         ("contracts.config", set()),  # its values count one by one
-        ("core.importers", set()),  # lists of plugins
-        ("core.benchmarks", set()),
-        ("core.rewards", set()),
-        ("core.exporters", set()),
+        ("contracts.errors", set()),  # how results are written and reported
+        ("contracts.lineage", set()),
+        ("contracts.tables.io", set()),
+        ("contracts.tables.metrics", EVALUATIONS),
+        (
+            "contracts.tables.examples",
+            IMPORTS | SCORES | EVALUATIONS | {"ask", "sample", "take", "train", "judge", "export"},
+        ),
         ("core.importers.importer", IMPORTS | EVALUATIONS),
         ("core.importers.refer", {"import refcoco"}),
         ("core.importing", IMPORTS | EVALUATIONS | {"export", "take"}),
@@ -128,9 +134,9 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
 def test_an_edit_reruns_what_uses_it(
     module: str, expected: set[str], rules: dict[str, tuple[str, ...]], edit: Any
 ) -> None:
-    before = {name: lineage.code_digests(*modules) for name, modules in rules.items()}
+    before = {name: code.code_digests(*modules) for name, modules in rules.items()}
     edit(f"perceptune.{module}")
-    assert {name for name, modules in rules.items() if lineage.code_digests(*modules) != before[name]} == expected
+    assert {name for name, modules in rules.items() if code.code_digests(*modules) != before[name]} == expected
 
 
 def test_the_official_settings_are_settings_of_the_rules_that_use_them() -> None:

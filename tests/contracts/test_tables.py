@@ -7,23 +7,25 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import SCHEMAS, read_lineage, read_table, to_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_lineage, read_table, to_table, write_table
+from perceptune.contracts.tables.training import TRAINING
 
 ROW = {"experiment": "e", "step": 1, "metric": "loss", "value": 0.5}
 
 
 def test_round_trip_with_lineage(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "t.parquet"
-    write_table(path, "training", [ROW], {"stage": "train", "parameters": {"beta": 0.1}})
-    assert read_table(path, "training").to_pylist() == [ROW]
+    write_table(path, TRAINING, [ROW], {"stage": "train", "parameters": {"beta": 0.1}})
+    assert read_table(path, TRAINING).to_pylist() == [ROW]
     assert read_lineage(path) == {"table": "training", "stage": "train", "parameters": {"beta": 0.1}}
     assert [p.name for p in path.parent.iterdir()] == ["t.parquet"]  # no temporary file stays
 
 
 def test_polars_frames_are_cast_to_the_schema(tmp_path: Path) -> None:
     frame = pl.DataFrame([ROW])  # step is int64 here, int32 in the schema; strings are large_string
-    write_table(tmp_path / "t.parquet", "training", frame, {})
-    assert read_table(tmp_path / "t.parquet", "training").schema.equals(SCHEMAS["training"])
+    write_table(tmp_path / "t.parquet", TRAINING, frame, {})
+    assert read_table(tmp_path / "t.parquet", TRAINING).schema.equals(TRAINING.schema)
 
 
 @pytest.mark.parametrize(
@@ -36,51 +38,51 @@ def test_polars_frames_are_cast_to_the_schema(tmp_path: Path) -> None:
 )
 def test_rows_outside_the_schema_are_refused(rows: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        to_table("training", rows)
+        to_table(TRAINING, rows)
 
 
 def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.parquet"
-    write_table(path, "training", [ROW], {})
+    write_table(path, TRAINING, [ROW], {})
 
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        write_table(path, "training", [{**ROW, "step": 2}], {})
-    assert read_table(path, "training").to_pylist() == [ROW]
+        write_table(path, TRAINING, [{**ROW, "step": 2}], {})
+    assert read_table(path, TRAINING).to_pylist() == [ROW]
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_some_columns_are_read_in_the_order_asked_for_of_a_table_that_is_checked_whole(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    write_table(path, "training", [ROW], {})
-    assert read_table(path, "training", ["value", "step"]).column_names == ["value", "step"]
+    write_table(path, TRAINING, [ROW], {})
+    assert read_table(path, TRAINING, ["value", "step"]).column_names == ["value", "step"]
     pq.write_table(pq.read_table(path).drop_columns(["metric"]), path)
     with pytest.raises(
         UserError, match=r"is no `training` table of this version: columns \['experiment', 'step', 'value'\]"
     ):
-        read_table(path, "training", ["value", "step"])
+        read_table(path, TRAINING, ["value", "step"])
 
 
 def test_truncated_absent_and_foreign_tables_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     with pytest.raises(UserError, match=r"t\.parquet` does not exist"):
-        read_table(path, "training")
-    write_table(path, "training", [ROW], {})
+        read_table(path, TRAINING)
+    write_table(path, TRAINING, [ROW], {})
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"t\.parquet` is not readable"):
-        read_table(path, "training")
+        read_table(path, TRAINING)
     pq.write_table(pl.DataFrame({"a": [1]}).to_arrow(), path)
     with pytest.raises(UserError, match="is no `training` table"):
-        read_table(path, "training")
+        read_table(path, TRAINING)
 
 
 def test_tables_with_images_are_written_in_groups_that_arrow_can_read_back(tmp_path: Path) -> None:
     """A group with more than 2 GiB of images cannot be read (`Nested data conversions not implemented for chunked array`)."""
     row = {"task": "open", "question": "?", "images": [{"bytes": b"x", "path": None}], "image_sha256": ["0"],
            "image_sizes": [[1, 1]], "target": None, "box": None, "split": "train", "source": None, "reason": None}  # fmt: skip
-    write_table(tmp_path / "t.parquet", "examples", [{"example_id": str(n), **row} for n in range(2500)], {})
+    write_table(tmp_path / "t.parquet", EXAMPLES, [{"example_id": str(n), **row} for n in range(2500)], {})
     groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
     assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [1000, 1000, 500]

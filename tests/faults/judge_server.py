@@ -15,7 +15,10 @@ from typing import Any, ClassVar
 
 import polars as pl
 from perceptune.contracts.config import BenchmarkBlock, JudgeBlock
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.stages import judge
 
 MODEL = "stub-1"
@@ -182,8 +185,8 @@ def write_answers(folder: Path, count: int, text: str = "An answer") -> None:
             "view": "original", "sample_index": 0, "text": f"{text} {number}", "target": f"Reference {number}.", "reward": 1.0,
             "parsed": None, "components": [{"name": "answered", "value": 1.0}], "reason": None,
         })  # fmt: skip
-    write_table(folder / "examples.parquet", "examples", examples, {})
-    write_table(folder / "rewards.parquet", "rewards", rewards, {})
+    write_table(folder / "examples.parquet", EXAMPLES, examples, {})
+    write_table(folder / "rewards.parquet", REWARDS, rewards, {})
 
 
 BLOCK = BenchmarkBlock(dataset="d", protocol="mmhal", reward="mmhal", judge="stub")
@@ -192,7 +195,7 @@ BLOCK = BenchmarkBlock(dataset="d", protocol="mmhal", reward="mmhal", judge="stu
 def judged(folder: Path, url: str, block: BenchmarkBlock = BLOCK, **settings: Any) -> pl.DataFrame:
     """The verdicts on the answers in `folder`, by the judge at `url`."""
     run(folder, {"model": "stub", "url": url, "retries": 2, "timeout": 30.0, "concurrency": 1, **settings}, block)
-    return pl.DataFrame(pl.from_arrow(read_table(folder / "verdicts.parquet", "verdicts")))
+    return pl.DataFrame(pl.from_arrow(read_table(folder / "verdicts.parquet", VERDICTS)))
 
 
 def run(

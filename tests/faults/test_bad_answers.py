@@ -8,9 +8,16 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import ModelBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.errors import UserError, printable
-from perceptune.contracts.tables import read_table, write_table
-from perceptune.core.rewards import REWARDS, Answers
+from perceptune.contracts.tables import rewards as rewards_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.core.rewards.reward import Answers
 from perceptune.stages import preferences, rewards
+
+from tests.plugins import REWARDS
 
 ANSWERS = {
     "empty": "",
@@ -64,8 +71,8 @@ def tables(folder: Path, task: str, answers: list[str | None]) -> dict[str, Any]
         }
         for index, text in enumerate(answers)
     ]  # fmt: skip
-    for name, content in (("examples", [example]), ("requests", [request]), ("responses", rows)):
-        write_table(folder / f"{name}.parquet", name, content, {})
+    for table, content in ((EXAMPLES, [example]), (REQUESTS, [request]), (RESPONSES, rows)):
+        write_table(folder / f"{table.name}.parquet", table, content, {})
     return {"requests": folder / "requests.parquet", "responses": folder / "responses.parquet"}
 
 
@@ -74,7 +81,7 @@ def scored(folder: Path, task: str, answers: list[str | None], **settings: Any) 
         **tables(folder, task, answers), examples={"d": folder / "examples.parquet"}, rewards=folder / "rewards.parquet",
         config=RewardBlock(tasks=TASKS, **settings), model=MODEL,
     )  # fmt: skip
-    return pl.DataFrame(pl.from_arrow(read_table(folder / "rewards.parquet", "rewards")))
+    return pl.DataFrame(pl.from_arrow(read_table(folder / "rewards.parquet", rewards_table.REWARDS)))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -122,7 +129,7 @@ def test_any_answer_can_be_ranked(tmp_path: Path, name: str) -> None:
         requests=tmp_path / "requests.parquet", responses=tmp_path / "responses.parquet", rewards=tmp_path / "rewards.parquet",
         preferences=tmp_path / "preferences.parquet", statistics=tmp_path / "statistics.json", config=SelectionBlock(min_margin=0.0),
     )  # fmt: skip
-    table = read_table(tmp_path / "preferences.parquet", "preferences").to_pylist()
+    table = read_table(tmp_path / "preferences.parquet", PREFERENCES).to_pylist()
     assert [r["text"] for r in table[0]["responses"]].count(ANSWERS[name]) == 1
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.files import write_text
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.training import TRAINING
 
 ROWS = [{"experiment": os.urandom(2000).hex(), "step": n, "metric": "loss", "value": 0.5} for n in range(2000)]
 
@@ -33,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_table(path, "training", rows, {})
+    write_table(path, TRAINING, rows, {})
 
 
 def test_a_full_disk_keeps_the_old_table_and_leaves_nothing_behind(disk: Path) -> None:
@@ -41,7 +42,7 @@ def test_a_full_disk_keeps_the_old_table_and_leaves_nothing_behind(disk: Path) -
     with pytest.raises(OSError) as caught:
         write(disk / "table.parquet", ROWS)
     assert caught.value.errno == errno.ENOSPC
-    assert read_table(disk / "table.parquet", "training").num_rows == 3
+    assert read_table(disk / "table.parquet", TRAINING).num_rows == 3
     assert [path.name for path in disk.iterdir()] == ["table.parquet"]
     write(disk / "other.parquet", ROWS[:3])  # and there is room again
 
@@ -52,7 +53,7 @@ def test_a_read_only_folder_keeps_its_tables(disk: Path) -> None:
     with pytest.raises(OSError) as caught:
         write(disk / "table.parquet", ROWS)
     assert caught.value.errno == errno.EROFS
-    assert read_table(disk / "table.parquet", "training").num_rows == 3
+    assert read_table(disk / "table.parquet", TRAINING).num_rows == 3
 
 
 def test_a_full_disk_keeps_the_old_page(disk: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.errors import SHOWN, UserError
-from perceptune.core.importers import IMPORTERS
 from perceptune.stages import examples
 from perceptune.stages.data import data_digest
 from PIL import Image
+
+from tests.plugins import IMPORTERS
 
 NAMES = {
     "amber": "query_all.json", "hallusionbench": "HallusionBench.json", "llava_bench": "questions.jsonl", "logicvista": "dataset.json",

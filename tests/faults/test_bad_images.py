@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
 from perceptune.core.images import MAX_BYTES, open_image
 from perceptune.stages import examples
 from PIL import Image
@@ -105,7 +106,7 @@ def imported(folder: Path, rows: list[dict[str, object] | str], **settings: obje
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed": 1.0, **settings})  # type: ignore[arg-type]
     examples.run(config=config, examples=folder / "examples.parquet")
-    return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", "examples")))
+    return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES)))
 
 
 def row(image: object) -> dict[str, object]:

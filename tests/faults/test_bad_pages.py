@@ -8,7 +8,10 @@ from unittest.mock import patch
 import polars as pl
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_lineage, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_lineage, write_table
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.table import Table
 from perceptune.stages import report
 
 from tests.faults.test_bad_answers import ANSWERS
@@ -26,8 +29,8 @@ def made(tmp_path: Path) -> dict[str, Any]:
     return dict(run.call_args.kwargs)
 
 
-def with_columns(path: Path, name: str, **columns: Any) -> None:
-    write_table(path, name, pl.read_parquet(path).with_columns(**columns), read_lineage(path))
+def with_columns(path: Path, kind: Table, **columns: Any) -> None:
+    write_table(path, kind, pl.read_parquet(path).with_columns(**columns), read_lineage(path))
 
 
 def test_no_answer_leaves_its_place_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,9 +49,9 @@ def test_no_answer_leaves_its_place_on_the_page(tmp_path: Path, monkeypatch: pyt
     "text", ['"><script>alert(1)</script>', "\x1b[2J\x00", "\u202egnp.exe", "q" * 100_000, "<image>"]
 )
 def test_questions_truths_and_reasons_stay_text_too(made: dict[str, Any], text: str) -> None:
-    with_columns(made["examples"]["shapes"], "examples", question=pl.lit(text), target=pl.lit(text))
+    with_columns(made["examples"]["shapes"], EXAMPLES, question=pl.lit(text), target=pl.lit(text))
     for tables in made["predictions"].values():
-        with_columns(tables["shapes-test"], "rewards", target=pl.lit(text), reason=pl.lit(text))
+        with_columns(tables["shapes-test"], REWARDS, target=pl.lit(text), reason=pl.lit(text))
     report.run(**made)
     page = Page(made["report"])
     assert not HIDDEN.search(page.source)

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
 from perceptune.stages import examples
 from PIL import Image
 
@@ -26,7 +27,7 @@ def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
     (folder / "data.jsonl").write_bytes(b"\n".join(written) + b"\n")
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed": 1.0, **settings})
     examples.run(config=config, examples=folder / "examples.parquet")
-    return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", "examples")))
+    return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES)))
 
 
 def but(**changes: Any) -> dict[str, Any]:

@@ -17,7 +17,9 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_lineage, read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.stages import examples
 from perceptune.stages.data import data_digest
 from PIL import Image
@@ -122,7 +124,7 @@ def _run(folder: Path, kind: str, path: Path, **settings: Any) -> list[dict[str,
     block = FileDataset(kind=kind, path=str(path), **settings)
     data_digest(block, DigestMemory(folder / "memory.sqlite"))  # asked first, as the Snakefile does
     examples.run(config=block, examples=folder / "examples.parquet")
-    return read_table(folder / "examples.parquet", "examples").to_pylist()
+    return read_table(folder / "examples.parquet", EXAMPLES).to_pylist()
 
 
 def _stopped(folder: Path, kind: str, path: Path, **settings: Any) -> str:
@@ -286,13 +288,13 @@ def test_a_value_that_cannot_be_read_costs_its_row_alone(
     datasets.Dataset(table).save_to_disk(str(path)) if kind == "hf" else pq.write_table(table, path)
     config = FileDataset(kind=kind, path=str(path), images=str(folder), max_failed=0.5)  # type: ignore[arg-type]
     examples.run(config=config, examples=folder / "examples.parquet")
-    reasons = read_table(folder / "examples.parquet", "examples")["reason"].to_pylist()
+    reasons = read_table(folder / "examples.parquet", EXAMPLES)["reason"].to_pylist()
     assert reasons[0] is reasons[2] is None
     assert pl.Series([reasons[1]]).str.contains(reason).all(), reasons[1]
 
 
 def _metrics(path: Path) -> None:
-    write_table(path, "training", [{"experiment": "e", "step": 1, "metric": "loss", "value": 0.5}], {})
+    write_table(path, TRAINING, [{"experiment": "e", "step": 1, "metric": "loss", "value": 0.5}], {})
 
 
 def _changed(change: Any) -> Any:
@@ -329,7 +331,7 @@ def test_a_bad_table_is_one_line_that_says_what_to_do(tmp_path: Path, make: Any,
     path = tmp_path / "table.parquet"
     make(path)
     with pytest.raises(UserError, match=message) as caught:
-        read_table(path, "training")
+        read_table(path, TRAINING)
     assert str(path) in str(caught.value)
 
 

@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import JudgeBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_lineage, read_table, write_table
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.engines import judging
 
 from .judge_server import BLOCK, MODEL, judged, serving, verdict_on, write_answers
@@ -182,9 +184,9 @@ def test_an_endpoint_without_seeds_is_asked_without(folder: Path) -> None:
 
 
 def test_equal_answers_are_asked_about_once_whoever_gave_them(folder: Path) -> None:
-    rows = read_table(folder / "rewards.parquet", "rewards").to_pylist()
+    rows = read_table(folder / "rewards.parquet", REWARDS).to_pylist()
     again = [{**row, "request_id": f"s{row['request_id']}", "condition": "sampled"} for row in rows]
-    write_table(folder / "rewards.parquet", "rewards", rows + again, {})
+    write_table(folder / "rewards.parquet", REWARDS, rows + again, {})
     with serving() as server:
         table = judged(folder, server.url)
         assert table.height == 2 * COUNT
@@ -216,9 +218,9 @@ def test_a_prompt_that_leaves_something_out_is_named(folder: Path) -> None:
 
 
 def test_an_answer_that_is_missing_is_not_judged(folder: Path) -> None:
-    rows = read_table(folder / "rewards.parquet", "rewards").to_pylist()
+    rows = read_table(folder / "rewards.parquet", REWARDS).to_pylist()
     rows[1] |= {"text": None, "reward": None, "components": [], "reason": "too long"}
-    write_table(folder / "rewards.parquet", "rewards", rows, {})
+    write_table(folder / "rewards.parquet", REWARDS, rows, {})
     with serving() as server:
         table = judged(folder, server.url)
         assert len(server.asked) == COUNT - 1
@@ -272,7 +274,7 @@ def test_two_processes_at_once_end_with_the_same_verdicts(folder: Path) -> None:
         processes = [started(folder, server.url, f"{name}.parquet", concurrency=2) for name in ("one", "two")]
         assert [process.wait(timeout=120) for process in processes] == [0, 0]
         assert len(server.asked) <= 2 * 12
-    one, two = (read_table(folder / f"{name}.parquet", "verdicts") for name in ("one", "two"))
+    one, two = (read_table(folder / f"{name}.parquet", VERDICTS) for name in ("one", "two"))
     assert one.equals(two)
     assert one["text"].null_count == 0
     assert len(kept(folder)) == 12

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 from perceptune.core.contrast import amplified
-from perceptune.models.families import family_of
-from perceptune.models.family import Family
+from perceptune.models.families.family import Family, family_of
 from perceptune.models.loading import load_model, load_processor
 
 

@@ -19,7 +19,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.engines.questions import Question
 from perceptune.engines.sampling import Sampler
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from vllm.model_executor.model_loader import get_model_cls

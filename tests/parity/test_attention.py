@@ -9,7 +9,7 @@ import torch
 from perceptune.contracts.config import ModelBlock
 from perceptune.engines.attention import look, watching
 from perceptune.models import tiny
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from transformers import AutoModelForImageTextToText

@@ -16,11 +16,12 @@ from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
 from perceptune.engines.training import with_adapter
-from perceptune.models.families import FAMILIES
 from perceptune.models.geometry import resized_sizes
 from perceptune.models.loading import load_model, load_processor, merged_model
 from perceptune.models.tiny import BUILDERS
 from PIL import Image
+
+from tests.plugins import FAMILIES
 
 TOLERANCE = 1e-5
 """Largest difference allowed of one token's log-probability in nats: float32 sums in another order."""

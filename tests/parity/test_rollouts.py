@@ -17,7 +17,6 @@ from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
 from perceptune.core.images import open_image
-from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
@@ -27,12 +26,14 @@ from perceptune.engines.lists import Encoder, Rollout, Shown, all_under
 from perceptune.engines.reference import stored_terms
 from perceptune.engines.rollouts import RoundLog, train_round
 from perceptune.engines.training import with_adapter
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
+
+from tests.plugins import METHODS
 
 pytestmark = pytest.mark.slow
 

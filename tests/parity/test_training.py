@@ -10,7 +10,6 @@ import torch
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.core.images import open_image
-from perceptune.core.methods import METHODS
 from perceptune.core.showing import pictures_shown, shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines import training
@@ -18,9 +17,11 @@ from perceptune.engines.lists import Encoder, RankedList, Shown, all_under, per_
 from perceptune.engines.reference import stored_terms
 from perceptune.engines.shared_prefix import response_logps
 from perceptune.models import tiny
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
+
+from tests.plugins import METHODS
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import ModelBlock
 from perceptune.models import tiny
-from perceptune.models.families import FAMILIES
 from perceptune.models.loading import load_model
+
+from tests.plugins import FAMILIES
 
 pytestmark = pytest.mark.slow
 

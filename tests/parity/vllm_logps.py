@@ -17,7 +17,7 @@ from perceptune.contracts.config import EngineBlock, ModelBlock
 from perceptune.engines.questions import Question
 from perceptune.engines.sampling import Sampler
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 

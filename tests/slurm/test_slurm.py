@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from perceptune.contracts import paths
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.metrics import METRICS
 
 from .conftest import Site, until
 
@@ -42,7 +43,7 @@ def without_responses(chain: Site) -> pl.DataFrame:
 
 
 def test_the_whole_chain_runs_on_the_cluster(chain: Site) -> None:
-    metrics = pl.DataFrame(pl.from_arrow(read_table(chain.folder / paths.at(paths.ALL_METRICS), "metrics")))
+    metrics = pl.DataFrame(pl.from_arrow(read_table(chain.folder / paths.at(paths.ALL_METRICS), METRICS)))
     assert set(metrics["policy"]) == {"tiny", "perpo"}
     assert (chain.folder / paths.at(paths.REPORT)).exists()
     assert not (chain.folder / "results/.partial/journal/tiny/benchmarks").exists()

@@ -8,7 +8,10 @@ import pytest
 from perceptune.contracts.config import AttentionBlock, ClipBlock, CropBlock, ModelBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.clips import CLIPS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.models import tiny
 from perceptune.stages import attention, clips, crops
 from PIL import Image
@@ -35,7 +38,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             "image_sizes": [] if bare else [[112, 70]], "target": None, "box": [10.0, 10.0, 60.0, 50.0] if number == 0 else None,
             "split": "train", "source": None, "reason": None,
         })  # fmt: skip
-    write_table(target / "examples.parquet", "examples", rows, {})
+    write_table(target / "examples.parquet", EXAMPLES, rows, {})
     return target
 
 
@@ -50,7 +53,7 @@ def measured(folder: Path, **settings: Any) -> list[dict[str, Any]]:
         adapter=None,
         config=AttentionBlock(**settings),
     )
-    return read_table(folder / "attention.parquet", "attention").to_pylist()
+    return read_table(folder / "attention.parquet", ATTENTION).to_pylist()
 
 
 def test_every_example_has_its_row(folder: Path) -> None:
@@ -96,7 +99,7 @@ def test_crops_and_their_scores(folder: Path) -> None:
         examples=folder / "examples.parquet", crops=folder / "crops.parquet", clips=folder / "clips.parquet",
         config=ClipBlock(path=str(CLIP)), weights="w",
     )  # fmt: skip
-    scores = read_table(folder / "clips.parquet", "clips").to_pylist()
+    scores = read_table(folder / "clips.parquet", CLIPS).to_pylist()
     assert [row["example_id"] for row in scores] == ["0", "1", "2"]
     assert all(-1 <= scores[0][name] <= 1 for name in ("image", "crop", "inverse"))
     assert (scores[2]["image"], scores[2]["reason"]) == (None, "no image")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import read_lineage, read_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.stages import comparing
+
+from tests.plugins import BENCHMARKS
 
 from .test_scoring import HIT, HITS, MISS, Tables, example, request
 
@@ -66,7 +68,7 @@ def compared(folder: Path, twin: bool = True, **changes: Any) -> list[dict[str, 
         examples={"mine": folder / "base/examples.parquet"},
         controls=folder / "controls.parquet",
     )
-    return read_table(folder / "controls.parquet", "controls").to_pylist()
+    return read_table(folder / "controls.parquet", CONTROLS).to_pylist()
 
 
 @pytest.mark.parametrize("protocol", [None, "pope"])
@@ -116,7 +118,7 @@ def test_what_was_not_asked_has_no_row(tmp_path: Path) -> None:
         benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=0, resamples=9)},
         reward_tasks={"r": {"grounding": "iou"}}, examples={}, controls=tmp_path / "controls.parquet",
     )  # fmt: skip
-    table = read_table(tmp_path / "controls.parquet", "controls").to_pylist()
+    table = read_table(tmp_path / "controls.parquet", CONTROLS).to_pylist()
     assert [(r["control"], r["k"]) for r in table] == [("prompt", 0)]
     assert set(read_lineage(tmp_path / "controls.parquet")["inputs"]) == {"rewards b of again", "rewards b of plain"}
 
@@ -129,7 +131,7 @@ def test_only_questions_that_both_have_are_compared(tmp_path: Path) -> None:
         benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=0, resamples=9)},
         reward_tasks={"r": {"grounding": "iou"}}, examples={}, controls=tmp_path / "controls.parquet",
     )  # fmt: skip
-    (row,) = read_table(tmp_path / "controls.parquet", "controls").to_pylist()
+    (row,) = read_table(tmp_path / "controls.parquet", CONTROLS).to_pylist()
     assert (row["n"], row["value"], row["control_value"]) == (6, 1.0, pytest.approx(1 / 3))
 
 
@@ -155,7 +157,7 @@ def test_a_metric_of_several_answers_has_another_for_single_ones(tmp_path: Path)
         twin=None, benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=9)},
         reward_tasks={"r": {"existence": "yes_no"}}, examples={}, controls=tmp_path / "controls.parquet",
     )  # fmt: skip
-    rows = {r["control"]: r for r in read_table(tmp_path / "controls.parquet", "controls").to_pylist()}
+    rows = {r["control"]: r for r in read_table(tmp_path / "controls.parquet", CONTROLS).to_pylist()}
     assert (rows["prompt"]["metric"], rows["prompt"]["value"], rows["prompt"]["control_value"]) == ("f1", 0.8, 0.0)
     mean = rows["mean_of_n"]
     assert (mean["metric"], mean["value"], mean["control_value"], mean["gain"]) == ("accuracy", 0.75, 0.75, 0.25)

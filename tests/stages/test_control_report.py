@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.metrics import METRICS
 from perceptune.stages import report
 
 from ..unit.test_explanations import NOTHING, control
@@ -18,8 +20,8 @@ def page_of(folder: Path, twinless: dict[str, str] | None = None) -> Page:
     controls = {}
     for policy, found in zip(("perpo", "dpo"), rows, strict=True):
         controls[policy] = folder / f"controls-{policy}.parquet"
-        write_table(controls[policy], "controls", [r | {"policy": policy} for r in found.values()], MADE)
-    write_table(folder / "metrics.parquet", "metrics", metrics_of(DEMO), MADE)
+        write_table(controls[policy], CONTROLS, [r | {"policy": policy} for r in found.values()], MADE)
+    write_table(folder / "metrics.parquet", METRICS, metrics_of(DEMO), MADE)
     examples = write_examples(folder / "examples.parquet", 4)
     for policy in DEMO:
         write_rewards(folder / f"rewards-{policy}.parquet", examples, policy, False, 7)

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
 from perceptune.core.images import open_image
 from perceptune.stages import examples
 from PIL import Image
@@ -33,7 +34,7 @@ def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     file.write_text("\n".join(texts), encoding="utf-8")
     examples.run(config=FileDataset(kind="jsonl", path=str(file), **settings), examples=folder / "examples.parquet")
-    return pl.from_arrow(read_table(folder / "examples.parquet", "examples"))  # type: ignore[return-value]
+    return pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES))  # type: ignore[return-value]
 
 
 def mistakes(folder: Path, lines: list[Any], **settings: Any) -> str:
@@ -143,7 +144,7 @@ def test_parquet_and_hugging_face_folders(folder: Path, kind: str) -> None:
         data.to_parquet(str(path))
     base = {"images": str(folder)}
     examples.run(config=FileDataset(kind=kind, path=str(path), **base), examples=folder / "e.parquet")
-    table = read_table(folder / "e.parquet", "examples").to_pylist()
+    table = read_table(folder / "e.parquet", EXAMPLES).to_pylist()
     assert [r["image_sizes"] for r in table] == [[[64, 48]]] * 3
     assert open_image(table[0]["images"][0]).size == (64, 48)
 
@@ -216,6 +217,6 @@ def test_rows_with_more_images_than_wanted_are_not_taken(tmp_path: Path, capsys:
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     block = FileDataset(kind="jsonl", path=str(tmp_path / "data.jsonl"), max_images=1)
     examples.run(config=block, examples=tmp_path / "examples.parquet")
-    table = read_table(tmp_path / "examples.parquet", "examples").to_pylist()
+    table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
     assert [row["example_id"] for row in table] == ["line-2", "line-3"]
     assert "1 rows with more than 1 images are not taken" in capsys.readouterr().out

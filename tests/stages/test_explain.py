@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from perceptune.contracts import paths
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, JudgeBlock, ModelBlock, RewardBlock
 from perceptune.contracts.lineage import lineage
-from perceptune.contracts.paths import METRICS, at
-from perceptune.contracts.tables import read_lineage, read_table, write_table
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.engines import judging
 from perceptune.stages import evaluate, examples, explain, judge, requests, rewards
 from PIL import Image
@@ -55,7 +58,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     examples.run(config=FileDataset(kind="mmhal", path="mmhal.json"), examples=table["examples"])
     one = {"examples": {"mmhal": table["examples"]}, "benchmarks": {"mm": block}}
     requests.run_benchmarks(requests=table["requests"], views={}, **one)
-    asked = read_table(table["requests"], "requests").to_pylist()
+    asked = read_table(table["requests"], REQUESTS).to_pylist()
     said = {
         "sample_index": 0,
         "text": "A dog.",
@@ -65,7 +68,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "prompt_tokens": 1,
     }
     rows = [{**{key: row[key] for key in ("request_id", "example_id", "view")}, **said} for row in asked]
-    write_table(table["responses"], "responses", rows, lineage("responses", {}, {"requests": table["requests"]}))
+    write_table(table["responses"], RESPONSES, rows, lineage("responses", {}, {"requests": table["requests"]}))
     rewards.run(
         **{name: table[name] for name in ("requests", "responses", "rewards")},
         examples=one["examples"], config=RewardBlock(tasks={"open": "free_text"}), model=model,
@@ -74,14 +77,14 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name="stub", judge=JudgeBlock(model="stub", url="http://localhost:1/v1"), benchmark="mm", block=block,
         **{name: table[name] for name in ("rewards", "examples", "verdicts")}, kept=tmp_path / "kept",
     )  # fmt: skip
-    metrics = at(METRICS, policy="p")
+    metrics = paths.at(paths.METRICS, policy="p")
     evaluate.run(
         policy="p", base="p", rewards={"mm": table["rewards"]}, base_rewards=None, attention={}, base_attention=None, metrics=metrics,
         reward_tasks={"r": {"open": "free_text"}}, model=model, verdicts={"mm": table["verdicts"]}, **one,
     )  # fmt: skip
     collected = tmp_path / "all.parquet"
-    rows = read_table(metrics, "metrics").to_pylist()
-    write_table(collected, "metrics", rows, lineage("collecting", {}, {"p": metrics}))
+    rows = read_table(metrics, METRICS).to_pylist()
+    write_table(collected, METRICS, rows, lineage("collecting", {}, {"p": metrics}))
     return collected
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import FileDataset, GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_processor
 from perceptune.models.tiny import build_tiny_llava
 from perceptune.stages import examples, given

@@ -17,7 +17,8 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, EngineBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_lineage, read_table
+from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.engines.questions import Answer, Question
 from perceptune.stages import judge
 
@@ -41,7 +42,7 @@ def run_here(folder: Path, block: BenchmarkBlock, engine: dict[str, Any], **sett
         examples=folder / "examples.parquet", verdicts=folder / "here.parquet", kept=folder / "kept-here", model=model(**engine),
         weights=WEIGHTS,
     )  # fmt: skip
-    return pl.DataFrame(pl.from_arrow(read_table(folder / "here.parquet", "verdicts")))
+    return pl.DataFrame(pl.from_arrow(read_table(folder / "here.parquet", VERDICTS)))
 
 
 class Engine:
@@ -180,7 +181,7 @@ def test_vllms_own_server_says_what_the_model_says_here(server: str, tmp_path: P
     there = judged(tmp_path, server, block, model="tiny", max_tokens=32, concurrency=4)
     command = [sys.executable, "-m", "tests.stages.test_judge", str(tmp_path), json.dumps({"max_tokens": 32})]
     subprocess.run(command, cwd=ROOT, check=True)
-    here = read_table(tmp_path / "here.parquet", "verdicts").to_pylist()
+    here = read_table(tmp_path / "here.parquet", VERDICTS).to_pylist()
     assert [row["text"] for row in here] == there["text"].to_list()
     assert set(there["model"]) == {"tiny"}
     assert len(set(there["text"])) > 1  # or equality would say little

@@ -13,7 +13,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import write_lineage
 from perceptune.core.parity import difference, lost
 from perceptune.engines import parity
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, merged_model
 from perceptune.models.tiny import build_tiny_llava
 from perceptune.stages import examples, model_export, requests

@@ -18,7 +18,15 @@ from perceptune.contracts.config import (
 )
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.clips import CLIPS
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.views.view import Recipe
 from perceptune.stages import crops, pairs, requests
 from perceptune.stages import filter as filtering
@@ -66,8 +74,8 @@ def folder(tmp_path: Path) -> Path:
             "example_id": str(number), "size": [80, 60], "grid": [6, 8], "attention": attention.ravel().tolist(),
             "afr": None, "layer_afr": None, "image_share": None, "reason": None,
         })  # fmt: skip
-    write_table(tmp_path / "examples.parquet", "examples", examples, {})
-    write_table(tmp_path / "attention.parquet", "attention", maps, {})
+    write_table(tmp_path / "examples.parquet", EXAMPLES, examples, {})
+    write_table(tmp_path / "attention.parquet", ATTENTION, maps, {})
     crops.run(
         attention=tmp_path / "attention.parquet",
         crops=tmp_path / "salient.parquet",
@@ -89,7 +97,7 @@ def plan(folder: Path, **changes: Any) -> None:
 
 def answered(folder: Path) -> None:
     rows = []
-    for row in read_table(folder / "requests.parquet", "requests").to_pylist():
+    for row in read_table(folder / "requests.parquet", REQUESTS).to_pylist():
         usual = (
             "A" if "chosen" in row["condition"] else "B",
             [-0.5, -0.5] if "chosen" in row["condition"] else [-0.6, -0.6],
@@ -100,7 +108,7 @@ def answered(folder: Path) -> None:
             "token_ids": [300 + i for i in range(len(logprobs))], "logprobs": logprobs, "finish_reason": "stop", "prompt_tokens": 9,
             "reason": None,
         })  # fmt: skip
-    write_table(folder / "responses.parquet", "responses", rows, {})
+    write_table(folder / "responses.parquet", RESPONSES, rows, {})
 
 
 def made(folder: Path, config: PairingBlock = PAIRING) -> dict[str, dict[str, Any]]:
@@ -112,7 +120,7 @@ def made(folder: Path, config: PairingBlock = PAIRING) -> dict[str, dict[str, An
         pairs=folder / "pairs.parquet",
         config=config,
     )
-    return {row["group_id"]: row for row in read_table(folder / "pairs.parquet", "preferences").to_pylist()}
+    return {row["group_id"]: row for row in read_table(folder / "pairs.parquet", PREFERENCES).to_pylist()}
 
 
 def filtered(folder: Path, **settings: Any) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -124,9 +132,9 @@ def filtered(folder: Path, **settings: Any) -> tuple[dict[str, dict[str, Any]], 
         }
         for name, row in groups.items() if row["kept"]
     ]  # fmt: skip
-    write_table(folder / "terms.parquet", "terms", terms, {})
+    write_table(folder / "terms.parquet", TERMS, terms, {})
     scores = [{"example_id": str(i), "image": 0.2, "crop": 0.24, "inverse": 0.1, "reason": None} for i in range(COUNT)]
-    write_table(folder / "clips.parquet", "clips", scores, {})
+    write_table(folder / "clips.parquet", CLIPS, scores, {})
     filtering.run(
         pairs=folder / "pairs.parquet",
         terms=folder / "terms.parquet",
@@ -135,7 +143,7 @@ def filtered(folder: Path, **settings: Any) -> tuple[dict[str, dict[str, Any]], 
         statistics=folder / "kept.json",
         config=FilterBlock(**settings),
     )
-    rows = {row["group_id"]: row for row in read_table(folder / "kept.parquet", "preferences").to_pylist()}
+    rows = {row["group_id"]: row for row in read_table(folder / "kept.parquet", PREFERENCES).to_pylist()}
     return rows, json.loads((folder / "kept.json").read_text())
 
 
@@ -144,7 +152,7 @@ def verdicts(rows: dict[str, dict[str, Any]]) -> dict[tuple[str, str], str | Non
 
 
 def test_requests_carry_what_the_model_is_shown(folder: Path) -> None:
-    rows = [r for r in read_table(folder / "requests.parquet", "requests").to_pylist() if r["example_id"] == "0"]
+    rows = [r for r in read_table(folder / "requests.parquet", REQUESTS).to_pylist() if r["example_id"] == "0"]
     by_role = {row["condition"]: row for row in rows}
     assert list(by_role) == ["focus_chosen", "focus_rejected", "robust_chosen", "robust_rejected"]
     items = {role: [c["type"] for c in row["messages"][0]["content"]] for role, row in by_role.items()}
@@ -153,24 +161,22 @@ def test_requests_carry_what_the_model_is_shown(folder: Path) -> None:
     assert by_role["focus_chosen"]["messages"][0]["content"][-1]["text"] == "Look at both: 0?"
     noisy = Recipe.read(by_role["robust_rejected"]["recipe"])
     assert by_role["robust_chosen"]["contrast"] == {"recipe": noisy.text(), "strength": 0.1, "plausibility": 0.1}
-    crop = read_table(folder / "salient.parquet", "crops").to_pylist()[0]["box"]
+    crop = read_table(folder / "salient.parquet", CROPS).to_pylist()[0]["box"]
     assert Recipe.read(by_role["focus_rejected"]["recipe"]).box == tuple(crop)
 
 
 def test_without_a_crop_there_is_no_focus_pair(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan(folder)
     conditions = [
-        r["condition"]
-        for r in read_table(folder / "requests.parquet", "requests").to_pylist()
-        if r["example_id"] == "5"
+        r["condition"] for r in read_table(folder / "requests.parquet", REQUESTS).to_pylist() if r["example_id"] == "5"
     ]
     assert conditions == ["robust_chosen", "robust_rejected"]
     assert "1 questions left out: view `enhanced`: no crop: empty map" in capsys.readouterr().out
 
 
 def test_crops_of_other_examples_are_no_crops(folder: Path) -> None:
-    table = read_table(folder / "salient.parquet", "crops").slice(0, 2)
-    write_table(folder / "salient.parquet", "crops", table, {})
+    table = read_table(folder / "salient.parquet", CROPS).slice(0, 2)
+    write_table(folder / "salient.parquet", CROPS, table, {})
     with pytest.raises(UserError, match="crop `salient` has no row of example `2`"):
         plan(folder)
 

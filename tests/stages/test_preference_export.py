@@ -11,13 +11,16 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import ExportBlock, FileDataset, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import write_table
-from perceptune.core.exporters import EXPORTERS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.images import open_image
 from perceptune.core.views.view import Recipe
 from perceptune.stages import examples, preference_export
 from perceptune.stages.shown import messages_for
 from PIL import Image
+
+from tests.plugins import EXPORTERS
 
 ROWS: list[dict[str, Any]] = [
     {"id": "one", "image": "red.png", "question": "is it red?", "answer": "yes", "task": "existence"},
@@ -55,9 +58,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"))
     examples.run(config=config, examples=folder / "examples.parquet")
-    write_table(folder / "lists.parquet", "preferences", [_group(row) for row in ROWS], {})
+    write_table(folder / "lists.parquet", PREFERENCES, [_group(row) for row in ROWS], {})
     pairs = [{**_group(ROWS[0]), "pairs": [_pair("focus", 0, 3, True), _pair("robust", 1, 2, False)]}]
-    write_table(folder / "pairs.parquet", "preferences", pairs, {})
+    write_table(folder / "pairs.parquet", PREFERENCES, pairs, {})
     return folder
 
 
@@ -194,15 +197,15 @@ def test_every_field_is_described(tables: Path, tmp_path: Path, kind: str) -> No
 
 
 def test_a_changed_image_and_an_empty_export_are_refused(tables: Path, tmp_path: Path) -> None:
-    write_table(tmp_path / "tied.parquet", "preferences", [_group(ROWS[3])], {})
+    write_table(tmp_path / "tied.parquet", PREFERENCES, [_group(ROWS[3])], {})
     (tmp_path / "examples.parquet").write_bytes((tables / "examples.parquet").read_bytes())
     with pytest.raises(UserError, match=r"can be exported as `trl`: its answers are all as good \(1\)"):
         exported(tmp_path, tmp_path / "mine", "trl", of="tied")
     table = pl.read_parquet(tables / "examples.parquet").with_columns(
         image_sha256=pl.col("image_sha256").list.eval(pl.element().str.reverse())
     )
-    write_table(tmp_path / "examples.parquet", "examples", table, {})
-    write_table(tmp_path / "lists.parquet", "preferences", [_group(ROWS[0])], {})
+    write_table(tmp_path / "examples.parquet", EXAMPLES, table, {})
+    write_table(tmp_path / "lists.parquet", PREFERENCES, [_group(ROWS[0])], {})
     with pytest.raises(UserError, match=r"red\.png` has changed since the import"):
         exported(tmp_path, tmp_path / "mine", "trl")
     assert not (tmp_path / "mine").exists()

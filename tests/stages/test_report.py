@@ -16,15 +16,23 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import SCHEMAS, write_table
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.core import gallery
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.images import open_image
 from perceptune.core.pairs import agreement, clip_statistics, described, pair_statistics
 from perceptune.core.shapes import render, scene_and_row
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
 from perceptune.stages import pair_cards, report, report_tables
+
+from tests.plugins import BENCHMARKS
 
 MADE = {"stage": "test", "parameters": {}, "inputs": {}, "code": "0" * 64, "versions": {"perceptune": "0.1.0"}}
 HOSTILE = [
@@ -41,7 +49,7 @@ VOID = {"wbr", "meta", "br", "img", "link", "hr", "input"}
 
 def metric_row(policy: str, metric: str, value: float | None, **changes: Any) -> dict[str, Any]:
     """One row of the metrics table; a `gain` brings an interval of +-0.03 unless told otherwise."""
-    row = dict.fromkeys(SCHEMAS["metrics"].names)
+    row = dict.fromkeys(METRICS.schema.names)
     row |= {"policy": policy, "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
     row |= {"condition": "greedy", "k": 1, "metric": metric, "value": value, "n": 600, "n_failed": 0}
     if value is not None:
@@ -95,7 +103,7 @@ def write_examples(path: Path, count: int) -> list[dict[str, Any]]:
                 "reason": None,
             }
         )
-    write_table(path, "examples", rows, MADE)
+    write_table(path, EXAMPLES, rows, MADE)
     return rows
 
 
@@ -130,7 +138,7 @@ def write_rewards(path: Path, examples: list[dict[str, Any]], policy: str, hosti
                 "reason": reason,
             }
         )
-    write_table(path, "rewards", rows, MADE)
+    write_table(path, REWARDS, rows, MADE)
 
 
 def write_training(path: Path, experiment: str, steps: int = 90) -> None:
@@ -147,7 +155,7 @@ def write_training(path: Path, experiment: str, steps: int = 90) -> None:
             ("tokens_per_second", 2400 + draw.gauss(0, 60)),
         ):
             rows.append({"experiment": experiment, "step": step, "metric": metric, "value": value})
-    write_table(path, "training", rows, MADE)
+    write_table(path, TRAINING, rows, MADE)
 
 
 def write_statistics(path: Path) -> None:
@@ -230,9 +238,9 @@ def write_pairs(folder: Path, examples: list[dict[str, Any]], hostile: bool) -> 
     maps = {"size": [112, 112], "grid": [2, 2], "attention": [0.0, 0.5, 0.25, 0.25], "afr": 3.25}
     maps |= {"layer_afr": [3.25], "image_share": [0.5], "reason": None}
     crops = {"box": CROP, "inverse": INVERSE, "ratio": 1.0, "contrast": 2.0, "flag": None, "reason": None}
-    write_table(folder / "preferences.parquet", "preferences", groups, MADE)
-    write_table(folder / "attention.parquet", "attention", [{"example_id": i, **maps} for i in ids], MADE)
-    write_table(folder / "crops.parquet", "crops", [{"example_id": i, **crops} for i in ids], MADE)
+    write_table(folder / "preferences.parquet", PREFERENCES, groups, MADE)
+    write_table(folder / "attention.parquet", ATTENTION, [{"example_id": i, **maps} for i in ids], MADE)
+    write_table(folder / "crops.parquet", CROPS, [{"example_id": i, **crops} for i in ids], MADE)
     counted = {
         "groups": len(groups), "kept": sum(g["kept"] for g in groups), "dropped": {}, "context": "own",
         "limits": {"max_ppl": 2.5, "margin": {"focus": [-0.174, 0.208], "robust": None}},
@@ -262,7 +270,7 @@ def written(
     """Writes all tables for these policies, runs the stage, and returns the page."""
     rows = metrics_of(gains) + (looks_of(gains) if pairs else []) if metrics is None else metrics
     folder.mkdir(exist_ok=True)
-    write_table(folder / "metrics.parquet", "metrics", rows, MADE)
+    write_table(folder / "metrics.parquet", METRICS, rows, MADE)
     examples = write_examples(folder / "examples.parquet", 40)
     base = next((p for p, gain in gains.items() if gain is None), "tiny")
     trained = [p for p, gain in gains.items() if gain is not None]

@@ -13,7 +13,10 @@ import pytest
 from perceptune.contracts.config import EngineBlock, ModelBlock, SamplingBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_lineage, read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.engines.questions import Answer, Question
 from perceptune.stages import gathering, requests, responses
 from perceptune.stages.locks import only_writer
@@ -71,7 +74,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "image_sha256": [sha256_of_file(path)], "image_sizes": [[8, 8]], "target": "x", "box": None, "split": "train",
             "source": None, "reason": None,
         })  # fmt: skip
-    write_table(tmp_path / "examples.parquet", "examples", rows, {})
+    write_table(tmp_path / "examples.parquet", EXAMPLES, rows, {})
     planned(tmp_path)
     return tmp_path
 
@@ -98,7 +101,7 @@ def sample(
 def gathered(folder: Path, shards: list[Path]) -> list[dict[str, Any]]:
     target = folder / "responses.parquet"
     gathering.run(requests=folder / "requests.parquet", shards=shards, responses=target, journal=folder / "journal")
-    return read_table(target, "responses").to_pylist()
+    return read_table(target, RESPONSES).to_pylist()
 
 
 def interrupted(folder: Path, after: int) -> None:
@@ -110,17 +113,17 @@ def interrupted(folder: Path, after: int) -> None:
 
 @pytest.mark.parametrize("after", range(5))
 def test_a_killed_run_goes_on_with_the_part_that_it_was_at(folder: Path, after: int) -> None:
-    whole = read_table(sample(folder), "responses").to_pylist()
+    whole = read_table(sample(folder), RESPONSES).to_pylist()
     gathered(folder, [folder / "1-of-1.parquet"])  # forgets the journal
     interrupted(folder, after)
-    assert read_table(sample(folder), "responses").to_pylist() == whole
+    assert read_table(sample(folder), RESPONSES).to_pylist() == whole
     assert len(Engine.asked) == 5 - after
 
 
 def test_a_finished_journal_starts_no_engine(folder: Path) -> None:
     sample(folder)
     Engine.lives = 0
-    assert read_table(sample(folder), "responses").num_rows == COUNT * N
+    assert read_table(sample(folder), RESPONSES).num_rows == COUNT * N
 
 
 @pytest.mark.parametrize("shards", [2, 3, 10])
@@ -140,11 +143,11 @@ def test_another_number_of_shards_takes_over_a_journal(folder: Path) -> None:
 
 
 def test_a_damaged_part_is_asked_again(folder: Path) -> None:
-    whole = read_table(sample(folder), "responses").to_pylist()
+    whole = read_table(sample(folder), RESPONSES).to_pylist()
     part = sorted((folder / "journal").rglob("*.parquet"))[0]
     part.write_bytes(part.read_bytes()[:-20])
     Engine.asked = []
-    assert read_table(sample(folder), "responses").to_pylist() == whole
+    assert read_table(sample(folder), RESPONSES).to_pylist() == whole
     assert len(Engine.asked) == 1
 
 
@@ -163,21 +166,21 @@ def test_only_changed_requests_are_asked_again(folder: Path) -> None:
 
 
 def test_other_weights_draw_other_answers(folder: Path) -> None:
-    first, second = (read_table(sample(folder, weights=w), "responses")["text"].to_pylist() for w in "ab")
+    first, second = (read_table(sample(folder, weights=w), RESPONSES)["text"].to_pylist() for w in "ab")
     assert not set(first) & set(second)
 
 
 def test_the_first_answers_of_many_are_the_answers_of_few(folder: Path) -> None:
-    few = read_table(sample(folder), "responses").to_pylist()
+    few = read_table(sample(folder), RESPONSES).to_pylist()
     planned(folder, n=N + 2)
-    many = read_table(sample(folder), "responses").to_pylist()
+    many = read_table(sample(folder), RESPONSES).to_pylist()
     assert [row for row in many if row["sample_index"] < N] == few
 
 
 def test_rows_in_are_rows_out_and_a_failed_row_says_why(folder: Path) -> None:
     Image.new("RGB", (8, 8), "blue").save(folder / "3.png")
     (folder / "5.png").unlink()
-    rows = read_table(sample(folder), "responses").to_pylist()
+    rows = read_table(sample(folder), RESPONSES).to_pylist()
     assert len(rows) == COUNT * N
     failed = {row["example_id"]: row["reason"] for row in rows if row["text"] is None}
     assert failed.keys() == {"3", "5"}
@@ -220,7 +223,7 @@ def sample_both(folder: Path, requests: str, journal: str, beside: list[response
         weights="w", adapter=None, shard=0, shards=1, beside=beside,
         model=ModelBlock(path="m", family="llava", dtype="float32", engine=EngineBlock(answers_per_part=2 * N)),
     )  # fmt: skip
-    return read_table(target, "responses").to_pylist()
+    return read_table(target, RESPONSES).to_pylist()
 
 
 def test_one_engine_answers_everything_that_waits_for_its_policy(folder: Path) -> None:
@@ -239,9 +242,9 @@ def test_what_is_planned_later_or_needs_another_engine_is_left_to_its_own_job(fo
     sample_both(folder, "requests.parquet", "journal", [absent])
     assert len(Engine.asked) == 5
     others = with_others(folder)
-    rows = read_table(others.requests, "requests").to_pylist()
+    rows = read_table(others.requests, REQUESTS).to_pylist()
     contrast = {"recipe": rows[0]["recipe"], "strength": 0.1, "plausibility": 0.1}
-    write_table(others.requests, "requests", [{**row, "contrast": contrast} for row in rows], {})
+    write_table(others.requests, REQUESTS, [{**row, "contrast": contrast} for row in rows], {})
     Engine.asked = []
     sample_both(folder, "requests.parquet", "journal-2", [others])
     assert len(Engine.asked) == 5

@@ -9,13 +9,21 @@ import pytest
 from perceptune.contracts.config import BatchBlock, LoraBlock, ModelBlock, SaliencyBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_lineage, read_table, write_table
-from perceptune.core.methods import METHODS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.saliency import SALIENCY
+from perceptune.contracts.tables.terms import TERMS
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.models import tiny
 from perceptune.stages import batches, saliency, terms, train_round
 from perceptune.stages.rounds import Ending, Stop
 from PIL import Image
 from safetensors.numpy import load_file
+
+from tests.plugins import METHODS
 
 pytestmark = pytest.mark.slow
 VIEWS = {
@@ -70,9 +78,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 **shared, "task": "grounding", "benchmark": None, "condition": "round-1", "target": None, "reward": right,
                 "parsed": None, "components": [{"name": "accuracy", "value": right}], "reason": None,
             })  # fmt: skip
-    tables = {"examples": examples, "requests": requests, "responses": responses, "rewards": rewards}
-    for table, rows in tables.items():
-        write_table(folder / f"{table}.parquet", table, rows, {})
+    tables = ((EXAMPLES, examples), (REQUESTS, requests), (RESPONSES, responses), (REWARDS, rewards))
+    for table, rows in tables:
+        write_table(folder / f"{table.name}.parquet", table, rows, {})
     select(folder, folder / "preferences.parquet")
     return folder
 
@@ -122,7 +130,7 @@ def trained(
 
 
 def metrics(target: Path, name: str) -> list[float]:
-    rows = read_table(target / "training.parquet", "training").to_pylist()
+    rows = read_table(target / "training.parquet", TRAINING).to_pylist()
     return [row["value"] for row in rows if row["metric"] == name]
 
 
@@ -132,7 +140,7 @@ def test_rounds_go_on_from_one_another(folder: Path, tmp_path: Path) -> None:
     assert Ending.read(two / "round.json") == Ending(2)
     assert metrics(tmp_path / "1", "policy_gap")[0] == metrics(tmp_path / "2", "policy_gap")[0] == 0
     assert metrics(tmp_path / "2", "old_kl")[1] > 0
-    rows = read_table(tmp_path / "2/terms.parquet", "terms").to_pylist()
+    rows = read_table(tmp_path / "2/terms.parquet", TERMS).to_pylist()
     assert {(row["term"], row["view"]) for row in rows} == {("old", "original"), ("reference", "original")}
     old, reference = ([row["logprobs"] for row in rows if row["term"] == term] for term in ("old", "reference"))
     assert old != reference
@@ -143,7 +151,7 @@ def test_rounds_go_on_from_one_another(folder: Path, tmp_path: Path) -> None:
 
 def test_the_first_policy_is_the_base_model(folder: Path, tmp_path: Path) -> None:
     trained(folder, tmp_path)
-    rows = read_table(tmp_path / "terms.parquet", "terms").to_pylist()
+    rows = read_table(tmp_path / "terms.parquet", TERMS).to_pylist()
     old, reference = ([row["logprobs"] for row in rows if row["term"] == term] for term in ("old", "reference"))
     assert old == reference
     assert all(len(e) == len(v) for row in rows for e, v in zip(row["entropies"], row["logprobs"], strict=True))
@@ -200,8 +208,8 @@ def test_two_processes_know_what_stands_out(folder: Path, salient: dict[str, Pat
 
 
 def test_an_example_without_a_saliency_is_named(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
-    rows = read_table(salient["dino"], "saliency").to_pylist()
-    write_table(tmp_path / "less.parquet", "saliency", rows[:-1], {})
+    rows = read_table(salient["dino"], SALIENCY).to_pylist()
+    write_table(tmp_path / "less.parquet", SALIENCY, rows[:-1], {})
     with pytest.raises(UserError, match="saliency `dino` has no row of example `5`"):
         trained(
             folder,
@@ -211,7 +219,7 @@ def test_an_example_without_a_saliency_is_named(folder: Path, salient: dict[str,
             parameters={"mask": "hidden"},
         )
     rows[2] |= {"grid": None, "saliency": None, "reason": "the file does not exist"}
-    write_table(tmp_path / "none.parquet", "saliency", rows, {})
+    write_table(tmp_path / "none.parquet", SALIENCY, rows, {})
     with pytest.raises(UserError, match="view `hidden` of example `2`: no saliency: the file does not exist"):
         trained(
             folder,
@@ -278,11 +286,11 @@ def test_what_is_kept_by_must_be_a_component(folder: Path, tmp_path: Path) -> No
 
 def test_terms_of_other_answers_are_refused(folder: Path, tmp_path: Path) -> None:
     trained(folder, tmp_path / "1")
-    rows = read_table(folder / "responses.parquet", "responses").to_pylist()
+    rows = read_table(folder / "responses.parquet", RESPONSES).to_pylist()
     rows[2]["logprobs"] = rows[2]["logprobs"][:-1]
     other = tmp_path / "other"
     other.mkdir()
-    write_table(other / "responses.parquet", "responses", rows, {})
+    write_table(other / "responses.parquet", RESPONSES, rows, {})
     with pytest.raises(UserError, match=r"responses\.parquet` does not fit group `mine/0/original/round-1`"):
         train_round.run(
             experiment="e@1", number=1, preferences=folder / "preferences.parquet", responses=other / "responses.parquet",

@@ -11,7 +11,10 @@ import torch
 from perceptune.contracts.config import BenchmarkBlock, SaliencyBlock, SamplingBlock, ViewBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.core.saliency import salient_cells
 from perceptune.core.views.view import Recipe
 from perceptune.engines.saliency import Dino
@@ -156,7 +159,7 @@ def folder(dino: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "image_sha256": [sha256_of_file(file) for file in files], "image_sizes": [[60, 45]] * len(files), "target": None,
             "box": None, "split": "test" if example == "5" else "train", "source": None, "reason": None,
         })  # fmt: skip
-    write_table(folder / "examples.parquet", "examples", rows, {})
+    write_table(folder / "examples.parquet", EXAMPLES, rows, {})
     (folder / "gone.png").unlink()
     measured(dino, folder)
     return folder
@@ -167,7 +170,7 @@ def measured(dino: Path, folder: Path, halvings: int = 0) -> list[dict[str, Any]
         dataset="mine", examples=folder / "examples.parquet", saliency=folder / "dino.parquet", weights="w", halvings=halvings,
         config=SaliencyBlock(path=str(dino), layers=(1, 2), size=70),
     )  # fmt: skip
-    return read_table(folder / "dino.parquet", "saliency").to_pylist()
+    return read_table(folder / "dino.parquet", SALIENCY).to_pylist()
 
 
 def test_every_example_has_its_row(dino: Path, folder: Path) -> None:
@@ -198,10 +201,10 @@ def test_requests_carry_the_cells(folder: Path, capsys: pytest.CaptureFixture[st
     target = folder / "requests.parquet"
     shared: dict[str, Any] = {"examples": folder / "examples.parquet", "requests": target}
     requests.run_samples(dataset="mine", **shared, config=SamplingBlock(view="hidden"), views=views(folder))
-    rows = read_table(target, "requests").to_pylist()
+    rows = read_table(target, REQUESTS).to_pylist()
     assert [row["example_id"] for row in rows] == ["0", "1", "2", "3"]
     assert "1 questions left out: view `hidden`: no saliency: the file does not exist" in capsys.readouterr().out
-    maps = {row["example_id"]: row["saliency"] for row in read_table(folder / "dino.parquet", "saliency").to_pylist()}
+    maps = {row["example_id"]: row["saliency"] for row in read_table(folder / "dino.parquet", SALIENCY).to_pylist()}
     for row in rows:
         recipe = Recipe.read(row["recipe"])
         expected = [salient_cells(one, 0.5) for one in maps[row["example_id"]]]
@@ -219,7 +222,7 @@ def test_one_of_several_views_may_need_a_saliency(folder: Path) -> None:
             dataset="mine", examples=folder / "examples.parquet", requests=target, config=SamplingBlock(view="either"),
             views=views(folder, drawn),
         )  # fmt: skip
-        ops |= {Recipe.read(row["recipe"]).op for row in read_table(target, "requests").to_pylist()}
+        ops |= {Recipe.read(row["recipe"]).op for row in read_table(target, REQUESTS).to_pylist()}
     assert ops == {"semantic", "masked"}
 
 

@@ -9,10 +9,18 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.benchmarks.benchmark import Benchmark, Measured
 from perceptune.stages import evaluate, gathering, preferences, rewards
+
+from tests.plugins import BENCHMARKS
 
 MODEL = ModelBlock(path="nowhere", family="llava")
 REWARD = RewardBlock(tasks={"grounding": "iou", "existence": "yes_no"})
@@ -62,10 +70,10 @@ class Tables:
         self, folder: Path, examples: list[dict[str, Any]], answers: list[tuple[dict[str, Any], list[str | None]]]
     ) -> None:
         self.folder = folder
-        write_table(self["examples"], "examples", examples, {})
-        write_table(self["requests"], "requests", [r for r, _ in answers], {})
+        write_table(self["examples"], EXAMPLES, examples, {})
+        write_table(self["requests"], REQUESTS, [r for r, _ in answers], {})
         rows = [response(r, i, text) for r, texts in answers for i, text in enumerate(texts)]
-        write_table(self["responses"], "responses", rows, {})
+        write_table(self["responses"], RESPONSES, rows, {})
 
     def __getitem__(self, name: str) -> Path:
         return self.folder / f"{name}.parquet"
@@ -73,21 +81,21 @@ class Tables:
     def rewards(self, block: RewardBlock = REWARD) -> pl.DataFrame:
         tables = {k: self[k] for k in ("requests", "responses", "rewards")}
         rewards.run(**tables, examples={"mine": self["examples"]}, config=block, model=MODEL)
-        return pl.from_arrow(read_table(self["rewards"], "rewards"))  # type: ignore[return-value]
+        return pl.from_arrow(read_table(self["rewards"], REWARDS))  # type: ignore[return-value]
 
     def preferences(self, block: SelectionBlock) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         statistics = self.folder / "statistics.json"
         tables = {k: self[k] for k in ("requests", "responses", "rewards", "preferences")}
         preferences.run(**tables, statistics=statistics, config=block)
-        return read_table(self["preferences"], "preferences").to_pylist(), json.loads(statistics.read_text())
+        return read_table(self["preferences"], PREFERENCES).to_pylist(), json.loads(statistics.read_text())
 
 
-EXAMPLES = [example("box", "grounding", box=[10.0, 10, 50, 50]), example("there", "existence", target="yes")]
+ROWS = [example("box", "grounding", box=[10.0, 10, 50, 50]), example("there", "existence", target="yes")]
 
 
 def test_rewards_keep_every_row_in_order(tmp_path: Path) -> None:
     asked = [(request("box", 3), ["[0.1, 0.1, 0.5, 0.5]", "somewhere", None]), (request("there", 2), ["Yes.", "no"])]
-    table = Tables(tmp_path, EXAMPLES, asked).rewards(RewardBlock(tasks=REWARD.tasks, max_failed=0.5))
+    table = Tables(tmp_path, ROWS, asked).rewards(RewardBlock(tasks=REWARD.tasks, max_failed=0.5))
     assert table["request_id"].to_list() == ["mine/box/original/sampled"] * 3 + ["mine/there/original/sampled"] * 2
     assert table["reward"].to_list() == pytest.approx([1.0, 0.0, None, 1.0, 0.0])
     assert table["reason"].to_list() == [
@@ -101,7 +109,7 @@ def test_rewards_keep_every_row_in_order(tmp_path: Path) -> None:
 
 
 def test_too_many_missing_responses_stop_the_stage(tmp_path: Path) -> None:
-    tables = Tables(tmp_path, EXAMPLES, [(request("box", 2), ["[0.1, 0.1, 0.5, 0.5]", None])])
+    tables = Tables(tmp_path, ROWS, [(request("box", 2), ["[0.1, 0.1, 0.5, 0.5]", None])])
     with pytest.raises(
         UserError, match=r"1 of 2 responses are missing[\s\S]*request `mine/box/original/sampled`: the file is empty"
     ):
@@ -110,7 +118,7 @@ def test_too_many_missing_responses_stop_the_stage(tmp_path: Path) -> None:
 
 
 def test_a_task_without_reward_is_named(tmp_path: Path) -> None:
-    tables = Tables(tmp_path, EXAMPLES, [(request("there", 1), ["yes"])])
+    tables = Tables(tmp_path, ROWS, [(request("there", 1), ["yes"])])
     with pytest.raises(UserError, match="no reward for task `existence`"):
         tables.rewards(RewardBlock(tasks={"grounding": "iou"}))
 
@@ -161,7 +169,7 @@ def test_a_reward_of_another_kind_is_no_score_of_0(tmp_path: Path, reward: str, 
 
 def test_preferences_are_ranked_and_say_what_was_dropped(tmp_path: Path) -> None:
     texts = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.4]", "nonsense"]
-    tables = Tables(tmp_path, EXAMPLES, [(request("box", 3), texts[::-1]), (request("there", 2), ["yes", "yes"])])
+    tables = Tables(tmp_path, ROWS, [(request("box", 3), texts[::-1]), (request("there", 2), ["yes", "yes"])])
     tables.rewards()
     rows, statistics = tables.preferences(SelectionBlock())
     assert [r["kept"] for r in rows] == [True, False]
@@ -173,7 +181,7 @@ def test_preferences_are_ranked_and_say_what_was_dropped(tmp_path: Path) -> None
 
 
 def test_no_kept_list_is_a_clear_error(tmp_path: Path) -> None:
-    tables = Tables(tmp_path, EXAMPLES, [(request("there", 2), ["yes", "yes"])])
+    tables = Tables(tmp_path, ROWS, [(request("there", 2), ["yes", "yes"])])
     tables.rewards()
     with pytest.raises(UserError, match=r"no list of 1 is kept: one distinct answer \(1\)"):
         tables.preferences(SelectionBlock())
@@ -202,7 +210,7 @@ def test_metrics_with_gains_and_curves(tmp_path: Path) -> None:
         attention={}, base_attention=None,
         metrics=tmp_path / "metrics.parquet", benchmarks={"b": block}, reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
     )  # fmt: skip
-    table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", "metrics"))
+    table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", METRICS))
 
     def row(condition: str, metric: str, k: int) -> dict[str, Any]:
         return table.filter(condition=condition, metric=metric, k=k).row(0, named=True)  # type: ignore[union-attr]
@@ -261,7 +269,7 @@ def test_answers_to_other_prompts_are_measured_like_greedy_ones(
         metrics=tmp_path / "metrics.parquet", benchmarks={"b": block}, reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
         examples={"mine": base["examples"]},
     )  # fmt: skip
-    rows = read_table(tmp_path / "metrics.parquet", "metrics").to_pylist()
+    rows = read_table(tmp_path / "metrics.parquet", METRICS).to_pylist()
     found = {(r["condition"], r["k"]): (r["value"], r["n"], r["n_failed"]) for r in rows if r["metric"] == metric}
     assert found == {("greedy", 1): (0.25, 4, 1), ("prompt", 1): (0.75, 4, 1), ("prompt", 2): (0.0, 4, 0)}
     assert not [r for r in rows if r["metric"].endswith("_run_std")]
@@ -276,7 +284,7 @@ def looked(path: Path, afr: list[float | None], shares: list[float]) -> Path:
         }
         for i, (value, share) in enumerate(zip(afr, shares, strict=True))
     ]  # fmt: skip
-    write_table(path, "attention", rows, {})
+    write_table(path, ATTENTION, rows, {})
     return path
 
 
@@ -293,7 +301,7 @@ def test_attention_metrics_are_paired_and_p_acc_looks_where_the_base_looks_well(
         benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=99, attention="a")},
         reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
     )  # fmt: skip
-    table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", "metrics"))
+    table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", METRICS))
     found = {r["metric"]: r for r in table.filter(condition="attention").iter_rows(named=True)}  # type: ignore[union-attr]
     assert {name: (round(r["value"], 6), round(r["gain"], 6), r["n"]) for name, r in found.items()} == {
         "afr": (6.125, 2.125, 4),
@@ -313,10 +321,10 @@ def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: P
     for shard in range(2):
         shards.append(tmp_path / f"shard-{shard}.parquet")
         rows = [response(r, i, "x") for r in asked[shard::2] for i in range(2)]
-        write_table(shards[-1], "responses", rows, {})
+        write_table(shards[-1], RESPONSES, rows, {})
     target = tmp_path / "gathered.parquet"
     gathering.run(requests=tmp_path / "requests.parquet", shards=shards, responses=target, journal=tmp_path / "journal")
-    table = read_table(target, "responses").to_pylist()
+    table = read_table(target, RESPONSES).to_pylist()
     assert [r["request_id"] for r in table] == [r["request_id"] for r in asked for _ in range(2)]
     assert [r["sample_index"] for r in table] == [0, 1] * 5
     with pytest.raises(ValueError, match="has 0 answers, expected 2; 2 such requests"):

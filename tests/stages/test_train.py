@@ -10,7 +10,11 @@ import pytest
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.terms import TERMS
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
 from perceptune.engines import training
 from perceptune.models import tiny
@@ -53,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "views": [], "pairs": [], "numbers": [],
             "reason": None if number < 8 else "margin below 0.8",
         })  # fmt: skip
-    write_table(folder / "examples.parquet", "examples", examples, {})
-    write_table(folder / "preferences.parquet", "preferences", preferences, {})
+    write_table(folder / "examples.parquet", EXAMPLES, examples, {})
+    write_table(folder / "preferences.parquet", PREFERENCES, preferences, {})
     terms.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=folder / "terms.parquet",
         model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
@@ -80,11 +84,11 @@ def trained(
     )  # fmt: skip
     assert not (target / "checkpoints").exists()
     weights = load_file(target / "adapter/adapter_model.safetensors")
-    return weights, read_table(target / "training.parquet", "training").to_pylist()
+    return weights, read_table(target / "training.parquet", TRAINING).to_pylist()
 
 
 def test_terms_are_of_kept_lists_per_token(folder: Path) -> None:
-    rows = read_table(folder / "terms.parquet", "terms").to_pylist()
+    rows = read_table(folder / "terms.parquet", TERMS).to_pylist()
     assert [r["group_id"] for r in rows] == [str(n) for n in range(8)]
     assert [[len(v) for v in r["logprobs"]] for r in rows] == [[2, 3, 4]] * 8
     assert all(v < 0 for r in rows for values in r["logprobs"] for v in values)
@@ -134,7 +138,7 @@ def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_
     last.join()
     one, other = ((path / "adapter/adapter_model.safetensors").read_bytes() for path in (tmp_path / "whole", killed))
     assert one == other
-    logs = [read_table(path / "training.parquet", "training").to_pylist() for path in (tmp_path / "whole", killed)]
+    logs = [read_table(path / "training.parquet", TRAINING).to_pylist() for path in (tmp_path / "whole", killed)]
     timeless = [[row for row in log if row["metric"] != "tokens_per_second"] for log in logs]
     assert timeless[0] == timeless[1]
     assert len({row["step"] for row in timeless[0]}) == 8
@@ -149,7 +153,7 @@ def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_pat
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
         model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={}, halvings=12,
     )  # fmt: skip
-    ours, theirs = (read_table(path / "terms.parquet", "terms").to_pylist() for path in (folder, tmp_path))
+    ours, theirs = (read_table(path / "terms.parquet", TERMS).to_pylist() for path in (folder, tmp_path))
     assert [v for row in ours for values in row["logprobs"] for v in values] == pytest.approx(
         [v for row in theirs for values in row["logprobs"] for v in values], abs=1e-5
     )
@@ -164,9 +168,9 @@ def test_sft_learns_the_ground_truth_in_the_models_notation(folder: Path, tmp_pa
 
 
 def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:
-    rows = read_table(folder / "terms.parquet", "terms").to_pylist()
+    rows = read_table(folder / "terms.parquet", TERMS).to_pylist()
     rows[3]["logprobs"][0].append(-1.0)
-    write_table(tmp_path / "terms.parquet", "terms", rows, {})
+    write_table(tmp_path / "terms.parquet", TERMS, rows, {})
     with pytest.raises(UserError, match=r"terms\.parquet` does not fit group `3`"):
         train.run(
             experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perceptune.core.boxed import has_format, last_box, without_blanks
 from perceptune.core.metrics import METRICS, PER_ANSWER
-from perceptune.core.rewards import REWARDS, Answers, Scores
+from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.verification import Verdict, math_verify, mathruler, verdicts
+
+from tests.plugins import REWARDS
 
 REWARDED = ("boxed_exact", "boxed_math")
 TOWER = "9**9**9**9"

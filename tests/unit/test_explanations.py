@@ -6,7 +6,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from perceptune.contracts.tables import SCHEMAS, to_table
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import to_table
 from perceptune.core.control_sections import control_lines, control_section
 from perceptune.core.explanations import Controlled, accounted, headline, says, sentences
 from perceptune.core.summary import result_text, results
@@ -21,7 +22,7 @@ TITLE = "shapes-test / grounding: gain or format?"
 
 def control(name: str, left: float, half: float = 0.02, gain: float = 0.10, **changes: Any) -> dict[str, Any]:
     """A control of `perpo` (58 %, base 48 %) that leaves so much of its gain, give or take `half`."""
-    filled = dict.fromkeys(SCHEMAS["controls"].names)
+    filled = dict.fromkeys(CONTROLS.schema.names)
     filled |= {"policy": "perpo", "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
     filled |= {"control": name, "against": "tiny", "k": 1, "metric": ACCURACY, "value": 0.58, "n": 600}
     filled |= {"control_value": 0.58 - left, "gain": gain, "difference": left}
@@ -34,7 +35,7 @@ def control(name: str, left: float, half: float = 0.02, gain: float = 0.10, **ch
 
 
 def controlled(*rows: dict[str, Any], twinless: dict[str, str] | None = None) -> Controlled:
-    frame = pl.from_arrow(to_table("controls", list(rows)))
+    frame = pl.from_arrow(to_table(CONTROLS, list(rows)))
     assert isinstance(frame, pl.DataFrame)
     return Controlled(frame, PROMPTS, twinless or {})
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.boxes import parse_box, to_pixels
-from perceptune.models.families import FAMILIES, family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.geometry import FRAMES, coordinate_frame, framed
+
+from tests.plugins import FAMILIES
 
 BOX = (40.0, 30.0, 120.0, 90.0)
 SIZE = (160, 120)

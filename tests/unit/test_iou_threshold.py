@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from perceptune.core.metrics import METRICS, PER_ANSWER
-from perceptune.core.rewards import REWARDS, Answers, Scores
 from perceptune.core.rewards.iou import iou
+from perceptune.core.rewards.reward import Answers, Scores
+
+from tests.plugins import REWARDS
 
 TEXTS = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.3]", "[0.1, 0.1, 0.5, 0.29]", "[0.5, 0.5, 0.1, 0.1]", "over there"]
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Group
 from pydantic import ValidationError
+
+from tests.plugins import METHODS
 
 
 def group(scores: list[float], rewards: list[float], dtype: torch.dtype = torch.float64) -> Group:

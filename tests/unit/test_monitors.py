@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from perceptune.core.methods import METHODS
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from perceptune.core.monitors import limit_names, tripped
+
+from tests.plugins import METHODS
 
 HISTORY = [
     {"step": 1, "clip_high": 0.0, "perception_kl": 0.5, "policy_gap": 0.002},

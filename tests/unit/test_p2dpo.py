@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 from perceptune.core.looks import Look
-from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Group
 from perceptune.core.methods.p2dpo import P2DPOParameters, calibration_loss, focus_weight, preference_loss
 from pydantic import ValidationError
 from torch import Tensor
+
+from tests.plugins import METHODS
 
 NAN = math.nan
 METHOD = METHODS["p2dpo"]

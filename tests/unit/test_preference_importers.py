@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.importers import IMPORTERS
 from perceptune.core.importers.importer import made
 from perceptune.core.importers.trl import row as trl_row
 from perceptune.core.importing import RowError, checked_row
+
+from tests.plugins import IMPORTERS
 
 BLOCK = FileDataset(kind="jsonl", path="x", task="open")
 GOOD_BAD = [{"text": "a cat", "reward": 1.0}, {"text": "a dog", "reward": 0.0}]

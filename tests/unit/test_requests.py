@@ -7,7 +7,9 @@ from typing import Any, get_args
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, RolloutBlock, SamplingBlock, Task, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.prompts import FORMATS, asked_as, condition_of, number_of
 from perceptune.stages import requests
 from perceptune.stages.shown import recipe_of
@@ -26,14 +28,14 @@ def example(number: int, **changes: Any) -> dict[str, Any]:
 def examples(tmp_path: Path) -> Path:
     rows = [example(n) for n in range(4)]
     rows += [example(4, task="ocr"), example(5, split="test"), example(6, reason="broken")]
-    write_table(tmp_path / "examples.parquet", "examples", rows, {})
+    write_table(tmp_path / "examples.parquet", EXAMPLES, rows, {})
     return tmp_path / "examples.parquet"
 
 
 def samples(examples: Path, **settings: Any) -> list[dict[str, Any]]:
     target = examples.with_name("requests.parquet")
     requests.run_samples(dataset="mine", examples=examples, requests=target, config=SamplingBlock(**settings))
-    return read_table(target, "requests").to_pylist()
+    return read_table(target, REQUESTS).to_pylist()
 
 
 def test_good_examples_of_the_split_are_asked(examples: Path) -> None:
@@ -54,7 +56,7 @@ def test_base_models_are_asked_with_other_prompts_greedily_under_the_first_view(
     requests.run_benchmarks(
         examples={"mine": examples}, requests=target, benchmarks={"b": block}, views={"mine": requests.Views()}
     )
-    rows = read_table(target, "requests").to_pylist()
+    rows = read_table(target, REQUESTS).to_pylist()
     assert [(r["condition"], r["view"], r["n"], r["temperature"]) for r in rows] == [
         ("greedy", "original", 1, 0.0),
         ("greedy", "blank", 1, 0.0),
@@ -116,7 +118,7 @@ def test_benchmarks_ask_greedily_under_each_view_and_sample_the_first(examples: 
     }
     target = examples.with_name("requests.parquet")
     requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks=blocks, views={})
-    rows = read_table(target, "requests").to_pylist()
+    rows = read_table(target, REQUESTS).to_pylist()
     assert [r["request_id"] for r in rows] == [
         "a/5/original/greedy",
         "a/5/blank/greedy",
@@ -133,7 +135,7 @@ def test_benchmarks_draw_as_their_block_says_and_only_the_sampled_answers(exampl
     )
     target = examples.with_name("requests.parquet")
     requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks={"b": block}, views={})
-    rows = read_table(target, "requests").to_pylist()
+    rows = read_table(target, REQUESTS).to_pylist()
     drawn = [[row[key] for key in ("n", "temperature", "top_p", "top_k", "max_tokens")] for row in rows]
     assert drawn == [[1, 0.0, 1.0, 0, 7], [8, 0.9, 0.8, 50, 7]]
 
@@ -148,7 +150,7 @@ def planned(examples: Path, rewards: dict[str, tuple[str, ...]], **block: Any) -
     target = examples.with_name("requests.parquet")
     blocks = {"b": BenchmarkBlock(**{"dataset": "mine", "reward": "r", "n": 0, "views": ["original"], **block})}
     requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks=blocks, views={}, rewards=rewards)
-    return read_table(target, "requests").num_rows
+    return read_table(target, REQUESTS).num_rows
 
 
 def test_what_has_no_reward_is_not_asked(examples: Path) -> None:
@@ -166,7 +168,7 @@ def test_what_a_protocol_could_not_measure_is_not_asked(tmp_path: Path, missing:
     source = json.dumps({key: value for key, value in HALLUSION.items() if key != missing})
     shared = {"task": "existence", "split": "test", "target": "yes", "box": None}
     rows = [example(0, source=json.dumps(HALLUSION), **shared), example(1, source=source, **shared)]
-    write_table(tmp_path / "examples.parquet", "examples", rows, {})
+    write_table(tmp_path / "examples.parquet", EXAMPLES, rows, {})
     if missing is None:
         assert planned(tmp_path / "examples.parquet", {}, protocol="hallusionbench") == 2
         return
@@ -194,7 +196,7 @@ def test_a_mathematical_protocol_asks_rows_of_its_own_kind_only(
     tmp_path: Path, protocol: str, source: dict[str, Any], missing: str
 ) -> None:
     row = example(0, source=json.dumps(source), task="open", split="test", target="B", box=None)
-    write_table(tmp_path / "examples.parquet", "examples", [row], {})
+    write_table(tmp_path / "examples.parquet", EXAMPLES, [row], {})
     with pytest.raises(UserError, match=f"example `0` has no `{missing}`, expected it for protocol `{protocol}`"):
         planned(tmp_path / "examples.parquet", {}, protocol=protocol)
 
@@ -203,7 +205,7 @@ def asked_in(examples: Path, number: int, stopped: bool = False, **settings: Any
     target = examples.with_name(f"round-{number}.parquet")
     block = RolloutBlock(**{"questions": 2, "n": 3, "tasks": ["grounding"], **settings})
     requests.run_round(dataset="mine", examples=examples, requests=target, number=number, stopped=stopped, config=block)
-    return read_table(target, "requests").to_pylist()
+    return read_table(target, REQUESTS).to_pylist()
 
 
 def test_rounds_ask_every_question_once_before_any_comes_again(examples: Path) -> None:
@@ -216,9 +218,9 @@ def test_rounds_ask_every_question_once_before_any_comes_again(examples: Path) -
 def test_a_round_does_not_depend_on_how_many_there_are_nor_on_the_order_of_the_examples(
     examples: Path, tmp_path: Path
 ) -> None:
-    rows = read_table(examples, "examples").to_pylist()
+    rows = read_table(examples, EXAMPLES).to_pylist()
     (tmp_path / "other").mkdir()
-    write_table(tmp_path / "other/examples.parquet", "examples", rows[::-1], {})
+    write_table(tmp_path / "other/examples.parquet", EXAMPLES, rows[::-1], {})
     assert asked_in(examples, 3) == asked_in(tmp_path / "other/examples.parquet", 3)
 
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perceptune.core.rewards import REWARDS, Answers, Scores
 from perceptune.core.rewards.edit_distance import token_overlap
 from perceptune.core.rewards.exact_match import normalised
+from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.rewards.yes_no import parse_yes_no
+
+from tests.plugins import REWARDS
 
 
 def scored(reward: str, texts: list[str], targets: list[str | None], **fields: object) -> Scores:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import Stored
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from pydantic import ValidationError
 from torch import Tensor
+
+from tests.plugins import METHODS
 
 
 def method(name: str) -> RolloutMethod:

@@ -13,7 +13,10 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import to_table, write_table
+from perceptune.contracts.tables.io import to_table, write_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.core import charts, round_sections, summary
 from perceptune.core.round_sections import Rounds
 from perceptune.stages import report, report_tables
@@ -61,7 +64,7 @@ def measured(policy: str, value: float, base: float | None) -> list[dict[str, An
 
 
 def table(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    frame = pl.from_arrow(to_table("metrics", rows))
+    frame = pl.from_arrow(to_table(METRICS, rows))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
@@ -101,13 +104,13 @@ def write_round(path: Path, experiment: str, number: int, steps: int = 12) -> No
             rows.append({"experiment": f"{experiment}@{number}", "step": step, "metric": metric, "value": value})
         if experiment == "grpo":
             rows.append({"experiment": "grpo@1", "step": step, "metric": "perception_kl", "value": math.nan})
-    write_table(path, "training", rows, MADE)
+    write_table(path, TRAINING, rows, MADE)
 
 
 def written(folder: Path, every: int = 1, once: bool = False) -> Path:
     """Writes all tables of three experiments with four rounds, runs the stage, and returns the page."""
     folder.mkdir(exist_ok=True)
-    write_table(folder / "metrics.parquet", "metrics", rows_of_rounds(every, once), MADE)
+    write_table(folder / "metrics.parquet", METRICS, rows_of_rounds(every, once), MADE)
     examples = write_examples(folder / "examples.parquet", 12)
     evaluated = {e.experiment: e.policies for e in experiments(every)}
     policies = ["tiny", *(["perpo"] if once else []), *(p for of in evaluated.values() for p in of.values())]
@@ -117,7 +120,7 @@ def written(folder: Path, every: int = 1, once: bool = False) -> Path:
         rewards = pl.read_parquet(folder / f"rewards-{policy}.parquet").with_columns(
             benchmark=pl.lit(PLACE["benchmark"])
         )
-        write_table(folder / f"rewards-{policy}.parquet", "rewards", rewards, MADE)
+        write_table(folder / f"rewards-{policy}.parquet", REWARDS, rewards, MADE)
     for policy, path in training.items():
         experiment, _, number = policy.partition("@")
         write_round(path, experiment, int(number))

@@ -7,15 +7,17 @@ from typing import Any
 
 import polars as pl
 import pytest
-from perceptune.contracts.tables import SCHEMAS, to_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.io import to_table
+from perceptune.contracts.tables.metrics import METRICS
 from perceptune.core.summary import MOST_COLUMNS, leading, result_text, results, sampled, verdict
+
+from tests.plugins import BENCHMARKS
 
 
 def row(
     policy: str, value: float | None, gain: float | None = None, half: float = 0.03, **changes: Any
 ) -> dict[str, Any]:
-    filled = dict.fromkeys(SCHEMAS["metrics"].names)
+    filled = dict.fromkeys(METRICS.schema.names)
     filled |= {"policy": policy, "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
     filled |= {"condition": "greedy", "k": 1, "metric": "accuracy_iou_0.5", "value": value, "n": 600, "n_failed": 3}
     if value is not None:
@@ -26,7 +28,7 @@ def row(
 
 
 def table(*rows: dict[str, Any]) -> pl.DataFrame:
-    frame = pl.from_arrow(to_table("metrics", list(rows)))
+    frame = pl.from_arrow(to_table(METRICS, list(rows)))
     assert isinstance(frame, pl.DataFrame)
     return frame
 

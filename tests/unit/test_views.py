@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perceptune.core.saliency import Saliency
 from perceptune.core.showing import pictures_shown, shown, strength
-from perceptune.core.views import VIEWS
 from perceptune.core.views.noise import diffusion
 from perceptune.core.views.view import Recipe, pixel_digest
 from PIL import Image
+
+from tests.plugins import VIEWS
 
 BOX = (4.0, 2.0, 12.0, 10.0)
 

@@ -5,7 +5,11 @@ import shutil
 import polars as pl
 import pytest
 from perceptune.contracts import paths
-from perceptune.contracts.tables import read_lineage, read_table
+from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
 
 from .conftest import Workflow
 
@@ -13,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_chain_ends_with_metrics_of_every_policy_and_a_page(finished: Workflow) -> None:
-    metrics = pl.from_arrow(read_table(finished.folder / paths.at(paths.ALL_METRICS), "metrics"))
+    metrics = pl.from_arrow(read_table(finished.folder / paths.at(paths.ALL_METRICS), METRICS))
     greedy = metrics.filter(condition="greedy", view="original", metric="accuracy_iou_0.5", benchmark="shapes-test")
     assert set(greedy["policy"]) == {"tiny", "dpo", "perpo", "p2dpo"}
     assert greedy["n"].to_list() == [24] * 4
@@ -29,9 +33,9 @@ def test_the_chain_ends_with_metrics_of_every_policy_and_a_page(finished: Workfl
 
 def test_rows_in_are_rows_out(finished: Workflow) -> None:
     names = {"policy": "tiny", "plan": "shapes/n20", "reward": "perception"}
-    requests = read_table(finished.folder / paths.at(paths.REQUESTS, **names), "requests")
-    responses = read_table(finished.folder / paths.at(paths.RESPONSES, **names), "responses")
-    rewards = read_table(finished.folder / paths.at(paths.REWARDS, **names), "rewards")
+    requests = read_table(finished.folder / paths.at(paths.REQUESTS, **names), REQUESTS)
+    responses = read_table(finished.folder / paths.at(paths.RESPONSES, **names), RESPONSES)
+    rewards = read_table(finished.folder / paths.at(paths.REWARDS, **names), REWARDS)
     assert requests.num_rows == 48
     assert responses.num_rows == rewards.num_rows == sum(requests["n"].to_pylist()) == 48 * 6
 
@@ -40,7 +44,7 @@ def test_answers_do_not_depend_on_the_number_of_shards(finished: Workflow, workf
     shutil.copy(finished.folder / "config.yaml", workflow.folder)
     target = str(paths.at(paths.RESPONSES, policy="tiny", plan="shapes/n20"))
     workflow.run("--set-scatter", "shard=2", "--", target)
-    ours, theirs = (read_table(w.folder / target, "responses").to_pylist() for w in (workflow, finished))
+    ours, theirs = (read_table(w.folder / target, RESPONSES).to_pylist() for w in (workflow, finished))
     assert read_lineage(workflow.folder / target)["parameters"]["shards"] == 2
     columns = ("request_id", "sample_index", "text", "token_ids", "finish_reason")
     assert [[row[c] for c in columns] for row in ours] == [[row[c] for c in columns] for row in theirs]

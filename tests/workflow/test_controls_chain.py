@@ -8,7 +8,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.table import Table
 
 from .conftest import ROOT, Workflow
 
@@ -29,8 +32,8 @@ def small(**controls: Any) -> dict[str, Any]:
     return {**config, "controls": controls}
 
 
-def rows(path: Path, name: str) -> list[dict[str, Any]]:
-    return [dict(row) for row in read_table(path, name).to_pylist()]
+def rows(path: Path, kind: Table) -> list[dict[str, Any]]:
+    return [dict(row) for row in read_table(path, kind).to_pylist()]
 
 
 def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(workflow: Workflow) -> None:
@@ -45,11 +48,11 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
     assert asked["perpo"] == asked[TWIN] == {"greedy", "sampled"}
     metrics = {
         (r["policy"], r["view"], r["condition"], r["k"]): r
-        for r in rows(results / "metrics.parquet", "metrics")
+        for r in rows(results / "metrics.parquet", METRICS)
         if r["metric"] == "accuracy_iou_0.5"
     }
     assert {view for _, view, *_ in metrics} == {"original", "blank", "noise-0.2"}
-    held = {(r["control"], r["k"]): r for r in rows(results / "controls/perpo.parquet", "controls")}
+    held = {(r["control"], r["k"]): r for r in rows(results / "controls/perpo.parquet", CONTROLS)}
     assert set(held) == {*(("prompt", k) for k in range(4)), ("blank", 1), ("mean_of_n", 4), ("sft_on_best", 1)}
     ours = metrics["perpo", "original", "greedy", 1]
     same = held["prompt", 0]

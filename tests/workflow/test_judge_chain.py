@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 import yaml
 from perceptune.contracts import paths
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.benchmarks.mmhal import TYPES, rating
 from PIL import Image
 
@@ -21,7 +23,7 @@ from .conftest import ROOT, Workflow
 pytestmark = pytest.mark.slow
 KEY = "sk-proj-Chain0123456789/+AbCdEf"
 COUNT = 8
-METRICS = str(paths.at(paths.METRICS, policy="tiny"))
+MEASURED = str(paths.at(paths.METRICS, policy="tiny"))
 
 
 def configured(folder: Path, url: str) -> None:
@@ -66,7 +68,7 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
     folder = workflow.folder
     with serving(lambda number: "fine" if number <= 3 else "401") as server:
         configured(folder, server.url)
-        failed = workflow.run("--", METRICS, check=False)
+        failed = workflow.run("--", MEASURED, check=False)
         assert failed.returncode != 0
         assert "answered 401: `Incorrect API key provided: Bearer <key>`" in failed.stdout
         assert "of 8 verdicts are kept; run again and only the others are asked for" in failed.stdout
@@ -75,14 +77,12 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
         assert there == 3  # the fourth was refused
         server.asked.clear()
         server.behave = lambda number: "500" if number == 1 else "fine"
-        done = workflow.run("--", METRICS)
+        done = workflow.run("--", MEASURED)
         assert len(server.asked) == COUNT - there + 1
         assert KEY not in failed.stdout + done.stdout
 
-        metrics = pl.DataFrame(pl.from_arrow(read_table(folder / METRICS, "metrics")))
-        verdicts = read_table(
-            folder / paths.at(paths.VERDICTS, policy="tiny", benchmark="mmhal"), "verdicts"
-        ).to_pylist()
+        metrics = pl.DataFrame(pl.from_arrow(read_table(folder / MEASURED, METRICS)))
+        verdicts = read_table(folder / paths.at(paths.VERDICTS, policy="tiny", benchmark="mmhal"), VERDICTS).to_pylist()
         assert len(verdicts) == COUNT
         (score,) = metrics.filter(metric="mmhal_score", condition="greedy").iter_rows(named=True)
         assert score["value"] == pytest.approx(sum(rating(row["text"]) or 0 for row in verdicts) / COUNT)
@@ -91,14 +91,14 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
 
         # what a judge is has a say in its verdicts, how it is reached has none
         reached = {"concurrency": 5, "timeout": 50.0, "retries": 5, "key": "OTHER_KEY"}
-        assert workflow.planned("--", METRICS, config=edited(folder, **reached)) == set()
+        assert workflow.planned("--", MEASURED, config=edited(folder, **reached)) == set()
         another = edited(folder, model="another")
-        assert workflow.planned("--", METRICS, config=another) == {"judge_answers", "evaluate_policy"}
+        assert workflow.planned("--", MEASURED, config=another) == {"judge_answers", "evaluate_policy"}
 
         # verdicts outlive their table
         server.asked.clear()
         shutil.rmtree(folder / "results/verdicts")
-        workflow.run("--", METRICS)
+        workflow.run("--", MEASURED)
         assert not server.asked
     assert not found_in(folder, KEY)
     assert not found_in(folder, base64.b64encode(KEY.encode()).decode())

@@ -10,7 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 from perceptune.contracts import paths
-from perceptune.contracts.tables import read_lineage, read_table
+from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.terms import TERMS
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.stages.rounds import Ending
 
 from .chaos import _command, _environment, _jobs
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_rounds_end_with_a_curve_in_the_report(finished: Workflow) -> None:
-    metrics = pl.from_arrow(read_table(finished.folder / paths.at(paths.ALL_METRICS), "metrics"))
+    metrics = pl.from_arrow(read_table(finished.folder / paths.at(paths.ALL_METRICS), METRICS))
     assert {"grpo@2", "papo@1"} <= set(metrics["policy"])
     assert "grpo@1" not in set(metrics["policy"])  # `evaluate_every: 2`
     assert Ending.read(finished.folder / paths.at(paths.ROUND, experiment="grpo@2")) == Ending(2)
@@ -32,7 +35,7 @@ def test_two_rounds_end_with_a_curve_in_the_report(finished: Workflow) -> None:
 def test_the_engine_and_the_trainer_agree_in_every_round(finished: Workflow) -> None:
     for policy in ("grpo@1", "grpo@2", "papo@1"):
         table = pl.DataFrame(
-            pl.from_arrow(read_table(finished.folder / paths.at(paths.TRAINING, experiment=policy), "training"))
+            pl.from_arrow(read_table(finished.folder / paths.at(paths.TRAINING, experiment=policy), TRAINING))
         )
         values = {name: part.sort("step")["value"] for (name,), part in table.group_by("metric")}
         assert values["engine_gap"].max() < 1e-4
@@ -53,7 +56,7 @@ def test_methods_share_the_first_rounds_answers_and_not_the_seconds(finished: Wo
 def test_the_terms_of_a_round_are_one_table(finished: Workflow) -> None:
     place = {"policy": "tiny", "dataset": "shapes", "groups": "g4/perception/all"}
     for stored, expected in ((GRPO, 2), (PAPO, 3)):
-        rows = read_table(finished.folder / paths.at(paths.TERMS, **place, stored=stored), "terms").to_pylist()
+        rows = read_table(finished.folder / paths.at(paths.TERMS, **place, stored=stored), TERMS).to_pylist()
         assert len({(row["term"], row["view"]) for row in rows}) == expected
         assert len(rows) == 12 * expected
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import code_digests, digest_of_source
+from perceptune.contracts.code import code_digests, digest_of_source
 from perceptune.stages import plan as planning
 from perceptune.stages.absent import absent
 from perceptune.stages.checks import plural

@@ -8,15 +8,18 @@ import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, ModelBlock, RewardBlock
-from perceptune.contracts.tables import read_table, write_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.benchmarks.benchmark import Answered
-from perceptune.core.importers import IMPORTERS
 from perceptune.core.importing import RowError
-from perceptune.core.rewards import REWARDS, Answers
+from perceptune.core.rewards.reward import Answers
 from perceptune.stages import evaluate, examples, requests, rewards
 from perceptune.stages.reading import Files
 from PIL import Image
+
+from tests.plugins import BENCHMARKS, IMPORTERS, REWARDS
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 MODEL = ModelBlock(path="nowhere", family="llava")
@@ -125,9 +128,9 @@ def through_the_stages(
     requests.run_benchmarks(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}
     )
-    asked = read_table(tables["requests"], "requests").to_pylist()
+    asked = read_table(tables["requests"], REQUESTS).to_pylist()
     responses = [_response(row, texts[row["example_id"]], i) for row in asked for i in range(row["n"])]
-    write_table(tables["responses"], "responses", responses, {})
+    write_table(tables["responses"], RESPONSES, responses, {})
     reward = RewardBlock(tasks=dict(benchmark.rewards), max_failed=1.0)
     rewards.run(
         requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]},
@@ -138,7 +141,7 @@ def through_the_stages(
         metrics=tables["metrics"], benchmarks={"b": block}, reward_tasks={"r": dict(benchmark.rewards)}, model=MODEL,
         examples={"d": tables["examples"]},
     )  # fmt: skip
-    return pl.DataFrame(pl.from_arrow(read_table(tables["metrics"], "metrics")))
+    return pl.DataFrame(pl.from_arrow(read_table(tables["metrics"], METRICS)))
 
 
 def _response(asked: Row, given: str | list[str] | None, index: int) -> Row:

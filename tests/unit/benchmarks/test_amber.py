@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.importers.amber import PUBLISHED
 from perceptune.core.language import Language, MissingLanguageError, english
 from perceptune.core.rewards import amber_nouns as scoring  # the function hides the module of the same name
@@ -20,6 +19,7 @@ from perceptune.core.rewards.reward import Answers
 from perceptune.core.yes_no_rules import beginning
 from perceptune.stages.reading import Files
 
+from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (
     IMPORTERS,
     Row,
@@ -462,6 +462,6 @@ def test_full_file_through_the_stages_without_resources(rows: list[Row], folder:
 def test_answers_are_scored_alone() -> None:
     """A reward is given answers without their sources, too: of AMBER's questions."""
     answers = Answers(["Yes", "no"], ["yes", "no"], np.full((2, 4), np.nan), np.ones((2, 2)), "padded_square")
-    from perceptune.core.rewards import REWARDS
+    from tests.plugins import REWARDS
 
     assert REWARDS["amber"](answers).rewards.tolist() == [1.0, 0.0]

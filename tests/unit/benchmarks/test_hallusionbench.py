@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.rewards.vlmevalkit_yes_no import said
 from perceptune.stages import examples
 
+from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (
     Row,
     answered,
@@ -267,7 +269,7 @@ def test_full_file_through_the_stages(rows: list[Row], tmp_path: Path) -> None:
         assert dict(mine.select("metric", "value").iter_rows()) == pytest.approx(wanted, abs=1e-12)
         n = dict(mine.select("metric", "n").iter_rows())
         assert (n["aAcc"], n["fAcc"], n["aAcc_image"], n["aAcc_VD"]) == (1129, 951, 951, 591)
-    asked = read_table(tmp_path / "requests.parquet", "requests").to_pylist()
+    asked = read_table(tmp_path / "requests.parquet", REQUESTS).to_pylist()
     kinds = Counter(tuple(item["type"] for item in row["messages"][0]["content"]) for row in asked)
     assert kinds == {("image", "text"): 2 * 951, ("text",): 2 * 178}
 
@@ -298,5 +300,5 @@ def test_mistakes(tmp_path: Path, changes: Record, reason: str) -> None:
 
 def test_a_question_without_image_is_an_example(tmp_path: Path) -> None:
     imported(tmp_path)
-    (row,) = read_table(tmp_path / "examples.parquet", "examples").to_pylist()
+    (row,) = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
     assert (row["images"], row["image_sha256"], row["image_sizes"], row["reason"]) == ([], [], [], None)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.llava_bench import RULE, scores
-from perceptune.core.importers import IMPORTERS
 from perceptune.core.importing import RowError
 from perceptune.stages.reading import Files
+
+from tests.plugins import BENCHMARKS, IMPORTERS
 
 from .answering import Row, answered, failures, questions, shuffled, values
 

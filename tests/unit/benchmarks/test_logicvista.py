@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.extraction import letter_set, letters_in
 
+from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
 from tests.unit.benchmarks.tables import (
     drawn_names,

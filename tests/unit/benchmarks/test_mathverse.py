@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.importers.mathverse import VERSIONS
 from perceptune.core.rewards.mathverse import option_of
 from perceptune.stages.reading import Files
 
+from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (
     IMPORTERS,
     Row,

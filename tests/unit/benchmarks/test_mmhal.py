@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.tables import read_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
 from perceptune.core.benchmarks.mmhal import HALLUCINATED_BELOW, PROMPT, TYPES, fields, rating
 from perceptune.stages import examples
+
+from tests.plugins import BENCHMARKS
 
 from .answering import Row, answered, drawn_images, failures, official, questions, shuffled, values
 
@@ -57,7 +59,7 @@ def test_the_official_file_becomes_examples(tmp_path: Path) -> None:
     images = drawn_images(tmp_path / "images", names)
     block = FileDataset(kind="mmhal", path=str(folder / FILE), images=str(images))
     examples.run(config=block, examples=tmp_path / "examples.parquet")
-    table = read_table(tmp_path / "examples.parquet", "examples").to_pylist()
+    table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
     assert len(table) == 96
     assert {row["reason"] for row in table} == {None}
     assert {row["task"] for row in table} == {"open"}

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.language import MissingLanguageError
 from perceptune.core.page_text import bleu, meteor
-from perceptune.core.rewards import REWARDS, Answers
+from perceptune.core.rewards.reward import Answers
 
+from tests.plugins import BENCHMARKS, REWARDS
 from tests.unit.benchmarks.answering import shuffled, through_the_stages, values
 from tests.unit.benchmarks.tables import drawn_names
 

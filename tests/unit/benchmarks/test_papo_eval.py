@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, RewardBlock
-from perceptune.contracts.tables import read_table, write_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.metrics import run_spread
-from perceptune.core.rewards import REWARDS, Answers
+from perceptune.core.rewards.reward import Answers
 from perceptune.stages import evaluate, examples, requests, rewards
 from perceptune.stages.protocols import with_protocols
 
+from tests.plugins import BENCHMARKS, REWARDS
 from tests.unit.benchmarks.answering import MODEL, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, write_parquet
 
@@ -116,10 +119,10 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
             "text": BOXED % ("7" if RUNS[int(asked["example_id"][-1]) - 1][run] else "8"), "finish_reason": "stop",
             "prompt_tokens": 1, "reason": None,
         }
-        for asked in read_table(tables["requests"], "requests").to_pylist()
+        for asked in read_table(tables["requests"], REQUESTS).to_pylist()
         for run in range(asked["n"])
     ]  # fmt: skip
-    write_table(tables["responses"], "responses", responses, {})
+    write_table(tables["responses"], RESPONSES, responses, {})
     rewards.run(
         requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]}, rewards=tables["rewards"],
         config=RewardBlock(tasks=dict(protocol.rewards)), model=MODEL,
@@ -129,7 +132,7 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
         metrics=tables["metrics"], benchmarks={"b": block}, reward_tasks={"r": dict(protocol.rewards)}, model=MODEL,
         examples={"d": tables["examples"]},
     )  # fmt: skip
-    found = {(r["condition"], r["k"], r["metric"]): r for r in read_table(tables["metrics"], "metrics").to_pylist()}
+    found = {(r["condition"], r["k"], r["metric"]): r for r in read_table(tables["metrics"], METRICS).to_pylist()}
     mean = found["mean_of_n", 8, "accuracy"]
     assert (mean["value"], mean["n"]) == (pytest.approx(1 / 3), 24)
     assert mean["ci_low"] < 1 / 3 < mean["ci_high"]

@@ -152,7 +152,7 @@ def test_order_does_not_matter(rows: list[Row]) -> None:
 
 
 def test_units_are_images(rows: list[Row]) -> None:
-    from perceptune.core.benchmarks import BENCHMARKS
+    from tests.plugins import BENCHMARKS
 
     columns = BENCHMARKS["pope"].columns(answered("pope", rows, ["Yes"] * len(rows)))
     assert columns["pooled n"].shape == (500,)

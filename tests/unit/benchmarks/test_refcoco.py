@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.benchmark import Answered
-from perceptune.core.rewards import REWARDS, Answers
+from perceptune.core.rewards.reward import Answers
 
+from tests.plugins import BENCHMARKS, REWARDS
 from tests.unit.benchmarks.answering import failures, shuffled, values
 
 SIZE = (100.0, 100.0)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.benchmark import Benchmark, share
 from perceptune.core.metrics import bounds, interval, paired_gain, resampled_totals
-from perceptune.core.rewards import REWARDS
 from perceptune.core.rewards.reward import Answers
+
+from tests.plugins import BENCHMARKS, REWARDS
 
 
 class AnyColumns(dict[str, np.ndarray]):

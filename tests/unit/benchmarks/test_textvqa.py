@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table, write_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.metrics import METRICS
 from perceptune.core.rewards.vqa_accuracy import CONTRACTIONS, accuracy_of, normalised
 from perceptune.stages import evaluate
 
+from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (
     MODEL,
     Row,
@@ -114,7 +116,7 @@ def test_p_acc_is_this_accuracy_where_the_policy_looks_well(tmp_path: Path) -> N
          "reason": None}
         for i, afr in zip(TEXTS, (1.0, 4.0, 7.0), strict=True)
     ]  # fmt: skip
-    write_table(tmp_path / "attention.parquet", "attention", looked, {})
+    write_table(tmp_path / "attention.parquet", ATTENTION, looked, {})
     settings = {
         **BENCHMARKS["textvqa"].settings,
         "dataset": "d",
@@ -129,7 +131,7 @@ def test_p_acc_is_this_accuracy_where_the_policy_looks_well(tmp_path: Path) -> N
         benchmarks={"b": BenchmarkBlock(**settings, protocol="textvqa", views=("original",))}, model=MODEL,
         reward_tasks={"r": {"open": "vqa_accuracy"}}, examples={"d": tmp_path / "examples.parquet"},
     )  # fmt: skip
-    table = read_table(tmp_path / "metrics.parquet", "metrics").to_pylist()
+    table = read_table(tmp_path / "metrics.parquet", METRICS).to_pylist()
     found = {row["metric"]: (row["value"], row["n"]) for row in table if row["condition"] == "attention"}
     assert found["p_accuracy"] == (pytest.approx(0.6), 1)
     assert found["afr"] == (pytest.approx(4), 3)

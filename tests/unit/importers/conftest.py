@@ -11,7 +11,8 @@ import datasets
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
 from perceptune.stages import examples
 from PIL import Image
 
@@ -62,7 +63,7 @@ def imported(tmp_path: Path) -> Imported:
             kind=kind, path=str(path), **{k: str(v) if k == "images" else v for k, v in settings.items()}
         )
         examples.run(config=block, examples=tmp_path / "examples.parquet")
-        table = read_table(tmp_path / "examples.parquet", "examples").to_pylist()
+        table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
         return [{**row, "source": json.loads(row["source"] or "{}")} for row in table]
 
     return run

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from perceptune.contracts.tables import read_lineage
+from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.importers.importer import missing_shards, split_of
 
 from tests.unit.importers.conftest import Imported, draw, encoded

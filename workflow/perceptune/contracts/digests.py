@@ -69,10 +69,15 @@ class DigestMemory:
             row = memory.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone() if memory else None
             if row:
                 return json.loads(row[0])
-            value = compute()
+        value = compute()
+        self.store(key, value)
+        return value
+
+    def store(self, key: str, value: Any) -> None:
+        """Stores a JSON value under `key`."""
+        with self._open() as memory:
             if memory:
                 memory.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, json.dumps(value)))
-            return value
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perceptune.core.views import VIEWS
+from perceptune.contracts.plugins import load
 from perceptune.core.views.view import Recipe
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
     """The pictures as the recipe shows them. `ValueError` for an example without a picture that the view needs, and for
     pictures of other sizes from a view that says that it keeps them.
     """
-    view = VIEWS[recipe.op]
+    view = load("view", recipe.op)
     if not images:
         return []
     parameters = view.Parameters.model_validate(recipe.parameters)
@@ -29,9 +29,9 @@ def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
 
 def strength(recipe: Recipe, images: Sequence[Image], pictures: Sequence[Image]) -> float:
     """How much the recipe really changed `images` into `pictures`, in the view's own unit."""
-    return VIEWS[recipe.op].strength(images, pictures, recipe.box) if images else 0.0
+    return load("view", recipe.op).strength(images, pictures, recipe.box) if images else 0.0
 
 
 def pictures_shown(recipe: Recipe, images: int) -> int:
     """How many pictures the recipe makes of so many."""
-    return VIEWS[recipe.op].count(images) if images else 0
+    return load("view", recipe.op).count(images) if images else 0

@@ -7,11 +7,13 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeGuard
 
 import polars as pl
 
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.plugins import load, names
+from perceptune.core.benchmarks.benchmark import Benchmark
 from perceptune.core.charts import signed
 from perceptune.core.metrics import macro_mean
 
@@ -130,27 +132,34 @@ def finite(value: Any) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+@cache
+def _benchmarks() -> tuple[Benchmark, ...]:
+    return tuple(load("benchmark", name) for name in names("benchmark"))
+
+
 def leading(metrics: Sequence[str]) -> tuple[str, ...]:
     """Of a benchmark's metrics, the primary one first, those to look at first: all of a few, of many those that papers quote."""
     if len(metrics) <= MOST_COLUMNS:
         return tuple(metrics)
     quoted = next(
-        (b.quoted for b in BENCHMARKS.values() if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
+        (b.quoted for b in _benchmarks() if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
     )
     return tuple(m for m in quoted if m in metrics) or tuple(metrics[:MOST_COLUMNS])
 
 
-DECLARED = {
-    name: Measure(one.label, one.percent, one.lower_is_better)
-    for benchmark in BENCHMARKS.values()
-    for name, one in benchmark.metrics.items()
-}
-"""Metrics of published benchmarks."""
+@cache
+def _declared() -> dict[str, Measure]:
+    """Metrics of published benchmarks."""
+    return {
+        name: Measure(one.label, one.percent, one.lower_is_better)
+        for benchmark in _benchmarks()
+        for name, one in benchmark.metrics.items()
+    }
 
 
 def measure(metric: str) -> Measure:
     """How a metric is shown; an unknown one as it is."""
-    return DECLARED.get(metric) or MEASURES.get(metric) or Measure(metric.replace("_", " "), percent=False)
+    return _declared().get(metric) or MEASURES.get(metric) or Measure(metric.replace("_", " "), percent=False)
 
 
 def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> list[Result]:

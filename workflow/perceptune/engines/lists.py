@@ -15,7 +15,7 @@ from perceptune.core.looks import Look
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe, pixel_digest
 from perceptune.engines.shared_prefix import Packed, Prompted, packed
-from perceptune.models.family import Family
+from perceptune.models.families.family import Family
 
 
 @dataclass(frozen=True)

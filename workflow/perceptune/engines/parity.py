@@ -14,7 +14,7 @@ import torch
 from perceptune.contracts.config import ModelBlock
 from perceptune.engines.questions import Answer, Question
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 
 

@@ -27,7 +27,7 @@ from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.engines.contrast import Lockstep, Pair, Pairs
 from perceptune.engines.questions import Answer, Contrast, Question
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.geometry import pixel_limits
 from perceptune.models.loading import load_processor, merged_model
 

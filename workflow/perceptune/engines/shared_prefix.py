@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from perceptune.models.family import Family
+from perceptune.models.families.family import Family
 from perceptune.models.placement import bare, on_device
 
 LOGITS_AT_ONCE = 2**26

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from perceptune.core.shapes import IMAGE_SIZE
-from perceptune.models.llava_like import stored_name
+from perceptune.models.families.llava_like import stored_name
 from perceptune.models.loading import save_weights
 from perceptune.models.tiny_texts import (
     CHATML_SPECIALS,

@@ -8,7 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.brought import Columns
 
@@ -20,12 +22,12 @@ def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> li
 
     `verdicts`: the table of what the judge said of them, None without a judge; an answer that it does not mention has none.
     """
-    questions = pl.from_arrow(read_table(examples, "examples", ["example_id", "question", "source"]))
+    questions = pl.from_arrow(read_table(examples, EXAMPLES, ["example_id", "question", "source"]))
     joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
     if verdicts is None:
         joined = joined.with_columns(verdict=pl.lit(None, dtype=pl.String))
     else:
-        table = pl.from_arrow(read_table(verdicts, "verdicts").select([*ANSWER, "text"]))
+        table = pl.from_arrow(read_table(verdicts, VERDICTS).select([*ANSWER, "text"]))
         given = table.rename({"text": "verdict"})  # type: ignore[union-attr, call-arg]
         joined = joined.join(given, ANSWER, "left", validate="1:1", maintain_order="left")  # type: ignore[arg-type]
     return [_answered(row) for row in joined.iter_rows(named=True)]
@@ -33,7 +35,7 @@ def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> li
 
 def judged_by(judge: str, verdicts: Path) -> str:
     """Who judged: the judge's name in the config, and the model that answered as its endpoint names it (or several)."""
-    models = sorted(set(read_table(verdicts, "verdicts")["model"].drop_null().to_pylist()))
+    models = sorted(set(read_table(verdicts, VERDICTS)["model"].drop_null().to_pylist()))
     return f"{judge}: {', '.join(models) or 'no answer'}"
 
 

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from peft import PeftModel
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import AttentionBlock, ModelBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import lineage, plugin
+from perceptune.contracts.lineage import lineage
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.io import write_table
 from perceptune.core.attention_maps import Region, attention_focus_ratio, on_image
 from perceptune.core.images import open_image
 from perceptune.core.views.view import Recipe
 from perceptune.engines.attention import Looked, language_model, look, watching
-from perceptune.models.families import family_of
-from perceptune.models.family import Family
+from perceptune.models.families.family import Family, family_of
 from perceptune.models.geometry import framed
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import bare
@@ -60,9 +61,7 @@ def run(
         "attention": config.model_dump(mode="json"),
     }
     inputs = {"examples": examples} | ({"adapter": adapter / "adapter_model.safetensors"} if adapter else {})
-    write_table(
-        attention, "attention", rows, lineage("attention", parameters, inputs, [plugin("family", model.family)])
-    )
+    write_table(attention, ATTENTION, rows, lineage("attention", parameters, inputs, [plugin("family", model.family)]))
 
 
 class _Watcher:

@@ -11,7 +11,11 @@ from perceptune.contracts.config import BatchBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import lineage
-from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.batches import batch
 from perceptune.core.batches import statistics as batch_statistics
 
@@ -31,12 +35,12 @@ def run(
     rewards, and when fewer groups are kept than asked for says so in the log.
     """
     asked = pl.DataFrame(
-        pl.from_arrow(read_table(requests, "requests").select(["request_id", "example_id", "view", "messages"]))
+        pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
     )
     tokens = pl.DataFrame(
-        pl.from_arrow(read_table(responses, "responses").select(["request_id", "sample_index", "token_ids"]))
+        pl.from_arrow(read_table(responses, RESPONSES).select(["request_id", "sample_index", "token_ids"]))
     )
-    scored = pl.DataFrame(pl.from_arrow(read_table(rewards, "rewards")))
+    scored = pl.DataFrame(pl.from_arrow(read_table(rewards, REWARDS)))
     scored = scored.with_columns(keep=_kept_by(scored, config.keep, rewards)).select(
         "request_id", "sample_index", "task", "text", "reward", "keep"
     )
@@ -58,7 +62,7 @@ def run(
         print(f"{config.questions} groups were asked for: ask more questions in the rollout to have as many")
     inputs = {"requests": requests, "responses": responses, "rewards": rewards}
     record = lineage("batches", config.model_dump(mode="json"), inputs)
-    write_table(preferences, "preferences", table.select(SCHEMAS["preferences"].names), record)
+    write_table(preferences, PREFERENCES, table.select(PREFERENCES.schema.names), record)
     write_text(statistics, json.dumps(counted, indent=2) + "\n")
 
 

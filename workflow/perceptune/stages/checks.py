@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -26,13 +24,9 @@ from perceptune.contracts.config import (
 )
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
 from perceptune.contracts.paths import ROUND_MARK
-from perceptune.core.benchmarks import BENCHMARKS
-from perceptune.core.exporters import EXPORTERS
-from perceptune.core.importers import IMPORTERS
-from perceptune.core.methods import METHODS
+from perceptune.contracts.plugins import exists, load, names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.core.monitors import limit_names
-from perceptune.core.views import VIEWS
 from perceptune.core.views.view import View
 
 
@@ -96,7 +90,9 @@ def _secrets(value: Any, key: str) -> Iterator[str]:
 
 def _dangling_names(config: Config) -> list[str]:
     """References to blocks, rewards and methods that do not exist."""
-    rewards = _reward_names()
+    exporters, importers, methods, rewards, views = (
+        dict.fromkeys(names(kind)) for kind in ("exporter", "importer", "method", "reward", "view")
+    )
     references = [
         (f"experiments.{n}.{key}", getattr(e, key), getattr(config, plural(key)))
         for n, e in config.experiments.items()
@@ -110,19 +106,19 @@ def _dangling_names(config: Config) -> list[str]:
     references += [
         (f"exports.{n}.experiment", e.experiment, _exportable(config, e.experiment)) for n, e in config.exports.items()
     ]
-    references += [(f"exports.{n}.format", e.format, EXPORTERS) for n, e in config.exports.items()]
+    references += [(f"exports.{n}.format", e.format, exporters) for n, e in config.exports.items()]
     references += [(f"benchmarks.{n}.dataset", b.dataset, config.datasets) for n, b in config.benchmarks.items()]
     references += [(f"benchmarks.{n}.reward", b.reward, config.rewards) for n, b in config.benchmarks.items()]
     references += [
-        (f"datasets.{n}.kind", d.kind, IMPORTERS) for n, d in config.datasets.items() if isinstance(d, FileDataset)
+        (f"datasets.{n}.kind", d.kind, importers) for n, d in config.datasets.items() if isinstance(d, FileDataset)
     ]
     references += [(f"benchmarks.{n}.judge", b.judge, config.judges) for n, b in config.benchmarks.items() if b.judge]
     references += [(f"judges.{n}.model", j.model, config.models) for n, j in config.judges.items() if j.url is None]
     references += [
         (f"rewards.{n}.tasks.{t}", r, rewards) for n, b in config.rewards.items() for t, r in b.tasks.items()
     ]
-    references += [(f"trainings.{n}.method", t.method, METHODS) for n, t in config.trainings.items()]
-    references += [(f"views.{n}.op", v.op, VIEWS) for n, v in config.views.items() if v.op]
+    references += [(f"trainings.{n}.method", t.method, methods) for n, t in config.trainings.items()]
+    references += [(f"views.{n}.op", v.op, views) for n, v in config.views.items() if v.op]
     references += [(f"views.{n}.one_of", one, config.views) for n, v in config.views.items() for one in v.one_of]
     references += [(f"views.{n}.crop", v.crop, config.crops) for n, v in config.views.items() if v.crop]
     references += [
@@ -162,33 +158,25 @@ def _unknown(key: str, name: str, allowed: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _reward_names() -> dict[str, None]:
-    """Names of the reward modules, without importing them: the Snakefile must stay light."""
-    spec = find_spec("perceptune.core.rewards")
-    folders = spec.submodule_search_locations if spec else None
-    files = [f for folder in folders or [] for f in Path(folder).glob("*.py")]
-    return {f.stem: None for f in sorted(files) if f.stem not in ("__init__", "reward")}
-
-
 def _wrong_parameters(config: Config) -> list[str]:
     """Parameters that a training's method does not take."""
     mistakes = []
     for name, training in config.trainings.items():
-        if training.method not in METHODS:
+        if not exists("method", training.method):
             continue
         try:
-            METHODS[training.method].Parameters.model_validate(training.parameters)
+            load("method", training.method).Parameters.model_validate(training.parameters)
         except ValidationError as invalid:
-            allowed = METHODS[training.method].Parameters.model_fields
+            allowed = load("method", training.method).Parameters.model_fields
             for error in invalid.errors():
                 mistakes.append(_described(f"trainings.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
     for name, view in config.views.items():
         if view.op is None:
             continue
         try:
-            VIEWS[view.op].Parameters.model_validate(view.parameters)
+            load("view", view.op).Parameters.model_validate(view.parameters)
         except ValidationError as invalid:
-            allowed = VIEWS[view.op].Parameters.model_fields
+            allowed = load("view", view.op).Parameters.model_fields
             for error in invalid.errors():
                 mistakes.append(_described(f"views.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
     return mistakes
@@ -197,11 +185,11 @@ def _wrong_parameters(config: Config) -> list[str]:
 def _misfits(config: Config) -> Iterator[str]:
     """Blocks that exist but do not go together."""
     for name, view in config.views.items():
-        if view.op and VIEWS[view.op].needs_box != (view.crop is not None):
-            needs = "needs a crop block" if VIEWS[view.op].needs_box else "needs none"
+        if view.op and load("view", view.op).needs_box != (view.crop is not None):
+            needs = "needs a crop block" if load("view", view.op).needs_box else "needs none"
             yield f"key `views.{name}.crop`: `{view.op}` {needs}, got `{view.crop}`"
-        if view.op and VIEWS[view.op].needs_saliency != (view.saliency is not None):
-            needs = "needs a saliency block" if VIEWS[view.op].needs_saliency else "needs none"
+        if view.op and load("view", view.op).needs_saliency != (view.saliency is not None):
+            needs = "needs a saliency block" if load("view", view.op).needs_saliency else "needs none"
             yield f"key `views.{name}.saliency`: `{view.op}` {needs}, got `{view.saliency}`"
         for one in view.one_of:
             if config.views[one].one_of:
@@ -230,12 +218,12 @@ def _misfits(config: Config) -> Iterator[str]:
                 yield f"key `pairings.{name}.{key}`: `{named}` needs a saliency, which pairs do not have"
     for name, experiment in config.experiments.items():
         training = config.trainings[experiment.training]
-        learns_from = METHODS[training.method].groups
+        learns_from = load("method", training.method).groups
         if experiment.made_of not in blocks.SOURCES[learns_from]:
             needs = blocks.named_keys(*blocks.SOURCES[learns_from])
             yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
     for name, benchmark in config.benchmarks.items():
-        protocol = BENCHMARKS[benchmark.protocol] if benchmark.protocol else None
+        protocol = load("benchmark", benchmark.protocol) if benchmark.protocol else None
         in_image = protocol and "{question}" not in protocol.settings.get("prompt", "{question}")
         if "{question}" not in benchmark.prompt and not in_image:
             yield f"key `benchmarks.{name}.prompt`: got `{benchmark.prompt}`, expected a text with `{{question}}` in it"
@@ -252,7 +240,7 @@ def _misfits(config: Config) -> Iterator[str]:
 
 def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
     """What rounds ask of a training block, and what only they can use."""
-    method, key = METHODS[training.method], f"trainings.{name}"
+    method, key = load("method", training.method), f"trainings.{name}"
     if not isinstance(method, RolloutMethod):
         for only in ("optimizer", "limits"):
             if only in training.model_fields_set:
@@ -290,7 +278,7 @@ def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterat
 def _changing_size(view: ViewBlock, config: Config) -> list[str]:
     """The modules of a view that may change the size of images."""
     blocks_of = [view, *(config.views[name] for name in view.one_of)]
-    kinds = [(VIEWS[block.op], block.parameters) for block in blocks_of if block.op]
+    kinds = [(load("view", block.op), block.parameters) for block in blocks_of if block.op]
     return [kind.name for kind, given in kinds if not kind.keeps_size(kind.Parameters.model_validate(given))]
 
 
@@ -302,7 +290,7 @@ def _uncovered(config: Config) -> Iterator[str]:
     for experiment in config.experiments.values():
         if experiment.rollout is not None:
             training = config.trainings[experiment.training]
-            method = METHODS[training.method]
+            method = load("method", training.method)
             trained = method.asked_views(method.Parameters.model_validate(training.parameters), training.view)
             asked.append((f"rollouts.{experiment.rollout}", config.rollouts[experiment.rollout], trained))
     said: dict[str, None] = {}
@@ -330,7 +318,7 @@ def _left_out(saliency: SaliencyBlock, asked: SamplingBlock | BenchmarkBlock | R
 
 def _kinds(view: ViewBlock, config: Config) -> list[View]:
     """What makes a view: one module, or those of the views that it is one of."""
-    return [VIEWS[op] for one in (view, *(config.views[name] for name in view.one_of)) if (op := one.op)]
+    return [load("view", op) for one in (view, *(config.views[name] for name in view.one_of)) if (op := one.op)]
 
 
 def _mistake(error: Any) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 from perceptune.contracts.config import ClipBlock
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.clips import CLIPS
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.core.images import open_image
 from perceptune.core.views.view import clipped
 from perceptune.engines.clip import Clip
@@ -21,10 +24,10 @@ def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights:
 
     Each of the `halvings` halves what is computed at once, not the result.
     """
-    cut = read_table(crops, "crops").to_pylist()
+    cut = read_table(crops, CROPS).to_pylist()
     wanted = {row["example_id"] for row in cut}
     by_id = {
-        row["example_id"]: row for row in read_table(examples, "examples").to_pylist() if row["example_id"] in wanted
+        row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist() if row["example_id"] in wanted
     }
     clip = Clip(config)
     step = max(AT_ONCE >> halvings, 1)
@@ -38,7 +41,7 @@ def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights:
                 rows.append(next(found) if row["box"] is not None else _without(row))
             progress.advance(len(part))
     parameters = {"clip": config.model_dump(mode="json"), "weights": weights}
-    write_table(clips, "clips", rows, lineage("clips", parameters, {"examples": examples, "crops": crops}))
+    write_table(clips, CLIPS, rows, lineage("clips", parameters, {"examples": examples, "crops": crops}))
 
 
 def _scores(clip: Clip, rows: list[dict[str, Any]], by_id: dict[str, Any], prompt: str) -> list[dict[str, Any]]:

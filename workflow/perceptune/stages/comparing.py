@@ -10,10 +10,12 @@ from typing import Any
 
 import polars as pl
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import BenchmarkBlock
-from perceptune.contracts.lineage import lineage, plugin
+from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import write_table
 from perceptune.core.metrics import Columns, Metric, paired_sum
 from perceptune.core.prompts import number_of
 from perceptune.stages.evaluate import measuring
@@ -66,7 +68,7 @@ def run(
         "benchmarks": {k: b.model_dump(mode="json") for k, b in benchmarks.items()},
     }
     plugins = [plugin("benchmark", name) for name in sorted({b.protocol for b in benchmarks.values() if b.protocol})]
-    write_table(controls, "controls", rows, lineage("comparing", parameters, inputs, plugins))
+    write_table(controls, CONTROLS, rows, lineage("comparing", parameters, inputs, plugins))
 
 
 def _greedy(answers: pl.DataFrame, view: str, condition: str = "greedy") -> pl.DataFrame:

@@ -15,7 +15,7 @@ from perceptune.contracts.config import (
     ViewBlock,
 )
 from perceptune.contracts.errors import UserError
-from perceptune.core.methods import METHODS
+from perceptune.contracts.plugins import load
 from perceptune.core.methods.sft import SFT
 
 TWIN: dict[str, Any] = {"method": SFT.name, "parameters": {"source": "best_of_n"}}
@@ -50,7 +50,7 @@ def twins(config: Config) -> dict[str, str]:
 
 def why_no_twin(config: Config, experiment: str) -> str:
     """In words, why an experiment has no twin; empty where it can have one or is one."""
-    return WHY_NONE.get(METHODS[_training(config, experiment).method].groups, "")
+    return WHY_NONE.get(load("method", _training(config, experiment).method).groups, "")
 
 
 def gaussian_sigma(view: ViewBlock) -> float | None:
@@ -101,7 +101,7 @@ def _with_twins(config: Config) -> Config:
     known = {_budget(config, name): twin for name, twin in twins(config).items()}
     for name, experiment in config.experiments.items():
         training = _training(config, name)
-        if METHODS[training.method].groups != "lists" or _learns_best(config, name):
+        if load("method", training.method).groups != "lists" or _learns_best(config, name):
             continue
         twin = known.setdefault(_budget(config, name), _free_name(config, experiments, name))
         if twin not in experiments:

@@ -10,16 +10,18 @@ import numpy as np
 
 from perceptune.contracts.config import CropBlock
 from perceptune.contracts.lineage import lineage
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.core.crops import adaptive_crop, inverse_crop
 
 
 def run(*, attention: Path, crops: Path, config: CropBlock) -> None:
     """Writes `crops`, one row per row of `attention`."""
-    rows = [_row(row, config) for row in read_table(attention, "attention").to_pylist()]
+    rows = [_row(row, config) for row in read_table(attention, ATTENTION).to_pylist()]
     counted = Counter(row["flag"] or ("no map" if row["box"] is None else "crop") for row in rows)
     print(", ".join(f"{count} x {name}" for name, count in sorted(counted.items())))
-    write_table(crops, "crops", rows, lineage("crops", config.model_dump(mode="json"), {"attention": attention}))
+    write_table(crops, CROPS, rows, lineage("crops", config.model_dump(mode="json"), {"attention": attention}))
 
 
 def _row(row: dict[str, Any], config: CropBlock) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
+from perceptune.contracts.plugins import load
 from perceptune.core import importers
-from perceptune.core.importers import IMPORTERS
 from perceptune.stages.reading import Files
 
 
@@ -36,12 +36,12 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
     if source.is_dir():
         digest = digest_of_folder(source, memory)
     else:
-        beside = [source.with_name(name) for name in IMPORTERS[block.kind].beside]
+        beside = [source.with_name(name) for name in load("importer", block.kind).beside]
         digest, *others = memory.sha256_of_files([source, *beside])
         if digest == "unreadable":
             return digest
         digest = sha256_of_json([digest, *others]) if others else digest
-    if not block.watch_images or IMPORTERS[block.kind].reads == "hf" or (source / "state.json").exists():
+    if not block.watch_images or load("importer", block.kind).reads == "hf" or (source / "state.json").exists():
         return digest
     code = sha256_of_file(Path(str(importers.__file__)).with_name(f"{block.kind}.py"))
     names = memory.recall(f"images of {block.kind} {code} {digest}", lambda: sorted(set(_image_names(block))))
@@ -52,7 +52,7 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
 
 def _image_names(block: FileDataset) -> Iterator[str]:
     """The image files that a data set names; rows that are no such rows are the import's business, and so is what ends them."""
-    importer = IMPORTERS[block.kind]
+    importer = load("importer", block.kind)
     rows = importer.rows(Files(Path(block.path), importer.reads, block.split))
     while True:
         try:

@@ -9,9 +9,11 @@ from typing import Any
 
 import polars as pl
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock
-from perceptune.contracts.lineage import lineage, plugin
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables import metrics as metrics_table
+from perceptune.contracts.tables.io import write_table
 from perceptune.core.metrics import METRICS, PER_ANSWER
 from perceptune.stages.answered import judged_by
 from perceptune.stages.looked import attention_rows
@@ -80,7 +82,7 @@ def run(
     inputs |= {f"verdicts on {k}": v for k, v in verdicts.items()}
     inputs |= {f"verdicts on {k} of base": v for k, v in base_verdicts.items()}
     plugins = [plugin("benchmark", name) for name in sorted({b.protocol for b in benchmarks.values() if b.protocol})]
-    write_table(metrics, "metrics", rows, lineage("evaluate", parameters, inputs, plugins))
+    write_table(metrics, metrics_table.METRICS, rows, lineage("evaluate", parameters, inputs, plugins))
 
 
 def measuring(

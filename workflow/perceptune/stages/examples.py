@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import SHOWN, UserError
-from perceptune.contracts.lineage import lineage, plugin
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.quarantine import check_ceiling
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import write_table
 from perceptune.core.frames import better_fit, doubt, fitting
 from perceptune.core.images import ImageFacts, image_facts
-from perceptune.core.importers import IMPORTERS
 from perceptune.core.importers.importer import Importer, Placed, missing_shards
 from perceptune.core.importing import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.stages.reading import Files
@@ -40,7 +42,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
     that they are written with their reason.
     """
     source = Path(config.path)
-    importer = IMPORTERS[config.kind]
+    importer = load("importer", config.kind)
     files = Files(source, importer.reads, config.split)
     files.check()
     config = config.model_copy(update=_declared(config, importer))
@@ -67,7 +69,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
         print(f"{source.name} {line}")
     inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
     plugins = [plugin("importer", importer.name)]
-    write_table(examples, "examples", table, lineage("examples", config.model_dump(mode="json"), inputs, plugins))
+    write_table(examples, EXAMPLES, table, lineage("examples", config.model_dump(mode="json"), inputs, plugins))
 
 
 def _check_folder(folder: Path) -> None:

@@ -19,12 +19,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from perceptune.contracts import paths
+from perceptune.contracts.code import MEMORY
 from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_json
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import FILE
-from perceptune.contracts.paths import ALL_METRICS, CONTROLS, at
-from perceptune.contracts.tables import read_lineage, read_table
-from perceptune.stages.plan import MEMORY
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.contracts.tables.metrics import METRICS
 
 ADDRESS = ("policy", "benchmark", "task", "view", "condition", "metric")
 """Columns of the metrics table that say which number is meant."""
@@ -36,6 +39,7 @@ HIDDEN = {"engine", "path", "weights"}
 """Parameters that are shown elsewhere or have no say in a result."""
 
 SHOWN = 12
+TABLES = {"metrics": METRICS, "controls": CONTROLS}
 """Hexadecimal digits of a digest."""
 
 
@@ -101,7 +105,7 @@ def _facts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     parameters = record.get("parameters", {})
     if record.get("table") == "examples":
         digests = sorted(
-            {d for row in read_table(path, "examples", ["image_sha256"])["image_sha256"].to_pylist() for d in row}
+            {d for row in read_table(path, EXAMPLES, ["image_sha256"])["image_sha256"].to_pylist() for d in row}
         )
         yield f"images: {len(digests):,}, together {sha256_of_json(digests)[:SHOWN]}"
     described = ", ".join(_flat(parameters))
@@ -137,7 +141,9 @@ def explain(tables: Sequence[Path], kind: str, wanted: Mapping[str, str], consol
 
     `tables`: the one with all policies' `metrics`, or each policy's `controls`, as `kind` says.
     """
-    rows = chosen_rows(pl.concat([pl.DataFrame(pl.from_arrow(read_table(path, kind))) for path in tables]), wanted)
+    rows = chosen_rows(
+        pl.concat([pl.DataFrame(pl.from_arrow(read_table(path, TABLES[kind]))) for path in tables]), wanted
+    )
     ancestry, made_in = Ancestry(MEMORY), _of_policies(tables, kind)
     for (policy,), numbers in rows.group_by("policy", maintain_order=True):
         tree = Tree(f"[bold]{escape(str(policy))}[/]")
@@ -179,10 +185,10 @@ def _asked_for(given: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str
     """The tables with the numbers that are meant, their kind, and the columns' values."""
     if "control" not in given:
         usual = {} if "metric" in given and "condition" in given else USUAL
-        return [at(ALL_METRICS)], "metrics", {**usual, **given}
+        return [paths.at(paths.ALL_METRICS)], "metrics", {**usual, **given}
     if "condition" in given:
         raise UserError("--condition and --control: a number has one of them")
-    folder = at(CONTROLS, policy="any").parent
+    folder = paths.at(paths.CONTROLS, policy="any").parent
     if not (tables := sorted(folder.glob("*.parquet"))):
         raise UserError(f"no table in `{folder}`: `controls: {{}}` in the config makes them")
     return tables, "controls", dict(given)

@@ -14,7 +14,10 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.clips import CLIPS
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.pairs import (
     agreement,
     central_limits,
@@ -44,9 +47,9 @@ def run(
     `terms` are the reference's log-probabilities given the original image and the plain question: they make the IPS, and the
     margins when the context is `original`. Raises `UserError` when no pair is kept.
     """
-    groups = read_table(pairs, "preferences").to_pylist()
-    original = {row["group_id"]: row["logprobs"] for row in read_table(terms, "terms").to_pylist()}
-    scores = {row["example_id"]: row for row in read_table(clips, "clips").to_pylist()} if clips else {}
+    groups = read_table(pairs, PREFERENCES).to_pylist()
+    original = {row["group_id"]: row["logprobs"] for row in read_table(terms, TERMS).to_pylist()}
+    scores = {row["example_id"]: row for row in read_table(clips, CLIPS).to_pylist()} if clips else {}
     for group in groups:
         for pair in group["pairs"]:
             if pair["kept"]:
@@ -64,7 +67,7 @@ def run(
         )
     print(f"kept {counted['kept']} of {len(groups)} records; dropped: {counted['dropped']}")
     inputs = {"pairs": pairs, "terms": terms, **({"clips": clips} if clips else {})}
-    write_table(preferences, "preferences", groups, lineage("filter", config.model_dump(mode="json"), inputs))
+    write_table(preferences, PREFERENCES, groups, lineage("filter", config.model_dump(mode="json"), inputs))
     write_text(statistics, json.dumps(counted, indent=2) + "\n")
 
 

@@ -11,17 +11,18 @@ import polars as pl
 from PIL import Image
 from transformers import ProcessorMixin
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.lineage import lineage, plugin
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.importing import is_finite
 from perceptune.core.selection import ranked_lists
 from perceptune.core.selection import statistics as selection_statistics
 from perceptune.core.views.view import Recipe
-from perceptune.models.families import family_of
-from perceptune.models.family import Family
+from perceptune.models.families.family import Family, family_of
 from perceptune.models.loading import load_processor
 from perceptune.stages.requests import chosen_examples
 from perceptune.stages.shown import messages_for
@@ -78,7 +79,7 @@ def run(
     rows = [_group(found, messages, tasks) for found in lists.to_dicts()]
     parameters = {"given": config.model_dump(mode="json"), "model": model.model_dump(mode="json"), "weights": weights}
     record = lineage("given", parameters, {"examples": examples}, [plugin("family", model.family)])
-    write_table(preferences, "preferences", rows, record)
+    write_table(preferences, PREFERENCES, rows, record)
     write_text(statistics, json.dumps(counted, indent=2) + "\n")
 
 

@@ -15,7 +15,8 @@ import polars as pl
 
 from perceptune.contracts.digests import sha256_of_json
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.journal import JOURNAL
 
 
 class Journal:
@@ -37,12 +38,12 @@ class Journal:
         parts = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
-                parts.append(pl.from_arrow(read_table(path, "journal")))
+                parts.append(pl.from_arrow(read_table(path, JOURNAL)))
             except UserError as error:
                 print(f"{error.args[0]}; its answers will be asked again", file=sys.stderr, flush=True)
                 path.unlink(missing_ok=True)
         if not parts:
-            return pl.DataFrame(pl.from_arrow(SCHEMAS["journal"].empty_table()))
+            return pl.DataFrame(pl.from_arrow(JOURNAL.schema.empty_table()))
         wanted = pl.DataFrame({"key": list(keys)}, schema={"key": pl.String})
         return pl.concat(parts).join(wanted, "key", "semi").unique(["key", "sample_index"], maintain_order=True)  # type: ignore[type-var, return-value]
 
@@ -51,7 +52,7 @@ class Journal:
         if not rows:
             return
         name = sha256_of_json(sorted({row["key"] for row in rows}))[:16]
-        write_table(self.folder / f"{name}.parquet", "journal", rows, {"stage": "responses"})
+        write_table(self.folder / f"{name}.parquet", JOURNAL, rows, {"stage": "responses"})
 
 
 def key_of(request: Mapping[str, Any], image_sha256: list[str]) -> str:

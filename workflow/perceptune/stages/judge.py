@@ -10,14 +10,16 @@ from typing import Any
 
 from filelock import FileLock
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import BenchmarkBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.digests import sha256_of_json
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.lineage import lineage, plugin
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables import write_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.benchmarks.benchmark import Answered, Judged, filled
 from perceptune.engines.judging import SEED, Case, Endpoint, Said, complaint, help_with
 from perceptune.engines.questions import Question
@@ -48,7 +50,7 @@ def run(
     asked for again, by whatever policy, table or process. `model` and the digest `weights` of its files are those of a judge
     without `url`, which runs here. Raises `UserError` when the judge cannot be asked, refuses or keeps failing.
     """
-    protocol = BENCHMARKS[str(block.protocol)]
+    protocol = load("benchmark", str(block.protocol))
     if protocol.judged is None:
         raise ValueError(f"benchmark `{protocol.name}` asks no judge")
     rows = answers_of(rewards, benchmark)
@@ -81,7 +83,7 @@ def run(
         "weights": weights,
     }
     plugins = [plugin("benchmark", protocol.name), *([plugin("family", model.family)] if model else [])]
-    write_table(verdicts, "verdicts", table, lineage("judge", parameters, inputs, plugins))
+    write_table(verdicts, VERDICTS, table, lineage("judge", parameters, inputs, plugins))
 
 
 class Kept:

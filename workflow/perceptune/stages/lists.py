@@ -12,13 +12,17 @@ import polars as pl
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.images import image_bytes
 from perceptune.core.looks import PAIR_VIEWS
 from perceptune.core.methods.method import Stored
 from perceptune.core.views.view import Recipe
 from perceptune.engines.lists import RankedList, Rollout, Shown, StoredTokens
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.geometry import framed
 from perceptune.stages.shown import NoSaliencyError, Saliencies, recipe_of, with_pictures
 
@@ -38,9 +42,9 @@ def kept_lists(
     tables of the saliency blocks that the views need. Raises `UserError` for an image that is no longer the one that was imported.
     """
     salient = Saliencies(saliencies or {})
-    rows = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
+    rows = {row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist()}
     lists = []
-    for group in read_table(preferences, "preferences").to_pylist():
+    for group in read_table(preferences, PREFERENCES).to_pylist():
         if group["kept"]:
             example = rows[group["example_id"]]
             _check_unchanged(example)
@@ -65,10 +69,10 @@ def kept_rollouts(
     lists = kept_lists(preferences, examples, views, blocks, redrawn=True, saliencies=saliencies)
     kept = pl.Series([one.group_id for one in lists], dtype=pl.String)
     columns = ["request_id", "sample_index", "logprobs", "finish_reason"]
-    answers = pl.DataFrame(pl.from_arrow(read_table(responses, "responses").select(columns)))
+    answers = pl.DataFrame(pl.from_arrow(read_table(responses, RESPONSES).select(columns)))
     answers = answers.filter(pl.col("request_id").is_in(kept.implode())).sort("request_id", "sample_index")
     said = {str(name): part for (name,), part in answers.group_by("request_id", maintain_order=True)}
-    rows = {(row["group_id"], row["term"], row["view"]): row for row in read_table(terms, "terms").to_pylist()}
+    rows = {(row["group_id"], row["term"], row["view"]): row for row in read_table(terms, TERMS).to_pylist()}
     rollouts = []
     for one in lists:
         lengths = [len(response) for response in one.responses]
@@ -140,7 +144,7 @@ def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> li
     Raises `UserError` when the terms are of other responses.
     """
     stored = {
-        view: {row["group_id"]: row["logprobs"] for row in read_table(path, "terms").to_pylist()}
+        view: {row["group_id"]: row["logprobs"] for row in read_table(path, TERMS).to_pylist()}
         for view, path in terms.items()
     }
     referenced = []
@@ -160,8 +164,8 @@ def ground_truth_lists(
     lists: Sequence[RankedList], preferences: Path, examples: Path, model: ModelBlock, processor: Any
 ) -> list[RankedList]:
     """The lists with the true answer, in the model's own notation, in place of the responses; its reward is 1."""
-    truths = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
-    table = read_table(preferences, "preferences").select(["group_id", "example_id"]).to_pylist()
+    truths = {row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist()}
+    table = read_table(preferences, PREFERENCES).select(["group_id", "example_id"]).to_pylist()
     example_of = {row["group_id"]: row["example_id"] for row in table}
     family = family_of(model)
     made = []

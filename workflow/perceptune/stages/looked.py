@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.io import read_table
 from perceptune.stages.measuring import Measuring, matched, mean_of_column, measured_row
 
 
@@ -25,7 +26,7 @@ def attention_rows(
 
     P-Acc is the accuracy on the examples whose AFR under the *base model* is above its average: the same ones for every policy.
     """
-    table, base_table = (None if path is None else read_table(path, "attention").to_pylist() for path in looked)
+    table, base_table = (None if path is None else read_table(path, ATTENTION).to_pylist() for path in looked)
     answers = ours.filter(condition="greedy", view=view)
     task_of = dict(answers.select("example_id", "task").iter_rows())
     here = {row["example_id"]: row for row in table or [] if row["reason"] is None}

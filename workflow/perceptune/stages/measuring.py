@@ -12,7 +12,8 @@ import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.curves import best_of_k, curve_points
 from perceptune.core.metrics import PER_ANSWER, Columns, Metric, interval, paired_gain, run_spread
 from perceptune.core.prompts import number_of
@@ -72,7 +73,7 @@ def told_as(condition: str) -> dict[str, Any]:
 
 def answers_of(path: Path, benchmark: str) -> pl.DataFrame:
     """The scored answers of one benchmark; an answer that is missing counts as one that could not be parsed."""
-    table = pl.from_arrow(read_table(path, "rewards"))
+    table = pl.from_arrow(read_table(path, REWARDS))
     return table.filter(pl.col("benchmark") == benchmark).sort("request_id", "sample_index")  # type: ignore[union-attr]
 
 

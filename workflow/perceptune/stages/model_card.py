@@ -15,7 +15,9 @@ from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import FILE
 from perceptune.contracts.paths import ROUND_MARK
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.models.geometry import coordinate_frame
 
 TEMPLATE = "model_card.md.jinja"
@@ -51,7 +53,7 @@ def run(
     record, report = (json.loads((parity.parent / name).read_text()) for name in (FILE, parity.name))
     ((_, experiment),) = config["experiments"].items()
     trained = config["trainings"][experiment["training"]]
-    steps = pl.DataFrame(pl.from_arrow(read_table(training, "training"))).get_column("step").max()
+    steps = pl.DataFrame(pl.from_arrow(read_table(training, TRAINING))).get_column("step").max()
     adapter, dataset = record["adapter"], experiment["dataset"]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
@@ -104,7 +106,7 @@ def _described(block: Mapping[str, Any]) -> str:
 
 
 def _results(metrics: Path) -> Iterator[dict[str, Any]]:
-    for row in read_table(metrics, "metrics").to_pylist():
+    for row in read_table(metrics, METRICS).to_pylist():
         if row["condition"] == "greedy" and row["value"] is not None:
             value = _interval(row["value"], row["ci_low"], row["ci_high"])
             yield {**row, "value": value, "gain": _interval(row["gain"], row["gain_ci_low"], row["gain_ci_high"])}

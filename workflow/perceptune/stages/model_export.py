@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.lineage import FILE, lineage, plugin, write_lineage
+from perceptune.contracts.lineage import FILE, lineage, write_lineage
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.images import open_image
 from perceptune.core.parity import TOLERANCES, difference, disagreement, lost
 from perceptune.core.showing import shown
@@ -84,13 +87,13 @@ def run(
 
 def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> list[Question]:
     """Some of the questions that a policy is asked greedily under their first view, each twice."""
-    rows = [row for row in read_table(requests, "requests").to_pylist() if row["condition"] == "greedy"]
+    rows = [row for row in read_table(requests, REQUESTS).to_pylist() if row["condition"] == "greedy"]
     first = {(row["benchmark"], row["example_id"]): row for row in reversed(rows)}
     chosen = list(reversed(first.values()))[:: max(len(first) // PROMPTS, 1)][:PROMPTS]
     pictures = {
         (name, row["example_id"]): row["images"]
         for name, path in examples.items()
-        for row in read_table(path, "examples", ["example_id", "images"]).to_pylist()
+        for row in read_table(path, EXAMPLES, ["example_id", "images"]).to_pylist()
     }
     questions = []
     for row in chosen:

@@ -12,8 +12,8 @@ import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
-from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known
 from perceptune.core.metrics import Columns, Metric, bounds, resampled_totals, run_spread
 from perceptune.stages.answered import answered
@@ -40,7 +40,7 @@ class Official:
         self.block = block
         self._name, self._rewards, self._examples = name, rewards, examples
         self._verdicts = verdicts
-        self._protocol = BENCHMARKS[block.protocol]
+        self._protocol = load("benchmark", block.protocol)
 
     def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
         """Rows of the metrics table for every view and condition, without policy, benchmark and split."""

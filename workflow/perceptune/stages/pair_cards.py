@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core import gallery
 from perceptune.core.images import open_image
 from perceptune.core.showing import shown
@@ -30,11 +33,11 @@ def pair_galleries(
     """Per label the cards `random` and `margin`: some groups with every picture that the model was shown, and its answers."""
     for i, (label, tables) in enumerate(pairs.items()):
         share = count // len(pairs) + (i < count % len(pairs))
-        groups = gallery.chosen_pairs(frame(tables["preferences"], "preferences").to_dicts(), share, label)
+        groups = gallery.chosen_pairs(frame(tables["preferences"], PREFERENCES).to_dicts(), share, label)
         ids = [group["example_id"] for group in groups]
         examples = example_rows(tables["examples"], ids)
-        attention = rows_of(tables.get("attention"), "attention", ids)
-        crops = rows_of(tables.get("crops"), "crops", ids)
+        attention = rows_of(tables.get("attention"), ATTENTION, ids)
+        crops = rows_of(tables.get("crops"), CROPS, ids)
         cards = [
             _pair_card(g, examples.get(e), attention.get(e), crops.get(e)) for g, e in zip(groups, ids, strict=True)
         ]

@@ -11,7 +11,11 @@ from perceptune.contracts.config import PairingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables import read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.images import open_image
 from perceptune.core.pairs import perplexity
 from perceptune.core.showing import shown, strength
@@ -30,11 +34,11 @@ def run(*, requests: Path, responses: Path, examples: Path, pairs: Path, config:
     Margins and perplexities are of each answer in the context that made it. Raises `UserError` when no pair is left.
     """
     asked: dict[str, dict[str, Any]] = {}
-    for row in read_table(requests, "requests").to_pylist():
+    for row in read_table(requests, REQUESTS).to_pylist():
         asked.setdefault(row["example_id"], {})[row["condition"]] = row
-    answered = {row["request_id"]: row for row in read_table(responses, "responses").to_pylist()}
+    answered = {row["request_id"]: row for row in read_table(responses, RESPONSES).to_pylist()}
     wanted = {
-        row["example_id"]: row for row in read_table(examples, "examples").to_pylist() if row["example_id"] in asked
+        row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist() if row["example_id"] in asked
     }
     rows = []
     with Progress("pairs", len(asked), "examples") as progress:
@@ -47,7 +51,7 @@ def run(*, requests: Path, responses: Path, examples: Path, pairs: Path, config:
         raise UserError(f"no pair of {len(rows)} examples can be used: {', '.join(reasons)}")
     print(f"pairs of {kept} of {len(rows)} examples")
     inputs = {"requests": requests, "responses": responses, "examples": examples}
-    write_table(pairs, "preferences", rows, lineage("pairs", config.model_dump(mode="json"), inputs))
+    write_table(pairs, PREFERENCES, rows, lineage("pairs", config.model_dump(mode="json"), inputs))
 
 
 def _group(

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from perceptune.contracts import plugins
+from perceptune.contracts.code import MEMORY, plugin
 from perceptune.contracts.config import (
     PLAIN_VIEWS,
     UNTRACKED,
@@ -29,9 +31,8 @@ from perceptune.contracts.config import (
     ShapesDataset,
     TrainingBlock,
 )
-from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file
+from perceptune.contracts.digests import digest_of_folder, sha256_of_file
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import plugin
 from perceptune.contracts.paths import (
     ATTENTION,
     BATCH,
@@ -57,8 +58,7 @@ from perceptune.contracts.paths import (
     VERDICTS,
     stored_name,
 )
-from perceptune.contracts.tables import read_lineage
-from perceptune.core.methods import METHODS
+from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
 from perceptune.stages.checks import checked, plural, views_named
 from perceptune.stages.controls import gaussian_sigma, twins, why_no_twin, with_controls
@@ -69,8 +69,6 @@ from perceptune.stages.sweeps import expand_sweeps
 
 ASKERS = ("sampling", "pairing", "rollout")
 """Sections whose blocks say what is asked."""
-
-MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ class Plan:
         Pairs share the tables of single views among their ablations; what a round needs is in one table.
         """
         training, block = self.training(experiment), self.block(experiment)
-        method = METHODS[training.method]
+        method = plugins.load("method", training.method)
         stored = method.stored(method.Parameters.model_validate(training.parameters), training.view)
         made = self.samples(experiment)
         groups = made["pairing"] if block.pairing else "/".join(made[key] for key in block.made_of)
@@ -227,7 +225,7 @@ class Plan:
     def views_trained(self, experiment: str) -> list[str]:
         """The views that an experiment's policy and its stored terms are asked under."""
         training = self.training(experiment)
-        method = METHODS[training.method]
+        method = plugins.load("method", training.method)
         return method.asked_views(method.Parameters.model_validate(training.parameters), training.view)
 
     def view_blocks(self, *views: str) -> dict[str, Any]:

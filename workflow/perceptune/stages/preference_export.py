@@ -16,14 +16,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ExportBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.lineage import lineage, plugin, write_lineage
+from perceptune.contracts.lineage import lineage, write_lineage
+from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.conversations import MARK
-from perceptune.core.exporters import EXPORTERS
 from perceptune.core.exporters.exporter import Exporter, Ranked, pairs_of
 from perceptune.core.images import image_bytes, open_image
 from perceptune.core.showing import shown
@@ -51,14 +54,14 @@ def run(
     of the pixels otherwise. What cannot be written is counted in the README. Raises `UserError` when nothing is left, and for
     an image that is no longer the one that was imported.
     """
-    exporter = EXPORTERS[config.format]
+    exporter = load("exporter", config.format)
     made = folder.with_name(f".{folder.name}.{os.getpid()}")
     for old in (made, folder):
         shutil.rmtree(old, ignore_errors=True)
     try:
         made.mkdir(parents=True)
-        rows = {row["example_id"]: row for row in read_table(examples, "examples").to_pylist()}
-        groups = [group for group in read_table(preferences, "preferences").to_pylist() if group["kept"]]
+        rows = {row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist()}
+        groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
         pictures = _Pictures(made, view, views, exporter.inside)
         left_out: Counter[str] = Counter()
         records: list[dict[str, Any]] = []
@@ -92,7 +95,7 @@ def _records(
     config: ExportBlock,
     left_out: Counter[str],
 ) -> Iterator[dict[str, Any]]:
-    exporter = EXPORTERS[config.format]
+    exporter = load("exporter", config.format)
     for one in _ranked(group, example, pictures.view):
         if any(
             MARK in text for text in (one.question, *(text for text, _ in one.answers))

@@ -11,7 +11,11 @@ from perceptune.contracts.config import SelectionBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import lineage
-from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.selection import ranked_lists
 from perceptune.core.selection import statistics as selection_statistics
 
@@ -26,10 +30,10 @@ def run(
     config: SelectionBlock,
 ) -> None:
     """Writes `preferences`, one row per request, and `statistics` (JSON). Raises `UserError` when no list is kept."""
-    asked = pl.from_arrow(read_table(requests, "requests").select(["request_id", "example_id", "view", "messages"]))
-    tokens = pl.from_arrow(read_table(responses, "responses").select(["request_id", "sample_index", "token_ids"]))
+    asked = pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
+    tokens = pl.from_arrow(read_table(responses, RESPONSES).select(["request_id", "sample_index", "token_ids"]))
     scored = pl.from_arrow(
-        read_table(rewards, "rewards").select(["request_id", "sample_index", "task", "text", "reward"])
+        read_table(rewards, REWARDS).select(["request_id", "sample_index", "task", "text", "reward"])
     )
     scored = scored.join(tokens, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left")  # type: ignore[union-attr, arg-type]
     lists = ranked_lists(scored, config)
@@ -53,5 +57,5 @@ def run(
     print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
     inputs = {"requests": requests, "responses": responses, "rewards": rewards}
     record = lineage("preferences", config.model_dump(mode="json"), inputs)
-    write_table(preferences, "preferences", table.select(SCHEMAS["preferences"].names), record)
+    write_table(preferences, PREFERENCES, table.select(PREFERENCES.schema.names), record)
     write_text(statistics, json.dumps(counted, indent=2) + "\n")

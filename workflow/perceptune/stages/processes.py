@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from perceptune.contracts.code import code_digest
 from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import code_digest, write_lineage
+from perceptune.contracts.lineage import write_lineage
 from perceptune.stages.job import end_with_snakemake
 
 SPEED_ONLY = {"micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}

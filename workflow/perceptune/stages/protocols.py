@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from perceptune.contracts.errors import lookup
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.plugins import load, names
 
 
 def with_protocols(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +25,10 @@ def with_protocols(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, block in written.items():
         if not isinstance(block, Mapping) or block.get("protocol") is None:
             continue
-        protocol = lookup(BENCHMARKS, str(block["protocol"]), f"config\n  key `benchmarks.{name}.protocol`:")
+        lookup(
+            dict.fromkeys(names("benchmark")), str(block["protocol"]), f"config\n  key `benchmarks.{name}.protocol`:"
+        )
+        protocol = load("benchmark", str(block["protocol"]))
         benchmarks[name] = {"n": 0, "reward": protocol.name, **protocol.settings, **block}
         if benchmarks[name]["reward"] == protocol.name:
             own = rewards.get(protocol.name, {})

@@ -15,7 +15,10 @@ from markupsafe import Markup
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.tables import read_lineage
+from perceptune.contracts.tables.io import read_lineage
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.core import (
     charts,
     control_sections,
@@ -76,13 +79,13 @@ def run(
     """
     learned = rounds_of(rounds)
     earlier = round_sections.earlier_policies(learned)
-    everything, judged = frame(metrics, "metrics"), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    everything, judged = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
     measured = everything.filter(~pl.col("policy").is_in(list(earlier)))
     found, all_found = summary.results(measured, judged), summary.results(everything, judged)
     all_bases, base = base, {policy: model for policy, model in base.items() if policy not in earlier}
     styles = sections.policy_styles(found, base)
     styles |= {r.experiment: styles.get(r.last, "rest") for r in learned}
-    logs = pl.concat([frame(path, "training") for path in training.values()]) if training else None
+    logs = pl.concat([frame(path, TRAINING) for path in training.values()]) if training else None
     counts = {label: selection_statistics(path) for label, path in statistics.items()}
 
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
@@ -296,7 +299,7 @@ def _drawing(
 def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
     """A policy's greedy answers to the questions behind `result`."""
     return (
-        frame(path, "rewards")
+        frame(path, REWARDS)
         .filter(
             pl.col("benchmark") == result.benchmark,
             pl.col("task") == result.task,

@@ -11,7 +11,9 @@ import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.table import Table
 from perceptune.core.explanations import Controlled
 from perceptune.core.gallery import visible
 from perceptune.core.round_sections import Rounds
@@ -30,8 +32,8 @@ class RoundsOf(TypedDict):
 PAIR_KEYS = {"groups", "kept", "limits", "context", "kinds", "strength"}
 
 
-def frame(path: Path, name: str) -> pl.DataFrame:
-    table = pl.from_arrow(read_table(path, name))
+def frame(path: Path, kind: Table) -> pl.DataFrame:
+    table = pl.from_arrow(read_table(path, kind))
     assert isinstance(table, pl.DataFrame)
     return table
 
@@ -43,10 +45,10 @@ def example_rows(path: Path, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {row["example_id"]: row for row in rows.iter_rows(named=True)}
 
 
-def rows_of(path: Path | None, name: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def rows_of(path: Path | None, kind: Table, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
-    rows = frame(path, name).filter(pl.col("example_id").is_in(list(ids)))
+    rows = frame(path, kind).filter(pl.col("example_id").is_in(list(ids)))
     return {row["example_id"]: row for row in rows.to_dicts()}
 
 
@@ -63,7 +65,7 @@ def controlled_of(
     """What is known of the controls, see `core.explanations`; None without any."""
     if not controls:
         return None
-    table = pl.concat([frame(path, "controls") for path in controls.values()])
+    table = pl.concat([frame(path, CONTROLS) for path in controls.values()])
     prompts = {name: (block.prompt, *block.prompts) for name, block in benchmarks.items()}
     return Controlled(table, prompts, twinless)
 

@@ -20,9 +20,11 @@ from perceptune.contracts.config import (
 )
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
+from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import SCHEMAS, read_table, write_table
-from perceptune.core.benchmarks import BENCHMARKS
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.prompts import asked_as, condition_of
 from perceptune.stages.shown import Crops, NoCropError, NoSaliencyError, Saliencies, by_name, messages_for, recipe_of
 
@@ -82,7 +84,7 @@ def run_samples(*, dataset: str, examples: Path, requests: Path, config: Samplin
         rows += planner.requests(row, asked)
     planner.check(rows)
     parameters = {"sampling": config.model_dump(mode="json"), "views": views.record()}
-    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.tables}))
+    write_table(requests, REQUESTS, rows, lineage("requests", parameters, {"examples": examples, **views.tables}))
     print(f"{len(rows)} requests of {config.n} answers")
 
 
@@ -116,7 +118,7 @@ def run_benchmarks(
     planner.check(rows)
     parameters = {name: block.model_dump(mode="json") for name, block in benchmarks.items()}
     inputs = examples | {f"{d} {name}": path for d, one in views.items() for name, path in one.tables.items()}
-    write_table(requests, "requests", rows, lineage("requests", parameters, inputs))
+    write_table(requests, REQUESTS, rows, lineage("requests", parameters, inputs))
     print(f"{len(rows)} requests of {len(benchmarks)} benchmarks")
 
 
@@ -125,7 +127,7 @@ def _check_measurable(
 ) -> None:
     """Raises `UserError` before anything is asked, where no reward or protocol could do something with the answers."""
     about = f"benchmark `{name}`: dataset `{block.dataset}`"
-    reads = BENCHMARKS[block.protocol].reads if block.protocol else {}
+    reads = load("benchmark", block.protocol).reads if block.protocol else {}
     for row in chosen:
         if rewarded is not None and row["task"] not in rewarded:
             raise UserError(
@@ -166,7 +168,7 @@ def run_round(
         asked = _Asked(dataset, None, f"round-{number}", config.view, config.prompt, config.seed, drawing)
         rows = [request for row in drawn for request in planner.requests(row, asked)]
     parameters = {"rollout": config.model_dump(mode="json"), "views": views.record(), "round": number}
-    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples}))
+    write_table(requests, REQUESTS, rows, lineage("requests", parameters, {"examples": examples}))
     print(f"round {number}: {len(rows)} requests of {config.n} answers")
 
 
@@ -200,7 +202,7 @@ def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBl
             rows += made if len(made) == 2 else []  # half a pair is none
     planner.check(rows)
     parameters = {"pairing": config.model_dump(mode="json"), "views": views.record()}
-    write_table(requests, "requests", rows, lineage("requests", parameters, {"examples": examples, **views.tables}))
+    write_table(requests, REQUESTS, rows, lineage("requests", parameters, {"examples": examples, **views.tables}))
     print(f"{len(rows)} requests for pairs of {len(chosen)} examples")
 
 
@@ -288,8 +290,8 @@ def chosen_examples(
     dataset: str, examples: Path, split: str, tasks: tuple[str, ...], limit: int | None, *, images: bool = False
 ) -> list[dict[str, Any]]:
     """Good examples of the split and tasks, at most `limit` of each task, in the table's order; their `images` only if asked."""
-    columns = [name for name in SCHEMAS["examples"].names if images or name != "images"]
-    table = [row for row in read_table(examples, "examples", columns).to_pylist() if row["reason"] is None]
+    columns = [name for name in EXAMPLES.schema.names if images or name != "images"]
+    table = [row for row in read_table(examples, EXAMPLES, columns).to_pylist() if row["reason"] is None]
     chosen, taken = [], dict.fromkeys({row["task"] for row in table}, 0)
     for row in table:
         if row["split"] != split or (tasks and row["task"] not in tasks):

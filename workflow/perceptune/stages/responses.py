@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from perceptune.contracts.code import code_digest, plugin
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.errors import UserError, joined_mistakes
-from perceptune.contracts.lineage import code_digest, lineage, plugin, versions
+from perceptune.contracts.lineage import lineage, versions
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import SCHEMAS, read_table, to_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, to_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.images import image_bytes, open_image
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
@@ -94,7 +98,7 @@ def run(
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "shard": shard, "shards": shards}
-    write_table(responses, "responses", table, lineage("responses", parameters, inputs, own.plugins))
+    write_table(responses, RESPONSES, table, lineage("responses", parameters, inputs, own.plugins))
 
 
 def start(*arguments: Any) -> Sampler:
@@ -162,10 +166,10 @@ def _keyed(requests: Path, examples: dict[str, Path]) -> list[dict[str, Any]]:
     pictures = {
         (name, row["example_id"]): (row["images"], row["image_sha256"])
         for name, path in examples.items()
-        for row in read_table(path, "examples", ["example_id", "images", "image_sha256"]).to_pylist()
+        for row in read_table(path, EXAMPLES, ["example_id", "images", "image_sha256"]).to_pylist()
     }
     asked = []
-    for row in read_table(requests, "requests").to_pylist():
+    for row in read_table(requests, REQUESTS).to_pylist():
         images, digests = pictures[row["dataset"], row["example_id"]]
         asked.append({**row, "key": key_of(row, digests), "images": images, "image_sha256": digests})
     return asked
@@ -247,10 +251,10 @@ def _in_order(asked: list[dict[str, Any]], answered: pl.DataFrame, reasons: dict
         for row in asked
         for index in range(row["n"])
     ]
-    frame = pl.DataFrame(pl.from_arrow(to_table("responses", rows)))
+    frame = pl.DataFrame(pl.from_arrow(to_table(RESPONSES, rows)))
     given = answered.drop("key", "example_id", "view")
     empty = [name for name in given.columns if name not in ("request_id", "sample_index")]
     joined = frame.drop(empty).join(
         given, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left"
     )
-    return joined.select(SCHEMAS["responses"].names)
+    return joined.select(RESPONSES.schema.names)

@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock, RewardBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import lineage, plugin
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.plugins import load
 from perceptune.contracts.quarantine import check_ceiling
-from perceptune.contracts.tables import SCHEMAS, read_table, write_table
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.brought import Columns
 from perceptune.core.frames import overlap_lines, overlaps
-from perceptune.core.rewards import REWARDS, Answers, Scores
+from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.models.geometry import FRAMES, coordinate_frame, resized_sizes
 
 
@@ -49,9 +55,7 @@ def run(
     reward_of = {str(task): reward for task, reward in config.tasks.items()}
     by_task = table.group_by("task", maintain_order=True)
     parts = [_scored(part, reward_of[str(task)], model, config) for (task,), part in by_task]
-    scored = (
-        pl.concat(parts).sort("row").select(SCHEMAS["rewards"].names) if parts else SCHEMAS["rewards"].empty_table()
-    )
+    scored = pl.concat(parts).sort("row").select(REWARDS.schema.names) if parts else REWARDS.schema.empty_table()
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
     plugins = [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
     parameters = {
@@ -59,16 +63,16 @@ def run(
         "resources": resources,
         "model": model.model_dump(mode="json"),
     }
-    write_table(rewards, "rewards", scored, lineage("rewards", parameters, inputs, plugins))
+    write_table(rewards, REWARDS, scored, lineage("rewards", parameters, inputs, plugins))
 
 
 def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.DataFrame:
     """Responses in their order with what was asked and what is true; `row` numbers them."""
-    asked = pl.from_arrow(read_table(requests, "requests").select(["request_id", "dataset", "benchmark", "condition"]))
-    answered = pl.from_arrow(read_table(responses, "responses"))
+    asked = pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "dataset", "benchmark", "condition"]))
+    answered = pl.from_arrow(read_table(responses, RESPONSES))
     columns = ["example_id", "task", "target", "box", "image_sizes", "source"]
     truth = pl.concat(
-        pl.from_arrow(read_table(path, "examples", columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
+        pl.from_arrow(read_table(path, EXAMPLES, columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
         for name, path in examples.items()
     )
     return (
@@ -92,7 +96,7 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     answered = part.filter(pl.col("text").is_not_null())
     failed = part.filter(pl.col("text").is_null())
     answers = _answers(answered, model, config)
-    scores = REWARDS[reward](answers)
+    scores = load("reward", reward).score(answers)
     for line in _frame_lines(answered, answers, scores, model):
         print(line)
     verdicts = {"reward": scores.rewards, "parsed": scores.parsed_json(), "reason": scores.reasons}
@@ -105,7 +109,7 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
         parsed=pl.lit(None, dtype=pl.String),
         components=pl.lit([], dtype=COMPONENTS),
     )
-    columns = ["row", *SCHEMAS["rewards"].names]
+    columns = ["row", *REWARDS.schema.names]
     return pl.concat([good.select(columns), bad.select(columns)])
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from perceptune.contracts.config import SaliencyBlock
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.core.images import open_image
 from perceptune.engines.saliency import Dino
 from perceptune.stages.requests import chosen_examples
@@ -39,7 +40,7 @@ def run(
             progress.advance(len(part))
     rows = [_row(row, dino.grid, maps) for row in chosen]
     parameters = {"saliency": config.model_dump(mode="json"), "weights": weights}
-    write_table(saliency, "saliency", rows, lineage("saliency", parameters, {"examples": examples}))
+    write_table(saliency, SALIENCY, rows, lineage("saliency", parameters, {"examples": examples}))
 
 
 def _maps(dino: Dino, images: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray | str]:

@@ -8,11 +8,13 @@ from typing import Any
 
 from perceptune.contracts.config import PLAIN_VIEWS, ViewBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables import read_table
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.core.saliency import Saliency
 from perceptune.core.showing import pictures_shown
-from perceptune.core.views import VIEWS
 from perceptune.core.views.view import Box, Recipe
 
 
@@ -43,7 +45,7 @@ def recipe_of(
     if block.op is None:
         drawn = derived_seed("one of", block.seed, *block.one_of, *image_sha256, *occasion)
         return recipe_of(block.one_of[drawn % len(block.one_of)], blocks, image_sha256, box, occasion, saliencies)
-    kind = VIEWS[block.op]
+    kind = load("view", block.op)
     settings = kind.Parameters.model_validate(block.parameters)
     if kind.needs_saliency:
         assert saliencies is not None
@@ -76,7 +78,7 @@ class Crops:
 
     def __init__(self, tables: Mapping[str, Path]) -> None:
         self._rows = {
-            name: {row["example_id"]: row for row in read_table(path, "crops").to_pylist()}
+            name: {row["example_id"]: row for row in read_table(path, CROPS).to_pylist()}
             for name, path in tables.items()
         }
 
@@ -95,7 +97,7 @@ class Crops:
     def box_for(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> Box | None:
         """The crop that a view needs; None for the others."""
         op = None if view in PLAIN_VIEWS else blocks[view].op
-        if op is None or not VIEWS[op].needs_box:
+        if op is None or not load("view", op).needs_box:
             return None
         return self.box(str(blocks[view].crop), example_id)
 
@@ -104,7 +106,7 @@ class Saliencies:
     """What stands out in the images of a dataset, per saliency block."""
 
     def __init__(self, tables: Mapping[str, Path]) -> None:
-        self._tables = {name: read_table(path, "saliency") for name, path in tables.items()}
+        self._tables = {name: read_table(path, SALIENCY) for name, path in tables.items()}
         self._places = {
             name: {example: place for place, example in enumerate(table["example_id"].to_pylist())}
             for name, table in self._tables.items()

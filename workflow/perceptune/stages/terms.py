@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock, ViewBlock
-from perceptune.contracts.lineage import lineage, plugin
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.methods.method import Stored
 from perceptune.engines.lists import Encoder, StoredTokens, all_under
 from perceptune.engines.reference import stored_terms
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 from perceptune.stages.lists import kept_lists, view_ops
 
@@ -79,4 +81,4 @@ def run(
         inputs["adapter"] = adapter / "adapter_model.safetensors"
     ops = view_ops(group.views[view] for view in shown for group in lists if view in group.views)
     plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
-    write_table(terms, "terms", rows, lineage("terms", parameters, inputs, plugins))
+    write_table(terms, TERMS, rows, lineage("terms", parameters, inputs, plugins))

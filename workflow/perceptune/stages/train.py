@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import lineage, plugin
-from perceptune.contracts.tables import write_table
+from perceptune.contracts.lineage import lineage
+from perceptune.contracts.plugins import load
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.looks import Look
-from perceptune.core.methods import METHODS
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.lists import Encoder, RankedList
 from perceptune.engines.training import train, with_adapter
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.stages.lists import ground_truth_lists, kept_lists, view_ops, with_reference
 from perceptune.stages.locks import only_writer
@@ -115,7 +117,7 @@ def _train(job: _Job) -> None:
         "training": config.model_dump(mode="json"),
         "views": {name: block.model_dump(mode="json") for name, block in job.views.items() if name == config.view},
     }
-    method = METHODS[config.method]
+    method = load("method", config.method)
     assert isinstance(method, GroupMethod)  # the config's checks let no other through
     parameters = method.Parameters.model_validate(config.parameters)
     family, processor, base = family_of(model), load_processor(model), load_model(model)
@@ -157,7 +159,7 @@ def _train(job: _Job) -> None:
         for name, value in sorted(entry.items())  # a resumed log comes in another order
         if name not in ("step", "epoch")
     ]
-    write_table(training, "training", rows, record)
+    write_table(training, TRAINING, rows, record)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import FILE, lineage, plugin
-from perceptune.contracts.tables import write_table
-from perceptune.core.methods import METHODS
+from perceptune.contracts.lineage import FILE, lineage
+from perceptune.contracts.plugins import load
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.lists import Encoder, all_under
 from perceptune.engines.rollouts import RoundLog, train_round
 from perceptune.engines.training import with_adapter
-from perceptune.models.families import family_of
+from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 from perceptune.stages.lists import kept_rollouts, view_ops
 from perceptune.stages.locks import only_writer
@@ -138,7 +140,7 @@ def _train(job: _Job) -> None:
         "views": {name: block.model_dump(mode="json") for name, block in job.views.items()},
         "round": job.number,
     }
-    method = METHODS[config.method]
+    method = load("method", config.method)
     assert isinstance(method, RolloutMethod)  # the config's checks let no other through
     earlier = _earlier(job)
     if earlier.stopped is not None:
@@ -235,7 +237,7 @@ def _rows(job: _Job, done: RoundLog) -> list[dict[str, Any]]:
 
 
 def _finish(job: _Job, rows: list[dict[str, Any]], record: dict[str, Any]) -> None:
-    write_table(job.paths["training"], "training", rows, record)
+    write_table(job.paths["training"], TRAINING, rows, record)
     shutil.rmtree(job.paths["checkpoints"], ignore_errors=True)
 
 

@@ -141,7 +141,7 @@ def _begins_with_neither(answered: Answered) -> bool:
 
 
 SETTINGS = {"prompt": "{question}", "max_tokens": 512}
-AMBER = Benchmark(
+BENCHMARK = Benchmark(
     name="amber",
     rewards={**QUESTIONS, **DESCRIPTIONS},
     columns=columns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from perceptune.core.benchmarks.amber import COMPONENTS, QUESTIONS, READS, SETTINGS, columns, question_metrics
 from perceptune.core.benchmarks.benchmark import Benchmark
 
-AMBER_DISCRIMINATIVE = Benchmark(
+BENCHMARK = Benchmark(
     name="amber_discriminative",
     rewards=QUESTIONS,
     columns=columns,

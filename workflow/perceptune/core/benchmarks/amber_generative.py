@@ -5,7 +5,7 @@ from __future__ import annotations
 from perceptune.core.benchmarks.amber import COMPONENTS, DESCRIPTIONS, READS, SETTINGS, columns, description_metrics
 from perceptune.core.benchmarks.benchmark import Benchmark
 
-AMBER_GENERATIVE = Benchmark(
+BENCHMARK = Benchmark(
     name="amber_generative",
     rewards=DESCRIPTIONS,
     columns=columns,

@@ -43,7 +43,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 
 _METRICS = group_metrics(GROUPS)
 
-DYNAMATH = Benchmark(
+BENCHMARK = Benchmark(
     name="dynamath",
     rewards={"open": "dynamath"},
     components={"open": ("accuracy",)},

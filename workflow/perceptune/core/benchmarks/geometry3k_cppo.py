@@ -10,7 +10,7 @@ from perceptune.core.benchmarks.benchmark import Benchmark
 from perceptune.core.benchmarks.papo_eval import ACCURACY, columns
 from perceptune.core.published import CPPO
 
-GEOMETRY3K_CPPO = Benchmark(
+BENCHMARK = Benchmark(
     name="geometry3k_cppo",
     rewards={"open": "mathvision"},
     components={"open": ("accuracy",)},

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perceptune.core.benchmarks.papo_eval import PAPO_EVAL
+from perceptune.core.benchmarks.papo_eval import BENCHMARK as PAPO_EVAL
 
-GEOMETRY3K_PAPO = replace(PAPO_EVAL, name="geometry3k_papo")
+BENCHMARK = replace(PAPO_EVAL, name="geometry3k_papo")

@@ -179,7 +179,7 @@ def _messages(answered: Answered) -> list[dict[str, str]]:
     return [{"role": "user", "content": filled(JUDGE, fields)}]
 
 
-HALLUSIONBENCH = Benchmark(
+BENCHMARK = Benchmark(
     name="hallusionbench",
     rewards={"existence": "vlmevalkit_yes_no"},
     components={"existence": ("correct",)},

@@ -92,7 +92,7 @@ def _is_unread(answered: Answered) -> bool:
     return scores(answered.verdict) is None
 
 
-LLAVA_BENCH = Benchmark(
+BENCHMARK = Benchmark(
     name="llava_bench",
     rewards={"open": "free_text"},
     columns=columns,

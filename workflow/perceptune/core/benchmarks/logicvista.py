@@ -69,7 +69,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 
 _METRICS = group_metrics(GROUPS)
 
-LOGICVISTA = Benchmark(
+BENCHMARK = Benchmark(
     name="logicvista",
     rewards={"open": "logicvista"},
     components={"open": ("accuracy",)},

@@ -81,7 +81,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 
 _METRICS = group_metrics(GROUPS)
 
-MATHVERSE = Benchmark(
+BENCHMARK = Benchmark(
     name="mathverse",
     rewards={"open": "mathverse"},
     components={"open": ("accuracy",)},

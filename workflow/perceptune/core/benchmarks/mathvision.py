@@ -29,7 +29,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
     return group_columns(answers, GROUPS, [a.example_id for a in answers])
 
 
-MATHVISION = Benchmark(
+BENCHMARK = Benchmark(
     name="mathvision",
     rewards={"open": "mathvision"},
     components={"open": ("accuracy",)},

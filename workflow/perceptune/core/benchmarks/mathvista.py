@@ -80,7 +80,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 
 _METRICS = group_metrics(GROUPS)
 
-MATHVISTA = Benchmark(
+BENCHMARK = Benchmark(
     name="mathvista",
     rewards={"open": "mathvista"},
     components={"open": ("accuracy",)},

@@ -89,7 +89,7 @@ def _is_unrated(answered: Answered) -> bool:
     return rating(answered.verdict) is None
 
 
-MMHAL = Benchmark(
+BENCHMARK = Benchmark(
     name="mmhal",
     rewards={"open": "free_text"},
     columns=columns,

@@ -23,7 +23,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
     return group_columns(answers, GROUPS, [a.example_id for a in answers])
 
 
-MMMU_PRO = Benchmark(
+BENCHMARK = Benchmark(
     name="mmmu_pro",
     rewards={"open": "mmmu_pro"},
     components={"open": ("accuracy",)},

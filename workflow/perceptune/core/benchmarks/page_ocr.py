@@ -37,7 +37,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
     return summed([a.example_id for a in answers], found)
 
 
-PAGE_OCR = Benchmark(
+BENCHMARK = Benchmark(
     name="page_ocr",
     rewards={"ocr": "page_text"},
     components={"ocr": ("ned", *LABELS)},

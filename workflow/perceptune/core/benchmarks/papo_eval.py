@@ -27,7 +27,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 ACCURACY = {"accuracy": Measured(known_share("right", "asked"), "accuracy", needs="questions")}
 FORMAT = {"format": Measured(known_share("formed", "asked"), "answers in the asked format", needs="questions")}
 
-PAPO_EVAL = Benchmark(
+BENCHMARK = Benchmark(
     name="papo_eval",
     rewards={"open": "boxed_exact"},
     components={"open": ("accuracy", "format")},

@@ -94,7 +94,7 @@ def _metrics() -> dict[str, Measured]:
     return found
 
 
-POPE = Benchmark(
+BENCHMARK = Benchmark(
     name="pope",
     rewards={"existence": "pope"},
     components={"existence": ("predicted_yes", "correct")},

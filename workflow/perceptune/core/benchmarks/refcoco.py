@@ -35,7 +35,7 @@ def _accuracy(ending: str, label: str) -> Measured:
     return Measured(known_share(f"right{ending}", "asked"), label, needs="a model whose boxes are shares of the image")
 
 
-REFCOCO = Benchmark(
+BENCHMARK = Benchmark(
     name="refcoco",
     rewards={"grounding": "iou"},
     components={"grounding": ("iou",)},

@@ -21,7 +21,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
     return summed(units, {"asked": [1.0] * len(answers), "accuracy": scores})
 
 
-TEXTVQA = Benchmark(
+BENCHMARK = Benchmark(
     name="textvqa",
     rewards={"open": "vqa_accuracy"},
     components={"open": ("accuracy",)},

@@ -125,7 +125,7 @@ def _rote(kind: str) -> Measured:
 
 _METRICS = group_metrics(GROUPS)
 
-WE_MATH = Benchmark(
+BENCHMARK = Benchmark(
     name="we_math",
     rewards={"open": "we_math"},
     components={"open": ("accuracy",)},

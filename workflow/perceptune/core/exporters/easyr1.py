@@ -27,7 +27,7 @@ data.prompt_key=problem data.answer_key=answer data.image_key=images
 EasyR1 samples by itself: it learns from questions and true answers, not from `answers_given`.
 """
 
-EASYR1 = Exporter(
+EXPORTER = Exporter(
     "easyr1",
     "lists",
     "data.jsonl",

@@ -34,7 +34,7 @@ llamafactory-cli train ... stage=dpo dataset_dir={folder} media_dir={folder} dat
 ```
 """
 
-LLAMA_FACTORY = Exporter(
+EXPORTER = Exporter(
     "llama_factory",
     "pairs",
     "data.json",

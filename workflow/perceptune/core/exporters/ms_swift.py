@@ -27,7 +27,7 @@ cd {folder} && swift rlhf --rlhf_type dpo --dataset data.jsonl ...
 Pictures are named relative to this folder, so start it here.
 """
 
-MS_SWIFT = Exporter(
+EXPORTER = Exporter(
     "ms_swift",
     "pairs",
     "data.jsonl",

@@ -30,7 +30,7 @@ dataset = load_dataset("imagefolder", data_dir="{folder}", split="train")
 `dataset` is what `trl.DPOTrainer` takes as `train_dataset`; it puts the images before the first user message.
 """
 
-TRL = Exporter(
+EXPORTER = Exporter(
     "trl",
     "pairs",
     "metadata.jsonl",

@@ -57,7 +57,7 @@ verl samples by itself: it learns from questions and true answers, not from `ans
 reward function for it (`custom_reward_function.path`).
 """
 
-VERL = Exporter(
+EXPORTER = Exporter(
     "verl",
     "lists",
     "data.parquet",

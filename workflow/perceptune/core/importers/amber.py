@@ -111,4 +111,4 @@ def _published(source: Source) -> Mapping[str, int]:
     return {"test": PUBLISHED[name]} if name in PUBLISHED else {}
 
 
-AMBER = Importer("amber", rows, beside=BESIDE, counts=_published)
+IMPORTER = Importer("amber", rows, beside=BESIDE, counts=_published)

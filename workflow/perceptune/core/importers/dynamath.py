@@ -59,4 +59,4 @@ def _row(record: Mapping[str, Any], seed: str, variant: int) -> Row:
     }
 
 
-DYNAMATH = Importer("dynamath", rows, task="open", counts={"test": SEEDS * VARIANTS})
+IMPORTER = Importer("dynamath", rows, task="open", counts={"test": SEEDS * VARIANTS})

@@ -15,4 +15,4 @@ def row(record: Mapping[str, Any]) -> Row:
     return dict(row_of(found, ("problem",), turn_of("user", record["problem"], "problem")))
 
 
-EASYR1 = Importer("easyr1", each(row), task="open")
+IMPORTER = Importer("easyr1", each(row), task="open")

@@ -24,4 +24,4 @@ def _row(record: Mapping[str, Any]) -> Row:
     return {"id": str(record["id"]), **row} if "id" in record else row
 
 
-GEOMETRY3K = Importer("geometry3k", each(_row), task="open", counts={"train": 2101, "validation": 300, "test": 601})
+IMPORTER = Importer("geometry3k", each(_row), task="open", counts={"train": 2101, "validation": 300, "test": 601})

@@ -46,4 +46,4 @@ def _image(record: Mapping[str, Any]) -> str:
     return name.removeprefix("./").removeprefix("hallusion_bench/") if isinstance(name, str) else name
 
 
-HALLUSIONBENCH = Importer("hallusionbench", rows, task="existence", imageless=True, counts={"test": 1129})
+IMPORTER = Importer("hallusionbench", rows, task="existence", imageless=True, counts={"test": 1129})

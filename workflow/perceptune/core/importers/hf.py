@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from perceptune.core.importers.importer import Importer, as_written
 
-HF = Importer("hf", as_written, reads="hf")
+IMPORTER = Importer("hf", as_written, reads="hf")

@@ -29,4 +29,4 @@ def row(record: Mapping[str, Any]) -> Row:
     return dict(row_of(record, USED, turn, pair(record, *answers)))
 
 
-LLAMA_FACTORY = Importer("llama_factory", each(row), task="open")
+IMPORTER = Importer("llama_factory", each(row), task="open")

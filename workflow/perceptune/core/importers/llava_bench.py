@@ -59,4 +59,4 @@ def _row(contexts: Mapping[Any, Any], references: Mapping[Any, Any], record: Map
     }
 
 
-LLAVA_BENCH = Importer("llava_bench", rows, task="open", counts={"test": 60})
+IMPORTER = Importer("llava_bench", rows, task="open", counts={"test": 60})

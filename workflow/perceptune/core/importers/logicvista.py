@@ -46,4 +46,4 @@ def _row(record: Mapping[str, Any]) -> Row:
     }
 
 
-LOGICVISTA = Importer("logicvista", rows, task="open", counts={"test": 448})
+IMPORTER = Importer("logicvista", rows, task="open", counts={"test": 448})

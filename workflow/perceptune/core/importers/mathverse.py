@@ -33,4 +33,4 @@ def _row(record: Mapping[str, Any]) -> Row:
     }
 
 
-MATHVERSE = Importer("mathverse", with_images(_row, "image"), task="open", counts={"test": PROBLEMS * len(VERSIONS)})
+IMPORTER = Importer("mathverse", with_images(_row, "image"), task="open", counts={"test": PROBLEMS * len(VERSIONS)})

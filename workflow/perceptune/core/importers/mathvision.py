@@ -40,4 +40,4 @@ def _question(question: str, choices: list[str]) -> str:
     return f"{CHOICE if choices else FREE}\nQuestion: {MARK.sub(' ', question).strip()}{listing}"
 
 
-MATHVISION = Importer("mathvision", with_images(_row, "decoded_image", "image"), task="open", counts={"test": 3040})
+IMPORTER = Importer("mathvision", with_images(_row, "decoded_image", "image"), task="open", counts={"test": 3040})

@@ -75,4 +75,4 @@ def _query(record: Mapping[str, Any], choices: list[str], kind: str, precision: 
     return f"Hint: Please answer the question {hint}\nQuestion: {question}{unit}{listing}"
 
 
-MATHVISTA = Importer("mathvista", with_images(_row, "decoded_image", "image"), task="open", counts={"test": 1000})
+IMPORTER = Importer("mathvista", with_images(_row, "decoded_image", "image"), task="open", counts={"test": 1000})

@@ -26,4 +26,4 @@ def _row(record: Mapping[str, Any]) -> Row:
     }
 
 
-MMHAL = Importer("mmhal", each(_row), task="open", counts={"test": 96})
+IMPORTER = Importer("mmhal", each(_row), task="open", counts={"test": 96})

@@ -28,4 +28,4 @@ def _row(record: Mapping[str, Any]) -> Row:
     }
 
 
-MMMU_PRO = Importer("mmmu_pro", with_images(_row, "image"), task="open", counts={"test": 1730})
+IMPORTER = Importer("mmmu_pro", with_images(_row, "image"), task="open", counts={"test": 1730})

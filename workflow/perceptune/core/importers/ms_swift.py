@@ -33,4 +33,4 @@ def row(record: Mapping[str, Any]) -> Row:
     return dict(row_of(record, USED, turn, pair(record, chosen, rejected)))
 
 
-MS_SWIFT = Importer("ms_swift", each(row), task="open")
+IMPORTER = Importer("ms_swift", each(row), task="open")

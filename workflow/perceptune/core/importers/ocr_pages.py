@@ -29,4 +29,4 @@ def _published(source: Source) -> Mapping[str, int]:
     return {"all": PAGES[source.path.name]} if source.path.name in PAGES else {}
 
 
-OCR_PAGES = Importer("ocr_pages", each(row), task="ocr", counts=_published)
+IMPORTER = Importer("ocr_pages", each(row), task="ocr", counts=_published)

@@ -36,7 +36,7 @@ def row(record: Mapping[str, Any]) -> Row:
     }
 
 
-PAPO_EVAL = Importer(
+IMPORTER = Importer(
     "papo_eval",
     each(row),
     task="open",

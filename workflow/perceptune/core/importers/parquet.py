@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from perceptune.core.importers.importer import Importer, each
 
-PARQUET = Importer("parquet", each(dict), reads="parquet")
+IMPORTER = Importer("parquet", each(dict), reads="parquet")

@@ -47,4 +47,4 @@ def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
     }
 
 
-PERPO = Importer("perpo", rows, coordinates="normalised")
+IMPORTER = Importer("perpo", rows, coordinates="normalised")

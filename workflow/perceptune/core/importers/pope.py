@@ -56,4 +56,4 @@ def _published(source: Source) -> Mapping[str, int]:
     return {"test": 3000 * len(coco)} if coco else {}
 
 
-POPE = Importer("pope", rows, task="existence", counts=_published)
+IMPORTER = Importer("pope", rows, task="existence", counts=_published)

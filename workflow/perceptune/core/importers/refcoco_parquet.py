@@ -114,4 +114,4 @@ def _published(source: Source) -> Mapping[str, int]:
     return SENTENCES.get(f"{name} umd" if name == "refcocog" else f"{name} unc", {})
 
 
-REFCOCO_PARQUET = Importer("refcoco_parquet", rows, coordinates="pixels", task="grounding", counts=_published)
+IMPORTER = Importer("refcoco_parquet", rows, coordinates="pixels", task="grounding", counts=_published)

@@ -115,4 +115,4 @@ def _published(source: Source) -> Mapping[str, int]:
     return SENTENCES.get(f"{data_set_of(source.path)} {division}", {})
 
 
-REFER = Importer("refer", rows, coordinates="pixels", task="grounding", counts=_published, beside=(INSTANCES,))
+IMPORTER = Importer("refer", rows, coordinates="pixels", task="grounding", counts=_published, beside=(INSTANCES,))

@@ -56,4 +56,4 @@ def _parts(record: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-RLHF_V = Importer("rlhf_v", rows, task="open", counts={"all": 5733})
+IMPORTER = Importer("rlhf_v", rows, task="open", counts={"all": 5733})

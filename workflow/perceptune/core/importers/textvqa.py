@@ -102,4 +102,4 @@ def _published(source: Source) -> Mapping[str, int]:
     return {"train": 34602, "val": 5000, "test": 5734} if _questions(source) else {"all": BOXED}
 
 
-TEXTVQA = Importer("textvqa", rows, coordinates="pixels", task="open", counts=_published)
+IMPORTER = Importer("textvqa", rows, coordinates="pixels", task="open", counts=_published)

@@ -72,4 +72,4 @@ def _shared(chosen: str, rejected: str) -> int:
     return shared - 1 if shared and chosen[shared - 1] == " " else shared
 
 
-TRL = Importer("trl", each(row), task="open")
+IMPORTER = Importer("trl", each(row), task="open")

@@ -29,4 +29,4 @@ def row(record: Mapping[str, Any]) -> Row:
     return dict(row_of(found, ("prompt",), question_turn(record["prompt"], "prompt")))
 
 
-VERL = Importer("verl", each(row), task="open")
+IMPORTER = Importer("verl", each(row), task="open")

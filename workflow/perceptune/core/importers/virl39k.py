@@ -47,4 +47,4 @@ def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
     }
 
 
-VIRL39K = Importer("virl39k", rows, task="open", counts={"all": 38870})
+IMPORTER = Importer("virl39k", rows, task="open", counts={"all": 38870})

@@ -37,4 +37,4 @@ def _options(record: Mapping[str, Any]) -> str:
     return "; ".join(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
 
 
-WE_MATH = Importer("we_math", with_images(_row, "image_path", "image"), task="open", counts={"test": 1740})
+IMPORTER = Importer("we_math", with_images(_row, "image_path", "image"), task="open", counts={"test": 1740})

@@ -119,3 +119,6 @@ class CPPO(GRPO):
         assert lacking.entropy is not None
         metrics |= {"removed_entropy": float(lacking.entropy.mean())}
         return metrics | {"preserved_nll": -float(kept.logps.mean()), "removed_nll": -float(lacking.logps.mean())}
+
+
+METHOD = CPPO()

@@ -38,3 +38,6 @@ class FrozenCPPO(CPPO):
     def views(self, tokens: Tokens, parameters: Any) -> tuple[Seen, Seen]:
         """As they were when the round began."""
         return tokens.stored[parameters.preserving], tokens.stored[parameters.removing]
+
+
+METHOD = FrozenCPPO()

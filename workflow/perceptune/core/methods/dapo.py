@@ -21,3 +21,6 @@ class DAPO(GRPO):
 
     name = "dapo"
     Parameters = DAPOParameters
+
+
+METHOD = DAPO()

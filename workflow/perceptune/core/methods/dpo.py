@@ -32,3 +32,6 @@ class DPO(GroupMethod):
 
         scores = group.scores
         return softplus(-parameters.beta * (scores[0] - scores[-1]))
+
+
+METHOD = DPO()

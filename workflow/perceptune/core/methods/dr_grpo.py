@@ -25,3 +25,6 @@ class DrGRPOParameters(GRPOParameters):
 class DrGRPO(GRPO):
     name = "dr_grpo"
     Parameters = DrGRPOParameters
+
+
+METHOD = DrGRPO()

@@ -125,3 +125,6 @@ def advantages_of(tokens: Tokens, parameters: Any) -> Tensor:
     from perceptune.core.policy_gradient import group_advantages
 
     return group_advantages(tokens.rewards, tokens.groups, parameters.scale, parameters.epsilon)
+
+
+METHOD = GRPO()

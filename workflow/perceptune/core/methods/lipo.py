@@ -48,3 +48,6 @@ def lambda_weighted(group: Group, beta: float) -> Tensor:
     weights = (gains[:, None] - gains[None, :]).abs() * (discounts[:, None] - discounts[None, :]).abs()
     better = group.rewards[:, None] > group.rewards[None, :]
     return (weights * better * softplus(-(utilities[:, None] - utilities[None, :]))).sum()
+
+
+METHOD = LiPO()

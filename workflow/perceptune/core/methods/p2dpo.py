@@ -134,3 +134,6 @@ def focus_weight(numbers: Mapping[str, float], parameters: P2DPOParameters) -> f
         return 0.5
     ratio = numbers["clip_crop"] / max(numbers["clip_image"], SMALLEST)
     return 0.5 + parameters.alpha_max * math.tanh((ratio - 1) / parameters.tau)
+
+
+METHOD = P2DPO()

@@ -26,3 +26,6 @@ class PAPODParameters(PAPOGParameters):
 class PAPOD(PAPOG):
     name = "papo_d"
     Parameters = PAPODParameters
+
+
+METHOD = PAPOD()

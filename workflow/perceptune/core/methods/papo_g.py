@@ -85,3 +85,6 @@ class PAPOG(GRPO):
             )
             metrics |= {name: float(value) for name, value in zip(OWN[:-1], values, strict=True)}
         return metrics
+
+
+METHOD = PAPOG()

@@ -41,3 +41,6 @@ def margin_weighted(group: Group, beta: float, gamma: float) -> Tensor:
     weights = weights / weights.sum().clamp(min=1e-12)
     scores = group.scores
     return (weights * softplus(-beta * (scores[:, None] - scores[None, :]))).sum()
+
+
+METHOD = PerPO()

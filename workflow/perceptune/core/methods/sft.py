@@ -35,3 +35,6 @@ class SFT(GroupMethod):
     def loss(self, group: Group, parameters: SFTParameters) -> Tensor:
         """Negative log-likelihood, averaged over the answer's tokens, end of sequence included."""
         return -group.logps[0] / group.lengths[0]
+
+
+METHOD = SFT()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def amber(answers: Answers) -> Scores:
@@ -25,3 +25,6 @@ def official_answer(text: str) -> str | None:
     White space around the answer does not count, as inference scripts strip it before they write the answer.
     """
     return {"Yes": "yes", "No": "no"}.get(text.strip())
+
+
+REWARD = Reward("amber", amber)

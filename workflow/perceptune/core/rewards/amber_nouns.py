@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from perceptune.core.language import MissingLanguageError, english
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,6 @@ def _standing_for(words: Sequence[str], association: Mapping[str, Sequence[str]]
 
 def _first(words: Sequence[tuple[str, int]], fits: Callable[[str], bool]) -> int | None:
     return next((place for word, place in words if fits(word)), None)
+
+
+REWARD = Reward("amber_nouns", amber_nouns)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from perceptune.core.boxed import has_format, last_box, same_choice, truth_of, without_blanks
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.verification import Pair, Rule, Verdict, mathruler, verdicts
 
 ACCURACY, FORMAT = 0.9, 0.1
@@ -62,3 +62,6 @@ def _at_once(box: str | None, target: str, rules: Sequence[Rule], *, letters: bo
     if box == target:  # as the first rule, MathRuler, would find; most right answers are, and need no process
         return Verdict(True, rules[0].__name__)
     return None
+
+
+REWARD = Reward("boxed_exact", boxed_exact)

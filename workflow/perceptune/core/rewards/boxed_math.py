@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from perceptune.core.rewards.boxed_exact import boxed_scores
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.verification import math_verify, mathruler
 
 
 def boxed_math(answers: Answers) -> Scores:
     """Reward, components and parsed answers of `boxed_scores`, with accuracy by choice, MathRuler, then math-verify (g.3)."""
     return boxed_scores(answers, (mathruler, math_verify), letters=True)
+
+
+REWARD = Reward("boxed_math", boxed_math)

@@ -6,7 +6,7 @@ import json
 import math
 
 from perceptune.core.extraction import boxed_or_text, from_last_box
-from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
 
 TOLERANCE = 0.001
 LETTERS = "ABCDE"
@@ -75,3 +75,6 @@ def _same(found: str | float | None, true: str, kind: str, reply: str) -> bool:
     if kind == "multiple choice":
         return found == true if found is not None else bool(true) and true in reply[:3].upper()
     return found is not None and str(found).strip().lower() in true.lower()
+
+
+REWARD = Reward("dynamath", dynamath)

@@ -6,7 +6,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def edit_distance(answers: Answers) -> Scores:
@@ -38,3 +38,6 @@ def token_overlap(text: str, target: str) -> tuple[float, float, float]:
     precision = shared / len(answered) if answered else 0.0
     recall = shared / len(true) if true else 0.0
     return precision, recall, 2 * precision * recall / (precision + recall) if shared else 0.0
+
+
+REWARD = Reward("edit_distance", edit_distance)

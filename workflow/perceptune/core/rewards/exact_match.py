@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def exact_match(answers: Answers) -> Scores:
@@ -29,3 +29,6 @@ def normalised(text: str) -> str:
     if not np.isfinite(number):
         return bare
     return str(int(number)) if number.is_integer() else repr(number)
+
+
+REWARD = Reward("exact_match", exact_match)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def free_text(answers: Answers) -> Scores:
@@ -13,3 +13,6 @@ def free_text(answers: Answers) -> Scores:
     there = np.array([text != "" for text in texts], dtype=float)
     reasons = [None if text else "the answer is empty" for text in texts]
     return Scores(there, [{"answer": text} if text else None for text in texts], {"answered": there}, reasons)
+
+
+REWARD = Reward("free_text", free_text)

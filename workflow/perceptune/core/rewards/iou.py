@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perceptune.core import boxes
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def iou(answers: Answers) -> Scores:
@@ -32,3 +32,6 @@ def iou(answers: Answers) -> Scores:
         for f, good in zip(found, sane, strict=True)
     ]
     return Scores(rewards, parsed, components, reasons)
+
+
+REWARD = Reward("iou", iou)

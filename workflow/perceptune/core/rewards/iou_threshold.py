@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from perceptune.core.rewards.iou import iou
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 THRESHOLD = 0.5
 
@@ -21,3 +21,6 @@ def iou_threshold(answers: Answers) -> Scores:
     right = (scores.rewards >= THRESHOLD).astype(float)
     read = np.array([p is not None for p in scores.parsed], dtype=float)
     return replace(scores, rewards=right, components={**scores.components, "accuracy": right, "format": read})
+
+
+REWARD = Reward("iou_threshold", iou_threshold)

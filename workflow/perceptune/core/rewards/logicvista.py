@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.extraction import letter_set, letters_in
-from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
 
 
 def logicvista(answers: Answers) -> Scores:
@@ -15,3 +15,6 @@ def logicvista(answers: Answers) -> Scores:
     targets = [letter_set(target or "") for target in answers.targets]
     right = [a is not None and a == t for a, t in zip(found, targets, strict=True)]
     return right_or_wrong(found, right, "no option's letter in the final answer")
+
+
+REWARD = Reward("logicvista", logicvista)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from perceptune.core.boxed import same_choice
 from perceptune.core.extraction import announced_answer, final_answer
-from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
 from perceptune.core.verification import math_verify, mathruler, verdicts
 
 CHOICE = re.compile(r"^\s*\(?([A-F])\)?\s*[:.)]\s*(.*)$", re.MULTILINE)
@@ -85,3 +85,6 @@ def _repeated(said: str, options: Mapping[str, str]) -> str | None:
         whole = {letter: rf"(?<![\w.√/-]){re.escape(option)}(?![\w√/^]|\.\d)" for letter, option in options.items()}
         same = [letter for letter, pattern in whole.items() if re.search(pattern, said)]
     return same[0] if len(same) == 1 else None
+
+
+REWARD = Reward("mathverse", mathverse)

@@ -6,7 +6,7 @@ import ast
 
 from perceptune.core.boxed import last_box
 from perceptune.core.extraction import final_answer, lettered, option_letter
-from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
 from perceptune.core.verification import math_verify, verdicts
 
 TOLERANCE = 1e-6
@@ -44,3 +44,6 @@ def _close(one: str, other: str) -> bool:
         return abs(float(ast.literal_eval(one)) - float(ast.literal_eval(other))) < TOLERANCE
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
         return False
+
+
+REWARD = Reward("mathvision", mathvision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.extraction import lettered, precision_of, same_typed, typed_answer
-from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
 
 
 def mathvista(answers: Answers) -> Scores:
@@ -18,3 +18,6 @@ def mathvista(answers: Answers) -> Scores:
         found.append(answer)
         right.append(same_typed(answer, target or "", kind, precision_of(source)))
     return right_or_wrong(found, right, "neither an option nor a value of the asked type")
+
+
+REWARD = Reward("mathvista", mathvista)

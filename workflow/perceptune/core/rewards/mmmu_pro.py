@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from perceptune.core.boxed import last_box
 from perceptune.core.extraction import from_last_box, lettered
-from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
 
 LETTERS = "ABCDEFGHIJ"
 LONG = 5
@@ -49,3 +49,6 @@ def option_of(text: str, options: Mapping[str, str]) -> str | None:
     lowered = said.lower()
     repeated = [letter for letter, option in options.items() if option and option.lower() in lowered]
     return max(repeated, key=lambda x: lowered.rfind(options[x].lower())) if repeated else None
+
+
+REWARD = Reward("mmmu_pro", mmmu_pro)

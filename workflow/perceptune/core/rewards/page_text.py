@@ -11,7 +11,7 @@ from rapidfuzz.process import cpdist
 from perceptune.core.language import MissingLanguageError
 from perceptune.core.page_text import CHINESE, Similarity, bleu, meteor
 from perceptune.core.rewards.edit_distance import token_overlap
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 OF_TOKENS = ("token_precision", "token_recall", "token_f1", "bleu", "bleu_fox", "meteor", "meteor_fox")
 
@@ -47,3 +47,6 @@ def _of_tokens(text: str, target: str, similar: Similarity) -> tuple[float, ...]
         return (float("nan"),) * len(OF_TOKENS)
     said, true = text.split(), target.split()
     return (*token_overlap(text, target), bleu(true, said), bleu(said, true), similar(true, said), similar(said, true))
+
+
+REWARD = Reward("page_text", page_text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.rewards.yes_no import parse_yes_no
 
 NO = {"No", "not", "no"}
@@ -47,3 +47,6 @@ def yes_no_scores(predicted: Sequence[str], true: Sequence[str], right: Sequence
         "said": np.array(said, dtype=float),
     }
     return Scores(components["correct"], [{"answer": p} for p in predicted], components, [None] * len(predicted))
+
+
+REWARD = Reward("pope", pope)

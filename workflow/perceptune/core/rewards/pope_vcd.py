@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.rewards.pope import yes_no_scores
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.yes_no_rules import vcd_answer
 
 
@@ -13,3 +13,6 @@ def pope_vcd(answers: Answers) -> Scores:
     predicted = [vcd_answer(text, target) for text, target in zip(answers.texts, true, strict=True)]
     said = ["yes" in text.lower() or "no" in text.lower() for text in answers.texts]
     return yes_no_scores(predicted, true, [p == t for p, t in zip(predicted, true, strict=True)], said)
+
+
+REWARD = Reward("pope_vcd", pope_vcd)

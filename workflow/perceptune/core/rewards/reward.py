@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,14 @@ class Scores:
     def parsed_json(self) -> list[str | None]:
         """`parsed` as the table stores it."""
         return [None if p is None else json.dumps(p) for p in self.parsed]
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward, under the name that tasks of a reward block give."""
+
+    name: str
+    score: Callable[[Answers], Scores]
 
 
 def right_or_wrong(found: Sequence[Any], right: Sequence[bool], unread: str) -> Scores:

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 DIGITS_WITH_COMMA = re.compile(r"\d,\d")
@@ -46,3 +46,6 @@ def said(text: str) -> str | None:
     words = set(STOP.sub("", bare, count=STOPS).split())
     found = words & {"yes", "no"}
     return found.pop() if len(found) == 1 else None
+
+
+REWARD = Reward("vlmevalkit_yes_no", vlmevalkit_yes_no)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from perceptune.contracts.errors import UserError
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 PEOPLE = 10
 ENOUGH = 3
@@ -82,3 +82,6 @@ def normalised(text: str) -> str:
         bare = bare.replace(mark, "" if f"{mark} " in text or f" {mark}" in text else " ")
     words = [NUMBERS.get(word, word) for word in FULL_STOP.sub("", bare, count=STOPS).split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+REWARD = Reward("vqa_accuracy", vqa_accuracy)

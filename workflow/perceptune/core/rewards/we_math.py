@@ -6,7 +6,7 @@ import re
 
 from perceptune.core.boxed import last_box
 from perceptune.core.extraction import from_last_box
-from perceptune.core.rewards.reward import Answers, Scores, right_or_wrong
+from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
 
 LETTERS = "ABCDEFGH"
 MARKS = re.compile(r"[><:.]")
@@ -39,3 +39,6 @@ def letter_of(text: str) -> str | None:
 
 def _first(said: str) -> str | None:
     return said[0] if said and said[0] in LETTERS else None
+
+
+REWARD = Reward("we_math", we_math)

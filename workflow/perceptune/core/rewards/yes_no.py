@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 NO = {"no", "not"}
 
@@ -38,3 +38,6 @@ def parse_yes_no(text: str) -> str | None:
     if words & NO:
         return "no"
     return "yes" if "yes" in words else None
+
+
+REWARD = Reward("yes_no", yes_no)

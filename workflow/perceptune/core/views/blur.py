@@ -37,3 +37,6 @@ class Blur(View):
             smooth = gaussian_filter(pixels, spread, mode="mirror", radius=(parameters.radius, parameters.radius, 0))
             blurred.append(Pillow.fromarray(np.rint(smooth).astype(np.uint8)))
         return blurred
+
+
+VIEW = Blur()

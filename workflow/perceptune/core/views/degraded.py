@@ -51,3 +51,6 @@ def _filling(image: Image, fill: str, box: tuple[int, int, int, int]) -> Image |
         red, green, blue = np.asarray(image).reshape(-1, 3).mean(axis=0).astype(int).tolist()
         return red, green, blue
     return (0, 0, 0) if fill == "black" else (127, 127, 127)
+
+
+VIEW = Degraded()

@@ -31,3 +31,6 @@ class Enhanced(View):
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
         """Share of the first image's area that the crop covers."""
         return shown[-1].width * shown[-1].height / (images[0].width * images[0].height)
+
+
+VIEW = Enhanced()

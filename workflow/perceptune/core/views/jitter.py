@@ -54,3 +54,6 @@ class Jitter(View):
                 jittered = kinds[kind][0](jittered).enhance(factors[kind])
             changed.append(jittered)
         return changed
+
+
+VIEW = Jitter()

@@ -52,3 +52,6 @@ def newly_black(before: Image, after: Image) -> float:
 
     seen, left = (np.asarray(picture).any(axis=2) for picture in (before, after))
     return float((seen & ~left).mean())
+
+
+VIEW = Masked()

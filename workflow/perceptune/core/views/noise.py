@@ -81,3 +81,6 @@ def diffusion(step: int) -> tuple[float, float]:
         beta = (0.005 - 1e-5) / (1 + math.exp(6 - 12 * t / (STEPS - 1))) + 1e-5
         kept *= 1 - beta
     return math.sqrt(kept), math.sqrt(1 - kept)
+
+
+VIEW = Noise()

@@ -17,3 +17,6 @@ class Original(View):
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
         """The images unchanged."""
         return list(images)
+
+
+VIEW = Original()

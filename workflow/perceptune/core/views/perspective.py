@@ -58,3 +58,6 @@ def _coefficients(seen: Any, source: Any) -> list[float]:
         rows.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
         rows.append([0, 0, 0, x, y, 1, -v * x, -v * y])
     return [float(value) for value in np.linalg.solve(np.array(rows), source.reshape(-1))]
+
+
+VIEW = Perspective()

@@ -55,3 +55,6 @@ class Rectangles(View):
 
         before, after = (np.asarray(picture) for picture in (images[0], shown[0]))
         return float((before != after).any(axis=2).mean())
+
+
+VIEW = Rectangles()

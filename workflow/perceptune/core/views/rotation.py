@@ -31,3 +31,6 @@ class Rotation(View):
         generator = np.random.default_rng(seed)
         angles = [generator.uniform(-parameters.degrees, parameters.degrees) for _ in images]
         return [image.rotate(angle, Pillow.Resampling.BILINEAR) for image, angle in zip(images, angles, strict=True)]
+
+
+VIEW = Rotation()

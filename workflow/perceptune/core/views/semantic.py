@@ -57,3 +57,6 @@ class Semantic(View):
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
         """Share of the first image's pixels that are black now and were not before."""
         return newly_black(images[0], shown[0])
+
+
+VIEW = Semantic()

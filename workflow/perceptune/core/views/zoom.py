@@ -43,3 +43,6 @@ class Zoom(View):
             )
             zoomed.append(image.resize(image.size, Pillow.Resampling.BILINEAR, (left, top, left + width, top + height)))
         return zoomed
+
+
+VIEW = Zoom()

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.plugins import load
 from perceptune.core.boxes import Frame, from_pixels
 
 Messages = Sequence[Mapping[str, Any]]
@@ -156,6 +157,12 @@ class Family(ABC):
         if example["target"] is None:
             raise ValueError(f"example `{example['example_id']}` has no ground truth")
         return str(example["target"])
+
+
+def family_of(model: ModelBlock) -> Family:
+    """The family of a model block."""
+    family: Family = load("family", model.family)
+    return family.of(model)
 
 
 def written(numbers: np.ndarray, frame: Frame) -> list[str]:

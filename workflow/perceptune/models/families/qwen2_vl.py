@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from perceptune.core.boxes import Frame
-from perceptune.models.family import written
-from perceptune.models.qwen_vl import QwenVL
+from perceptune.models.families.family import written
+from perceptune.models.families.qwen_vl import QwenVL
 
 
 class Qwen2VL(QwenVL):
@@ -19,3 +19,6 @@ class Qwen2VL(QwenVL):
         """
         x1, y1, x2, y2 = written(numbers, frame)
         return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
+
+
+FAMILY = Qwen2VL()

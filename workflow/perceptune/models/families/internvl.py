@@ -9,8 +9,8 @@ import torch
 from transformers import ProcessorMixin
 
 from perceptune.core.boxes import Frame
-from perceptune.models.family import written
-from perceptune.models.llava_like import LlavaLike
+from perceptune.models.families.family import written
+from perceptune.models.families.llava_like import LlavaLike
 
 
 class InternVL(LlavaLike):
@@ -48,3 +48,6 @@ class InternVL(LlavaLike):
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
         """`[[161, 119, 322, 357]]`: thousandths, as in its training data (InternVL's documentation, chat data format)."""
         return f"[[{', '.join(written(numbers, frame))}]]"
+
+
+FAMILY = InternVL()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from perceptune.models.qwen_vl import QwenVL
+from perceptune.models.families.qwen_vl import QwenVL
 
 
 class Qwen25VL(QwenVL):
     """Boxes are pixels of the resized image (report, arXiv:2502.13923, sec. 2.2)."""
 
     name = "qwen2_5_vl"
+
+
+FAMILY = Qwen25VL()

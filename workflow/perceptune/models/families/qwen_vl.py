@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from perceptune.models.family import Family
+from perceptune.models.families.family import Family
 
 
 class QwenVL(Family):

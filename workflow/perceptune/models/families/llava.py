@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.models.family import Family
-from perceptune.models.llava_like import LlavaLike
+from perceptune.models.families.family import Family
+from perceptune.models.families.llava_like import LlavaLike
 
 
 class Llava(LlavaLike):
@@ -52,3 +52,6 @@ class Llava(LlavaLike):
         side = max(size) if self.fit == "pad" else min(size)
         left, top = ((length - side) // 2 if self.fit == "crop" else -((side - length) // 2) for length in size)
         return float(left), float(top), float(left + side), float(top + side)
+
+
+FAMILY = Llava()

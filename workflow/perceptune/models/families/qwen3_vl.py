@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.models.qwen_vl import QwenVL
+from perceptune.models.families.qwen_vl import QwenVL
 
 
 class Qwen3VL(QwenVL):
@@ -13,3 +13,6 @@ class Qwen3VL(QwenVL):
     """
 
     name = "qwen3_vl"
+
+
+FAMILY = Qwen3VL()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.models.llava_like import AnyResolution
+from perceptune.models.families.llava_like import AnyResolution
 
 
 class LlavaNext(AnyResolution):
@@ -12,3 +12,6 @@ class LlavaNext(AnyResolution):
     """
 
     name = "llava_next"
+
+
+FAMILY = LlavaNext()

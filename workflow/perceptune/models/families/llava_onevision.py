@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import ProcessorMixin
 
-from perceptune.models.llava_like import AnyResolution
+from perceptune.models.families.llava_like import AnyResolution
 
 
 class LlavaOnevision(AnyResolution):
@@ -26,3 +26,6 @@ class LlavaOnevision(AnyResolution):
         return inputs | (
             {"batch_num_images": torch.ones(len(inputs["pixel_values"]), dtype=torch.long)} if inputs else {}
         )
+
+
+FAMILY = LlavaOnevision()

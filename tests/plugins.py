@@ -1,0 +1,19 @@
+"""All built-in plug-ins by kind and name."""
+
+from typing import Any
+
+from perceptune.contracts.plugins import load, names
+
+
+def _all(kind: str) -> dict[str, Any]:
+    return {name: load(kind, name) for name in names(kind)}
+
+
+BENCHMARKS = _all("benchmark")
+EXPORTERS = _all("exporter")
+FAMILIES = _all("family")
+IMPORTERS = _all("importer")
+METHODS = _all("method")
+VIEWS = _all("view")
+REWARDS = {name: reward.score for name, reward in _all("reward").items()}
+"""Name to the function that scores answers."""

@@ -1,0 +1,192 @@
+"""Plug-ins by name: found by their path, loaded when something names them.
+
+A plug-in is a file that ends with a constant named after its kind, such as `REWARD = Reward(...)`. Its name is the
+name of the file. Built-in plug-ins lie in the package; a config adds folders of the user's own, with a sub-folder
+per kind. Nothing is imported to find a plug-in or to list the names of a kind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.errors import UserError, joined_mistakes, near
+
+PACKAGE = "perceptune"
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = "PERCEPTUNE_PLUGINS"
+"""Environment variable with the user's folders, so that processes started by a job find them too."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where the plug-ins of a kind lie, and what each of their files must define."""
+
+    folder: str
+    """Sub-folder of a user's plug-in folder."""
+    package: str
+    """Package whose modules are found in that sub-folder, too."""
+    constant: str
+    """Name of the constant that a plug-in's file ends with."""
+    contract: tuple[str, str]
+    """Module and class of which the constant must be an instance."""
+    modules: tuple[str, ...]
+    """Modules that may define the plug-in `{}`, first match wins."""
+
+
+def _kind(folder: str, package: str, constant: str, contract: str, *more: str) -> Kind:
+    stem = constant.lower()
+    return Kind(folder, package, constant, (f"{package}.{stem}", contract), (f"{package}.{{}}", *more))
+
+
+_BENCHMARK = "perceptune.core.benchmarks.{}"
+KINDS = {
+    "reward": _kind("rewards", "perceptune.core.rewards", "REWARD", "Reward", f"{_BENCHMARK}.answers", _BENCHMARK),
+    "method": _kind("methods", "perceptune.core.methods", "METHOD", "Method"),
+    "view": _kind("views", "perceptune.core.views", "VIEW", "View"),
+    "importer": _kind(
+        "importers", "perceptune.core.importers", "IMPORTER", "Importer", f"{_BENCHMARK}.data", _BENCHMARK
+    ),
+    "exporter": _kind("exporters", "perceptune.core.exporters", "EXPORTER", "Exporter"),
+    "benchmark": _kind("benchmarks", "perceptune.core.benchmarks", "BENCHMARK", "Benchmark", f"{_BENCHMARK}.metrics"),
+    "family": _kind("families", "perceptune.models.families", "FAMILY", "Family"),
+}
+
+
+def use_folders(folders: Sequence[str | Path]) -> None:
+    """Makes the plug-ins of the user's folders known to this process and to those that it starts.
+
+    Raises `UserError` for a folder that does not exist, an unknown sub-folder, or a name that is taken.
+    """
+    paths = [Path(folder).absolute() for folder in folders]
+    if mistakes := [mistake for path in paths for mistake in _mistakes(path)]:
+        raise UserError("config key `plugins`\n  " + joined_mistakes(mistakes))
+    os.environ[ENVIRONMENT] = os.pathsep.join(map(str, paths))
+
+
+def user_folders() -> list[Path]:
+    """The folders given to `use_folders`, in this process or in the one that started it."""
+    return [Path(folder) for folder in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if folder]
+
+
+def module_of(kind: str, name: str) -> str:
+    """The module that defines a plug-in. Raises `UserError` naming the closest names where there is none."""
+    for module in _candidates(kind, name):
+        return module
+    allowed = names(kind)
+    raise UserError(
+        f"{kind} `{name}` does not exist, expected one of {', '.join(f'`{n}`' for n in allowed)}", near(name, allowed)
+    )
+
+
+def names(kind: str) -> list[str]:
+    """The names of all plug-ins of a kind, sorted."""
+    return sorted(
+        {
+            name
+            for pattern in KINDS[kind].modules
+            for name in _names_of(pattern)
+            if any(True for _ in _candidates(kind, name))
+        }
+    )
+
+
+def exists(kind: str, name: str) -> bool:
+    """Whether there is a plug-in of that name."""
+    return any(True for _ in _candidates(kind, name))
+
+
+def load(kind: str, name: str) -> Any:
+    """The plug-in itself. Raises `UserError` for an unknown name and for a file whose declaration is incomplete."""
+    module = module_of(kind, name)
+    declared = KINDS[kind]
+    path = file_of(module)
+    _extend_packages()
+    try:
+        plugin = getattr(import_module(module), declared.constant, None)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{kind} `{name}` cannot be loaded from `{path}`: {reason}") from error
+    contract = getattr(import_module(declared.contract[0]), declared.contract[1])
+    if not isinstance(plugin, contract):
+        found = type(plugin).__name__
+        raise UserError(f"`{path}`: `{declared.constant}` is a `{found}`, expected a `{declared.contract[1]}`")
+    if plugin.name != name:
+        raise UserError(f"`{path}`: the {kind} calls itself `{plugin.name}`, expected the name of its file, `{name}`")
+    return plugin
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of the package or of the user's plug-ins, found without importing anything."""
+    for folder, parts in _places(module):
+        path = folder.joinpath(*parts)
+        if path.with_suffix(".py").is_file():
+            return path.with_suffix(".py")
+        if (path / "__init__.py").is_file():
+            return path / "__init__.py"
+    return None
+
+
+def _places(module: str) -> Iterator[tuple[Path, list[str]]]:
+    """Folders that a module may lie in, each with the rest of its name."""
+    yield ROOT, module.split(".")[1:]
+    for kind in KINDS.values():
+        if module.startswith(f"{kind.package}."):
+            rest = module.removeprefix(f"{kind.package}.").split(".")
+            yield from ((folder / kind.folder, rest) for folder in user_folders())
+
+
+def _candidates(kind: str, name: str) -> Iterator[str]:
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        return
+    marked = re.compile(rf"^{KINDS[kind].constant}\b.*=", re.MULTILINE)
+    for pattern in KINDS[kind].modules:
+        module = pattern.format(name)
+        path = file_of(module)
+        if path is not None and marked.search(path.read_text(encoding="utf-8")):
+            yield module
+
+
+def _names_of(pattern: str) -> Iterator[str]:
+    """Names for which a module of that pattern may exist."""
+    package = pattern.partition(".{}")[0]
+    folders = [ROOT.joinpath(*package.split(".")[1:])]
+    folders += [folder / kind.folder for kind in KINDS.values() if kind.package == package for folder in user_folders()]
+    for folder in folders:
+        for path in folder.glob("*") if folder.is_dir() else ():
+            if path.suffix == ".py" or (path / "__init__.py").is_file():
+                yield path.stem
+
+
+def _extend_packages() -> None:
+    """Lets Python find the modules of the user's folders inside the package of their kind."""
+    for kind in KINDS.values():
+        places = [str(folder / kind.folder) for folder in user_folders() if (folder / kind.folder).is_dir()]
+        if places:
+            package = import_module(kind.package)
+            package.__path__.extend(place for place in places if place not in package.__path__)
+
+
+def _mistakes(folder: Path) -> Iterator[str]:
+    if not folder.is_dir():
+        yield f"`{folder}` is not a folder; paths are relative to the working directory"
+        return
+    expected = {kind.folder: kind for kind in KINDS.values()}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "__")) or path.is_file():
+            continue
+        if path.name not in expected:
+            allowed = ", ".join(f"`{name}`" for name in sorted(expected))
+            yield f"`{path}` is not a kind of plug-in, expected one of {allowed}"
+            continue
+        taken = ROOT.joinpath(*expected[path.name].package.split(".")[1:])
+        for file in sorted(path.iterdir()):
+            if file.suffix == ".py" and ((taken / file.name).exists() or (taken / file.stem / "__init__.py").exists()):
+                yield f"`{file}`: the name `{file.stem}` is taken by a built-in plug-in, expected another name"

@@ -1,0 +1,19 @@
+"""Attention maps: where a policy looks, one row per example."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from perceptune.contracts.tables.table import NULL, Table
+
+ATTENTION = Table(
+    "attention",
+    ("example_id", pa.string()),
+    ("size", pa.list_(pa.int32())),  # width and height of the image in pixels
+    ("grid", pa.list_(pa.int32()), NULL),  # rows and columns of the map
+    ("attention", pa.list_(pa.float32()), NULL),  # the map on the image, row by row
+    ("afr", pa.float64(), NULL),  # attention focus ratio of the map; null without a true box
+    ("layer_afr", pa.list_(pa.float64()), NULL),  # of each layer by itself
+    ("image_share", pa.list_(pa.float64()), NULL),  # per layer: the answer's attention on image tokens, of all
+    ("reason", pa.string(), NULL),
+)

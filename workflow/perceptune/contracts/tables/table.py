@@ -1,0 +1,37 @@
+"""A table: its name, its Arrow schema, and the types that several tables share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+MESSAGES = pa.list_(
+    pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())])))])
+)
+"""Chat messages. A content item of type `image` with null text marks the place of an image."""
+
+NAMED_VALUE = pa.struct([("name", pa.string()), ("value", pa.float64())])
+
+NULL = True
+"""Third item of a field that may be null."""
+
+Field = tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]
+
+
+@dataclass(frozen=True, init=False)
+class Table:
+    """A table of the workflow. Each is a module of its own, so that an edit reruns only its readers and writers."""
+
+    name: str
+    schema: pa.Schema
+
+    def __init__(self, name: str, *fields: Field) -> None:
+        schema = pa.schema([pa.field(f[0], f[1], nullable=len(f) == 3) for f in fields])
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "schema", schema)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, in order."""
+        return list(self.schema.names)
