@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from perceptune.contracts import config, documentation
+from perceptune.contracts import config, documentation, paths
 from perceptune.contracts.config import Block, Config
 from perceptune.contracts.plugins import KINDS, load, names
+from perceptune.planning.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ def test_the_snakefile_imports_nothing_heavy() -> None:
     heavy = (
         "torch transformers vllm peft polars scipy matplotlib datasets PIL openai nltk spacy rapidfuzz mathruler sympy"
     )
-    code = f"import sys, perceptune.stages.plan; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    code = f"import sys, perceptune.planning.rules; print([m for m in '{heavy}'.split() if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -52,21 +53,33 @@ def test_core_and_contracts_import_no_engine() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "workflow/rules").glob("*.smk")), ids=lambda f: f.name)
 def test_rules_hold_no_logic(file: Path) -> None:
     text = file.read_text()
-    if file.name != "common.smk":
+    if file.name != "setup.smk":
         assert re.search(r"^\s*(run|shell|message):|\blambda\b|^\s*(def|if|for) ", text, re.MULTILINE) is None
     for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE):
         assert body.lstrip().startswith('"""'), f"rule {name} has no docstring"
-        tracked = re.search(r'\*code_of\("\w+", "(\w+)"\)', body)
-        assert tracked, f"rule {name} does not track its code"
-        assert tracked[1] == name, f"rule {name} tracks another script"
-        assert (ROOT / f"workflow/scripts/{name}.py").exists(), f"rule {name} and its script have different names"
+        assert name in RULES
+        asked = re.findall(r"\b(inputs|code|parameters|cores|gpus)\(\"(\w+)\"\)", body)
+        assert {"code", "parameters"} <= {what for what, _ in asked}, (
+            f"rule {name} does not track its code and settings"
+        )
+        assert {of for _, of in asked} == {name}, f"rule {name} asks for another rule's job"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda f: f.name)
-def test_scripts_only_map_names(file: Path) -> None:
-    text = file.read_text()
-    assert 'if __name__ == "__main__":' in text  # vLLM and data loaders spawn processes that import it again
-    assert "snakemake.config" not in text
+def test_every_rule_has_its_outputs_here_and_there() -> None:
+    """The rules file says them to readers and to Snakemake, `planning.rules` to whoever computes the graph."""
+    written: dict[str, set[str]] = {}
+    for file in (ROOT / "workflow/rules").glob("*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.MULTILINE):
+            output = re.search(r"^    output:\n((?:        .*\n)+)", body, re.MULTILINE)
+            assert output, name
+            written[name] = set(re.findall(r"paths\.([A-Z_]+)", output[1])) - {"FIGURES"}
+    constants = {name: value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
+    for name, rule in RULES.items():
+        figures = {"FIGURE"} if name == "write_report" else set()
+        ours = {c for c, value in constants.items() if value in rule.outputs and c != "REQUESTS"} | figures
+        ours |= {"REQUESTS"} & written[name]
+        assert {constants[c] for c in ours} == {constants[c] for c in written[name]}, name
+    assert written.keys() == RULES.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)

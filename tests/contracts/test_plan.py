@@ -8,7 +8,9 @@ import pytest
 import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.core.methods.method import Stored
-from perceptune.stages import plan as planning
+from perceptune.planning import policies as planning
+from perceptune.planning.jobs.evaluation import noise_levels
+from perceptune.planning.rules import job_of
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -193,9 +195,9 @@ def test_an_ablation_needs_fewer_terms() -> None:
 
 
 def test_noise_levels_are_those_of_the_benchmarks() -> None:
-    levels = planning.load(P2DPO).noise_levels()
+    levels = noise_levels(planning.load(P2DPO))
     assert levels == {"original": 0.0, "noise-0.05": 0.05, "noise-0.1": 0.1, "noise-0.2": 0.2, "noise-0.4": 0.4}
-    assert planning.load(DEMO).noise_levels() == {}
+    assert noise_levels(planning.load(DEMO)) == {}
 
 
 ROUNDS: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
@@ -282,15 +284,19 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     plan = planning.load(config)
     table = "<results>/saliency/shapes-rounds/dino.parquet"
     views = {e: plan.views_trained(f"{e}@2") for e in ("grpo", "papo_g")}
-    assert plan.saliencies("shapes-rounds", views["papo_g"]) == plan.saliencies("shapes-rounds", ["either"]) == [table]
-    assert plan.saliencies("shapes-rounds", views["grpo"]) == plan.benchmark_saliencies("papo_g@4") == []
-    assert "perceptune.core.views.semantic" in plan.training_plugins("papo_g@1")
-    assert "perceptune.core.views.semantic" not in plan.training_plugins("cppo@1")
+    assert (
+        plan.saliencies("shapes-rounds", views["papo_g"])
+        == plan.saliencies("shapes-rounds", ["either"])
+        == {"dino": table}
+    )
+    assert plan.saliencies("shapes-rounds", views["grpo"]) == {}
+    assert "perceptune.core.views.semantic" in job_of(plan, "train_round", {"experiment": "papo_g@1"}).modules
+    assert "perceptune.core.views.semantic" not in job_of(plan, "train_round", {"experiment": "cppo@1"}).modules
     for split in ("train", "test"):
         config["saliencies"][split] = {"path": "dino", "split": split}
     config["views"] |= {"tested": {"op": "semantic", "saliency": "test"}}
     config["benchmarks"]["shapes-rounds-test"]["views"] = ["original", "tested"]
-    asked = planning.load(config).benchmark_saliencies("papo_g@4")
+    asked = job_of(planning.load(config), "plan_benchmarks", {"policy": "papo_g@4"}).inputs["saliencies"]
     assert asked == ["<results>/saliency/shapes-rounds/test.parquet"]
 
 

@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-import perceptune.stages.absent
-import perceptune.stages.plan  # noqa: F401
 from snakemake.cli import main as snakemake
 
 AT_ONCE = 2

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
@@ -62,7 +63,7 @@ def run(
     job = _Job(experiment, paths, model, weights, config, views, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices > 1:
-            launch("perceptune.stages.train", job.told(), config.devices)
+            launch("perceptune.stages.train", _JSON.dump_python(job, mode="json"), config.devices)
         else:
             _train(job)
 
@@ -79,30 +80,9 @@ class _Job:
     views: Mapping[str, ViewBlock]
     halvings: int
 
-    def told(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "experiment": self.experiment,
-            "paths": {name: str(path) for name, path in self.paths.items()},
-            "model": self.model.model_dump(mode="json"),
-            "weights": self.weights,
-            "config": self.config.model_dump(mode="json"),
-            "views": {name: block.model_dump(mode="json") for name, block in self.views.items()},
-            "halvings": self.halvings,
-        }
 
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> _Job:
-        """The inverse of `told`."""
-        return cls(
-            told["experiment"],
-            {name: Path(path) for name, path in told["paths"].items()},
-            ModelBlock(**told["model"]),
-            told["weights"],
-            TrainingBlock(**told["config"]),
-            {name: ViewBlock(**block) for name, block in told["views"].items()},
-            told["halvings"],
-        )
+_JSON = TypeAdapter(_Job)
+"""To the processes that train together, and back."""
 
 
 def _train(job: _Job) -> None:
@@ -165,4 +145,4 @@ def _train(job: _Job) -> None:
 
 if __name__ == "__main__":
     with one_of_several(Path(sys.argv[1])) as said:
-        _train(_Job.of(said))
+        _train(_JSON.validate_python(said))
