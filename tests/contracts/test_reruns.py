@@ -41,7 +41,7 @@ def rules() -> dict[str, tuple[str, ...]]:
     family = planning.plugin("family", "llava")
     return {
         **{f"import {d}": _of("examples", plan.import_plugins(d)) for d in plan.config.datasets},
-        **{f"score {r}": _of("rewards", plan.reward_plugins(r)) for r in plan.config.rewards},
+        **{f"score {r}": _of("rewards", plan.reward_plugins("perpo", r)) for r in plan.config.rewards},
         **{f"evaluate {p}": _of("evaluate", plan.evaluation_plugins(p)) for p in ("perpo", "dpo")},
         "ask": _of("requests", []),
         "sample": _of("responses", plan.sampling_plugins("perpo", "benchmarks")),
@@ -129,6 +129,9 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ("core.exporters.trl", {"export"}),
         ("core.exporters.verl", set()),
         ("core.methods.perpo", {"train"}),
+        ("models.families.llava", SCORES | {"sample", "take", "train"}),
+        ("models.families.internvl", set()),
+        ("models.coordinates", SCORES | {"sample", "take", "train", "judge"}),
     ],
 )
 def test_an_edit_reruns_what_uses_it(

@@ -122,7 +122,7 @@ def plugins_of_judging(wildcards):
 
 
 def plugins_of_scoring(wildcards):
-    return module_lines(*plan.reward_plugins(wildcards.reward))
+    return module_lines(*plan.reward_plugins(wildcards.policy, wildcards.reward))
 
 
 def block(section):
@@ -315,10 +315,6 @@ def clips_of_filter(wildcards):
     return plan.clips(
         wildcards.policy, wildcards.dataset, wildcards.pairing, wildcards.filter
     )
-
-
-def judge_of_filter(wildcards):
-    return plan.judge(wildcards.filter)
 
 
 def attentions_of(wildcards):

@@ -127,7 +127,6 @@ rule filter_pairs:
         pairs=paths.PAIRS,
         terms=original_terms_of,
         clips=clips_of_filter,
-        judge=judge_of_filter,
     output:
         preferences=paths.FILTERED_PAIRS,
         statistics=paths.PAIR_STATISTICS,

@@ -294,11 +294,6 @@ class Plan:
             self.digests[key] = model_digest(block)
         return {**tracked(block), "path": None, "weights": self.digests[key]}
 
-    def judge(self, filter: str) -> list[str]:
-        """The judge's table that a filter is compared with: none or one."""
-        judge = self.config.filters[filter].judge
-        return [judge] if judge else []
-
     def attentions(self, policy: str) -> dict[str, str]:
         """Benchmark to the table of where a policy looks on its questions; only of benchmarks that measure it."""
         blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
@@ -398,9 +393,10 @@ class Plan:
             settings["resources"] = self.digests.setdefault(f"resources {reward}", resources_digest(block.resources))
         return settings
 
-    def reward_plugins(self, reward: str) -> list[str]:
-        """Modules that a reward block names."""
-        return [plugin("reward", name) for name in sorted(set(self.config.rewards[reward].tasks.values()))]
+    def reward_plugins(self, policy: str, reward: str) -> list[str]:
+        """Modules that a reward block names, and the family that says what the numbers of boxes mean."""
+        named = sorted(set(self.config.rewards[reward].tasks.values()))
+        return [self._family(policy), *(plugin("reward", name) for name in named)]
 
     def _family(self, policy: str) -> str:
         return plugin("family", self.config.models[self.base(policy)].family)
