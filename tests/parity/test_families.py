@@ -18,10 +18,10 @@ from perceptune.engines.shared_prefix import Prompted, packed, token_logps
 from perceptune.engines.training import with_adapter
 from perceptune.models.coordinates import resized_sizes
 from perceptune.models.loading import load_model, load_processor, merged_model
-from perceptune.models.tiny import BUILDERS
 from PIL import Image
 
 from tests.plugins import FAMILIES
+from tests.tiny_models import BUILDERS
 
 TOLERANCE = 1e-5
 """Largest difference allowed of one token's log-probability in nats: float32 sums in another order."""

@@ -10,9 +10,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import ModelBlock
-from perceptune.models import tiny
 from perceptune.models.loading import load_model
 
+from tests import tiny_models as tiny
 from tests.plugins import FAMILIES
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from perceptune.models.tiny import build_tiny_dinov2
 from PIL import Image
+
+from tests.tiny_models import build_tiny_dinov2
 
 ROOT = Path(__file__).parents[2]
 
