@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 EAGER_UP_TO = 8192
 """Beyond it the matrices do not fit into the memory of a usual machine."""
@@ -54,8 +56,9 @@ def main() -> None:
     if settings.one:
         measured(settings.one[0], int(settings.one[1]), settings.one[2])
         return
-    from perceptune.models import tiny
     from transformers import LlavaForConditionalGeneration
+
+    from tests import tiny_models as tiny
 
     with tempfile.TemporaryDirectory() as folder:
         config = tiny.llava_config(tiny.LARGE)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
@@ -33,12 +36,13 @@ from perceptune.engines import rollouts as engine
 from perceptune.engines.lists import Encoder, Rollout, Shown, StoredTokens, all_under
 from perceptune.engines.reference import stored_terms
 from perceptune.engines.training import with_adapter
-from perceptune.models import tiny
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from shared_prefix import FAMILY, build, seconds
 from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import logging
+
+from tests import tiny_models as tiny
 
 VIEWS = {
     "original": Recipe("original"),

@@ -20,10 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import yaml
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.responses import RESPONSES
-from perceptune.models.tiny import build_tiny_llava
+
+from tests.tiny_models import build_tiny_llava
 
 ROOT = Path(__file__).parents[1]
 WORK = {"sampling": "generation", "log-probabilities": "forward passes of terms", "training": "steps of training"}

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import datasets
 import numpy as np
@@ -28,13 +31,14 @@ from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.plugins import load
 from perceptune.core.methods.method import Group
 from perceptune.engines.shared_prefix import Prompted, packed, response_logps
-from perceptune.models import tiny
 from perceptune.models.loading import load_model, load_processor, save_weights
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer
+
+from tests import tiny_models as tiny
 
 FAMILY = load("family", "llava")
 ANSWER = "[0.{:02d}, 0.{:02d}, 0.{:02d}, 0.{:02d}]"

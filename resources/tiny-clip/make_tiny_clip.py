@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
 from perceptune.core import shapes
 from perceptune.core.shapes import COLOURS, SHAPES, Scene
-from perceptune.models import tiny
 from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
@@ -34,6 +36,8 @@ from transformers import (
     CLIPTextConfig,
     PreTrainedTokenizerFast,
 )
+
+from tests import tiny_models as tiny
 
 HERE = Path(__file__).parent
 SPECIALS = ("<unk>", "<pad>", "<s>", "</s>")

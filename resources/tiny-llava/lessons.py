@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 import torch
 from perceptune.core import shapes
-from perceptune.models import tiny
 from torch import Tensor
+
+from tests import tiny_models as tiny
 
 COLOURS, SHAPES = list(shapes.COLOURS), list(shapes.SHAPES)
 SIDE = shapes.IMAGE_SIZE // tiny.PATCH_SIZE

@@ -24,11 +24,13 @@ from torch.nn.functional import cosine_similarity, cross_entropy, l1_loss, log_s
 from transformers import LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 from lessons import COLOURS, PATCHES, SHAPES, Packed, Packer, Pool
 from perceptune.core import shapes
 from perceptune.core.boxes import iou, parse_box
-from perceptune.models import tiny
+
+from tests import tiny_models as tiny
 
 STEPS = {"see": 2000, "speak": 1700, "bind": 450, "sloppy": 300}
 """Optimiser steps of each stage."""

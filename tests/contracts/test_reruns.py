@@ -138,6 +138,9 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ("core.exporters.trl", {"export"}),
         ("core.exporters.verl", set()),
         ("core.methods.perpo", {"train"}),
+        ("models.families.llava", SCORES | {"sample", "take", "train"}),
+        ("models.families.internvl", set()),
+        ("models.coordinates", SCORES | {"sample", "take", "train", "judge"}),
     ],
 )
 def test_an_edit_reruns_what_uses_it(

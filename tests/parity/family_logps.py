@@ -1,8 +1,8 @@
 """Run by test_families in a process of its own (one vLLM engine per process): samples, and scores with transformers.
 
-    python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER merge|request
+    python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER
 
-Prints one JSON line: whether prompts and what is said of vLLM are right, and the largest difference of log-probabilities.
+Prints one JSON line: whether prompts are right, and the largest difference of log-probabilities.
 """
 
 import json
@@ -15,33 +15,20 @@ import numpy as np
 import torch
 from peft import PeftModel
 from perceptune.contracts.config import EngineBlock, ModelBlock
-from perceptune.contracts.errors import UserError
 from perceptune.engines.questions import Question
 from perceptune.engines.sampling import Sampler
 from perceptune.engines.shared_prefix import Prompted, packed, token_logps
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
-from vllm.model_executor.model_loader import get_model_cls
-from vllm.model_executor.models.interfaces import supports_lora
 
 PIXELS = {"qwen2_5_vl": (6000, 30000), "qwen3_vl": (6000, 30000)}
 """Limits that are not those of the model folder, and are passed by images on both sides; Qwen2-VL keeps its folder's."""
 SIZES = ([(112, 112)], [(96, 64)], [(56, 150), (300, 220)], [])
 
 
-def requests_refused(block: ModelBlock, adapter: Path) -> bool:
-    """Whether an adapter for requests is refused before the engine starts."""
-    engine = EngineBlock(adapters="request")
-    try:
-        Sampler(block.model_copy(update={"engine": engine}), adapter, 1, Path("unused"))
-    except UserError as error:
-        return "key `engine.adapters`: `request`" in str(error)
-    return False
-
-
-def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str, object]:
-    engine = EngineBlock(enforce_eager=True, adapters=serving)  # type: ignore[arg-type]
+def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
+    engine = EngineBlock(enforce_eager=True)
     told = {"path": folder, "family": family_name, "dtype": "float32", "pixels": PIXELS.get(family_name)}
     block = ModelBlock(**told, engine=engine)  # type: ignore[arg-type]
     random = np.random.default_rng(0)
@@ -77,7 +64,6 @@ def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str,
 
         sampler._engine.generate = remembered
         answers = sampler.answers(prepared)
-        takes_requests = supports_lora(get_model_cls(sampler._engine.llm_engine.model_config))
     family, processor = family_of(block), load_processor(block)
     model = load_model(block)
     reference = PeftModel.from_pretrained(model, adapter).eval()
@@ -93,11 +79,8 @@ def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str,
         tokens = family.prompt_ids(processor, question.messages)
         counted = family.prompt_length(processor, tokens, [family.prepare_image(i, processor) for i in question.images])
         lengths &= counted == len(prompts[name]) == answers[name][0].prompt_tokens
-    if not family.lora_requests:
-        takes_requests |= not requests_refused(block, Path(adapter))
     return {
         "worst": worst,
-        "requests_as_said": takes_requests == family.lora_requests,
         "prompts_equal": equal,
         "lengths_equal": lengths,
         "tokens": sum(len(a.token_ids) for given in answers.values() for a in given),

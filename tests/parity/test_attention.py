@@ -8,11 +8,12 @@ import pytest
 import torch
 from perceptune.contracts.config import ModelBlock
 from perceptune.engines.attention import look, watching
-from perceptune.models import tiny
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from transformers import AutoModelForImageTextToText
+
+from tests import tiny_models as tiny
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5

@@ -14,10 +14,10 @@ from perceptune.engines import shared_prefix
 from perceptune.engines.shared_prefix import Packed, Prompted, packed, response_logps, token_logps
 from perceptune.models.families.family import Family
 from perceptune.models.loading import load_model, load_processor
-from perceptune.models.tiny import BUILDERS
 from PIL import Image
 
 from tests.plugins import FAMILIES, METHODS
+from tests.tiny_models import BUILDERS
 
 TOLERANCE = 1e-5
 """Largest relative difference allowed: float32 sums in another order (design, sec. 2: 5e-7 was seen)."""

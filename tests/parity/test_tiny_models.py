@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from perceptune.core import shapes
 from perceptune.core.boxes import iou, parse_box
-from perceptune.models import tiny
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests import tiny_models as tiny
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "resources/tiny-llava/model"

@@ -16,11 +16,11 @@ from perceptune.engines import training
 from perceptune.engines.lists import Encoder, RankedList, Shown, all_under, per_look
 from perceptune.engines.reference import stored_terms
 from perceptune.engines.shared_prefix import response_logps
-from perceptune.models import tiny
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 
+from tests import tiny_models as tiny
 from tests.plugins import METHODS
 
 pytestmark = pytest.mark.slow

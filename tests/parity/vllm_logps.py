@@ -1,6 +1,6 @@
 """Run by test_vllm_logps in a process of its own (one vLLM engine per process): samples, and scores with transformers.
 
-    python vllm_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER_OR_- merge|request
+    python vllm_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER_OR_-
 
 Prints one JSON line: the largest difference of log-probabilities, and whether greedy tokens are equal.
 """
@@ -22,9 +22,9 @@ from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 
 
-def main(family_name: str, folder: str, adapter: str, serving: str) -> dict[str, object]:
-    engine = EngineBlock(enforce_eager=True, adapters=serving)  # type: ignore[arg-type]
-    block = ModelBlock(path=folder, family=family_name, dtype="float32", max_model_len=512, engine=engine)  # type: ignore[arg-type]
+def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
+    engine = EngineBlock(enforce_eager=True)
+    block = ModelBlock(path=folder, family=family_name, dtype="float32", max_model_len=512, engine=engine)
     path = None if adapter == "-" else Path(adapter)
     random = np.random.default_rng(0)
     asked = []

@@ -12,9 +12,10 @@ from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.clips import CLIPS
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
-from perceptune.models import tiny
 from perceptune.stages import attention, clips, crops
 from PIL import Image
+
+from tests import tiny_models as tiny
 
 pytestmark = pytest.mark.slow
 CLIP = Path("resources/tiny-clip/model")

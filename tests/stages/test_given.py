@@ -10,9 +10,10 @@ from perceptune.contracts.config import FileDataset, GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_processor
-from perceptune.models.tiny import build_tiny_llava
 from perceptune.stages import examples, given
 from PIL import Image
+
+from tests.tiny_models import build_tiny_llava
 
 RECORDS: list[dict[str, Any]] = [
     {"id": "pair", "prompt": "is there a red circle?", "chosen": "yes", "rejected": "no"},

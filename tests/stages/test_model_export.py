@@ -15,10 +15,11 @@ from perceptune.core.parity import difference, lost
 from perceptune.engines import parity
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, merged_model
-from perceptune.models.tiny import build_tiny_llava
 from perceptune.stages import examples, model_export, requests
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.tiny_models import build_tiny_llava
 
 pytestmark = pytest.mark.slow
 

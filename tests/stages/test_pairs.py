@@ -262,33 +262,3 @@ def test_at_most_so_many_records(folder: Path) -> None:
 def test_nothing_left_is_an_error_that_says_why(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no pair of 6 records is kept: .*perplexity"):
         filtered(folder, max_ppl=1.0)
-
-
-def test_agreement_with_a_judge(folder: Path) -> None:
-    judge = folder / "judge.jsonl"
-    rows = [{"example_id": str(i), "kind": "focus", "valid": i not in (2, 3)} for i in range(5)]
-    judge.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _, counted = filtered(folder, judge=str(judge))
-    found = counted["judge"]
-    assert (found["judged"], found["invalid"], found["removed"], found["both"]) == (
-        5,
-        2,
-        2,
-        1,
-    )  # identical ones count, too
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [("{", "judge.jsonl:1: expected an object"), ('{"example_id": "1", "kind": "other", "valid": true}', "`kind` is one of"),
-     ('{"example_id": "1", "kind": "focus", "valid": 1}', "true or false")],
-)  # fmt: skip
-def test_a_bad_judge_table_is_named(folder: Path, line: str, message: str) -> None:
-    (folder / "judge.jsonl").write_text(line + "\n")
-    with pytest.raises(UserError, match=message):
-        filtered(folder, judge=str(folder / "judge.jsonl"))
-
-
-def test_a_missing_judge_table_is_named(folder: Path) -> None:
-    with pytest.raises(UserError, match="judge table `absent` cannot be read"):
-        filtered(folder, judge="absent")

@@ -214,10 +214,11 @@ def test_a_changed_image_and_an_empty_export_are_refused(tables: Path, tmp_path:
 def test_datasets_and_trl_read_the_export(tables: Path, tmp_path: Path) -> None:
     """TRL's own steps: which kind of data it is, the chat template, and the collator of its DPOTrainer for images."""
     from datasets import load_dataset
-    from perceptune.models.tiny import build_tiny_llava
     from transformers import AutoProcessor
     from trl.data_utils import is_conversational, maybe_extract_prompt
     from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+    from tests.tiny_models import build_tiny_llava
 
     exported(tables, tmp_path / "mine", "trl")
     loaded = load_dataset(

@@ -26,7 +26,7 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core import gallery
 from perceptune.core.images import open_image
-from perceptune.core.pairs import agreement, clip_statistics, described, pair_statistics
+from perceptune.core.pairs import clip_statistics, described, pair_statistics
 from perceptune.core.shapes import render, scene_and_row
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
@@ -247,7 +247,6 @@ def write_pairs(folder: Path, examples: list[dict[str, Any]], hostile: bool) -> 
         "kinds": {kind: pair_statistics([g["pairs"][k] for g in groups]) for k, kind in enumerate(("focus", "robust"))},
         "strength": {"noise": described([0.1, 0.2])},
         "clip": clip_statistics([{"image": 0.5, "crop": 0.25, "inverse": 0.125}, {"image": -1, "crop": 0, "inverse": 0}]),
-        "judge": agreement({("a", "focus"), ("b", "focus")}, {("a", "focus")}, {("a", "focus"), ("b", "focus"), ("c", "focus")}),
     }  # fmt: skip
     (folder / "pairs.json").write_text(json.dumps(counted))
     tables = {name: folder / f"{name}.parquet" for name in ("preferences", "attention", "crops", "examples")}
@@ -465,8 +464,6 @@ def test_pairs_are_told_with_their_numbers(tmp_path: Path) -> None:
     assert cells(page, "pairs", "noise, r.m.s. of a pixel").startswith("noise, r.m.s. of a pixel 2 0.150")
     assert "attention crop, crop / image 1 0.500" in page.text
     assert "1 examples whose image scores 0 or less are left out" in page.text
-    assert "calls 1 invalid. The filter removed 2 of those it looked at, 1 of which" in page.text
-    assert "50.0 % of what the filter removes, 100.0 % of what the judge calls invalid" in page.text
 
 
 def test_the_pairs_pictures_are_what_the_model_was_shown(tmp_path: Path) -> None:

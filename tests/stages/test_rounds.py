@@ -17,12 +17,12 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.models import tiny
 from perceptune.stages import batches, saliency, terms, train_round
 from perceptune.stages.rounds import Ending, Stop
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests import tiny_models as tiny
 from tests.plugins import METHODS
 
 pytestmark = pytest.mark.slow

@@ -18,12 +18,13 @@ from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.core.saliency import salient_cells
 from perceptune.core.views.view import Recipe
 from perceptune.engines.saliency import Dino
-from perceptune.models import tiny
 from perceptune.stages import requests, saliency
 from PIL import Image
 from safetensors.numpy import load_file
 from scipy.special import erf, softmax
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+from tests import tiny_models as tiny
 
 pytestmark = pytest.mark.slow
 HEADS, LAYERS, PATCH, GRID = 2, 4, 14, 8

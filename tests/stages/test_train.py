@@ -17,10 +17,11 @@ from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
 from perceptune.engines import training
-from perceptune.models import tiny
 from perceptune.stages import terms, train
 from PIL import Image
 from safetensors.numpy import load_file
+
+from tests import tiny_models as tiny
 
 pytestmark = pytest.mark.slow
 

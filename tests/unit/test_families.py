@@ -1,11 +1,14 @@
 """How the families write boxes, in which frame, and what an answer looks like to the parser of boxes."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.boxes import parse_box, to_pixels
+from perceptune.models.coordinates import coordinate_frame, framed
 from perceptune.models.families.family import family_of
-from perceptune.models.geometry import FRAMES, coordinate_frame, framed
 
 from tests.plugins import FAMILIES
 
@@ -23,13 +26,37 @@ WRITTEN = {
 }
 
 
-def test_every_family_has_a_frame() -> None:
-    assert FRAMES.keys() == FAMILIES.keys()
+FRAMES = {
+    "llava": "padded_square", "llava_next": "padded_square", "llava_onevision": "padded_square", "internvl": "thousand",
+    "qwen2_vl": "thousand", "qwen2_5_vl": "resized_pixels", "qwen3_vl": "thousand",
+}  # fmt: skip
+
+
+def test_every_family_declares_itself() -> None:
+    assert {name: coordinate_frame(ModelBlock(path="m", family=name)) for name in FAMILIES} == FRAMES
+    assert coordinate_frame(ModelBlock(path="m", family="llava", coordinates="original")) == "original"
+    assert {name for name, family in FAMILIES.items() if family.resizes_by_pixels} == {
+        "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
+    }  # fmt: skip
+    types = [kind for family in FAMILIES.values() for kind in family.model_types]
+    assert sorted(types) == sorted(set(types)) == sorted(FRAMES)  # each is of one family
+
+
+def test_declarations_are_read_without_anything_heavy() -> None:
+    """The plan loads the families that a config names."""
+    heavy = "torch transformers vllm peft numpy PIL"
+    code = (
+        "import sys; from perceptune.contracts.plugins import load, names; "
+        "print([load('family', name).frame for name in names('family')], file=sys.stderr); "
+        f"print([m for m in '{heavy}'.split() if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_the_true_box_in_the_familys_notation(name: str) -> None:
-    model = ModelBlock(path="model", family=name)  # type: ignore[arg-type]
+    model = ModelBlock(path="model", family=name)
     example = {"example_id": "e", "box": list(BOX), "target": None, "image_sizes": [list(SIZE)]}
     text = family_of(model).ground_truth(*framed(example, model))
     assert text == WRITTEN[name]

@@ -106,12 +106,7 @@ def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
     assert len(of_class(panel, "spread")) == (0 if bands else layers)
 
 
-def test_the_judge_and_the_crops_in_words() -> None:
-    judge = {"judged": 1200, "invalid": 30, "removed": 0, "both": 0, "precision": None, "recall": 0.0}
-    sentence = pair_sections._judge_sentence(judge)
-    assert "looked at 1,200 pairs and calls 30 invalid" in sentence
-    assert "n/a of what the filter removes, 0.0 % of what the judge calls invalid" in sentence
-    assert pair_sections._judge_sentence(None) == ""
+def test_the_crops_in_words() -> None:
     clip = {"crop": {"above_image": 0.25, "without_ratio": 3}, "inverse": {"above_image": None, "without_ratio": 3}}
     assert pair_sections._above_image(clip) == (
         "the attention crop scores higher than the image in 25.0 %; 3 examples whose image scores 0 or less are left out"
@@ -135,4 +130,4 @@ def test_reasons_particular_to_a_row_share_a_column() -> None:
     assert not [reason for reason in part["reasons"] if "\x1b" in reason]
     assert part["kinds"][0]["dropped"][-1] == 7
     assert sum(part["kinds"][0]["dropped"]) + part["kinds"][0]["kept"] == 40
-    assert part["judge"] == part["above"] == ""
+    assert part["above"] == ""

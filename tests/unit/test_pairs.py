@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from perceptune.core.pairs import (
-    agreement,
     central_limits,
     clip_statistics,
     described,
@@ -100,14 +99,3 @@ def test_clip_table() -> None:
     assert found["inverse"]["ratio"]["min"] == pytest.approx(0.9)
     assert found["crop"]["above_image"] == 0.5
     assert found["crop"]["without_ratio"] == 1  # a negative score has no ratio
-
-
-def test_agreement_counts_judged_pairs_only() -> None:
-    """G.1: 510 invalid, 287 removed, 236 both: 82 % of the removed."""
-    invalid = {(str(i), "focus") for i in range(510)}
-    removed = {(str(i), "focus") for i in range(236)} | {(str(i), "focus") for i in range(1000, 1051)}
-    judged = {(str(i), "focus") for i in range(2000)}
-    found = agreement(removed | {("not judged", "focus")}, invalid, judged)
-    assert (found["invalid"], found["removed"], found["both"]) == (510, 287, 236)
-    assert found["precision"] == pytest.approx(0.822, abs=1e-3)
-    assert found["recall"] == pytest.approx(236 / 510)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from perceptune.models.tiny import build_tiny_dinov2
 from perceptune.planning import policies
 from perceptune.planning.graph import Key, Node, graph
 from PIL import Image
+
+from tests.tiny_models import build_tiny_dinov2
 
 ROOT = Path(__file__).parents[2]
 

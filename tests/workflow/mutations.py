@@ -184,10 +184,8 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.engine.gpu_memory_utilization", 0.5, NOTHING),
     ("models.tiny.engine.enforce_eager", False, NOTHING),
     ("models.tiny.engine.max_num_seqs", 8, NOTHING),
-    ("models.tiny.engine.max_lora_rank", 64, NOTHING),
     ("models.tiny.engine.answers_per_part", 7, NOTHING),
     ("models.tiny.engine.batch_invariant", True, NOTHING),
-    ("models.tiny.engine.adapters", "request", NOTHING),
     ("datasets.shapes.seed", 1, GENERATE),
     ("datasets.shapes.train", {"grounding": 47}, GENERATE),
     ("datasets.shapes.validation", {"grounding": 5}, GENERATE),
@@ -263,7 +261,6 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("filters.central.central", 0.9, FILTER),
     ("filters.central.decides", "focus", FILTER),
     ("filters.central.clip", None, FILTER),
-    ("filters.central.judge", "own/judge.jsonl", FILTER),
     ("filters.central.max_groups", 20, FILTER),
     ("filters.central.seed", 1, FILTER),
     ("clips.tiny-clip.path", "same-clip", NOTHING),  # a folder with the same contents

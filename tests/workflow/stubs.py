@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from perceptune.models.tiny import BUILDERS, build_tiny_dinov2
 from PIL import Image
 
+from tests.tiny_models import BUILDERS, build_tiny_dinov2
 from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 import yaml
-from perceptune.models.tiny import BUILDERS
 
+from tests.tiny_models import BUILDERS
 from tests.workflow.conftest import Workflow
 
 pytestmark = pytest.mark.slow

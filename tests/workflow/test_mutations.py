@@ -151,9 +151,6 @@ def chain(finished: Workflow) -> Workflow:
         shutil.copytree(ROOT / "resources/tiny-clip/model", folder / "same-clip")
         shutil.copytree(folder / "dino", folder / "same-dino")
         shutil.copy(folder / "own/data.jsonl", folder / "own/other.jsonl")
-        (folder / "own/judge.jsonl").write_text(
-            '{"example_id": "train-grounding-00000", "kind": "focus", "valid": true}\n'
-        )
     return finished
 
 

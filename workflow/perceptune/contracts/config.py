@@ -46,14 +46,10 @@ class EngineBlock(Block):
     """Skip compilation and CUDA graphs: faster start, slower generation."""
     max_num_seqs: Positive = 256
     """Sequences that advance together."""
-    max_lora_rank: Positive = 128
-    """Largest adapter rank when `adapters` is `request`."""
     answers_per_part: Positive = 2048
     """Answers asked and committed together: what a killed run has to ask again. Shards share out whole parts."""
     batch_invariant: bool = False
     """vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, and no answer depends on what it was batched with."""
-    adapters: Literal["merge", "request"] = "merge"
-    """Serve an adapter merged into the weights, or by LoRA request (no second copy of the weights)."""
 
 
 class ModelBlock(Block):
@@ -61,8 +57,8 @@ class ModelBlock(Block):
 
     path: str
     """Folder with the weights, relative to the working directory."""
-    family: Literal["llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"]
-    """Chat prompt, coordinate frame and LoRA targets: a module of `perceptune.models`."""
+    family: str
+    """The family of models that it belongs to: chat prompt, coordinate frame and LoRA targets."""
     coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
     """What the numbers of a box answer mean; null takes the family's own convention."""
     image_fit: Literal["pad", "crop"] = "pad"
@@ -345,8 +341,6 @@ class FilterBlock(Block):
     """Each pair for itself, or the focus pair for the whole record, as the paper's code does."""
     clip: str | None = None
     """A CLIP block of this config whose scores go with the pairs; null: none."""
-    judge: str | None = None
-    """JSON lines with `example_id`, `kind` and `valid` of an external judge, to compare the filter with; null: none."""
     max_groups: Positive | None = None
     """Keep at most so many records, chosen by seed; null: all."""
     seed: int = 0

@@ -70,7 +70,6 @@ def _pairs_of(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "clip": _clip_rows(values.get("clip")),
         "above": _above_image(values.get("clip")),
-        "judge": _judge_sentence(values.get("judge")),
     }
 
 
@@ -109,18 +108,6 @@ def _above_image(clip: Mapping[str, Any] | None) -> str:
     left_out = max((clip[name].get("without_ratio", 0) for name in titles), default=0)
     said += [f"{left_out:,} examples whose image scores 0 or less are left out"] if left_out else []
     return "; ".join(said)
-
-
-def _judge_sentence(judge: Mapping[str, Any] | None) -> str:
-    """In words, how the filter agrees with the judge."""
-    if not judge:
-        return ""
-    sentence = (
-        f"An external judge looked at {judge['judged']:,} pairs and calls {judge['invalid']:,} invalid. The filter removed "
-        f"{judge['removed']:,} of those it looked at, {judge['both']:,} of which the judge calls invalid"
-    )
-    precision, recall = _share(judge.get("precision")), _share(judge.get("recall"))
-    return f"{sentence}: {precision} of what the filter removes, {recall} of what the judge calls invalid."
 
 
 def _numbers(found: Mapping[str, float]) -> list[str]:

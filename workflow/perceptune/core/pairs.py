@@ -84,25 +84,6 @@ def clip_statistics(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any
     return found
 
 
-def agreement(
-    removed: set[tuple[str, str]], invalid: set[tuple[str, str]], judged: set[tuple[str, str]]
-) -> dict[str, Any]:
-    """How the filter compares with a judge (G.1): pairs are (example, kind); of the `judged` ones, those that both reject.
-
-    `precision`: share of the removed pairs that the judge calls invalid. `recall`: share of the invalid ones that were removed.
-    """
-    seen = removed & judged
-    both = seen & invalid
-    return {
-        "judged": len(judged),
-        "invalid": len(invalid),
-        "removed": len(seen),
-        "both": len(both),
-        "precision": len(both) / len(seen) if seen else None,
-        "recall": len(both) / len(invalid) if invalid else None,
-    }
-
-
 def _share(values: Iterable[bool]) -> float | None:
     found = list(values)
     return sum(found) / len(found) if found else None

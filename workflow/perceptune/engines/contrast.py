@@ -133,8 +133,8 @@ class Pairs:
     only when there is certainly room for both: prompts whole in one step, and cache for the longest answers of all that run.
     """
 
-    def __init__(self, engine: LLM, max_model_len: int, lora: Any) -> None:
-        self._engine, self._lora, self._longest = engine, lora, max_model_len
+    def __init__(self, engine: LLM, max_model_len: int) -> None:
+        self._engine, self._longest = engine, max_model_len
         settings = engine.llm_engine.vllm_config
         self._budget = settings.scheduler_config.max_num_batched_tokens
         self._most = settings.scheduler_config.max_num_seqs
@@ -159,7 +159,6 @@ class Pairs:
                 ids = self._engine.enqueue(
                     [pair.expert, pair.amateur],  # type: ignore[list-item]
                     [_told(pair, expert) for expert in (True, False)],
-                    lora_request=self._lora,
                     use_tqdm=False,
                 )
                 # vLLM adds a random ending to the names that its outputs have

@@ -20,15 +20,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from PIL.Image import Image
 from vllm import LLM, SamplingParams
-from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.engines.contrast import Lockstep, Pair, Pairs
 from perceptune.engines.questions import Answer, Contrast, Question
+from perceptune.models.coordinates import pixel_limits
 from perceptune.models.families.family import family_of
-from perceptune.models.geometry import pixel_limits
 from perceptune.models.loading import load_processor, merged_model
 
 
@@ -66,18 +65,11 @@ class Sampler:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read when the worker starts
         self._family, self._processor, self._model = family_of(model), load_processor(model), model
         self._merged = merged
-        self._lora: LoRARequest | None = None
         folder = model.path
-        if adapter is not None and model.engine.adapters == "merge":
+        if adapter is not None:
             shutil.rmtree(merged, ignore_errors=True)  # of a killed run
             merged_model(model, adapter, merged)
             folder = str(merged)
-        elif adapter is not None and not self._family.lora_requests:
-            raise UserError(
-                f"key `engine.adapters`: `request`, which vLLM does not know for family `{model.family}`, expected `merge`"
-            )
-        elif adapter is not None:
-            self._lora = LoRARequest("adapter", 1, str(adapter))
         try:
             self._engine = LLM(
                 model=folder,
@@ -88,11 +80,9 @@ class Sampler:
                 limit_mm_per_prompt={"image": max(images_per_prompt, 1), "video": 0},
                 mm_processor_kwargs=pixel_limits(model) or None,
                 logprobs_mode="raw_logprobs",
-                enable_lora=self._lora is not None,
                 seed=0,
                 disable_log_stats=True,
                 **_placement(model, halvings, contrastive),
-                **({"max_lora_rank": model.engine.max_lora_rank} if self._lora else {}),
             )
         except ValueError as error:  # only vLLM knows the limit, which scaled positions raise
             limit = re.search(r"derived max_model_len \((?:\w+=)?(\d+)", str(error))
@@ -151,7 +141,6 @@ class Sampler:
         outputs = self._engine.generate(
             [question.prompt for _, question in questions],  # type: ignore[arg-type, misc]
             [question.sampling for _, question in questions],
-            lora_request=self._lora,
             use_tqdm=partial(_Advance, advance),  # type: ignore[arg-type]
         )
         answers = {}
@@ -168,7 +157,7 @@ class Sampler:
         if not pairs:
             return {}
         found: dict[str, Answer] = {}
-        for name, output in Pairs(self._engine, self._model.max_model_len, self._lora).answered(pairs):
+        for name, output in Pairs(self._engine, self._model.max_model_len).answered(pairs):
             found[name] = _answer(output.outputs[0], len(output.prompt_token_ids or []))
             advance(1)
         asked = [(name, question.sampling.n) for name, question in questions if question.contrast]

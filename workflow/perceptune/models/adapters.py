@@ -1,4 +1,4 @@
-"""Which layers an adapter may be put on: linear ones of the language model, since vLLM leaves out what a request has elsewhere."""
+"""Which layers an adapter may be put on: linear ones of the language model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def language_layers(model: nn.Module, names: Sequence[str]) -> str:
     """A regular expression of the layers of these names (`q_proj`, `self_attn.q_proj`) in the language model, and nowhere else.
 
     Layers of the vision tower and projector that have the same names stay frozen. `UserError` for a name that the language
-    model has no linear layer of: trained elsewhere it would be lost where adapters are served by request.
+    model has no linear layer of.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     inside = [name for name in linear if "language_model" in name.split(".")]

@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
+from perceptune.models.coordinates import pixel_limits
 from perceptune.models.families.family import family_of
-from perceptune.models.geometry import pixel_limits
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt")
 

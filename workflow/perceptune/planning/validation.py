@@ -90,8 +90,8 @@ def _secrets(value: Any, key: str) -> Iterator[str]:
 
 def _dangling_names(config: Config) -> list[str]:
     """References to blocks, rewards and methods that do not exist."""
-    exporters, importers, methods, rewards, views = (
-        dict.fromkeys(names(kind)) for kind in ("exporter", "importer", "method", "reward", "view")
+    exporters, families, importers, methods, rewards, views = (
+        dict.fromkeys(names(kind)) for kind in ("exporter", "family", "importer", "method", "reward", "view")
     )
     references = [
         (f"experiments.{n}.{key}", getattr(e, key), getattr(config, plural(key)))
@@ -117,6 +117,7 @@ def _dangling_names(config: Config) -> list[str]:
     references += [
         (f"rewards.{n}.tasks.{t}", r, rewards) for n, b in config.rewards.items() for t, r in b.tasks.items()
     ]
+    references += [(f"models.{n}.family", m.family, families) for n, m in config.models.items()]
     references += [(f"trainings.{n}.method", t.method, methods) for n, t in config.trainings.items()]
     references += [(f"views.{n}.op", v.op, views) for n, v in config.views.items() if v.op]
     references += [(f"views.{n}.one_of", one, config.views) for n, v in config.views.items() for one in v.one_of]
@@ -195,7 +196,7 @@ def _misfits(config: Config) -> Iterator[str]:
             if config.views[one].one_of:
                 yield f"key `views.{name}.one_of`: `{one}` is itself one of several, expected views with an `op`"
     for name, model in config.models.items():
-        if model.pixels and not model.family.startswith("qwen"):
+        if model.pixels and not load("family", model.family).resizes_by_pixels:
             yield f"key `models.{name}.pixels`: images of `{model.family}` are not resized to a number of pixels, expected null"
         if model.pixels and model.pixels[0] > model.pixels[1]:
             yield f"key `models.{name}.pixels`: at least {model.pixels[0]} and at most {model.pixels[1]}, expected no less"

@@ -21,8 +21,8 @@ from perceptune.core.attention_maps import Region, attention_focus_ratio, on_ima
 from perceptune.core.images import open_image
 from perceptune.core.views.view import Recipe
 from perceptune.engines.attention import Looked, language_model, look, watching
+from perceptune.models.coordinates import framed
 from perceptune.models.families.family import Family, family_of
-from perceptune.models.geometry import framed
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import bare
 from perceptune.stages.requests import chosen_examples

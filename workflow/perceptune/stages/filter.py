@@ -19,7 +19,6 @@ from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.pairs import (
-    agreement,
     central_limits,
     clip_statistics,
     described,
@@ -152,36 +151,9 @@ def _statistics(
     }
     if scores:
         found["clip"] = clip_statistics(list(scores.values()))
-    if config.judge is not None:
-        found["judge"] = _agreement(groups, Path(config.judge))
     return found
 
 
 def _brief(reason: str) -> str:
     """A reason without what is particular to one row."""
     return reason if len(reason) <= 80 else reason[:77] + "..."
-
-
-def _agreement(groups: list[dict[str, Any]], judge: Path) -> dict[str, Any]:
-    """The filter against the judge's table. Raises `UserError` naming file and line."""
-    judged: set[tuple[str, str]] = set()
-    invalid: set[tuple[str, str]] = set()
-    try:
-        lines = judge.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"judge table `{judge}` cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            address, valid = (str(row["example_id"]), str(row["kind"])), row["valid"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{judge}:{number}: expected an object with `example_id`, `kind` and `valid`") from None
-        if address[1] not in KINDS or not isinstance(valid, bool):
-            raise UserError(f"{judge}:{number}: `kind` is one of {', '.join(KINDS)}, and `valid` true or false")
-        judged.add(address)
-        if not valid:
-            invalid.add(address)
-    removed = {
-        (g["example_id"], p["kind"]) for g in groups for p in g["pairs"] if not p["kept"] and p["margin"] is not None
-    }
-    return agreement(removed, invalid, judged)

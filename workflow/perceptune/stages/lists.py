@@ -22,8 +22,8 @@ from perceptune.core.looks import PAIR_VIEWS
 from perceptune.core.methods.method import Stored
 from perceptune.core.views.view import Recipe
 from perceptune.engines.lists import RankedList, Rollout, Shown, StoredTokens
+from perceptune.models.coordinates import framed
 from perceptune.models.families.family import family_of
-from perceptune.models.geometry import framed
 from perceptune.stages.shown import NoSaliencyError, Saliencies, recipe_of, with_pictures
 
 

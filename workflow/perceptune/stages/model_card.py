@@ -15,10 +15,11 @@ from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import FILE
 from perceptune.contracts.paths import ROUND_MARK
+from perceptune.contracts.plugins import load
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.models.geometry import coordinate_frame
+from perceptune.models.coordinates import coordinate_frame
 
 TEMPLATE = "model_card.md.jinja"
 FRAMES = {
@@ -91,7 +92,7 @@ def _pictures(model: ModelBlock) -> str:
     if model.pixels:
         fewest, most = model.pixels
         return f"Images go in as they are; the processor here resizes them to between {fewest:,} and {most:,} pixels."
-    return FITS[model.image_fit] if model.family == "llava" else "Images go in as they are."
+    return FITS[model.image_fit] if load("family", model.family).squares_images else "Images go in as they are."
 
 
 def _made_of(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterator[str]:

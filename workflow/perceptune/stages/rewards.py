@@ -23,7 +23,7 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.brought import Columns
 from perceptune.core.frames import overlap_lines, overlaps
 from perceptune.core.rewards.reward import Answers, Scores
-from perceptune.models.geometry import FRAMES, coordinate_frame, resized_sizes
+from perceptune.models.coordinates import coordinate_frame, resized_sizes
 
 
 def run(
@@ -57,7 +57,8 @@ def run(
     parts = [_scored(part, reward_of[str(task)], model, config) for (task,), part in by_task]
     scored = pl.concat(parts).sort("row").select(REWARDS.schema.names) if parts else REWARDS.schema.empty_table()
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
-    plugins = [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
+    plugins = [plugin("family", model.family)]
+    plugins += [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
     parameters = {
         "reward": config.model_dump(mode="json"),
         "resources": resources,
@@ -136,7 +137,7 @@ def _frame_lines(part: pl.DataFrame, answers: Answers, scores: Scores, model: Mo
         return []
     written = np.array([scores.parsed[place]["box"] for place in np.flatnonzero(kept)], dtype=float)
     truths, sizes = answers.boxes[kept], answers.sizes[kept]
-    pixels = answers.frame == "resized_pixels" or FRAMES[model.family] == "resized_pixels"
+    pixels = answers.frame == "resized_pixels" or load("family", model.family).frame == "resized_pixels"
     ious = overlaps(written, truths, sizes, resized_sizes(model, sizes) if pixels else None)
     return overlap_lines(ious, answers.frame)
 

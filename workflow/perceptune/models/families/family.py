@@ -1,19 +1,24 @@
-"""What a family of vision-language models declares: prompts, images, positions, answers, LoRA targets."""
+"""What a family of vision-language models declares: prompts, images, positions, answers, LoRA targets.
+
+Declarations are read without torch, transformers, numpy and Pillow; methods import what they need.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
-from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
-
-from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.plugins import load
-from perceptune.core.boxes import Frame, from_pixels
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    from perceptune.contracts.config import ModelBlock
+    from perceptune.core.boxes import Frame
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -22,10 +27,16 @@ class Family(ABC):
     """One family; an instance holds no model."""
 
     name: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+    """Values of `model_type` in the `config.json` of its checkpoints."""
+    frame: ClassVar[Frame]
+    """What the numbers of its boxes mean: the coordinate frame that it was trained with."""
+    resizes_by_pixels: ClassVar[bool] = False
+    """Whether its processor resizes images to a number of pixels, which `pixels` of a model block limits."""
+    squares_images: ClassVar[bool] = False
+    """Whether images become squares first, as `image_fit` of a model block says."""
     lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     """Regular expression of the language model's linear layers; vision tower, projector and head stay frozen."""
-    lora_requests: ClassVar[bool] = True
-    """Whether vLLM (0.32) serves adapters of the family by request."""
 
     def of(self, model: ModelBlock) -> Family:
         """The family as a model block sets it up; itself where the block has nothing to say."""
@@ -118,6 +129,8 @@ class Family(ABC):
         self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor], answer: Sequence[int]
     ) -> tuple[dict[str, torch.Tensor], int]:
         """(inputs of a plain forward pass over prompt and answer, position of the prompt's last token)."""
+        import torch
+
         positions = self.positions(model, prefix)
         after = positions.max() + 1 + torch.arange(len(answer)).expand(positions.shape[0], -1)
         inputs = {
@@ -129,6 +142,8 @@ class Family(ABC):
 
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The image tensors of several prompts, as one forward pass takes them."""
+        import torch
+
         keys = [k for k in ("pixel_values", "image_grid_thw") if any(k in p for p in prefixes)]
         return {k: torch.cat([p[k] for p in prefixes if k in p]) for k in keys}
 
@@ -151,6 +166,10 @@ class Family(ABC):
 
     def ground_truth(self, example: Mapping[str, Any], frame: Frame, resized: tuple[int, int] | None) -> str:
         """The true answer of an example as this family would write it; `ValueError` when the example has none."""
+        import numpy as np
+
+        from perceptune.core.boxes import from_pixels
+
         if example["box"] is not None:
             size = tuple(example["image_sizes"][0])
             return self.box_text(from_pixels(np.array(example["box"]), frame, size, resized), frame)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from transformers import ProcessorMixin
-
-from perceptune.core.boxes import Frame
 from perceptune.models.families.family import written
 from perceptune.models.families.llava_like import LlavaLike
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import ProcessorMixin
+
+    from perceptune.core.boxes import Frame
 
 
 class InternVL(LlavaLike):
@@ -20,6 +23,8 @@ class InternVL(LlavaLike):
     """
 
     name = "internvl"
+    model_types = ("internvl",)
+    frame = "thousand"
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
         """The square of a tile's tokens, per image."""
@@ -31,6 +36,8 @@ class InternVL(LlavaLike):
         self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(The last tile's tokens; those of all tiles.)"""
+        import torch
+
         ids = prefix["input_ids"][0]
         marks = (processor.start_image_token_id, processor.end_image_token_id)  # type: ignore[attr-defined]
         start, end = (int((ids == mark).nonzero()[0, 0]) for mark in marks)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from PIL import Image
-from transformers import ProcessorMixin
-
-from perceptune.contracts.config import ModelBlock
-from perceptune.models.families.family import Family
 from perceptune.models.families.llava_like import LlavaLike
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from transformers import ProcessorMixin
+
+    from perceptune.contracts.config import ModelBlock
+    from perceptune.models.families.family import Family
 
 
 class Llava(LlavaLike):
     """`fit` is what happens to images that are no squares: padded, as LLaVA-1.5 was trained, or their middle cut out."""
 
     name = "llava"
+    model_types = ("llava",)
+    frame = "padded_square"
+    squares_images = True
 
     def __init__(self, fit: str = "pad") -> None:
         self.fit = fit
@@ -35,6 +41,8 @@ class Llava(LlavaLike):
         if self.fit == "crop":
             x1, y1, x2, y2 = self.covered(image.size)
             return image.crop((int(x1), int(y1), int(x2), int(y2)))
+        from PIL import Image
+
         side = max(image.size)
         mean = processor.image_processor.image_mean  # type: ignore[attr-defined]
         square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in mean))

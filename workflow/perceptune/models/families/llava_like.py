@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from typing import TYPE_CHECKING
 
 from perceptune.models.families.family import Family
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 def stored_name(name: str) -> str:
@@ -19,6 +21,8 @@ def stored_name(name: str) -> str:
 class LlavaLike(Family):
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """0, 1, 2, ... on one axis."""
+        import torch
+
         return torch.arange(prefix["input_ids"].shape[1])[None]
 
     def shaped_positions(self, positions: torch.Tensor) -> torch.Tensor:
@@ -54,6 +58,8 @@ class AnyResolution(LlavaLike):
         self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(The overview's tokens; these and the tiles' and those after each row.)"""
+        import torch
+
         overview, _ = super().image_positions(processor, prefix)
         size = prefix["image_sizes"][0].tolist()
         (count,) = processor._get_num_multimodal_tokens(image_sizes=[size]).num_image_tokens
@@ -69,6 +75,8 @@ class AnyResolution(LlavaLike):
 
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Tiles of all images, with empty ones where another image has more, and the sizes that say which are empty."""
+        import torch
+
         given = [p for p in prefixes if "pixel_values" in p]
         if not given:
             return {}

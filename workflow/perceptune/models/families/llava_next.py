@@ -12,6 +12,8 @@ class LlavaNext(AnyResolution):
     """
 
     name = "llava_next"
+    model_types = ("llava_next",)
+    frame = "padded_square"
 
 
 FAMILY = LlavaNext()

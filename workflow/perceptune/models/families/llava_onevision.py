@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import torch
-from transformers import ProcessorMixin
+from typing import TYPE_CHECKING
 
 from perceptune.models.families.llava_like import AnyResolution
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import ProcessorMixin
 
 
 class LlavaOnevision(AnyResolution):
     """Boxes as in LLaVA-NeXT. vLLM has `anyres_max_9` built in, the tokens of at most nine tiles, as all published models have."""
 
     name = "llava_onevision"
-    lora_requests = False
+    model_types = ("llava_onevision",)
+    frame = "padded_square"
 
     def patch_size(self, processor: ProcessorMixin, height: int) -> int:
         """The processor knows the number of patches only."""
@@ -22,6 +25,8 @@ class LlavaOnevision(AnyResolution):
 
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Each image is told to be the only one of its prompt: others get no tiles, in transformers but not in vLLM."""
+        import torch
+
         inputs = super().model_inputs(prefixes)
         return inputs | (
             {"batch_num_images": torch.ones(len(inputs["pixel_values"]), dtype=torch.long)} if inputs else {}

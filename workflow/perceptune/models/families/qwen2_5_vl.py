@@ -9,6 +9,8 @@ class Qwen25VL(QwenVL):
     """Boxes are pixels of the resized image (report, arXiv:2502.13923, sec. 2.2)."""
 
     name = "qwen2_5_vl"
+    model_types = ("qwen2_5_vl",)
+    frame = "resized_pixels"
 
 
 FAMILY = Qwen25VL()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from perceptune.core.boxes import Frame
 from perceptune.models.families.family import written
 from perceptune.models.families.qwen_vl import QwenVL
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from perceptune.core.boxes import Frame
 
 
 class Qwen2VL(QwenVL):
     name = "qwen2_vl"
+    model_types = ("qwen2_vl",)
+    frame = "thousand"
 
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
         """`<|box_start|>(161,119),(322,357)<|box_end|>`: thousandths, as in its training data (arXiv:2409.12191, sec. 2.2.1).

@@ -13,6 +13,8 @@ class Qwen3VL(QwenVL):
     """
 
     name = "qwen3_vl"
+    model_types = ("qwen3_vl",)
+    frame = "thousand"
 
 
 FAMILY = Qwen3VL()

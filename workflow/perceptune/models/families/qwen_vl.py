@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from typing import TYPE_CHECKING
 
 from perceptune.models.families.family import Family
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
+
 
 class QwenVL(Family):
+    resizes_by_pixels = True
+
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """M-RoPE: time, height and width axes, shape (3, P)."""
         keys = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")

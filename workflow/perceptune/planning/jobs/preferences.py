@@ -23,7 +23,7 @@ def score_responses(plan: Plan, *, policy: str, plan_name: str, reward: str) -> 
             "benchmarks": settings["benchmarks"],
             "resources": settings["resources"],
         },
-        modules=tuple(plan.reward_modules(reward)),
+        modules=(plan.family(policy), *plan.reward_modules(reward)),
         threads=2,
     )
 

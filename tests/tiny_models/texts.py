@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perceptune.core.shapes import COLOURS, LETTERS, SHAPES, plural
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-from perceptune.core.shapes import COLOURS, LETTERS, SHAPES, plural
 
 PATCH_SIZE = 14
 HEAD_SIZE = 32

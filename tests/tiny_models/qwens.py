@@ -24,7 +24,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from perceptune.models.tiny_texts import HEAD_SIZE, PATCH_SIZE, QWEN_SPECIALS, byte_tokenizer, chatml, set_stop_tokens
+from tests.tiny_models.texts import HEAD_SIZE, PATCH_SIZE, QWEN_SPECIALS, byte_tokenizer, chatml, set_stop_tokens
 
 TEMPLATE = chatml("<|vision_start|><|image_pad|><|vision_end|>")
 WIDTH = 4 * HEAD_SIZE

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from perceptune.core.shapes import IMAGE_SIZE
+from perceptune.models.families.llava_like import stored_name
+from perceptune.models.loading import save_weights
 from transformers import (
     CLIPVisionConfig,
     GotOcr2ImageProcessor,
@@ -38,10 +41,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from perceptune.core.shapes import IMAGE_SIZE
-from perceptune.models.families.llava_like import stored_name
-from perceptune.models.loading import save_weights
-from perceptune.models.tiny_texts import (
+from tests.tiny_models.texts import (
     CHATML_SPECIALS,
     HEAD_SIZE,
     LLAVA_SPECIALS,

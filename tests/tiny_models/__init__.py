@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-from perceptune.models.tiny_llavas import (
+from tests.tiny_models.llavas import (
     LARGE,
     SMALL,
     Widths,
@@ -20,8 +20,8 @@ from perceptune.models.tiny_llavas import (
     llava_processor,
     save_llava,
 )
-from perceptune.models.tiny_qwens import build_tiny_qwen2_5_vl, build_tiny_qwen2_vl, build_tiny_qwen3_vl
-from perceptune.models.tiny_texts import HEAD_SIZE, LLAVA_SPECIALS, PATCH_SIZE, llava_pieces, llava_tokenizer
+from tests.tiny_models.qwens import build_tiny_qwen2_5_vl, build_tiny_qwen2_vl, build_tiny_qwen3_vl
+from tests.tiny_models.texts import HEAD_SIZE, LLAVA_SPECIALS, PATCH_SIZE, llava_pieces, llava_tokenizer
 
 __all__ = [
     "BUILDERS",

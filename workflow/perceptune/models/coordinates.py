@@ -9,23 +9,14 @@ from typing import Any
 import numpy as np
 
 from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.plugins import load
 from perceptune.core.boxes import Frame
-
-FRAMES: dict[str, Frame] = {
-    "llava": "padded_square",
-    "llava_next": "padded_square",
-    "llava_onevision": "padded_square",
-    "qwen2_vl": "thousand",
-    "qwen2_5_vl": "resized_pixels",
-    "qwen3_vl": "thousand",
-    "internvl": "thousand",
-}
-"""Family to the frame that it was trained with (dossier, sec. a.3)."""
 
 
 def coordinate_frame(model: ModelBlock) -> Frame:
     """The frame of a model's boxes: its own `coordinates`, or its family's."""
-    return model.coordinates or FRAMES[model.family]
+    frame: Frame = model.coordinates or load("family", model.family).frame
+    return frame
 
 
 def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
