@@ -284,7 +284,7 @@ def saliencies_of_terms(wildcards):
     return plan.saliencies(wildcards.dataset, views_stored(wildcards))
 
 
-def saliencies_of_round(wildcards):
+def saliencies_of_training(wildcards):
     dataset = plan.block(wildcards.experiment).dataset
     return plan.saliencies(dataset, plan.views_trained(wildcards.experiment))
 
@@ -418,7 +418,8 @@ def whole_block(section):
 
 def training_settings(wildcards):
     training = plan.training(wildcards.experiment)
-    return {**planning.tracked(training), "views": plan.view_blocks(training.view)}
+    views = plan.view_blocks(*plan.views_trained(wildcards.experiment))
+    return {**planning.tracked(training), "views": views}
 
 
 def placed(path, **wildcards):

@@ -42,6 +42,7 @@ rule train_adapter:
         preferences=preferences_of,
         examples=examples_of_experiment,
         terms=terms_of,
+        saliencies=saliencies_of_training,
     output:
         adapter=paths.ADAPTER,
         config=paths.ADAPTER_CONFIG,
@@ -80,7 +81,7 @@ rule train_round:
         terms=terms_of_round,
         before=before_round,
         adapter_before=adapter_before_round,
-        saliencies=saliencies_of_round,
+        saliencies=saliencies_of_training,
     output:
         adapter=paths.ADAPTER,
         config=paths.ADAPTER_CONFIG,

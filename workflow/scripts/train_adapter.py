@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.stages.job import job
+from perceptune.stages.shown import by_name
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -25,5 +26,6 @@ if __name__ == "__main__":  # spawned workers import this file again, without `s
             weights=snakemake.params.weights["weights"],
             config=TrainingBlock(**snakemake.params.blocks["training"]),
             views={name: ViewBlock(**block) for name, block in snakemake.params.settings["views"].items()},
+            saliencies=by_name(snakemake.input.saliencies),
             halvings=halvings,
         )
