@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from perceptune.contracts import config, documentation, paths
 from perceptune.contracts.config import Block, Config
-from perceptune.contracts.plugins import KINDS, load, names
+from perceptune.contracts.plugins import KINDS, load, names, summary
 from perceptune.planning.rules import RULES
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def test_every_block_of_the_config_has_its_table_of_keys() -> None:
     explained = {model for models in documentation.SECTIONS.values() for model in models}
     blocks = {getattr(config, name) for name in Config.model_json_schema()["$defs"]}
     assert explained == {block for block in blocks if issubclass(block, Block)}
-    assert documentation.SECTIONS.keys() | {"slice"} == Config.model_fields.keys()
+    assert documentation.SECTIONS.keys() | {"slice", "plugins"} == Config.model_fields.keys()
 
 
 def test_the_snakefile_imports_nothing_heavy() -> None:
@@ -91,6 +91,14 @@ def test_every_file_in_a_plugin_package_is_a_plugin_or_known(kind: str) -> None:
     files = {p.stem for p in package.glob("*.py")} - {"__init__"}
     shared = {KINDS[kind].constant.lower(), "rollout", "llava_like", "qwen_vl"}
     assert files - shared <= set(names(kind))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("method", "view") for name in names(kind)])
+def test_methods_and_views_explain_themselves(kind: str, name: str) -> None:
+    """A summary in one line, and what each parameter means."""
+    assert re.fullmatch(r".{10,120}\.", summary(kind, name))
+    for key, field in load(kind, name).Parameters.model_fields.items():
+        assert field.description, key
 
 
 def test_the_readme_names_things_that_exist() -> None:

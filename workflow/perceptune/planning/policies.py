@@ -253,10 +253,11 @@ class Plan:
         return {s: TERMS.format(**place, stored=stored_name(stored if block.rollout else [s])) for s in stored}
 
     def views_trained(self, experiment: str) -> list[str]:
-        """The views that an experiment's policy and its stored terms are asked under."""
-        training = self.training(experiment)
+        """The views that an experiment's method sees, by their names in the config."""
+        training, pairing = self.training(experiment), self.block(experiment).pairing
         method = plugins.load("method", training.method)
-        return method.asked_views(method.Parameters.model_validate(training.parameters), training.view)
+        seen = method.views(method.Parameters.model_validate(training.parameters), training.view)
+        return [(self.pair_view(pairing, view) if pairing else None) or view for view in seen]
 
     def view_blocks(self, *views: str) -> dict[str, Any]:
         """The config's blocks of these views and of what they are made of, tracked; plain ones have none."""
@@ -491,5 +492,12 @@ def shards_of(responses: str) -> list[str]:
 
 
 def load(raw: Mapping[str, Any]) -> Plan:
-    """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed."""
+    """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed.
+
+    The plug-in folders of the config become known to this process and to those that it starts.
+    """
+    folders = raw.get("plugins") or ()
+    plugins.use_folders(
+        [folder for folder in folders if isinstance(folder, str)] if isinstance(folders, list | tuple) else ()
+    )
     return Plan(with_controls(checked(expand_sweeps(with_protocols(with_slice(raw))))))

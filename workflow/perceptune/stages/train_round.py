@@ -126,7 +126,7 @@ def _train(job: _Job) -> None:
         )
         return
     parameters = method.Parameters.model_validate(config.parameters)
-    shown = method.asked_views(parameters, config.view)
+    shown = method.views(parameters, config.view)
     tables = {name: job.paths[name] for name in ("preferences", "responses", "examples", "terms")}
     stored = method.stored(parameters, config.view)
     rollouts = kept_rollouts(**tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies)

@@ -44,6 +44,7 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
             "preferences": plan.preferences(experiment),
             "examples": paths.EXAMPLES.format(dataset=plan.block(experiment).dataset),
             "terms": {stored.view: table for stored, table in terms.items()},
+            "saliencies": plan.saliencies(plan.block(experiment).dataset, plan.views_trained(experiment)),
         },
         settings={"training": tracked(training), "blocks": blocks, "base": plan.model_settings(experiment)},
         details={
@@ -96,7 +97,5 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
 
 
 def _modules(plan: Plan, experiment: str) -> tuple[str, ...]:
-    pairing = plan.block(experiment).pairing
-    shown = [(pairing and plan.pair_view(pairing, view)) or view for view in plan.views_trained(experiment)]
     method = plugin("method", plan.training(experiment).method)
-    return (plan.family(experiment), method, *plan.view_modules(shown))
+    return (plan.family(experiment), method, *plan.view_modules(plan.views_trained(experiment)))
