@@ -43,7 +43,7 @@ format: $(VENV)/dev.ready
 
 # What a number is made of, back to images, weights and versions: make explain NUMBER="--policy perpo --metric mean_iou".
 explain: $(VENV)/$(ENV).ready
-	@python -m perceptune.stages.explain $(NUMBER)
+	@python -m perceptune explain $(NUMBER)
 
 # Kills the demo's chain at 50 random moments and compares what comes out with an uninterrupted run (about 20 minutes).
 chaos: $(VENV)/dev.ready
@@ -51,7 +51,7 @@ chaos: $(VENV)/dev.ready
 
 # The JSON schema of the config and the key table in config/README.md, from the pydantic models.
 schemas: $(VENV)/$(ENV).ready
-	@python -m perceptune.contracts.documentation
+	@python -m perceptune schema
 
 # What a SLURM cluster needs besides (docs/cluster.md).
 slurm: $(VENV)/$(ENV).ready
