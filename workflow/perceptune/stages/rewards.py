@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables import SCHEMAS, read_table, write_table
 from perceptune.core.brought import Columns
 from perceptune.core.frames import overlap_lines, overlaps
-from perceptune.core.rewards import REWARDS, Answers, Scores
+from perceptune.core.rewards import REWARDS
+from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.models.geometry import FRAMES, coordinate_frame, resized_sizes
 
 
@@ -95,7 +97,11 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     scores = REWARDS[reward](answers)
     for line in _frame_lines(answered, answers, scores, model):
         print(line)
-    verdicts = {"reward": scores.rewards, "parsed": scores.parsed_json(), "reason": scores.reasons}
+    verdicts: dict[str, Iterable[Any]] = {
+        "reward": scores.rewards,
+        "parsed": scores.parsed_json(),
+        "reason": scores.reasons,
+    }
     good = answered.with_columns(
         **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
         components=pl.Series("components", _components(scores, answered.height), dtype=COMPONENTS),

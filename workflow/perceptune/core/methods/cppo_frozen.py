@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FrozenCPPOParameters(CPPOParameters):
-    divergence: Literal["k3", "k1"] = "k3"  # type: ignore[assignment]
+    divergence: Literal["k3", "k1"] = "k3"
     """Between views: an estimate from the sampled token."""
 
 
