@@ -20,13 +20,13 @@ from perceptune.core.rewards.reward import Answers
 from perceptune.core.yes_no_rules import beginning
 from perceptune.stages.reading import Files
 
+from tests.official_data import official
 from tests.unit.benchmarks.answering import (
     IMPORTERS,
     Row,
     answered,
     drawn_images,
     failures,
-    official,
     questions,
     shuffled,
     through_the_stages,

@@ -15,12 +15,12 @@ from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.rewards.vlmevalkit_yes_no import said
 from perceptune.stages import examples
 
+from tests.official_data import official
 from tests.unit.benchmarks.answering import (
     Row,
     answered,
     drawn_images,
     failures,
-    official,
     questions,
     shuffled,
     through_the_stages,

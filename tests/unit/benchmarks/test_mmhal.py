@@ -10,7 +10,9 @@ from perceptune.core.benchmarks import BENCHMARKS
 from perceptune.core.benchmarks.mmhal import HALLUCINATED_BELOW, PROMPT, TYPES, fields, rating
 from perceptune.stages import examples
 
-from .answering import Row, answered, drawn_images, failures, official, questions, shuffled, values
+from tests.official_data import official
+
+from .answering import Row, answered, drawn_images, failures, questions, shuffled, values
 
 FILE = "response_template.json"
 
