@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test extended test-all quick lint format explain chaos schemas slurm language lock clean
+.PHONY: demo test extended test-all quick lint lint-workflow format explain chaos schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
@@ -44,6 +44,9 @@ lint: $(VENV)/dev.ready
 	@snakefmt --check Snakefile workflow
 	@mypy
 	@lint-imports
+	@$(MAKE) --no-print-directory lint-workflow
+
+lint-workflow: $(VENV)/dev.ready
 	@python tests/lint_workflow.py
 
 format: $(VENV)/dev.ready
