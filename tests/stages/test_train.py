@@ -23,6 +23,8 @@ from perceptune.stages import processes, saliency, terms, train
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests import tiny_models as tiny
+
 pytestmark = pytest.mark.slow
 
 

@@ -19,6 +19,7 @@ from perceptune.core.rewards.reward import Answers
 from perceptune.core.yes_no_rules import beginning
 from perceptune.stages.reading import Files
 
+from tests.official_data import official
 from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (
     IMPORTERS,
@@ -26,7 +27,6 @@ from tests.unit.benchmarks.answering import (
     answered,
     drawn_images,
     failures,
-    official,
     questions,
     shuffled,
     through_the_stages,

@@ -1,16 +1,18 @@
 """Writes what is generated from the config models: the JSON schema for editors and the key table in config/README.md.
 
-Run as `python -m perceptune.contracts.documentation` (`make schemas`); a test compares the files with the models.
+Run as `perceptune schema` (`make schemas`); a test compares the files with the models.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from perceptune.contracts import config
 from perceptune.contracts.config import Block, Config
+from perceptune.contracts.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
@@ -118,6 +120,14 @@ def readme_text() -> str:
     return f"{written}{MARK}\n\n{key_tables()}"
 
 
-if __name__ == "__main__":
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`perceptune schema` has no options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes both files into the checkout that this package is imported from."""
+    if not (SCHEMA.is_file() and KEYS.is_file()):
+        raise UserError(f"`{SCHEMA}` not found, expected an editable install of a checkout")
     SCHEMA.write_text(schema_text())
     KEYS.write_text(readme_text())
+    return 0

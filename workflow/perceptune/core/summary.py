@@ -281,10 +281,12 @@ def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
         return None
     metric = result.primary if result.primary in names else names[0]
     own = rows.filter(pl.col("metric") == metric)
-    n = own["k"].max()
+    n = max(own["k"].drop_nulls().to_list())
     spreads = rows.filter(pl.col("metric") == metric + SPREAD, pl.col("k") == n, pl.col("value").is_finite())
-    found = {row["policy"]: row for row in own.filter(pl.col("k") == n).iter_rows(named=True)}
-    return Sampled(metric, int(n), found, dict(spreads.select("policy", "value").iter_rows()))
+    found: dict[str, Mapping[str, Any]] = {
+        row["policy"]: row for row in own.filter(pl.col("k") == n).iter_rows(named=True)
+    }
+    return Sampled(metric, n, found, dict(spreads.select("policy", "value").iter_rows()))
 
 
 def overall_sentence(metrics: pl.DataFrame, found: Sequence[Result]) -> str:

@@ -73,8 +73,8 @@ def told_as(condition: str) -> dict[str, Any]:
 
 def answers_of(path: Path, benchmark: str) -> pl.DataFrame:
     """The scored answers of one benchmark; an answer that is missing counts as one that could not be parsed."""
-    table = pl.from_arrow(read_table(path, REWARDS))
-    return table.filter(pl.col("benchmark") == benchmark).sort("request_id", "sample_index")  # type: ignore[union-attr]
+    table = pl.DataFrame(pl.from_arrow(read_table(path, REWARDS)))
+    return table.filter(pl.col("benchmark") == benchmark).sort("request_id", "sample_index")
 
 
 def columns_of(part: pl.DataFrame) -> dict[str, np.ndarray]:
@@ -118,7 +118,7 @@ def sampled_rows(
 
     `n` counts all of these, as `n_failed` does.
     """
-    count = int(part.group_by("request_id").len()["len"].max() or 0)  # type: ignore[call-overload]
+    count = max(part.group_by("request_id").len()["len"].to_list(), default=0)
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
     shared = {"n": part.height, "n_failed": int(part["reason"].is_not_null().sum())}
     for metric, (component, value, more_is_better) in PER_ANSWER[reward].items():

@@ -88,7 +88,7 @@ class Official:
     def _check_components(self, answers: Sequence[Answered]) -> None:
         """Raises `UserError` where the reward is one that says nothing of what the metrics are made of: all would be wrong."""
         for answer in answers:
-            expected = self._protocol.components.get(answer.task, ())  # type: ignore[call-overload]
+            expected = self._protocol.components.get(answer.task, ())
             judged = answer.text is None or answer.verdict is not None
             if not judged and (missing := [name for name in expected if name not in answer.components]):
                 raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,11 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     scores = load("reward", reward).score(answers)
     for line in _frame_lines(answered, answers, scores, model):
         print(line)
-    verdicts = {"reward": scores.rewards, "parsed": scores.parsed_json(), "reason": scores.reasons}
+    verdicts: dict[str, Iterable[Any]] = {
+        "reward": scores.rewards,
+        "parsed": scores.parsed_json(),
+        "reason": scores.reasons,
+    }
     good = answered.with_columns(
         **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
         components=pl.Series("components", _components(scores, answered.height), dtype=COMPONENTS),
