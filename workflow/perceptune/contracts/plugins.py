@@ -7,6 +7,7 @@ per kind. Nothing is imported to find a plug-in or to list the names of a kind.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -121,6 +122,19 @@ def load(kind: str, name: str) -> Any:
     if plugin.name != name:
         raise UserError(f"`{path}`: the {kind} calls itself `{plugin.name}`, expected the name of its file, `{name}`")
     return plugin
+
+
+def summary(kind: str, name: str) -> str:
+    """The first sentence that a plug-in's file says of itself, without loading it; empty for a file without a docstring."""
+    path = file_of(module_of(kind, name))
+    assert path is not None
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    lines: list[str] = []
+    for line in said.split("\n\n")[0].splitlines():
+        lines.append(line)
+        if line.endswith("."):
+            break
+    return " ".join(lines)
 
 
 def file_of(module: str) -> Path | None:
