@@ -12,7 +12,7 @@ if "experiments" not in config:
     configfile: "config/config.yaml"
 
 
-include: "workflow/rules/common.smk"
+include: "workflow/rules/setup.smk"
 include: "workflow/rules/examples.smk"
 include: "workflow/rules/look.smk"
 include: "workflow/rules/generate.smk"

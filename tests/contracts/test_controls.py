@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 from perceptune.contracts.errors import UserError
-from perceptune.stages import plan as planning
-from perceptune.stages.plan import Plan
+from perceptune.planning import policies as planning
+from perceptune.planning.policies import Plan
+from perceptune.planning.rules import job_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ def test_without_the_switch_nothing_is_added() -> None:
         assert absent.config == null.config
         assert absent.config.experiments.keys() == base["experiments"].keys()
         assert absent.controlled == []
-        assert absent.report_settings()["controls"] == {"tables": {}, "twinless": {}}
+        assert absent.twinless() == {}
 
 
 def test_every_benchmark_of_an_experiment_gets_views_prompts_and_samples() -> None:
@@ -135,22 +136,23 @@ def test_an_experiment_that_is_the_twin_already_is_taken_and_tested_on_what_the_
 def test_a_twin_may_be_unwanted() -> None:
     plan = planning.load(switched(FULL, sft_on_best=False))
     assert plan.twin("dpo") is None
-    assert plan.report_settings()["controls"]["twinless"] == {}
+    assert plan.twinless() == {}
 
 
 def test_pairs_and_rounds_have_no_twin_and_say_why() -> None:
-    said = planning.load(switched(P2DPO)).report_settings()["controls"]["twinless"]
+    said = planning.load(switched(P2DPO)).twinless()
     assert "it learns from pairs" in said["p2dpo"]
     assert "dpo" not in said
     plan = planning.load(switched(ROUNDS))
-    told = plan.report_settings()["controls"]
-    assert set(told["tables"]) == {"grpo@4", "papo_g@4", "cppo@4"}  # the last rounds
-    assert "it learns in rounds" in told["twinless"]["cppo@4"]
+    assert set(plan.controlled) == {"grpo@4", "papo_g@4", "cppo@4"}  # the last rounds
+    assert "it learns in rounds" in plan.twinless()["cppo@4"]
     assert plan.policies == planning.load(ROUNDS).policies
 
 
 def settings_of(plan: Plan, policy: str) -> tuple[Any, Any]:
-    return plan.asking_settings(policy), plan.evaluation_settings(policy)
+    rules = ("plan_benchmarks", "evaluate_policy")
+    asked, evaluated = (job_of(plan, rule, {"policy": policy}).settings for rule in rules)
+    return asked, evaluated
 
 
 def test_other_prompts_concern_base_models_only() -> None:

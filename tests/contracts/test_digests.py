@@ -1,81 +1,80 @@
-"""Digests of code: by syntax tree, without comments, docstrings and messages."""
+"""Digests by content, and the memory that spares reading files again."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
-from perceptune.contracts import code, plugins
-from perceptune.contracts.digests import DigestMemory
+from perceptune.contracts import digests
+from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of two modules, `fake.stage` importing `fake.core`, in place of perceptune."""
-    folder = tmp_path / "fake"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "core.py").write_text(CORE)
-    (folder / "stage.py").write_text("from fake import core\n\n\ndef run():\n    return core.loss(1)\n")
-    (folder / "other.py").write_text("A = 1\n")
-    monkeypatch.setattr(code, "PACKAGE", "fake")
-    monkeypatch.setattr(plugins, "ROOT", folder)
-    monkeypatch.setattr(code, "MEMORY", DigestMemory(tmp_path / "memory.sqlite"))
-    return folder
+def memory(tmp_path: Path) -> DigestMemory:
+    return DigestMemory(tmp_path / "hidden" / "memory.sqlite")
 
 
-CORE = """
-import json
+def written(path: Path, content: bytes, seconds_ago: float = 10) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    os.utime(path, ns=(0, time.time_ns() - int(seconds_ago * 1e9)))
+    return path
 
 
-def loss(x):
-    '''Doc.'''
-    if x < 0:
-        raise ValueError(f"got {x}, expected at least 0")
-    problem = UserError("no file", hint="look again")
-    return x * 2
-"""
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read from now on."""
+    read: list[Path] = []
+    monkeypatch.setattr(digests, "sha256_of_file", lambda path: read.append(path) or sha256_of_file(path))
+    return read
 
 
-def digest() -> str:
-    for function in (code.code_digests, code._read, code._remembered):
-        function.cache_clear()
-    return code.code_digest("fake.stage")
+def test_a_model_is_its_contents_not_its_path(tmp_path: Path, memory: DigestMemory) -> None:
+    for name in ("a", "b"):
+        written(tmp_path / name / "weights", b"1" * 100)
+    assert digest_of_folder(tmp_path / "a", memory) == digest_of_folder(tmp_path / "b", memory)
+    written(tmp_path / "b" / "weights", b"2" * 100)
+    assert digest_of_folder(tmp_path / "a", memory) != digest_of_folder(tmp_path / "b", memory)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("import json", "# a comment\nimport json"),
-        ("Doc.", "Other words."),
-        ("expected at least 0", "expected no negative number"),
-        ("no file", "there is no such file"),
-        ("look again", "look elsewhere"),
-    ],
-)
-def test_comments_docstrings_and_messages_do_not_count(package: Path, old: str, new: str) -> None:
-    before = digest()
-    core = package / "core.py"
-    core.write_text(CORE.replace(old, new))
-    (package / "other.py").write_text("A = 2\n")
-    assert core.read_text() != CORE
-    assert digest() == before
+def test_a_file_is_read_once_and_again_when_swapped(
+    tmp_path: Path, memory: DigestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "model" / "weights", b"1" * 100, seconds_ago=20)
+    first = digest_of_folder(file.parent, memory)
+    read = hashed(monkeypatch)
+    assert digest_of_folder(file.parent, memory) == first
+    assert read == []
+    written(file, b"2" * 100)  # the same size
+    assert digest_of_folder(file.parent, memory) != first
+    assert read == [file]
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [("x * 2", "x * 3"), ("x < 0", "x < 1"), ("raise ValueError", "raise TypeError")]
-)
-def test_an_edit_in_an_imported_module_counts(package: Path, old: str, new: str) -> None:
-    before = digest()
-    core = package / "core.py"
-    core.write_text(CORE.replace(old, new))
-    assert digest() != before
+def test_a_file_that_was_written_just_now_is_not_trusted_yet(
+    tmp_path: Path, memory: DigestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "a", b"1", seconds_ago=0)
+    memory.sha256_of_files([file])
+    read = hashed(monkeypatch)
+    memory.sha256_of_files([file])
+    assert read == [file]
 
 
-def test_a_remembered_digest_is_that_of_the_file(package: Path) -> None:
-    import os
+def test_absent_files_and_pipes_are_unreadable_and_block_nothing(tmp_path: Path, memory: DigestMemory) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert memory.sha256_of_files([tmp_path / "pipe", tmp_path / "absent", tmp_path]) == ["unreadable"] * 3
 
-    for file in package.glob("*.py"):
-        os.utime(file, (1_000_000_000, 1_000_000_000))
-    first = digest()
-    assert digest() == first  # from the memory
-    (package / "core.py").write_text(CORE.replace("x * 2", "x * 3"))
-    assert digest() != first
+
+@pytest.mark.parametrize("content", [b"no database", b""])
+def test_a_damaged_memory_is_only_slower(tmp_path: Path, content: bytes) -> None:
+    memory = DigestMemory(written(tmp_path / "memory.sqlite", content))
+    file = written(tmp_path / "a", b"1")
+    for _ in range(2):
+        assert memory.sha256_of_files([file]) == [sha256_of_file(file)]
+        assert memory.recall("key", lambda: [1, 2]) == [1, 2]
+
+
+def test_a_note_is_computed_once(memory: DigestMemory) -> None:
+    computed: list[int] = []
+    for _ in range(2):
+        assert memory.recall("key", lambda: computed.append(1) or ["a"]) == ["a"]
+    assert computed == [1]

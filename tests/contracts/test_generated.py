@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from perceptune.contracts import config, documentation
+from perceptune.contracts import config, documentation, paths
 from perceptune.contracts.config import Block, Config
 from perceptune.contracts.plugins import KINDS, load, names, summary
+from perceptune.planning.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ def test_every_block_of_the_config_has_its_table_of_keys() -> None:
     explained = {model for models in documentation.SECTIONS.values() for model in models}
     blocks = {getattr(config, name) for name in Config.model_json_schema()["$defs"]}
     assert explained == {block for block in blocks if issubclass(block, Block)}
-    assert documentation.SECTIONS.keys() | {"slice"} == Config.model_fields.keys()
+    assert documentation.SECTIONS.keys() | {"slice", "plugins"} == Config.model_fields.keys()
 
 
 def test_editors_suggest_plugins_and_accept_others() -> None:
@@ -52,7 +53,7 @@ def test_the_snakefile_imports_nothing_heavy() -> None:
     heavy = (
         "torch transformers vllm peft polars scipy matplotlib datasets PIL openai nltk spacy rapidfuzz mathruler sympy"
     )
-    code = f"import sys, perceptune.stages.plan; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    code = f"import sys, perceptune.planning.rules; print([m for m in '{heavy}'.split() if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -73,21 +74,33 @@ def test_core_and_contracts_import_no_engine() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "workflow/rules").glob("*.smk")), ids=lambda f: f.name)
 def test_rules_hold_no_logic(file: Path) -> None:
     text = file.read_text()
-    if file.name != "common.smk":
+    if file.name != "setup.smk":
         assert re.search(r"^\s*(run|shell|message):|\blambda\b|^\s*(def|if|for) ", text, re.MULTILINE) is None
     for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE):
         assert body.lstrip().startswith('"""'), f"rule {name} has no docstring"
-        tracked = re.search(r'\*code_of\("\w+", "(\w+)"\)', body)
-        assert tracked, f"rule {name} does not track its code"
-        assert tracked[1] == name, f"rule {name} tracks another script"
-        assert (ROOT / f"workflow/scripts/{name}.py").exists(), f"rule {name} and its script have different names"
+        assert name in RULES
+        asked = re.findall(r"\b(inputs|code|parameters|cores|gpus)\(\"(\w+)\"\)", body)
+        assert {"code", "parameters"} <= {what for what, _ in asked}, (
+            f"rule {name} does not track its code and settings"
+        )
+        assert {of for _, of in asked} == {name}, f"rule {name} asks for another rule's job"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda f: f.name)
-def test_scripts_only_map_names(file: Path) -> None:
-    text = file.read_text()
-    assert 'if __name__ == "__main__":' in text  # vLLM and data loaders spawn processes that import it again
-    assert "snakemake.config" not in text
+def test_every_rule_has_its_outputs_here_and_there() -> None:
+    """The rules file says them to readers and to Snakemake, `planning.rules` to whoever computes the graph."""
+    written: dict[str, set[str]] = {}
+    for file in (ROOT / "workflow/rules").glob("*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.MULTILINE):
+            output = re.search(r"^    output:\n((?:        .*\n)+)", body, re.MULTILINE)
+            assert output, name
+            written[name] = set(re.findall(r"paths\.([A-Z_]+)", output[1])) - {"FIGURES"}
+    constants = {name: value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
+    for name, rule in RULES.items():
+        figures = {"FIGURE"} if name == "write_report" else set()
+        ours = {c for c, value in constants.items() if value in rule.outputs and c != "REQUESTS"} | figures
+        ours |= {"REQUESTS"} & written[name]
+        assert {constants[c] for c in ours} == {constants[c] for c in written[name]}, name
+    assert written.keys() == RULES.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,6 +112,14 @@ def test_every_file_in_a_plugin_package_is_a_plugin_or_known(kind: str) -> None:
     files = {p.stem for p in package.glob("*.py")} - {"__init__"}
     shared = {KINDS[kind].constant.lower(), "rollout", "llava_like", "qwen_vl"}
     assert files - shared <= set(names(kind))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("method", "view") for name in names(kind)])
+def test_methods_and_views_explain_themselves(kind: str, name: str) -> None:
+    """A summary in one line, and what each parameter means."""
+    assert re.fullmatch(r".{10,120}\.", summary(kind, name))
+    for key, field in load(kind, name).Parameters.model_fields.items():
+        assert field.description, key
 
 
 def test_the_readme_names_things_that_exist() -> None:

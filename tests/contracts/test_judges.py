@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.stages import plan as planning
+from perceptune.planning import policies as planning
+from perceptune.planning.rules import job_of
 
 from .test_plan import DEMO, edited
 
@@ -58,11 +59,15 @@ def test_a_judge_that_runs_here_counts_by_its_weights_and_settings() -> None:
     assert planning.load(config).judging_settings("mmhal") == here
 
 
+def asked(plan: planning.Plan, rule: str) -> Any:
+    return job_of(plan, rule, {"policy": "tiny"}).settings
+
+
 def test_naming_a_judge_asks_no_question_again() -> None:
     """The answers are the same, whoever judges them."""
     one, other = planning.load(configured()), planning.load(configured({"model": "another"}, judge_prompt="p.txt"))
-    assert one.asking_settings("tiny") == other.asking_settings("tiny")
-    assert one.evaluation_settings("tiny") != other.evaluation_settings("tiny")
+    assert asked(one, "plan_benchmarks") == asked(other, "plan_benchmarks")
+    assert asked(one, "evaluate_policy") != asked(other, "evaluate_policy")
 
 
 def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:

@@ -8,7 +8,9 @@ import pytest
 import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.core.methods.method import Stored
-from perceptune.stages import plan as planning
+from perceptune.planning import policies as planning
+from perceptune.planning.jobs.evaluation import noise_levels
+from perceptune.planning.rules import job_of
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -195,9 +197,9 @@ def test_an_ablation_needs_fewer_terms() -> None:
 
 
 def test_noise_levels_are_those_of_the_benchmarks() -> None:
-    levels = planning.load(P2DPO).noise_levels()
+    levels = noise_levels(planning.load(P2DPO))
     assert levels == {"original": 0.0, "noise-0.05": 0.05, "noise-0.1": 0.1, "noise-0.2": 0.2, "noise-0.4": 0.4}
-    assert planning.load(DEMO).noise_levels() == {}
+    assert noise_levels(planning.load(DEMO)) == {}
 
 
 ROUNDS: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
@@ -252,7 +254,9 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
         ("trainings.grpo.lora.dropout", 0.1, "key `trainings.grpo.lora.dropout`: expected `lora.dropout: 0` in rounds"),
         ("trainings.grpo.limits", {"old_kll": [None, 1]}, "key `trainings.grpo.limits.old_kll`: `old_kll` is not defined"),
         ("trainings.grpo.limits", {"perception_kl": [None, 1]}, "`perception_kl` is not defined"),
-        ("trainings.papo_g.parameters", {"mask": "maskd"}, "key `trainings.papo_g`: method `papo_g` looks at view `maskd`, which is not defined; did you mean `masked`?"),
+        ("trainings.papo_g.parameters", {"mask": "maskd"}, "key `trainings.papo_g.parameters.mask`: view `maskd` is not defined; did you mean `masked`?"),
+        ("trainings.papo_g.parameters", {"mask": "maskd", "gamma": 0}, "key `trainings.papo_g.parameters.mask`: view `maskd` is not defined; did you mean `masked`?"),
+        ("trainings.papo_g.parameters", {"mask": "original"}, "key `trainings.papo_g.parameters.mask`: `original` is the training view, expected another one"),
         ("views.masked", {"op": "noise", "parameters": {"side": 64}}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
         ("views.removing", {"one_of": ["preserving"]}, "key `views.removing.one_of`: `preserving` is itself one of several"),
         ("views.removing", {"one_of": ["cover"]}, "key `views.removing.one_of`: `cover` is not defined"),
@@ -284,15 +288,19 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     plan = planning.load(config)
     table = "<results>/saliency/shapes-rounds/dino.parquet"
     views = {e: plan.views_trained(f"{e}@2") for e in ("grpo", "papo_g")}
-    assert plan.saliencies("shapes-rounds", views["papo_g"]) == plan.saliencies("shapes-rounds", ["either"]) == [table]
-    assert plan.saliencies("shapes-rounds", views["grpo"]) == plan.benchmark_saliencies("papo_g@4") == []
-    assert "perceptune.core.views.semantic" in plan.training_plugins("papo_g@1")
-    assert "perceptune.core.views.semantic" not in plan.training_plugins("cppo@1")
+    assert (
+        plan.saliencies("shapes-rounds", views["papo_g"])
+        == plan.saliencies("shapes-rounds", ["either"])
+        == {"dino": table}
+    )
+    assert plan.saliencies("shapes-rounds", views["grpo"]) == {}
+    assert "perceptune.core.views.semantic" in job_of(plan, "train_round", {"experiment": "papo_g@1"}).modules
+    assert "perceptune.core.views.semantic" not in job_of(plan, "train_round", {"experiment": "cppo@1"}).modules
     for split in ("train", "test"):
         config["saliencies"][split] = {"path": "dino", "split": split}
     config["views"] |= {"tested": {"op": "semantic", "saliency": "test"}}
     config["benchmarks"]["shapes-rounds-test"]["views"] = ["original", "tested"]
-    asked = planning.load(config).benchmark_saliencies("papo_g@4")
+    asked = job_of(planning.load(config), "plan_benchmarks", {"policy": "papo_g@4"}).inputs["saliencies"]
     assert asked == ["<results>/saliency/shapes-rounds/test.parquet"]
 
 
@@ -355,3 +363,62 @@ def test_any_round_can_be_exported() -> None:
 def test_only_rounds_have_limits() -> None:
     with pytest.raises(UserError, match=r"key `trainings\.dpo\.limits`: method `dpo` has no rounds"):
         planning.load(edited("trainings.dpo.limits", {"loss": [0, 1]}))
+
+
+def with_mdpo(**parameters: Any) -> dict[str, Any]:
+    """The demo with a method that sees two views, and views that need this and that."""
+    config = edited("views", {"hidden": {"op": "semantic", "saliency": "dino"}, "tiny-part": {"op": "random_crop"}})
+    config["saliencies"] = {"dino": {"path": "dino"}}
+    config["attentions"], config["crops"] = {"first": {}}, {"salient": {"attention": "first"}}
+    config["views"]["cut"] = {"op": "degraded", "crop": "salient"}
+    config["views"]["either"] = {"one_of": ["tiny-part", "hidden"]}
+    config["trainings"]["perpo"] |= {"method": "mdpo", "parameters": parameters}
+    return config
+
+
+def test_a_list_method_hands_over_every_view_that_it_sees() -> None:
+    plan = planning.load(with_mdpo(corrupted="either"))
+    assert plan.views_trained("perpo") == ["original", "either"]
+    assert plan.view_blocks(*plan.views_trained("perpo")).keys() == {"either", "tiny-part", "hidden"}
+    assert plan.saliencies("shapes", plan.views_trained("perpo")) == ["<results>/saliency/shapes/dino.parquet"]
+    assert list(plan.terms("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
+    assert len(set(plan.terms("perpo").values())) == 2
+    modules = plan.training_plugins("perpo")
+    assert {"perceptune.core.views.random_crop", "perceptune.core.views.semantic"} < set(modules)
+    assert plan.views_trained("dpo") == ["original"]
+
+
+def test_pairs_hand_over_the_views_that_their_answers_are_made_with() -> None:
+    plan = planning.load(P2DPO)
+    assert plan.views_trained("p2dpo") == ["original", "enhanced", "degraded", "noisy"]
+    assert plan.views_trained("p2dpo-no-focus") == ["original", "noisy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("trainings.perpo.parameters", {}, "key `trainings.perpo`: method `mdpo` looks at view `corrupted`, which is not defined"),
+        ("trainings.perpo.parameters", {"corrupted": "hiden"}, "key `trainings.perpo.parameters.corrupted`: view `hiden` is not defined; did you mean `hidden`?"),
+        ("trainings.perpo.parameters", {"corrupted": "noise"}, "key `trainings.perpo.parameters.corrupted`: view `noise` is not defined"),
+        ("trainings.perpo.parameters", {"corrupted": "original"}, "key `trainings.perpo.parameters.corrupted`: `original` is the training view"),
+        ("trainings.perpo.parameters", {"corrupted": "cut"}, "key `trainings.perpo`: view `cut` needs a crop, which ranked lists do not have"),
+        ("trainings.perpo.view", "cut", "key `trainings.perpo.view`: `cut` needs a crop, which ranked lists do not have"),
+        ("saliencies.dino.split", "test", "key `saliencies.dino.split`: may leave out questions of `samplings.n20`"),
+        ("saliencies.dino.limit", 1, "key `saliencies.dino.limit`: may leave out questions of `samplings.n20`"),
+        ("views.tiny-part.parameters", {"smallest": 0.5}, "key `views.tiny-part.parameters`: `smallest` 0.5 exceeds `largest` 0.2"),
+    ],
+)  # fmt: skip
+def test_views_that_a_list_method_cannot_see(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planning.load(edited(path, value, with_mdpo(corrupted="hidden")))
+    assert expected in str(caught.value)
+
+
+def test_a_list_method_may_train_under_a_saliency_but_its_lists_are_not_exported() -> None:
+    config = edited("trainings.perpo.view", "hidden", with_mdpo(corrupted="tiny-part"))
+    assert planning.load(config).views_trained("perpo") == ["hidden", "tiny-part"]
+    config["exports"] = {"out": {"experiment": "perpo", "format": "trl"}}
+    with pytest.raises(
+        UserError, match=r"key `exports\.out`: view `hidden` needs a saliency, which exports do not have"
+    ):
+        planning.load(config)

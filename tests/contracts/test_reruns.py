@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from perceptune.contracts import code
+from perceptune.contracts.code import plugin
 from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.plugins import file_of
-from perceptune.stages import plan as planning
+from perceptune.planning import policies as planning
+from perceptune.planning.rules import RULES, job_of
 
 from .test_plan import edited
 
@@ -36,25 +38,32 @@ def configured() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def rules() -> dict[str, tuple[str, ...]]:
-    """Job to the modules that its code is traced from, as `code_of` and the functions of plugins in common.smk have them."""
+    """Job to the modules that its code is traced from, as `planning.rules` has them."""
     plan = planning.load(configured())
-    family = planning.plugin("family", "llava")
-    return {
-        **{f"import {d}": _of("examples", plan.import_plugins(d)) for d in plan.config.datasets},
-        **{f"score {r}": _of("rewards", plan.reward_plugins("perpo", r)) for r in plan.config.rewards},
-        **{f"evaluate {p}": _of("evaluate", plan.evaluation_plugins(p)) for p in ("perpo", "dpo")},
-        "ask": _of("requests", []),
-        "sample": _of("responses", plan.sampling_plugins("perpo", "benchmarks")),
-        "select": _of("preferences", []),
-        "take": _of("given", [family]),
-        "train": _of("train", plan.training_plugins("perpo")),
-        "judge": _of("judge", plan.judging_plugins("mmhal")),
-        "export": _of("preference_export", plan.export_plugins("out")),
+    policies = {p: {"policy": p} for p in ("perpo", "dpo")}
+    answers = {"policy": "tiny", "plan": "benchmarks"}
+    jobs: dict[str, tuple[str, dict[str, str]]] = {
+        **{f"import {d}": ("import_examples", {"dataset": d}) for d in plan.config.datasets},
+        **{f"score {r}": ("score_responses", {**answers, "reward": r}) for r in plan.config.rewards},
+        **{f"evaluate {p}": ("evaluate_policy", wildcards) for p, wildcards in policies.items()},
+        "ask": ("plan_benchmarks", policies["perpo"]),
+        "sample": ("sample_responses", {**policies["perpo"], "plan": "benchmarks", "scatteritem": "1-of-1"}),
+        "select": ("select_preferences", {**SAMPLED, "reward": "perception", "selection": "ranked"}),
+        "take": ("take_given", {"policy": "tiny", "dataset": "shapes", "given": "taken"}),
+        "train": ("train_adapter", {"experiment": "perpo"}),
+        "judge": ("judge_answers", {**policies["perpo"], "benchmark": "mmhal"}),
+        "export": ("export_preferences", {"export": "out"}),
     }
+    return {name: (RULES[rule].module, *_modules(plan, rule, wildcards)) for name, (rule, wildcards) in jobs.items()}
 
 
-def _of(stage: str, plugins: list[str]) -> tuple[str, ...]:
-    return (f"perceptune.stages.{stage}", *plugins)
+SAMPLED = {"policy": "tiny", "dataset": "shapes", "sampling": "n20"}
+
+
+def _modules(plan: planning.Plan, rule: str, wildcards: dict[str, str]) -> tuple[str, ...]:
+    if rule == "import_examples":  # most of the data is not there, and its digest is another matter
+        return (plugin("importer", plan.import_block(wildcards["dataset"]).kind),)
+    return job_of(plan, rule, wildcards).modules
 
 
 def _forget() -> None:
@@ -144,10 +153,12 @@ def test_an_edit_reruns_what_uses_it(
 
 def test_the_official_settings_are_settings_of_the_rules_that_use_them() -> None:
     plan = planning.load(configured())
-    assert plan.asking_settings("perpo")["benchmarks"]["mathvista"]["max_tokens"] == 2048
-    assert plan.evaluation_settings("perpo")["rewards"]["pope"] == {"existence": "pope"}
-    assert plan.evaluation_settings("perpo")["benchmarks"]["pope"]["protocol"] == "pope"
-    assert "protocol" not in plan.asking_settings("perpo")["benchmarks"]["pope"]
+    asked = job_of(plan, "plan_benchmarks", {"policy": "perpo"}).settings["asked"]
+    evaluated = job_of(plan, "evaluate_policy", {"policy": "perpo"}).settings
+    assert asked["mathvista"]["max_tokens"] == 2048
+    assert evaluated["reward_tasks"]["pope"] == {"existence": "pope"}
+    assert evaluated["blocks"]["pope"]["protocol"] == "pope"
+    assert "protocol" not in asked["pope"]
     scored = plan.scored_settings("perpo", "benchmarks", "pope")
     assert (scored["tasks"], scored["benchmarks"]) == ({"existence": "pope"}, ["pope"])
     assert plan.scored_settings("tiny", "shapes/n20", "perception")["benchmarks"] is None

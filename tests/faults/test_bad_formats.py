@@ -11,8 +11,8 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.errors import SHOWN, UserError
+from perceptune.planning.data_digest import data_digest
 from perceptune.stages import examples
-from perceptune.stages.data import data_digest
 from PIL import Image
 
 from tests.plugins import IMPORTERS

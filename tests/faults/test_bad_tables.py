@@ -20,8 +20,8 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.training import TRAINING
+from perceptune.planning.data_digest import data_digest
 from perceptune.stages import examples
-from perceptune.stages.data import data_digest
 from PIL import Image
 
 

@@ -220,7 +220,7 @@ class Reference:
 
     def loss(self, name: str, given: dict[str, Any]) -> Tensor:
         settings: Any = METHODS[name].Parameters.model_validate(given)
-        per_answer = [self.answer(name, settings, *which) for which in self.answers()]
+        per_answer = [self.answer(settings, *which) for which in self.answers()]
         total = self.mean([losses for losses, _, _ in per_answer], settings)
         contrasts = [c for _, _, contrasts in per_answer for c in contrasts]
         if contrasts:
@@ -239,7 +239,7 @@ class Reference:
         return sum(sum(map(sum, c)) / sum(map(len, c)) for c in chunks) / len(chunks)  # type: ignore[return-value, misc, arg-type]
 
     def answer(
-        self, name: str, settings: Any, one: Rollout, place: int, advantage: float
+        self, settings: Any, one: Rollout, place: int, advantage: float
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Losses per token, entropy terms per token, contrasts of the selected tokens."""
         tokens = one.responses[place]
@@ -255,9 +255,6 @@ class Reference:
         old = one.stored["old", "original"].logps[place]
         ratios = [torch.exp(logp - o) for logp, o in zip(logps, old, strict=True)]
         weights = [min(np.exp(o - s), settings.correction_cap) for o, s in zip(old, one.sampled[place], strict=True)]
-        if settings.correction == "sequence_mask":
-            product = np.exp(sum(o - s for o, s in zip(old, one.sampled[place], strict=True)))
-            weights = [product if product <= settings.correction_cap else 0.0] * len(tokens)
         losses, everything = [], []
         for t, ratio in enumerate(ratios):
             loss = torch.max(
@@ -281,14 +278,8 @@ class Reference:
                 everything[t] = everything[t] - settings.eta_masked * logp
         contrasts: list[Tensor] = []
         if getattr(settings, "contrast", 0) and (advantage > 0 or not settings.gate):
-            frozen = name == "cppo_frozen"
-            seen = {view: one.stored["old", view] for view in ("original", "preserving", "removing")}
-            kept, lacking = (here, here) if frozen else (logps_of("preserving"), logps_of("removing"))
-            clear, without = (
-                [v.entropies[place] for v in (seen["original"], seen["removing"])]  # type: ignore[index]
-                if frozen
-                else [[-(row.exp() * row).sum().item() for row in rows] for rows in (here, lacking)]
-            )
+            kept, lacking = logps_of("preserving"), logps_of("removing")
+            clear, without = ([-(row.exp() * row).sum().item() for row in rows] for rows in (here, lacking))
             scores = [
                 max(w - c, 0) / (w + 1e-6 if settings.score == "normalised" else 1)
                 for c, w in zip(clear, without, strict=True)
@@ -301,11 +292,7 @@ class Reference:
                 if settings.divergence == "full":
                     near, far = ((here[t].exp() * (here[t] - rows[t])).sum() for rows in (kept, lacking))
                 else:
-                    others = [
-                        seen[view].logps[place][t] if frozen else rows[t, token]
-                        for view, rows in (("preserving", kept), ("removing", lacking))
-                    ]
-                    xs = [logps[t] - other for other in others]
+                    xs = [logps[t] - rows[t, token] for rows in (kept, lacking)]
                     near, far = xs if settings.divergence == "k1" else map(k3, xs)
                 contrasts.append(torch.log1p(torch.exp((near - far) / settings.temperature)))
         return losses, everything, contrasts
@@ -337,7 +324,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "by chunk": ("grpo", {"aggregation": "chunk_token_mean", "chunk": 3}),
     "dapo": ("dapo", {}),
     "token correction": ("grpo", {"correction": "token_truncate", "correction_cap": 1.01}),
-    "sequence correction": ("grpo", {"correction": "sequence_mask", "correction_cap": 1.055}),
     "papo": ("papo_g", {"gamma": 0.2, "eta": 0.3, "eta_masked": 0.3}),
     "papo live": ("papo_g", {"gamma": 0.2, "eta": 0.3, "eta_masked": 0.3, "masked_entropy": "live"}),
     "papo per response": ("papo_d", {"aggregation": "seq_mean_token_mean"}),
@@ -346,7 +332,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cppo full": ("cppo", {**STRONG, "divergence": "full", "gate": False}),
     "cppo all tokens": ("cppo", {**STRONG, "tokens": "all", "aggregation": "seq_mean_token_mean"}),
     "cppo raw": ("cppo", {**STRONG, "score": "difference", "share": 0.2}),
-    "cppo frozen": ("cppo_frozen", STRONG),
 }
 
 
@@ -394,7 +379,6 @@ def order_of_the_first_step(rollouts: list[Rollout], number: int, count: int) ->
         ("papo_g", {"gamma": 0}),
         ("papo_d", {"gamma": 0, "eta": 0, "eta_masked": 0, "clip_high": 0.3, "beta": 0.01}),
         ("cppo", {"contrast": 0, "clip_high": 0.3}),
-        ("cppo_frozen", {"contrast": 0, "clip_high": 0.3}),
     ],
 )
 def test_without_coefficients_the_adapter_is_grpos_bit_for_bit(
@@ -454,7 +438,7 @@ def test_the_gradients_of_the_contrast_sum_to_zero(
     assert (of_view[0] - of_view[1]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("case", ["grpo", "papo live", "by longest", "cppo full", "cppo frozen"])
+@pytest.mark.parametrize("case", ["grpo", "papo live", "by longest", "cppo full"])
 @pytest.mark.parametrize("changes", [{"micro_batch_size": 1}, {"micro_batch_size": 2, "gradient_checkpointing": True}])
 def test_memory_settings_do_not_change_a_round(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, case: str, changes: dict[str, Any]
@@ -471,7 +455,7 @@ def test_memory_settings_do_not_change_a_round(
     assert furthest(found, expected) < 5e-4  # AdamW divides by the gradient's size, so rounding in small ones shows
 
 
-@pytest.mark.parametrize("case", ["grpo", "cppo full", "cppo frozen"])
+@pytest.mark.parametrize("case", ["grpo", "cppo full"])
 def test_two_processes_train_the_same_adapter(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, case: str
 ) -> None:

@@ -44,15 +44,16 @@ def lists(model: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> list[R
         content: list[dict[str, Any]] = [{"type": "image", "text": None}, {"type": "text", "text": "read the text."}]
         responses = [random.integers(270, 380, length).tolist() for length in (5, 1, 3, 7)]
         images = [{"bytes": None, "path": str(path)}]
-        views = {"original": Shown(Recipe("original"), [{"role": "user", "content": content}])}
+        recipes = {"original": Recipe("original"), "corrupted": Recipe("random_crop", {}, number)}
+        views = {name: Shown(recipe, [{"role": "user", "content": content}]) for name, recipe in recipes.items()}
         made.append(RankedList(str(number), images, views, responses, [0.9, 0.6, 0.3, 0.0]))
     base = load_model(model)
-    encoder = Encoder(family_of(model), load_processor(model), base, all_under("original"))
-    terms = dict(stored_terms(base, encoder, made, 4))
-    return [
-        RankedList(**{**vars(one), "reference": {"original": [sum(v) for v in terms[one.group_id].logps]}})
-        for one in made
-    ]
+    reference: dict[str, dict[str, list[float]]] = {one.group_id: {} for one in made}
+    for view in ("original", "corrupted"):
+        encoder = Encoder(family_of(model), load_processor(model), base, all_under(view))
+        for group, found in stored_terms(base, encoder, made, 4):
+            reference[group][view] = [sum(values) for values in found.logps]
+    return [RankedList(**{**vars(one), "reference": reference[one.group_id]}) for one in made]
 
 
 def trained(
@@ -192,14 +193,19 @@ def records(model: ModelBlock, lists: list[RankedList]) -> list[RankedList]:
 
 def separate_logp(model: ModelBlock, base: Any, one: RankedList, view: str, response: int) -> float:
     """One answer under one view by a plain forward pass of its own, in float64."""
+    with torch.inference_mode():
+        return float(separate_pass(model, base, one, view, response))
+
+
+def separate_pass(model: ModelBlock, base: Any, one: RankedList, view: str, response: int) -> torch.Tensor:
+    """The same with its gradient."""
     family, processor = family_of(model), load_processor(model)
     images = shown(one.views[view].recipe, [open_image(image) for image in one.images])
     prefix = family.prefix(processor, one.views[view].messages, images)
     inputs, last = family.with_answer(base, prefix, one.responses[response])
     inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-    with torch.inference_mode():
-        logps = base(**inputs, use_cache=False).logits[0].log_softmax(dim=-1)
-    return sum(float(logps[last + i, token]) for i, token in enumerate(one.responses[response]))
+    logps = base(**inputs, use_cache=False).logits[0].log_softmax(dim=-1)
+    return sum(logps[last + i, token] for i, token in enumerate(one.responses[response]))
 
 
 def test_twelve_terms_equal_separate_forward_passes(model: ModelBlock, records: list[RankedList]) -> None:
@@ -244,6 +250,53 @@ def test_p2dpo_learns_both_kinds_of_pairs(model: ModelBlock, records: list[Ranke
         assert log[-1][margin] > 1
     gains = [entry["chosen_enhanced_logps"] - entry["chosen_degraded_logps"] for entry in (log[0], log[-1])]
     assert gains[1] > gains[0]  # the calibration loss
+
+
+def test_mdpo_equals_separate_forward_passes(model: ModelBlock, lists: list[RankedList]) -> None:
+    """Loss and gradient of a policy that is not the reference, against the paper's terms in float64, answer by answer."""
+    policy, exact, base = load_model(model), load_model(model, torch.float64), load_model(model, torch.float64)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.model.language_model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    exact.load_state_dict({name: value.double() for name, value in policy.state_dict().items()})
+    method = METHODS["mdpo"]
+    settings = method.Parameters.model_validate({"beta": 0.3, "delta": 0.2, "conditional": 0.7, "anchor": 1.3})
+    some = lists[:3]
+    for one in (policy, exact):
+        one.model.language_model.requires_grad_()
+
+    def looks(one: RankedList) -> Any:
+        return method.looks(one.rewards, one.pairs, settings, "original")
+
+    batch = Encoder(family_of(model), load_processor(model), policy, looks, 9)(some)
+    values = per_look(response_logps(policy, batch.packed), batch)
+    groups = [training.group_of(*each, "original") for each in zip(some, batch.looks, values, strict=True)]
+    found = sum(method.loss(group, settings) for group in groups)
+    found.backward()
+    expected = torch.zeros((), dtype=torch.float64)
+    for one in some:
+        asked = [("original", 0), ("original", 3), ("corrupted", 0)]
+        ratios = [separate_pass(model, exact, one, *which) - separate_logp(model, base, one, *which) for which in asked]
+        chosen, rejected, hidden = ratios
+        expected = expected - (0.3 * chosen - 0.3 * rejected).sigmoid().log()
+        expected = expected - 0.7 * (0.3 * chosen - 0.3 * hidden).sigmoid().log()
+        expected = expected - 1.3 * (0.3 * chosen - 0.2).sigmoid().log()
+    expected.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    pairs = zip(policy.model.language_model.named_parameters(), exact.model.language_model.parameters(), strict=True)
+    gradients = {name: (ours.grad, theirs.grad) for (name, ours), theirs in pairs if theirs.grad is not None}
+    size = max(float(theirs.abs().max()) for _, theirs in gradients.values())
+    assert size > 1e-3
+    assert max(float((ours.double() - theirs).abs().max()) for ours, theirs in gradients.values()) < 1e-3 * size
+
+
+def test_mdpo_learns_its_three_terms(model: ModelBlock, lists: list[RankedList], tmp_path: Path) -> None:
+    _, log = trained(model, lists, tmp_path, method="mdpo", epochs=10, learning_rate=1e-2)
+    assert log[0]["conditional_margin"] == pytest.approx(0, abs=1e-3)
+    assert log[0]["anchor_reward"] == pytest.approx(0, abs=1e-3)
+    assert log[-1]["conditional_margin"] > 0.5
+    assert log[-1]["anchor_reward"] > 0.1
 
 
 def test_micro_batches_do_not_change_p2dpo(model: ModelBlock, records: list[RankedList], tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.digests import DigestMemory
-from perceptune.stages import data
-from perceptune.stages.data import data_digest
+from perceptune.planning import data_digest as data
+from perceptune.planning.data_digest import data_digest
 
 ROW = {"image": "1.png", "question": "what?", "task": "open"}
 TALK = [{"from": "human", "value": "Read."}, {"from": "gpt", "value": "text"}]
@@ -122,7 +122,7 @@ import sys
 from pathlib import Path
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.digests import DigestMemory
-from perceptune.stages.data import data_digest
+from perceptune.planning.data_digest import data_digest
 for kind, name in {[(kind, name) for kind, (name, _) in CONTENTS.items()]}:
     data_digest(FileDataset(kind=kind, path=str(Path({str(tmp_path)!r}) / name)), DigestMemory(Path({str(tmp_path)!r}) / "m"))
 print([m for m in "{heavy}".split() if m in sys.modules])

@@ -168,7 +168,7 @@ def test_the_optimiser_can_start_anew(folder: Path, tmp_path: Path) -> None:
         trained(folder, tmp_path / "4", number=3, before=anew)
 
 
-@pytest.mark.parametrize("method", ["papo_g", "papo_d", "cppo", "cppo_frozen", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("method", ["papo_g", "papo_d", "cppo", "dapo", "dr_grpo"])
 def test_every_method_runs_two_rounds(folder: Path, tmp_path: Path, method: str) -> None:
     one = trained(folder, tmp_path / "1", method=method)
     trained(folder, tmp_path / "2", number=2, before=one, method=method)

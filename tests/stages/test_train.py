@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
+from perceptune.contracts.code import code_digest, plugin
+from perceptune.contracts.config import LoraBlock, ModelBlock, SaliencyBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
 from perceptune.engines import training
-from perceptune.stages import terms, train
+from perceptune.stages import processes, saliency, terms, train
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -72,14 +74,21 @@ def model_block(folder: Path) -> ModelBlock:
 
 
 def trained(
-    folder: Path, target: Path, halvings: int = 0, **changes: Any
+    folder: Path,
+    target: Path,
+    halvings: int = 0,
+    *,
+    terms: dict[str, Path] | None = None,
+    views: dict[str, ViewBlock] | None = None,
+    saliencies: dict[str, Path] | None = None,
+    **changes: Any,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     settings: dict[str, Any] = {
         "method": "perpo", "lora": LoraBlock(r=4, alpha=8), "learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 2, "epochs": 2,
     }  # fmt: skip
     train.run(
         experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
-        terms={"original": folder / "terms.parquet"}, views={}, adapter=target / "adapter", training=target / "training.parquet",
+        terms=terms or {"original": folder / "terms.parquet"}, views=views or {}, saliencies=saliencies, adapter=target / "adapter", training=target / "training.parquet",
         checkpoints=target / "checkpoints", model=model_block(folder), weights="w", config=TrainingBlock(**{**settings, **changes}),
         halvings=halvings,
     )  # fmt: skip
@@ -166,6 +175,68 @@ def test_sft_learns_the_ground_truth_in_the_models_notation(folder: Path, tmp_pa
     assert tokens[0] == 4 * 6  # "[" and four coordinates are five tokens, then end of sequence
     losses = [r["value"] for r in log if r["metric"] == "loss"]
     assert losses[-1] < losses[0]
+
+
+def seeing(saliencies: dict[str, Path], share: float = 0.6) -> dict[str, Any]:
+    """What a job is told of a second view that may be a crop or a semantic mask."""
+    views = {
+        "part": ViewBlock(op="random_crop"),
+        "hidden": ViewBlock(op="semantic", parameters={"share": share}, saliency="dino"),
+        "corrupted": ViewBlock(one_of=("part", "hidden")),
+    }
+    return {"views": views, "saliencies": saliencies}
+
+
+def test_a_list_method_with_a_second_view(folder: Path, tmp_path: Path) -> None:
+    """It is stored and trained under the same pixels, is part of the lineage, and other pixels start anew."""
+    saliency.run(
+        dataset="mine", examples=folder / "examples.parquet", saliency=tmp_path / "dino.parquet", weights="w",
+        config=SaliencyBlock(path=str(tiny.build_tiny_dinov2(tmp_path / "dino")), layers=(1, 2), size=112),
+    )  # fmt: skip
+    second, table = seeing({"dino": tmp_path / "dino.parquet"}), tmp_path / "terms.parquet"
+    terms.run(
+        preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=table,
+        model=model_block(folder), weights="w", stored=[Stored("reference", "corrupted")], adapter=None, **second,
+    )  # fmt: skip
+    assert {row["view"] for row in read_table(table, TERMS).to_pylist()} == {"corrupted"}
+    asked = {"original": folder / "terms.parquet", "corrupted": table}
+    _, log = trained(folder, tmp_path / "1", method="mdpo", terms=asked, **second)
+    margins = [row["value"] for row in log if row["metric"] == "conditional_margin"]
+    assert margins[0] == pytest.approx(0, abs=1e-4)
+    assert abs(margins[-1]) > 1e-3
+    record = read_lineage(tmp_path / "1/training.parquet")
+    assert {"terms original", "terms corrupted", "saliency dino"} < record["inputs"].keys()
+    assert record["parameters"]["views"].keys() == {"part", "hidden", "corrupted"}
+    views = [plugin("view", name) for name in ("original", "random_crop", "semantic")]
+    assert record["code"] == code_digest(train.__name__, plugin("family", "llava"), plugin("method", "mdpo"), *views)
+
+
+def test_a_killed_run_does_not_go_on_with_other_pixels(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that the method sees is part of what a checkpoint belongs to."""
+    seen = []
+
+    def fingerprint(settings: Any, inputs: Any, module: str, plugins: Any) -> str:
+        seen.append(processes.fingerprint(settings, inputs, module, plugins))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fingerprint", fingerprint)
+    asked = dict.fromkeys(("original", "corrupted"), folder / "terms.parquet")
+    for seed in (0, 0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            views = {"corrupted": ViewBlock(op="random_crop", seed=seed)}
+            trained(folder, tmp_path, method="mdpo", terms=asked, views=views)
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_a_method_that_looks_where_it_does_not_say_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load("method", "mdpo"), "views", lambda parameters, view: (view,), raising=False)
+    asked = dict.fromkeys(("original", "corrupted"), folder / "terms.parquet")
+    with pytest.raises(UserError, match="method `mdpo` looks at view `corrupted`, which its `views` does not name"):
+        trained(folder, tmp_path, method="mdpo", terms=asked, views={"corrupted": ViewBlock(op="random_crop")})
 
 
 def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:

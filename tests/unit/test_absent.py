@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-from perceptune.stages import plan
-from perceptune.stages.absent import absent
+from perceptune.planning import policies as plan
+from perceptune.planning.missing import missing
 
 PAPER = Path(__file__).parents[2] / "config/papers/p2dpo.yaml"
 
@@ -16,7 +16,7 @@ def _lacking(environment: dict[str, str], **changed: dict[str, Any]) -> list[str
     for section, blocks in changed.items():
         for name, block in blocks.items():
             raw[section][name] = {**raw[section].get(name, {}), **block}
-    return absent(plan.load(raw).config, environment)
+    return missing(plan.load(raw).config, environment)
 
 
 @pytest.fixture(autouse=True)

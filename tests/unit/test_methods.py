@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.methods.method import Group
+from perceptune.core.looks import Look
+from perceptune.core.methods.method import Group, Stored
 from pydantic import ValidationError
 
 from tests.plugins import METHODS
@@ -156,7 +157,7 @@ def test_the_gradient_sums_to_zero_over_the_list() -> None:
 def test_which_responses_a_method_asks_for() -> None:
     rewards = [0.9, 0.5, 0.1]
     chosen = {n: m.responses(rewards, m.Parameters()) for n, m in METHODS.items() if m.groups == "lists"}
-    assert chosen == {"perpo": [0, 1, 2], "lipo": [0, 1, 2], "dpo": [0, 2], "sft": [0]}
+    assert chosen == {"perpo": [0, 1, 2], "lipo": [0, 1, 2], "dpo": [0, 2], "mdpo": [0, 2], "sft": [0]}
     assert METHODS["sft"].wants_ground_truth(METHODS["sft"].Parameters())
     assert not METHODS["sft"].wants_ground_truth(METHODS["sft"].Parameters.model_validate({"source": "best_of_n"}))
 
@@ -164,6 +165,94 @@ def test_which_responses_a_method_asks_for() -> None:
 def test_sft_is_the_mean_over_tokens() -> None:
     one = Group(torch.tensor([-6.0]), None, torch.tensor([3.0]), torch.tensor([1.0]))
     assert loss("sft", one).item() == 2.0  # 6 nats over 3 tokens
+
+
+def mdpo_group(logps: list[float], reference: list[float], corrupted: tuple[float, float]) -> Group:
+    """Log-probabilities of a list, and of its best answer under the corrupted view: (policy, reference)."""
+    size = len(logps)
+    hidden = [torch.full((size,), torch.nan, dtype=torch.float64) for _ in corrupted]
+    for values, value in zip(hidden, corrupted, strict=True):
+        values[0] = value  # nothing else is asked for
+    return Group(
+        torch.tensor(logps, dtype=torch.float64, requires_grad=True),
+        torch.tensor(reference, dtype=torch.float64),
+        torch.ones(size),
+        torch.linspace(1, 0, size, dtype=torch.float64),
+        views={"hidden": (hidden[0].requires_grad_(), hidden[1])},
+    )
+
+
+def reference_mdpo(
+    logps: list[float], reference: list[float], corrupted: tuple[float, float], settings: dict[str, float]
+) -> float:
+    """The three terms of arXiv:2406.11839 as they are written, with plain logarithms and exponentials."""
+    beta, ratios = settings["beta"], [p - r for p, r in zip(logps, reference, strict=True)]
+
+    def minus_log_sigmoid(x: float) -> float:
+        return math.log(1 + math.exp(-x))
+
+    preference = minus_log_sigmoid(beta * ratios[0] - beta * ratios[-1])
+    conditional = minus_log_sigmoid(beta * ratios[0] - beta * (corrupted[0] - corrupted[1]))
+    anchored = minus_log_sigmoid(beta * ratios[0] - settings["delta"])
+    return preference + settings["conditional"] * conditional + settings["anchor"] * anchored
+
+
+MDPO_SETTINGS = [
+    {"beta": 0.1, "delta": 0.0, "conditional": 1.0, "anchor": 1.0},
+    {"beta": 0.5, "delta": 0.7, "conditional": 0.3, "anchor": 2.0},
+    {"beta": 0.2, "delta": 0.0, "conditional": 0.0, "anchor": 1.0},
+    {"beta": 0.2, "delta": -1.0, "conditional": 1.0, "anchor": 0.0},
+]
+
+
+@pytest.mark.parametrize("settings", MDPO_SETTINGS)
+@given(data=st.data())
+def test_mdpo_equals_its_three_terms(settings: dict[str, float], data: st.DataObject) -> None:
+    size = data.draw(st.integers(2, 5))
+    numbers = st.floats(-60, 0)
+    logps, reference = (data.draw(st.lists(numbers, min_size=size, max_size=size)) for _ in range(2))
+    corrupted = (data.draw(numbers), data.draw(numbers))
+    found = loss("mdpo", mdpo_group(logps, reference, corrupted), corrupted="hidden", **settings).item()
+    assert found == pytest.approx(reference_mdpo(logps, reference, corrupted, settings), rel=1e-9)
+
+
+@pytest.mark.parametrize("settings", MDPO_SETTINGS)
+def test_the_gradient_of_mdpo_is_that_of_finite_differences(settings: dict[str, float]) -> None:
+    logps, reference, corrupted = [-12.0, -9.0, -20.0], [-13.0, -9.5, -17.0], (-15.0, -14.0)
+    one = mdpo_group(logps, reference, corrupted)
+    loss("mdpo", one, corrupted="hidden", **settings).backward()
+    h = 1e-5
+    for place in range(3):
+        moved = [[v + sign * h * (i == place) for i, v in enumerate(logps)] for sign in (1, -1)]
+        up, down = (reference_mdpo(m, reference, corrupted, settings) for m in moved)
+        assert one.logps.grad is not None
+        assert one.logps.grad[place].item() == pytest.approx((up - down) / (2 * h), abs=1e-8)
+    up, down = (reference_mdpo(logps, reference, (corrupted[0] + s * h, corrupted[1]), settings) for s in (1, -1))
+    grad = one.views["hidden"][0].grad
+    found = 0.0 if grad is None else grad[0].item()
+    assert found == pytest.approx((up - down) / (2 * h), abs=1e-8)
+
+
+def test_mdpo_without_its_own_terms_is_dpo_and_needs_no_corrupted_view() -> None:
+    method, plain = METHODS["mdpo"], {"conditional": 0, "anchor": 0}
+    settings = method.Parameters.model_validate(plain)
+    one = group([2, 0.5, -1], [0.9, 0.6, 0.1])
+    assert loss("mdpo", one, **plain).item() == loss("dpo", one).item()
+    assert method.views(settings, "original") == ("original",)
+    assert method.looks([0.9, 0.6, 0.1], {}, settings, "original") == [Look("original", (0, 2))]
+    assert math.isnan(method.metrics(one, settings)["conditional_margin"])
+
+
+def test_mdpo_asks_for_the_best_answer_under_the_corrupted_view() -> None:
+    method = METHODS["mdpo"]
+    settings = method.Parameters.model_validate({"corrupted": "hidden"})
+    assert method.views(settings, "sharp") == ("sharp", "hidden")
+    assert method.stored(settings, "sharp") == (Stored("reference", "sharp"), Stored("reference", "hidden"))
+    assert method.looks([1, 0.5, 0], {}, settings, "sharp") == [Look("sharp", (0, 2)), Look("hidden", (0,))]
+    found = method.metrics(mdpo_group([-12, -9, -20], [-13, -9, -17], (-15, -14)), settings)
+    assert found["margin"] == pytest.approx(1 + 3)
+    assert found["conditional_margin"] == pytest.approx(1 + 1)
+    assert found["anchor_reward"] == pytest.approx(0.1)
 
 
 def test_parameters_are_closed() -> None:

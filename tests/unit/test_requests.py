@@ -12,6 +12,7 @@ from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.prompts import FORMATS, asked_as, condition_of, number_of
 from perceptune.stages import requests
+from perceptune.stages.rounds import Ending, Stop
 from perceptune.stages.shown import recipe_of
 
 
@@ -201,10 +202,10 @@ def test_a_mathematical_protocol_asks_rows_of_its_own_kind_only(
         planned(tmp_path / "examples.parquet", {}, protocol=protocol)
 
 
-def asked_in(examples: Path, number: int, stopped: bool = False, **settings: Any) -> list[dict[str, Any]]:
+def asked_in(examples: Path, number: int, before: Path | None = None, **settings: Any) -> list[dict[str, Any]]:
     target = examples.with_name(f"round-{number}.parquet")
     block = RolloutBlock(**{"questions": 2, "n": 3, "tasks": ["grounding"], **settings})
-    requests.run_round(dataset="mine", examples=examples, requests=target, number=number, stopped=stopped, config=block)
+    requests.run_round(dataset="mine", examples=examples, requests=target, number=number, before=before, config=block)
     return read_table(target, REQUESTS).to_pylist()
 
 
@@ -238,7 +239,11 @@ def test_a_question_of_another_round_is_another_request(examples: Path) -> None:
 
 
 def test_a_stopped_experiment_asks_nothing_more(examples: Path) -> None:
-    assert asked_in(examples, 4, stopped=True) == []
+    ended, goes_on = examples.with_name("ended.json"), examples.with_name("goes-on.json")
+    ended.write_text(Ending(3, Stop(2, "the loss grew")).text())
+    goes_on.write_text(Ending(3).text())
+    assert asked_in(examples, 4, ended) == []
+    assert asked_in(examples, 4, goes_on) == asked_in(examples, 4) != []
 
 
 def test_a_round_needs_as_many_examples_as_it_asks(examples: Path) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from perceptune.core.methods.method import Stored
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from pydantic import ValidationError
 from torch import Tensor
@@ -116,7 +115,7 @@ def test_papo_metrics_show_the_signs_of_collapse() -> None:
     assert found["ratio"] == pytest.approx(sum([1.020201, 0.951229, 1.105171, 1, 0.670320]) / 5, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["papo_g", "papo_d", "cppo", "cppo_frozen"])
+@pytest.mark.parametrize("name", ["papo_g", "papo_d", "cppo"])
 def test_without_coefficients_every_method_is_its_baseline_bit_for_bit(name: str) -> None:
     """Spec, parity 1: the same loss, gradient and needs."""
     none = {"gamma": 0, "eta": 0, "eta_masked": 0} if name.startswith("papo") else {"contrast": 0}
@@ -256,20 +255,6 @@ def test_identical_views_have_no_gradient() -> None:
     assert torch.equal(cppo.loss(one, settings), plain)
 
 
-def test_frozen_cppo_gives_the_views_no_gradient_and_selects_by_old_entropies() -> None:
-    one, settings = tv8("cppo_frozen")
-    constant = {name: replace(view, logps=view.logps.detach()) for name, view in one.stored.items()}
-    one = replace(one, stored=constant, live={}, entropy=torch.full((3,), 9.0))
-    chosen = method("cppo_frozen").select(one, settings)
-    assert chosen is not None and chosen.tolist() == [False, False, True]
-    loss = method("cppo_frozen").loss(replace(one, selected=chosen), settings)
-    loss.backward()
-    assert one.logps.grad is not None
-    assert not method("cppo_frozen").live(settings)
-    views = [Stored("old", name) for name in ("preserving", "removing")]
-    assert method("cppo_frozen").stored(settings, "original")[-2:] == tuple(views)
-
-
 @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.groups == "rollouts"])
 def test_at_the_first_step_ratios_are_1_and_nothing_is_clipped(name: str) -> None:
     """Spec, parity 5."""
@@ -313,7 +298,7 @@ def test_the_engine_correction_weighs_the_policy_term_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given"), [("grpo", {"clip_low": 1.0}), ("papo_g", {"gamma": -1}), ("cppo", {"share": 2}), ("cppo_frozen", {"divergence": "full"}), ("grpo", {"gamma": 0.1})]
+    ("name", "given"), [("grpo", {"clip_low": 1.0}), ("papo_g", {"gamma": -1}), ("cppo", {"share": 2}), ("grpo", {"correction": "sequence_mask"}), ("grpo", {"gamma": 0.1})]
 )  # fmt: skip
 def test_impossible_parameters_are_refused(name: str, given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

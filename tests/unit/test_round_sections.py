@@ -132,7 +132,7 @@ def written(folder: Path, every: int = 1, once: bool = False) -> Path:
         stop = STOPPED.get(experiment)
         marks = {"round": ROUNDS, "stopped": {"round": stop[0], "reason": stop[1]} if stop else None}
         (folder / f"{experiment}.json").write_text(json.dumps(marks))
-        rounds[experiment] = {"policies": of, "marks": folder / f"{experiment}.json"}
+        rounds[experiment] = report_tables.RoundsOf(of, folder / f"{experiment}.json")
     report.run(
         metrics=folder / "metrics.parquet", training=training, statistics={}, pairs={}, noise={},
         predictions={p: {PLACE["benchmark"]: folder / f"rewards-{p}.parquet"} for p in policies},
@@ -303,7 +303,7 @@ def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path:
     paths = [tmp_path / f"{e}@{k}.parquet" for e in CURVES for k in range(1, 5)]
     for path in paths:
         write_round(path, path.stem.partition("@")[0], int(path.stem[-1]))
-    logs = pl.concat([report_tables.frame(path, "training") for path in paths])
+    logs = pl.concat([report_tables.frame(path, TRAINING) for path in paths])
     section = round_sections.training_section(logs, experiments(), STYLES)
     assert section is not None
     assert section["names"] == ["grpo", "papo", "cppo"]
@@ -329,13 +329,13 @@ def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path:
 def test_a_file_that_holds_no_marks_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "grpo.json").write_text(text)
     with pytest.raises(UserError, match=r"grpo.json"):
-        report_tables.rounds_of({"grpo": {"policies": {4: "grpo@4"}, "marks": tmp_path / "grpo.json"}})
+        report_tables.rounds_of({"grpo": report_tables.RoundsOf({4: "grpo@4"}, tmp_path / "grpo.json")})
 
 
 def test_a_reason_stays_text(tmp_path: Path) -> None:
     reason = "<script>1</script>\u202e" + "x" * 1000
     (tmp_path / "grpo.json").write_text(json.dumps({"round": 2, "stopped": {"round": 2, "reason": reason}}))
-    (found,) = report_tables.rounds_of({"grpo": {"policies": {2: "grpo@2"}, "marks": tmp_path / "grpo.json"}})
+    (found,) = report_tables.rounds_of({"grpo": report_tables.RoundsOf({2: "grpo@2"}, tmp_path / "grpo.json")})
     assert found.stopped is not None
     assert "\u202e" not in found.stop_sentence
     assert len(found.stop_sentence) < 500

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 from perceptune.contracts.errors import UserError
-from perceptune.stages import plan
-from perceptune.stages.slicing import with_slice
+from perceptune.planning import policies as plan
+from perceptune.planning.rehearsal import with_slice
 
 CONFIGS = sorted((Path(__file__).parents[2] / "config").rglob("*.yaml"))
 

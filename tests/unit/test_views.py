@@ -9,6 +9,7 @@ from perceptune.core.showing import pictures_shown, shown, strength
 from perceptune.core.views.noise import diffusion
 from perceptune.core.views.view import Recipe, pixel_digest
 from PIL import Image
+from pydantic import ValidationError
 
 from tests.plugins import VIEWS
 
@@ -68,6 +69,7 @@ DIGESTS = {
     "masked": "9ecbfcc3fa59",
     "noise": "47fe7c6a6614",
     "perspective": "96c0e24a2ffa",
+    "random_crop": "6537509cfda7",
     "rectangles": "f65160ac3486",
     "rotation": "1f75ca539e1f",
     "semantic": "1a49556ec2a9",
@@ -319,6 +321,34 @@ def test_rectangles_cover_what_is_expected_of_them() -> None:
     assert np.mean(found) == pytest.approx(0.4, abs=0.04)
     none = Recipe("rectangles", {"count": 0}, 0)
     assert shown(none, [grey])[0].tobytes() == grey.tobytes()
+
+
+def test_random_crop_shows_as_small_a_part_as_it_says() -> None:
+    """A picture whose pixels say where they are: the part shown lies inside and has an area and a shape in range."""
+    x, y = np.meshgrid(np.arange(200), np.arange(100))
+    where = Image.fromarray(np.stack([x, y * 2, 0 * x], axis=2).astype(np.uint8))
+    areas, ratios = [], []
+    for seed in range(200):
+        (after,) = shown(Recipe("random_crop", {"smallest": 0.05, "largest": 0.2}, seed), [where])
+        pixels = np.asarray(after).astype(int)
+        width, height = (np.ptp(pixels[..., channel]) / scale + 1 for channel, scale in ((0, 1), (1, 2)))
+        areas.append(width * height / 20_000)
+        ratios.append(width / height)
+    assert 0.04 < min(areas) < 0.07
+    assert 0.18 < max(areas) < 0.22
+    assert np.mean(areas) == pytest.approx(0.125, abs=0.01)
+    assert 0.7 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.43
+    assert np.median(ratios) == pytest.approx(1, abs=0.05)
+
+
+def test_random_crop_of_everything_fits_into_any_picture() -> None:
+    """The whole area: a side that would be too long is cut, also of a narrow picture."""
+    for size in ((200, 3), (1, 90), (1, 1)):
+        (after,) = shown(Recipe("random_crop", {"smallest": 1.0, "largest": 1.0}, 0), [picture(*size)])
+        assert after.size == size
+    with pytest.raises(ValidationError, match=r"`smallest` 0\.5 exceeds `largest` 0\.2"):
+        VIEWS["random_crop"].Parameters.model_validate({"smallest": 0.5})
 
 
 def test_zoom_shows_a_part_that_is_there() -> None:

@@ -5,13 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from perceptune.planning import policies
+from perceptune.planning.graph import Key, Node, graph
 from PIL import Image
 
 from tests.tiny_models import build_tiny_dinov2
@@ -55,17 +57,9 @@ class Workflow:
         """(rule, whose) of the jobs that a run would execute now, shards together: as mutations.py names them."""
         return self._jobs_of(self.run("--dry-run", *arguments, config=config, root=root).stdout)
 
-    def jobs_of_each(self, configs: Sequence[str]) -> list[set[tuple[str, str]]]:
-        """The same for many configs, in less time."""
-        commands = [self._words("--dry-run", config=config) for config in configs]
-        planning = [sys.executable, "-m", "tests.workflow.planner"]
-        environment = _environment(ROOT)
-        environment["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
-        done = subprocess.run(
-            planning, input=json.dumps(commands), capture_output=True, text=True, cwd=ROOT, env=environment, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return [self._jobs_of(output) for output in json.loads(done.stdout)]
+    def graph(self, config: str = "config.yaml") -> dict[Key, Node]:
+        """All jobs of a config, computed in this process, whose working directory must be the folder."""
+        return graph(policies.load(yaml.safe_load((self.folder / config).read_text())))
 
     @staticmethod
     def _jobs_of(output: str) -> set[tuple[str, str]]:
@@ -102,6 +96,11 @@ def _environment(root: Path) -> dict[str, str]:
     """With the package of `root`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(root / "workflow")}
+
+
+def named(keys: Iterable[Key]) -> set[tuple[str, str]]:
+    """Jobs of a graph as mutations.py names them, shards together."""
+    return {(rule, _whose(rule, dict(wildcards))) for rule, wildcards in keys}
 
 
 def _whose(rule: str, of: dict[str, str]) -> str:

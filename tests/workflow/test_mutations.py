@@ -5,16 +5,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
+from perceptune.contracts import code, plugins
 from perceptune.contracts.config import Config
+from perceptune.planning.graph import reruns
 from pydantic import BaseModel
 
 from . import mutations
-from .conftest import ROOT, Workflow
+from .conftest import ROOT, Workflow, named
 from .mutations import BASE, EDITS, GRPO, NEEDS, NOTHING, ROUND, Job, rerun
 
 pytestmark = pytest.mark.slow
@@ -157,17 +160,33 @@ def difference(found: set[Job], expected: set[Job]) -> str:
     return "; ".join(f"{what} {', '.join(jobs)}" for what, jobs in (("needlessly", surplus), ("not", missing)) if jobs)
 
 
-def test_every_edited_key_reruns_exactly_what_it_concerns(chain: Workflow) -> None:
-    edits = [*((key, value, rerun(roots)) for key, value, roots in EDITS), *OF_EXPERIMENT]
+ALL_EDITS: list[tuple[str, Any, set[Job]]] = [
+    *((key, value, rerun(roots)) for key, value, roots in EDITS),
+    *OF_EXPERIMENT,
+]
 
-    found = chain.jobs_of_each([chain.edited(key, value, f"edit-{n}.yaml") for n, (key, value, _) in enumerate(edits)])
-    wrong = 0
-    for (key, value, expected), jobs in zip(edits, found, strict=True):
+
+def test_every_edited_key_reruns_exactly_what_it_concerns(chain: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(chain.folder)
+    before, wrong = chain.graph(), 0
+    for key, value, expected in ALL_EDITS:
+        jobs = named(reruns(before, chain.graph(chain.edited(key, value))))
         verdict = difference(jobs, expected)
         wrong += bool(verdict)
         print(f"{key} = {value}: {len(jobs)} of {len(NEEDS)} jobs, {verdict or 'as expected'}")
-    print(f"{len(edits)} keys edited, {wrong} wrong")
+    print(f"{len(ALL_EDITS)} keys edited, {wrong} wrong")
     assert wrong == 0
+
+
+@pytest.mark.parametrize("edit", ALL_EDITS[:: len(ALL_EDITS) // 11], ids=lambda edit: edit[0].replace(" ", ","))
+def test_snakemake_reruns_what_the_graph_says(chain: Workflow, edit: tuple[str, Any, set[Job]]) -> None:
+    key, value, expected = edit
+    assert difference(chain.jobs(config=chain.edited(key, value, "dry.yaml")), expected) == ""
+
+
+def test_the_graph_has_the_jobs_of_snakemake(chain: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(chain.folder)
+    assert named(chain.graph()) == chain.jobs("--forceall") == NEEDS.keys()
 
 
 def test_unused_blocks_other_words_and_more_cores_rerun_nothing(chain: Workflow) -> None:
@@ -218,13 +237,37 @@ ANSWERS = {job for job in NEEDS if job[0] == "sample_responses"}
 NOISY: set[Job] = {
     ("sample_responses", "tiny shapes/self-made"), ("make_pairs", "self-made"), ("compute_terms", "self-made noise"), ("train_adapter", "p2dpo"),
 }  # fmt: skip
+IMAGES = (
+    mutations.IMPORT
+    | {("import_examples", "shapes")}
+    | ANSWERS
+    | mutations.every(
+        "make_pairs",
+        "score_clips",
+        "measure_saliency",
+        "measure_attention",
+        "compute_terms",
+        "train_adapter",
+        "train_round",
+    )
+)
+REALLY = (2, 4, 13)
+"""Places in `CODE` of edits that are tried with Snakemake, too."""
 CODE: list[tuple[str, str, str, set[Job]]] = [
     # file under workflow/, text, other text, jobs that run first
     ("perceptune/core/methods/perpo.py", "from __future__", "# a comment\nfrom __future__", NOTHING),
     ("perceptune/core/methods/perpo.py", '"""', '"""Another docstring. ', NOTHING),
     ("perceptune/core/methods/perpo.py", "(weights * softplus(", "(2 * weights * softplus(", {("train_adapter", "perpo")}),
     ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter", "train_round", "compute_terms")),
-    ("perceptune/core/methods/__init__.py", "METHODS: ", "MORE = 1\nMETHODS: ", NOTHING),
+    # what one edit used to rerun needlessly
+    ("perceptune/contracts/tables/metrics.py", '        ("judge", pa.string(), NULL)', '        ("added", pa.string(), NULL),\n        ("judge", pa.string(), NULL)', mutations.every("evaluate_policy", "collect_metrics", "write_report")),
+    ("perceptune/contracts/errors.py", "did you mean", "do you mean", NOTHING),
+    ("perceptune/contracts/tables/io.py", "delete it and run again", "remove it and run again", NOTHING),
+    ("perceptune/contracts/plugins.py", '    "view": _kind(', '    "another": _kind("others", "perceptune.core.others", "OTHER", "Other"),\n    "view": _kind(', NOTHING),
+    ("perceptune/models/families/another.py", "", "from perceptune.models.families.llava import Llava\n\nFAMILY = Llava()\n", NOTHING),
+    ("perceptune/core/rewards/another.py", "", "from perceptune.core.rewards.iou import REWARD\n", NOTHING),
+    ("perceptune/stages/shown.py", "its attention block must cover", "the attention block must cover", NOTHING),
+    ("perceptune/core/images.py", "from pathlib", "VALUE = 1\nfrom pathlib", IMAGES),
     ("perceptune/core/rewards/iou.py", "import numpy", "VALUE = 1\nimport numpy", mutations.SCORE),
     ("perceptune/core/rewards/yes_no.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.SCORE),
     ("perceptune/core/views/blank.py", "GREY = (127", "GREY = (126", {job for job in ANSWERS if "benchmarks" in job[1]}),
@@ -243,9 +286,6 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/views/masked.py", "from typing", "VALUE = 1\nfrom typing", mutations.MASKED),
     ("perceptune/core/views/semantic.py", "from typing", "VALUE = 1\nfrom typing", mutations.MASKED),
     ("perceptune/core/batches.py", "import polars", "VALUE = 1\nimport polars", mutations.every("select_batch")),
-    ("scripts/train_adapter.py", '"""Train', '"""Train, that is', NOTHING),
-    ("scripts/train_adapter.py", "from pathlib", "import os\nfrom pathlib", mutations.every("train_adapter")),
-    ("rules/learn.smk", "rule train_adapter", "# a comment\n\n\nrule train_adapter", NOTHING),
 ]  # fmt: skip
 
 
@@ -263,18 +303,55 @@ def test_another_checkout_reruns_nothing(chain: Workflow, copied: Path) -> None:
     assert chain.jobs(root=copied) == NOTHING
 
 
+@contextmanager
+def changed(copied: Path, file: str, old: str, new: str) -> Iterator[None]:
+    """The copy with a text of one file replaced, or with another file where `old` is empty."""
+    path = copied / "workflow" / file
+    before = path.read_text() if old else None
+    assert before is None or old in before
+    path.write_text(new if before is None else before.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.unlink() if before is None else path.write_text(before)
+
+
+def _forget() -> None:
+    for function in (code.code_digests, code._read, code._remembered):
+        function.cache_clear()
+
+
+@pytest.fixture
+def in_copy(chain: Workflow, copied: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Digests are those of the copied files."""
+    monkeypatch.chdir(chain.folder)
+    monkeypatch.setattr(plugins, "ROOT", copied / "workflow/perceptune")
+    _forget()
+    yield
+    _forget()
+
+
 @pytest.mark.parametrize(("file", "old", "new", "roots"), CODE)
 def test_edited_code_reruns_what_uses_it(
+    chain: Workflow, copied: Path, in_copy: None, file: str, old: str, new: str, roots: set[Job]
+) -> None:
+    before = chain.graph()
+    with changed(copied, file, old, new):
+        _forget()
+        assert difference(named(reruns(before, chain.graph())), rerun(roots)) == ""
+
+
+@pytest.mark.parametrize(("file", "old", "new", "roots"), [CODE[number] for number in REALLY])
+def test_snakemake_reruns_edited_code_as_the_graph_says(
     chain: Workflow, copied: Path, file: str, old: str, new: str, roots: set[Job]
 ) -> None:
-    path = copied / "workflow" / file
-    before = path.read_text()
-    assert old in before
-    path.write_text(before.replace(old, new, 1))
-    try:
+    with changed(copied, file, old, new):
         assert difference(chain.jobs(root=copied), rerun(roots)) == ""
-    finally:
-        path.write_text(before)
+
+
+def test_a_comment_in_a_rules_file_reruns_nothing(chain: Workflow, copied: Path) -> None:
+    with changed(copied, "rules/learn.smk", "rule train_adapter", "# a comment\n\n\nrule train_adapter"):
+        assert chain.jobs(root=copied) == NOTHING
 
 
 def test_the_dry_run_says_which_edit_reruns_a_stage(chain: Workflow, copied: Path) -> None:

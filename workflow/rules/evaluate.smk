@@ -10,8 +10,7 @@ writes  verdicts: what a judge says of answers, where a benchmark has one
 rule judge_answers:
     """What a judge says of a policy's answers to one benchmark: an endpoint, or a model that vLLM runs here."""
     input:
-        rewards=scored_of_benchmark,
-        examples=examples_of_benchmark,
+        unpack(inputs("judge_answers")),
     output:
         verdicts=paths.VERDICTS,
     log:
@@ -19,89 +18,63 @@ rule judge_answers:
     benchmark:
         paths.benchmark(paths.VERDICTS)
     retries: 2
-    threads: threads_of_judge
+    threads: cores("judge_answers")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(720),
-        gpu=gpus_of_judge,
+        gpu=gpus("judge_answers"),
         attempt=attempt_number,
     params:
-        *code_of("judge", "judge_answers"),
-        plugins=plugins_of_judging,
-        settings=of(plan.judging_settings, "benchmark"),
-        blocks=judge_of_benchmark,
+        *code("judge_answers"),
+        **parameters("judge_answers"),
     script:
-        "../scripts/judge_answers.py"
+        "../scripts/run_stage.py"
 
 
 rule evaluate_policy:
     """The metrics of one policy."""
     input:
-        rewards=benchmark_rewards,
-        base_rewards=base_benchmark_rewards,
-        attention=attentions_of,
-        base_attention=base_attentions_of,
-        examples=examples_measured,
-        verdicts=verdicts_of,
-        base_verdicts=base_verdicts_of,
+        unpack(inputs("evaluate_policy")),
     output:
         metrics=paths.METRICS,
     log:
         paths.log(paths.METRICS),
-    threads: 1
+    threads: cores("evaluate_policy")
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("evaluate", "evaluate_policy"),
-        plugins=plugins_of_evaluation,
-        settings=of(plan.evaluation_settings),
-        weights=of(plan.model_settings),
-        base=of(plan.base),
-        model=model_of,
-        looked=attention_benchmarks,
-        datasets=datasets_measured,
-        judged=benchmarks_judged,
+        *code("evaluate_policy"),
+        **parameters("evaluate_policy"),
     script:
-        "../scripts/evaluate_policy.py"
+        "../scripts/run_stage.py"
 
 
 rule compare_controls:
     """A policy's gain against other prompts, no image, averages of answers and plain fine-tuning; only with `controls`."""
     input:
-        rewards=benchmark_rewards,
-        base_rewards=base_benchmark_rewards,
-        twin_rewards=twin_benchmark_rewards,
-        examples=examples_measured,
-        verdicts=verdicts_of,
-        base_verdicts=base_verdicts_of,
-        twin_verdicts=twin_verdicts_of,
+        unpack(inputs("compare_controls")),
     output:
         controls=paths.CONTROLS,
     log:
         paths.log(paths.CONTROLS),
-    threads: 1
+    threads: cores("compare_controls")
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("comparing", "compare_controls"),
-        plugins=plugins_of_evaluation,
-        settings=of(plan.evaluation_settings),
-        base=of(plan.base),
-        twin=of(plan.twin),
-        datasets=datasets_measured,
-        judged=benchmarks_judged,
+        *code("compare_controls"),
+        **parameters("compare_controls"),
     script:
-        "../scripts/compare_controls.py"
+        "../scripts/run_stage.py"
 
 
 rule collect_metrics:
     """All policies in one table."""
     input:
-        expand(paths.METRICS, policy=plan.policies),
+        unpack(inputs("collect_metrics")),
     output:
-        metrics=report(
+        collected=report(
             paths.ALL_METRICS, category="Results", caption="../report/metrics.rst"
         ),
     log:
@@ -110,18 +83,19 @@ rule collect_metrics:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("collecting", "collect_metrics"),
+        *code("collect_metrics"),
+        **parameters("collect_metrics"),
     script:
-        "../scripts/collect_metrics.py"
+        "../scripts/run_stage.py"
 
 
 rule write_report:
     """One self-contained page, the plain result table, and the figures for `snakemake --report`."""
     input:
-        unpack(report_inputs),
+        unpack(inputs("write_report")),
     output:
         report=report(paths.REPORT, category="Results", caption="../report/page.rst"),
-        result=report(
+        result_table=report(
             paths.RESULT_TABLE, category="Results", caption="../report/result.rst"
         ),
         figures=report(
@@ -135,7 +109,7 @@ rule write_report:
         mem_mb=4000,
         runtime=20,
     params:
-        *code_of("report", "write_report"),
-        settings=report_settings,
+        *code("write_report"),
+        **parameters("write_report"),
     script:
-        "../scripts/write_report.py"
+        "../scripts/run_stage.py"

@@ -17,30 +17,28 @@ rule make_shapes:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("shapes", "make_shapes"),
-        settings=block("dataset"),
+        *code("make_shapes"),
+        **parameters("make_shapes"),
     script:
-        "../scripts/make_shapes.py"
+        "../scripts/run_stage.py"
 
 
 rule import_examples:
     """Every row and every image checked."""
     input:
-        data=data_of,
+        unpack(inputs("import_examples")),
     output:
         examples=paths.EXAMPLES,
     log:
         paths.log(paths.EXAMPLES),
     benchmark:
         paths.benchmark(paths.EXAMPLES)
-    threads: 2
+    threads: cores("import_examples")
     resources:
         mem_mb=16000,  # images inside Parquet, ViRL39K's for example, are all in memory, twice
         runtime=60,
     params:
-        *code_of("examples", "import_examples"),
-        plugins=plugins_of_import,
-        settings=of(plan.import_settings, "dataset"),
-        block=import_block,
+        *code("import_examples"),
+        **parameters("import_examples"),
     script:
-        "../scripts/import_examples.py"
+        "../scripts/run_stage.py"

@@ -8,9 +8,7 @@ writes  models: merged weights, processor, parity report, lineage, model card; e
 rule export_model:
     """A policy's merged weights, if vLLM and transformers find in them what base and adapter say."""
     input:
-        adapter=adapter_of,
-        requests=paths.BENCHMARK_REQUESTS,
-        examples=examples_of_benchmarks,
+        unpack(inputs("export_model")),
     output:
         parity=paths.MODEL_PARITY,
         lineage=paths.MODEL_LINEAGE,
@@ -19,54 +17,45 @@ rule export_model:
     benchmark:
         paths.benchmark(paths.MODEL_PARITY)
     wildcard_constraints:
-        policy=one_of(plan.trained),
+        **single["export_model"],
     retries: 2
-    threads: threads_of_model
+    threads: cores("export_model")
     resources:
         mem_mb=again_with_more(24000),
         runtime=again_with_more(120),
-        gpu=gpus_of_engine,
+        gpu=gpus("export_model"),
         attempt=attempt_number,
     params:
-        *code_of("model_export", "export_model"),
-        plugins=plugins_of_export,
-        settings=of(plan.model_settings),
-        datasets=datasets_of_benchmarks,
-        model=model_of,
+        *code("export_model"),
+        **parameters("export_model"),
     script:
-        "../scripts/export_model.py"
+        "../scripts/run_stage.py"
 
 
 rule write_model_card:
     """What an exported model is, how good, and what it was made of."""
     input:
-        parity=paths.MODEL_PARITY,
-        lineage=paths.MODEL_LINEAGE,
-        training=training_of_policy,
-        metrics=metrics_of_policy,
+        unpack(inputs("write_model_card")),
     output:
         card=paths.MODEL_CARD,
     log:
         paths.log(paths.MODEL_CARD),
     wildcard_constraints:
-        policy=one_of(plan.trained),
+        **single["write_model_card"],
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("model_card", "write_model_card"),
-        settings=of(card_settings),
-        base=of(plan.base),
-        model=model_of,
+        *code("write_model_card"),
+        **parameters("write_model_card"),
     script:
-        "../scripts/write_model_card.py"
+        "../scripts/run_stage.py"
 
 
 rule export_preferences:
     """The preferences of an experiment as another trainer reads them, with their images."""
     input:
-        preferences=preferences_exported,
-        examples=examples_exported,
+        unpack(inputs("export_preferences")),
     output:
         readme=paths.EXPORT,
         lineage=paths.EXPORT_LINEAGE,
@@ -76,8 +65,7 @@ rule export_preferences:
         mem_mb=8000,
         runtime=60,
     params:
-        *code_of("preference_export", "export_preferences"),
-        plugins=plugins_of_preference_export,
-        settings=export_settings,
+        *code("export_preferences"),
+        **parameters("export_preferences"),
     script:
-        "../scripts/export_preferences.py"
+        "../scripts/run_stage.py"

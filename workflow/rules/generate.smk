@@ -8,9 +8,7 @@ writes  requests, responses: every sampled answer with its tokens and log-probab
 rule plan_samples:
     """Training questions."""
     input:
-        examples=paths.EXAMPLES,
-        crops=crops_of_sampling,
-        saliencies=saliencies_of_sampling,
+        unpack(inputs("plan_samples")),
     output:
         requests=paths.SAMPLE_REQUESTS,
     log:
@@ -19,18 +17,16 @@ rule plan_samples:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("requests", "plan_samples"),
-        settings=block("sampling"),
-        views=sampling_views,
+        *code("plan_samples"),
+        **parameters("plan_samples"),
     script:
-        "../scripts/plan_samples.py"
+        "../scripts/run_stage.py"
 
 
 rule plan_round:
     """The questions of a round: drawn anew, answered by the policy of the round before."""
     input:
-        examples=paths.EXAMPLES,
-        before=before_answers,
+        unpack(inputs("plan_round")),
     output:
         requests=paths.ROUND_REQUESTS,
     log:
@@ -40,19 +36,16 @@ rule plan_round:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("requests", "plan_round"),
-        settings=block("rollout"),
-        views=rollout_views,
-        number=round_asked,
+        *code("plan_round"),
+        **parameters("plan_round"),
     script:
-        "../scripts/plan_round.py"
+        "../scripts/run_stage.py"
 
 
 rule plan_pairs:
     """The two answers of every pair."""
     input:
-        examples=paths.EXAMPLES,
-        crops=crops_of_pairing,
+        unpack(inputs("plan_pairs")),
     output:
         requests=paths.PAIR_REQUESTS,
     log:
@@ -61,20 +54,16 @@ rule plan_pairs:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("requests", "plan_pairs"),
-        settings=asked_of_pairing,
-        views=pairing_views,
-        block=whole_block("pairing"),
+        *code("plan_pairs"),
+        **parameters("plan_pairs"),
     script:
-        "../scripts/plan_pairs.py"
+        "../scripts/run_stage.py"
 
 
 rule plan_benchmarks:
     """All benchmark questions of a policy in one table, so that its engine starts once."""
     input:
-        examples=examples_of_benchmarks,
-        crops=crops_of_benchmarks,
-        saliencies=saliencies_of_benchmarks,
+        unpack(inputs("plan_benchmarks")),
     output:
         requests=paths.BENCHMARK_REQUESTS,
     log:
@@ -84,21 +73,16 @@ rule plan_benchmarks:
         mem_mb=2000,
         runtime=10,
     params:
-        *code_of("requests", "plan_benchmarks"),
-        settings=of(plan.asking_settings),
-        benchmarks=benchmarks_of,
-        rewards=rewards_of_benchmarks,
-        datasets=datasets_of_benchmarks,
+        *code("plan_benchmarks"),
+        **parameters("plan_benchmarks"),
     script:
-        "../scripts/plan_benchmarks.py"
+        "../scripts/run_stage.py"
 
 
 rule sample_responses:
     """Real answers of a policy from vLLM, one engine start per shard."""
     input:
-        requests=paths.REQUESTS,
-        examples=examples_of_plan,
-        adapter=adapter_of,
+        unpack(inputs("sample_responses")),
     output:
         responses=temp(paths.RESPONSE_SHARD),
     log:
@@ -106,29 +90,24 @@ rule sample_responses:
     benchmark:
         paths.benchmark(paths.RESPONSE_SHARD)
     retries: 2
-    threads: threads_of_model
+    threads: cores("sample_responses")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(720),
-        gpu=gpus_of_engine,
+        gpu=gpus("sample_responses"),
         attempt=attempt_number,
     params:
-        *code_of("responses", "sample_responses"),
-        plugins=plugins_of_sampling,
-        settings=of(plan.model_settings),
-        datasets=datasets_of_plan,
-        model=model_of,
-        journal=journal_of,
-        beside=beside_of,
+        *code("sample_responses"),
+        **parameters("sample_responses"),
     script:
-        "../scripts/sample_responses.py"
+        "../scripts/run_stage.py"
 
 
 rule gather_responses:
     """The shards in the order of the requests."""
     input:
-        requests=paths.REQUESTS,
-        shards=shards_of_plan,
+        unpack(inputs("gather_responses")),
+        shards=shards,
     output:
         responses=paths.RESPONSES,
     log:
@@ -137,7 +116,7 @@ rule gather_responses:
         mem_mb=4000,
         runtime=10,
     params:
-        *code_of("gathering", "gather_responses"),
-        journal=journal_of,
+        *code("gather_responses"),
+        **parameters("gather_responses"),
     script:
-        "../scripts/gather_responses.py"
+        "../scripts/run_stage.py"

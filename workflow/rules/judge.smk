@@ -8,37 +8,28 @@ writes  rewards: one row per response, unparsable ones with their reason; prefer
 rule score_responses:
     """One reward per response, with the parsed answer."""
     input:
-        requests=paths.REQUESTS,
-        responses=paths.RESPONSES,
-        examples=examples_of_plan,
+        unpack(inputs("score_responses")),
     output:
         rewards=paths.REWARDS,
     log:
         paths.log(paths.REWARDS),
     benchmark:
         paths.benchmark(paths.REWARDS)
-    threads: 2
+    threads: cores("score_responses")
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("rewards", "score_responses"),
-        plugins=plugins_of_scoring,
-        settings=scored_settings,
-        block=whole_block("reward"),
-        weights=of(plan.model_settings),
-        model=model_of,
-        datasets=datasets_of_plan,
+        *code("score_responses"),
+        **parameters("score_responses"),
     script:
-        "../scripts/score_responses.py"
+        "../scripts/run_stage.py"
 
 
 rule select_preferences:
     """Lists worth learning from, ranked best first, with the statistics of what was dropped."""
     input:
-        requests=paths.SAMPLE_REQUESTS,
-        responses=paths.SAMPLE_RESPONSES,
-        rewards=paths.SAMPLE_REWARDS,
+        unpack(inputs("select_preferences")),
     output:
         preferences=paths.PREFERENCES,
         statistics=paths.PREFERENCE_STATISTICS,
@@ -48,16 +39,16 @@ rule select_preferences:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("preferences", "select_preferences"),
-        settings=block("selection"),
+        *code("select_preferences"),
+        **parameters("select_preferences"),
     script:
-        "../scripts/select_preferences.py"
+        "../scripts/run_stage.py"
 
 
 rule take_given:
     """The answers that come with the data as ranked lists, in the tokens of the base model."""
     input:
-        examples=paths.EXAMPLES,
+        unpack(inputs("take_given")),
     output:
         preferences=paths.GIVEN,
         statistics=paths.GIVEN_STATISTICS,
@@ -67,21 +58,16 @@ rule take_given:
         mem_mb=8000,
         runtime=60,
     params:
-        *code_of("given", "take_given"),
-        plugins=plugins_of_family,
-        settings=block("given"),
-        weights=of(plan.model_settings),
-        model=model_of,
+        *code("take_given"),
+        **parameters("take_given"),
     script:
-        "../scripts/take_given.py"
+        "../scripts/run_stage.py"
 
 
 rule select_batch:
     """The groups of a round that are learnt from, with the statistics of what was dropped."""
     input:
-        requests=paths.ROUND_REQUESTS,
-        responses=paths.ROUND_RESPONSES,
-        rewards=paths.ROUND_REWARDS,
+        unpack(inputs("select_batch")),
     output:
         preferences=paths.BATCH,
         statistics=paths.BATCH_STATISTICS,
@@ -91,18 +77,16 @@ rule select_batch:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("batches", "select_batch"),
-        settings=block("batch"),
+        *code("select_batch"),
+        **parameters("select_batch"),
     script:
-        "../scripts/select_batch.py"
+        "../scripts/run_stage.py"
 
 
 rule make_pairs:
     """The chosen and the rejected answer of every example, and the views that they were made under."""
     input:
-        requests=paths.PAIR_REQUESTS,
-        responses=paths.PAIR_RESPONSES,
-        examples=paths.EXAMPLES,
+        unpack(inputs("make_pairs")),
     output:
         pairs=paths.PAIRS,
     log:
@@ -113,20 +97,16 @@ rule make_pairs:
         mem_mb=4000,
         runtime=60,
     params:
-        *code_of("pairs", "make_pairs"),
-        plugins=plugins_of_pairs,
-        settings=losses_of_pairing,
-        block=whole_block("pairing"),
+        *code("make_pairs"),
+        **parameters("make_pairs"),
     script:
-        "../scripts/make_pairs.py"
+        "../scripts/run_stage.py"
 
 
 rule filter_pairs:
     """Pairs worth learning from, with the statistics of what was dropped."""
     input:
-        pairs=paths.PAIRS,
-        terms=original_terms_of,
-        clips=clips_of_filter,
+        unpack(inputs("filter_pairs")),
     output:
         preferences=paths.FILTERED_PAIRS,
         statistics=paths.PAIR_STATISTICS,
@@ -136,7 +116,7 @@ rule filter_pairs:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("filter", "filter_pairs"),
-        settings=block("filter"),
+        *code("filter_pairs"),
+        **parameters("filter_pairs"),
     script:
-        "../scripts/filter_pairs.py"
+        "../scripts/run_stage.py"

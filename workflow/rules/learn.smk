@@ -8,10 +8,7 @@ writes  terms: log-probabilities that do not change while training; an adapter i
 rule compute_terms:
     """Log-probabilities of the base model or of the policy that answered, once for every method, beta and gamma."""
     input:
-        preferences=groups_of,
-        examples=paths.EXAMPLES,
-        adapter=adapter_of_terms,
-        saliencies=saliencies_of_terms,
+        unpack(inputs("compute_terms")),
     output:
         terms=paths.TERMS,
     log:
@@ -19,29 +16,23 @@ rule compute_terms:
     benchmark:
         paths.benchmark(paths.TERMS)
     retries: 2
-    threads: threads_of_model
+    threads: cores("compute_terms")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(240),
-        gpu=1,
+        gpu=gpus("compute_terms"),
         attempt=attempt_number,
     params:
-        *code_of("terms", "compute_terms"),
-        plugins=plugins_of_terms,
-        settings=of(plan.model_settings),
-        views=blocks_of_views_stored,
-        model=model_of,
-        of_round=terms_are_of_a_round,
+        *code("compute_terms"),
+        **parameters("compute_terms"),
     script:
-        "../scripts/compute_terms.py"
+        "../scripts/run_stage.py"
 
 
 rule train_adapter:
     """A LoRA adapter; a killed run resumes from its newest checkpoint."""
     input:
-        preferences=preferences_of,
-        examples=examples_of_experiment,
-        terms=terms_of,
+        unpack(inputs("train_adapter")),
     output:
         adapter=paths.ADAPTER,
         config=paths.ADAPTER_CONFIG,
@@ -51,36 +42,25 @@ rule train_adapter:
     benchmark:
         paths.benchmark(paths.TRAINING)
     wildcard_constraints:
-        experiment=ONE_SHOT,
+        **single["train_adapter"],
     retries: 2
-    threads: threads_of_model
+    threads: cores("train_adapter")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(1440),
-        gpu=gpus_of_training,
+        gpu=gpus("train_adapter"),
         attempt=attempt_number,
     params:
-        *code_of("train", "train_adapter"),
-        plugins=plugins_of_training,
-        settings=training_settings,
-        weights=of(plan.model_settings, "experiment"),
-        blocks=training_of,
-        views=views_of_terms,
-        checkpoints=checkpoints_of,
+        *code("train_adapter"),
+        **parameters("train_adapter"),
     script:
-        "../scripts/train_adapter.py"
+        "../scripts/run_stage.py"
 
 
 rule train_round:
     """The adapter of one round: a few steps from the one before, on answers of that one."""
     input:
-        preferences=preferences_of,
-        responses=responses_of_round,
-        examples=examples_of_experiment,
-        terms=terms_of_round,
-        before=before_round,
-        adapter_before=adapter_before_round,
-        saliencies=saliencies_of_round,
+        unpack(inputs("train_round")),
     output:
         adapter=paths.ADAPTER,
         config=paths.ADAPTER_CONFIG,
@@ -91,21 +71,16 @@ rule train_round:
     benchmark:
         paths.benchmark(paths.TRAINING)
     wildcard_constraints:
-        experiment=ROUND,
+        **single["train_round"],
     retries: 2
-    threads: threads_of_model
+    threads: cores("train_round")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(1440),
-        gpu=gpus_of_training,
+        gpu=gpus("train_round"),
         attempt=attempt_number,
     params:
-        *code_of("train_round", "train_round"),
-        plugins=plugins_of_training,
-        settings=round_settings,
-        weights=of(plan.model_settings, "experiment"),
-        blocks=training_of,
-        number=number_of_round,
-        checkpoints=checkpoints_of,
+        *code("train_round"),
+        **parameters("train_round"),
     script:
-        "../scripts/train_round.py"
+        "../scripts/run_stage.py"

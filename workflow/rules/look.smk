@@ -9,8 +9,7 @@ writes  attention: a map per example; crops: the salient box and its control; cl
 rule measure_attention:
     """Attention maps of one policy, without full attention matrices."""
     input:
-        examples=paths.EXAMPLES,
-        adapter=adapter_of,
+        unpack(inputs("measure_attention")),
     output:
         attention=paths.ATTENTION,
     log:
@@ -18,26 +17,23 @@ rule measure_attention:
     benchmark:
         paths.benchmark(paths.ATTENTION)
     retries: 2
-    threads: threads_of_model
+    threads: cores("measure_attention")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(240),
-        gpu=1,
+        gpu=gpus("measure_attention"),
         attempt=attempt_number,
     params:
-        *code_of("attention", "measure_attention"),
-        plugins=plugins_of_family,
-        settings=block("attention"),
-        weights=of(plan.model_settings),
-        model=model_of,
+        *code("measure_attention"),
+        **parameters("measure_attention"),
     script:
-        "../scripts/measure_attention.py"
+        "../scripts/run_stage.py"
 
 
 rule measure_saliency:
     """What stands out in images, which no policy has a say in."""
     input:
-        examples=paths.EXAMPLES,
+        unpack(inputs("measure_saliency")),
     output:
         saliency=paths.SALIENCY,
     log:
@@ -45,24 +41,23 @@ rule measure_saliency:
     benchmark:
         paths.benchmark(paths.SALIENCY)
     retries: 2
-    threads: 16
+    threads: cores("measure_saliency")
     resources:
         mem_mb=again_with_more(8000),
         runtime=again_with_more(240),
-        gpu=1,
+        gpu=gpus("measure_saliency"),
         attempt=attempt_number,
     params:
-        *code_of("saliency", "measure_saliency"),
-        settings=of(plan.saliency_settings, "saliency"),
-        block=whole_block("saliency"),
+        *code("measure_saliency"),
+        **parameters("measure_saliency"),
     script:
-        "../scripts/measure_saliency.py"
+        "../scripts/run_stage.py"
 
 
 rule find_crops:
     """The adaptive crop of every example."""
     input:
-        attention=attention_of_crop,
+        unpack(inputs("find_crops")),
     output:
         crops=paths.CROPS,
     log:
@@ -71,18 +66,16 @@ rule find_crops:
         mem_mb=4000,
         runtime=30,
     params:
-        *code_of("crops", "find_crops"),
-        settings=crop_settings,
-        block=whole_block("crop"),
+        *code("find_crops"),
+        **parameters("find_crops"),
     script:
-        "../scripts/find_crops.py"
+        "../scripts/run_stage.py"
 
 
 rule score_clips:
     """How well the question fits the image, its crop and the control."""
     input:
-        examples=paths.EXAMPLES,
-        crops=paths.CROPS,
+        unpack(inputs("score_clips")),
     output:
         clips=paths.CLIPS,
     log:
@@ -90,15 +83,14 @@ rule score_clips:
     benchmark:
         paths.benchmark(paths.CLIPS)
     retries: 2
-    threads: 16
+    threads: cores("score_clips")
     resources:
         mem_mb=again_with_more(8000),
         runtime=again_with_more(120),
-        gpu=1,
+        gpu=gpus("score_clips"),
         attempt=attempt_number,
     params:
-        *code_of("clips", "score_clips"),
-        settings=of(plan.clip_settings, "clip"),
-        block=whole_block("clip"),
+        *code("score_clips"),
+        **parameters("score_clips"),
     script:
-        "../scripts/score_clips.py"
+        "../scripts/run_stage.py"

@@ -7,7 +7,7 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.core.extraction import lettered
 from perceptune.core.rewards.mmmu_pro import option_of
-from perceptune.stages.protocols import with_protocols
+from perceptune.planning.protocols import with_protocols
 
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv

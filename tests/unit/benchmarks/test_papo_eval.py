@@ -13,8 +13,8 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.metrics import run_spread
 from perceptune.core.rewards.reward import Answers
+from perceptune.planning.protocols import with_protocols
 from perceptune.stages import evaluate, examples, requests, rewards
-from perceptune.stages.protocols import with_protocols
 
 from tests.plugins import BENCHMARKS, REWARDS
 from tests.unit.benchmarks.answering import MODEL, through_the_stages, values

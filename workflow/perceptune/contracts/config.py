@@ -640,6 +640,8 @@ class ReportBlock(Block):
 class Config(Block):
     """The whole config file."""
 
+    plugins: tuple[str, ...] = ()
+    """Folders with plug-ins of your own, relative to the working directory: a sub-folder for each kind, a file for each plug-in."""
     models: dict[Name, ModelBlock]
     """Base models by name."""
     datasets: dict[Name, DatasetBlock]

@@ -8,6 +8,7 @@ per kind. Nothing is imported to find a plug-in or to list the names of a kind.
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -102,6 +103,19 @@ def exists(kind: str, name: str) -> bool:
     return any(True for _ in _candidates(kind, name))
 
 
+def summary(kind: str, name: str) -> str:
+    """The first line of the docstring of a plug-in's file, without importing it; empty where there is none."""
+    path = file_of(module_of(kind, name))
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path else None
+    return text.partition("\n")[0] if text else ""
+
+
+def brought(kind: str, name: str) -> bool:
+    """Whether a plug-in is the user's own."""
+    path = file_of(module_of(kind, name))
+    return path is not None and not path.is_relative_to(ROOT)
+
+
 def load(kind: str, name: str) -> Any:
     """The plug-in itself. Raises `UserError` for an unknown name and for a file whose declaration is incomplete."""
     module = module_of(kind, name)
@@ -113,28 +127,23 @@ def load(kind: str, name: str) -> Any:
     except UserError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{kind} `{name}` cannot be loaded from `{path}`: {reason}") from error
     contract = getattr(import_module(declared.contract[0]), declared.contract[1])
     if not isinstance(plugin, contract):
         found = type(plugin).__name__
         raise UserError(f"`{path}`: `{declared.constant}` is a `{found}`, expected a `{declared.contract[1]}`")
+    if missing := _missing(plugin):
+        raise UserError(f"`{path}`: the {kind} has no `{missing[0]}`")
     if plugin.name != name:
         raise UserError(f"`{path}`: the {kind} calls itself `{plugin.name}`, expected the name of its file, `{name}`")
     return plugin
 
 
-def summary(kind: str, name: str) -> str:
-    """The first sentence that a plug-in's file says of itself, without loading it; empty for a file without a docstring."""
-    path = file_of(module_of(kind, name))
-    assert path is not None
-    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    lines: list[str] = []
-    for line in said.split("\n\n")[0].splitlines():
-        lines.append(line)
-        if line.endswith("."):
-            break
-    return " ".join(lines)
+def _missing(plugin: Any) -> list[str]:
+    """Attributes that the classes of a plug-in declare and that it does not have."""
+    declared = (name for kind in type(plugin).__mro__ for name in inspect.get_annotations(kind))
+    return [name for name in dict.fromkeys(declared) if not name.startswith("_") and not hasattr(plugin, name)]
 
 
 def file_of(module: str) -> Path | None:
@@ -188,6 +197,13 @@ def _extend_packages() -> None:
             package.__path__.extend(place for place in places if place not in package.__path__)
 
 
+def _defines(file: Path, package: str) -> bool:
+    """Whether a file defines one of the plug-ins that may lie in a package."""
+    text = file.read_text(encoding="utf-8")
+    kinds = (kind for kind in KINDS.values() if f"{package}.{{}}" in kind.modules)
+    return any(re.search(rf"^{kind.constant}\b.*=", text, re.MULTILINE) for kind in kinds)
+
+
 def _mistakes(folder: Path) -> Iterator[str]:
     if not folder.is_dir():
         yield f"`{folder}` is not a folder; paths are relative to the working directory"
@@ -202,5 +218,10 @@ def _mistakes(folder: Path) -> Iterator[str]:
             continue
         taken = ROOT.joinpath(*expected[path.name].package.split(".")[1:])
         for file in sorted(path.iterdir()):
-            if file.suffix == ".py" and ((taken / file.name).exists() or (taken / file.stem / "__init__.py").exists()):
+            if file.suffix != ".py" or file.name.startswith("_"):
+                continue
+            if (taken / file.name).exists() or (taken / file.stem / "__init__.py").exists():
                 yield f"`{file}`: the name `{file.stem}` is taken by a built-in plug-in, expected another name"
+            elif not _defines(file, expected[path.name].package):
+                constant = expected[path.name].constant
+                yield f"`{file}` does not define `{constant}`; the name of a file of helpers starts with `_`"

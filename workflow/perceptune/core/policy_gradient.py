@@ -121,21 +121,13 @@ def kl_estimate(
     return value if largest is None else value.clamp(-largest, largest)
 
 
-def engine_correction(
-    old: Tensor, sampled: Tensor, owners: Tensor, mode: Literal["token_truncate", "sequence_mask"], cap: float
-) -> Tensor:
-    """Weights (T,) for what the sampling engine and the trainer disagree about: w = exp(old - sampled), no gradient (dossier d.4).
+def engine_correction(old: Tensor, sampled: Tensor, cap: float) -> Tensor:
+    """Importance weights (T,) for the mismatch of sampling engine and trainer, without gradient.
 
-    `token_truncate`: each token's own, at most `cap`. `sequence_mask`: the product over each response's tokens (`owners` (T,)
-    says whose they are), 0 where it is above `cap`.
+    Each token's exp(old - sampled), truncated at `cap` (truncated importance sampling).
     """
     difference = (old - sampled).detach()
-    if mode == "token_truncate":
-        return difference.clamp(-EXPONENT, EXPONENT).exp().clamp(max=cap)
-    count = int(owners.max()) + 1 if len(owners) else 0
-    sums = torch.zeros(count, dtype=difference.dtype, device=difference.device).index_add(0, owners, difference)
-    product = sums.clamp(-EXPONENT, EXPONENT).exp()
-    return torch.where(product <= cap, product, 0.0)[owners]
+    return difference.clamp(-EXPONENT, EXPONENT).exp().clamp(max=cap)
 
 
 def perception_scores(entropy: Tensor, removed: Tensor, rule: Literal["normalised", "difference"]) -> Tensor:

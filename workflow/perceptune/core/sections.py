@@ -30,6 +30,8 @@ TRAINING_PANELS = {
     "chosen_logps": "log-probability of the best answer",
     "rejected_logps": "log-probability of the worst answer",
     "robust_margin": "margin of the robust pairs",
+    "conditional_margin": "margin of the best answer, image minus corrupted image",
+    "anchor_reward": "implicit reward of the best answer",
     "chosen_enhanced_logps": "log-probability of the chosen answer, crop shown",
     "chosen_degraded_logps": "log-probability of the chosen answer, crop erased",
     "grad_norm": "gradient norm",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import polars as pl
 
@@ -20,10 +21,11 @@ from perceptune.core.round_sections import Rounds
 from perceptune.stages.rounds import Ending
 
 
-class RoundsOf(TypedDict):
-    """An experiment that learns in rounds, as `stages.plan` describes it."""
+@dataclass(frozen=True)
+class RoundsOf:
+    """An experiment that learns in rounds, as `planning` describes it."""
 
-    policies: dict[int, str]
+    policies: Mapping[int, str]
     """Evaluated round to its policy, in order."""
     marks: Path
     """How the last round went (`stages.rounds.Ending`)."""
@@ -77,9 +79,9 @@ def rounds_of(rounds: Mapping[str, RoundsOf]) -> list[Rounds]:
     """The experiments with rounds and what became of them; a `UserError` names a file that does not say it."""
     found = []
     for experiment, told in rounds.items():
-        ending = Ending.read(told["marks"])
+        ending = Ending.read(told.marks)
         stop = ending.stopped
         stopped = None if stop is None else (stop.round, visible(stop.reason, 300))
-        policies = {int(number): policy for number, policy in told["policies"].items()}
+        policies = {int(number): policy for number, policy in told.policies.items()}
         found.append(Rounds(experiment, policies, ending.round, stopped))
     return found

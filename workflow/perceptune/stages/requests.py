@@ -26,6 +26,7 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.prompts import asked_as, condition_of
 from perceptune.stages.example_table import Examples
+from perceptune.stages.rounds import Ending
 from perceptune.stages.shown import Crops, NoCropError, NoSaliencyError, Saliencies, by_name, messages_for, recipe_of
 
 DRAWING = {"n", "temperature", "top_p", "top_k", "max_tokens"}
@@ -94,7 +95,7 @@ def run_benchmarks(
     requests: Path,
     benchmarks: dict[str, BenchmarkBlock],
     views: dict[str, Views],
-    rewards: Mapping[str, Collection[str]] = MappingProxyType({}),
+    rewards: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
     """Writes `requests`: every benchmark's questions, greedily under each of its views and `n` times under the first; greedily
     under the first with each of its other prompts, too.
@@ -150,17 +151,19 @@ def run_round(
     examples: Path,
     requests: Path,
     number: int,
-    stopped: bool,
+    before: Path | None,
     config: RolloutBlock,
     views: Views = Views(),
 ) -> None:
-    """Writes `requests`: the questions of round `number`, from 1, in the order of their draw; none where all has `stopped`.
+    """Writes `requests`: the questions of round `number`, from 1, in the order of their draw.
+
+    `before` is the status file of the round before, None for the first; an experiment that was stopped asks nothing.
 
     The examples are shuffled anew for every pass over them, and a round takes the next `questions`; what is left at the end of
     a pass, less than a round, is left out of it (as `drop_last` of the papers' loaders).
     """
     rows: list[dict[str, Any]] = []
-    if not stopped:
+    if before is None or Ending.read(before).stopped is None:
         chosen = chosen_examples(dataset, examples, config.split, config.tasks, None)
         drawn = _drawn(chosen, config, number, dataset)
         drawing = config.model_dump(include=DRAWING)

@@ -75,6 +75,7 @@ def run(
         if (numbers := found[asked[one]].get(group.group_id)) is not None
     ]
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "stored": [list(s) for s in stored]}
+    parameters |= {"views": {name: block.model_dump(mode="json") for name, block in views.items()}}
     inputs = {"preferences": preferences, "examples": examples}
     inputs |= {f"saliency {name}": path for name, path in (saliencies or {}).items()}
     if adapter is not None:

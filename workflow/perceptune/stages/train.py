@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
@@ -43,11 +44,13 @@ def run(
     weights: str,
     config: TrainingBlock,
     views: dict[str, ViewBlock],
+    saliencies: Mapping[str, Path] | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table; `checkpoints` is removed at the end.
 
-    `terms` maps views to tables of stored log-probabilities, `views` are the config's blocks.
+    `terms` maps views to tables of stored log-probabilities, `views` are the config's blocks, `saliencies` the tables that these
+    need, by the name of the block.
 
     A killed run goes on from its newest complete checkpoint if settings, inputs and code are the same. With `devices` above 1
     that many processes are started, which train together. `weights` is the digest of the model's files. Each of the `halvings`
@@ -59,10 +62,10 @@ def run(
         "checkpoints": checkpoints,
         **{f"terms {view}": path for view, path in terms.items()},
     }
-    job = _Job(experiment, paths, model, weights, config, views, halvings)
+    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices > 1:
-            launch("perceptune.stages.train", job.told(), config.devices)
+            launch("perceptune.stages.train", _JSON.dump_python(job, mode="json"), config.devices)
         else:
             _train(job)
 
@@ -77,61 +80,53 @@ class _Job:
     weights: str
     config: TrainingBlock
     views: Mapping[str, ViewBlock]
+    saliencies: Mapping[str, Path]
     halvings: int
 
-    def told(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "experiment": self.experiment,
-            "paths": {name: str(path) for name, path in self.paths.items()},
-            "model": self.model.model_dump(mode="json"),
-            "weights": self.weights,
-            "config": self.config.model_dump(mode="json"),
-            "views": {name: block.model_dump(mode="json") for name, block in self.views.items()},
-            "halvings": self.halvings,
-        }
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files that have a say."""
+        read = {name: path for name, path in self.paths.items() if name not in ("adapter", "training", "checkpoints")}
+        return read | {f"saliency {name}": path for name, path in self.saliencies.items()}
 
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> _Job:
-        """The inverse of `told`."""
-        return cls(
-            told["experiment"],
-            {name: Path(path) for name, path in told["paths"].items()},
-            ModelBlock(**told["model"]),
-            told["weights"],
-            TrainingBlock(**told["config"]),
-            {name: ViewBlock(**block) for name, block in told["views"].items()},
-            told["halvings"],
-        )
+    @property
+    def terms(self) -> dict[str, Path]:
+        """View to the table of stored log-probabilities."""
+        return {n.removeprefix("terms "): path for n, path in self.paths.items() if n.startswith("terms ")}
+
+
+_JSON = TypeAdapter(_Job)
+"""To the processes that train together, and back."""
 
 
 def _train(job: _Job) -> None:
     experiment, model, config, halvings = job.experiment, job.model, job.config, job.halvings
     names = ("preferences", "examples", "adapter", "training", "checkpoints")
     preferences, examples, adapter, training, checkpoints = (job.paths[name] for name in names)
-    terms = {name.removeprefix("terms "): path for name, path in job.paths.items() if name.startswith("terms ")}
-    inputs = {name: path for name, path in job.paths.items() if name not in ("adapter", "training", "checkpoints")}
     settings = {
         "model": model.model_dump(mode="json"),
         "weights": job.weights,
         "training": config.model_dump(mode="json"),
-        "views": {name: block.model_dump(mode="json") for name, block in job.views.items() if name == config.view},
+        "views": {name: block.model_dump(mode="json") for name, block in job.views.items()},
     }
     method = load("method", config.method)
     assert isinstance(method, GroupMethod)  # the config's checks let no other through
     parameters = method.Parameters.model_validate(config.parameters)
     family, processor, base = family_of(model), load_processor(model), load_model(model)
-    wanted = dict.fromkeys([config.view, *terms])
-    lists = kept_lists(preferences, examples, list(wanted), job.views)
+    views = method.views(parameters, config.view)
+    lists = kept_lists(preferences, examples, views, job.views, saliencies=job.saliencies)
     ops = view_ops(shown for one in lists for shown in one.views.values())
     plugins = [plugin("family", model.family), plugin("method", config.method), *(plugin("view", op) for op in ops)]
     if method.wants_ground_truth(parameters):
         lists = ground_truth_lists(lists, preferences, examples, model, processor)
-    elif terms:
-        lists = with_reference(lists, terms)
+    elif job.terms:
+        lists = with_reference(lists, job.terms)
 
     def looks(one: RankedList) -> list[Look]:
-        return method.looks(one.rewards, one.pairs, parameters, config.view)
+        asked = method.looks(one.rewards, one.pairs, parameters, config.view)
+        if unnamed := [look.view for look in asked if look.view not in views]:
+            raise UserError(f"method `{config.method}` looks at view `{unnamed[0]}`, which its `views` does not name")
+        return asked
 
     lists = [one for one in lists if looks(one)]
     if not lists:
@@ -146,11 +141,11 @@ def _train(job: _Job) -> None:
         block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
         dtype=model.dtype,
         checkpoints=checkpoints,
-        fingerprint=fingerprint(settings, inputs, "perceptune.stages.train", plugins),
+        fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.train", plugins),
     )
     if not first():
         return
-    record = lineage("train", settings, inputs, plugins)
+    record = lineage("train", settings, job.inputs, plugins)
     with appearing_adapter(adapter, record) as folder:
         adapted.save_pretrained(folder, safe_serialization=True)
     rows = [
@@ -165,4 +160,4 @@ def _train(job: _Job) -> None:
 
 if __name__ == "__main__":
     with one_of_several(Path(sys.argv[1])) as said:
-        _train(_Job.of(said))
+        _train(_JSON.validate_python(said))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from perceptune.contracts.code import plugin
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
@@ -67,7 +69,7 @@ def run(
     job = _Job(experiment, number, paths, before, model, weights, config, views, saliencies or {}, longest, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices > 1 and _earlier(job).stopped is None:
-            launch("perceptune.stages.train_round", job.told(), config.devices)
+            launch("perceptune.stages.train_round", _JSON.dump_python(job, mode="json"), config.devices)
         else:
             _train(job)
 
@@ -88,35 +90,6 @@ class _Job:
     longest: int
     halvings: int
 
-    def told(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "experiment": self.experiment,
-            "number": self.number,
-            "paths": {name: str(path) for name, path in self.paths.items()},
-            "before": None if self.before is None else str(self.before),
-            "model": self.model.model_dump(mode="json"),
-            "weights": self.weights,
-            "config": self.config.model_dump(mode="json"),
-            "views": {name: block.model_dump(mode="json") for name, block in self.views.items()},
-            "saliencies": {name: str(path) for name, path in self.saliencies.items()},
-            "longest": self.longest,
-            "halvings": self.halvings,
-        }
-
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> _Job:
-        """The inverse of `told`."""
-        return cls(
-            **{name: told[name] for name in ("experiment", "number", "weights", "longest", "halvings")},
-            paths={name: Path(path) for name, path in told["paths"].items()},
-            before=None if told["before"] is None else Path(told["before"]),
-            model=ModelBlock(**told["model"]),
-            config=TrainingBlock(**told["config"]),
-            views={name: ViewBlock(**block) for name, block in told["views"].items()},
-            saliencies={name: Path(path) for name, path in told["saliencies"].items()},
-        )
-
     @property
     def inputs(self) -> dict[str, Path]:
         """The files that have a say."""
@@ -125,6 +98,10 @@ class _Job:
         if self.before is not None:
             read |= {"adapter before": self.before / "adapter_model.safetensors", "round before": self.before / ENDING}
         return read
+
+
+_JSON = TypeAdapter(_Job)
+"""To the processes that train together, and back."""
 
 
 def _earlier(job: _Job) -> Ending:
@@ -149,7 +126,7 @@ def _train(job: _Job) -> None:
         )
         return
     parameters = method.Parameters.model_validate(config.parameters)
-    shown = method.asked_views(parameters, config.view)
+    shown = method.views(parameters, config.view)
     tables = {name: job.paths[name] for name in ("preferences", "responses", "examples", "terms")}
     stored = method.stored(parameters, config.view)
     rollouts = kept_rollouts(**tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies)
@@ -243,4 +220,4 @@ def _finish(job: _Job, rows: list[dict[str, Any]], record: dict[str, Any]) -> No
 
 if __name__ == "__main__":
     with one_of_several(Path(sys.argv[1])) as said:
-        _train(_Job.of(said))
+        _train(_JSON.validate_python(said))

@@ -1,4 +1,4 @@
-"""CPPO (arXiv:2601.00501; dossier c): tokens that need the image are told apart from what is left without it."""
+"""CPPO (arXiv:2601.00501): tokens that need the image are told apart from what is left without it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from perceptune.contracts.config import Share
 from perceptune.core.methods.grpo import GRPO, GRPOParameters, Weight, advantages_of
-from perceptune.core.methods.method import MethodParameters
+from perceptune.core.methods.method import MethodParameters, ViewName
 from perceptune.core.methods.rollout import Seen, Tokens
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class CPPOParameters(GRPOParameters):
     """Only responses with a positive advantage."""
     divergence: Literal["k3", "k1", "full"] = "k3"
     """Estimated from the sampled token (k3: the main code, k1: the asynchronous one), or of the whole distribution."""
-    preserving: str = "preserving"
+    preserving: ViewName = "preserving"
     """The view that keeps the information: a view of this config."""
-    removing: str = "removing"
+    removing: ViewName = "removing"
     """The view that lacks it."""
 
 
@@ -59,17 +59,17 @@ class CPPO(GRPO):
     def wants_full_kl(self, parameters: Any) -> bool:
         return parameters.divergence == "full" and bool(parameters.contrast)
 
-    def views(self, tokens: Tokens, parameters: Any) -> tuple[Seen, Seen]:
-        """What the contrast compares with: (preserving, removing)."""
+    def contrasted(self, tokens: Tokens, parameters: Any) -> tuple[Seen, Seen]:
+        """The two views of the contrast: (preserving, removing)."""
         return tokens.live[parameters.preserving], tokens.live[parameters.removing]
 
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
-        """By the entropies of this step: tokens of responses with a positive advantage whose entropy rises most (dossier c.2)."""
+        """By the entropies of this step: tokens of responses with a positive advantage whose entropy rises most."""
         from perceptune.core.policy_gradient import perception_scores, perception_tokens
 
         if not parameters.contrast:
             return None
-        entropy = self.views(tokens, parameters)[1].entropy
+        entropy = self.contrasted(tokens, parameters)[1].entropy
         assert entropy is not None
         scores = perception_scores(tokens.entropy, entropy, parameters.score)
         chosen = perception_tokens(scores, tokens.owners, parameters.share, parameters.rounding, parameters.ties)
@@ -92,7 +92,7 @@ class CPPO(GRPO):
         """The contrastive perception loss of every token, (T,)."""
         from perceptune.core.policy_gradient import contrastive_perception
 
-        kept, lacking = (self._divergence(tokens, seen, parameters) for seen in self.views(tokens, parameters))
+        kept, lacking = (self._divergence(tokens, seen, parameters) for seen in self.contrasted(tokens, parameters))
         return contrastive_perception(kept, lacking, parameters.temperature)
 
     def _divergence(self, tokens: Tokens, seen: Seen, parameters: Any) -> Tensor:
@@ -109,7 +109,7 @@ class CPPO(GRPO):
         metrics |= dict.fromkeys(OWN, math.nan)
         if not parameters.contrast or tokens.selected is None:
             return metrics
-        kept, lacking = self.views(tokens, parameters)
+        kept, lacking = self.contrasted(tokens, parameters)
         gated = advantages_of(tokens, parameters) > 0 if parameters.gate else tokens.rewards == tokens.rewards
         if gated.any():
             metrics["selected"] = float(tokens.selected.sum() / gated.sum())

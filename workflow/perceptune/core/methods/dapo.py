@@ -1,4 +1,4 @@
-"""DAPO (arXiv:2503.14476; dossier a.6): clip-higher, token mean, no reference."""
+"""DAPO (arXiv:2503.14476): clip-higher, token mean, no reference."""
 
 from __future__ import annotations
 

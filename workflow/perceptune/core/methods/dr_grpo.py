@@ -1,4 +1,4 @@
-"""Dr. GRPO (arXiv:2503.20783; dossier a.2, a.4): no division by the group's spread, nor by a response's length."""
+"""Dr. GRPO (arXiv:2503.20783): no division by the group's spread, nor by a response's length."""
 
 from __future__ import annotations
 

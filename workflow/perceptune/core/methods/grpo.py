@@ -1,4 +1,4 @@
-"""GRPO (arXiv:2402.03300; dossier a): clipped steps on groups of the policy's own samples."""
+"""GRPO (arXiv:2402.03300): clipped steps on groups of the policy's own samples."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class GRPOParameters(MethodParameters):
     """How token losses become one number: see `docs/methods.md`."""
     chunk: Annotated[int, Field(ge=1)] = 4
     """Responses per mean of `chunk_token_mean`."""
-    correction: Literal["none", "token_truncate", "sequence_mask"] = "none"
-    """Weights for what sampling engine and trainer disagree about."""
+    correction: Literal["none", "token_truncate"] = "none"
+    """Importance weights for the mismatch of sampling engine and trainer: none, or each token's ratio, truncated."""
     correction_cap: Annotated[float, Field(gt=0)] = 2.0
     """Largest such weight."""
 
@@ -67,9 +67,7 @@ class GRPO(RolloutMethod):
 
         losses = surrogate(tokens, parameters).losses
         if parameters.correction != "none":
-            losses = losses * engine_correction(
-                tokens.old, tokens.sampled, tokens.owners, parameters.correction, parameters.correction_cap
-            )
+            losses = losses * engine_correction(tokens.old, tokens.sampled, parameters.correction_cap)
         if parameters.beta:
             assert tokens.reference is not None
             losses = losses + parameters.beta * kl_estimate(tokens.logps, tokens.reference, parameters.kl)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,10 +15,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_NAMES_A_VIEW = object()
+ViewName = Annotated[str, _NAMES_A_VIEW]
+"""Type of a parameter that names a view of the config: names that do not exist are refused before anything runs."""
+
+
 class MethodParameters(BaseModel):
     """A method's own settings: closed, frozen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def naming_views(parameters: type[BaseModel]) -> list[str]:
+    """Those of a method's parameters that name a view."""
+    return [name for name, field in parameters.model_fields.items() if _NAMES_A_VIEW in field.metadata]
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,14 @@ class Method(ABC):
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
         """The stored log-probabilities that the loss needs, given the training view."""
 
-    def asked_views(self, parameters: Any, view: str) -> list[str]:
-        """Everything that policy and stored terms are shown, given the training view, which comes first."""
-        return list(dict.fromkeys([view, *(stored.view for stored in self.stored(parameters, view))]))
+    def views(self, parameters: Any, view: str) -> tuple[str, ...]:
+        """Every view that the method sees, given the training view, which comes first.
+
+        The only source: the config's checks, the jobs' inputs, lineage and the resume fingerprint ask it. By default the
+        training view and those of the stored log-probabilities; a method that queries others must name them here. Names are
+        those of the config; groups of pairs bring the views of `core.looks.PAIR_VIEWS` themselves.
+        """
+        return tuple(dict.fromkeys([view, *(stored.view for stored in self.stored(parameters, view))]))
 
     def wants_ground_truth(self, parameters: Any) -> bool:
         """Whether the true answer takes the place of the group."""

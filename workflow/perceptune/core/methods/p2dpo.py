@@ -1,4 +1,4 @@
-"""P2-DPO (arXiv:2606.03376; dossier b.2 stage 7): focus pairs with calibration, robust pairs, weighted by what the crop adds."""
+"""P2-DPO (arXiv:2606.03376): focus pairs with calibration, robust pairs, weighted by what the crop adds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class P2DPO(GroupMethod):
         return weight * losses[0] + (1 - weight) * losses[1]
 
     def metrics(self, group: Group, parameters: P2DPOParameters) -> dict[str, float]:
-        """Margins of both kinds of pairs, and the two halves of the calibration's: the degraded one may collapse (dossier)."""
+        """Margins of both kinds of pairs, and the two halves of the calibration's: the degraded one may collapse."""
         nan = math.nan
         names = (
             "chosen_logps",
@@ -115,7 +115,7 @@ def preference_loss(group: Group, kind: str, beta: float, view: str | None = Non
 
 
 def calibration_loss(group: Group, beta: float) -> Tensor:
-    """-log sigmoid(beta ([log pi(y_w|aug) - log pi(y_w|deg)] - [log pi_ref(y_l|aug) - log pi_ref(y_l|deg)])) (dossier c.4)."""
+    """-log sigmoid(beta ([log pi(y_w|aug) - log pi(y_w|deg)] - [log pi_ref(y_l|aug) - log pi_ref(y_l|deg)]))."""
     from torch.nn.functional import softplus
 
     chosen, rejected = group.pairs["focus"]
@@ -126,7 +126,7 @@ def calibration_loss(group: Group, beta: float) -> Tensor:
 
 
 def focus_weight(numbers: Mapping[str, float], parameters: P2DPOParameters) -> float:
-    """Dynamic deficit weighting: 0.5 + alpha_max tanh((r - 1) / tau), r = CLIPScore(P, crop) / CLIPScore(P, image) (dossier c.5).
+    """Dynamic deficit weighting: 0.5 + alpha_max tanh((r - 1) / tau), r = CLIPScore(P, crop) / CLIPScore(P, image).
 
     0.5 with static weights and for a record without CLIP scores.
     """

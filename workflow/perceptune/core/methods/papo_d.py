@@ -1,4 +1,4 @@
-"""PAPO_D (arXiv:2507.06448; dossier b.1): PAPO with DAPO's clipping, no reference and both entropies."""
+"""PAPO_D (arXiv:2507.06448): PAPO with DAPO's clipping, no reference and both entropies."""
 
 from __future__ import annotations
 

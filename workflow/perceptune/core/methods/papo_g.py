@@ -1,4 +1,4 @@
-"""PAPO_G (arXiv:2507.06448; dossier b): GRPO that shall not answer the same without seeing."""
+"""PAPO_G (arXiv:2507.06448): GRPO that shall not answer the same without seeing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from perceptune.core.methods.grpo import GRPO, GRPOParameters, Weight
-from perceptune.core.methods.method import MethodParameters, Stored
+from perceptune.core.methods.method import MethodParameters, Stored, ViewName
 from perceptune.core.methods.rollout import Tokens
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class PAPOGParameters(GRPOParameters):
     """Weight of the entropy on the masked image: eta_2, in the paper always as large as `eta`."""
     masked_entropy: Literal["stored", "live"] = "stored"
     """`stored`: of the policy that answered, as published, so that its gradient is zero; `live`: of the policy under training."""
-    mask: str = "masked"
+    mask: ViewName = "masked"
     """The masked view: a view of this config."""
 
 
@@ -47,7 +47,7 @@ class PAPOG(GRPO):
         return (parameters.mask,) if parameters.eta_masked and parameters.masked_entropy == "live" else ()
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
-        """GRPO's - gamma mean k3(policy, masked) + eta mean(-log p) + eta_masked mean(-log p masked) (dossier b.1).
+        """GRPO's - gamma mean k3(policy, masked) + eta mean(-log p) + eta_masked mean(-log p masked).
 
         The masked log-probabilities of the second term are constants. Both entropies are means over all tokens of the step.
         """

@@ -1,4 +1,4 @@
-"""PerPO (arXiv:2502.04371, sec. a.1 of the dossier): every pair of the list, weighted by its reward margin."""
+"""PerPO (arXiv:2502.04371): every pair of the list, weighted by its reward margin."""
 
 from __future__ import annotations
 

@@ -88,9 +88,9 @@ class RolloutMethod(Method):
         """The tokens that a term is about, (T,) bool, by the policy of this very step; no gradient."""
         return None
 
-    def asked_views(self, parameters: Any, view: str) -> list[str]:
-        """Those of the stored terms and the live ones."""
-        return list(dict.fromkeys([*super().asked_views(parameters, view), *self.live(parameters)]))
+    def views(self, parameters: Any, view: str) -> tuple[str, ...]:
+        """Those of the stored log-probabilities and the live ones."""
+        return tuple(dict.fromkeys([*super().views(parameters, view), *self.live(parameters)]))
 
     @abstractmethod
     def aggregation(self, parameters: Any) -> tuple[Aggregation, int]:

@@ -1,4 +1,4 @@
-"""Gaussian blur, an information-preserving view of CPPO's asynchronous code (arXiv:2601.00501; dossier c.3)."""
+"""Gaussian blur, an information-preserving view of CPPO's asynchronous code (arXiv:2601.00501)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random patch mask: PAPO's view, and CPPO's 80 % one (arXiv:2507.06448, dossier b.3; arXiv:2601.00501, dossier c.3)."""
+"""Random patch mask: PAPO's view, and CPPO's 80 % one (arXiv:2507.06448; arXiv:2601.00501)."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _noisy(image: Image, parameters: NoiseParameters, generator: object) -> Imag
 
 
 def diffusion(step: int) -> tuple[float, float]:
-    """(sqrt(alpha-bar), sigma) after the 0-based `step`: x = sqrt(alpha-bar) x_0 + sigma noise, step + 1 factors (dossier c.10).
+    """(sqrt(alpha-bar), sigma) after the 0-based `step`: x = sqrt(alpha-bar) x_0 + sigma noise, step + 1 factors.
 
     beta_t = sigmoid(linspace(-6, 6, 1000)) (0.005 - 1e-5) + 1e-5.
     """

@@ -1,4 +1,4 @@
-"""Random rotation, one of CPPO's information-preserving views (arXiv:2601.00501; dossier c.3)."""
+"""Random rotation, one of CPPO's information-preserving views (arXiv:2601.00501)."""
 
 from __future__ import annotations
 

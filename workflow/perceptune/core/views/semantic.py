@@ -1,4 +1,4 @@
-"""Semantic-aware mask: PAPO's other masked view, which blackens what stands out (arXiv:2507.06448; dossier b.3)."""
+"""Semantic-aware mask: PAPO's other masked view, which blackens what stands out (arXiv:2507.06448)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random zoom-crop, one of CPPO's information-removing views (arXiv:2601.00501; dossier c.3)."""
+"""Random zoom-crop, one of CPPO's information-removing views (arXiv:2601.00501)."""
 
 from __future__ import annotations
 

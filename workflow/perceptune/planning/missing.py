@@ -9,7 +9,7 @@ from pathlib import Path
 from perceptune.contracts.config import Config, ShapesDataset
 
 
-def absent(config: Config, environment: Mapping[str, str] = os.environ) -> list[str]:
+def missing(config: Config, environment: Mapping[str, str] = os.environ) -> list[str]:
     """A line per file, folder and key of an endpoint that is not there: its key in the config, and what was looked for.
 
     Of datasets, models and benchmarks those that an experiment uses.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -17,17 +17,15 @@ from perceptune.contracts.config import (
     FileDataset,
     PairingBlock,
     RolloutBlock,
-    SaliencyBlock,
     SamplingBlock,
     TrainingBlock,
-    ViewBlock,
 )
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
 from perceptune.contracts.paths import ROUND_MARK
-from perceptune.contracts.plugins import exists, load, names
+from perceptune.contracts.plugins import brought, load, names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.core.monitors import limit_names
-from perceptune.core.views.view import View
+from perceptune.planning.view_checks import changing_size, kinds_of, misfit_views, uncovered, views_seen
 
 
 def checked(raw: Mapping[str, Any]) -> Config:
@@ -39,7 +37,7 @@ def checked(raw: Mapping[str, Any]) -> Config:
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
     mistakes = _dangling_names(config)
-    mistakes = mistakes or _wrong_parameters(config) or [*_misfits(config)]
+    mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config) or [*_misfits(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return config
@@ -139,6 +137,23 @@ def _dangling_names(config: Config) -> list[str]:
     return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
 
 
+def _broken_plugins(config: Config) -> Iterator[str]:
+    """Methods, views and the user's own plug-ins that the config names and that cannot be loaded."""
+    named = [(f"trainings.{n}.method", "method", t.method) for n, t in config.trainings.items()]
+    named += [(f"views.{n}.op", "view", v.op) for n, v in config.views.items() if v.op]
+    own = [(f"exports.{n}.format", "exporter", e.format) for n, e in config.exports.items()]
+    own += [
+        (f"datasets.{n}.kind", "importer", d.kind) for n, d in config.datasets.items() if isinstance(d, FileDataset)
+    ]
+    own += [(f"rewards.{n}.tasks.{t}", "reward", r) for n, b in config.rewards.items() for t, r in b.tasks.items()]
+    named += [(key, kind, name) for key, kind, name in own if brought(kind, name)]
+    for key, kind, name in named:
+        try:
+            load(kind, name)
+        except UserError as error:
+            yield f"key `{key}`: {error.args[0]}"
+
+
 def _exportable(config: Config, named: str) -> dict[str, None]:
     """Experiments and, of one that is named with a round, its first and its last, which stand for those between them."""
     name, mark, number = named.rpartition(ROUND_MARK)
@@ -163,14 +178,13 @@ def _wrong_parameters(config: Config) -> list[str]:
     """Parameters that a training's method does not take."""
     mistakes = []
     for name, training in config.trainings.items():
-        if not exists("method", training.method):
-            continue
         try:
             load("method", training.method).Parameters.model_validate(training.parameters)
         except ValidationError as invalid:
             allowed = load("method", training.method).Parameters.model_fields
             for error in invalid.errors():
-                mistakes.append(_described(f"trainings.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
+                key = f"trainings.{name}.parameters.{_dotted(error['loc'])}".rstrip(".")
+                mistakes.append(_described(key, error, allowed))
     for name, view in config.views.items():
         if view.op is None:
             continue
@@ -179,7 +193,8 @@ def _wrong_parameters(config: Config) -> list[str]:
         except ValidationError as invalid:
             allowed = load("view", view.op).Parameters.model_fields
             for error in invalid.errors():
-                mistakes.append(_described(f"views.{name}.parameters.{_dotted(error['loc'])}", error, allowed))
+                key = f"views.{name}.parameters.{_dotted(error['loc'])}".rstrip(".")
+                mistakes.append(_described(key, error, allowed))
     return mistakes
 
 
@@ -200,13 +215,16 @@ def _misfits(config: Config) -> Iterator[str]:
             yield f"key `models.{name}.pixels`: images of `{model.family}` are not resized to a number of pixels, expected null"
         if model.pixels and model.pixels[0] > model.pixels[1]:
             yield f"key `models.{name}.pixels`: at least {model.pixels[0]} and at most {model.pixels[1]}, expected no less"
-    boxed = {name for name, view in config.views.items() if any(kind.needs_box for kind in _kinds(view, config))}
-    salient = {name for name, view in config.views.items() if any(kind.needs_saliency for kind in _kinds(view, config))}
+    boxed = {name for name, view in config.views.items() if any(kind.needs_box for kind in kinds_of(view, config))}
+    salient = {
+        name for name, view in config.views.items() if any(kind.needs_saliency for kind in kinds_of(view, config))
+    }
     for name, training in config.trainings.items():
-        if training.view in boxed:
-            yield f"key `trainings.{name}.view`: `{training.view}` needs a crop, which ranked lists do not have"
-        if training.view in salient:
-            yield f"key `trainings.{name}.view`: `{training.view}` needs a saliency, which training views do not have"
+        yield from misfit_views(name, training, config, boxed, salient)
+    for name, export in config.exports.items():
+        experiment = config.experiments[export.experiment.rpartition(ROUND_MARK)[0] or export.experiment]
+        if (shown := config.trainings[experiment.training].view) in salient:
+            yield f"key `exports.{name}`: view `{shown}` needs a saliency, which exports do not have"
     for name, pairing in config.pairings.items():
         if pairing.focus is None and pairing.robust is None:
             yield f"key `pairings.{name}`: neither `focus` nor `robust`, expected at least one"
@@ -236,7 +254,7 @@ def _misfits(config: Config) -> Iterator[str]:
             yield f"key `benchmarks.{name}.judge_prompt`: nothing there takes a prompt, expected null"
     for name, training in config.trainings.items():
         yield from _misfit_rounds(name, training, config)
-    yield from _uncovered(config)
+    yield from uncovered(config)
 
 
 def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
@@ -258,15 +276,8 @@ def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterat
     for metric in training.limits:
         if text := _unknown(f"{key}.limits.{metric}", metric, dict.fromkeys(sorted(known))):
             yield text
-    for view in method.asked_views(method.Parameters.model_validate(training.parameters), training.view):
-        if view in PLAIN_VIEWS:
-            continue
-        if view not in config.views:
-            near_one = f"; {hint}" if (hint := near(view, config.views)) else ""
-            yield f"key `{key}`: method `{training.method}` looks at view `{view}`, which is not defined{near_one}"
-        elif any(kind.needs_box for kind in _kinds(config.views[view], config)):
-            yield f"key `{key}`: view `{view}` needs a crop, which rounds do not have"
-        elif changing := _changing_size(config.views[view], config):
+    for view in views_seen(training):
+        if view in config.views and (changing := changing_size(config.views[view], config)):
             yield f"key `{key}`: view `{view}` (`{changing[0]}`) may change the image's size, expected one that keeps it"
     for n, experiment in config.experiments.items():
         if config.trainings[experiment.training] is not training or experiment.rollout is None:
@@ -274,52 +285,6 @@ def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterat
         shown = config.rollouts[experiment.rollout].view
         if shown != training.view:
             yield f"key `experiments.{n}`: answers are drawn under view `{shown}` and learnt under `{training.view}`, expected one"
-
-
-def _changing_size(view: ViewBlock, config: Config) -> list[str]:
-    """The modules of a view that may change the size of images."""
-    blocks_of = [view, *(config.views[name] for name in view.one_of)]
-    kinds = [(load("view", block.op), block.parameters) for block in blocks_of if block.op]
-    return [kind.name for kind, given in kinds if not kind.keeps_size(kind.Parameters.model_validate(given))]
-
-
-def _uncovered(config: Config) -> Iterator[str]:
-    """Saliencies that leave out questions which are shown under a view that needs them; better said now than after a round."""
-    asked: list[tuple[str, SamplingBlock | BenchmarkBlock | RolloutBlock, Sequence[str]]] = []
-    asked += [(f"samplings.{name}", sampling, [sampling.view]) for name, sampling in config.samplings.items()]
-    asked += [(f"benchmarks.{name}", benchmark, benchmark.views) for name, benchmark in config.benchmarks.items()]
-    for experiment in config.experiments.values():
-        if experiment.rollout is not None:
-            training = config.trainings[experiment.training]
-            method = load("method", training.method)
-            trained = method.asked_views(method.Parameters.model_validate(training.parameters), training.view)
-            asked.append((f"rollouts.{experiment.rollout}", config.rollouts[experiment.rollout], trained))
-    said: dict[str, None] = {}
-    for asker, block, views in asked:
-        shown = [config.views[view] for view in views if view in config.views]
-        used = {one.saliency for view in shown for one in (view, *(config.views[name] for name in view.one_of))}
-        for name in sorted(saliency for saliency in used if saliency):
-            left_out = _left_out(config.saliencies[name], block)
-            said |= dict.fromkeys(
-                f"key `saliencies.{name}.{key}`: may leave out questions of `{asker}`" for key in left_out
-            )
-    yield from said
-
-
-def _left_out(saliency: SaliencyBlock, asked: SamplingBlock | BenchmarkBlock | RolloutBlock) -> Iterator[str]:
-    """The keys of a saliency because of which it does not cover what is asked."""
-    if saliency.split != asked.split:
-        yield "split"
-    if saliency.tasks and not (asked.tasks and set(asked.tasks) <= set(saliency.tasks)):
-        yield "tasks"
-    limit = None if isinstance(asked, RolloutBlock) else asked.limit
-    if saliency.limit is not None and (limit is None or limit > saliency.limit):
-        yield "limit"
-
-
-def _kinds(view: ViewBlock, config: Config) -> list[View]:
-    """What makes a view: one module, or those of the views that it is one of."""
-    return [load("view", op) for one in (view, *(config.views[name] for name in view.one_of)) if (op := one.op)]
 
 
 def _mistake(error: Any) -> str:

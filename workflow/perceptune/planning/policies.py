@@ -5,7 +5,7 @@ The Snakefile imports this module, and so does every job that Snakemake starts: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,22 +31,20 @@ from perceptune.contracts.config import (
     ShapesDataset,
     TrainingBlock,
 )
-from perceptune.contracts.digests import digest_of_folder, sha256_of_file
+from perceptune.contracts.digests import digest_of_folder
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.paths import (
+    ADAPTER,
+    ADAPTER_FOLDER,
     ATTENTION,
     BATCH,
     CLIPS,
-    CONTROLS,
     CROPS,
     DATA,
     EXAMPLES,
     FILTERED_PAIRS,
     GIVEN,
-    GIVEN_STATISTICS,
-    PAIR_STATISTICS,
     PAIRS,
-    PREFERENCE_STATISTICS,
     PREFERENCES,
     REWARDS,
     ROUND,
@@ -54,18 +52,16 @@ from perceptune.contracts.paths import (
     ROUND_RESPONSES,
     SALIENCY,
     TERMS,
-    TRAINING,
     VERDICTS,
     stored_name,
 )
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
-from perceptune.stages.checks import checked, plural, views_named
-from perceptune.stages.controls import gaussian_sigma, twins, why_no_twin, with_controls
-from perceptune.stages.data import data_digest
-from perceptune.stages.protocols import with_protocols
-from perceptune.stages.slicing import with_slice
-from perceptune.stages.sweeps import expand_sweeps
+from perceptune.planning.controls import twins, why_no_twin, with_controls
+from perceptune.planning.protocols import with_protocols
+from perceptune.planning.rehearsal import with_slice
+from perceptune.planning.sweeps import expand_sweeps
+from perceptune.planning.validation import checked, views_named
 
 ASKERS = ("sampling", "pairing", "rollout")
 """Sections whose blocks say what is asked."""
@@ -103,11 +99,11 @@ class Plan:
 
     def round_asked(self, policy: str) -> int:
         """The number, from 1, of the round whose questions a policy answers."""
-        return _parted(policy)[1] + 1
+        return parted(policy)[1] + 1
 
     def experiment(self, policy: str) -> ExperimentBlock | None:
         """The experiment that made a policy; None for a base model."""
-        return self.config.experiments.get(_parted(policy)[0])
+        return self.config.experiments.get(parted(policy)[0])
 
     def base(self, policy: str) -> str:
         """The base model of a policy."""
@@ -116,13 +112,13 @@ class Plan:
 
     def sampled(self, policy: str) -> str:
         """The policy whose answers a trained policy has learnt from: the base model, or the round before."""
-        experiment, number = _parted(policy)
+        experiment, number = parted(policy)
         return f"{experiment}{ROUND_MARK}{number - 1}" if number > 1 else self.base(policy)
 
     def benchmarks(self, policy: str) -> list[str]:
         """What a policy answers: its experiment's benchmarks; a base model answers those of all its experiments."""
         experiments = self.config.experiments.items()
-        asked = {b for n, e in experiments if _parted(policy)[0] in (n, e.model) for b in e.benchmarks}
+        asked = {b for n, e in experiments if parted(policy)[0] in (n, e.model) for b in e.benchmarks}
         return [b for b in self.config.benchmarks if b in asked]
 
     def datasets(self, policy: str, plan: str) -> list[str]:
@@ -161,7 +157,7 @@ class Plan:
 
     def block(self, experiment: str) -> ExperimentBlock:
         """The block of an experiment, or of one of its rounds."""
-        return self.config.experiments[_parted(experiment)[0]]
+        return self.config.experiments[parted(experiment)[0]]
 
     def preferences(self, experiment: str) -> str:
         """The table that an experiment, or one of its rounds, trains on."""
@@ -190,20 +186,54 @@ class Plan:
         """A policy's base model as a tracked setting: its block, with the digest of its files in place of the path."""
         name = self.base(policy)
         block = self.config.models[name]
-        if name not in self.digests:
-            self.digests[name] = model_digest(block)
-        return {**tracked(block), "path": None, "weights": self.digests[name]}
+        return self.content_settings("model", name, block)
 
-    def import_settings(self, dataset: str) -> dict[str, Any]:
-        """How a dataset is imported, as a tracked setting: with the digest of what it brings, images included.
+    def content_settings(self, kind: str, name: str, block: ModelBlock | ClipBlock | SaliencyBlock) -> dict[str, Any]:
+        """A block with a model folder as tracked settings: the digest of its files takes the place of the path."""
+        return {
+            **tracked(block),
+            "path": None,
+            "weights": self.remembered(f"{kind} {name}", lambda: model_digest(block)),
+        }
 
-        Generated data is an output of the workflow, which Snakemake watches itself.
-        """
-        block = self.import_block(dataset)
-        settings = tracked(block)
-        if not self.is_generated(dataset):
-            settings["content"] = self.digests.setdefault(f"data {dataset}", data_digest(block, MEMORY))
-        return settings
+    def remembered(self, key: str, compute: Callable[[], str]) -> str:
+        """A digest, computed once per plan."""
+        if key not in self.digests:
+            self.digests[key] = compute()
+        return self.digests[key]
+
+    def model_details(self, policy: str) -> dict[str, Any]:
+        """The whole model block of a policy, where and how fast it runs included, and the digest of its weights."""
+        block = self.config.models[self.base(policy)]
+        return {"model": block.model_dump(mode="json"), "weights": self.model_settings(policy)["weights"]}
+
+    def threads(self, policy: str) -> int:
+        """CPU cores of a job with a policy's model."""
+        return self.config.models[self.base(policy)].threads
+
+    def family(self, policy: str) -> str:
+        """The module of the family of a policy's model."""
+        return plugin("family", self.config.models[self.base(policy)].family)
+
+    def adapter(self, policy: str) -> str | None:
+        """The weights of a policy's adapter; None for a base model."""
+        return ADAPTER.format(experiment=policy) if self.experiment(policy) else None
+
+    def adapter_folder(self, policy: str) -> str | None:
+        """The folder of a policy's adapter; None for a base model."""
+        return ADAPTER_FOLDER.format(experiment=policy) if self.experiment(policy) else None
+
+    def round_file(self, policy: str) -> str | None:
+        """The status file of the round that made a policy; None for a base model."""
+        return ROUND.format(experiment=policy) if self.experiment(policy) else None
+
+    def round_number(self, policy: str) -> int:
+        """The number of the round that made a policy; 0 where there are no rounds."""
+        return parted(policy)[1]
+
+    def examples(self, datasets: Iterable[str]) -> dict[str, str]:
+        """Dataset to its table of examples."""
+        return {dataset: EXAMPLES.format(dataset=dataset) for dataset in datasets}
 
     def training(self, experiment: str) -> TrainingBlock:
         """The training block of an experiment."""
@@ -223,10 +253,11 @@ class Plan:
         return {s: TERMS.format(**place, stored=stored_name(stored if block.rollout else [s])) for s in stored}
 
     def views_trained(self, experiment: str) -> list[str]:
-        """The views that an experiment's policy and its stored terms are asked under."""
-        training = self.training(experiment)
+        """The views that an experiment's method sees, by their names in the config."""
+        training, pairing = self.training(experiment), self.block(experiment).pairing
         method = plugins.load("method", training.method)
-        return method.asked_views(method.Parameters.model_validate(training.parameters), training.view)
+        seen = method.views(method.Parameters.model_validate(training.parameters), training.view)
+        return [(self.pair_view(pairing, view) if pairing else None) or view for view in seen]
 
     def view_blocks(self, *views: str) -> dict[str, Any]:
         """The config's blocks of these views and of what they are made of, tracked; plain ones have none."""
@@ -257,42 +288,16 @@ class Plan:
         base = self.base(policy)
         return {c: CROPS.format(policy=base, dataset=dataset, crop=c) for c in sorted(n for n in named if n)}
 
-    def saliencies(self, dataset: str, views: Iterable[str]) -> list[str]:
-        """The tables of what stands out in a dataset's images, for the views that need one; they are of no policy."""
+    def saliencies(self, dataset: str, views: Iterable[str]) -> dict[str, str]:
+        """Saliency block to the table of a dataset, for the views that need one; they belong to no policy."""
         named = {block["saliency"] for block in self.view_blocks(*views).values()}
-        return [SALIENCY.format(dataset=dataset, saliency=name) for name in sorted(n for n in named if n)]
-
-    def benchmark_saliencies(self, policy: str) -> list[str]:
-        """Those that a policy's benchmarks need, each of its own dataset."""
-        asked = [self.config.benchmarks[b] for b in self.benchmarks(policy)]
-        return list(dict.fromkeys(table for block in asked for table in self.saliencies(block.dataset, block.views)))
-
-    def saliency_settings(self, saliency: str) -> dict[str, Any]:
-        """A saliency block as a tracked setting, with the digest of its model's files in place of the path."""
-        block = self.config.saliencies[saliency]
-        key = f"saliency {saliency}"
-        if key not in self.digests:
-            self.digests[key] = model_digest(block)
-        return {**tracked(block), "path": None, "weights": self.digests[key]}
+        return {name: SALIENCY.format(dataset=dataset, saliency=name) for name in sorted(n for n in named if n)}
 
     def pair_crop(self, pairing: str) -> str | None:
         """The crop that a pairing's enhanced answers are made with."""
         focus = self.config.pairings[pairing].focus
         view = focus and self.config.views.get(focus.chosen.view)
         return view.crop if view else None
-
-    def clips(self, policy: str, dataset: str, pairing: str, filter: str) -> list[str]:
-        """The table of CLIP scores that a filter adds: none or one."""
-        clip, crop = self.config.filters[filter].clip, self.pair_crop(pairing)
-        return [CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip=clip)] if clip and crop else []
-
-    def clip_settings(self, clip: str) -> dict[str, Any]:
-        """A CLIP block as a tracked setting, with the digest of its files in place of the path."""
-        block = self.config.clips[clip]
-        key = f"clip {clip}"
-        if key not in self.digests:
-            self.digests[key] = model_digest(block)
-        return {**tracked(block), "path": None, "weights": self.digests[key]}
 
     def attentions(self, policy: str) -> dict[str, str]:
         """Benchmark to the table of where a policy looks on its questions; only of benchmarks that measure it."""
@@ -326,23 +331,10 @@ class Plan:
             "prompt": block.judge_prompt and prompt_digest(block.judge_prompt),
         }
 
-    def judging_plugins(self, benchmark: str) -> list[str]:
-        """Modules that have a say in what a benchmark's judge says because of its settings."""
-        model = self.judged_model(benchmark)
-        asked = plugin("benchmark", str(self.config.benchmarks[benchmark].protocol))
-        return [asked, *([self._family(model)] if model else [])]
-
-    def sampling_plugins(self, policy: str, plan: str) -> list[str]:
-        """Modules that have a say in a policy's answers because of its settings."""
-        return [self._family(policy), *self._views(self.views_asked(policy, plan))]
-
-    def terms_plugins(self, policy: str, groups: str, views: Iterable[str]) -> list[str]:
-        """Modules that have a say in stored log-probabilities because of their settings."""
-        own = {view: self.pair_view(groups, view) if groups in self.config.pairings else None for view in views}
-        return [self._family(policy), *self._views(name or view for view, name in own.items())]
-
     def pair_view(self, pairing: str, view: str) -> str | None:
-        """The config's name of a view that pairs bring themselves; None for another view."""
+        """The config's name of a view that the pairs of a block bring themselves; None for another view or no block."""
+        if pairing not in self.config.pairings:
+            return None
         block = self.config.pairings[pairing]
         answers = {
             "enhanced": block.focus and block.focus.chosen,
@@ -351,29 +343,6 @@ class Plan:
         }
         answer = answers.get(view)
         return answer.view if answer else None
-
-    def training_plugins(self, experiment: str) -> list[str]:
-        """Modules that have a say in an adapter because of its settings."""
-        training, pairing = self.training(experiment), self.block(experiment).pairing
-        views = self.views_trained(experiment)
-        views = [(self.pair_view(pairing, view) if pairing else None) or view for view in views]
-        return [self._family(experiment), plugin("method", training.method), *self._views(views)]
-
-    def _views(self, views: Iterable[str]) -> list[str]:
-        return [plugin("view", op) for op in sorted({op for view in views for op in self.ops(view)})]
-
-    def pair_plugins(self, pairing: str) -> list[str]:
-        """Modules that have a say in what pairs record of their views."""
-        return self._views(views_of(self.config.pairings[pairing]))
-
-    def import_plugins(self, dataset: str) -> list[str]:
-        """The module that reads a dataset's format."""
-        return [plugin("importer", self.import_block(dataset).kind)]
-
-    def evaluation_plugins(self, policy: str) -> list[str]:
-        """The modules of the published benchmarks that a policy is tested on."""
-        protocols = {self.config.benchmarks[b].protocol for b in self.benchmarks(policy)}
-        return [plugin("benchmark", name) for name in sorted(p for p in protocols if p)]
 
     def datasets_measured(self, policy: str) -> list[str]:
         """The datasets whose examples a policy's published benchmarks look up when they measure."""
@@ -393,14 +362,6 @@ class Plan:
             settings["resources"] = self.digests.setdefault(f"resources {reward}", resources_digest(block.resources))
         return settings
 
-    def reward_plugins(self, policy: str, reward: str) -> list[str]:
-        """Modules that a reward block names, and the family that says what the numbers of boxes mean."""
-        named = sorted(set(self.config.rewards[reward].tasks.values()))
-        return [self._family(policy), *(plugin("reward", name) for name in named)]
-
-    def _family(self, policy: str) -> str:
-        return plugin("family", self.config.models[self.base(policy)].family)
-
     def benchmark_rewards(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
         """Benchmark to the table of a policy's scored answers; only those that `benchmarks_of` is tested on, too."""
         names = self.benchmarks(benchmarks_of or policy)
@@ -414,68 +375,37 @@ class Plan:
             return blocks_of
         return {b: block.model_copy(update={"prompts": ()}) for b, block in blocks_of.items()}
 
+    def benchmark_details(self, policy: str) -> dict[str, Any]:
+        """The whole benchmark blocks that a policy answers."""
+        return {b: block.model_dump(mode="json") for b, block in self.benchmark_blocks(policy).items()}
+
+    def reward_tasks(self, policy: str) -> dict[str, dict[str, str]]:
+        """Reward block to the reward of each task, for the blocks that a policy's benchmarks are scored with."""
+        used = {self.config.benchmarks[b].reward: None for b in self.benchmarks(policy)}
+        return {name: {str(t): r for t, r in self.config.rewards[name].tasks.items()} for name in used}
+
+    def reward_modules(self, reward: str) -> list[str]:
+        """The modules of the rewards that a block names."""
+        return [plugin("reward", name) for name in sorted(set(self.config.rewards[reward].tasks.values()))]
+
+    def view_modules(self, views: Iterable[str]) -> list[str]:
+        """The modules that make these views."""
+        return [plugin("view", op) for op in sorted({op for view in views for op in self.ops(view)})]
+
+    def twinless(self) -> dict[str, str]:
+        """Policy to the reason why it has no SFT counterpart, where one was wanted."""
+        wanted = self.config.controls is not None and self.config.controls.sft_on_best
+        reasons = {p: why_no_twin(self.config, parted(p)[0]) for p in self.controlled if wanted}
+        return {p: why for p, why in reasons.items() if why}
+
+    def clips(self, policy: str, dataset: str, pairing: str, filter: str) -> str | None:
+        """The table of CLIP scores that a filter adds, if any."""
+        clip, crop = self.config.filters[filter].clip, self.pair_crop(pairing)
+        return CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip=clip) if clip and crop else None
+
     def benchmark_settings(self, policy: str) -> dict[str, Any]:
         """Them as a tracked setting."""
         return {b: tracked(block) for b, block in self.benchmark_blocks(policy).items()}
-
-    def asking_settings(self, policy: str) -> dict[str, Any]:
-        """The benchmark blocks that a policy answers, without what only evaluation looks at; and their views."""
-        looked_at = ("reward", "resamples", "attention", "protocol", "judge", "judge_prompt")
-        blocks_of = self.benchmark_settings(policy)
-        asked = {b: {k: v for k, v in block.items() if k not in looked_at} for b, block in blocks_of.items()}
-        return {"benchmarks": asked, "views": self.view_blocks(*self.views_asked(policy, "benchmarks"))}
-
-    def evaluation_settings(self, policy: str) -> dict[str, Any]:
-        """The benchmark blocks of a policy, and which reward each task has: it says which metrics there are."""
-        blocks_of = self.benchmark_settings(policy)
-        rewards = {b["reward"]: dict(self.config.rewards[b["reward"]].tasks) for b in blocks_of.values()}
-        return {"benchmarks": blocks_of, "rewards": rewards}
-
-    def statistics(self) -> dict[str, str]:
-        """Label to the selection statistics of every experiment's lists, each once."""
-        tables = [self.samples(e) for e, block in self.config.experiments.items() if block.selection or block.given]
-        patterns = {"selection": PREFERENCE_STATISTICS, "given": GIVEN_STATISTICS}
-        return {
-            "/".join(t.values()): pattern.format(**t) for t in tables for key, pattern in patterns.items() if key in t
-        }
-
-    def pair_tables(self) -> dict[str, dict[str, str]]:
-        """Label to the tables behind every experiment's pairs, each once: statistics, preferences, attention, crops, examples."""
-        found = {}
-        for experiment, block in self.config.experiments.items():
-            if not block.pairing:
-                continue
-            made = self.samples(experiment)
-            tables = {
-                "statistics": PAIR_STATISTICS.format(**made),
-                "preferences": FILTERED_PAIRS.format(**made),
-                "examples": EXAMPLES.format(dataset=block.dataset),
-            }
-            crop = self.pair_crop(block.pairing)
-            if crop:
-                attention = self.config.crops[crop].attention
-                place = {"policy": block.model, "dataset": block.dataset}
-                tables["attention"] = ATTENTION.format(attention=attention, **place)
-                tables["crops"] = CROPS.format(crop=crop, **place)
-            found["/".join(made.values())] = tables
-        return found
-
-    def report_settings(self) -> dict[str, Any]:
-        """What the page needs to know besides the tables: who is tested on what, and against whom."""
-        return {
-            "report": tracked(self.config.report),
-            "template": sha256_of_file(Path(__file__).with_name("report_template.html.jinja")),
-            "base": {p: self.base(p) for p in self.policies},
-            "benchmarks": {b: tracked(k) for b, k in self.config.benchmarks.items()},
-            "training": {e: TRAINING.format(experiment=e) for e in self.trained},
-            "rounds": {e: self.report_rounds(e) for e in self.config.experiments if self.rounds(e)},
-            "statistics": self.statistics(),
-            "pairs": self.pair_tables(),
-            "noise": self.noise_levels(),
-            "controls": self.report_controls(),
-            "predictions": {p: self.benchmark_rewards(p) for p in self.policies},
-            "examples": {d: EXAMPLES.format(dataset=d) for d in self.benchmark_datasets},
-        }
 
     @cached_property
     def controlled(self) -> list[str]:
@@ -489,65 +419,17 @@ class Plan:
 
     def twin(self, policy: str) -> str | None:
         """The policy that learnt the best answers of the same lists with the same budget; None if there is none."""
-        return self._twins.get(_parted(policy)[0])
-
-    def report_controls(self) -> dict[str, dict[str, str]]:
-        """Policy to its comparison with the controls, and the words for why it has no twin where one was wanted."""
-        wanted = self.config.controls is not None and self.config.controls.sft_on_best
-        reasons = {p: why_no_twin(self.config, _parted(p)[0]) for p in self.controlled if wanted}
-        return {
-            "tables": {p: CONTROLS.format(policy=p) for p in self.controlled},
-            "twinless": {p: why for p, why in reasons.items() if why},
-        }
-
-    def report_rounds(self, experiment: str) -> dict[str, Any]:
-        """The tested rounds of an experiment, as pairs of number and policy, and where its last one says how it went."""
-        tested = [[_parted(policy)[1], policy] for policy in self.tested(experiment)]
-        return {"policies": tested, "marks": ROUND.format(experiment=self.rounds(experiment)[-1])}
+        return self._twins.get(parted(policy)[0])
 
     @cached_property
     def final(self) -> list[str]:
         """The policies that experiments end with: their last round, or themselves."""
         return [(self.rounds(experiment) or [experiment])[-1] for experiment in self.config.experiments]
 
-    def card_settings(self, policy: str) -> dict[str, Any]:
-        """What a model card tells of how a policy was trained: its experiment, and every block that this names."""
-        block, experiment = self.block(policy), _parted(policy)[0]
-        named = {key: [getattr(block, key)] for key in ("model", "dataset", *block.made_of, "training")}
-        named |= {"benchmark": list(block.benchmarks)}
-        used = {
-            plural(key): {name: tracked(getattr(self.config, plural(key))[name]) for name in names}
-            for key, names in named.items()
-        }
-        views = self.view_blocks(*self.views_trained(policy))
-        return {**used, **({"views": views} if views else {}), "experiments": {experiment: tracked(block)}}
-
     def exported(self, export: str) -> str:
         """The policy whose preferences an export block is about: of an experiment with rounds the last."""
         named = self.config.exports[export].experiment
         return (self.rounds(named) or [named])[-1] if named in self.config.experiments else named
-
-    def export_settings(self, export: str) -> dict[str, Any]:
-        """An export block as a tracked setting, with the view that its images are shown under."""
-        policy = self.exported(export)
-        view = self.training(policy).view
-        block = tracked(self.config.exports[export])
-        return {"export": block, "policy": policy, "view": view, "views": self.view_blocks(view)}
-
-    def export_plugins(self, export: str) -> list[str]:
-        """The module of an export's format, and those that make its images."""
-        view = self.training(self.exported(export)).view
-        return [plugin("exporter", self.config.exports[export].format), *self._views([view])]
-
-    def noise_levels(self) -> dict[str, float]:
-        """Benchmarks' views that lay Gaussian noise of some sigma on the pixels, and the clean one, by sigma."""
-        asked = [view for b in self.config.benchmarks.values() for view in b.views]
-        found = {}
-        for view in dict.fromkeys(asked):
-            block = self.config.views.get(view)
-            if block and (sigma := gaussian_sigma(block)) is not None:
-                found[view] = sigma
-        return dict(sorted({"original": 0.0, **found}.items(), key=lambda item: item[1])) if found else {}
 
     @cached_property
     def benchmark_datasets(self) -> list[str]:
@@ -560,7 +442,7 @@ def views_of(block: SamplingBlock | PairingBlock | RolloutBlock) -> list[str]:
     return sorted({view for _, view in views_named(block)})
 
 
-def _parted(policy: str) -> tuple[str, int]:
+def parted(policy: str) -> tuple[str, int]:
     """Experiment and number of a round; the number is 0 for a policy without rounds."""
     name, mark, number = policy.rpartition(ROUND_MARK)
     return (name, int(number)) if mark and number.isdigit() else (policy, 0)
@@ -610,5 +492,12 @@ def shards_of(responses: str) -> list[str]:
 
 
 def load(raw: Mapping[str, Any]) -> Plan:
-    """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed."""
+    """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed.
+
+    The plug-in folders of the config become known to this process and to those that it starts.
+    """
+    folders = raw.get("plugins") or ()
+    plugins.use_folders(
+        [folder for folder in folders if isinstance(folder, str)] if isinstance(folders, list | tuple) else ()
+    )
     return Plan(with_controls(checked(expand_sweeps(with_protocols(with_slice(raw))))))

@@ -1,0 +1,78 @@
+"""mDPO (arXiv:2406.11839): DPO on the best and the worst answer, a preference between two images, and an anchor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from perceptune.core.looks import Look, Pairs
+from perceptune.core.methods.method import Group, GroupMethod, MethodParameters, Stored, ViewName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MDPOParameters(MethodParameters):
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Scale of the implicit reward."""
+    corrupted: ViewName = "corrupted"
+    """View of this config that hides most of the image; the paper crops 0 to 20 % of it at random, as `random_crop` does."""
+    delta: float = 0.0
+    """Anchor: the chosen answer's implicit reward that is pushed to be exceeded."""
+    conditional: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the conditional preference, the image over the corrupted one; 0 leaves it out."""
+    anchor: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the anchored preference; 0 leaves it out."""
+
+
+class MDPO(GroupMethod):
+    name = "mdpo"
+    Parameters = MDPOParameters
+
+    def stored(self, parameters: MDPOParameters, view: str) -> tuple[Stored, ...]:
+        """The reference under the training view and, where the conditional preference has a weight, the corrupted one."""
+        views = (view, parameters.corrupted) if parameters.conditional else (view,)
+        return tuple(Stored("reference", name) for name in views)
+
+    def responses(self, rewards: Sequence[float], parameters: MDPOParameters) -> list[int]:
+        """The first and the last of the ranked list."""
+        return [0, len(rewards) - 1]
+
+    def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: MDPOParameters, view: str) -> list[Look]:
+        """Both answers under the training view, the best one under the corrupted view, too."""
+        looks = super().looks(rewards, pairs, parameters, view)
+        return [*looks, Look(parameters.corrupted, (0,))] if parameters.conditional else looks
+
+    def loss(self, group: Group, parameters: MDPOParameters) -> Tensor:
+        """L_DPO + conditional L_CoPO + anchor L_AncPO (sec. 3).
+
+        With s_w and s_l the log-ratios log pi - log pi_ref of the best and the worst answer, and s_c that of the best one
+        under the corrupted view: softplus(-beta (s_w - s_l)), softplus(-beta (s_w - s_c)), softplus(-(beta s_w - delta)).
+        """
+        from torch.nn.functional import softplus
+
+        scores, beta = group.scores, parameters.beta
+        loss = softplus(-beta * (scores[0] - scores[-1]))
+        if parameters.conditional:
+            conditional = softplus(-beta * self._conditional_margin(group, parameters))
+            loss = loss + parameters.conditional * conditional
+        if parameters.anchor:
+            loss = loss + parameters.anchor * softplus(-(beta * scores[0] - parameters.delta))
+        return loss
+
+    def metrics(self, group: Group, parameters: MDPOParameters) -> dict[str, float]:
+        """DPO's, how far the image and its corruption are apart for the best answer, and the reward that is anchored."""
+        margin = self._conditional_margin(group, parameters).item() if parameters.conditional else math.nan
+        anchored = (parameters.beta * group.scores[0]).item()
+        return {**super().metrics(group, parameters), "conditional_margin": margin, "anchor_reward": anchored}
+
+    def _conditional_margin(self, group: Group, parameters: MDPOParameters) -> Tensor:
+        """s_w - s_c, a scalar."""
+        policy, reference = group.views[parameters.corrupted]
+        return group.scores[0] - (policy[0] - reference[0])
+
+
+METHOD = MDPO()

@@ -1,0 +1,64 @@
+"""Random crop: mDPO's corrupted image, a small part of the image enlarged to the size of the whole (arXiv:2406.11839)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, model_validator
+
+from perceptune.core.views.view import Box, View, ViewParameters
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Area = Annotated[float, Field(gt=0, le=1)]
+RATIOS = (3 / 4, 4 / 3)
+"""Smallest and largest width of a crop, as a multiple of its height, as `RandomResizedCrop` of torchvision has them."""
+
+
+class RandomCropParameters(ViewParameters):
+    smallest: Area = 0.01
+    """Smallest area of the crop, as a share of the image's; the paper says 0, the authors' code 0.01."""
+    largest: Area = 0.2
+    """Largest area, likewise."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> RandomCropParameters:
+        if self.smallest > self.largest:
+            raise ValueError(f"`smallest` {self.smallest} exceeds `largest` {self.largest}")
+        return self
+
+
+class RandomCrop(View):
+    name = "random_crop"
+    Parameters = RandomCropParameters
+    seeded = True
+
+    def apply(
+        self, images: Sequence[Image], parameters: RandomCropParameters, seed: int, box: Box | None
+    ) -> list[Image]:
+        """A crop of each image, anywhere in it, resized (bilinear) to the image's own size.
+
+        Its area is uniform between the two shares, the ratio of its sides uniform on a logarithmic scale; a side that would be
+        longer than the image's is cut to that.
+        """
+        import numpy as np
+        from PIL import Image as Pillow
+
+        generator = np.random.default_rng(seed)
+        cropped = []
+        for image in images:
+            area = generator.uniform(parameters.smallest, parameters.largest) * image.width * image.height
+            ratio = math.exp(generator.uniform(math.log(RATIOS[0]), math.log(RATIOS[1])))
+            sides = (math.sqrt(area * ratio), math.sqrt(area / ratio))
+            width, height = (min(max(1, round(side)), whole) for side, whole in zip(sides, image.size, strict=True))
+            left = int(generator.integers(0, image.width - width + 1))
+            top = int(generator.integers(0, image.height - height + 1))
+            part = (left, top, left + width, top + height)
+            cropped.append(image.resize(image.size, Pillow.Resampling.BILINEAR, part))
+        return cropped
+
+
+VIEW = RandomCrop()

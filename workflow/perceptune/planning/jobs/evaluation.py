@@ -1,0 +1,189 @@
+"""Jobs that measure policies and write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts import paths
+from perceptune.contracts.code import plugin
+from perceptune.contracts.digests import sha256_of_file
+from perceptune.contracts.paths import (
+    ATTENTION,
+    CROPS,
+    EXAMPLES,
+    FILTERED_PAIRS,
+    GIVEN_STATISTICS,
+    PAIR_STATISTICS,
+    PREFERENCE_STATISTICS,
+)
+from perceptune.planning.controls import gaussian_sigma
+from perceptune.planning.job import Job
+from perceptune.planning.policies import Plan, parted, tracked
+
+TEMPLATES = Path(__file__).parents[2] / "stages"
+
+
+def evaluate_policy(plan: Plan, *, policy: str) -> Job:
+    base = plan.base(policy)
+    trained = plan.experiment(policy) is not None
+    attention = plan.attentions(policy)
+    measured = plan.attentions(base)
+    rewards, verdicts = plan.benchmark_rewards(policy), plan.verdicts(policy)
+    base_rewards = plan.benchmark_rewards(base, policy) if trained else None
+    base_attention = {name: measured[name] for name in attention} if trained else None
+    base_verdicts = plan.verdicts(base, policy) if trained else {}
+    return Job(
+        inputs={
+            "rewards": _each(rewards),
+            "base_rewards": _each(base_rewards or {}),
+            "attention": attention,
+            "base_attention": list((base_attention or {}).values()),
+            "examples": plan.examples(plan.datasets_measured(policy)),
+            "verdicts": verdicts,
+            "base_verdicts": list(base_verdicts.values()),
+        },
+        settings={**_settings(plan, policy), "weights": plan.model_settings(policy), "base": base},
+        details={
+            **plan.model_details(policy),
+            "rewards": rewards,
+            "base_rewards": base_rewards,
+            "base_attention": base_attention,
+            "base_verdicts": base_verdicts,
+            "benchmarks": plan.benchmark_details(policy),
+        },
+        modules=_modules(plan, policy),
+    )
+
+
+def compare_controls(plan: Plan, *, policy: str) -> Job:
+    compared = {"policy": policy, "base": plan.base(policy), "twin": plan.twin(policy)}
+    rewards = {role: plan.benchmark_rewards(name, policy) for role, name in compared.items() if name}
+    verdicts = {role: plan.verdicts(name, policy) for role, name in compared.items() if name}
+    scored = {
+        role: name and {"policy": name, "rewards": rewards[role], "verdicts": verdicts[role]}
+        for role, name in compared.items()
+    }
+    return Job(
+        inputs={
+            "rewards": _each(rewards["policy"]),
+            "base_rewards": _each(rewards["base"]),
+            "twin_rewards": _each(rewards.get("twin", {})),
+            "examples": plan.examples(plan.datasets_measured(policy)),
+            "verdicts": list(verdicts["policy"].values()),
+            "base_verdicts": list(verdicts["base"].values()),
+            "twin_verdicts": list(verdicts.get("twin", {}).values()),
+        },
+        settings={**_settings(plan, policy), "compared": compared},
+        details={**scored, "benchmarks": plan.benchmark_details(policy)},
+        modules=_modules(plan, policy),
+    )
+
+
+def collect_metrics(plan: Plan) -> Job:
+    return Job({"metrics": [paths.METRICS.format(policy=policy) for policy in plan.policies]})
+
+
+def write_report(plan: Plan) -> Job:
+    training = {e: paths.TRAINING.format(experiment=e) for e in plan.trained}
+    rounds = {e: _rounds(plan, e) for e in plan.config.experiments if plan.rounds(e)}
+    pairs, selected = pair_tables(plan), statistics(plan)
+    predictions = {policy: plan.benchmark_rewards(policy) for policy in plan.policies}
+    examples = plan.examples(plan.benchmark_datasets)
+    controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
+    told = {
+        "training": training,
+        "rounds": rounds,
+        "statistics": selected,
+        "pairs": pairs,
+        "noise": noise_levels(plan),
+        "controls": controls,
+        "twinless": plan.twinless(),
+        "predictions": predictions,
+        "examples": examples,
+        "base": {policy: plan.base(policy) for policy in plan.policies},
+    }
+    return Job(
+        inputs={
+            "metrics": paths.ALL_METRICS,
+            "training": training,
+            "rounds": [of["marks"] for of in rounds.values()],
+            "statistics": selected,
+            "pairs": sorted({table for tables in pairs.values() for table in tables.values()}),
+            "predictions": sorted({table for tables in predictions.values() for table in tables.values()}),
+            "examples": examples,
+            "controls": controls,
+        },
+        settings={
+            "config": tracked(plan.config.report),
+            "template": sha256_of_file(TEMPLATES / "report_template.html.jinja"),
+            "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
+            "shown": told,
+        },
+        details={
+            **told,
+            "benchmarks": {name: block.model_dump(mode="json") for name, block in plan.config.benchmarks.items()},
+            "figures": {figure: paths.FIGURE.format(figure=figure) for figure in paths.FIGURES},
+        },
+    )
+
+
+def _rounds(plan: Plan, experiment: str) -> dict[str, Any]:
+    """Number and policy of the tested rounds, and the status file of the last round."""
+    tested = {parted(policy)[1]: policy for policy in plan.tested(experiment)}
+    return {"policies": tested, "marks": paths.ROUND.format(experiment=plan.rounds(experiment)[-1])}
+
+
+def _settings(plan: Plan, policy: str) -> dict[str, Any]:
+    """The benchmark blocks of a policy, and the reward of each task, which says what metrics there are."""
+    return {"blocks": plan.benchmark_settings(policy), "reward_tasks": plan.reward_tasks(policy)}
+
+
+def _modules(plan: Plan, policy: str) -> tuple[str, ...]:
+    protocols = {plan.config.benchmarks[b].protocol for b in plan.benchmarks(policy)}
+    return tuple(plugin("benchmark", name) for name in sorted(p for p in protocols if p))
+
+
+def _each(tables: dict[str, str]) -> list[str]:
+    """Tables that several benchmarks share, once."""
+    return sorted(set(tables.values()))
+
+
+def statistics(plan: Plan) -> dict[str, str]:
+    """Label to the selection statistics of every experiment's lists, each once."""
+    tables = [plan.samples(e) for e, block in plan.config.experiments.items() if block.selection or block.given]
+    patterns = {"selection": PREFERENCE_STATISTICS, "given": GIVEN_STATISTICS}
+    return {"/".join(t.values()): pattern.format(**t) for t in tables for key, pattern in patterns.items() if key in t}
+
+
+def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:
+    """Label to the tables behind every experiment's pairs, each once: statistics, preferences, attention, crops, examples."""
+    found = {}
+    for experiment, block in plan.config.experiments.items():
+        if not block.pairing:
+            continue
+        made = plan.samples(experiment)
+        tables = {
+            "statistics": PAIR_STATISTICS.format(**made),
+            "preferences": FILTERED_PAIRS.format(**made),
+            "examples": EXAMPLES.format(dataset=block.dataset),
+        }
+        crop = plan.pair_crop(block.pairing)
+        if crop:
+            attention = plan.config.crops[crop].attention
+            place = {"policy": block.model, "dataset": block.dataset}
+            tables["attention"] = ATTENTION.format(attention=attention, **place)
+            tables["crops"] = CROPS.format(crop=crop, **place)
+        found["/".join(made.values())] = tables
+    return found
+
+
+def noise_levels(plan: Plan) -> dict[str, float]:
+    """Benchmarks' views that lay Gaussian noise of some sigma on the pixels, and the clean one, by sigma."""
+    asked = [view for b in plan.config.benchmarks.values() for view in b.views]
+    found = {}
+    for view in dict.fromkeys(asked):
+        block = plan.config.views.get(view)
+        if block and (sigma := gaussian_sigma(block)) is not None:
+            found[view] = sigma
+    return dict(sorted({"original": 0.0, **found}.items(), key=lambda item: item[1])) if found else {}

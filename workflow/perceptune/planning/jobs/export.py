@@ -1,0 +1,83 @@
+"""Jobs that export models and preferences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perceptune.contracts import paths
+from perceptune.contracts.code import plugin
+from perceptune.contracts.digests import sha256_of_file
+from perceptune.planning.job import Job
+from perceptune.planning.jobs.evaluation import TEMPLATES
+from perceptune.planning.policies import Plan, parted, tracked
+from perceptune.planning.validation import plural
+
+
+def export_model(plan: Plan, *, policy: str) -> Job:
+    return Job(
+        inputs={
+            "adapter": plan.adapter(policy),
+            "requests": paths.BENCHMARK_REQUESTS.format(policy=policy),
+            "examples": plan.examples(plan.datasets(policy, "benchmarks")),
+        },
+        settings={"base": plan.model_settings(policy)},
+        details={
+            **plan.model_details(policy),
+            "adapter": plan.adapter_folder(policy),
+            "folder": paths.MODEL_FOLDER.format(policy=policy),
+        },
+        modules=(plan.family(policy), *plan.view_modules(plan.views_asked(policy, "benchmarks"))),
+        threads=plan.threads(policy),
+        gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
+    )
+
+
+def write_model_card(plan: Plan, *, policy: str) -> Job:
+    tested = policy in plan.policies
+    return Job(
+        inputs={
+            "parity": paths.MODEL_PARITY.format(policy=policy),
+            "lineage": paths.MODEL_LINEAGE.format(policy=policy),
+            "training": paths.TRAINING.format(experiment=policy),
+            "metrics": paths.METRICS.format(policy=policy) if tested else None,
+        },
+        settings={
+            "config": card_settings(plan, policy),
+            "template": sha256_of_file(TEMPLATES / "model_card.md.jinja"),
+            "base": plan.base(policy),
+        },
+        details={"model": plan.config.models[plan.base(policy)].model_dump(mode="json")},
+    )
+
+
+def export_preferences(plan: Plan, *, export: str) -> Job:
+    block, policy = plan.config.exports[export], plan.exported(export)
+    view = plan.training(policy).view
+    return Job(
+        inputs={
+            "preferences": plan.preferences(policy),
+            "examples": paths.EXAMPLES.format(dataset=plan.block(policy).dataset),
+        },
+        settings={
+            "config": tracked(block),
+            "experiment": policy,
+            "view": view,
+            "views": plan.view_blocks(view),
+            "template": sha256_of_file(TEMPLATES / "export_readme.md.jinja"),
+        },
+        details={"name": export, "folder": paths.EXPORT_FOLDER.format(export=export)},
+        modules=(plugin("exporter", block.format), *plan.view_modules([view])),
+    )
+
+
+def card_settings(plan: Plan, policy: str) -> dict[str, Any]:
+    """What a model card tells of how a policy was trained: its experiment, and every block that this names."""
+    block, experiment = plan.block(policy), parted(policy)[0]
+    named = {key: [getattr(block, key)] for key in ("model", "dataset", *block.made_of, "training")}
+    named |= {"benchmark": list(block.benchmarks)}
+    used = {
+        plural(key): {name: tracked(getattr(plan.config, plural(key))[name]) for name in names}
+        for key, names in named.items()
+    }
+    views = plan.view_blocks(*plan.views_trained(policy))
+    return {**used, **({"views": views} if views else {}), "experiments": {experiment: tracked(block)}}

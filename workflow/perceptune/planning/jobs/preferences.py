@@ -1,0 +1,113 @@
+"""Jobs that turn responses into rewards, and rewards into preferences."""
+
+from __future__ import annotations
+
+from perceptune.contracts import paths
+from perceptune.contracts.code import plugin
+from perceptune.planning.job import Job
+from perceptune.planning.policies import Plan, tracked, views_of
+
+
+def score_responses(plan: Plan, *, policy: str, plan_name: str, reward: str) -> Job:
+    settings = plan.scored_settings(policy, plan_name, reward)
+    return Job(
+        inputs={
+            "requests": paths.REQUESTS.format(policy=policy, plan=plan_name),
+            "responses": paths.RESPONSES.format(policy=policy, plan=plan_name),
+            "examples": plan.examples(plan.datasets(policy, plan_name)),
+        },
+        settings={"scored": settings, "base": plan.model_settings(policy)},
+        details={
+            **plan.model_details(policy),
+            "config": plan.config.rewards[reward].model_dump(mode="json"),
+            "benchmarks": settings["benchmarks"],
+            "resources": settings["resources"],
+        },
+        modules=(plan.family(policy), *plan.reward_modules(reward)),
+        threads=2,
+    )
+
+
+def select_preferences(plan: Plan, *, policy: str, dataset: str, sampling: str, reward: str, selection: str) -> Job:
+    place = {"policy": policy, "dataset": dataset, "sampling": sampling}
+    return Job(
+        inputs={
+            "requests": paths.SAMPLE_REQUESTS.format(**place),
+            "responses": paths.SAMPLE_RESPONSES.format(**place),
+            "rewards": paths.SAMPLE_REWARDS.format(**place, reward=reward),
+        },
+        settings={"config": tracked(plan.config.selections[selection])},
+    )
+
+
+def take_given(plan: Plan, *, policy: str, dataset: str, given: str) -> Job:
+    return Job(
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset)},
+        settings={"config": tracked(plan.config.givens[given]), "base": plan.model_settings(policy)},
+        details=plan.model_details(policy),
+        modules=(plan.family(policy),),
+    )
+
+
+def select_batch(plan: Plan, *, policy: str, dataset: str, rollout: str, reward: str, batch: str) -> Job:
+    place = {"policy": policy, "dataset": dataset, "rollout": rollout}
+    return Job(
+        inputs={
+            "requests": paths.ROUND_REQUESTS.format(**place),
+            "responses": paths.ROUND_RESPONSES.format(**place),
+            "rewards": paths.ROUND_REWARDS.format(**place, reward=reward),
+        },
+        settings={"config": tracked(plan.config.batches[batch])},
+    )
+
+
+def make_pairs(plan: Plan, *, policy: str, dataset: str, pairing: str) -> Job:
+    place = {"policy": policy, "dataset": dataset, "pairing": pairing}
+    block = plan.config.pairings[pairing]
+    return Job(
+        inputs={
+            "requests": paths.PAIR_REQUESTS.format(**place),
+            "responses": paths.PAIR_RESPONSES.format(**place),
+            "examples": paths.EXAMPLES.format(dataset=dataset),
+        },
+        settings={"loss_prompt": block.loss_prompt},  # what was asked is in the requests
+        details={"config": block.model_dump(mode="json")},
+        modules=tuple(plan.view_modules(views_of(block))),
+    )
+
+
+def filter_pairs(plan: Plan, *, policy: str, dataset: str, pairing: str, filter: str) -> Job:
+    stored = paths.stored_name([("reference", "original")])
+    return Job(
+        inputs={
+            "pairs": paths.PAIRS.format(policy=policy, dataset=dataset, pairing=pairing),
+            "terms": paths.TERMS.format(policy=policy, dataset=dataset, groups=pairing, stored=stored),
+            "clips": plan.clips(policy, dataset, pairing, filter),
+        },
+        settings={"config": tracked(plan.config.filters[filter])},
+    )
+
+
+def judge_answers(plan: Plan, *, policy: str, benchmark: str) -> Job:
+    block, model = plan.config.benchmarks[benchmark], plan.judged_model(benchmark)
+    judge = plan.config.judges[str(block.judge)]
+    settings = plan.judging_settings(benchmark)
+    served = plan.config.models[model] if model else None
+    return Job(
+        inputs={
+            "rewards": plan.benchmark_rewards(policy)[benchmark],
+            "examples": paths.EXAMPLES.format(dataset=block.dataset),
+        },
+        settings=settings,
+        details={
+            "name": block.judge,
+            "judge": judge.model_dump(mode="json"),
+            "block": block.model_dump(mode="json"),
+            "model": served and served.model_dump(mode="json"),
+            "weights": settings["model"] and settings["model"]["weights"],
+            "kept": paths.JUDGED.format(judge=block.judge),
+        },
+        modules=(plugin("benchmark", str(block.protocol)), *([plan.family(model)] if model else [])),
+        threads=served.threads if served else 1,
+        gpus=served.engine.tensor_parallel_size if served else 0,
+    )

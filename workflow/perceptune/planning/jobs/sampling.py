@@ -1,0 +1,114 @@
+"""Jobs that plan questions and ask them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perceptune.contracts import paths
+from perceptune.planning.job import Job
+from perceptune.planning.policies import Plan, tracked, views_of
+
+ONLY_EVALUATED = ("reward", "resamples", "attention", "protocol", "variant", "judge", "judge_prompt")
+"""Keys of a benchmark block that change no question."""
+
+
+def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job:
+    block = plan.config.samplings[sampling]
+    views = views_of(block)
+    blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
+    saliencies = plan.saliencies(dataset, views)
+    return Job(
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliencies": saliencies},
+        settings={"config": tracked(block), "blocks": blocks},
+        details={"views": {"blocks": blocks, "crops": crops, "saliencies": saliencies}},
+    )
+
+
+def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
+    block = plan.config.rollouts[rollout]
+    blocks = plan.view_blocks(*views_of(block))
+    return Job(
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "before": plan.round_file(policy)},
+        settings={"config": tracked(block), "blocks": blocks, "number": plan.round_asked(policy)},
+        details={"views": {"blocks": blocks}},
+    )
+
+
+def plan_pairs(plan: Plan, *, policy: str, dataset: str, pairing: str) -> Job:
+    block = plan.config.pairings[pairing]
+    views = views_of(block)
+    blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
+    asked = {key: value for key, value in tracked(block).items() if key != "loss_prompt"}  # the losses' business
+    return Job(
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops},
+        settings={"pairs": asked, "blocks": blocks},
+        details={"config": block.model_dump(mode="json"), "views": {"blocks": blocks, "crops": crops}},
+    )
+
+
+def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
+    datasets = plan.datasets(policy, "benchmarks")
+    views = plan.views_asked(policy, "benchmarks")
+    blocks = plan.view_blocks(*views)
+    asked_of = {b: plan.config.benchmarks[b] for b in plan.benchmarks(policy)}
+    shown = {d: [v for b in asked_of.values() if b.dataset == d for v in b.views] for d in datasets}
+    crops = {dataset: plan.crops(policy, dataset, views) for dataset in datasets}
+    saliencies = {dataset: plan.saliencies(dataset, shown[dataset]) for dataset in datasets}
+    asked = {
+        name: {key: value for key, value in block.items() if key not in ONLY_EVALUATED}
+        for name, block in plan.benchmark_settings(policy).items()
+    }
+    return Job(
+        inputs={
+            "examples": plan.examples(datasets),
+            "crops": [table for tables in crops.values() for table in tables.values()],
+            "saliencies": [table for tables in saliencies.values() for table in tables.values()],
+        },
+        settings={"asked": asked, "blocks": blocks},
+        details={
+            "benchmarks": plan.benchmark_details(policy),
+            "views": {d: {"blocks": blocks, "crops": crops[d], "saliencies": saliencies[d]} for d in datasets},
+            "rewards": plan.reward_tasks(policy),
+        },
+    )
+
+
+def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: str) -> Job:
+    shard, shards = map(int, scatteritem.split("-of-"))
+    return Job(
+        inputs={
+            "requests": paths.REQUESTS.format(policy=policy, plan=plan_name),
+            "examples": plan.examples(plan.datasets(policy, plan_name)),
+            "adapter": plan.adapter(policy),
+        },
+        settings={"base": plan.model_settings(policy)},
+        details={
+            **plan.model_details(policy),
+            "adapter": plan.adapter_folder(policy),
+            "journal": paths.JOURNAL.format(policy=policy, plan=plan_name),
+            "shard": shard - 1,
+            "shards": shards,
+            "beside": [_other(plan, policy, name) for name in plan.asked(policy) if name != plan_name],
+        },
+        modules=(plan.family(policy), *plan.view_modules(plan.views_asked(policy, plan_name))),
+        threads=plan.threads(policy),
+        gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
+    )
+
+
+def _other(plan: Plan, policy: str, name: str) -> dict[str, Any]:
+    """Another table of requests to the same policy: whichever job starts the engine answers what is waiting."""
+    return {
+        "requests": paths.REQUESTS.format(policy=policy, plan=name),
+        "journal": paths.JOURNAL.format(policy=policy, plan=name),
+        "responses": paths.RESPONSES.format(policy=policy, plan=name),
+        "examples": plan.examples(plan.datasets(policy, name)),
+    }
+
+
+def gather_responses(plan: Plan, *, policy: str, plan_name: str) -> Job:
+    """The shards are an input that the rule adds: their number is Snakemake's (`--set-scatter`)."""
+    return Job(
+        inputs={"requests": paths.REQUESTS.format(policy=policy, plan=plan_name)},
+        details={"journal": paths.JOURNAL.format(policy=policy, plan=plan_name)},
+    )

@@ -1,0 +1,101 @@
+"""Jobs that compute log-probabilities and train."""
+
+from __future__ import annotations
+
+from perceptune.contracts import paths
+from perceptune.contracts.code import plugin
+from perceptune.planning.job import Job
+from perceptune.planning.policies import Plan, tracked
+
+
+def compute_terms(plan: Plan, *, policy: str, dataset: str, groups: str, stored: str) -> Job:
+    wanted = paths.stored_of_name(stored)
+    views = [view for _, view in wanted]
+    blocks = plan.view_blocks(*views)
+    learns_in_rounds = any(term == "old" for term, _ in wanted)
+    shown = [plan.pair_view(groups, view) or view for view in views]
+    return Job(
+        inputs={
+            "preferences": plan.groups(policy, dataset, groups),
+            "examples": paths.EXAMPLES.format(dataset=dataset),
+            "adapter": plan.adapter(policy) if learns_in_rounds else None,
+            "saliencies": plan.saliencies(dataset, views),
+        },
+        settings={"base": plan.model_settings(policy), "blocks": blocks},
+        details={
+            **plan.model_details(policy),
+            "adapter": plan.adapter_folder(policy) if learns_in_rounds else None,
+            "stored": wanted,
+            "views": blocks,
+            "of_round": groups.split("/")[0] in plan.config.rollouts,
+        },
+        modules=(plan.family(policy), *plan.view_modules(shown)),
+        threads=plan.threads(policy),
+        gpus=1,
+    )
+
+
+def train_adapter(plan: Plan, *, experiment: str) -> Job:
+    training = plan.training(experiment)
+    blocks = plan.view_blocks(*plan.views_trained(experiment))
+    terms = plan.terms(experiment)
+    return Job(
+        inputs={
+            "preferences": plan.preferences(experiment),
+            "examples": paths.EXAMPLES.format(dataset=plan.block(experiment).dataset),
+            "terms": {stored.view: table for stored, table in terms.items()},
+            "saliencies": plan.saliencies(plan.block(experiment).dataset, plan.views_trained(experiment)),
+        },
+        settings={"training": tracked(training), "blocks": blocks, "base": plan.model_settings(experiment)},
+        details={
+            **plan.model_details(experiment),
+            "config": training.model_dump(mode="json"),
+            "views": blocks,
+            "adapter": paths.ADAPTER_FOLDER.format(experiment=experiment),
+            "checkpoints": paths.CHECKPOINTS.format(experiment=experiment),
+        },
+        modules=_modules(plan, experiment),
+        threads=plan.threads(experiment),
+        gpus=training.devices,
+    )
+
+
+def train_round(plan: Plan, *, experiment: str) -> Job:
+    training, block, before = plan.training(experiment), plan.block(experiment), plan.sampled(experiment)
+    blocks = plan.view_blocks(*plan.views_trained(experiment))
+    (terms,) = set(plan.terms(experiment).values())
+    longest, number = plan.config.rollouts[str(block.rollout)].max_tokens, plan.round_number(experiment)
+    return Job(
+        inputs={
+            "preferences": plan.preferences(experiment),
+            "responses": plan.round_responses(experiment),
+            "examples": paths.EXAMPLES.format(dataset=block.dataset),
+            "terms": terms,
+            "before": plan.round_file(before),
+            "adapter_before": plan.adapter(before),
+            "saliencies": plan.saliencies(block.dataset, plan.views_trained(experiment)),
+        },
+        settings={
+            "training": tracked(training),
+            "blocks": blocks,
+            "longest": longest,
+            "number": number,
+            "base": plan.model_settings(experiment),
+        },
+        details={
+            **plan.model_details(experiment),
+            "config": training.model_dump(mode="json"),
+            "views": blocks,
+            "before": plan.adapter_folder(before),
+            "adapter": paths.ADAPTER_FOLDER.format(experiment=experiment),
+            "checkpoints": paths.CHECKPOINTS.format(experiment=experiment),
+        },
+        modules=_modules(plan, experiment),
+        threads=plan.threads(experiment),
+        gpus=training.devices,
+    )
+
+
+def _modules(plan: Plan, experiment: str) -> tuple[str, ...]:
+    method = plugin("method", plan.training(experiment).method)
+    return (plan.family(experiment), method, *plan.view_modules(plan.views_trained(experiment)))

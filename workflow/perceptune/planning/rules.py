@@ -1,0 +1,151 @@
+"""The rules of the workflow: what each writes, the job that its wildcards stand for, and the stage that runs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from perceptune.contracts import paths
+from perceptune.contracts.code import code_digests
+from perceptune.planning.job import Job
+from perceptune.planning.jobs import attention, data, evaluation, export, preferences, sampling, training
+from perceptune.planning.policies import Plan
+
+STAGES = "perceptune.stages"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. The outputs stand in the rules file, too, where Snakemake reads them; a test compares the two."""
+
+    job: Callable[..., Job]
+    stage: str
+    """Module of the stage and the function in it that is called, as `module:function`."""
+    outputs: tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        """The full name of the stage's module."""
+        return f"{STAGES}.{self.stage.partition(':')[0]}"
+
+    @property
+    def function(self) -> str:
+        """The name of the function that is called."""
+        return self.stage.partition(":")[2]
+
+
+RULES = {
+    "make_shapes": Rule(data.make_shapes, "shapes:run", (paths.DATA,)),
+    "import_examples": Rule(data.import_examples, "examples:run", (paths.EXAMPLES,)),
+    "measure_attention": Rule(attention.measure_attention, "attention:run", (paths.ATTENTION,)),
+    "measure_saliency": Rule(attention.measure_saliency, "saliency:run", (paths.SALIENCY,)),
+    "find_crops": Rule(attention.find_crops, "crops:run", (paths.CROPS,)),
+    "score_clips": Rule(attention.score_clips, "clips:run", (paths.CLIPS,)),
+    "plan_samples": Rule(sampling.plan_samples, "requests:run_samples", (paths.SAMPLE_REQUESTS,)),
+    "plan_round": Rule(sampling.plan_round, "requests:run_round", (paths.ROUND_REQUESTS,)),
+    "plan_pairs": Rule(sampling.plan_pairs, "requests:run_pairs", (paths.PAIR_REQUESTS,)),
+    "plan_benchmarks": Rule(sampling.plan_benchmarks, "requests:run_benchmarks", (paths.BENCHMARK_REQUESTS,)),
+    "sample_responses": Rule(sampling.sample_responses, "responses:run", (paths.RESPONSE_SHARD,)),
+    "gather_responses": Rule(sampling.gather_responses, "gathering:run", (paths.RESPONSES,)),
+    "score_responses": Rule(preferences.score_responses, "rewards:run", (paths.REWARDS,)),
+    "select_preferences": Rule(
+        preferences.select_preferences, "preferences:run", (paths.PREFERENCES, paths.PREFERENCE_STATISTICS)
+    ),
+    "take_given": Rule(preferences.take_given, "given:run", (paths.GIVEN, paths.GIVEN_STATISTICS)),
+    "select_batch": Rule(preferences.select_batch, "batches:run", (paths.BATCH, paths.BATCH_STATISTICS)),
+    "make_pairs": Rule(preferences.make_pairs, "pairs:run", (paths.PAIRS,)),
+    "filter_pairs": Rule(preferences.filter_pairs, "filter:run", (paths.FILTERED_PAIRS, paths.PAIR_STATISTICS)),
+    "compute_terms": Rule(training.compute_terms, "terms:run", (paths.TERMS,)),
+    "train_adapter": Rule(training.train_adapter, "train:run", (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.TRAINING)),
+    "train_round": Rule(
+        training.train_round,
+        "train_round:run",
+        (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.ROUND, paths.TRAINING),
+    ),
+    "judge_answers": Rule(preferences.judge_answers, "judge:run", (paths.VERDICTS,)),
+    "evaluate_policy": Rule(evaluation.evaluate_policy, "evaluate:run", (paths.METRICS,)),
+    "compare_controls": Rule(evaluation.compare_controls, "comparing:run", (paths.CONTROLS,)),
+    "collect_metrics": Rule(evaluation.collect_metrics, "collecting:run", (paths.ALL_METRICS,)),
+    "write_report": Rule(
+        evaluation.write_report,
+        "report:run",
+        (paths.REPORT, paths.RESULT_TABLE, *(paths.FIGURE.format(figure=figure) for figure in paths.FIGURES)),
+    ),
+    "export_model": Rule(export.export_model, "model_export:run", (paths.MODEL_PARITY, paths.MODEL_LINEAGE)),
+    "write_model_card": Rule(export.write_model_card, "model_card:run", (paths.MODEL_CARD,)),
+    "export_preferences": Rule(
+        export.export_preferences, "preference_export:run", (paths.EXPORT, paths.EXPORT_LINEAGE)
+    ),
+}
+
+
+def job_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Job:
+    """The job that a rule's wildcards stand for. Raises `UserError` for a mistake that only this job shows."""
+    arguments = {("plan_name" if name == "plan" else name): value for name, value in wildcards.items()}
+    return RULES[rule].job(plan, **arguments)
+
+
+def code_lines(*modules: str) -> list[str]:
+    """A line per module and everything of the package that it imports, so that a dry run names the edited one."""
+    return [f"module {name} {digest[:12]}" for name, digest in code_digests(*modules).items()]
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A wildcard that stands for one of these names, so that rules with similar outputs stay apart."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def constraints(plan: Plan) -> dict[str, str]:
+    """Regular expressions for the wildcards of all rules."""
+    config, name = plan.config, "[^/]+"
+    lists = one_of([*config.pairings, *config.givens])
+    return {
+        **dict.fromkeys(("dataset", "policy", "experiment", "reward", "selection", "batch", "stored"), name),
+        "sampling": one_of(config.samplings),
+        "rollout": one_of(config.rollouts),
+        "pairing": one_of(config.pairings),
+        "given": one_of(config.givens),
+        "export": one_of(config.exports),
+        "attention": one_of(config.attentions),
+        "crop": one_of(config.crops),
+        "saliency": one_of(config.saliencies),
+        "clip": one_of(config.clips),
+        "filter": one_of(config.filters),
+        "benchmark": one_of(config.benchmarks),
+        "groups": f"[^/]+/[^/]+/[^/]+|{lists}",
+        "plan": "[^/]+/[^/]+|benchmarks",
+    }
+
+
+def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
+    """Those of single rules, which take precedence."""
+    experiments = plan.config.experiments
+    in_rounds = one_of(e for e in experiments if plan.rounds(e))
+    return {
+        "train_adapter": {"experiment": one_of(e for e in experiments if not plan.rounds(e))},
+        "train_round": {"experiment": f"({in_rounds}){paths.ROUND_MARK}[1-9][0-9]*"},
+        "export_model": {"policy": one_of(plan.trained)},
+        "write_model_card": {"policy": one_of(plan.trained)},
+    }
+
+
+def patterns(plan: Plan) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """Rule and regular expression of each output, with the wildcards as named groups."""
+    shared, single = constraints(plan), rule_constraints(plan)
+    for name, rule in RULES.items():
+        allowed = {"scatteritem": r"\d+-of-\d+", **shared, **single.get(name, {})}
+        for output in rule.outputs:
+            yield name, re.compile(_expression(output, allowed))
+
+
+def _expression(output: str, allowed: Mapping[str, str]) -> str:
+    parts, seen = re.split(r"\{(\w+)\}", output), set[str]()
+    expression = ""
+    for index, part in enumerate(parts):
+        if index % 2 == 0:
+            expression += re.escape(part)
+        else:
+            expression += f"(?P={part})" if part in seen else f"(?P<{part}>{allowed[part]})"
+            seen.add(part)
+    return f"^{expression}$"
