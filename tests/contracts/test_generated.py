@@ -1,5 +1,6 @@
 """What is generated from the models equals what is committed; imports stay light; rules stay rules."""
 
+import json
 import re
 import subprocess
 import sys
@@ -25,6 +26,26 @@ def test_every_block_of_the_config_has_its_table_of_keys() -> None:
     blocks = {getattr(config, name) for name in Config.model_json_schema()["$defs"]}
     assert explained == {block for block in blocks if issubclass(block, Block)}
     assert documentation.SECTIONS.keys() | {"slice", "plugins"} == Config.model_fields.keys()
+
+
+def test_editors_suggest_plugins_and_accept_others() -> None:
+    """A user's own plug-in is not underlined."""
+    blocks = json.loads(documentation.schema_text())["$defs"]
+    for (block, key), kind in documentation.PLUGIN_KEYS.items():
+        field = blocks[block]["properties"][key]
+        field = field.get("additionalProperties", field)
+        if block == "TrainingBlock":  # may be swept
+            field = field["anyOf"][0]
+        assert {"enum": names(kind)} in field["anyOf"], (block, key)
+        assert {"type": "string"} in field["anyOf"], (block, key)
+
+
+@pytest.mark.parametrize("kind", ["method", "view"])
+def test_plugins_and_their_parameters_say_what_they_are(kind: str) -> None:
+    for name in names(kind):
+        assert summary(kind, name).endswith("."), name
+        for parameter, field in load(kind, name).Parameters.model_fields.items():
+            assert field.description, (name, parameter)
 
 
 def test_the_snakefile_imports_nothing_heavy() -> None:

@@ -54,6 +54,8 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("datasets.mine", {"kind": "popee", "path": "x"}, "key `datasets.mine.kind`: `popee` is not defined, expected one of"),
         ("datasets.mine", {"kind": "pope", "path": ""}, "key `datasets.mine.path`: string should have at least 1 character"),
         ("datasets.mine", {"kind": "pope", "path": "x", "max_images": 0}, "key `datasets.mine.max_images`: input should be greater than or equal to 1, got `0`"),
+        ("models.tiny.family", "lava", "key `models.tiny.family`: `lava` is not defined, expected one of 'internvl', 'llava', "),
+        ("models.tiny.family", "lava", "; did you mean `llava`?"),
         ("models.tiny.pixels", [784, 7840], "key `models.tiny.pixels`: images of `llava` are not resized to a number of pixels, expected null"),
         ("models.tiny", {"path": "m", "family": "qwen3_vl", "pixels": [9, 4]}, "key `models.tiny.pixels`: at least 9 and at most 4, expected no less"),
         ("slice", 0, "key `slice`: input should be greater than or equal to 1, got `0`"),

@@ -206,7 +206,7 @@ def test_a_changed_image_and_an_empty_export_are_refused(tables: Path, tmp_path:
     )
     write_table(tmp_path / "examples.parquet", EXAMPLES, table, {})
     write_table(tmp_path / "lists.parquet", PREFERENCES, [_group(ROWS[0])], {})
-    with pytest.raises(UserError, match=r"red\.png` has changed since the import"):
+    with pytest.raises(UserError, match=r"red\.png` of example `.*`: the image has changed since the import"):
         exported(tmp_path, tmp_path / "mine", "trl")
     assert not (tmp_path / "mine").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -31,6 +32,7 @@ from perceptune.core.shapes import render, scene_and_row
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
 from perceptune.stages import pair_cards, report, report_tables
+from perceptune.stages.example_images import IllustratedExamples
 
 from tests.plugins import BENCHMARKS
 
@@ -94,7 +96,7 @@ def write_examples(path: Path, count: int) -> list[dict[str, Any]]:
                 "task": "grounding",
                 "question": row.question,
                 "images": [{"bytes": buffer.getvalue(), "path": f"e{i}.png"}],
-                "image_sha256": ["0" * 64],
+                "image_sha256": [hashlib.sha256(buffer.getvalue()).hexdigest()],
                 "image_sizes": [[112, 112]],
                 "target": row.answer,
                 "box": list(map(float, row.box)),
@@ -516,13 +518,15 @@ def test_pairs_without_attention_or_with_a_broken_example_still_have_a_card(tmp_
     (group,) = pl.read_parquet(tables["preferences"]).head(1).to_dicts()
     (example,) = pl.read_parquet(tables["examples"]).head(1).to_dicts()
     (looked,) = pl.read_parquet(tables["attention"]).head(1).to_dicts()
-    assert pair_cards._pair_pictures(group, None, None, None) == ([], "no image in the table")
-    assert pair_cards._pair_pictures(group, {**example, "images": []}, None, None) == ([], "no image in the table")
-    pictures, problem = pair_cards._pair_pictures(group, example, {**looked, "grid": [3, 3]}, None)
+    known = IllustratedExamples(tables["examples"])
+    assert pair_cards._pair_pictures(group, known, None, None, None) == ([], "no image in the table")
+    imageless = {**example, "image_sha256": []}
+    assert pair_cards._pair_pictures(group, known, imageless, None, None) == ([], "no image in the table")
+    pictures, problem = pair_cards._pair_pictures(group, known, example, {**looked, "grid": [3, 3]}, None)
     assert pictures == []
     assert "reshape" in (problem or "")
     without = {"box": None, "inverse": None}
-    pictures, problem = pair_cards._pair_pictures(group, example, {**looked, "attention": None}, without)
+    pictures, problem = pair_cards._pair_pictures(group, known, example, {**looked, "attention": None}, without)
     assert problem is None
     assert len(pictures) == 4
 
@@ -589,14 +593,15 @@ def test_many_metrics_are_folded_away_and_a_reason_stands_below(tmp_path: Path) 
 
 def test_an_image_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
     written(tmp_path, DEMO)
-    broken = pl.read_parquet(tmp_path / "examples.parquet").with_columns(
-        images=pl.lit(
-            [{"bytes": b"no image", "path": "x.png"}], dtype=pl.List(pl.Struct({"bytes": pl.Binary, "path": pl.String}))
-        )
-    )
-    drawing, problem = report._drawing(broken.row(0, named=True), [])
-    assert drawing is None
-    assert problem == "the file is no image that Pillow can read"
+    (row, *_) = pl.read_parquet(tmp_path / "examples.parquet").to_dicts()
+    row |= {"images": [{"bytes": b"no image", "path": "x.png"}]}
+    for digest, said in (
+        (hashlib.sha256(b"no image").hexdigest(), "the file is no image that Pillow can read"),
+        (row["image_sha256"][0], "the image has changed since the import; import the dataset again"),
+    ):
+        write_table(tmp_path / "broken.parquet", EXAMPLES, [{**row, "image_sha256": [digest]}], MADE)
+        known = IllustratedExamples(tmp_path / "broken.parquet")
+        assert report._drawing(known, row, []) == (None, said)
 
 
 def test_figures_are_svg_files_and_the_table_is_the_printed_one(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_rows_in_are_rows_out_and_a_failed_row_says_why(folder: Path) -> None:
     assert len(rows) == COUNT * N
     failed = {row["example_id"]: row["reason"] for row in rows if row["text"] is None}
     assert failed.keys() == {"3", "5"}
-    assert "3.png` has changed since the import" in failed["3"]
+    assert "the image has changed since the import" in failed["3"]
     assert "does not exist" in failed["5"]
     assert all(row["reason"] is None for row in rows if row["text"] is not None)
 

@@ -62,7 +62,8 @@ class ModelBlock(Block):
     coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
     """What the numbers of a box answer mean; null takes the family's own convention."""
     image_fit: Literal["pad", "crop"] = "pad"
-    """LLaVA: images that are no squares are padded, as it was trained, or their middle is cut out, as many processors do."""
+    """Reproduction only: LLaVA pads images that are not squares, as it was trained; `crop` cuts out their middle instead, as
+    P2-DPO's code does when it generates answers."""
     pixels: tuple[Positive, Positive] | None = None
     """Qwen-VL: an image is resized to so many pixels at least and at most, wherever the model sees it; null: as its folder says."""
     max_model_len: Positive = 2048
@@ -96,8 +97,8 @@ class FileDataset(Block):
     """The user's own images with questions, or a published data set."""
 
     kind: str
-    """A module of `perceptune.core.importers`: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with rows
-    in our own words, or the name of a published format, such as `refer` or `pope`."""
+    """The format: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with the columns of
+    [your own data](#your-own-data), or a published one (docs/data.md)."""
     path: Annotated[str, Field(min_length=1)]
     """The file or folder."""
     images: str | None = None
@@ -112,7 +113,7 @@ class FileDataset(Block):
     split: Annotated[str, Field(min_length=1)] | None = None
     """Split of rows that name none; null: what the name of their Parquet file says (docs/data.md), or else `train`."""
     max_images: Positive | None = None
-    """Rows with more images are not taken, and counted in the log; null: all."""
+    """Reproduction only: rows with more images are left out and counted in the log, as in CPPO's code; null: none are."""
     max_failed: Share = 0.0
     """Share of unusable rows up to which the import goes on without them."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
@@ -204,11 +205,11 @@ class ViewBlock(Block):
     """A way of showing the image, under a name of its own."""
 
     op: str | None = None
-    """A module of `perceptune.core.views`; null with `one_of`."""
+    """The kind of view; null with `one_of`."""
     one_of: tuple[str, ...] = ()
     """In place of `op`: views of this config, of which each image is shown under one, drawn by the seed."""
     parameters: dict[str, float | int | str | bool | None] = {}
-    """The view's own parameters (see its module)."""
+    """The [parameters](#parameters-of-views) of this kind of view."""
     crop: str | None = None
     """A crop block of this config, for views that need a crop; null for the others."""
     saliency: str | None = None
@@ -271,9 +272,10 @@ class CropBlock(Block):
     ratios: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
     """Sizes that are tried, as multiples of `base`."""
     neighbours: Literal[4, 8] = 4
-    """Windows that the best one is compared with."""
+    """Reproduction only: windows that the best one is compared with; P2-DPO's paper gives no number, its code compares 4."""
     variant: Literal["paper", "code"] = "paper"
-    """Where the two differ: the middle of the crop, the order of equal sums, rounding."""
+    """Reproduction only: whether P2-DPO's paper or its code is followed where they differ: the middle of the crop, the
+    order of equal sums, rounding."""
 
 
 class ContrastBlock(Block):
@@ -338,7 +340,7 @@ class FilterBlock(Block):
     central: Annotated[float, Field(gt=0, le=1)] | None = None
     """The margin's limits as the central share of each kind's own margins, in place of `margin`; null: `margin`."""
     decides: Literal["each", "focus"] = "each"
-    """Each pair for itself, or the focus pair for the whole record, as the paper's code does."""
+    """Reproduction only: limits apply to each pair, or as in P2-DPO's code to the focus pair and so to the whole record."""
     clip: str | None = None
     """A CLIP block of this config whose scores go with the pairs; null: none."""
     max_groups: Positive | None = None
@@ -359,10 +361,10 @@ class ClipBlock(Block):
 
 
 class RewardBlock(Block):
-    """Reward per task: names of modules in `perceptune.core.rewards`."""
+    """How answers are scored, task by task."""
 
     tasks: dict[Task, str]
-    """Task to reward."""
+    """The reward of each task."""
     max_failed: Share = 0.02
     """Share of requests without a response above which scoring stops."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
@@ -441,9 +443,9 @@ class TrainingBlock(Block):
     """One training run. A list of values in a field is a sweep."""
 
     method: str
-    """A module of `perceptune.core.methods`."""
+    """The training method."""
     parameters: dict[str, float | int | str | bool | None] = {}
-    """The method's own parameters (see its module)."""
+    """The [parameters](#parameters-of-methods) of this method."""
     view: str = "original"
     """The image shown while training; `blank` trains without the image."""
     lora: LoraBlock = LoraBlock()
@@ -486,8 +488,8 @@ class BenchmarkBlock(Block):
     dataset: str
     """A dataset of this config."""
     protocol: str | None = None
-    """A published benchmark, a module of `perceptune.core.benchmarks`: it fills in the keys that are not given here, `reward`
-    too, and brings its official metrics; null: the metrics of the reward."""
+    """A published benchmark (docs/benchmarks.md): it fills in the keys that are not given here, `reward` too, and brings its
+    official metrics; null: the metrics of the reward."""
     reward: str
     """A reward block of this config: it parses the answers and gives the components that metrics are made of."""
     judge: str | None = None
@@ -619,7 +621,7 @@ class ExportBlock(Block):
     experiment: str
     """An experiment, of one with rounds the last, or a round as `<experiment>@<round>`."""
     format: str
-    """A module of `perceptune.core.exporters`: `trl`, `easyr1`, `verl`, `ms_swift` or `llama_factory`."""
+    """The trainer that is to read them."""
     pairs: Literal["extremes", "all"] = "extremes"
     """Of a ranked list the best answer and the worst, or every two of which one has the higher reward; for formats of pairs."""
 

@@ -1,4 +1,4 @@
-"""Writes what is generated from the config models: the JSON schema for editors and the key table in config/README.md.
+"""Writes what is generated from the config and the plug-ins: the JSON schema for editors and the tables in config/README.md.
 
 Run as `perceptune schema` (`make schemas`); a test compares the files with the models.
 """
@@ -10,14 +10,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from perceptune.contracts import config
 from perceptune.contracts.config import Block, Config
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load, names, summary
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 KEYS = ROOT / "config/README.md"
-MARK = "<!-- generated below this line by `make schemas`; edit `workflow/perceptune/contracts/config.py` instead -->"
+MARK = "<!-- generated below this line by `make schemas` from `workflow/perceptune/contracts/config.py` and the plug-ins -->"
+PLUGIN_KEYS = {
+    ("ModelBlock", "family"): "family",
+    ("FileDataset", "kind"): "importer",
+    ("ViewBlock", "op"): "view",
+    ("RewardBlock", "tasks"): "reward",
+    ("TrainingBlock", "method"): "method",
+    ("BenchmarkBlock", "protocol"): "benchmark",
+    ("ExportBlock", "format"): "exporter",
+}
+"""Keys whose value is the name of a plug-in, or that map to such names, by kind of plug-in."""
 
 SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "models": (config.ModelBlock, config.EngineBlock),
@@ -46,8 +59,13 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
 
 
 def schema_text() -> str:
-    """The JSON schema (draft 2020-12) of a config file. Swept fields accept a list as well."""
+    """The JSON schema (draft 2020-12) of a config file.
+
+    Swept fields accept a list as well. Names of plug-ins are suggested, and others accepted, for plug-ins of the user's own.
+    """
     schema = Config.model_json_schema()
+    for (block, key), kind in PLUGIN_KEYS.items():
+        _suggest(schema["$defs"][block]["properties"][key], names(kind))
     for name in ("SelectionBlock", "TrainingBlock", "LoraBlock"):
         for key, field in schema["$defs"][name]["properties"].items():
             if key not in ("parameters", "lora", "target_modules"):
@@ -56,6 +74,18 @@ def schema_text() -> str:
     values["anyOf"].append({"type": "array"})
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _suggest(field: dict[str, Any], allowed: list[str]) -> None:
+    """Offers names wherever the field takes a string."""
+    if field.get("type") == "string":
+        del field["type"]
+        field["anyOf"] = [{"enum": allowed}, {"type": "string"}]
+    elif "anyOf" in field:
+        others = [part for part in field["anyOf"] if part.get("type") != "string"]
+        field["anyOf"] = [{"enum": allowed}, {"type": "string"}, *others]
+    else:
+        _suggest(field["additionalProperties"], allowed)
 
 
 def _accept_lists(field: dict[str, Any]) -> None:
@@ -81,7 +111,23 @@ def key_tables() -> str:
     return "\n".join(parts)
 
 
-def _row(name: str, model: type[Block], schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def parameter_tables(kind: str) -> str:
+    """Markdown: one table of parameters per method or view, under what its file says of it."""
+    parts = [f"## Parameters of {kind}s\n"]
+    for name in names(kind):
+        model: type[BaseModel] = load(kind, name).Parameters
+        parts.append(f"**`{name}`**: {summary(kind, name)}\n")
+        if not model.model_fields:
+            parts.append("It has no parameters.\n")
+            continue
+        parts.append("| parameter | values | default | meaning |\n|---|---|---|---|")
+        schema = model.model_json_schema()
+        parts.extend(_row(n, model, schema["properties"][n], schema.get("$defs", {})) for n in model.model_fields)
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _row(name: str, model: type[BaseModel], schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     field = model.model_fields[name]
     if field.is_required():
         default = "*required*"
@@ -89,7 +135,16 @@ def _row(name: str, model: type[Block], schema: dict[str, Any], definitions: dic
         default = "see below"
     else:
         default = f"`{json.dumps(field.default)}`"
-    return f"| `{name}` | {_values(schema, definitions)} | {default} | {' '.join(str(field.description).split())} |"
+    kind = PLUGIN_KEYS.get((model.__name__, name))
+    values = _values(schema, definitions) if kind is None else _names(kind, schema)
+    return f"| `{name}` | {values} | {default} | {' '.join(str(field.description).split())} |"
+
+
+def _names(kind: str, schema: dict[str, Any]) -> str:
+    """The names of a key's plug-ins, in words."""
+    listed = ", ".join(f"`{name}`" for name in names(kind))
+    null = " or null" if {"type": "null"} in schema.get("anyOf", ()) else ""
+    return f"mapping to {listed}" if schema.get("type") == "object" else f"{listed}{null}"
 
 
 def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
@@ -115,9 +170,10 @@ def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 
 def readme_text() -> str:
-    """config/README.md: the text above the mark as written, the key tables below it as generated."""
+    """config/README.md: the text above the mark as written, the tables below it as generated."""
     written = KEYS.read_text().partition(MARK)[0]
-    return f"{written}{MARK}\n\n{key_tables()}"
+    tables = [key_tables(), parameter_tables("method"), parameter_tables("view")]
+    return f"{written}{MARK}\n\n" + "\n".join(tables)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -290,11 +290,7 @@ def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterat
 def _mistake(error: Any) -> str:
     """One pydantic error as one line: key, what is wrong, what was given, the nearest name."""
     location = list(error["loc"])
-    if (
-        location[:1] == ["datasets"]
-        and len(location) > 2
-        and location[2] in ("shapes", "jsonl", "parquet", "hf", "file")
-    ):
+    if location[:1] == ["datasets"] and len(location) > 2 and location[2] in ("shapes", "file"):
         del location[2]  # the discriminator's tag is not a key
     allowed = {f for b in _subclasses(blocks.Block) for f in b.model_fields}
     return _described(_dotted(location), error, allowed)

@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.brought import Columns
+from perceptune.stages.example_table import Examples
 
 ANSWER = ["request_id", "sample_index"]
 
@@ -22,7 +22,7 @@ def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> li
 
     `verdicts`: the table of what the judge said of them, None without a judge; an answer that it does not mention has none.
     """
-    questions = pl.DataFrame(pl.from_arrow(read_table(examples, EXAMPLES, ["example_id", "question", "source"])))
+    questions = pl.DataFrame(pl.from_arrow(Examples(examples).table(["example_id", "question", "source"])))
     joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")
     if verdicts is None:
         joined = joined.with_columns(verdict=pl.lit(None, dtype=pl.String))

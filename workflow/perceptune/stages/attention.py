@@ -18,13 +18,13 @@ from perceptune.contracts.progress import Progress
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.io import write_table
 from perceptune.core.attention_maps import Region, attention_focus_ratio, on_image
-from perceptune.core.images import open_image
 from perceptune.core.views.view import Recipe
 from perceptune.engines.attention import Looked, language_model, look, watching
 from perceptune.models.coordinates import framed
 from perceptune.models.families.family import Family, family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import bare
+from perceptune.stages.example_images import IllustratedExamples
 from perceptune.stages.requests import chosen_examples
 from perceptune.stages.shown import messages_for
 
@@ -44,12 +44,12 @@ def run(
     The map is of the position that predicts the first token of the answer; the layers' image shares are of all positions that
     predict the true answer, where there is one. `weights` is the digest of the model's files.
     """
-    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit, images=True)
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     family, processor, loaded = family_of(model), load_processor(model), load_model(model)
     if adapter is not None:
         loaded = PeftModel.from_pretrained(loaded, str(adapter))
     loaded.eval()
-    watcher = _Watcher(family, processor, loaded, model, config)
+    watcher = _Watcher(IllustratedExamples(examples), family, processor, loaded, model, config)
     rows = []
     with watching(loaded), Progress("attention", len(chosen), "examples") as progress:
         for example in chosen:
@@ -67,8 +67,17 @@ def run(
 class _Watcher:
     """Examples to rows."""
 
-    def __init__(self, family: Family, processor: Any, model: Any, block: ModelBlock, config: AttentionBlock) -> None:
+    def __init__(
+        self,
+        examples: IllustratedExamples,
+        family: Family,
+        processor: Any,
+        model: Any,
+        block: ModelBlock,
+        config: AttentionBlock,
+    ) -> None:
         self._family, self._processor, self._model, self._block, self._config = family, processor, model, block, config
+        self._examples = examples
         layers = int(language_model(model).config.num_hidden_layers)
         self._layers = config.layers or (0, layers - 1)
         first, last = self._layers
@@ -83,7 +92,7 @@ class _Watcher:
         size = tuple(example["image_sizes"][0]) if example["image_sizes"] else (0, 0)
         empty = dict.fromkeys(("grid", "attention", "afr", "layer_afr", "image_share"))
         row = {"example_id": example["example_id"], "size": list(size), **empty, "reason": None}
-        if not example["images"]:
+        if not example["image_sha256"]:
             return {**row, "reason": "no image"}
         try:
             looked, grid, region = self._look(example)
@@ -107,7 +116,7 @@ class _Watcher:
         return looked.maps[first : last + 1].mean(dim=0)
 
     def _look(self, example: Mapping[str, Any]) -> tuple[Looked, tuple[int, int], Region]:
-        images = [open_image(image) for image in example["images"]]
+        images = self._examples.images(example["example_id"])
         text = self._config.prompt.replace("{question}", example["question"])
         prefix = self._family.prefix(self._processor, messages_for(text, Recipe("original"), len(images)), images)
         grid = self._family.grids(self._processor, prefix)[0]

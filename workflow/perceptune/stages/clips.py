@@ -10,11 +10,11 @@ from perceptune.contracts.lineage import lineage
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.tables.clips import CLIPS
 from perceptune.contracts.tables.crops import CROPS
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.core.images import open_image
 from perceptune.core.views.view import clipped
 from perceptune.engines.clip import Clip
+from perceptune.stages.example_images import IllustratedExamples
 
 AT_ONCE = 32
 
@@ -25,10 +25,8 @@ def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights:
     Each of the `halvings` halves what is computed at once, not the result.
     """
     cut = read_table(crops, CROPS).to_pylist()
-    wanted = {row["example_id"] for row in cut}
-    by_id = {
-        row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist() if row["example_id"] in wanted
-    }
+    known = IllustratedExamples(examples)
+    questions = known.rows([row["example_id"] for row in cut], ("question",))
     clip = Clip(config)
     step = max(AT_ONCE >> halvings, 1)
     rows: list[dict[str, Any]] = []
@@ -36,7 +34,7 @@ def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights:
         for start in range(0, len(cut), step):
             part = cut[start : start + step]
             scored = [row for row in part if row["box"] is not None]
-            found = iter(_scores(clip, scored, by_id, config.prompt))
+            found = iter(_scores(clip, scored, known, questions, config.prompt))
             for row in part:
                 rows.append(next(found) if row["box"] is not None else _without(row))
             progress.advance(len(part))
@@ -44,14 +42,20 @@ def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights:
     write_table(clips, CLIPS, rows, lineage("clips", parameters, {"examples": examples, "crops": crops}))
 
 
-def _scores(clip: Clip, rows: list[dict[str, Any]], by_id: dict[str, Any], prompt: str) -> list[dict[str, Any]]:
+def _scores(
+    clip: Clip,
+    rows: list[dict[str, Any]],
+    known: IllustratedExamples,
+    questions: dict[str, dict[str, Any]],
+    prompt: str,
+) -> list[dict[str, Any]]:
     if not rows:
         return []
     texts, pictures = [], []
     for row in rows:
-        example = by_id[row["example_id"]]
-        image = open_image(example["images"][0])
-        texts.append(prompt.replace("{question}", example["question"]))
+        example_id = row["example_id"]
+        image = open_image(known.files(example_id)[0])
+        texts.append(prompt.replace("{question}", questions[example_id]["question"]))
         pictures.append([image, *(image.crop(clipped(tuple(row[name]), image.size)) for name in ("box", "inverse"))])
     return [
         {"example_id": row["example_id"], "image": image, "crop": crop, "inverse": inverse, "reason": None}

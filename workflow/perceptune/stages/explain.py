@@ -25,9 +25,9 @@ from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import FILE
 from perceptune.contracts.tables.controls import CONTROLS
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.metrics import METRICS
+from perceptune.stages.example_table import Examples
 
 ADDRESS = ("policy", "benchmark", "task", "view", "condition", "metric")
 """Columns of the metrics table that say which number is meant."""
@@ -105,7 +105,7 @@ def _facts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     parameters = record.get("parameters", {})
     if record.get("table") == "examples":
         digests = sorted(
-            {d for row in read_table(path, EXAMPLES, ["image_sha256"])["image_sha256"].to_pylist() for d in row}
+            {d for digests in Examples(path).table(["image_sha256"])["image_sha256"].to_pylist() for d in digests}
         )
         yield f"images: {len(digests):,}, together {sha256_of_json(digests)[:SHOWN]}"
     described = ", ".join(_flat(parameters))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,18 +11,18 @@ import polars as pl
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.terms import TERMS
-from perceptune.core.images import image_bytes
 from perceptune.core.looks import PAIR_VIEWS
 from perceptune.core.methods.method import Stored
 from perceptune.core.views.view import Recipe
 from perceptune.engines.lists import RankedList, Rollout, Shown, StoredTokens
 from perceptune.models.coordinates import framed
 from perceptune.models.families.family import family_of
+from perceptune.stages.example_images import IllustratedExamples
+from perceptune.stages.example_table import Examples
 from perceptune.stages.shown import NoSaliencyError, Saliencies, recipe_of, with_pictures
 
 
@@ -42,13 +41,16 @@ def kept_lists(
     tables of the saliency blocks that the views need. Raises `UserError` for an image that is no longer the one that was imported.
     """
     salient = Saliencies(saliencies or {})
-    rows = {row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist()}
+    groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
+    ids = [group["example_id"] for group in groups]
+    known = IllustratedExamples(examples)
+    rows = known.rows(ids, ("example_id", "image_sha256"))
+    known.fetch(ids)
     lists = []
-    for group in read_table(preferences, PREFERENCES).to_pylist():
-        if group["kept"]:
-            example = rows[group["example_id"]]
-            _check_unchanged(example)
-            lists.append(_list(group, example, views, blocks, redrawn, salient))
+    for group in groups:
+        example = rows[group["example_id"]]
+        images = known.files(example["example_id"])
+        lists.append(_list(group, example, images, views, blocks, redrawn, salient))
     return lists
 
 
@@ -98,6 +100,7 @@ def _check_lengths(values: Sequence[Sequence[float]], lengths: Sequence[int], pa
 def _list(
     group: Mapping[str, Any],
     example: Mapping[str, Any],
+    images: Sequence[Mapping[str, Any]],
     views: Sequence[str],
     blocks: Mapping[str, ViewBlock],
     redrawn: bool,
@@ -116,26 +119,16 @@ def _list(
         except NoSaliencyError as missing:
             raise UserError(f"view `{view}` of example `{example['example_id']}`: {missing}") from None
         recipe = recipe_of(view, blocks, example["image_sha256"], occasion=occasion, saliencies=known)
-        shown[view] = Shown(recipe, with_pictures(group["messages"], recipe, len(example["images"])))
+        shown[view] = Shown(recipe, with_pictures(group["messages"], recipe, len(images)))
     return RankedList(
         group_id=group["group_id"],
-        images=example["images"],
+        images=images,
         views=shown,
         responses=[r["token_ids"] for r in group["responses"]],
         rewards=[r["reward"] for r in group["responses"]],
         pairs={p["kind"]: (p["chosen"], p["rejected"]) for p in group["pairs"] if p["kept"]},
         numbers={n["name"]: n["value"] for n in group["numbers"]},
     )
-
-
-def _check_unchanged(example: Mapping[str, Any]) -> None:
-    for image, sha256 in zip(example["images"], example["image_sha256"], strict=True):
-        try:
-            data = image_bytes(image)
-        except ValueError as error:
-            raise UserError(f"image `{image['path']}` of example `{example['example_id']}`: {error}") from None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise UserError(f"image `{image['path']}` has changed since the import", "import the dataset again")
 
 
 def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> list[RankedList]:
@@ -164,9 +157,9 @@ def ground_truth_lists(
     lists: Sequence[RankedList], preferences: Path, examples: Path, model: ModelBlock, processor: Any
 ) -> list[RankedList]:
     """The lists with the true answer, in the model's own notation, in place of the responses; its reward is 1."""
-    truths = {row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist()}
     table = read_table(preferences, PREFERENCES).select(["group_id", "example_id"]).to_pylist()
     example_of = {row["group_id"]: row["example_id"] for row in table}
+    truths = Examples(examples).rows([example_of[one.group_id] for one in lists])
     family = family_of(model)
     made = []
     for one in lists:

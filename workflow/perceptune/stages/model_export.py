@@ -16,7 +16,6 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import FILE, lineage, write_lineage
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.images import open_image
@@ -26,6 +25,7 @@ from perceptune.core.views.view import Recipe
 from perceptune.engines.parity import Answered, answered, scored
 from perceptune.engines.questions import Question
 from perceptune.models.loading import merged_model
+from perceptune.stages.example_images import IllustratedExamples
 
 PROMPTS = 8
 """Benchmark questions whose answers are compared, spread over all of them; each is asked greedily and at temperature 1."""
@@ -90,14 +90,10 @@ def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> lis
     rows = [row for row in read_table(requests, REQUESTS).to_pylist() if row["condition"] == "greedy"]
     first = {(row["benchmark"], row["example_id"]): row for row in reversed(rows)}
     chosen = list(reversed(first.values()))[:: max(len(first) // PROMPTS, 1)][:PROMPTS]
-    pictures = {
-        (name, row["example_id"]): row["images"]
-        for name, path in examples.items()
-        for row in read_table(path, EXAMPLES, ["example_id", "images"]).to_pylist()
-    }
+    known = {name: IllustratedExamples(path) for name, path in examples.items()}
     questions = []
     for row in chosen:
-        opened = [open_image(image) for image in pictures[row["dataset"], row["example_id"]]]
+        opened = [open_image(image) for image in known[row["dataset"]].files(row["example_id"])]
         images = shown(Recipe.read(row["recipe"]), opened)
         for temperature in (0.0, 1.0):
             seed = derived_seed("parity", policy, row["request_id"], temperature)

@@ -13,10 +13,10 @@ from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.crops import CROPS
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core import gallery
-from perceptune.core.images import open_image
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
-from perceptune.stages.report_tables import example_rows, frame, rows_of
+from perceptune.stages.example_images import IllustratedExamples
+from perceptune.stages.report_tables import SHOWN_COLUMNS, frame, rows_of
 
 CAPTIONS = {
     "enhanced": "the crop, share of the area",
@@ -35,11 +35,13 @@ def pair_galleries(
         share = count // len(pairs) + (i < count % len(pairs))
         groups = gallery.chosen_pairs(frame(tables["preferences"], PREFERENCES).to_dicts(), share, label)
         ids = [group["example_id"] for group in groups]
-        examples = example_rows(tables["examples"], ids)
+        known = IllustratedExamples(tables["examples"])
+        examples = known.rows(ids, SHOWN_COLUMNS)
         attention = rows_of(tables.get("attention"), ATTENTION, ids)
         crops = rows_of(tables.get("crops"), CROPS, ids)
         cards = [
-            _pair_card(g, examples.get(e), attention.get(e), crops.get(e)) for g, e in zip(groups, ids, strict=True)
+            _pair_card(g, known, examples.get(e), attention.get(e), crops.get(e))
+            for g, e in zip(groups, ids, strict=True)
         ]
         drawn = (share + 1) // 2  # what `chosen_pairs` draws comes first
         yield label, {name: part for name, part in (("random", cards[:drawn]), ("margin", cards[drawn:])) if part}
@@ -47,13 +49,14 @@ def pair_galleries(
 
 def _pair_card(
     group: Mapping[str, Any],
+    known: IllustratedExamples,
     example: Mapping[str, Any] | None,
     attention: Mapping[str, Any] | None,
     crop: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """One group: the pictures with their captions, and each pair's answers with their numbers."""
     said = {response["role"]: response["text"] for response in group["responses"]}
-    pictures, problem = _pair_pictures(group, example, attention, crop)
+    pictures, problem = _pair_pictures(group, known, example, attention, crop)
     scores = {n["name"]: n["value"] for n in group["numbers"] if n["value"] is not None}
     return {
         "id": gallery.visible(group["example_id"], 80),
@@ -88,17 +91,18 @@ def _three(value: float | None) -> str:
 
 def _pair_pictures(
     group: Mapping[str, Any],
+    known: IllustratedExamples,
     example: Mapping[str, Any] | None,
     attention: Mapping[str, Any] | None,
     crop: Mapping[str, Any] | None,
 ) -> tuple[list[tuple[Markup, str]], str | None]:
     """(drawings with captions, why there is none)."""
-    if example is None or not example["images"]:
+    if example is None or not example["image_sha256"]:
         return [], "no image in the table"
     truth = [gallery.Outline(tuple(example["box"]), "truth", "ground truth")] if example["box"] else []
     crops = _crop_outlines(crop)
     try:
-        images = [open_image(image) for image in example["images"]]
+        images = known.images(example["example_id"])
         found = [(images[0], truth + crops, "the image")]
         if attention is not None and attention["attention"] is not None:
             grid = np.array(attention["attention"], dtype=float).reshape(attention["grid"])

@@ -11,7 +11,6 @@ from perceptune.contracts.config import PairingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
@@ -20,6 +19,7 @@ from perceptune.core.images import open_image
 from perceptune.core.pairs import perplexity
 from perceptune.core.showing import shown, strength
 from perceptune.core.views.view import Recipe, pixel_digest
+from perceptune.stages.example_images import IllustratedExamples
 from perceptune.stages.shown import messages_for, with_pictures
 
 ROLES = {"focus": ("focus_chosen", "focus_rejected"), "robust": ("robust_chosen", "robust_rejected")}
@@ -37,13 +37,12 @@ def run(*, requests: Path, responses: Path, examples: Path, pairs: Path, config:
     for row in read_table(requests, REQUESTS).to_pylist():
         asked.setdefault(row["example_id"], {})[row["condition"]] = row
     answered = {row["request_id"]: row for row in read_table(responses, RESPONSES).to_pylist()}
-    wanted = {
-        row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist() if row["example_id"] in asked
-    }
+    known = IllustratedExamples(examples)
+    wanted = known.rows(asked, ("example_id", "task", "question", "image_sha256"))
     rows = []
     with Progress("pairs", len(asked), "examples") as progress:
         for example_id, requested in asked.items():
-            rows.append(_group(wanted[example_id], requested, answered, config))
+            rows.append(_group(known, wanted[example_id], requested, answered, config))
             progress.advance()
     kept = sum(row["kept"] for row in rows)
     if not kept:
@@ -55,6 +54,7 @@ def run(*, requests: Path, responses: Path, examples: Path, pairs: Path, config:
 
 
 def _group(
+    known: IllustratedExamples,
     example: Mapping[str, Any],
     requested: Mapping[str, Mapping[str, Any]],
     answered: Mapping[str, Mapping[str, Any]],
@@ -76,7 +76,7 @@ def _group(
                 }
             )
     made = [_pair(kind, places, requested, answered) for kind in ROLES if ROLES[kind][0] in requested]
-    messages = messages_for(example["question"], Recipe("original"), len(example["images"]))
+    messages = messages_for(example["question"], Recipe("original"), len(example["image_sha256"]))
     usable = any(pair["kept"] for pair in made)
     return {
         "group_id": example["example_id"],
@@ -86,7 +86,7 @@ def _group(
         "view": "original",
         "messages": messages,
         "responses": said,
-        "views": list(_shown(example, requested, messages, config)) if usable else [],
+        "views": list(_shown(known, example["example_id"], requested, messages, config)) if usable else [],
         "pairs": made,
         "numbers": [],
         "kept": usable,
@@ -115,10 +115,14 @@ def _pair(
 
 
 def _shown(
-    example: Mapping[str, Any], requested: Mapping[str, Any], messages: list[dict[str, Any]], config: PairingBlock
+    known: IllustratedExamples,
+    example_id: str,
+    requested: Mapping[str, Any],
+    messages: list[dict[str, Any]],
+    config: PairingBlock,
 ) -> Any:
     """The views that the losses look at, with the digests of their pixels and what they really did."""
-    images = [open_image(image) for image in example["images"]]
+    images = [open_image(image) for image in known.files(example_id)]
     for view, role in SHOWN_IN.items():
         if role not in requested:
             continue

@@ -23,7 +23,6 @@ from perceptune.contracts.files import write_text
 from perceptune.contracts.lineage import lineage, write_lineage
 from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.conversations import MARK
@@ -31,6 +30,7 @@ from perceptune.core.exporters.exporter import Exporter, Ranked, pairs_of
 from perceptune.core.images import image_bytes, open_image
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
+from perceptune.stages.example_images import IllustratedExamples
 from perceptune.stages.shown import recipe_of
 
 TEMPLATE = "export_readme.md.jinja"
@@ -60,9 +60,10 @@ def run(
         shutil.rmtree(old, ignore_errors=True)
     try:
         made.mkdir(parents=True)
-        rows = {row["example_id"]: row for row in read_table(examples, EXAMPLES).to_pylist()}
         groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
-        pictures = _Pictures(made, view, views, exporter.inside)
+        known = IllustratedExamples(examples)
+        rows = known.rows([group["example_id"] for group in groups])
+        pictures = _Pictures(made, known, view, views, exporter.inside)
         left_out: Counter[str] = Counter()
         records: list[dict[str, Any]] = []
         with Progress("exporting", len(groups), "groups") as progress:
@@ -104,7 +105,7 @@ def _records(
             continue
         parts = [one] if exporter.rows == "lists" else list(pairs_of(one, config.pairs))
         left_out[NO_ORDER] += not parts
-        images = pictures.of(group, example) if parts else []
+        images = pictures.of(example) if parts else []
         for part in parts:
             yield exporter.record(replace(part, images=images))
 
@@ -139,18 +140,17 @@ def _ranked(group: Mapping[str, Any], example: Mapping[str, Any], view: str) -> 
 class _Pictures:
     """The pictures of an export: files that appear once, or structs."""
 
-    def __init__(self, folder: Path, view: str, blocks: Mapping[str, ViewBlock], inside: bool) -> None:
-        self._folder, self.view, self._blocks, self._inside = folder, view, blocks, inside
+    def __init__(
+        self, folder: Path, examples: IllustratedExamples, view: str, blocks: Mapping[str, ViewBlock], inside: bool
+    ) -> None:
+        self._folder, self._examples, self.view, self._blocks, self._inside = folder, examples, view, blocks, inside
         self.recipes: list[Recipe] = []
 
-    def of(self, group: Mapping[str, Any], example: Mapping[str, Any]) -> list[Any]:
-        """The pictures of a group's example, in order, as a record has them."""
+    def of(self, example: Mapping[str, Any]) -> list[Any]:
+        """The pictures of an example, in order, as a record has them."""
         recipe = recipe_of(self.view, self._blocks, example["image_sha256"])
         self.recipes.append(recipe)
-        opened = [
-            (_unchanged(image, sha256, example), open_image(image))
-            for image, sha256 in zip(example["images"], example["image_sha256"], strict=True)
-        ]
+        opened = [(image_bytes(image), open_image(image)) for image in self._examples.files(example["example_id"])]
         if recipe.op == "original":
             return [self._kept(data, picture) for data, picture in opened]
         return [self._kept(None, picture) for picture in shown(recipe, [picture for _, picture in opened])]
@@ -179,16 +179,6 @@ def _plainly(data: bytes, picture: Image.Image) -> str | None:
             return None
         same = image.size == picture.size and image.convert("RGB").tobytes() == picture.tobytes()
     return {"jpeg": "jpg"}.get(kind, kind) if same and kind in ("jpeg", "png", "webp", "bmp", "gif") else None
-
-
-def _unchanged(image: Mapping[str, Any], sha256: str, example: Mapping[str, Any]) -> bytes:
-    try:
-        data = image_bytes(image)
-    except ValueError as error:
-        raise UserError(f"image `{image['path']}` of example `{example['example_id']}`: {error}") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"image `{image['path']}` has changed since the import", "import the dataset again")
-    return data
 
 
 def _write(folder: Path, exporter: Exporter, records: list[dict[str, Any]], name: str) -> None:

@@ -31,14 +31,14 @@ from perceptune.core import (
     summary,
 )
 from perceptune.core.explanations import Controlled
-from perceptune.core.images import open_image
 from perceptune.core.round_sections import Rounds
 from perceptune.core.summary import Result
+from perceptune.stages.example_images import IllustratedExamples
 from perceptune.stages.pair_cards import pair_galleries
 from perceptune.stages.report_tables import (
+    SHOWN_COLUMNS,
     RoundsOf,
     controlled_of,
-    example_rows,
     frame,
     pair_statistics,
     rounds_of,
@@ -227,13 +227,14 @@ def _galleries(
         after = answers[ranked[0]] if ranked else None
         choices = gallery.chosen(answers[model], after, share, result.benchmark, result.task, model)
         dataset = benchmarks[result.benchmark].dataset
-        rows = example_rows(examples[dataset], [choice.example_id for choice in choices])
+        known = IllustratedExamples(examples[dataset])
+        rows = known.rows([choice.example_id for choice in choices], SHOWN_COLUMNS)
         by_id = {p: {row["example_id"]: row for row in frame.iter_rows(named=True)} for p, frame in answers.items()}
         cards: dict[str, list[dict[str, Any]]] = {}
         for choice in choices:
             given = {p: by_id[p].get(choice.example_id) for p in answers}
             cards.setdefault(choice.group, []).append(
-                _card(choice.example_id, rows.get(choice.example_id), given, styles)
+                _card(choice.example_id, known, rows.get(choice.example_id), given, styles)
             )
         yield {
             "result": result,
@@ -246,6 +247,7 @@ def _galleries(
 
 def _card(
     example_id: str,
+    known: IllustratedExamples,
     example: Mapping[str, Any] | None,
     given: Mapping[str, Mapping[str, Any] | None],
     styles: Mapping[str, str],
@@ -270,7 +272,7 @@ def _card(
                 "reason": gallery.visible(row["reason"], 200) if row and row["reason"] else None,
             }
         )
-    drawing, problem = _drawing(example, outlines)
+    drawing, problem = _drawing(known, example, outlines)
     return {
         "id": gallery.visible(example_id, 80),
         "question": gallery.visible(example["question"], 400) if example else "",
@@ -283,13 +285,13 @@ def _card(
 
 
 def _drawing(
-    example: Mapping[str, Any] | None, outlines: Sequence[gallery.Outline]
+    known: IllustratedExamples, example: Mapping[str, Any] | None, outlines: Sequence[gallery.Outline]
 ) -> tuple[Markup | None, str | None]:
     """The image with its boxes, or why there is none."""
-    if example is None or not example["images"]:
+    if example is None or not example["image_sha256"]:
         return None, "no image in the table"
     try:
-        image = open_image(example["images"][0])
+        image = known.image(example["example_id"], 0)
     except ValueError as error:
         return None, gallery.visible(str(error), 200)
     description = "; ".join(f"{o.label}: {', '.join(f'{v:.0f}' for v in o.box)}" for o in outlines) or "no boxes"

@@ -31,6 +31,8 @@ class RoundsOf:
     """How the last round went (`stages.rounds.Ending`)."""
 
 
+SHOWN_COLUMNS = ("example_id", "question", "image_sha256", "target", "box")
+"""What galleries tell of an example."""
 PAIR_KEYS = {"groups", "kept", "limits", "context", "kinds", "strength"}
 
 
@@ -38,13 +40,6 @@ def frame(path: Path, kind: Table) -> pl.DataFrame:
     table = pl.from_arrow(read_table(path, kind))
     assert isinstance(table, pl.DataFrame)
     return table
-
-
-def example_rows(path: Path, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The chosen rows of an `examples` table, without reading the other images."""
-    columns = ["example_id", "question", "images", "target", "box"]
-    rows = pl.scan_parquet(path).filter(pl.col("example_id").is_in(list(ids))).select(columns).collect()
-    return {row["example_id"]: row for row in rows.iter_rows(named=True)}
 
 
 def rows_of(path: Path | None, kind: Table, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

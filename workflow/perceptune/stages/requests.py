@@ -22,10 +22,10 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.prompts import asked_as, condition_of
+from perceptune.stages.example_table import Examples
 from perceptune.stages.rounds import Ending
 from perceptune.stages.shown import Crops, NoCropError, NoSaliencyError, Saliencies, by_name, messages_for, recipe_of
 
@@ -290,11 +290,10 @@ class _Planner:
 
 
 def chosen_examples(
-    dataset: str, examples: Path, split: str, tasks: tuple[str, ...], limit: int | None, *, images: bool = False
+    dataset: str, examples: Path, split: str, tasks: tuple[str, ...], limit: int | None
 ) -> list[dict[str, Any]]:
-    """Good examples of the split and tasks, at most `limit` of each task, in the table's order; their `images` only if asked."""
-    columns = [name for name in EXAMPLES.schema.names if images or name != "images"]
-    table = [row for row in read_table(examples, EXAMPLES, columns).to_pylist() if row["reason"] is None]
+    """Good examples of the split and tasks, at most `limit` of each task, in the table's order, without their images."""
+    table = list(Examples(examples).rows().values())
     chosen, taken = [], dict.fromkeys({row["task"] for row in table}, 0)
     for row in table:
         if row["split"] != split or (tasks and row["task"] not in tasks):

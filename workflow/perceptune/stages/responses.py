@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,13 @@ from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.lineage import lineage, versions
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.seeds import derived_seed
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, to_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
-from perceptune.core.images import image_bytes, open_image
 from perceptune.core.showing import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.questions import Answer, Contrast, Question
+from perceptune.stages.example_images import IllustratedExamples
 from perceptune.stages.journal import Journal, key_of
 from perceptune.stages.locks import only_writer, writer_if_free
 
@@ -113,7 +111,8 @@ class _Shard:
 
     def __init__(self, asked: Asked, model: ModelBlock, policy: str, shard: int, shards: int) -> None:
         """`policy` identifies the weights with the adapter."""
-        rows = _keyed(asked.requests, asked.examples)
+        self.examples = {name: IllustratedExamples(path) for name, path in asked.examples.items()}
+        rows = _keyed(asked.requests, self.examples)
         recipes = [row["recipe"] for row in rows] + [row["contrast"]["recipe"] for row in rows if row["contrast"]]
         ops = sorted({Recipe.read(text).op for text in set(recipes)})
         self.plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
@@ -137,7 +136,7 @@ def _ask(asked: _Shard, waiting: list[list[dict[str, Any]]], sampler: Sampler, r
     missing = sum(row["n"] for part in waiting for row in part)
     with Progress("sampling", total, "answers", done=total - missing) as progress:
         for part in waiting:
-            questions = list(_questions(part, asked.policy, sampler, reasons))
+            questions = list(_questions(part, asked, sampler, reasons))
             answers = sampler.answers(questions, progress.advance)
             asked.book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
 
@@ -161,18 +160,13 @@ def _fingerprint(model: ModelBlock, policy: str, plugins: list[str]) -> str:
     return sha256_of_json([policy, settings, code_digest("perceptune.stages.responses", *plugins), versions()])
 
 
-def _keyed(requests: Path, examples: dict[str, Path]) -> list[dict[str, Any]]:
-    """The requests with their images, the images' digests, and a key that identifies all of it."""
-    pictures = {
-        (name, row["example_id"]): (row["images"], row["image_sha256"])
-        for name, path in examples.items()
-        for row in read_table(path, EXAMPLES, ["example_id", "images", "image_sha256"]).to_pylist()
-    }
-    asked = []
-    for row in read_table(requests, REQUESTS).to_pylist():
-        images, digests = pictures[row["dataset"], row["example_id"]]
-        asked.append({**row, "key": key_of(row, digests), "images": images, "image_sha256": digests})
-    return asked
+def _keyed(requests: Path, examples: Mapping[str, IllustratedExamples]) -> list[dict[str, Any]]:
+    """The requests with a key that identifies each with its images."""
+    known = {name: table.rows(columns=["image_sha256"]) for name, table in examples.items()}
+    return [
+        {**row, "key": key_of(row, known[row["dataset"]][row["example_id"]]["image_sha256"])}
+        for row in read_table(requests, REQUESTS).to_pylist()
+    ]
 
 
 def _parts(asked: list[dict[str, Any]], answers: int) -> list[list[dict[str, Any]]]:
@@ -191,12 +185,14 @@ def _parts(asked: list[dict[str, Any]], answers: int) -> list[list[dict[str, Any
 
 
 def _questions(
-    part: list[dict[str, Any]], policy: str, sampler: Sampler, reasons: dict[str, str]
+    part: list[dict[str, Any]], asked: _Shard, sampler: Sampler, reasons: dict[str, str]
 ) -> Iterator[tuple[str, Prepared]]:
     """The questions that can be asked; why the others cannot goes into `reasons`."""
+    for name, known in asked.examples.items():
+        known.fetch(row["example_id"] for row in part if row["dataset"] == name)
     for row in part:
         try:
-            opened = [_unchanged(*pair) for pair in zip(row["images"], row["image_sha256"], strict=True)]
+            opened = asked.examples[row["dataset"]].images(row["example_id"])
             contrast = row["contrast"] and Contrast(
                 shown(Recipe.read(row["contrast"]["recipe"]), opened),
                 row["contrast"]["strength"],
@@ -205,7 +201,7 @@ def _questions(
             question = Question(
                 messages=row["messages"],
                 images=shown(Recipe.read(row["recipe"]), opened),
-                seed=derived_seed("answer", row["seed"], policy),
+                seed=derived_seed("answer", row["seed"], asked.policy),
                 contrast=contrast,
                 **{key: row[key] for key in DRAWING},
             )
@@ -216,14 +212,6 @@ def _questions(
 
 def _images_asked(row: dict[str, Any]) -> int:
     return sum(item["type"] == "image" for message in row["messages"] for item in message["content"])
-
-
-def _unchanged(image: dict[str, Any], sha256: str) -> Any:
-    """The image, if it is still the one that was imported; `ValueError` otherwise."""
-    data = image_bytes(image)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError(f"image `{image['path']}` has changed since the import; import it again")
-    return open_image({"bytes": data, "path": None})
 
 
 def _rows(request: dict[str, Any], given: list[Answer] | None) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,6 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.plugins import load
 from perceptune.contracts.quarantine import check_ceiling
-from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
@@ -25,6 +24,7 @@ from perceptune.core.brought import Columns
 from perceptune.core.frames import overlap_lines, overlaps
 from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
+from perceptune.stages.example_table import Examples
 
 
 def run(
@@ -74,7 +74,7 @@ def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.Dat
     answered = pl.from_arrow(read_table(responses, RESPONSES))
     columns = ["example_id", "task", "target", "box", "image_sizes", "source"]
     truth = pl.concat(
-        pl.from_arrow(read_table(path, EXAMPLES, columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
+        pl.from_arrow(Examples(path).table(columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
         for name, path in examples.items()
     )
     return (

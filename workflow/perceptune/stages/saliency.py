@@ -13,8 +13,8 @@ from perceptune.contracts.lineage import lineage
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.saliency import SALIENCY
-from perceptune.core.images import open_image
 from perceptune.engines.saliency import Dino
+from perceptune.stages.example_images import IllustratedExamples
 from perceptune.stages.requests import chosen_examples
 
 AT_ONCE = 16
@@ -27,28 +27,34 @@ def run(
 
     Each of the `halvings` halves what is computed at once, not the result.
     """
-    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit, images=True)
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     dino = Dino(config)
     # several questions may be about one image
-    images = {sha: image for row in chosen for sha, image in zip(row["image_sha256"], row["images"], strict=True)}
+    images: dict[str, tuple[str, int]] = {}
+    for row in chosen:
+        for place, sha in enumerate(row["image_sha256"]):
+            images.setdefault(sha, (row["example_id"], place))
+    known = IllustratedExamples(examples)
     maps: dict[str, np.ndarray | str] = {}
     step = max(AT_ONCE >> halvings, 1)
     with Progress("saliency", len(images), "images") as progress:
         for start in range(0, len(images), step):
             part = dict(list(images.items())[start : start + step])
-            maps |= _maps(dino, part)
+            maps |= _maps(dino, known, part)
             progress.advance(len(part))
     rows = [_row(row, dino.grid, maps) for row in chosen]
     parameters = {"saliency": config.model_dump(mode="json"), "weights": weights}
     write_table(saliency, SALIENCY, rows, lineage("saliency", parameters, {"examples": examples}))
 
 
-def _maps(dino: Dino, images: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray | str]:
+def _maps(
+    dino: Dino, examples: IllustratedExamples, images: Mapping[str, tuple[str, int]]
+) -> dict[str, np.ndarray | str]:
     """Digest of an image to its map, or to why there is none."""
     opened, maps = {}, dict[str, np.ndarray | str]()
-    for sha, image in images.items():
+    for sha, (example_id, place) in images.items():
         try:
-            opened[sha] = open_image(image)
+            opened[sha] = examples.image(example_id, place)
         except ValueError as error:
             maps[sha] = str(error)
     if opened:

@@ -5,8 +5,11 @@ Every row in is a row out: a row that failed is present with its `reason`.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +66,10 @@ def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) ->
     name, expected = kind.name, kind.schema
     if path.exists() and not path.is_file():  # a named pipe would be waited for for ever
         raise UserError(f"`{path}` is {'a folder' if path.is_dir() else 'no file'}, expected a `{name}` table")
-    try:
+    with _readable(path, f"a `{name}` table"):
         stored = pq.read_schema(path)
         same = stored.equals(expected, check_metadata=False)
         table = pq.read_table(path, partitioning=None, columns=columns if same else [])
-    except FileNotFoundError:
-        raise UserError(f"`{path}` does not exist, expected a `{name}` table") from None
-    except (pa.ArrowException, OSError, ValueError) as invalid:
-        found = " ".join(str(invalid).split())
-        raise UserError(f"`{path}` is not readable as Parquet: {found}", "delete it and run again") from None
     if not same:
         raise UserError(
             f"`{path}` is no `{name}` table of this version: columns {stored.names}, expected {expected.names}",
@@ -80,16 +78,45 @@ def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) ->
     return table
 
 
-def read_lineage(path: Path) -> dict[str, Any]:
-    """The lineage that `write_table` stored in the file at `path`, empty for another's file; a `UserError` names a broken one."""
+class RowGroups:
+    """The row groups of a Parquet file, read one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `UserError` naming a file that cannot be read, as `read` does."""
+        self._path = path
+        with _readable(path, "a table"):
+            metadata = pq.read_metadata(path)
+        ends = itertools.accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
+        self._ends = list(ends)
+
+    def place_of(self, row: int) -> tuple[int, int]:
+        """A row of the table as (number of its group, row in the group)."""
+        number = bisect.bisect_right(self._ends, row)
+        return number, row - (self._ends[number - 1] if number else 0)
+
+    def read(self, number: int, column: str) -> pa.ChunkedArray:
+        """One column of one group."""
+        with _readable(self._path, "a table"), pq.ParquetFile(self._path) as file:
+            return file.read_row_group(number, [column])[column]
+
+
+@contextmanager
+def _readable(path: Path, expected: str) -> Iterator[None]:
+    """Raises `UserError` naming the file for what goes wrong when it is read."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        record = json.loads(metadata.get(b"perceptune", b"{}"))
+        yield
     except FileNotFoundError:
-        raise UserError(f"`{path}` does not exist, expected a table") from None
+        raise UserError(f"`{path}` does not exist, expected {expected}") from None
     except (pa.ArrowException, OSError, ValueError) as invalid:
         found = " ".join(str(invalid).split())
         raise UserError(f"`{path}` is not readable as Parquet: {found}", "delete it and run again") from None
+
+
+def read_lineage(path: Path) -> dict[str, Any]:
+    """The lineage that `write_table` stored in the file at `path`, empty for another's file; a `UserError` names a broken one."""
+    with _readable(path, "a table"):
+        metadata = pq.read_schema(path).metadata or {}
+        record = json.loads(metadata.get(b"perceptune", b"{}"))
     if not isinstance(record, dict):
         raise UserError(f"`{path}` has no lineage but {str(record)[:60]!r}", "delete it and run again")
     return record

@@ -1,0 +1,39 @@
+"""The examples of a dataset as stages read them: the columns of the rows that they need, without images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
+
+COLUMNS = tuple(name for name in EXAMPLES.schema.names if name != "images")
+
+
+class Examples:
+    """The usable rows of an `examples` table; quarantined rows are left out. Nothing is read before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def table(self, columns: Sequence[str] = COLUMNS, ids: Iterable[str] | None = None) -> pa.Table:
+        """Columns of the rows with these ids, or of all rows, in the table's order.
+
+        Raises `UserError` for a file that is absent or no `examples` table.
+        """
+        found = read_table(self.path, EXAMPLES, list(dict.fromkeys([*columns, "example_id", "reason"])))
+        wanted = pc.is_null(found["reason"])
+        if ids is not None:
+            wanted = pc.and_(wanted, pc.is_in(found["example_id"], pa.array(list(ids), pa.string())))
+        return found.filter(wanted).select(list(columns))
+
+    def rows(self, ids: Iterable[str] | None = None, columns: Sequence[str] = COLUMNS) -> dict[str, dict[str, Any]]:
+        """Id to row, as `table` has them."""
+        found = self.table(list(dict.fromkeys([*columns, "example_id"])), ids)
+        names = found["example_id"].to_pylist()
+        return dict(zip(names, found.select(list(columns)).to_pylist(), strict=True))
