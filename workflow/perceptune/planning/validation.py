@@ -147,7 +147,8 @@ def _broken_plugins(config: Config) -> Iterator[str]:
     ]
     own += [(f"rewards.{n}.tasks.{t}", "reward", r) for n, b in config.rewards.items() for t, r in b.tasks.items()]
     named += [(key, kind, name) for key, kind, name in own if brought(kind, name)]
-    for key, kind, name in named:
+    first = {(kind, name): key for key, kind, name in reversed(named)}
+    for (kind, name), key in reversed(first.items()):
         try:
             load(kind, name)
         except UserError as error:
