@@ -39,7 +39,7 @@ def checked(raw: Mapping[str, Any]) -> Config:
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
     mistakes = _dangling_names(config)
-    mistakes = mistakes or _wrong_parameters(config) or [*_misfits(config)]
+    mistakes = mistakes or [*_broken_rewards(config)] or _wrong_parameters(config) or [*_misfits(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return config
@@ -136,6 +136,15 @@ def _dangling_names(config: Config) -> list[str]:
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
     return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
+
+
+def _broken_rewards(config: Config) -> Iterator[str]:
+    """Rewards that cannot be loaded; better said now than after hours of sampling."""
+    for name in sorted({reward for block in config.rewards.values() for reward in block.tasks.values()}):
+        try:
+            load("reward", name)
+        except UserError as error:
+            yield error.args[0]
 
 
 def _exportable(config: Config, named: str) -> dict[str, None]:

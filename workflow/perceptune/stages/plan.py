@@ -376,9 +376,11 @@ class Plan:
         return [plugin("importer", self.import_block(dataset).kind)]
 
     def evaluation_plugins(self, policy: str) -> list[str]:
-        """The modules of the published benchmarks that a policy is tested on."""
-        protocols = {self.config.benchmarks[b].protocol for b in self.benchmarks(policy)}
-        return [plugin("benchmark", name) for name in sorted(p for p in protocols if p)]
+        """The modules that declare the metrics of a policy's benchmarks: published benchmarks, and rewards."""
+        blocks_of = [self.config.benchmarks[b] for b in self.benchmarks(policy)]
+        protocols = sorted({block.protocol for block in blocks_of if block.protocol})
+        rewards = sorted({module for block in blocks_of for module in self.reward_plugins(block.reward)})
+        return [*(plugin("benchmark", name) for name in protocols), *rewards]
 
     def datasets_measured(self, policy: str) -> list[str]:
         """The datasets whose examples a policy's published benchmarks look up when they measure."""
