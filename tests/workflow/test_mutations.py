@@ -273,7 +273,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/views/blank.py", "GREY = (127", "GREY = (126", {job for job in ANSWERS if "benchmarks" in job[1]}),
     ("perceptune/models/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
     ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("take_given", "compute_terms", "train_adapter", "train_round", "measure_attention")),
-    ("perceptune/core/metrics.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
+    ("perceptune/core/bootstrap.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
     ("perceptune/core/crops.py", "RATIOS = ", "MORE = 1\nRATIOS = ", mutations.CROP),
     ("perceptune/core/contrast.py", "amax(", "max(", ANSWERS),
     ("perceptune/core/methods/p2dpo.py", "(gain - threshold)", "2 * (gain - threshold)", {("train_adapter", "p2dpo")}),

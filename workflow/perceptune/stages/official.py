@@ -15,7 +15,8 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known
-from perceptune.core.metrics import Columns, Metric, bounds, resampled_totals, run_spread
+from perceptune.core.bootstrap import bounds, resampled_totals, run_spread
+from perceptune.core.metrics import Columns, Metric
 from perceptune.stages.answered import answered
 from perceptune.stages.measuring import COMPARED, UNCOMPARED, Reading, matched, measured_row, sampled_rows, told_as
 
