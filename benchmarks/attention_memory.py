@@ -22,7 +22,7 @@ EAGER_UP_TO = 8192
 def measured(kind: str, length: int, folder: str) -> None:
     """Prints the peak in MiB; runs in a process of its own, since a peak never falls."""
     import torch
-    from perceptune.engines.attention import look, watching
+    from perceptune.engines.vision.attention_capture import look, watching
     from transformers import AutoModelForImageTextToText
 
     attention = "eager" if kind == "eager" else "sdpa"

@@ -31,9 +31,9 @@ def answered(
 ) -> None:
     """Child process: prints name -> [[tokens, log-probabilities], ...] as JSON."""
     from perceptune.contracts.config import EngineBlock, ModelBlock
-    from perceptune.core.shapes import write_dataset
-    from perceptune.engines.questions import Question
-    from perceptune.engines.sampling import Sampler
+    from perceptune.core.data.shapes import write_dataset
+    from perceptune.engines.vllm.requests import Question
+    from perceptune.engines.vllm.sampler import Sampler
     from PIL import Image
 
     engine = EngineBlock(enforce_eager=True, max_num_seqs=sequences, batch_invariant=invariant)

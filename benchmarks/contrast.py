@@ -14,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from perceptune.contracts.config import EngineBlock, ModelBlock
-from perceptune.core import shapes
-from perceptune.core.showing import shown
+from perceptune.core.data import shapes
+from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.questions import Contrast, Question
-from perceptune.engines.sampling import Sampler
+from perceptune.engines.vllm.requests import Contrast, Question
+from perceptune.engines.vllm.sampler import Sampler
 
 from tests.parity.contrast import Reference
 

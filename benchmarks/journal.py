@@ -31,12 +31,13 @@ def block() -> object:
 def prepare(folder: Path, questions: int, n: int) -> None:
     """Data, examples and requests."""
     from perceptune.contracts.config import FileDataset, SamplingBlock
-    from perceptune.core.shapes import write_dataset
-    from perceptune.stages import examples, requests
+    from perceptune.core.data.shapes import write_dataset
+    from perceptune.stages.data import import_examples
+    from perceptune.stages.sampling import requests
 
     write_dataset(folder / "data", 0, {"train": {"grounding": questions}})
     dataset = FileDataset(kind="jsonl", path=str(folder / "data/data.jsonl"))
-    examples.run(config=dataset, examples=folder / "examples.parquet")
+    import_examples.run(config=dataset, examples=folder / "examples.parquet")
     config = SamplingBlock(n=n, max_tokens=24)
     requests.run_samples(
         dataset="d", examples=folder / "examples.parquet", requests=folder / "requests.parquet", config=config
@@ -47,8 +48,8 @@ def stage(folder: Path) -> tuple[float, int]:
     """Seconds and tokens of the stage, the engine's start apart."""
     from perceptune.contracts.tables.io import read_table
     from perceptune.contracts.tables.responses import RESPONSES
-    from perceptune.engines.sampling import Sampler
-    from perceptune.stages import responses
+    from perceptune.engines.vllm.sampler import Sampler
+    from perceptune.stages.sampling import responses
 
     starting: list[float] = []
     begin = Sampler.__init__
@@ -83,11 +84,11 @@ def bare(folder: Path) -> tuple[float, int]:
     from perceptune.contracts.tables.examples import EXAMPLES
     from perceptune.contracts.tables.io import read_table
     from perceptune.contracts.tables.requests import REQUESTS
-    from perceptune.engines.questions import Question
-    from perceptune.engines.sampling import LLM, _placement, _sampling
+    from perceptune.engines.vllm.requests import Question
+    from perceptune.engines.vllm.sampler import LLM, _placement, _sampling
     from perceptune.models.families.family import family_of
     from perceptune.models.loading import load_processor
-    from perceptune.stages.responses import DRAWING
+    from perceptune.stages.sampling.responses import DRAWING
     from PIL import Image
 
     model = block()

@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from perceptune.contracts.config import LoraBlock, TrainingBlock
 from perceptune.contracts.plugins import load
-from perceptune.core.images import open_image
+from perceptune.core.data.images import open_image
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
-from perceptune.core.showing import shown
+from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines import rollouts as engine
-from perceptune.engines.lists import Encoder, Rollout, Shown, StoredTokens, all_under
-from perceptune.engines.reference import stored_terms
-from perceptune.engines.training import with_adapter
+from perceptune.engines.training.groups import Encoder, Rollout, Shown, StoredTokens, all_under
+from perceptune.engines.training.stored_logprobs import stored_terms
+from perceptune.engines.training.trainer import rollout_trainer as engine
+from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from shared_prefix import FAMILY, build, seconds

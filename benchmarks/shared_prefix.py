@@ -30,7 +30,7 @@ from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.plugins import load
 from perceptune.core.methods.method import Group
-from perceptune.engines.shared_prefix import Prompted, packed, response_logps
+from perceptune.engines.training.shared_prefix import Prompted, packed, response_logps
 from perceptune.models.loading import load_model, load_processor, save_weights
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence

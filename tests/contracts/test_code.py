@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from perceptune.contracts import code, plugins
-from perceptune.contracts.digests import DigestMemory
+from perceptune.contracts import plugins
+from perceptune.contracts.provenance import code
+from perceptune.contracts.provenance.digests import DigestMemory
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from perceptune.contracts import digests
-from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file
+from perceptune.contracts.provenance import digests
+from perceptune.contracts.provenance.digests import DigestMemory, digest_of_folder, sha256_of_file
 
 
 @pytest.fixture

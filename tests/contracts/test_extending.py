@@ -29,7 +29,7 @@ REWARD = '''"""Generalised intersection over union of the answered box with the 
 
 import numpy as np
 
-from perceptune.core import boxes
+from perceptune.core.answers import boxes
 from perceptune.core.rewards._corners import hull
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 
@@ -95,7 +95,7 @@ VIEW = Stripes()
 
 METHOD = '''"""Prefers the better answer, and the image to a spoilt one."""
 
-from perceptune.core.looks import Look
+from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import GroupMethod, MethodParameters, Stored, ViewName
 
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from perceptune.contracts import config, documentation, paths
+from perceptune.commands import schema
+from perceptune.contracts import config, paths
 from perceptune.contracts.config import Block, Config
 from perceptune.contracts.plugins import KINDS, load, names, summary
 from perceptune.planning.rules import RULES
@@ -17,21 +18,21 @@ ROOT = Path(__file__).parents[2]
 
 def test_schema_and_key_tables_are_up_to_date() -> None:
     hint = "run `make schemas`"
-    assert documentation.SCHEMA.read_text() == documentation.schema_text(), hint
-    assert documentation.KEYS.read_text() == documentation.readme_text(), hint
+    assert schema.SCHEMA.read_text() == schema.schema_text(), hint
+    assert schema.KEYS.read_text() == schema.readme_text(), hint
 
 
 def test_every_block_of_the_config_has_its_table_of_keys() -> None:
-    explained = {model for models in documentation.SECTIONS.values() for model in models}
+    explained = {model for models in schema.SECTIONS.values() for model in models}
     blocks = {getattr(config, name) for name in Config.model_json_schema()["$defs"]}
     assert explained == {block for block in blocks if issubclass(block, Block)}
-    assert documentation.SECTIONS.keys() | {"slice", "plugins"} == Config.model_fields.keys()
+    assert schema.SECTIONS.keys() | {"slice", "plugins"} == Config.model_fields.keys()
 
 
 def test_editors_suggest_plugins_and_accept_others() -> None:
     """A user's own plug-in is not underlined."""
-    blocks = json.loads(documentation.schema_text())["$defs"]
-    for (block, key), kind in documentation.PLUGIN_KEYS.items():
+    blocks = json.loads(schema.schema_text())["$defs"]
+    for (block, key), kind in schema.PLUGIN_KEYS.items():
         field = blocks[block]["properties"][key]
         field = field.get("additionalProperties", field)
         if block == "TrainingBlock":  # may be swept

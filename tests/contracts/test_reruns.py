@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perceptune.contracts import code
-from perceptune.contracts.code import plugin
-from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.plugins import file_of
+from perceptune.contracts.provenance import code
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.planning import policies as planning
 from perceptune.planning.rules import RULES, job_of
 
@@ -103,7 +103,7 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
     [
         ("contracts.config", set()),  # its values count one by one
         ("contracts.errors", set()),  # how results are written and reported
-        ("contracts.lineage", set()),
+        ("contracts.provenance.lineage", set()),
         ("contracts.tables.io", set()),
         ("contracts.tables.metrics", EVALUATIONS),
         (
@@ -112,31 +112,31 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ),
         ("core.importers.importer", IMPORTS | EVALUATIONS),
         ("core.importers.refer", {"import refcoco"}),
-        ("core.importing", IMPORTS | EVALUATIONS | {"export", "take"}),
-        ("core.embedded", IMPORTS | EVALUATIONS),
-        ("core.conversations", {"import page_ocr", "export"}),
-        ("stages.reading", IMPORTS),
-        ("core.confusion", EVALUATIONS),
-        ("core.page_text", {"score page_ocr", "evaluate perpo"}),
-        ("core.language", {"score page_ocr", "score amber", "evaluate perpo"}),
-        ("core.extraction", {"score mathvista", "evaluate perpo"}),
+        ("core.data.row_checks", IMPORTS | EVALUATIONS | {"export", "take"}),
+        ("core.data.embedded_images", IMPORTS | EVALUATIONS),
+        ("core.data.conversations", {"import page_ocr", "export"}),
+        ("core.data.read_files", IMPORTS),
+        ("core.benchmarks.confusion", EVALUATIONS),
+        ("core.answers.text_overlap", {"score page_ocr", "evaluate perpo"}),
+        ("core.answers.nouns", {"score page_ocr", "score amber", "evaluate perpo"}),
+        ("core.answers.extraction", {"score mathvista", "evaluate perpo"}),
         ("core.rewards.reward", SCORES | EVALUATIONS),  # rewards declare metrics
         ("core.rewards.iou", {"score perception", "score refcoco", *EVALUATIONS}),
         ("core.rewards.page_text", {"score page_ocr", "evaluate perpo"}),
         ("core.rewards.vlmevalkit_yes_no", {"score hallusionbench", "evaluate perpo"}),
         ("core.rewards.pope", {"score pope", *EVALUATIONS}),
-        ("core.yes_no_rules", EVALUATIONS),  # the second rule of POPE is read while measuring
+        ("core.answers.yes_no", EVALUATIONS),  # the second rule of POPE is read while measuring
         ("core.benchmarks.benchmark", EVALUATIONS | {"judge"}),
         ("core.benchmarks.pope", EVALUATIONS),
         ("core.benchmarks.page_ocr", {"evaluate perpo"}),
         ("core.benchmarks.mmhal", {"evaluate perpo", "judge"}),  # with the prompt of its judge
-        ("core.brought", SCORES | EVALUATIONS | {"judge"}),
-        ("core.metrics", SCORES | EVALUATIONS | {"judge"}),
-        ("core.bootstrap", EVALUATIONS | {"judge"}),
-        ("stages.official", EVALUATIONS),
-        ("stages.answered", EVALUATIONS | {"judge"}),
+        ("core.data.source_columns", SCORES | EVALUATIONS | {"judge"}),
+        ("core.rewards.metrics", SCORES | EVALUATIONS | {"judge"}),
+        ("core.benchmarks.bootstrap", EVALUATIONS | {"judge"}),
+        ("stages.evaluation.protocol_metrics", EVALUATIONS),
+        ("stages.evaluation.judged_answers", EVALUATIONS | {"judge"}),
         ("engines.judging", {"judge"}),
-        ("core.prompts", {"ask", "take", "judge", *EVALUATIONS}),
+        ("core.benchmarks.control_prompts", {"ask", "take", "judge", *EVALUATIONS}),
         ("core.exporters.trl", {"export"}),
         ("core.exporters.verl", set()),
         ("core.methods.perpo", {"train"}),

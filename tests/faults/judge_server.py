@@ -19,7 +19,7 @@ from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.verdicts import VERDICTS
-from perceptune.stages import judge
+from perceptune.stages.evaluation import judge_answers
 
 MODEL = "stub-1"
 KINDS = ("attribute", "adversarial", "comparison", "counting")
@@ -201,7 +201,7 @@ def judged(folder: Path, url: str, block: BenchmarkBlock = BLOCK, **settings: An
 def run(
     folder: Path, settings: dict[str, Any], block: BenchmarkBlock = BLOCK, verdicts: str = "verdicts.parquet"
 ) -> None:
-    judge.run(
+    judge_answers.run(
         name="stub", judge=JudgeBlock(**settings), benchmark="b", block=block, rewards=folder / "rewards.parquet",
         examples=folder / "examples.parquet", verdicts=folder / verdicts, kept=folder / "kept",
     )  # fmt: skip

@@ -15,7 +15,7 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.rewards.reward import Answers
-from perceptune.stages import preferences, rewards
+from perceptune.stages.preferences.select import score, select
 
 from tests.plugins import REWARDS
 
@@ -77,7 +77,7 @@ def tables(folder: Path, task: str, answers: list[str | None]) -> dict[str, Any]
 
 
 def scored(folder: Path, task: str, answers: list[str | None], **settings: Any) -> pl.DataFrame:
-    rewards.run(
+    score.run(
         **tables(folder, task, answers), examples={"d": folder / "examples.parquet"}, rewards=folder / "rewards.parquet",
         config=RewardBlock(tasks=TASKS, **settings), model=MODEL,
     )  # fmt: skip
@@ -125,7 +125,7 @@ def test_numbers_are_compared_by_value_in_all_their_digits(answer: str, truth: s
 @pytest.mark.parametrize("name", ANSWERS)
 def test_any_answer_can_be_ranked(tmp_path: Path, name: str) -> None:
     scored(tmp_path, "grounding", ["[0.02, 0.17, 0.47, 0.76]", ANSWERS[name]])
-    preferences.run(
+    select.run(
         requests=tmp_path / "requests.parquet", responses=tmp_path / "responses.parquet", rewards=tmp_path / "rewards.parquet",
         preferences=tmp_path / "preferences.parquet", statistics=tmp_path / "statistics.json", config=SelectionBlock(min_margin=0.0),
     )  # fmt: skip

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.errors import SHOWN, UserError
+from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.planning.data_digest import data_digest
-from perceptune.stages import examples
+from perceptune.stages.data import import_examples
 from PIL import Image
 
 from tests.plugins import IMPORTERS
@@ -44,7 +44,7 @@ def refused(kind: str, path: Path, **settings: Any) -> str:
     block = FileDataset(kind=kind, path=str(path), **settings)
     data_digest(block, DigestMemory(path.parent / "memory.sqlite"))
     with pytest.raises(UserError) as caught:
-        examples.run(config=block, examples=path.parent / "examples.parquet")
+        import_examples.run(config=block, examples=path.parent / "examples.parquet")
     message = str(caught.value)
     assert message.count("\n") <= SHOWN + 2
     return message

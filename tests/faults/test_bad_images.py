@@ -17,8 +17,8 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.core.images import MAX_BYTES, open_image
-from perceptune.stages import examples
+from perceptune.core.data.images import MAX_BYTES, open_image
+from perceptune.stages.data import import_examples
 from PIL import Image
 
 GOOD = 3
@@ -105,7 +105,7 @@ def imported(folder: Path, rows: list[dict[str, object] | str], **settings: obje
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed": 1.0, **settings})  # type: ignore[arg-type]
-    examples.run(config=config, examples=folder / "examples.parquet")
+    import_examples.run(config=config, examples=folder / "examples.parquet")
     return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES)))
 
 

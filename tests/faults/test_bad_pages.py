@@ -12,7 +12,7 @@ from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, write_table
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.table import Table
-from perceptune.stages import report
+from perceptune.report import write
 
 from tests.faults.test_bad_answers import ANSWERS
 from tests.stages import test_report
@@ -24,7 +24,7 @@ HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u206
 @pytest.fixture
 def made(tmp_path: Path) -> dict[str, Any]:
     """The arguments of a report that is already there."""
-    with patch.object(report, "run", wraps=report.run) as run:
+    with patch.object(write, "run", wraps=write.run) as run:
         written(tmp_path, DEMO)
     return dict(run.call_args.kwargs)
 
@@ -52,7 +52,7 @@ def test_questions_truths_and_reasons_stay_text_too(made: dict[str, Any], text: 
     with_columns(made["examples"]["shapes"], EXAMPLES, question=pl.lit(text), target=pl.lit(text))
     for tables in made["predictions"].values():
         with_columns(tables["shapes-test"], REWARDS, target=pl.lit(text), reason=pl.lit(text))
-    report.run(**made)
+    write.run(**made)
     page = Page(made["report"])
     assert not HIDDEN.search(page.source)
     assert not {tag for tag, _ in page.elements} & {"script", "iframe", "object", "embed", "link", "form", "base"}
@@ -72,7 +72,7 @@ def test_a_broken_input_is_one_line_and_the_last_page_stays(made: dict[str, Any]
     path.write_bytes(BROKEN[content])
     before = made["report"].read_bytes()
     with pytest.raises(UserError, match=r"not readable as Parquet|holds no statistics of a selection") as caught:
-        report.run(**made)
+        write.run(**made)
     assert f"`{path}`" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2  # and the hint
     assert made["report"].read_bytes() == before
@@ -82,8 +82,8 @@ def test_a_broken_input_is_one_line_and_the_last_page_stays(made: dict[str, Any]
 def test_an_image_that_turned_into_a_bomb_is_said_on_its_card(
     made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perceptune.core.images.MAX_PIXELS", 99)
-    report.run(**made)
+    monkeypatch.setattr("perceptune.core.data.images.MAX_PIXELS", 99)
+    write.run(**made)
     page = Page(made["report"])
     assert "112 x 112 pixels, at most 99 are accepted" in page.text
     assert page.source.count('<article class="card">') == 12

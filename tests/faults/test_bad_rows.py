@@ -10,7 +10,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.stages import examples
+from perceptune.stages.data import import_examples
 from PIL import Image
 
 GOOD = {"image": "0.png", "question": "locate it.", "task": "grounding", "box": [1, 2, 30, 40]}
@@ -26,7 +26,7 @@ def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
     written = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     (folder / "data.jsonl").write_bytes(b"\n".join(written) + b"\n")
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed": 1.0, **settings})
-    examples.run(config=config, examples=folder / "examples.parquet")
+    import_examples.run(config=config, examples=folder / "examples.parquet")
     return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES)))
 
 
@@ -147,7 +147,9 @@ def test_a_row_that_is_too_deep_to_be_written_is_one_reason(folder: Path, depth:
         note = [note]
     rows = [but(), but(note=note), but(question=note)]
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"))
-    reasons = [examples._checked(f"line {n}", row, config, folder, False)[0]["reason"] for n, row in enumerate(rows)]
+    reasons = [
+        import_examples._checked(f"line {n}", row, config, folder, False)[0]["reason"] for n, row in enumerate(rows)
+    ]
     assert reasons[0] is None
     assert reasons[1] == (None if depth < 10**5 else "nested too deeply")
     assert "`question` is [[" in reasons[2] if depth < 10**5 else reasons[2] == "nested too deeply"

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.digests import DigestMemory
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.planning.data_digest import data_digest
-from perceptune.stages import examples
+from perceptune.stages.data import import_examples
 from PIL import Image
 
 
@@ -114,7 +114,7 @@ def test_a_bad_file_is_one_line_that_names_it(folder: Path, kind: str, make: Any
     path = folder / "mine"
     make(path)
     with pytest.raises(UserError, match=message) as caught:
-        examples.run(config=FileDataset(kind=kind, path=str(path)), examples=folder / "examples.parquet")  # type: ignore[arg-type]
+        import_examples.run(config=FileDataset(kind=kind, path=str(path)), examples=folder / "examples.parquet")  # type: ignore[arg-type]
     assert "mine" in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
     assert not (folder / "examples.parquet").exists()
@@ -123,7 +123,7 @@ def test_a_bad_file_is_one_line_that_names_it(folder: Path, kind: str, make: Any
 def _run(folder: Path, kind: str, path: Path, **settings: Any) -> list[dict[str, Any]]:
     block = FileDataset(kind=kind, path=str(path), **settings)
     data_digest(block, DigestMemory(folder / "memory.sqlite"))  # asked first, as the Snakefile does
-    examples.run(config=block, examples=folder / "examples.parquet")
+    import_examples.run(config=block, examples=folder / "examples.parquet")
     return read_table(folder / "examples.parquet", EXAMPLES).to_pylist()
 
 
@@ -256,7 +256,7 @@ def test_images_that_cannot_be_reached_are_one_line(reachable: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
 def test_a_path_that_no_file_can_have_is_one_line(folder: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"cannot be read: File name too long|does not exist") as caught:
-        examples.run(config=FileDataset(kind="jsonl", path=name), examples=folder / "examples.parquet")
+        import_examples.run(config=FileDataset(kind="jsonl", path=name), examples=folder / "examples.parquet")
     assert len(str(caught.value)) < 300
 
 
@@ -287,7 +287,7 @@ def test_a_value_that_cannot_be_read_costs_its_row_alone(
     path = folder / "mine"
     datasets.Dataset(table).save_to_disk(str(path)) if kind == "hf" else pq.write_table(table, path)
     config = FileDataset(kind=kind, path=str(path), images=str(folder), max_failed=0.5)  # type: ignore[arg-type]
-    examples.run(config=config, examples=folder / "examples.parquet")
+    import_examples.run(config=config, examples=folder / "examples.parquet")
     reasons = read_table(folder / "examples.parquet", EXAMPLES)["reason"].to_pylist()
     assert reasons[0] is reasons[2] is None
     assert pl.Series([reasons[1]]).str.contains(reason).all(), reasons[1]

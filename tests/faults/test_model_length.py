@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_longer_context_than_the_model_has_is_one_line(tmp_path: Path) -> None:
-    from perceptune.engines.sampling import Sampler
+    from perceptune.engines.vllm.sampler import Sampler
 
     block = ModelBlock(path="resources/tiny-llava/model", family="llava", dtype="float32", max_model_len=4096)
     with pytest.raises(UserError) as stopped:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from perceptune.core.contrast import amplified
+from perceptune.core.views.contrastive_decoding import amplified
 from perceptune.models.families.family import Family, family_of
 from perceptune.models.loading import load_model, load_processor
 

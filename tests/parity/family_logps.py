@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from peft import PeftModel
 from perceptune.contracts.config import EngineBlock, ModelBlock
-from perceptune.engines.questions import Question
-from perceptune.engines.sampling import Sampler
-from perceptune.engines.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.training.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.vllm.requests import Question
+from perceptune.engines.vllm.sampler import Sampler
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from perceptune.contracts.config import ModelBlock
-from perceptune.engines.attention import look, watching
+from perceptune.engines.vision.attention_capture import look, watching
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from perceptune.contracts.config import EngineBlock, ModelBlock
-from perceptune.core import shapes
-from perceptune.core.showing import shown
+from perceptune.core.data import shapes
+from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.contrast import KEY, Lockstep, OutOfStepError, Pairs
-from perceptune.engines.questions import Answer, Contrast, Question
-from perceptune.engines.sampling import Sampler
+from perceptune.engines.vllm.contrastive_decoding import KEY, Lockstep, OutOfStepError, Pairs
+from perceptune.engines.vllm.requests import Answer, Contrast, Question
+from perceptune.engines.vllm.sampler import Sampler
 from PIL import Image
 from vllm import SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
@@ -134,7 +134,7 @@ def test_a_pair_that_does_not_fit_is_refused(sampler: Sampler) -> None:
     pairs = Pairs(sampler._engine, 256, None)
     pairs._budget = 300
     prepared = sampler.prepared(question(0, (0.1, 0.1)))
-    from perceptune.engines.sampling import _pairs
+    from perceptune.engines.vllm.sampler import _pairs
 
     with pytest.raises(OutOfStepError, match="no room for one contrast pair"):
         list(pairs.answered(_pairs("one", prepared)))

@@ -14,8 +14,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
-from perceptune.engines.shared_prefix import Prompted, packed, token_logps
-from perceptune.engines.training import with_adapter
+from perceptune.engines.training.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.coordinates import resized_sizes
 from perceptune.models.loading import load_model, load_processor, merged_model
 from PIL import Image

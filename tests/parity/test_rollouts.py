@@ -16,16 +16,15 @@ from peft import PeftModel
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
-from perceptune.core.images import open_image
+from perceptune.core.data.images import open_image
 from perceptune.core.methods.rollout import RolloutMethod
-from perceptune.core.showing import shown
+from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines import reference, shared_prefix, training
-from perceptune.engines import rollouts as engine
-from perceptune.engines.lists import Encoder, Rollout, Shown, all_under
-from perceptune.engines.reference import stored_terms
-from perceptune.engines.rollouts import RoundLog, train_round
-from perceptune.engines.training import with_adapter
+from perceptune.engines.training.groups import Encoder, Rollout, Shown, all_under
+from perceptune.engines.training.rollout_trainer import RoundLog, train_round
+from perceptune.engines.training.stored_logprobs import stored_terms
+from perceptune.engines.training.trainer import rollout_trainer as engine
+from perceptune.engines.training.trainer import shared_prefix, stored_logprobs, trainer, with_adapter
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 from PIL import Image
@@ -186,9 +185,9 @@ def test_the_first_ratio_is_1_in_mixed_precision(
     model: ModelBlock, bare: list[Rollout], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, here on the CPU: exactly 1 where groups come in passes of the same size, else only up to bfloat16."""
-    arguments = training.TrainingArguments
-    monkeypatch.setattr(training, "TrainingArguments", lambda **given: arguments(**{**given, "bf16": True}))
-    monkeypatch.setattr(reference, "mixed_precision", lambda dtype: torch.autocast("cpu", getattr(torch, dtype)))
+    arguments = trainer.TrainingArguments
+    monkeypatch.setattr(trainer, "TrainingArguments", lambda **given: arguments(**{**given, "bf16": True}))
+    monkeypatch.setattr(stored_logprobs, "mixed_precision", lambda dtype: torch.autocast("cpu", getattr(torch, dtype)))
     half = model.model_copy(update={"dtype": "bfloat16"})
     groups = with_terms(half, fresh(half, 0.02), bare, at_once=1, autocast="bfloat16")
     _, (log, _) = a_round(half, groups, tmp_path, name, policy=fresh(half, 0.02), batch_size=6, micro_batch_size=1)

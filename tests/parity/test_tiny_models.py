@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from perceptune.core import shapes
-from perceptune.core.boxes import iou, parse_box
+from perceptune.core.answers.boxes import iou, parse_box
+from perceptune.core.data import shapes
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests import tiny_models as tiny

@@ -9,13 +9,13 @@ import pytest
 import torch
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
-from perceptune.core.images import open_image
-from perceptune.core.showing import pictures_shown, shown
+from perceptune.core.data.images import open_image
+from perceptune.core.views.apply import pictures_shown, shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines import training
-from perceptune.engines.lists import Encoder, RankedList, Shown, all_under, per_look
-from perceptune.engines.reference import stored_terms
-from perceptune.engines.shared_prefix import response_logps
+from perceptune.engines.training.groups import Encoder, RankedList, Shown, all_under, per_look
+from perceptune.engines.training.shared_prefix import response_logps
+from perceptune.engines.training.stored_logprobs import stored_terms
+from perceptune.engines.training.trainer import trainer
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image
@@ -66,8 +66,8 @@ def trained(
     block = TrainingBlock(**{**settings, **changes})
     base = load_model(model)
     chosen = METHODS[block.method]
-    adapted = training.with_adapter(base, block, family_of(model).lora_targets, model.path)
-    log = training.train(
+    adapted = trainer.with_adapter(base, block, family_of(model).lora_targets, model.path)
+    log = trainer.train(
         adapted,
         Encoder(
             family_of(model),
@@ -122,10 +122,10 @@ def test_a_killed_run_goes_on_from_its_newest_complete_checkpoint(
 def test_checkpoints_of_other_settings_are_not_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     (folder / "checkpoint-3").mkdir(parents=True)
-    (folder / "checkpoint-3" / training.COMPLETE).write_text("{}")
+    (folder / "checkpoint-3" / trainer.COMPLETE).write_text("{}")
     (folder / "fingerprint").write_text("one")
-    assert training.newest_checkpoint(folder, "one") == folder / "checkpoint-3"
-    assert training.newest_checkpoint(folder, "two") is None
+    assert trainer.newest_checkpoint(folder, "one") == folder / "checkpoint-3"
+    assert trainer.newest_checkpoint(folder, "two") is None
     assert not (folder / "checkpoint-3").exists()
 
 
@@ -152,10 +152,10 @@ def test_a_loss_that_is_not_finite_names_the_list(model: ModelBlock, lists: list
 
 def test_batches_that_processes_cannot_share_are_refused() -> None:
     block = TrainingBlock(method="dpo", batch_size=6, micro_batch_size=4)
-    assert training.micro_batches(block, 1) == (3, 2)
-    assert training.micro_batches(block, 2) == (3, 1)
+    assert trainer.micro_batches(block, 1) == (3, 2)
+    assert trainer.micro_batches(block, 2) == (3, 1)
     with pytest.raises(UserError, match="`batch_size`: 6 lists cannot be shared evenly by 4 processes"):
-        training.micro_batches(block, 4)
+        trainer.micro_batches(block, 4)
 
 
 VIEWS = {
@@ -228,7 +228,7 @@ def test_twelve_terms_equal_separate_forward_passes(model: ModelBlock, records: 
     exact.load_state_dict(policy.double().state_dict())
     compared = 0
     for one, asked, found in zip(records, batch.looks, values, strict=True):
-        group = training.group_of(one, asked, found, "original")
+        group = trainer.group_of(one, asked, found, "original")
         seen = {"original": (group.logps, group.reference), **group.views}
         for look in asked:
             for place in look.responses:
@@ -271,7 +271,7 @@ def test_mdpo_equals_separate_forward_passes(model: ModelBlock, lists: list[Rank
 
     batch = Encoder(family_of(model), load_processor(model), policy, looks, 9)(some)
     values = per_look(response_logps(policy, batch.packed), batch)
-    groups = [training.group_of(*each, "original") for each in zip(some, batch.looks, values, strict=True)]
+    groups = [trainer.group_of(*each, "original") for each in zip(some, batch.looks, values, strict=True)]
     found = sum(method.loss(group, settings) for group in groups)
     found.backward()
     expected = torch.zeros((), dtype=torch.float64)

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptune.contracts.config import AttentionBlock, ClipBlock, CropBlock, ModelBlock
-from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.clips import CLIPS
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
-from perceptune.stages import attention, clips, crops
+from perceptune.stages.attention.maps import clip_scores, crops, maps
 from PIL import Image
 
 from tests import tiny_models as tiny
@@ -45,7 +45,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def measured(folder: Path, **settings: Any) -> list[dict[str, Any]]:
     family: Any = "llava" if "llava" in folder.name else "qwen2_5_vl"
-    attention.run(
+    maps.run(
         dataset="d",
         examples=folder / "examples.parquet",
         attention=folder / "attention.parquet",
@@ -96,7 +96,7 @@ def test_crops_and_their_scores(folder: Path) -> None:
         crops=folder / "crops.parquet",
         config=CropBlock(attention="a", base=(30, 30)),
     )
-    clips.run(
+    clip_scores.run(
         examples=folder / "examples.parquet", crops=folder / "crops.parquet", clips=folder / "clips.parquet",
         config=ClipBlock(path=str(CLIP)), weights="w",
     )  # fmt: skip
@@ -108,8 +108,8 @@ def test_crops_and_their_scores(folder: Path) -> None:
 
 def test_the_clip_sees_what_the_question_names() -> None:
     """The bundled model: an image of a red circle fits the question about it, and not one about a blue square."""
-    from perceptune.core.shapes import Scene, Thing, render
-    from perceptune.engines.clip import Clip
+    from perceptune.core.data.shapes import Scene, Thing, render
+    from perceptune.engines.vision.clip import Clip
 
     scene = Scene((240, 240, 240), (0, 0, 0), (Thing("red", "circle", (214, 40, 40), (30, 30, 80, 80)),))
     ((right,), (wrong,)) = Clip(ClipBlock(path=str(CLIP))).cosines(
@@ -122,7 +122,7 @@ def test_the_clip_sees_what_the_question_names() -> None:
     ("name", "message"), [("absent", "cannot be loaded"), ("model", "expected a CLIP model|cannot be loaded")]
 )
 def test_what_is_no_clip_is_named(folder: Path, name: str, message: str) -> None:
-    from perceptune.engines.clip import Clip
+    from perceptune.engines.vision.clip import Clip
 
     with pytest.raises(UserError, match=message):
         Clip(ClipBlock(path=str(folder / name)))

@@ -10,7 +10,7 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.core.benchmarks import pope
-from perceptune.stages import comparing
+from perceptune.stages.evaluation import compare_controls
 
 from .test_scoring import HIT, HITS, MISS, Tables, example, request
 
@@ -25,7 +25,7 @@ def answered(
     blank: str = "",
     prompts: tuple[str, ...] = (),
     sampled: tuple[str, ...] = (),
-) -> comparing.Scored:
+) -> compare_controls.Scored:
     """A policy whose answers to question i are hits where the i-th letter is `+`; `sampled` has a word per question."""
     (folder / policy).mkdir()
     examples = [example(str(i), "grounding", box=[10.0, 10, 50, 50]) for i in range(len(greedy))]
@@ -46,7 +46,7 @@ def answered(
     tables = Tables(folder / policy, examples, answers)
     scored = tables.rewards()
     assert set(scored["view"]) == ({"original", "blank"} if blank else {"original"})
-    return comparing.Scored(policy, {"b": tables["rewards"]})
+    return compare_controls.Scored(policy, {"b": tables["rewards"]})
 
 
 OURS, BASE, SFT = "++++++--", "++------", "+++++---"
@@ -58,7 +58,7 @@ SAMPLED = ("++", "+-", "+-", "--", "--", "--", "--", "-+")
 def compared(folder: Path, twin: bool = True, **changes: Any) -> list[dict[str, Any]]:
     block = BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=RESAMPLES, **changes)
     base = answered(folder, "base", BASE, BASE_BLANK, PROMPTS, SAMPLED)
-    comparing.run(
+    compare_controls.run(
         policy=answered(folder, "ours", OURS, BLANK),
         base=base,
         twin=answered(folder, "twin", SFT) if twin else None,
@@ -112,7 +112,7 @@ def test_what_was_not_asked_has_no_row(tmp_path: Path) -> None:
     rows = compared(tmp_path, twin=False)
     assert "sft_on_best" not in {r["control"] for r in rows}
     base = answered(tmp_path, "plain", BASE)
-    comparing.run(
+    compare_controls.run(
         policy=answered(tmp_path, "again", OURS), base=base, twin=None,
         benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=0, resamples=9)},
         reward_tasks={"r": {"grounding": "iou"}}, examples={}, controls=tmp_path / "controls.parquet",
@@ -125,7 +125,7 @@ def test_what_was_not_asked_has_no_row(tmp_path: Path) -> None:
 def test_only_questions_that_both_have_are_compared(tmp_path: Path) -> None:
     """A base that lacks the last two questions, both misses of ours: six of six against two of six."""
     base = answered(tmp_path, "base", BASE[:6])
-    comparing.run(
+    compare_controls.run(
         policy=answered(tmp_path, "ours", OURS), base=base, twin=None,
         benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=0, resamples=9)},
         reward_tasks={"r": {"grounding": "iou"}}, examples={}, controls=tmp_path / "controls.parquet",
@@ -138,7 +138,7 @@ def test_a_metric_of_several_answers_has_another_for_single_ones(tmp_path: Path)
     """F1 of yes is the primary metric of existence questions; the mean of sampled answers is told in accuracy."""
     targets = ["yes", "yes", "no", "no"]
 
-    def scored(policy: str, greedy: list[str], sampled: list[list[str]] | None = None) -> comparing.Scored:
+    def scored(policy: str, greedy: list[str], sampled: list[list[str]] | None = None) -> compare_controls.Scored:
         (tmp_path / policy).mkdir()
         asked: list[tuple[dict[str, Any], list[str | None]]] = []
         for i, text in enumerate(greedy):
@@ -148,9 +148,9 @@ def test_a_metric_of_several_answers_has_another_for_single_ones(tmp_path: Path)
             tmp_path / policy, [example(str(i), "existence", target=t) for i, t in enumerate(targets)], asked
         )
         tables.rewards()
-        return comparing.Scored(policy, {"b": tables["rewards"]})
+        return compare_controls.Scored(policy, {"b": tables["rewards"]})
 
-    comparing.run(
+    compare_controls.run(
         policy=scored("ours", ["yes", "yes", "no", "yes"]),
         base=scored("base", ["no", "no", "no", "no"], [["yes", "no"], ["yes", "no"], ["no", "no"], ["no", "no"]]),
         twin=None, benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=9)},

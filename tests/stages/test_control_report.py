@@ -6,7 +6,7 @@ from perceptune.contracts.config import BenchmarkBlock, ReportBlock
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.metrics import METRICS
-from perceptune.stages import report
+from perceptune.report import write
 
 from ..unit.test_explanations import NOTHING, control
 from .test_report import DEMO, MADE, Page, cells, metrics_of, write_examples, write_rewards, written
@@ -25,7 +25,7 @@ def page_of(folder: Path, twinless: dict[str, str] | None = None) -> Page:
     examples = write_examples(folder / "examples.parquet", 4)
     for policy in DEMO:
         write_rewards(folder / f"rewards-{policy}.parquet", examples, policy, False, 7)
-    report.run(
+    write.run(
         metrics=folder / "metrics.parquet", training={}, statistics={}, pairs={}, rounds={}, noise={},
         predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet"} for p in DEMO},
         examples={"shapes": folder / "examples.parquet"},

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.digests import DigestMemory
+from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.planning import data_digest as data
 from perceptune.planning.data_digest import data_digest
 
@@ -121,7 +121,7 @@ def test_nothing_heavy_is_imported_for_it(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.digests import DigestMemory
+from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.planning.data_digest import data_digest
 for kind, name in {[(kind, name) for kind, (name, _) in CONTENTS.items()]}:
     data_digest(FileDataset(kind=kind, path=str(Path({str(tmp_path)!r}) / name)), DigestMemory(Path({str(tmp_path)!r}) / "m"))

@@ -9,8 +9,8 @@ import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import io as tables
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.stages.example_images import IllustratedExamples
-from perceptune.stages.example_table import Examples
+from perceptune.stages.data.example_images import IllustratedExamples
+from perceptune.stages.data.examples import Examples
 from PIL import Image
 
 COUNT = 7

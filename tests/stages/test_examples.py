@@ -11,8 +11,8 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.core.images import open_image
-from perceptune.stages import examples
+from perceptune.core.data.images import open_image
+from perceptune.stages.data import import_examples
 from PIL import Image
 
 
@@ -33,7 +33,9 @@ def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
     file = folder / "data.jsonl"
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     file.write_text("\n".join(texts), encoding="utf-8")
-    examples.run(config=FileDataset(kind="jsonl", path=str(file), **settings), examples=folder / "examples.parquet")
+    import_examples.run(
+        config=FileDataset(kind="jsonl", path=str(file), **settings), examples=folder / "examples.parquet"
+    )
     return pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES))  # type: ignore[return-value]
 
 
@@ -126,9 +128,11 @@ def test_empty_and_foreign_files(folder: Path, content: str, message: str) -> No
     file = folder / "data.jsonl"
     file.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=message):
-        examples.run(config=FileDataset(kind="jsonl", path=str(file)), examples=folder / "e.parquet")
+        import_examples.run(config=FileDataset(kind="jsonl", path=str(file)), examples=folder / "e.parquet")
     with pytest.raises(UserError, match="does not exist"):
-        examples.run(config=FileDataset(kind="jsonl", path=str(folder / "no.jsonl")), examples=folder / "e.parquet")
+        import_examples.run(
+            config=FileDataset(kind="jsonl", path=str(folder / "no.jsonl")), examples=folder / "e.parquet"
+        )
 
 
 @pytest.mark.parametrize("kind", ["parquet", "hf"])
@@ -143,7 +147,7 @@ def test_parquet_and_hugging_face_folders(folder: Path, kind: str) -> None:
     else:
         data.to_parquet(str(path))
     base = {"images": str(folder)}
-    examples.run(config=FileDataset(kind=kind, path=str(path), **base), examples=folder / "e.parquet")
+    import_examples.run(config=FileDataset(kind=kind, path=str(path), **base), examples=folder / "e.parquet")
     table = read_table(folder / "e.parquet", EXAMPLES).to_pylist()
     assert [r["image_sizes"] for r in table] == [[[64, 48]]] * 3
     assert open_image(table[0]["images"][0]).size == (64, 48)
@@ -171,7 +175,7 @@ def test_odd_images_open(tmp_path: Path) -> None:
 
 
 def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perceptune.core.images.MAX_PIXELS", 63)
+    monkeypatch.setattr("perceptune.core.data.images.MAX_PIXELS", 63)
     Image.new("RGB", (8, 8)).save(tmp_path / "big.png")
     with pytest.raises(ValueError, match="8 x 8 pixels, at most 63"):
         open_image({"bytes": None, "path": str(tmp_path / "big.png")})
@@ -216,7 +220,7 @@ def test_rows_with_more_images_than_wanted_are_not_taken(tmp_path: Path, capsys:
     rows = [{**row, "images": ["a.png", "b.png"]}, {**row, "image": "a.png"}, {**row, "images": ["b.png"]}]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     block = FileDataset(kind="jsonl", path=str(tmp_path / "data.jsonl"), max_images=1)
-    examples.run(config=block, examples=tmp_path / "examples.parquet")
+    import_examples.run(config=block, examples=tmp_path / "examples.parquet")
     table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
     assert [row["example_id"] for row in table] == ["line-2", "line-3"]
     assert "1 rows with more than 1 images are not taken" in capsys.readouterr().out

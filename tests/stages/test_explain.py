@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 from perceptune.__main__ import main
+from perceptune.commands import explain
 from perceptune.contracts import paths
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, JudgeBlock, ModelBlock, RewardBlock
-from perceptune.contracts.lineage import lineage
+from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.engines import judging
-from perceptune.stages import evaluate, examples, explain, judge, requests, rewards
+from perceptune.stages.data import import_examples
+from perceptune.stages.evaluation import evaluate, judge_answers
+from perceptune.stages.preferences.select import score
+from perceptune.stages.sampling import requests
 from PIL import Image
 from rich.console import Console
 
@@ -42,7 +46,7 @@ class Endpoint:
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The metrics of one answer to a question of MMHal-Bench, made from its file on."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(judge, "Endpoint", Endpoint)
+    monkeypatch.setattr(judge_answers, "Endpoint", Endpoint)
     monkeypatch.setattr(explain, "MEMORY", explain.DigestMemory(tmp_path / "memory.sqlite"))
     Image.new("RGB", (8, 6)).save("a.jpg")
     record = {
@@ -56,7 +60,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table = {
         name: tmp_path / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "verdicts")
     }
-    examples.run(config=FileDataset(kind="mmhal", path="mmhal.json"), examples=table["examples"])
+    import_examples.run(config=FileDataset(kind="mmhal", path="mmhal.json"), examples=table["examples"])
     one = {"examples": {"mmhal": table["examples"]}, "benchmarks": {"mm": block}}
     requests.run_benchmarks(requests=table["requests"], views={}, **one)
     asked = read_table(table["requests"], REQUESTS).to_pylist()
@@ -69,12 +73,12 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "prompt_tokens": 1,
     }
     rows = [{**{key: row[key] for key in ("request_id", "example_id", "view")}, **said} for row in asked]
-    write_table(table["responses"], RESPONSES, rows, lineage("responses", {}, {"requests": table["requests"]}))
-    rewards.run(
+    write_table(table["responses"], RESPONSES, rows, lineage("sampling.responses", {}, {"requests": table["requests"]}))
+    score.run(
         **{name: table[name] for name in ("requests", "responses", "rewards")},
         examples=one["examples"], config=RewardBlock(tasks={"open": "free_text"}), model=model,
     )  # fmt: skip
-    judge.run(
+    judge_answers.run(
         name="stub", judge=JudgeBlock(model="stub", url="http://localhost:1/v1"), benchmark="mm", block=block,
         **{name: table[name] for name in ("rewards", "examples", "verdicts")}, kept=tmp_path / "kept",
     )  # fmt: skip
@@ -85,7 +89,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )  # fmt: skip
     collected = tmp_path / "all.parquet"
     rows = read_table(metrics, METRICS).to_pylist()
-    write_table(collected, METRICS, rows, lineage("collecting", {}, {"p": metrics}))
+    write_table(collected, METRICS, rows, lineage("evaluation.collect", {}, {"p": metrics}))
     return collected
 
 
@@ -138,6 +142,6 @@ def test_an_import_records_every_file_that_it_read(tmp_path: Path, folder: bool)
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "safe_words.txt").write_text("scene\n")
     path = tmp_path if folder else tmp_path / "query_all.json"
-    examples.run(config=FileDataset(kind="amber", path=str(path)), examples=tmp_path / "examples.parquet")
+    import_examples.run(config=FileDataset(kind="amber", path=str(path)), examples=tmp_path / "examples.parquet")
     inputs = read_lineage(tmp_path / "examples.parquet")["inputs"]
     assert {Path(one["path"]).name for one in inputs.values()} == {*files, "safe_words.txt"}

@@ -10,7 +10,8 @@ from perceptune.contracts.config import FileDataset, GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_processor
-from perceptune.stages import examples, given
+from perceptune.stages.data import import_examples
+from perceptune.stages.preferences.select import dataset_preferences
 from PIL import Image
 
 from tests.tiny_models import build_tiny_llava
@@ -43,8 +44,10 @@ def taken(folder: Path, kind: str, records: list[dict[str, Any]], model: ModelBl
     Image.new("RGB", (30, 20), "red").save(folder / "1.png")
     data = folder / "data.jsonl"
     data.write_text("\n".join(json.dumps({"image": "1.png", **record}) for record in records))
-    examples.run(config=FileDataset(kind=kind, path=str(data), task="open"), examples=folder / "examples.parquet")
-    given.run(
+    import_examples.run(
+        config=FileDataset(kind=kind, path=str(data), task="open"), examples=folder / "examples.parquet"
+    )
+    dataset_preferences.run(
         dataset="own", examples=folder / "examples.parquet", preferences=folder / "preferences.parquet",
         statistics=folder / "statistics.json", config=GivenBlock(**settings), model=model, weights="w",
     )  # fmt: skip

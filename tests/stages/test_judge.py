@@ -19,8 +19,8 @@ from perceptune.contracts.config import BenchmarkBlock, EngineBlock, JudgeBlock,
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.verdicts import VERDICTS
-from perceptune.engines.questions import Answer, Question
-from perceptune.stages import judge
+from perceptune.engines.vllm.requests import Answer, Question
+from perceptune.stages.evaluation import judge_answers
 
 from tests.faults.judge_server import BLOCK, judged, write_answers
 
@@ -37,7 +37,7 @@ def model(**engine: Any) -> ModelBlock:
 
 def run_here(folder: Path, block: BenchmarkBlock, engine: dict[str, Any], **settings: Any) -> pl.DataFrame:
     """The verdicts on the answers in `folder`, by the tiny model itself."""
-    judge.run(
+    judge_answers.run(
         name="tiny", judge=JudgeBlock(model="tiny", **settings), benchmark="b", block=block, rewards=folder / "rewards.parquet",
         examples=folder / "examples.parquet", verdicts=folder / "here.parquet", kept=folder / "kept-here", model=model(**engine),
         weights=WEIGHTS,
@@ -81,7 +81,7 @@ def answer(text: str, ended: str = "stop") -> Answer:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six answers, and an engine that rates each with 4."""
-    monkeypatch.setattr(judge, "start", Engine)
+    monkeypatch.setattr(judge_answers, "start", Engine)
     Engine.asked, Engine.says = [], lambda text: answer("Rating: 4")
     write_answers(tmp_path, COUNT)
     return tmp_path

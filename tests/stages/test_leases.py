@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.stages.leases import leased_gpus, visible_gpus
+from perceptune.runtime.gpu_leases import leased_gpus, visible_gpus
 
 HOLD = """
 import json, os, sys, time
-from perceptune.stages.leases import leased_gpus
+from perceptune.runtime.gpu_leases import leased_gpus
 count, seconds = int(sys.argv[1]), float(sys.argv[2])
 with leased_gpus(count):
     print(json.dumps({"gpus": os.environ["CUDA_VISIBLE_DEVICES"], "from": time.monotonic()}), flush=True)

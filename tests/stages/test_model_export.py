@@ -10,12 +10,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import BenchmarkBlock, EngineBlock, FileDataset, ModelBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.lineage import write_lineage
+from perceptune.contracts.provenance.lineage import write_lineage
 from perceptune.core.parity import difference, lost
 from perceptune.engines import parity
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, merged_model
-from perceptune.stages import examples, model_export, requests
+from perceptune.stages.data import import_examples
+from perceptune.stages.export import model
+from perceptune.stages.sampling import requests
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -43,7 +45,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         lines.append(json.dumps({"image": f"{number}.png", "question": "is there a red circle?"}))
     (folder / "data.jsonl").write_text("\n".join(lines))
     dataset = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), task="open", split="test")
-    examples.run(config=dataset, examples=folder / "own.parquet")
+    import_examples.run(config=dataset, examples=folder / "own.parquet")
     benchmark = BenchmarkBlock(dataset="own", reward="none", n=0, views=("original", "blank"), max_tokens=12)
     tables = {"own": folder / "own.parquet"}
     requests.run_benchmarks(
@@ -56,9 +58,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_an_export_is_the_trained_policy_for_both_libraries(asked: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "models" / "trained"
-    model_export.run(folder=folder, **asked)
+    model.run(folder=folder, **asked)
     report = json.loads((folder / "parity.json").read_text())
-    assert report["answers"] == 2 * model_export.PROMPTS
+    assert report["answers"] == 2 * model.PROMPTS
     assert report["tokens"] >= 2 * report["answers"]
     # the two libraries, and merged or not, agree up to the rounding of float32
     assert all(found["max"] < 2e-4 for found in report["differences"].values())
@@ -83,12 +85,12 @@ def test_an_adapter_that_was_not_merged_is_noticed(
     def forgotten(model: ModelBlock, adapter: Path, folder: Path) -> None:
         shutil.copytree(model.path, folder)
 
-    monkeypatch.setattr(model_export, "merged_model", forgotten)
+    monkeypatch.setattr(model, "merged_model", forgotten)
     folder = tmp_path / "trained"
     folder.mkdir()
     (folder / "model.safetensors").write_text("of an earlier export")
     with pytest.raises(UserError) as caught:
-        model_export.run(folder=folder, **asked)
+        model.run(folder=folder, **asked)
     assert "the export of `trained` is not the trained policy: vllm and base with adapter: mean difference" in str(
         caught.value
     )
@@ -100,7 +102,7 @@ def test_rounding_to_16_bits_leaves_the_adapter_in(asked: dict[str, Any], tmp_pa
     """What vLLM's 16-bit arithmetic would hide is seen in float32: the export is base and adapter, and not the base."""
     model = asked["model"].model_copy(update={"dtype": "bfloat16"})
     merged_model(model, asked["adapter"], tmp_path / "merged")
-    questions = model_export._questions(asked["requests"], asked["examples"], "trained")[:2]
+    questions = model._questions(asked["requests"], asked["examples"], "trained")[:2]
     tokens = some_tokens(questions)
     exported = parity.scored(model.model_copy(update={"path": str(tmp_path / "merged")}), None, "float32", tokens)
     trained = parity.scored(model, asked["adapter"], "float32", tokens)

@@ -7,16 +7,16 @@ from typing import Any
 
 import polars as pl
 import pytest
-from perceptune.contracts.code import code_digest
 from perceptune.contracts.config import BenchmarkBlock, ReportBlock, RewardBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import ENVIRONMENT, file_of, use_folders
+from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.metrics import METRICS
-from perceptune.core import summary
-from perceptune.stages import comparing, evaluate, report
+from perceptune.report import results, write
 from perceptune.stages import plan as planning
+from perceptune.stages.evaluation import compare_controls, evaluate
 
 from ..contracts.test_plan import DEMO
 from .test_scoring import MODEL, Tables, example, request
@@ -26,7 +26,7 @@ BREVITY = '''
 
 import numpy as np
 
-from perceptune.core.metrics import mean
+from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Reward, RewardMetric, Scores
 
 
@@ -63,8 +63,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _forget() -> None:
-    summary._declared.cache_clear()
-    summary._loaded.cache_clear()
+    results._declared.cache_clear()
+    results._loaded.cache_clear()
 
 
 def answered(folder: Path, policy: str, greedy: str, sampled: list[str]) -> Tables:
@@ -95,10 +95,10 @@ def test_from_its_file_to_the_report(tmp_path: Path, folder: Path) -> None:
         ("best_of_n", 1, "words"): (2.0, 4.0),
         ("best_of_n", 2, "words"): (1.0, 2.0),  # the fewest
     }
-    code = code_digest("perceptune.stages.evaluate", "perceptune.core.rewards.brevity")
+    code = code_digest("perceptune.stages.evaluation.evaluate", "perceptune.core.rewards.brevity")
     assert read_lineage(tmp_path / "metrics.parquet")["code"] == code
-    comparing.run(
-        policy=comparing.Scored("ours", {"b": ours["rewards"]}), base=comparing.Scored("base", {"b": base["rewards"]}), twin=None,
+    compare_controls.run(
+        policy=compare_controls.Scored("ours", {"b": ours["rewards"]}), base=compare_controls.Scored("base", {"b": base["rewards"]}), twin=None,
         benchmarks=blocks, reward_tasks=tasks, examples={}, controls=tmp_path / "controls.parquet",
     )  # fmt: skip
     controls = read_table(tmp_path / "controls.parquet", CONTROLS).to_pylist()
@@ -107,12 +107,12 @@ def test_from_its_file_to_the_report(tmp_path: Path, folder: Path) -> None:
         ("mean_of_n", 2): ("words", -3.0),
     }
     table = pl.DataFrame(pl.from_arrow(read_table(tmp_path / "metrics.parquet", METRICS)))
-    text = report.result_text(table, {})
+    text = write.result_text(table, {})
     assert "words of an answer" in text
     assert "Better than the base in words of an answer, interval excludes 0: ours (-3.000)." in text.replace(
         "\u2212", "-"
     )
-    report.run(
+    write.run(
         metrics=tmp_path / "metrics.parquet", training={}, statistics={}, pairs={}, rounds={}, noise={}, predictions={},
         examples={}, benchmarks=blocks, base={"ours": "base", "base": "base"}, report=tmp_path / "report.html",
         result_table=tmp_path / "result.txt", figures={}, config=ReportBlock(),
@@ -129,8 +129,8 @@ def test_without_metrics_of_single_answers_there_is_no_curve(tmp_path: Path, fol
     tables = Tables(tmp_path / "p", [example("q", "ocr", target="x")], asked)  # type: ignore[arg-type]
     tables.rewards(RewardBlock(tasks={"ocr": "brevity_of_all"}))
     blocks = {"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=50)}
-    policy = comparing.Scored("p", {"b": tables["rewards"]})
-    comparing.run(
+    policy = compare_controls.Scored("p", {"b": tables["rewards"]})
+    compare_controls.run(
         policy=policy, base=policy, twin=None, benchmarks=blocks, reward_tasks={"r": {"ocr": "brevity_of_all"}}, examples={},
         controls=tmp_path / "controls.parquet",
     )  # fmt: skip

@@ -16,8 +16,8 @@ from perceptune.contracts.config import (
     PairingBlock,
     ViewBlock,
 )
-from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.clips import CLIPS
 from perceptune.contracts.tables.crops import CROPS
@@ -28,8 +28,10 @@ from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.views.view import Recipe
-from perceptune.stages import crops, pairs, requests
-from perceptune.stages import filter as filtering
+from perceptune.stages.attention.maps import crops
+from perceptune.stages.preferences.select import filter_pairs as filtering
+from perceptune.stages.preferences.select import pairs
+from perceptune.stages.sampling import requests
 from PIL import Image
 
 COUNT = 6

@@ -14,10 +14,11 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
-from perceptune.core.images import open_image
+from perceptune.core.data.images import open_image
 from perceptune.core.views.view import Recipe
-from perceptune.stages import examples, preference_export
-from perceptune.stages.shown import messages_for
+from perceptune.stages.data import import_examples
+from perceptune.stages.export import preferences
+from perceptune.stages.sampling.recipes import messages_for
 from PIL import Image
 
 from tests.plugins import EXPORTERS
@@ -57,7 +58,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGBA", (10, 10), (0, 0, 255, 128)).save(folder / "glass.png")
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"))
-    examples.run(config=config, examples=folder / "examples.parquet")
+    import_examples.run(config=config, examples=folder / "examples.parquet")
     write_table(folder / "lists.parquet", PREFERENCES, [_group(row) for row in ROWS], {})
     pairs = [{**_group(ROWS[0]), "pairs": [_pair("focus", 0, 3, True), _pair("robust", 1, 2, False)]}]
     write_table(folder / "pairs.parquet", PREFERENCES, pairs, {})
@@ -83,7 +84,7 @@ def _pair(kind: str, chosen: int, rejected: int, kept: bool) -> dict[str, Any]:
 
 
 def exported(tables: Path, folder: Path, kind: str, pairs: Literal["extremes", "all"] = "extremes", of: str = "lists", view: str = "original") -> Path:  # fmt: skip
-    preference_export.run(
+    preferences.run(
         name="mine", experiment="perpo", preferences=tables / f"{of}.parquet", examples=tables / "examples.parquet",
         folder=folder, config=ExportBlock(experiment="perpo", format=kind, pairs=pairs), view=view,
         views={"noisy": ViewBlock(op="noise", parameters={"sigma": 0.3})},
@@ -92,7 +93,7 @@ def exported(tables: Path, folder: Path, kind: str, pairs: Literal["extremes", "
 
 
 def imported(file: Path, kind: str, folder: Path) -> dict[str, dict[str, Any]]:
-    examples.run(config=FileDataset(kind=kind, path=str(file)), examples=folder / "again.parquet")
+    import_examples.run(config=FileDataset(kind=kind, path=str(file)), examples=folder / "again.parquet")
     return {row["example_id"]: row for row in pl.read_parquet(folder / "again.parquet").to_dicts()}
 
 

@@ -25,14 +25,13 @@ from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.core import gallery
-from perceptune.core.images import open_image
-from perceptune.core.pairs import clip_statistics, described, pair_statistics
-from perceptune.core.shapes import render, scene_and_row
-from perceptune.core.showing import shown
+from perceptune.core.data.images import open_image
+from perceptune.core.data.shapes import render, scene_and_row
+from perceptune.core.preferences.pair_filter import clip_statistics, described, pair_statistics
+from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
-from perceptune.stages import pair_cards, report, report_tables
-from perceptune.stages.example_images import IllustratedExamples
+from perceptune.report import gallery, pair_cards, read, write
+from perceptune.stages.data.example_images import IllustratedExamples
 
 from tests.plugins import BENCHMARKS
 
@@ -280,7 +279,7 @@ def written(
     for policy in trained:
         write_training(folder / f"training-{policy}.parquet", policy)
     write_statistics(folder / "statistics.json")
-    report.run(
+    write.run(
         metrics=folder / "metrics.parquet",
         training={p: folder / f"training-{p}.parquet" for p in trained},
         statistics={"tiny/shapes/n20/perception/ranked": folder / "statistics.json"} if trained else {},
@@ -450,7 +449,7 @@ def test_noise_and_attention_are_told_with_the_numbers_of_the_metrics(tmp_path: 
         assert title in page.text
     told = (tmp_path / "result.txt").read_text()
     frame = pl.read_parquet(tmp_path / "metrics.parquet")
-    assert told == report.result_text(frame, NOISE)
+    assert told == write.result_text(frame, NOISE)
     assert "perpo   58.2*  46.1*  28.1*  4.60 +0.10 *" in told
     assert "dpo +0.02 [-0.01, +0.05], perpo +0.10 [+0.07, +0.13] *." in told
 
@@ -534,7 +533,7 @@ def test_pairs_without_attention_or_with_a_broken_example_still_have_a_card(tmp_
 def test_a_file_that_counts_no_pairs_is_named(tmp_path: Path) -> None:
     (tmp_path / "central.json").write_text('{"groups": 3, "kept": 1}')
     with pytest.raises(UserError, match=r"central.json. holds no statistics of pairs: no \['context', 'kinds'"):
-        report_tables.pair_statistics(tmp_path / "central.json")
+        read.pair_statistics(tmp_path / "central.json")
 
 
 def test_only_a_base_model_has_no_training_and_no_gains(tmp_path: Path) -> None:
@@ -601,7 +600,7 @@ def test_an_image_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
     ):
         write_table(tmp_path / "broken.parquet", EXAMPLES, [{**row, "image_sha256": [digest]}], MADE)
         known = IllustratedExamples(tmp_path / "broken.parquet")
-        assert report._drawing(known, row, []) == (None, said)
+        assert write._drawing(known, row, []) == (None, said)
 
 
 def test_figures_are_svg_files_and_the_table_is_the_printed_one(tmp_path: Path) -> None:
@@ -613,7 +612,7 @@ def test_figures_are_svg_files_and_the_table_is_the_printed_one(tmp_path: Path) 
         assert re.findall(r"https?://[^\"]*", source) == ["http://www.w3.org/2000/svg"]
     assert "perpo" in (tmp_path / "result.svg").read_text()
     frame = pl.read_parquet(tmp_path / "metrics.parquet")
-    assert (tmp_path / "result.txt").read_text() == report.result_text(frame, {})
+    assert (tmp_path / "result.txt").read_text() == write.result_text(frame, {})
 
 
 def test_the_same_tables_give_the_same_page(tmp_path: Path) -> None:
@@ -624,4 +623,4 @@ def test_the_same_tables_give_the_same_page(tmp_path: Path) -> None:
 
 def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected one of `result`"):
-        report._figure("pie", pl.DataFrame(), [], {}, None, {}, [])
+        write._figure("pie", pl.DataFrame(), [], {}, None, {}, [])

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.config import EngineBlock, ModelBlock, SamplingBlock
-from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
-from perceptune.engines.questions import Answer, Question
-from perceptune.stages import gathering, requests, responses
-from perceptune.stages.locks import only_writer
+from perceptune.engines.vllm.requests import Answer, Question
+from perceptune.runtime.locks import only_writer
+from perceptune.stages.sampling import gather, requests, responses
 from PIL import Image
 
 COUNT, N = 10, 3
@@ -100,7 +100,7 @@ def sample(
 
 def gathered(folder: Path, shards: list[Path]) -> list[dict[str, Any]]:
     target = folder / "responses.parquet"
-    gathering.run(requests=folder / "requests.parquet", shards=shards, responses=target, journal=folder / "journal")
+    gather.run(requests=folder / "requests.parquet", shards=shards, responses=target, journal=folder / "journal")
     return read_table(target, RESPONSES).to_pylist()
 
 
@@ -199,7 +199,7 @@ def test_gathering_forgets_the_journal_and_keeps_the_lineage(folder: Path) -> No
     gathered(folder, [sample(folder, shard, 2) for shard in range(2)])
     assert not (folder / "journal").exists()
     record = read_lineage(folder / "responses.parquet")
-    assert record["stage"] == "responses"
+    assert record["stage"] == "sampling.responses"
     assert record["parameters"]["shards"] == 2
     assert record["parameters"]["weights"] == "w"
     assert (
@@ -276,8 +276,6 @@ def test_what_is_finished_is_not_asked_again_although_its_journal_is_gone(folder
 
 
 def test_a_job_without_questions_loads_no_engine() -> None:
-    code = (
-        "import sys, perceptune.stages.responses; print(sorted({'torch', 'vllm', 'transformers'} & set(sys.modules)))"
-    )
+    code = "import sys, perceptune.stages.sampling.responses; print(sorted({'torch', 'vllm', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

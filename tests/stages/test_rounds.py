@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptune.contracts.config import BatchBlock, LoraBlock, ModelBlock, SaliencyBlock, TrainingBlock, ViewBlock
-from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
@@ -17,8 +17,10 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.stages import batches, saliency, terms, train_round
-from perceptune.stages.rounds import Ending, Stop
+from perceptune.stages.attention.maps import saliency
+from perceptune.stages.preferences.select import select_batch
+from perceptune.stages.training import stored_logprobs, train_round
+from perceptune.stages.training.round_status import Ending, Stop
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -86,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def select(folder: Path, target: Path, **settings: Any) -> dict[str, Any]:
-    batches.run(
+    select_batch.run(
         requests=folder / "requests.parquet", responses=folder / "responses.parquet", rewards=folder / "rewards.parquet",
         preferences=target, statistics=target.with_suffix(".json"), config=BatchBlock(**settings),
     )  # fmt: skip
@@ -116,7 +118,7 @@ def trained(
     preferences = preferences or folder / "preferences.parquet"
     shared: dict[str, Any] = {"preferences": preferences, "examples": folder / "examples.parquet", "views": VIEWS}
     shared |= {"model": model_of(folder), "weights": "w", "saliencies": saliencies}
-    terms.run(
+    stored_logprobs.run(
         **shared, terms=target / "terms.parquet", adapter=before, of_round=True,
         stored=method.stored(method.Parameters.model_validate(block.parameters), "original"),
     )  # fmt: skip

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 from perceptune.contracts.config import BenchmarkBlock, SaliencyBlock, SamplingBlock, ViewBlock
-from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.saliency import SALIENCY
-from perceptune.core.saliency import salient_cells
+from perceptune.core.views.patch_saliency import salient_cells
 from perceptune.core.views.view import Recipe
-from perceptune.engines.saliency import Dino
-from perceptune.stages import requests, saliency
+from perceptune.engines.vision.dinov2 import Dino
+from perceptune.stages.attention.maps import saliency
+from perceptune.stages.sampling import requests
 from PIL import Image
 from safetensors.numpy import load_file
 from scipy.special import erf, softmax

@@ -19,7 +19,9 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.benchmarks import pope
 from perceptune.core.benchmarks.benchmark import Benchmark, Measured
-from perceptune.stages import evaluate, gathering, preferences, rewards
+from perceptune.stages.evaluation import evaluate
+from perceptune.stages.preferences.select import score, select
+from perceptune.stages.sampling import gather
 
 MODEL = ModelBlock(path="nowhere", family="llava")
 REWARD = RewardBlock(tasks={"grounding": "iou", "existence": "yes_no"})
@@ -79,13 +81,13 @@ class Tables:
 
     def rewards(self, block: RewardBlock = REWARD) -> pl.DataFrame:
         tables = {k: self[k] for k in ("requests", "responses", "rewards")}
-        rewards.run(**tables, examples={"mine": self["examples"]}, config=block, model=MODEL)
+        score.run(**tables, examples={"mine": self["examples"]}, config=block, model=MODEL)
         return pl.from_arrow(read_table(self["rewards"], REWARDS))  # type: ignore[return-value]
 
     def preferences(self, block: SelectionBlock) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         statistics = self.folder / "statistics.json"
         tables = {k: self[k] for k in ("requests", "responses", "rewards", "preferences")}
-        preferences.run(**tables, statistics=statistics, config=block)
+        select.run(**tables, statistics=statistics, config=block)
         return read_table(self["preferences"], PREFERENCES).to_pylist(), json.loads(statistics.read_text())
 
 
@@ -322,12 +324,12 @@ def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: P
         rows = [response(r, i, "x") for r in asked[shard::2] for i in range(2)]
         write_table(shards[-1], RESPONSES, rows, {})
     target = tmp_path / "gathered.parquet"
-    gathering.run(requests=tmp_path / "requests.parquet", shards=shards, responses=target, journal=tmp_path / "journal")
+    gather.run(requests=tmp_path / "requests.parquet", shards=shards, responses=target, journal=tmp_path / "journal")
     table = read_table(target, RESPONSES).to_pylist()
     assert [r["request_id"] for r in table] == [r["request_id"] for r in asked for _ in range(2)]
     assert [r["sample_index"] for r in table] == [0, 1] * 5
     with pytest.raises(ValueError, match="has 0 answers, expected 2; 2 such requests"):
-        gathering.run(
+        gather.run(
             requests=tmp_path / "requests.parquet", shards=shards[:1], responses=target, journal=tmp_path / "journal"
         )
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from perceptune.contracts.code import code_digest, plugin
 from perceptune.contracts.config import LoraBlock, ModelBlock, SaliencyBlock, TrainingBlock, ViewBlock
-from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
+from perceptune.contracts.provenance.code import code_digest, plugin
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
-from perceptune.engines import training
-from perceptune.stages import processes, saliency, terms, train
+from perceptune.engines.training.trainer import trainer
+from perceptune.runtime import distributed
+from perceptune.stages.attention.maps import saliency
+from perceptune.stages.training import stored_logprobs, train
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -62,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         })  # fmt: skip
     write_table(folder / "examples.parquet", EXAMPLES, examples, {})
     write_table(folder / "preferences.parquet", PREFERENCES, preferences, {})
-    terms.run(
+    stored_logprobs.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=folder / "terms.parquet",
         model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
     )  # fmt: skip
@@ -115,13 +117,13 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> No
 
 def train_slowly(folder: Path, target: Path, seconds: float) -> None:
     """In a process of its own: a checkpoint after every step, and a pause, so that it can be killed between any two."""
-    step = training.ListTrainer.training_step
+    step = trainer.ListTrainer.training_step
 
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(seconds)
         return step(*arguments, **options)
 
-    training.ListTrainer.training_step = slow  # type: ignore[method-assign]
+    trainer.ListTrainer.training_step = slow  # type: ignore[method-assign]
     trained(folder, target, save_steps=1, epochs=4, lora=LoraBlock(r=4, alpha=8, dropout=0.2))
 
 
@@ -136,7 +138,7 @@ def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_
         process = spawn.Process(target=train_slowly, args=(folder, killed, 0.5))
         process.start()
         deadline = time.monotonic() + 120
-        while not (killed / "checkpoints" / mark / training.COMPLETE).exists():
+        while not (killed / "checkpoints" / mark / trainer.COMPLETE).exists():
             assert process.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -159,7 +161,7 @@ def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_pat
     one, _ = trained(folder, tmp_path / "one", halvings=0, micro_batch_size=4)
     two, _ = trained(folder, tmp_path / "two", halvings=12, micro_batch_size=4)
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
-    terms.run(
+    stored_logprobs.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
         model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={}, halvings=12,
     )  # fmt: skip
@@ -194,7 +196,7 @@ def test_a_list_method_with_a_second_view(folder: Path, tmp_path: Path) -> None:
         config=SaliencyBlock(path=str(tiny.build_tiny_dinov2(tmp_path / "dino")), layers=(1, 2), size=112),
     )  # fmt: skip
     second, table = seeing({"dino": tmp_path / "dino.parquet"}), tmp_path / "terms.parquet"
-    terms.run(
+    stored_logprobs.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=table,
         model=model_block(folder), weights="w", stored=[Stored("reference", "corrupted")], adapter=None, **second,
     )  # fmt: skip
@@ -218,7 +220,7 @@ def test_a_killed_run_does_not_go_on_with_other_pixels(
     seen = []
 
     def fingerprint(settings: Any, inputs: Any, module: str, plugins: Any) -> str:
-        seen.append(processes.fingerprint(settings, inputs, module, plugins))
+        seen.append(distributed.fingerprint(settings, inputs, module, plugins))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "fingerprint", fingerprint)

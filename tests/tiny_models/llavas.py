@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from perceptune.core.shapes import IMAGE_SIZE
+from perceptune.core.data.shapes import IMAGE_SIZE
 from perceptune.models.families.llava_like import stored_name
 from perceptune.models.loading import save_weights
 from transformers import (

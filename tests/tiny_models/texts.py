@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perceptune.core.shapes import COLOURS, LETTERS, SHAPES, plural
+from perceptune.core.data.shapes import COLOURS, LETTERS, SHAPES, plural
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.attention_maps import attention_focus_ratio, coverage, on_image
+from perceptune.core.views.attention_maps import attention_focus_ratio, coverage, on_image
 
 MAP = np.array([[0.1, 0.2, 0.1, 0], [0.1, 0.8, 0.6, 0.1], [0, 0.7, 0.9, 0.1], [0.1, 0.1, 0.1, 0]])
 

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 from perceptune.contracts.config import BatchBlock
-from perceptune.core.batches import batch, statistics
+from perceptune.core.preferences.rollout_groups import batch, statistics
 
 
 def scored(groups: dict[str, list[float | None]], keep: dict[str, list[float | None]] | None = None) -> pl.DataFrame:

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.boxed import has_format, last_box, without_blanks
+from perceptune.core.answers.boxed_answers import has_format, last_box, without_blanks
+from perceptune.core.answers.math_equivalence import Verdict, math_verify, mathruler, verdicts
 from perceptune.core.rewards.reward import Answers, Scores
-from perceptune.core.verification import Verdict, math_verify, mathruler, verdicts
-from perceptune.stages.measuring import per_answer
+from perceptune.stages.evaluation.metric_rows import per_answer
 
 from tests.plugins import REWARD_METRICS, REWARDS
 
@@ -324,7 +324,7 @@ def test_thousands_of_answers_take_seconds() -> None:
 
 KILLED = """
 import pathlib, time
-from perceptune.core.verification import verdicts
+from perceptune.core.answers.math_equivalence import verdicts
 
 def sleeps(answer, target):
     pathlib.Path(answer).touch()

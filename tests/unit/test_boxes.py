@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.boxes import from_pixels, iou, is_box, parse_box, to_pixels
+from perceptune.core.answers.boxes import from_pixels, iou, is_box, parse_box, to_pixels
 
 
 def one(box: tuple[float, ...]) -> np.ndarray:

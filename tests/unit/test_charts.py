@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 import pytest
-from perceptune.core import charts
+from perceptune.report import charts
 
 STYLES = {"tiny": "base", "dpo": "s1", "perpo": "s2"}
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from perceptune.core.contrast import amplified
+from perceptune.core.views.contrastive_decoding import amplified
 
 EXPERT = torch.tensor([3, 2.5, 0.5, -1])
 AMATEUR = torch.tensor([2, 3, 1.5, 0.0])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from perceptune.core.crops import RATIOS, Window, adaptive_crop, inverse_crop, window_sums, windows
+from perceptune.core.views.adaptive_crop import RATIOS, Window, adaptive_crop, inverse_crop, window_sums, windows
 
 T1 = [
     [9, 1, 2, 3, 2, 1],

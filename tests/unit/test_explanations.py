@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import to_table
-from perceptune.core.control_sections import control_lines, control_section
-from perceptune.core.explanations import Controlled, accounted, headline, says, sentences
-from perceptune.core.summary import result_text, results
+from perceptune.report.results import result_text, results
+from perceptune.report.sections.controls import control_lines, control_section
+from perceptune.report.sections.verdicts import Controlled, accounted, headline, says, sentences
 
 from .test_summary import row, table
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from perceptune.contracts.config import ModelBlock
-from perceptune.core.boxes import parse_box, to_pixels
+from perceptune.core.answers.boxes import parse_box, to_pixels
 from perceptune.models.coordinates import coordinate_frame, framed
 from perceptune.models.families.family import family_of
 

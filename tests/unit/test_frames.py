@@ -5,8 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 from perceptune.contracts.config import Coordinates, FileDataset
-from perceptune.core import frames
-from perceptune.core.importing import RowError, pixel_box
+from perceptune.core.data import coordinate_frames
+from perceptune.core.data.row_checks import RowError, pixel_box
 
 PIXELS = [160.0, 120.0, 320.0, 360.0]
 SIZE = (640, 480)
@@ -36,7 +36,7 @@ def many(coordinates: Coordinates, count: int = 500) -> tuple[np.ndarray, np.nda
     pixels = shares * np.concatenate([sizes, sizes], axis=1)
     if coordinates == "pixels":
         return pixels, sizes
-    one, zero = (frames.in_pixels(np.full((count, 4), v), coordinates, sizes) for v in (1.0, 0.0))
+    one, zero = (coordinate_frames.in_pixels(np.full((count, 4), v), coordinates, sizes) for v in (1.0, 0.0))
     return (pixels - zero) / (one - zero), sizes
 
 
@@ -57,9 +57,9 @@ def test_a_box_in_the_padding_is_a_mistake_and_a_rounded_one_is_cut() -> None:
 @pytest.mark.parametrize("coordinates", get_args(Coordinates))
 def test_boxes_fit_their_own_frame_and_nothing_speaks_against_it(coordinates: Coordinates) -> None:
     boxes, sizes = many(coordinates)
-    assert frames.fits(boxes, coordinates, sizes).all()
-    assert frames.better_fit(boxes, coordinates, sizes) is None
-    assert frames.doubt(boxes, coordinates, sizes) is None
+    assert coordinate_frames.fits(boxes, coordinates, sizes).all()
+    assert coordinate_frames.better_fit(boxes, coordinates, sizes) is None
+    assert coordinate_frames.doubt(boxes, coordinates, sizes) is None
 
 
 @pytest.mark.parametrize("true", get_args(Coordinates))
@@ -68,7 +68,7 @@ def test_every_wrong_declaration_is_noticed_and_the_true_one_named(true: Coordin
     if true == declared:
         return
     boxes, sizes = many(true)
-    said = frames.better_fit(boxes, declared, sizes) or frames.doubt(boxes, declared, sizes)
+    said = coordinate_frames.better_fit(boxes, declared, sizes) or coordinate_frames.doubt(boxes, declared, sizes)
     assert said is not None
     assert f"`coordinates: {true}`" in said
 
@@ -76,24 +76,24 @@ def test_every_wrong_declaration_is_noticed_and_the_true_one_named(true: Coordin
 def test_corner_and_extent_are_told_apart() -> None:
     boxes, sizes = many("pixels")
     boxes[:, 2:] -= boxes[:, :2]
-    said = frames.better_fit(boxes, "pixels", sizes)
+    said = coordinate_frames.better_fit(boxes, "pixels", sizes)
     assert said is not None
     assert said.startswith("read as [x, y, width, height] 500 of 500 boxes fit")
 
 
 def test_few_boxes_raise_no_doubt() -> None:
-    boxes, sizes = many("padded_normalised", frames.FEWEST - 1)
-    assert frames.doubt(boxes, "normalised", sizes) is None
+    boxes, sizes = many("padded_normalised", coordinate_frames.FEWEST - 1)
+    assert coordinate_frames.doubt(boxes, "normalised", sizes) is None
 
 
 def test_overlap_of_the_two_readings_of_c6() -> None:
     truth, sizes = np.array([PIXELS]), np.array([SIZE], dtype=float)
-    found = frames.overlaps(np.array([READINGS["padded_normalised"]]), truth, sizes, None)
+    found = coordinate_frames.overlaps(np.array([READINGS["padded_normalised"]]), truth, sizes, None)
     assert found["padded_square"][0] == 1
     assert found["original"][0] == pytest.approx(0.75)  # the dossier's figure
     assert found["thousand"][0] == 0
     assert "resized_pixels" not in found
-    resized = frames.overlaps(np.array([[161.0, 119, 322, 357]]), truth, sizes, np.array([[644.0, 476]]))
+    resized = coordinate_frames.overlaps(np.array([[161.0, 119, 322, 357]]), truth, sizes, np.array([[644.0, 476]]))
     assert resized["resized_pixels"][0] == pytest.approx(1)
 
 
@@ -101,14 +101,16 @@ def test_overlap_of_the_two_readings_of_c6() -> None:
     ("writes", "declared"),
     [("padded_square", "original"), ("original", "padded_square"), ("thousand", "resized_pixels")],
 )
-def test_a_model_with_another_frame_is_noticed(writes: frames.Frame, declared: frames.Frame) -> None:
+def test_a_model_with_another_frame_is_noticed(
+    writes: coordinate_frames.Frame, declared: coordinate_frames.Frame
+) -> None:
     truth, sizes = many("pixels", 100)
     name = {"padded_square": "padded_normalised", "original": "normalised", "thousand": "thousand"}[writes]
     written, _ = many(name, 100)  # type: ignore[arg-type]
-    ious = frames.overlaps(written, truth, sizes, sizes)
-    assert frames.likelier(ious, declared) == writes
-    assert frames.likelier(ious, writes) is None
-    lines = frames.overlap_lines(ious, declared)
+    ious = coordinate_frames.overlaps(written, truth, sizes, sizes)
+    assert coordinate_frames.likelier(ious, declared) == writes
+    assert coordinate_frames.likelier(ious, writes) is None
+    lines = coordinate_frames.overlap_lines(ious, declared)
     assert f"`{writes}` 1.000" in lines[0]
     assert f"set `coordinates: {writes}`" in lines[1]
 
@@ -117,12 +119,12 @@ def test_chance_is_no_evidence() -> None:
     """Two readings of equal mean, and one that wins on 10 answers only."""
     draws = np.random.default_rng(1)
     noise = {"original": draws.uniform(0, 1, 200), "padded_square": draws.uniform(0, 1, 200)}
-    assert frames.likelier(noise, "original") is None  # type: ignore[arg-type]
+    assert coordinate_frames.likelier(noise, "original") is None  # type: ignore[arg-type]
     few = {"original": np.zeros(10), "padded_square": np.ones(10)}
-    assert frames.likelier(few, "original") is None  # type: ignore[arg-type]
+    assert coordinate_frames.likelier(few, "original") is None  # type: ignore[arg-type]
 
 
 def test_boxes_near_the_left_edge_of_small_images_raise_no_doubt() -> None:
     """Read as thousandths they would all lie within a pixel of it."""
     boxes = np.array([[4.0 + n % 20, 6, 44 + n % 20, 50] for n in range(40)])
-    assert frames.doubt(boxes, "pixels", np.full((40, 2), [96.0, 64.0])) is None
+    assert coordinate_frames.doubt(boxes, "pixels", np.full((40, 2), [96.0, 64.0])) is None

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
-from perceptune.core import gallery
+from perceptune.report import gallery
 from PIL import Image
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from perceptune.core.language import NLTK, MissingLanguageError, english
+from perceptune.core.answers.nouns import NLTK, MissingLanguageError, english
 
 nltk = pytest.importorskip("nltk", reason="`make language` was not run")
 spacy = pytest.importorskip("spacy", reason="`make language` was not run")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.looks import Look
+from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, Stored
 from pydantic import ValidationError
 

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock
-from perceptune.core.bootstrap import interval, macro_mean, paired_gain, paired_sum, run_spread
-from perceptune.core.curves import best_of_k, best_of_k_weights, curve_points
-from perceptune.stages.measuring import sampled_rows
+from perceptune.core.benchmarks.best_of_n import best_of_k, best_of_k_weights, curve_points
+from perceptune.core.benchmarks.bootstrap import interval, macro_mean, paired_gain, paired_sum, run_spread
+from perceptune.stages.evaluation.metric_rows import sampled_rows
 from scipy.stats import bootstrap
 
 from tests.plugins import REWARD_METRICS

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from perceptune.core.methods.limits import limit_names, tripped
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
-from perceptune.core.monitors import limit_names, tripped
 
 from tests.plugins import METHODS
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from perceptune.core.looks import Look
+from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group
 from perceptune.core.methods.p2dpo import P2DPOParameters, calibration_loss, focus_weight, preference_loss
 from pydantic import ValidationError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from perceptune.core import charts, look_sections, pair_sections, summary
+from perceptune.report import charts, results
+from perceptune.report.sections import attention, pairs
 
 from tests.stages.test_report import metric_row
 from tests.unit.test_charts import of_class
@@ -27,8 +28,8 @@ def sweep(levels: int, policies: tuple[str, ...] = ("tiny", "p2dpo")) -> tuple[p
 @pytest.mark.parametrize("levels", [2, 13, 40])
 def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
     metrics, noise = sweep(levels, ("tiny", "p2dpo", "p2dpo-with-a-name-that-is-much-too-long-for-a-column"))
-    lines = look_sections.sweep_lines(metrics, summary.results(metrics), noise, summary.TEXT_WIDTH)
-    assert max(map(len, lines)) <= summary.TEXT_WIDTH
+    lines = attention.sweep_lines(metrics, results.results(metrics), noise, results.TEXT_WIDTH)
+    assert max(map(len, lines)) <= results.TEXT_WIDTH
     words = [word for line in lines if line.startswith("p2dpo ") for word in line.split()[1:]]
     expected = [f"{100 * (0.65 - sigma):.1f}*" for sigma in noise.values()]
     assert words[: len(expected)] == expected
@@ -40,8 +41,8 @@ def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
 
 def test_levels_that_a_benchmark_was_not_asked_have_no_column() -> None:
     metrics, noise = sweep(3)
-    (result,) = summary.results(metrics)
-    found = look_sections.noise_section(metrics, result, {**noise, "noise-of-another": 0.9}, STYLES)
+    (result,) = results.results(metrics)
+    found = attention.noise_section(metrics, result, {**noise, "noise-of-another": 0.9}, STYLES)
     assert found is not None
     assert found["levels"] == ["0", "0.01", "0.02"]
     assert [len(row["cells"]) for row in found["rows"]] == [3, 3]
@@ -51,8 +52,8 @@ def test_levels_that_a_benchmark_was_not_asked_have_no_column() -> None:
 
 def test_gains_are_drawn_in_points_around_zero_and_the_base_is_not() -> None:
     metrics, noise = sweep(3)
-    (result,) = summary.results(metrics)
-    found = look_sections.noise_section(metrics, result, noise, STYLES)
+    (result,) = results.results(metrics)
+    found = attention.noise_section(metrics, result, noise, STYLES)
     assert found is not None
     (curve,) = of_class(found["gains"], "curve")
     assert curve.get("class") == "curve s1"
@@ -62,7 +63,7 @@ def test_gains_are_drawn_in_points_around_zero_and_the_base_is_not() -> None:
     assert "gain over the base, points" in charts.text(found["gains"])
     assert "8" in [text.text for text in found["gains"].iter("text")]  # its interval ends at 8 points, not at 0.08
     alone = metrics.filter(pl.col("policy") == "tiny")
-    base_only = look_sections.noise_section(alone, summary.results(alone)[0], noise, STYLES)
+    base_only = attention.noise_section(alone, results.results(alone)[0], noise, STYLES)
     assert base_only is not None
     assert base_only["gains"] is None
 
@@ -98,7 +99,7 @@ def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
     rows += [metric_row("tiny", f"afr_layer_{i:02}", 2.0 + i, condition="attention") for i in range(layers)]
     rows += [metric_row("tiny", "afr", 2.0, condition="attention")]
     metrics = pl.DataFrame(rows, infer_schema_length=None)
-    found = look_sections.attention_section(metrics, summary.results(metrics)[0], STYLES)
+    found = attention.attention_section(metrics, results.results(metrics)[0], STYLES)
     assert found is not None
     (panel,) = found["panels"]
     assert found["gain_panels"] == []
@@ -108,16 +109,16 @@ def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
 
 def test_the_crops_in_words() -> None:
     clip = {"crop": {"above_image": 0.25, "without_ratio": 3}, "inverse": {"above_image": None, "without_ratio": 3}}
-    assert pair_sections._above_image(clip) == (
+    assert pairs._above_image(clip) == (
         "the attention crop scores higher than the image in 25.0 %; 3 examples whose image scores 0 or less are left out"
     )
-    assert pair_sections._above_image(None) == ""
+    assert pairs._above_image(None) == ""
 
 
 def test_reasons_particular_to_a_row_share_a_column() -> None:
     often = {"identical answers": 9, "margin": 8, "perplexity": 7}
     rare = {f"\x1b[2J engine said {i}": 1 for i in range(9)}
-    own, others = pair_sections._reasons([{**often, **rare}, often])
+    own, others = pairs._reasons([{**often, **rare}, often])
     assert {"identical answers", "margin", "perplexity"} < set(own)
     assert len(own) == 5
     assert len(others) == 7
@@ -125,7 +126,7 @@ def test_reasons_particular_to_a_row_share_a_column() -> None:
     kind |= {when: dict.fromkeys(("ppl_chosen", "ppl_rejected", "margin", "ips")) for when in ("before", "after")}
     statistics = {"groups": 40, "kept": 7, "context": "own", "strength": {}, "kinds": {"focus": kind}}
     statistics |= {"limits": {"max_ppl": None, "margin": {"focus": None}}}
-    (part,) = pair_sections.pairs_section({"a": statistics})
+    (part,) = pairs.pairs_section({"a": statistics})
     assert part["reasons"][-1] == "other reasons"
     assert not [reason for reason in part["reasons"] if "\x1b" in reason]
     assert part["kinds"][0]["dropped"][-1] == 7

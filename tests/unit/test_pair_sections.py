@@ -4,7 +4,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from perceptune.core import charts, look_sections, pair_sections, summary
+from perceptune.report import charts, results
+from perceptune.report.sections import attention, pairs
 
 from tests.stages.test_report import metric_row
 
@@ -34,8 +35,8 @@ def metrics() -> pl.DataFrame:
 
 
 def test_the_sweep_has_a_column_per_level_and_a_row_per_policy(metrics: pl.DataFrame) -> None:
-    (result,) = summary.results(metrics)
-    found = look_sections.noise_section(metrics, result, NOISE, STYLES)
+    (result,) = results.results(metrics)
+    found = attention.noise_section(metrics, result, NOISE, STYLES)
     assert found is not None
     assert found["levels"] == ["0", "0.1", "0.4"]
     cells = {row["policy"]: [(c["value"], c["gain"]) for c in row["cells"]] for row in found["rows"]}
@@ -47,17 +48,17 @@ def test_the_sweep_has_a_column_per_level_and_a_row_per_policy(metrics: pl.DataF
 
 
 def test_without_a_sweep_there_is_no_section(metrics: pl.DataFrame) -> None:
-    (result,) = summary.results(metrics)
-    assert look_sections.noise_section(metrics, result, {}, STYLES) is None
+    (result,) = results.results(metrics)
+    assert attention.noise_section(metrics, result, {}, STYLES) is None
     clean = metrics.filter(pl.col("view") == "original", pl.col("condition") == "greedy")
-    assert look_sections.noise_section(clean, result, NOISE, STYLES) is None
-    assert look_sections.attention_section(clean, result, STYLES) is None
-    assert look_sections.sweep_lines(clean, [result], {}, 100) == []
+    assert attention.noise_section(clean, result, NOISE, STYLES) is None
+    assert attention.attention_section(clean, result, STYLES) is None
+    assert attention.sweep_lines(clean, [result], {}, 100) == []
 
 
 def test_where_it_looks(metrics: pl.DataFrame) -> None:
-    (result,) = summary.results(metrics)
-    found = look_sections.attention_section(metrics, result, STYLES)
+    (result,) = results.results(metrics)
+    found = attention.attention_section(metrics, result, STYLES)
     assert found is not None
     assert found["measures"] == [
         "attention focus ratio",
@@ -72,12 +73,12 @@ def test_where_it_looks(metrics: pl.DataFrame) -> None:
 
 
 def test_the_plain_text_fits_and_marks_what_is_sure(metrics: pl.DataFrame) -> None:
-    lines = look_sections.sweep_lines(metrics, summary.results(metrics), NOISE, 100)
+    lines = attention.sweep_lines(metrics, results.results(metrics), NOISE, 100)
     assert lines[1] == "shapes-test / grounding: accuracy at IoU 0.5 % under noise of sigma s"
     assert lines[2].split() == ["policy", "s=0", "s=0.1", "s=0.4", "AFR"]
     assert lines[4].split() == ["p2dpo", "65.0*", "55.0*", "45.0*", "4.05", "+0.05", "*"]
     assert max(map(len, lines)) <= 100
-    text = summary.result_text(metrics, lines)
+    text = results.result_text(metrics, lines)
     assert "\n".join(lines).strip() in text
 
 
@@ -93,7 +94,7 @@ def test_pairs_in_numbers() -> None:
         "context": "own", "kinds": {"focus": kind, "robust": {**kind, "dropped": {}}}, "strength": {"noise": table, "enhanced": None},
         "clip": {"crop": {"ratio": table, "difference": None}, "inverse": {"ratio": None, "difference": table}},
     }  # fmt: skip
-    (found,) = pair_sections.pairs_section({"a/b": statistics})
+    (found,) = pairs.pairs_section({"a/b": statistics})
     assert found["reasons"] == ["identical answers", "margin"]
     assert [(k["kept"], k["dropped"], k["limits"], k["negative"]) for k in found["kinds"]] == [
         (3, [3, 4], "-0.174 to 0.208", ["25.0 %", "n/a"]),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from perceptune.core.pairs import (
+from perceptune.core.preferences.pair_filter import (
     central_limits,
     clip_statistics,
     described,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perceptune.core.policy_gradient import (
+from perceptune.core.methods.policy_gradient import (
     Step,
     clipped_surrogate,
     contrastive_perception,

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.config import FileDataset
+from perceptune.core.data.row_checks import RowError, checked_row
 from perceptune.core.importers.importer import made
 from perceptune.core.importers.trl import row as trl_row
-from perceptune.core.importing import RowError, checked_row
 
 from tests.plugins import IMPORTERS
 

@@ -10,10 +10,10 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
-from perceptune.core.prompts import FORMATS, asked_as, condition_of, number_of
-from perceptune.stages import requests
-from perceptune.stages.rounds import Ending, Stop
-from perceptune.stages.shown import recipe_of
+from perceptune.core.benchmarks.control_prompts import FORMATS, asked_as, condition_of, number_of
+from perceptune.stages.sampling import requests
+from perceptune.stages.sampling.recipes import recipe_of
+from perceptune.stages.training.round_status import Ending, Stop
 
 
 def example(number: int, **changes: Any) -> dict[str, Any]:

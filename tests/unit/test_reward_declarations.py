@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import ENVIRONMENT, load, names, use_folders
-from perceptune.core.metrics import mean
+from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
-from perceptune.core.summary import Measure, measure
+from perceptune.report.results import Measure, measure
 
 
 def score(answers: Answers) -> Scores:

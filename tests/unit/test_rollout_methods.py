@@ -50,7 +50,7 @@ def tv6(**changed: Any) -> Tokens:
 def advantage(monkeypatch: pytest.MonkeyPatch) -> None:
     """TV6 sets the advantage itself: .8 for all tokens."""
     monkeypatch.setattr(
-        "perceptune.core.policy_gradient.group_advantages", lambda rewards, *_: torch.full((len(rewards),), 0.8)
+        "perceptune.core.methods.policy_gradient.group_advantages", lambda rewards, *_: torch.full((len(rewards),), 0.8)
     )
 
 

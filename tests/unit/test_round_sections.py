@@ -17,9 +17,9 @@ from perceptune.contracts.tables.io import to_table, write_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.core import charts, round_sections, summary
-from perceptune.core.round_sections import Rounds
-from perceptune.stages import report, report_tables
+from perceptune.report import charts, read, results, write
+from perceptune.report.sections import rounds as round_sections
+from perceptune.report.sections.rounds import Rounds
 
 from tests.stages.test_report import MADE, Page, cells, metric_row, write_examples, write_rewards, write_training
 from tests.unit.test_charts import of_class, places
@@ -127,13 +127,13 @@ def written(folder: Path, every: int = 1, once: bool = False) -> Path:
     if once:
         training = {"perpo": folder / "training-perpo.parquet", **training}
         write_training(training["perpo"], "perpo", 30)
-    rounds: dict[str, report_tables.RoundsOf] = {}
+    rounds: dict[str, read.RoundsOf] = {}
     for experiment, of in evaluated.items():
         stop = STOPPED.get(experiment)
         marks = {"round": ROUNDS, "stopped": {"round": stop[0], "reason": stop[1]} if stop else None}
         (folder / f"{experiment}.json").write_text(json.dumps(marks))
-        rounds[experiment] = report_tables.RoundsOf(of, folder / f"{experiment}.json")
-    report.run(
+        rounds[experiment] = read.RoundsOf(of, folder / f"{experiment}.json")
+    write.run(
         metrics=folder / "metrics.parquet", training=training, statistics={}, pairs={}, noise={},
         predictions={p: {PLACE["benchmark"]: folder / f"rewards-{p}.parquet"} for p in policies},
         examples={"shapes-rounds": folder / "examples.parquet"},
@@ -155,7 +155,7 @@ def of(values: list[float], experiment: str = "grpo", widths: float = 0.05, gain
 
 def followed(*rows: dict[str, Any]) -> list[round_sections.Curve]:
     frame = table([metric_row("tiny", "accuracy", 0.5, **PLACE), *rows])
-    return round_sections.curves(frame, summary.results(frame)[0])
+    return round_sections.curves(frame, results.results(frame)[0])
 
 
 def rounds(experiment: str, count: int) -> Rounds:
@@ -212,7 +212,7 @@ def test_rounds_that_were_not_evaluated_have_no_point(tmp_path: Path) -> None:
 
 def test_curves_begin_at_the_base_and_lines_stand_side_by_side() -> None:
     frame = table(rows_of_rounds())
-    section = round_sections.rounds_section(frame, summary.results(frame)[0], experiments(), BASE, STYLES)
+    section = round_sections.rounds_section(frame, results.results(frame)[0], experiments(), BASE, STYLES)
     assert section is not None
     assert section["columns"] == ["greedy %", "acc@8 %", "no image %"]
     assert section["names"] == ["tiny", "grpo", "papo", "cppo"]
@@ -230,7 +230,7 @@ def test_curves_begin_at_the_base_and_lines_stand_side_by_side() -> None:
 
 def test_without_rounds_there_is_nothing() -> None:
     frame = table(measured("tiny", 0.55, None) + measured("perpo", 0.6, 0.55))
-    found = summary.results(frame)
+    found = results.results(frame)
     assert round_sections.rounds_section(frame, found[0], [], {}, {}) is None
     assert round_sections.rounds_section(frame, found[0], experiments(), BASE, {}) is None  # not tested here
     assert round_sections.round_lines(frame, found, [], {}) == []
@@ -303,7 +303,7 @@ def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path:
     paths = [tmp_path / f"{e}@{k}.parquet" for e in CURVES for k in range(1, 5)]
     for path in paths:
         write_round(path, path.stem.partition("@")[0], int(path.stem[-1]))
-    logs = pl.concat([report_tables.frame(path, TRAINING) for path in paths])
+    logs = pl.concat([read.frame(path, TRAINING) for path in paths])
     section = round_sections.training_section(logs, experiments(), STYLES)
     assert section is not None
     assert section["names"] == ["grpo", "papo", "cppo"]
@@ -329,13 +329,13 @@ def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path:
 def test_a_file_that_holds_no_marks_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "grpo.json").write_text(text)
     with pytest.raises(UserError, match=r"grpo.json"):
-        report_tables.rounds_of({"grpo": report_tables.RoundsOf({4: "grpo@4"}, tmp_path / "grpo.json")})
+        read.rounds_of({"grpo": read.RoundsOf({4: "grpo@4"}, tmp_path / "grpo.json")})
 
 
 def test_a_reason_stays_text(tmp_path: Path) -> None:
     reason = "<script>1</script>\u202e" + "x" * 1000
     (tmp_path / "grpo.json").write_text(json.dumps({"round": 2, "stopped": {"round": 2, "reason": reason}}))
-    (found,) = report_tables.rounds_of({"grpo": report_tables.RoundsOf({2: "grpo@2"}, tmp_path / "grpo.json")})
+    (found,) = read.rounds_of({"grpo": read.RoundsOf({2: "grpo@2"}, tmp_path / "grpo.json")})
     assert found.stopped is not None
     assert "\u202e" not in found.stop_sentence
     assert len(found.stop_sentence) < 500

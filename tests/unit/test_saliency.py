@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.saliency import received, salient_cells
+from perceptune.core.views.patch_saliency import received, salient_cells
 
 
 @pytest.mark.parametrize("specials", [1, 5])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perceptune.contracts.config import SelectionBlock
-from perceptune.core.selection import ranked_lists, statistics
+from perceptune.core.preferences.ranked_lists import ranked_lists, statistics
 
 
 def scored(*groups: list[tuple[str | None, float | None]]) -> pl.DataFrame:

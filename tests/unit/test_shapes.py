@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from perceptune.core import shapes
+from perceptune.core.data import shapes
 from PIL import Image
 
 COUNT = 60

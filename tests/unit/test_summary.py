@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from perceptune.contracts.tables.io import to_table
 from perceptune.contracts.tables.metrics import METRICS
-from perceptune.core.summary import MOST_COLUMNS, leading, result_text, results, sampled, verdict
+from perceptune.report.results import MOST_COLUMNS, leading, result_text, results, sampled, verdict
 
 from tests.plugins import BENCHMARKS
 

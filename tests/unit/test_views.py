@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.saliency import Saliency
-from perceptune.core.showing import pictures_shown, shown, strength
+from perceptune.core.views.apply import pictures_shown, shown, strength
 from perceptune.core.views.noise import diffusion
+from perceptune.core.views.patch_saliency import Saliency
 from perceptune.core.views.view import Recipe, pixel_digest
 from PIL import Image
 from pydantic import ValidationError

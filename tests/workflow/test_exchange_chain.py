@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import yaml
 from perceptune.contracts.config import FileDataset
-from perceptune.stages import examples
+from perceptune.stages.data import import_examples
 from PIL import Image
 
 from .conftest import ROOT, Workflow
@@ -135,7 +135,7 @@ def test_exports_are_imported_again(
     exchanged: Workflow, tmp_path: Path, name: str, file: str, kind: str, rows: int
 ) -> None:
     folder = exchanged.folder / "results/exports" / name
-    examples.run(config=FileDataset(kind=kind, path=str(folder / file)), examples=tmp_path / "examples.parquet")
+    import_examples.run(config=FileDataset(kind=kind, path=str(folder / file)), examples=tmp_path / "examples.parquet")
     table = pl.read_parquet(tmp_path / "examples.parquet")
     assert table.height == rows
     assert table["reason"].null_count() == rows

@@ -29,7 +29,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from perceptune.contracts.errors import UserError
-from perceptune.stages.job import job
+from perceptune.runtime.job import job
 
 with job(snakemake) as halvings:
     attempt = snakemake.resources.attempt

@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from perceptune.contracts import code, plugins
+from perceptune.contracts import plugins
 from perceptune.contracts.config import Config
+from perceptune.contracts.provenance import code
 from perceptune.planning.graph import reruns
 from pydantic import BaseModel
 
@@ -266,26 +267,26 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/contracts/plugins.py", '    "view": _kind(', '    "another": _kind("others", "perceptune.core.others", "OTHER", "Other"),\n    "view": _kind(', NOTHING),
     ("perceptune/models/families/another.py", "", "from perceptune.models.families.llava import Llava\n\nFAMILY = Llava()\n", NOTHING),
     ("perceptune/core/rewards/another.py", "", "from perceptune.core.rewards.iou import REWARD\n", NOTHING),
-    ("perceptune/stages/shown.py", "its attention block must cover", "the attention block must cover", NOTHING),
-    ("perceptune/core/images.py", "from pathlib", "VALUE = 1\nfrom pathlib", IMAGES),
+    ("perceptune/stages/sampling/recipes.py", "its attention block must cover", "the attention block must cover", NOTHING),
+    ("perceptune/core/data/images.py", "from pathlib", "VALUE = 1\nfrom pathlib", IMAGES),
     ("perceptune/core/rewards/iou.py", "import numpy", "VALUE = 1\nimport numpy", mutations.SCORE),
     ("perceptune/core/rewards/yes_no.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.SCORE),
     ("perceptune/core/views/blank.py", "GREY = (127", "GREY = (126", {job for job in ANSWERS if "benchmarks" in job[1]}),
-    ("perceptune/models/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
-    ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("take_given", "compute_terms", "train_adapter", "train_round", "measure_attention")),
-    ("perceptune/core/bootstrap.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
-    ("perceptune/core/crops.py", "RATIOS = ", "MORE = 1\nRATIOS = ", mutations.CROP),
-    ("perceptune/core/contrast.py", "amax(", "max(", ANSWERS),
+    ("perceptune/models/families/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
+    ("perceptune/models/families/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("take_given", "compute_terms", "train_adapter", "train_round", "measure_attention")),
+    ("perceptune/core/benchmarks/bootstrap.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
+    ("perceptune/core/views/adaptive_crop.py", "RATIOS = ", "MORE = 1\nRATIOS = ", mutations.CROP),
+    ("perceptune/core/views/contrastive_decoding.py", "amax(", "max(", ANSWERS),
     ("perceptune/core/methods/p2dpo.py", "(gain - threshold)", "2 * (gain - threshold)", {("train_adapter", "p2dpo")}),
     ("perceptune/core/views/noise.py", "STEPS = 1000", "STEPS = 1001", NOISY),
-    ("perceptune/stages/journal.py", "import polars", "VALUE = 1\nimport polars", ANSWERS),
-    ("perceptune/engines/training.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_adapter", "train_round")),
-    ("perceptune/engines/rollouts.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_round")),
+    ("perceptune/runtime/journal.py", "import polars", "VALUE = 1\nimport polars", ANSWERS),
+    ("perceptune/engines/training/trainer.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_adapter", "train_round")),
+    ("perceptune/engines/training/rollout_trainer.py", "import torch\n", "import torch\nVALUE = 1\n", mutations.every("train_round")),
     ("perceptune/core/methods/grpo.py", "import math", "import math\nVALUE = 1", mutations.every("train_round")),
     ("perceptune/core/methods/papo_g.py", "import math", "import math\nVALUE = 1", {("train_round", "papo@1")}),
     ("perceptune/core/views/masked.py", "from typing", "VALUE = 1\nfrom typing", mutations.MASKED),
     ("perceptune/core/views/semantic.py", "from typing", "VALUE = 1\nfrom typing", mutations.MASKED),
-    ("perceptune/core/batches.py", "import polars", "VALUE = 1\nimport polars", mutations.every("select_batch")),
+    ("perceptune/core/preferences/rollout_groups.py", "import polars", "VALUE = 1\nimport polars", mutations.every("select_batch")),
 ]  # fmt: skip
 
 
@@ -350,7 +351,7 @@ def test_snakemake_reruns_edited_code_as_the_graph_says(
 
 
 def test_a_comment_in_a_rules_file_reruns_nothing(chain: Workflow, copied: Path) -> None:
-    with changed(copied, "rules/learn.smk", "rule train_adapter", "# a comment\n\n\nrule train_adapter"):
+    with changed(copied, "rules/training.smk", "rule train_adapter", "# a comment\n\n\nrule train_adapter"):
         assert chain.jobs(root=copied) == NOTHING
 
 

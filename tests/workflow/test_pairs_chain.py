@@ -4,8 +4,8 @@ import math
 
 import polars as pl
 import pytest
-from perceptune.core.images import open_image
-from perceptune.core.showing import shown
+from perceptune.core.data.images import open_image
+from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
 
 from .conftest import Workflow

@@ -14,7 +14,7 @@ from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.stages.rounds import Ending
+from perceptune.stages.training.round_status import Ending
 
 from .chaos import _command, _environment, _jobs
 from .conftest import Workflow

@@ -6,16 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from perceptune.contracts import documentation
+from perceptune.commands import explain, schema
 from perceptune.contracts.errors import UserError
-from perceptune.stages import explain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 1 after a mistake of the user, which is printed in one line."""
     parser = argparse.ArgumentParser(prog="perceptune", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, module in (("explain", explain), ("schema", documentation)):
+    for name, module in (("explain", explain), ("schema", schema)):
         text = module.__doc__ or ""
         command = commands.add_parser(
             name,

@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from perceptune.stages.arguments import arguments_of, bound
-from perceptune.stages.job import job
+from perceptune.runtime.arguments import arguments_of, bound
+from perceptune.runtime.job import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

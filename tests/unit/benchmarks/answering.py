@@ -12,10 +12,13 @@ from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.benchmarks.benchmark import Answered
-from perceptune.core.importing import RowError
+from perceptune.core.data.read_files import Files
+from perceptune.core.data.row_checks import RowError
 from perceptune.core.rewards.reward import Answers
-from perceptune.stages import evaluate, examples, requests, rewards
-from perceptune.stages.reading import Files
+from perceptune.stages.data import import_examples
+from perceptune.stages.evaluation import evaluate
+from perceptune.stages.preferences.select import score
+from perceptune.stages.sampling import requests
 from PIL import Image
 
 from tests.plugins import BENCHMARKS, IMPORTERS, REWARDS
@@ -112,7 +115,7 @@ def through_the_stages(
     greedy one; from the import on, all stages but sampling."""
     benchmark = BENCHMARKS[protocol]
     tables = {name: folder / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")}
-    examples.run(config=dataset, examples=tables["examples"])
+    import_examples.run(config=dataset, examples=tables["examples"])
     shared = {"dataset": "d", "reward": "r", "protocol": protocol, "n": 0, "views": ["original"], "resamples": 20}
     block = BenchmarkBlock(**{**benchmark.settings, **shared, **settings})
     requests.run_benchmarks(
@@ -122,7 +125,7 @@ def through_the_stages(
     responses = [_response(row, texts[row["example_id"]], i) for row in asked for i in range(row["n"])]
     write_table(tables["responses"], RESPONSES, responses, {})
     reward = RewardBlock(tasks=dict(benchmark.rewards), max_failed=1.0)
-    rewards.run(
+    score.run(
         requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]},
         rewards=tables["rewards"], config=reward, model=MODEL, benchmarks=["b"],
     )  # fmt: skip

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
+from perceptune.core.answers.nouns import Language, MissingLanguageError, english
+from perceptune.core.answers.yes_no import beginning
+from perceptune.core.data.read_files import Files
 from perceptune.core.importers.amber import PUBLISHED
-from perceptune.core.language import Language, MissingLanguageError, english
 from perceptune.core.rewards import amber_nouns
 from perceptune.core.rewards.amber import official_answer
 from perceptune.core.rewards.reward import Answers
-from perceptune.core.yes_no_rules import beginning
-from perceptune.stages.reading import Files
 
 from tests.official_data import official
 from tests.plugins import BENCHMARKS

@@ -14,7 +14,7 @@ from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.rewards.vlmevalkit_yes_no import said
-from perceptune.stages import examples
+from perceptune.stages.data import import_examples
 
 from tests.official_data import official
 from tests.plugins import BENCHMARKS
@@ -281,7 +281,7 @@ def imported(folder: Path, **changes: Any) -> None:
     } | changes  # fmt: skip
     (folder / "HallusionBench.json").write_text(json.dumps([record]))
     config = FileDataset(kind="hallusionbench", path=str(folder / "HallusionBench.json"))
-    examples.run(config=config, examples=folder / "examples.parquet")
+    import_examples.run(config=config, examples=folder / "examples.parquet")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.core.benchmarks.llava_bench import RULE, scores
-from perceptune.core.importing import RowError
-from perceptune.stages.reading import Files
+from perceptune.core.data.read_files import Files
+from perceptune.core.data.row_checks import RowError
 
 from tests.plugins import BENCHMARKS, IMPORTERS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.extraction import letter_set, letters_in
+from perceptune.core.answers.extraction import letter_set, letters_in
 
 from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values

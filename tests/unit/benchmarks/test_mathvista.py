@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.extraction import final_answer, lettered, option_letter, same_typed, typed_answer
-from perceptune.stages.reading import Files
+from perceptune.core.answers.extraction import final_answer, lettered, option_letter, same_typed, typed_answer
+from perceptune.core.data.read_files import Files
 
 from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (

@@ -8,7 +8,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.core.benchmarks.mmhal import HALLUCINATED_BELOW, PROMPT, TYPES, fields, rating
-from perceptune.stages import examples
+from perceptune.stages.data import import_examples
 
 from tests.official_data import official
 from tests.plugins import BENCHMARKS
@@ -59,7 +59,7 @@ def test_the_official_file_becomes_examples(tmp_path: Path) -> None:
     names = [row["image"] for row in questions("mmhal", folder / FILE)]
     images = drawn_images(tmp_path / "images", names)
     block = FileDataset(kind="mmhal", path=str(folder / FILE), images=str(images))
-    examples.run(config=block, examples=tmp_path / "examples.parquet")
+    import_examples.run(config=block, examples=tmp_path / "examples.parquet")
     table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
     assert len(table) == 96
     assert {row["reason"] for row in table} == {None}

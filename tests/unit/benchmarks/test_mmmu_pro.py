@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.extraction import lettered
+from perceptune.core.answers.extraction import lettered
 from perceptune.core.rewards.mmmu_pro import option_of
 from perceptune.planning.protocols import with_protocols
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
+from perceptune.core.answers.nouns import MissingLanguageError
+from perceptune.core.answers.text_overlap import bleu, meteor
 from perceptune.core.benchmarks.benchmark import Answered
-from perceptune.core.language import MissingLanguageError
-from perceptune.core.page_text import bleu, meteor
 from perceptune.core.rewards.reward import Answers
 
 from tests.plugins import BENCHMARKS, REWARDS

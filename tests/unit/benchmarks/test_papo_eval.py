@@ -11,10 +11,13 @@ from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.benchmarks.benchmark import Answered
-from perceptune.core.bootstrap import run_spread
+from perceptune.core.benchmarks.bootstrap import run_spread
 from perceptune.core.rewards.reward import Answers
 from perceptune.planning.protocols import with_protocols
-from perceptune.stages import evaluate, examples, requests, rewards
+from perceptune.stages.data import import_examples
+from perceptune.stages.evaluation import evaluate
+from perceptune.stages.preferences.select import score
+from perceptune.stages.sampling import requests
 
 from tests.plugins import BENCHMARKS, REWARDS
 from tests.unit.benchmarks.answering import MODEL, through_the_stages, values
@@ -106,7 +109,7 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
     tables = {
         name: tmp_path / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")
     }
-    examples.run(config=FileDataset(kind="geometry3k", path=str(path)), examples=tables["examples"])
+    import_examples.run(config=FileDataset(kind="geometry3k", path=str(path)), examples=tables["examples"])
     protocol = BENCHMARKS["geometry3k_papo"]
     given = {"dataset": "d", "reward": "r", "protocol": "geometry3k_papo", "views": ("original",), "resamples": 50}
     block = BenchmarkBlock(**{**protocol.settings, **given})
@@ -123,7 +126,7 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
         for run in range(asked["n"])
     ]  # fmt: skip
     write_table(tables["responses"], RESPONSES, responses, {})
-    rewards.run(
+    score.run(
         requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]}, rewards=tables["rewards"],
         config=RewardBlock(tasks=dict(protocol.rewards)), model=MODEL,
     )  # fmt: skip

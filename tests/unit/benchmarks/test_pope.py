@@ -9,10 +9,10 @@ from random import Random
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
+from perceptune.core.answers.yes_no import vcd_answer
+from perceptune.core.data.read_files import Files
 from perceptune.core.importers.pope import CATEGORIES
 from perceptune.core.rewards.pope import official_answer
-from perceptune.core.yes_no_rules import vcd_answer
-from perceptune.stages.reading import Files
 
 from tests.official_data import official
 from tests.unit.benchmarks.answering import (

@@ -13,7 +13,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.stages import examples
+from perceptune.stages.data import import_examples
 from PIL import Image
 
 Imported = Callable[..., list[dict[str, Any]]]
@@ -62,7 +62,7 @@ def imported(tmp_path: Path) -> Imported:
         block = FileDataset(
             kind=kind, path=str(path), **{k: str(v) if k == "images" else v for k, v in settings.items()}
         )
-        examples.run(config=block, examples=tmp_path / "examples.parquet")
+        import_examples.run(config=block, examples=tmp_path / "examples.parquet")
         table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
         return [{**row, "source": json.loads(row["source"] or "{}")} for row in table]
 

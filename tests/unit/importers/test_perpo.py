@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from perceptune.core import boxes
-from perceptune.core.boxes import parse_box
+from perceptune.core.answers import boxes
+from perceptune.core.answers.boxes import parse_box
 
 from tests.official_data import official
 from tests.unit.importers.conftest import Imported, draw, write_json

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.engines.questions import Answer, Question
-from perceptune.engines.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.training.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.vllm.requests import Answer, Question
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 
@@ -42,7 +42,7 @@ def answered(model: ModelBlock, questions: Sequence[Question], scratch: Path, ha
 
 
 def _asked(model: ModelBlock, questions: Sequence[Question], scratch: Path, halvings: int) -> list[list[Answer]]:
-    from perceptune.engines.sampling import Sampler  # here, so that only this process loads vLLM
+    from perceptune.engines.vllm.sampler import Sampler  # here, so that only this process loads vLLM
 
     most = max((len(question.images) for question in questions), default=1)
     with Sampler(model, None, most, scratch, halvings) as sampler:

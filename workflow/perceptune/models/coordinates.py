@@ -10,7 +10,7 @@ import numpy as np
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.plugins import load
-from perceptune.core.boxes import Frame
+from perceptune.core.answers.boxes import Frame
 
 
 def coordinate_frame(model: ModelBlock) -> Frame:

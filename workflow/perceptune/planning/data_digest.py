@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
 from perceptune.contracts.plugins import file_of, load, module_of
-from perceptune.stages.reading import Files
+from perceptune.contracts.provenance.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
+from perceptune.core.data.read_files import Files
 
 
 def data_digest(block: FileDataset, memory: DigestMemory) -> str:

@@ -15,7 +15,7 @@ class Job:
     """What a rule needs to know of one job. Made of wildcards and the config alone.
 
     A stage is called with its inputs, outputs, wildcards, settings and details as arguments, by their names; a detail
-    takes precedence over everything else of its name. See `perceptune.stages.arguments`.
+    takes precedence over everything else of its name. See `perceptune.runtime.arguments`.
     """
 
     inputs: Mapping[str, Files]

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from perceptune.contracts import plugins
-from perceptune.contracts.code import MEMORY, plugin
 from perceptune.contracts.config import (
     PLAIN_VIEWS,
     UNTRACKED,
@@ -31,7 +30,6 @@ from perceptune.contracts.config import (
     ShapesDataset,
     TrainingBlock,
 )
-from perceptune.contracts.digests import digest_of_folder
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.paths import (
     ADAPTER,
@@ -55,6 +53,8 @@ from perceptune.contracts.paths import (
     VERDICTS,
     stored_name,
 )
+from perceptune.contracts.provenance.code import MEMORY, plugin
+from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
 from perceptune.planning.controls import twins, why_no_twin, with_controls

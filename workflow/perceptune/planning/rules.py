@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from perceptune.contracts import paths
-from perceptune.contracts.code import code_digests
+from perceptune.contracts.plugins import PACKAGE
+from perceptune.contracts.provenance.code import code_digests
 from perceptune.planning.job import Job
 from perceptune.planning.jobs import attention, data, evaluation, export, preferences, sampling, training
 from perceptune.planning.policies import Plan
-
-STAGES = "perceptune.stages"
 
 
 @dataclass(frozen=True)
@@ -21,13 +20,13 @@ class Rule:
 
     job: Callable[..., Job]
     stage: str
-    """Module of the stage and the function in it that is called, as `module:function`."""
+    """The function that is called, as `module:function`, with the module inside the package."""
     outputs: tuple[str, ...]
 
     @property
     def module(self) -> str:
         """The full name of the stage's module."""
-        return f"{STAGES}.{self.stage.partition(':')[0]}"
+        return f"{PACKAGE}.{self.stage.partition(':')[0]}"
 
     @property
     def function(self) -> str:
@@ -36,46 +35,58 @@ class Rule:
 
 
 RULES = {
-    "make_shapes": Rule(data.make_shapes, "shapes:run", (paths.DATA,)),
-    "import_examples": Rule(data.import_examples, "examples:run", (paths.EXAMPLES,)),
-    "measure_attention": Rule(attention.measure_attention, "attention:run", (paths.ATTENTION,)),
-    "measure_saliency": Rule(attention.measure_saliency, "saliency:run", (paths.SALIENCY,)),
-    "find_crops": Rule(attention.find_crops, "crops:run", (paths.CROPS,)),
-    "score_clips": Rule(attention.score_clips, "clips:run", (paths.CLIPS,)),
-    "plan_samples": Rule(sampling.plan_samples, "requests:run_samples", (paths.SAMPLE_REQUESTS,)),
-    "plan_round": Rule(sampling.plan_round, "requests:run_round", (paths.ROUND_REQUESTS,)),
-    "plan_pairs": Rule(sampling.plan_pairs, "requests:run_pairs", (paths.PAIR_REQUESTS,)),
-    "plan_benchmarks": Rule(sampling.plan_benchmarks, "requests:run_benchmarks", (paths.BENCHMARK_REQUESTS,)),
-    "sample_responses": Rule(sampling.sample_responses, "responses:run", (paths.RESPONSE_SHARD,)),
-    "gather_responses": Rule(sampling.gather_responses, "gathering:run", (paths.RESPONSES,)),
-    "score_responses": Rule(preferences.score_responses, "rewards:run", (paths.REWARDS,)),
-    "select_preferences": Rule(
-        preferences.select_preferences, "preferences:run", (paths.PREFERENCES, paths.PREFERENCE_STATISTICS)
+    "make_shapes": Rule(data.make_shapes, "stages.data.make_shapes:run", (paths.DATA,)),
+    "import_examples": Rule(data.import_examples, "stages.data.import_examples:run", (paths.EXAMPLES,)),
+    "measure_attention": Rule(attention.measure_attention, "stages.attention.maps:run", (paths.ATTENTION,)),
+    "measure_saliency": Rule(attention.measure_saliency, "stages.attention.saliency:run", (paths.SALIENCY,)),
+    "find_crops": Rule(attention.find_crops, "stages.attention.crops:run", (paths.CROPS,)),
+    "score_clips": Rule(attention.score_clips, "stages.attention.clip_scores:run", (paths.CLIPS,)),
+    "plan_samples": Rule(sampling.plan_samples, "stages.sampling.requests:run_samples", (paths.SAMPLE_REQUESTS,)),
+    "plan_round": Rule(sampling.plan_round, "stages.sampling.requests:run_round", (paths.ROUND_REQUESTS,)),
+    "plan_pairs": Rule(sampling.plan_pairs, "stages.sampling.requests:run_pairs", (paths.PAIR_REQUESTS,)),
+    "plan_benchmarks": Rule(
+        sampling.plan_benchmarks, "stages.sampling.requests:run_benchmarks", (paths.BENCHMARK_REQUESTS,)
     ),
-    "take_given": Rule(preferences.take_given, "given:run", (paths.GIVEN, paths.GIVEN_STATISTICS)),
-    "select_batch": Rule(preferences.select_batch, "batches:run", (paths.BATCH, paths.BATCH_STATISTICS)),
-    "make_pairs": Rule(preferences.make_pairs, "pairs:run", (paths.PAIRS,)),
-    "filter_pairs": Rule(preferences.filter_pairs, "filter:run", (paths.FILTERED_PAIRS, paths.PAIR_STATISTICS)),
-    "compute_terms": Rule(training.compute_terms, "terms:run", (paths.TERMS,)),
-    "train_adapter": Rule(training.train_adapter, "train:run", (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.TRAINING)),
+    "sample_responses": Rule(sampling.sample_responses, "stages.sampling.responses:run", (paths.RESPONSE_SHARD,)),
+    "gather_responses": Rule(sampling.gather_responses, "stages.sampling.gather:run", (paths.RESPONSES,)),
+    "score_responses": Rule(preferences.score_responses, "stages.preferences.score:run", (paths.REWARDS,)),
+    "select_preferences": Rule(
+        preferences.select_preferences,
+        "stages.preferences.select:run",
+        (paths.PREFERENCES, paths.PREFERENCE_STATISTICS),
+    ),
+    "take_given": Rule(
+        preferences.take_given, "stages.preferences.dataset_preferences:run", (paths.GIVEN, paths.GIVEN_STATISTICS)
+    ),
+    "select_batch": Rule(
+        preferences.select_batch, "stages.preferences.select_batch:run", (paths.BATCH, paths.BATCH_STATISTICS)
+    ),
+    "make_pairs": Rule(preferences.make_pairs, "stages.preferences.pairs:run", (paths.PAIRS,)),
+    "filter_pairs": Rule(
+        preferences.filter_pairs, "stages.preferences.filter_pairs:run", (paths.FILTERED_PAIRS, paths.PAIR_STATISTICS)
+    ),
+    "compute_terms": Rule(training.compute_terms, "stages.training.stored_logprobs:run", (paths.TERMS,)),
+    "train_adapter": Rule(
+        training.train_adapter, "stages.training.train:run", (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.TRAINING)
+    ),
     "train_round": Rule(
         training.train_round,
-        "train_round:run",
+        "stages.training.train_round:run",
         (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.ROUND, paths.TRAINING),
     ),
-    "judge_answers": Rule(preferences.judge_answers, "judge:run", (paths.VERDICTS,)),
-    "evaluate_policy": Rule(evaluation.evaluate_policy, "evaluate:run", (paths.METRICS,)),
-    "compare_controls": Rule(evaluation.compare_controls, "comparing:run", (paths.CONTROLS,)),
-    "collect_metrics": Rule(evaluation.collect_metrics, "collecting:run", (paths.ALL_METRICS,)),
+    "judge_answers": Rule(preferences.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
+    "evaluate_policy": Rule(evaluation.evaluate_policy, "stages.evaluation.evaluate:run", (paths.METRICS,)),
+    "compare_controls": Rule(evaluation.compare_controls, "stages.evaluation.compare_controls:run", (paths.CONTROLS,)),
+    "collect_metrics": Rule(evaluation.collect_metrics, "stages.evaluation.collect:run", (paths.ALL_METRICS,)),
     "write_report": Rule(
         evaluation.write_report,
-        "report:run",
+        "report.write:run",
         (paths.REPORT, paths.RESULT_TABLE, *(paths.FIGURE.format(figure=figure) for figure in paths.FIGURES)),
     ),
-    "export_model": Rule(export.export_model, "model_export:run", (paths.MODEL_PARITY, paths.MODEL_LINEAGE)),
-    "write_model_card": Rule(export.write_model_card, "model_card:run", (paths.MODEL_CARD,)),
+    "export_model": Rule(export.export_model, "stages.export.model:run", (paths.MODEL_PARITY, paths.MODEL_LINEAGE)),
+    "write_model_card": Rule(export.write_model_card, "stages.export.card:run", (paths.MODEL_CARD,)),
     "export_preferences": Rule(
-        export.export_preferences, "preference_export:run", (paths.EXPORT, paths.EXPORT_LINEAGE)
+        export.export_preferences, "stages.export.preferences:run", (paths.EXPORT, paths.EXPORT_LINEAGE)
     ),
 }
 

@@ -23,8 +23,8 @@ from perceptune.contracts.config import (
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
 from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.plugins import brought, load, names
+from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
-from perceptune.core.monitors import limit_names
 from perceptune.planning.view_checks import changing_size, kinds_of, misfit_views, uncovered, views_seen
 
 

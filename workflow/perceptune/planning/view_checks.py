@@ -18,7 +18,7 @@ from perceptune.contracts.config import (
 )
 from perceptune.contracts.errors import near
 from perceptune.contracts.plugins import load
-from perceptune.core.looks import PAIR_VIEWS
+from perceptune.core.methods.logprob_queries import PAIR_VIEWS
 from perceptune.core.methods.method import Method, naming_views
 from perceptune.core.views.view import View
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from perceptune.contracts.config import Task
+from perceptune.core.answers.nouns import NEEDS
+from perceptune.core.answers.yes_no import beginning
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, share, summed, unread
-from perceptune.core.confusion import Counts, Read, counts, rates, where_asked
-from perceptune.core.language import NEEDS
-from perceptune.core.metrics import Columns, Metric
-from perceptune.core.yes_no_rules import beginning
+from perceptune.core.benchmarks.confusion import Counts, Read, counts, rates, where_asked
+from perceptune.core.rewards.metrics import Columns, Metric
 
 STATE, NUMBER, ACTION = (f"discriminative-attribute-{kind}" for kind in ("state", "number", "action"))
 DIMENSIONS = {

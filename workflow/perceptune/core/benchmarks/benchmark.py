@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perceptune.contracts.config import Task
-from perceptune.core.metrics import Columns, DeclaredMetric, Metric, ratio
+from perceptune.core.rewards.metrics import Columns, DeclaredMetric, Metric, ratio
 
 
 @dataclass(frozen=True)

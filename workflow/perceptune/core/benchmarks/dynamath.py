@@ -20,7 +20,7 @@ from perceptune.core.benchmarks.benchmark import (
     summed,
 )
 from perceptune.core.importers.dynamath import VARIANTS
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 KINDS = {"float": "float", "multiple choice": "multiple_choice", "text": "text"}
 GROUPS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from perceptune.core.benchmarks.benchmark import Benchmark
 from perceptune.core.benchmarks.papo_eval import ACCURACY, columns
-from perceptune.core.published import CPPO
+from perceptune.core.benchmarks.papo_sampling import CPPO
 
 BENCHMARK = Benchmark(
     name="geometry3k_cppo",

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, always, filled, share, unread
-from perceptune.core.confusion import where_asked
+from perceptune.core.benchmarks.confusion import where_asked
 from perceptune.core.importers.hallusionbench import ADDRESS
-from perceptune.core.metrics import Columns, Metric, ratio
+from perceptune.core.rewards.metrics import Columns, Metric, ratio
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
 JUDGE = (

@@ -17,7 +17,7 @@ import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured
 from perceptune.core.importers.llava_bench import CATEGORIES
-from perceptune.core.metrics import Columns, Metric, ratio
+from perceptune.core.rewards.metrics import Columns, Metric, ratio
 
 NAMES = {"conv": "conversation", "detail": "detailed description", "complex": "complex reasoning"}
 OVERALL = "overall"

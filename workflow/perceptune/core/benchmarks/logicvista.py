@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perceptune.core.answers.extraction import BLANKED, letter_set
 from perceptune.core.benchmarks.benchmark import (
     Answered,
     Benchmark,
@@ -20,9 +21,8 @@ from perceptune.core.benchmarks.benchmark import (
     judged_columns,
     judged_metric,
 )
-from perceptune.core.extraction import BLANKED, letter_set
 from perceptune.core.importers.logicvista import SKILLS
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 GROUPS = {
     "accuracy": Group("accuracy (rules)"),

@@ -22,7 +22,7 @@ from perceptune.core.benchmarks.benchmark import (
     right,
 )
 from perceptune.core.importers.mathverse import VERSIONS
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 GROUPS = {
     "accuracy": Group("accuracy (rules)"),

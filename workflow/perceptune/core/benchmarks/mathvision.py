@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Group, group_columns, group_metrics
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 LEVELS = (1, 2, 3, 4, 5)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perceptune.core.answers.extraction import lettered, precision_of, same_typed, typed_answer
 from perceptune.core.benchmarks.benchmark import (
     Answered,
     Benchmark,
@@ -23,8 +24,7 @@ from perceptune.core.benchmarks.benchmark import (
     judged_metric,
     right,
 )
-from perceptune.core.extraction import lettered, precision_of, same_typed, typed_answer
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 TASKS = {
     "figure question answering": "figures",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, filled, known_share
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
 """In the order of the official file, over and over."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Group, group_columns, group_metrics
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 PROMPT = (
     "Write out the multiple-choice question in the image and then solve it. The last line of your response should be of the"

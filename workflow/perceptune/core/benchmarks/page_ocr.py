@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, summed
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 WORST = {"ned": 1.0}
 """Of a page without an answer; anything else is 0."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, right, summed
-from perceptune.core.metrics import Columns
-from perceptune.core.published import PAPO
+from perceptune.core.benchmarks.papo_sampling import PAPO
+from perceptune.core.rewards.metrics import Columns
 
 
 def columns(answers: Sequence[Answered]) -> Columns:

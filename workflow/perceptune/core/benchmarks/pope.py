@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from perceptune.core.answers.yes_no import vcd_answer
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, mean_of_known, summed, unread
-from perceptune.core.confusion import Counts, Read, counts, rates
+from perceptune.core.benchmarks.confusion import Counts, Read, counts, rates
 from perceptune.core.importers.pope import CATEGORIES
-from perceptune.core.metrics import Columns, Metric
-from perceptune.core.yes_no_rules import vcd_answer
+from perceptune.core.rewards.metrics import Columns, Metric
 
 POOLED = "pooled"
 VCD = "vcd"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, summed
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 PROMPT = "Please provide the bounding box coordinate of the region this sentence describes: {question}"
 THRESHOLD = 0.5

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, right, summed
-from perceptune.core.metrics import Columns
+from perceptune.core.rewards.metrics import Columns
 
 
 def columns(answers: Sequence[Answered]) -> Columns:

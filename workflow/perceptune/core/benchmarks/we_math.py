@@ -27,7 +27,7 @@ from perceptune.core.benchmarks.benchmark import (
     right,
     summed,
 )
-from perceptune.core.metrics import Columns, Metric
+from perceptune.core.rewards.metrics import Columns, Metric
 
 STEPS = {"2steps": 2, "3steps": 3}
 PROMPT = (

@@ -12,8 +12,8 @@ from itertools import chain
 from typing import Any
 
 from perceptune.contracts.errors import UserError
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, made
-from perceptune.core.importing import RowError, shown
 
 ALL = "query_all.json"
 BESIDE = ("annotations.json", "relation.json", "safe_words.txt")

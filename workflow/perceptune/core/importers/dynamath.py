@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perceptune.core.embedded import image_in, whole
+from perceptune.core.data.embedded_images import image_in, whole
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, each, first_of
 
 SEEDS, VARIANTS = 501, 10

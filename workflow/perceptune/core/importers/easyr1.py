@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.conversations import row_of, true_answer, turn_of
+from perceptune.core.data.conversations import row_of, true_answer, turn_of
 from perceptune.core.importers.importer import Importer, Row, each
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, made
-from perceptune.core.importing import RowError, shown
 
 FILE = "HallusionBench.json"
 ADDRESS = ("category", "subcategory", "set_id", "figure_id", "question_id")

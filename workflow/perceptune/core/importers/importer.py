@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from perceptune.contracts.config import Coordinates, Task
-from perceptune.core.embedded import image_in
-from perceptune.core.importing import RowError, is_finite, one_line, shown
+from perceptune.core.data.embedded_images import image_in
+from perceptune.core.data.row_checks import RowError, is_finite, one_line, shown
 
 Row = dict[str, Any]
 """A row as `core.importing.checked_row` takes it: `id`, `image` or `images`, `question`, `answer`, `box`, `task`, `split`, and

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.conversations import SCORES, answer_text, pair, question_turn, row_of, turn_of
+from perceptune.core.data.conversations import SCORES, answer_text, pair, question_turn, row_of, turn_of
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Row, each
-from perceptune.core.importing import RowError, shown
 
 USED = ("conversations", "messages", "instruction", "input", "chosen", "rejected", *SCORES)
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from perceptune.contracts.errors import UserError
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, made
-from perceptune.core.importing import RowError, shown
 
 CATEGORIES = ("conv", "detail", "complex")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perceptune.contracts.errors import UserError
-from perceptune.core.embedded import image_in, listed
+from perceptune.core.data.embedded_images import image_in, listed
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made, with_images
-from perceptune.core.importing import RowError, shown
 
 SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
 

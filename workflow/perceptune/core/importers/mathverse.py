@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.embedded import mapped
+from perceptune.core.data.embedded_images import mapped
 from perceptune.core.importers.importer import Importer, Row, first_of, with_images
 
 VERSIONS = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any
 
-from perceptune.core.embedded import listed
+from perceptune.core.data.embedded_images import listed
 from perceptune.core.importers.importer import Importer, Row, first_of, with_images
 
 MARK = re.compile(r"[ \t]*<image\d+>[ \t]*\n?")

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any
 
-from perceptune.core.embedded import listed, mapped, whole
+from perceptune.core.data.embedded_images import listed, mapped, whole
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Row, first_of, with_images
-from perceptune.core.importing import RowError, shown
 
 OPTION = "provide the correct option letter, e.g., A, B, C, D, at the end."
 HINTS: dict[tuple[str, int | None], str] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.conversations import exchange, question_text
+from perceptune.core.data.conversations import exchange, question_text
 from perceptune.core.importers.importer import Importer, Row, Source, each, first_of
 
 PAGES = {"en_page_ocr.json": 112, "cn_page_ocr.json": 100}

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.boxed import truth_of
-from perceptune.core.conversations import exchange
+from perceptune.core.answers.boxed_answers import truth_of
+from perceptune.core.data.conversations import exchange
 from perceptune.core.importers.importer import Importer, Row, each, without_image_marks
 
 INSTRUCTIONS = "You first think through the reasoning process"

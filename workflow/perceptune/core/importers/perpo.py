@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perceptune.core.boxes import BRACKETED, parse_box
+from perceptune.core.answers.boxes import BRACKETED, parse_box
+from perceptune.core.data.row_checks import RowError, is_finite, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, answers_given, each, numbered
-from perceptune.core.importing import RowError, is_finite, shown
 
 
 def rows(source: Source) -> Iterator[Placed]:

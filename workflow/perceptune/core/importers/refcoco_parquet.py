@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import (
     Importer,
     Placed,
@@ -30,7 +31,6 @@ from perceptune.core.importers.importer import (
     split_files,
 )
 from perceptune.core.importers.refer import SENTENCES, data_set_of
-from perceptune.core.importing import RowError, shown
 
 APART = 1.0
 """Pixels by which the two boxes of a record may differ."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from perceptune.contracts.errors import UserError
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, made
-from perceptune.core.importing import RowError, shown
 
 INSTANCES = "instances.json"
 Instances = tuple[dict[Any, Any], dict[Any, Any], dict[Any, str]]

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perceptune.core.conversations import pair
+from perceptune.core.data.conversations import pair
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, each, first_of, numbered
-from perceptune.core.importing import RowError, shown
 
 PARTS = ("question", "chosen", "rejected")
 KEPT = ("ds_name", "origin_dataset", "origin_split", "image_path")

@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any
 
 from perceptune.contracts.errors import UserError
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners, first_of, made, split_files
-from perceptune.core.importing import RowError, shown
 
 PATTERN = "TextVQA_*.json"
 BOXES = "*bbox*"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
-from perceptune.core.conversations import (
+from perceptune.core.data.conversations import (
     PICTURES,
     SCORES,
     Turn,
@@ -24,8 +24,8 @@ from perceptune.core.conversations import (
     row_of,
     turn_of,
 )
+from perceptune.core.data.row_checks import RowError
 from perceptune.core.importers.importer import Importer, Row, each
-from perceptune.core.importing import RowError
 
 FILES = ("file_name", "image_file_name", "file_names", "images_file_names")
 """What the columns `image` and `images` are called in the `metadata.jsonl` of a folder of images."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.core.conversations import question_turn, row_of, true_answer
+from perceptune.core.data.conversations import question_turn, row_of, true_answer
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Row, each
-from perceptune.core.importing import RowError, shown
 
 OURS = ("id", "task", "split", "box", "answers_given")
 """Keys of `extra_info` that mean what they mean in our own rows."""

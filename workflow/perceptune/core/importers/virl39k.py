@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perceptune.core.boxed import truth_of
+from perceptune.core.answers.boxed_answers import truth_of
+from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import (
     Importer,
     Placed,
@@ -23,7 +24,6 @@ from perceptune.core.importers.importer import (
     numbered,
     without_image_marks,
 )
-from perceptune.core.importing import RowError, shown
 
 USED = ("question", "problem", "answer", "image", "images", "qid", "id")
 

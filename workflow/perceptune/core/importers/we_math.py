@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any
 
-from perceptune.core.embedded import options_in
+from perceptune.core.data.embedded_images import options_in
 from perceptune.core.importers.importer import Importer, Row, first_of, with_images
 
 

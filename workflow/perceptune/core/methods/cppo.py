@@ -65,7 +65,7 @@ class CPPO(GRPO):
 
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
         """By the entropies of this step: tokens of responses with a positive advantage whose entropy rises most."""
-        from perceptune.core.policy_gradient import perception_scores, perception_tokens
+        from perceptune.core.methods.policy_gradient import perception_scores, perception_tokens
 
         if not parameters.contrast:
             return None
@@ -90,13 +90,13 @@ class CPPO(GRPO):
 
     def contrast(self, tokens: Tokens, parameters: Any) -> Tensor:
         """The contrastive perception loss of every token, (T,)."""
-        from perceptune.core.policy_gradient import contrastive_perception
+        from perceptune.core.methods.policy_gradient import contrastive_perception
 
         kept, lacking = (self._divergence(tokens, seen, parameters) for seen in self.contrasted(tokens, parameters))
         return contrastive_perception(kept, lacking, parameters.temperature)
 
     def _divergence(self, tokens: Tokens, seen: Seen, parameters: Any) -> Tensor:
-        from perceptune.core.policy_gradient import kl_estimate
+        from perceptune.core.methods.policy_gradient import kl_estimate
 
         if parameters.divergence == "full":
             assert seen.kl is not None

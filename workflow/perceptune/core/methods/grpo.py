@@ -13,7 +13,7 @@ from perceptune.core.methods.rollout import RolloutMethod, Tokens
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perceptune.core.policy_gradient import Aggregation, Surrogate
+    from perceptune.core.methods.policy_gradient import Aggregation, Surrogate
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -63,7 +63,7 @@ class GRPO(RolloutMethod):
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
         """Weighted sum over tokens of the clipped surrogate (times the engine's correction) plus beta times the KL estimate."""
-        from perceptune.core.policy_gradient import engine_correction, kl_estimate
+        from perceptune.core.methods.policy_gradient import engine_correction, kl_estimate
 
         losses = surrogate(tokens, parameters).losses
         if parameters.correction != "none":
@@ -75,7 +75,7 @@ class GRPO(RolloutMethod):
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
         """Rewards, ratios, clipped shares, divergences, entropies, lengths, and how far engine and trainer are apart."""
-        from perceptune.core.policy_gradient import group_advantages, kl_estimate
+        from perceptune.core.methods.policy_gradient import group_advantages, kl_estimate
 
         found, difference = surrogate(tokens, parameters), tokens.logps - tokens.old
         advantages = group_advantages(tokens.rewards, tokens.groups, "none")
@@ -106,7 +106,7 @@ class GRPO(RolloutMethod):
 
 def surrogate(tokens: Tokens, parameters: Any) -> Surrogate:
     """The clipped objective with each response's advantage at all of its tokens."""
-    from perceptune.core.policy_gradient import clipped_surrogate
+    from perceptune.core.methods.policy_gradient import clipped_surrogate
 
     return clipped_surrogate(
         tokens.logps,
@@ -120,7 +120,7 @@ def surrogate(tokens: Tokens, parameters: Any) -> Surrogate:
 
 def advantages_of(tokens: Tokens, parameters: Any) -> Tensor:
     """(R,)."""
-    from perceptune.core.policy_gradient import group_advantages
+    from perceptune.core.methods.policy_gradient import group_advantages
 
     return group_advantages(tokens.rewards, tokens.groups, parameters.scale, parameters.epsilon)
 

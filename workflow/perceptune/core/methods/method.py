@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from perceptune.core.looks import Look, Pairs
+from perceptune.core.methods.logprob_queries import Look, Pairs
 
 if TYPE_CHECKING:
     from torch import Tensor

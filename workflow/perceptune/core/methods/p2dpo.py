@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from perceptune.core.looks import Look, Pairs
+from perceptune.core.methods.logprob_queries import Look, Pairs
 from perceptune.core.methods.method import Group, GroupMethod, MethodParameters, Stored
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ class PAPOG(GRPO):
 
         The masked log-probabilities of the second term are constants. Both entropies are means over all tokens of the step.
         """
-        from perceptune.core.policy_gradient import kl_estimate
+        from perceptune.core.methods.policy_gradient import kl_estimate
 
         loss = super().loss(tokens, parameters)
         if parameters.gamma:
@@ -66,7 +66,7 @@ class PAPOG(GRPO):
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
         """GRPO's, and the signs of collapse: perception KL, tokens that the mask makes likelier, entropy under the mask."""
-        from perceptune.core.policy_gradient import kl_estimate
+        from perceptune.core.methods.policy_gradient import kl_estimate
 
         metrics = super().metrics(tokens, parameters)
         metrics |= dict.fromkeys(OWN, math.nan)

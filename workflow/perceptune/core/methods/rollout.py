@@ -12,7 +12,7 @@ from perceptune.core.methods.method import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perceptune.core.policy_gradient import Aggregation
+    from perceptune.core.methods.policy_gradient import Aggregation
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from perceptune.core.language import MissingLanguageError, english
-from perceptune.core.metrics import Columns, ratio
+from perceptune.core.answers.nouns import MissingLanguageError, english
+from perceptune.core.rewards.metrics import Columns, ratio
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 

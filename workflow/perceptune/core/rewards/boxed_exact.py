@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perceptune.core.boxed import has_format, last_box, same_choice, truth_of, without_blanks
-from perceptune.core.metrics import mean
+from perceptune.core.answers.boxed_answers import has_format, last_box, same_choice, truth_of, without_blanks
+from perceptune.core.answers.math_equivalence import Pair, Rule, Verdict, mathruler, verdicts
+from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, RewardMetric, Scores
-from perceptune.core.verification import Pair, Rule, Verdict, mathruler, verdicts
 
 ACCURACY, FORMAT = 0.9, 0.1
 """Weights of the two parts of the reward."""

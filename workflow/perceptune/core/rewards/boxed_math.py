@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from perceptune.core.answers.math_equivalence import math_verify, mathruler
 from perceptune.core.rewards.boxed_exact import METRICS, boxed_scores
 from perceptune.core.rewards.reward import Answers, Reward, Scores
-from perceptune.core.verification import math_verify, mathruler
 
 
 def boxed_math(answers: Answers) -> Scores:

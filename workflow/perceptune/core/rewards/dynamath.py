@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from perceptune.core.extraction import boxed_or_text, from_last_box
+from perceptune.core.answers.extraction import boxed_or_text, from_last_box
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 TOLERANCE = 0.001

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perceptune.core.metrics import mean
+from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 

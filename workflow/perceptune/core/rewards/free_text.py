@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core.metrics import mean
+from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 

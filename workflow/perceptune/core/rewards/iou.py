@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core import boxes
-from perceptune.core.metrics import Metric, mean
+from perceptune.core.answers import boxes
+from perceptune.core.rewards.metrics import Metric, mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 RIGHT = 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.core.extraction import letter_set, letters_in
+from perceptune.core.answers.extraction import letter_set, letters_in
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from perceptune.core.boxed import same_choice
-from perceptune.core.extraction import announced_answer, final_answer
+from perceptune.core.answers.boxed_answers import same_choice
+from perceptune.core.answers.extraction import announced_answer, final_answer
+from perceptune.core.answers.math_equivalence import math_verify, mathruler, verdicts
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
-from perceptune.core.verification import math_verify, mathruler, verdicts
 
 CHOICE = re.compile(r"^\s*\(?([A-F])\)?\s*[:.)]\s*(.*)$", re.MULTILINE)
 """How `question_for_eval` lists its options: `A:20°`, one per line."""

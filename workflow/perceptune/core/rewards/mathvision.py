@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 
-from perceptune.core.boxed import last_box
-from perceptune.core.extraction import final_answer, lettered, option_letter
+from perceptune.core.answers.boxed_answers import last_box
+from perceptune.core.answers.extraction import final_answer, lettered, option_letter
+from perceptune.core.answers.math_equivalence import math_verify, verdicts
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
-from perceptune.core.verification import math_verify, verdicts
 
 TOLERANCE = 1e-6
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.core.extraction import lettered, precision_of, same_typed, typed_answer
+from perceptune.core.answers.extraction import lettered, precision_of, same_typed, typed_answer
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 

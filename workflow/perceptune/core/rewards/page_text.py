@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 
-from perceptune.core.language import MissingLanguageError
-from perceptune.core.metrics import mean
-from perceptune.core.page_text import CHINESE, Similarity, bleu, meteor
+from perceptune.core.answers.nouns import MissingLanguageError
+from perceptune.core.answers.text_overlap import CHINESE, Similarity, bleu, meteor
 from perceptune.core.rewards.edit_distance import NED, TOKEN_METRICS, distances, token_overlap
+from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 OF_TOKENS = ("token_precision", "token_recall", "token_f1", "bleu", "bleu_fox", "meteor", "meteor_fox")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from perceptune.core.answers.yes_no import vcd_answer
 from perceptune.core.rewards.pope import yes_no_scores
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.rewards.yes_no import COMPONENTS, METRICS
-from perceptune.core.yes_no_rules import vcd_answer
 
 
 def pope_vcd(answers: Answers) -> Scores:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from perceptune.core.boxes import Frame
-from perceptune.core.metrics import DeclaredMetric, mean
+from perceptune.core.answers.boxes import Frame
+from perceptune.core.rewards.metrics import DeclaredMetric, mean
 
 
 @dataclass(frozen=True)

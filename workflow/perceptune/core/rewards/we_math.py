@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from perceptune.core.boxed import last_box
-from perceptune.core.extraction import from_last_box
+from perceptune.core.answers.boxed_answers import last_box
+from perceptune.core.answers.extraction import from_last_box
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 LETTERS = "ABCDEFGH"

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from perceptune.core.metrics import Columns, mean, ratio
+from perceptune.core.rewards.metrics import Columns, mean, ratio
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 NO = {"no", "not"}

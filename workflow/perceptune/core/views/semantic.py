@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perceptune.contracts.config import Share
-from perceptune.core.saliency import Saliency, salient_cells
 from perceptune.core.views.masked import newly_black
+from perceptune.core.views.patch_saliency import Saliency, salient_cells
 from perceptune.core.views.view import Box, View, ViewParameters
 
 if TYPE_CHECKING:

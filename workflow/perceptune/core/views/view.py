@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from perceptune.core.saliency import Saliency
+from perceptune.core.views.patch_saliency import Saliency
 
 if TYPE_CHECKING:
     from PIL.Image import Image

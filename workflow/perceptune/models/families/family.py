@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
     from perceptune.contracts.config import ModelBlock
-    from perceptune.core.boxes import Frame
+    from perceptune.core.answers.boxes import Frame
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -168,7 +168,7 @@ class Family(ABC):
         """The true answer of an example as this family would write it; `ValueError` when the example has none."""
         import numpy as np
 
-        from perceptune.core.boxes import from_pixels
+        from perceptune.core.answers.boxes import from_pixels
 
         if example["box"] is not None:
             size = tuple(example["image_sizes"][0])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import ProcessorMixin
 
-    from perceptune.core.boxes import Frame
+    from perceptune.core.answers.boxes import Frame
 
 
 class InternVL(LlavaLike):

@@ -10,7 +10,7 @@ from perceptune.models.families.qwen_vl import QwenVL
 if TYPE_CHECKING:
     import numpy as np
 
-    from perceptune.core.boxes import Frame
+    from perceptune.core.answers.boxes import Frame
 
 
 class Qwen2VL(QwenVL):

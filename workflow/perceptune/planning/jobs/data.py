@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perceptune.contracts.code import MEMORY, plugin
+from perceptune.contracts.provenance.code import MEMORY, plugin
 from perceptune.planning.data_digest import data_digest
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from perceptune.contracts import paths
-from perceptune.contracts.code import plugin
-from perceptune.contracts.digests import sha256_of_file
 from perceptune.contracts.paths import (
     ATTENTION,
     CROPS,
@@ -17,11 +15,13 @@ from perceptune.contracts.paths import (
     PAIR_STATISTICS,
     PREFERENCE_STATISTICS,
 )
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.planning.controls import gaussian_sigma
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, parted, tracked
 
-TEMPLATES = Path(__file__).parents[2] / "stages"
+PACKAGE_FOLDER = Path(__file__).parents[2]
 
 
 def evaluate_policy(plan: Plan, *, policy: str) -> Job:
@@ -116,7 +116,7 @@ def write_report(plan: Plan) -> Job:
         },
         settings={
             "config": tracked(plan.config.report),
-            "template": sha256_of_file(TEMPLATES / "report_template.html.jinja"),
+            "template": sha256_of_file(PACKAGE_FOLDER / "report/template.html.jinja"),
             "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
             "shown": told,
         },

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from perceptune.contracts import paths
-from perceptune.contracts.code import plugin
-from perceptune.contracts.digests import sha256_of_file
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.planning.job import Job
-from perceptune.planning.jobs.evaluation import TEMPLATES
+from perceptune.planning.jobs.evaluation import PACKAGE_FOLDER
 from perceptune.planning.policies import Plan, parted, tracked
 from perceptune.planning.validation import plural
 
@@ -43,7 +43,7 @@ def write_model_card(plan: Plan, *, policy: str) -> Job:
         },
         settings={
             "config": card_settings(plan, policy),
-            "template": sha256_of_file(TEMPLATES / "model_card.md.jinja"),
+            "template": sha256_of_file(PACKAGE_FOLDER / "stages/export/model_card.md.jinja"),
             "base": plan.base(policy),
         },
         details={"model": plan.config.models[plan.base(policy)].model_dump(mode="json")},
@@ -63,7 +63,7 @@ def export_preferences(plan: Plan, *, export: str) -> Job:
             "experiment": policy,
             "view": view,
             "views": plan.view_blocks(view),
-            "template": sha256_of_file(TEMPLATES / "export_readme.md.jinja"),
+            "template": sha256_of_file(PACKAGE_FOLDER / "stages/export/export_readme.md.jinja"),
         },
         details={"name": export, "folder": paths.EXPORT_FOLDER.format(export=export)},
         modules=(plugin("exporter", block.format), *plan.view_modules([view])),

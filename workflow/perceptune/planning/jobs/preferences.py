@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perceptune.contracts import paths
-from perceptune.contracts.code import plugin
+from perceptune.contracts.provenance.code import plugin
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked, views_of
 

@@ -1,0 +1,210 @@
+"""Where a number comes from: its ancestry, back to images, weights, parameters and versions.
+
+perceptune explain --policy perpo --metric accuracy_iou_0.5
+perceptune explain --policy perpo --control sft_on_best
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from perceptune.contracts import paths
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.code import MEMORY
+from perceptune.contracts.provenance.digests import DigestMemory, digest_of_folder, sha256_of_json
+from perceptune.contracts.provenance.lineage import FILE
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.stages.data.examples import Examples
+
+ADDRESS = ("policy", "benchmark", "task", "view", "condition", "metric")
+"""Columns of the metrics table that say which number is meant."""
+
+USUAL = {"condition": "greedy", "view": "original"}
+"""What is meant where nothing is said."""
+
+HIDDEN = {"engine", "path", "weights"}
+"""Parameters that are shown elsewhere or have no say in a result."""
+
+SHOWN = 12
+TABLES = {"metrics": METRICS, "controls": CONTROLS}
+"""Hexadecimal digits of a digest."""
+
+
+@dataclass
+class Ancestry:
+    """The tree of what numbers were made of, and what was found wrong on the way."""
+
+    memory: DigestMemory
+    versions: dict[str, set[str]] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    """Files that are not what they were when they were used."""
+    _shown: set[str] = field(default_factory=set)
+
+    def grow(self, tree: Tree, name: str, path: Path, used: str | None) -> None:
+        """Adds the file `path`, in the role `name`, and what it was made of. `used`: its digest when it was used."""
+        (found,) = self.memory.sha256_of_files([path]) if path.is_file() else ("absent",)
+        state = ""
+        if used is not None and found != used:
+            state = " [red]absent[/]" if found == "absent" else f" [red]has changed, {used[:SHOWN]} was used[/]"
+            self.changed.append(str(path))
+        role = f"{name}: " if name else ""
+        record = recorded(path)
+        stage = f" by {record['stage']}" if "stage" in record else ""
+        above = " [dim](as above)[/]" if str(path) in self._shown and record else ""
+        node = tree.add(
+            f"[bold]{escape(role)}[/]{escape(str(path))} [dim]{found[:SHOWN]}[/]{escape(stage)}{state}{above}"
+        )
+        if str(path) in self._shown:
+            return
+        self._shown.add(str(path))
+        parameters = record.get("parameters", {})
+        if parameters.get("weights"):  # a judge behind an endpoint has none
+            self._weigh(node, Path(parameters["model"]["path"]), parameters["weights"])
+        for fact in _facts(path, record):
+            node.add(escape(fact))
+        for package, version in record.get("versions", {}).items():
+            self.versions.setdefault(package, set()).add(version)
+        for role, source in record.get("inputs", {}).items():
+            self.grow(node, role, Path(source["path"]), source["sha256"])
+
+    def _weigh(self, node: Tree, folder: Path, used: str) -> None:
+        """Adds a base model, which is known by its contents."""
+        found = digest_of_folder(folder, self.memory)
+        state = "" if found == used else f" [red]has changed, now {found[:SHOWN]}[/]"
+        if state:
+            self.changed.append(str(folder))
+        node.add(f"weights: {escape(str(folder))} [dim]{used[:SHOWN]}[/]{state}")
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """The lineage of a table, of an adapter or of generated data; empty for what the user brought."""
+    if path.suffix == ".parquet" and path.exists():
+        try:
+            return read_lineage(path)
+        except (UserError, OSError, ValueError):  # no longer a table: its digest says so
+            return {}
+    beside = path.with_name(FILE)
+    return dict(json.loads(beside.read_text())) if beside.exists() else {}
+
+
+def _facts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
+    """Images, parameters and code of one file."""
+    parameters = record.get("parameters", {})
+    if record.get("table") == "examples":
+        digests = sorted(
+            {d for digests in Examples(path).table(["image_sha256"])["image_sha256"].to_pylist() for d in digests}
+        )
+        yield f"images: {len(digests):,}, together {sha256_of_json(digests)[:SHOWN]}"
+    described = ", ".join(_flat(parameters))
+    if described:
+        yield f"parameters: {described}"
+    if "code" in record:
+        yield f"code: {record['code'][:SHOWN]}"
+
+
+def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in parameters.items():
+        if key in HIDDEN:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value not in (None, [], ""):
+            yield f"{prefix}{key}={value}"
+
+
+def chosen_rows(metrics: pl.DataFrame, wanted: Mapping[str, str]) -> pl.DataFrame:
+    """The rows of the metrics table that are meant; a `UserError` says what there is when none is."""
+    rows = metrics
+    for column, value in wanted.items():
+        there = rows[column].unique(maintain_order=True).to_list()
+        rows = rows.filter(pl.col(column) == value)
+        if rows.is_empty():
+            raise UserError(f"no number with {column} `{value}`, expected one of {', '.join(map(repr, there))}")
+    return rows
+
+
+def explain(tables: Sequence[Path], kind: str, wanted: Mapping[str, str], console: Console) -> list[str]:
+    """Prints numbers and their ancestry; returns the files that are not what they were when they were used.
+
+    `tables`: the one with all policies' `metrics`, or each policy's `controls`, as `kind` says.
+    """
+    rows = chosen_rows(
+        pl.concat([pl.DataFrame(pl.from_arrow(read_table(path, TABLES[kind]))) for path in tables]), wanted
+    )
+    ancestry, made_in = Ancestry(MEMORY), _of_policies(tables, kind)
+    for (policy,), numbers in rows.group_by("policy", maintain_order=True):
+        tree = Tree(f"[bold]{escape(str(policy))}[/]")
+        for row in numbers.iter_rows(named=True):
+            tree.add(_difference(row) if kind == "controls" else _number(row))
+        ancestry.grow(tree, kind, *made_in[str(policy)])
+        console.print(tree)
+    listed = ", ".join(f"{p} {' and '.join(sorted(v))}" for p, v in sorted(ancestry.versions.items()))
+    console.print(f"versions: {listed}", soft_wrap=True)
+    for changed in dict.fromkeys(ancestry.changed):
+        console.print(f"[red]{escape(changed)} is not what it was when the number was made[/]", soft_wrap=True)
+    return ancestry.changed
+
+
+def _of_policies(tables: Sequence[Path], kind: str) -> dict[str, tuple[Path, str | None]]:
+    """Each policy's own table, and its digest when it was put together with the others."""
+    if kind == "controls":
+        return {path.stem: (path, None) for path in tables}
+    sources = [source for path in tables for source in read_lineage(path)["inputs"].values()]
+    return {Path(source["path"]).stem: (Path(source["path"]), source["sha256"]) for source in sources}
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    address = f"{row['benchmark']} {row['task']} {row['view']} {row['control']} {row['k']} of {row['against']} {row['metric']}"
+    between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    told = f"{row['value']:.4f} against {row['control_value']:.4f}, difference [bold]{row['difference']:.4f}[/]"
+    return f"{escape(address)}: {told}{escape(between)}, n {row['n']}"
+
+
+def _number(row: Mapping[str, Any]) -> str:
+    k = f" of {row['k']}" if row["condition"] != "greedy" else ""
+    address = f"{row['benchmark']} {row['task']} {row['view']} {row['condition']}{k} {row['metric']}"
+    value = "none" if row["value"] is None else f"{row['value']:.4f}"
+    between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    return f"{escape(address)} = [bold]{value}[/]{escape(between)}, n {row['n']}, unparsed {row['n_failed']}"
+
+
+def _asked_for(given: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str]]:
+    """The tables with the numbers that are meant, their kind, and the columns' values."""
+    if "control" not in given:
+        usual = {} if "metric" in given and "condition" in given else USUAL
+        return [paths.at(paths.ALL_METRICS)], "metrics", {**usual, **given}
+    if "condition" in given:
+        raise UserError("--condition and --control: a number has one of them")
+    folder = paths.at(paths.CONTROLS, policy="any").parent
+    if not (tables := sorted(folder.glob("*.parquet"))):
+        raise UserError(f"no table in `{folder}`: `controls: {{}}` in the config makes them")
+    return tables, "controls", dict(given)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `perceptune explain`."""
+    for column in ADDRESS:
+        parser.add_argument(f"--{column}", help=f"default: {USUAL.get(column, 'all')}")
+    parser.add_argument(
+        "--control", help="a number of docs/controls.md, in place of a metric: prompt, blank, mean_of_n or sft_on_best"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explains the numbers that `options` name. Returns 0 if every file is what it was when it was used, otherwise 1."""
+    given = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
+    changed = explain(*_asked_for(given), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
+    return int(bool(changed))

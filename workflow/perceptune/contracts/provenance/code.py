@@ -1,0 +1,177 @@
+"""Digests of code: what an edit of a module reruns.
+
+Snakemake's own triggers do not see edits in imported modules. Here the code of a stage is the syntax trees of the modules
+that it imports and of the plug-ins that its settings name. Comments, docstrings, formatting and the texts of error
+messages do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.plugins import PACKAGE, file_of, module_of
+from perceptune.contracts.provenance.digests import FRESH, DigestMemory, sha256_of_json
+
+MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
+
+FORMAT = 1
+"""Raise this by hand when a module of `PLUMBING` changes what it writes: it reruns everything."""
+
+READING = 1
+"""Version of how a module is read here; remembered digests of other versions are not used."""
+
+PLUMBING = frozenset(
+    f"{PACKAGE}.contracts.{name}"
+    for name in (
+        "errors",
+        "files",
+        "plugins",
+        "progress",
+        "provenance.code",
+        "provenance.digests",
+        "provenance.lineage",
+        "tables.io",
+    )
+)
+"""Modules that decide how results are written and reported, not what they are."""
+
+CONFIG = f"{PACKAGE}.contracts.config"
+"""Values of the config count one by one, as settings."""
+
+MESSAGES = {"UserError", "RowError"}
+"""Exceptions whose arguments are messages wherever they are made; those of others only in a `raise`."""
+
+
+def code_digest(module: str, *plugins: str) -> str:
+    """One digest of everything in `code_digests`."""
+    return sha256_of_json(code_digests(module, *plugins))
+
+
+@cache
+def code_digests(*modules: str) -> dict[str, str]:
+    """Module name to the digest of its syntax tree, for `modules` and every module of the package that they import.
+
+    A module that only a setting names, such as a method or a reward, must be among `modules` to count.
+    """
+    digests = {name: _read(name)[0] for name in sorted(_closure(modules))}
+    _remember()
+    return digests | {"format": str(FORMAT)}
+
+
+def plugin(kind: str, name: str) -> str:
+    """The module of a plug-in."""
+    return module_of(kind, name)
+
+
+def digest_of_source(path: Path) -> str:
+    """Digest of one Python file's syntax tree, without comments, docstrings and messages."""
+    return sha256_of_json(ast.dump(_parsed(path)))
+
+
+def _closure(modules: Iterable[str]) -> set[str]:
+    found, waiting = set[str](), list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in PLUMBING and name != CONFIG:
+            found.add(name)
+            waiting.extend(_read(name)[1])
+    return found
+
+
+@cache
+def _read(module: str) -> tuple[str, tuple[str, ...]]:
+    """The digest of a module's syntax tree, and the modules of the package that it imports."""
+    path = file_of(module)
+    if path is None:
+        raise ModuleNotFoundError(module)
+    facts = path.stat()
+    key = f"{path} {facts.st_size} {facts.st_mtime_ns}"
+    known = _remembered()
+    if key not in known:
+        found = _digest_and_imports(path)
+        if time.time_ns() - facts.st_mtime_ns <= FRESH:
+            known = {key: found}
+        else:
+            known[key] = found
+            _NEW.append(key)
+    digest, imports = known[key]
+    return digest, tuple(name for name in imports if file_of(name))
+
+
+_NEW: list[str] = []
+"""Keys that were read since `_remember` was called."""
+
+
+@cache
+def _remembered() -> dict[str, Any]:
+    """Digests and imports by path, size and modification time: every job asks again, and parsing takes a second."""
+    return dict(MEMORY.recall(f"code {READING}", dict))
+
+
+def _remember() -> None:
+    if _NEW:
+        MEMORY.store(f"code {READING}", _remembered())
+        _NEW.clear()
+
+
+def _digest_and_imports(path: Path) -> tuple[str, list[str]]:
+    tree = _parsed(path)
+    return sha256_of_json(ast.dump(tree)), sorted(set(_imports(tree)))
+
+
+def _parsed(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [s for s in tree.body if not _is_for_type_checkers(s)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            _drop_messages(node.exc)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MESSAGES:
+            _drop_messages(node)
+    return tree
+
+
+def _drop_messages(call: ast.Call) -> None:
+    """Removes texts from the arguments of an exception."""
+    call.args = [argument for argument in call.args if not _is_message(argument)]
+    call.keywords = [keyword for keyword in call.keywords if not _is_message(keyword.value)]
+
+
+def _is_message(argument: ast.expr) -> bool:
+    """A text, a formatted text, or texts put together."""
+    if isinstance(argument, ast.BinOp):
+        return _is_message(argument.left) or _is_message(argument.right)
+    if isinstance(argument, ast.IfExp):
+        return _is_message(argument.body) or _is_message(argument.orelse)
+    return isinstance(argument, ast.JoinedStr) or (
+        isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    )
+
+
+def _is_for_type_checkers(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
+    )
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _imports(tree: ast.Module) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == PACKAGE)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            yield node.module
+            yield from (f"{node.module}.{a.name}" for a in node.names)

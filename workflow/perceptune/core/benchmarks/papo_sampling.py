@@ -1,0 +1,29 @@
+"""How the authors of PAPO and CPPO sample the answers of their result tables (dossier g.1).
+
+Neither keeps to the image sizes of its training: PAPO-Eval scales images to 32^2 to 768^2 pixels, CPPO to at least 1,003,520. Here
+images have the size that the model's own processor gives them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perceptune.core.answers.boxed_answers import BOX
+
+SAMPLED: dict[str, Any] = {"n": 8, "temperature": 1.0, "top_p": 1.0, "max_tokens": 2048}
+"""acc@8, or avg@8: the mean over 8 runs at temperature 1."""
+
+PAPO: dict[str, Any] = {
+    **SAMPLED,
+    "top_k": 50,  # the default of its script, which its shell script leaves on
+    "prompt": "{question} You first think through the reasoning process as an internal monologue, enclosed within"
+    f" <think> </think> tags. Then, provide your final answer enclosed within {BOX}}}.",
+}
+
+CPPO: dict[str, Any] = {
+    **SAMPLED,
+    "top_k": 0,
+    "prompt": "{question} You FIRST think about the reasoning process as an internal monologue and then provide the final"
+    " answer. The reasoning process MUST BE enclosed within <think> </think> tags. The final answer MUST BE put in"
+    f" {BOX}}}.",
+}

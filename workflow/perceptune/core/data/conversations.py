@@ -1,0 +1,240 @@
+"""Messages, picture marks and answers of other trainers' formats: one question, its pictures before it, and ranked answers.
+
+An example here is one user turn with its pictures first. What says more than that (system prompts, several turns, pictures
+inside of the text, videos) is refused with a reason, not cut down to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from perceptune.core.data.row_checks import KEYS, TASKS, RowError, is_finite, shown
+
+MARK = "<image>"
+"""Where a picture goes, in formats whose messages are text."""
+ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
+PICTURES = ("image", "images")
+SCORES = ("score_chosen", "score_rejected")
+"""Columns with the rewards of a pair, where there are any."""
+ELSEWHERE = ("videos", "video", "audios", "audio", "tools", "system", "history")
+"""What a question has no place for, if it is not empty."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message: its text in pieces, None where a picture goes, and the pictures that it brings itself."""
+
+    role: str
+    pieces: Sequence[str | None]
+    pictures: Sequence[Any] = ()
+
+    def text(self, key: str) -> str:
+        """The whole text of a turn without pictures."""
+        if None in self.pieces:
+            raise RowError(f"`{key}`: a picture in an answer, expected text")
+        return "".join(piece for piece in self.pieces if piece is not None)
+
+
+def turn_of(role: str, content: Any, key: str) -> Turn:
+    """A message's content: text with marks, or a list of text and image parts. Raises `RowError`."""
+    if isinstance(content, str):
+        return Turn(role, list(_marked(content)))
+    if not isinstance(content, list):
+        raise RowError(f"`{key}`: content {shown(content)}, expected text or a list of parts")
+    pieces: list[str | None] = []
+    pictures: list[Any] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "image":
+            pieces.append(None)
+            pictures += [part["image"]] if part.get("image") is not None else []
+        elif kind == "text" and isinstance(part.get("text"), str):
+            pieces.append(part["text"])
+        else:
+            raise RowError(f"`{key}`: part {shown(part)}, expected `image` or `text`")
+    return Turn(role, pieces, pictures)
+
+
+def _marked(text: str) -> Iterator[str | None]:
+    first, *others = text.split(MARK)
+    yield first
+    for other in others:
+        yield None
+        yield other
+
+
+def turns_of(messages: Any, key: str) -> list[Turn]:
+    """Messages as `role` and `content`, or as `from` and `value`. Raises `RowError`, for system messages too."""
+    if isinstance(messages, Mapping):
+        messages = [messages]
+    if not isinstance(messages, list) or not messages:
+        raise RowError(f"`{key}` is {shown(messages)}, expected a list of messages")
+    turns = []
+    for message in messages:
+        given = message if isinstance(message, Mapping) else {}
+        role = ROLES.get(str(given.get("role", given.get("from"))))
+        if role is None:
+            raise RowError(f"`{key}`: message {shown(message)}, expected role {' or '.join(map(repr, ROLES))}")
+        turn = turn_of(role, given.get("content", given.get("value")), key)
+        if role != "system":
+            turns.append(turn)
+        elif turn.text(key).strip():
+            raise RowError(f"`{key}`: a system message {shown(turn.text(key))}, expected none: it has no place here")
+    return turns
+
+
+def question_turn(messages: Any, key: str) -> Turn:
+    """The only turn of a prompt: text, or messages with one of the user. Raises `RowError`."""
+    if isinstance(messages, str):
+        return turn_of("user", messages, key)
+    turns = turns_of(messages, key)
+    if [turn.role for turn in turns] != ["user"]:
+        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one of the user")
+    return turns[0]
+
+
+def exchange(messages: Any, key: str) -> tuple[Turn, str]:
+    """Question and answer of a conversation of two turns. Raises `RowError`."""
+    turns = turns_of(messages, key)
+    if [turn.role for turn in turns] != ["user", "assistant"]:
+        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one of the user and its answer")
+    return turns[0], turns[1].text(key)
+
+
+def answer_text(answer: Any, key: str) -> str:
+    """An answer as text, as a message, or as a list of one message. Raises `RowError`."""
+    if isinstance(answer, str):
+        return answer
+    turns = turns_of(answer, key)
+    if [turn.role for turn in turns] != ["assistant"]:
+        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one of the assistant")
+    return turns[0].text(key)
+
+
+def _roles(turns: Sequence[Turn]) -> str:
+    return ", ".join(turn.role for turn in turns) or "(none)"
+
+
+def row_of(
+    record: Mapping[str, Any], used: Sequence[str], turn: Turn, answers: Sequence[Mapping[str, Any]] = ()
+) -> Any:
+    """The row of a question with its pictures, its `answers_given`, our own columns where they fit, and all others.
+
+    `used` are the columns that question and answers come from. A column that has one of our names and another kind of
+    content is kept as `given_<name>`. Empty columns are left out, but for the text of a page. Raises `RowError`.
+    """
+    for key in ELSEWHERE:
+        if record.get(key) and key not in used:
+            raise RowError(f"`{key}` is {shown(record[key])}, expected none: it has no place here")
+    pictures = _pictures(record, turn)
+    row: dict[str, Any] = {"images": pictures, "question": question_text(turn, len(pictures))}
+    for key, value in record.items():
+        blank = value == "" and not (key == "answer" and record.get("task") == "ocr")
+        if key in used or key in PICTURES or key in ELSEWHERE or value is None or blank:
+            continue
+        row[key if key not in KEYS or _fits(key, value) else f"given_{key}"] = value
+    if answers:
+        row["answers_given"] = list(answers)
+    return row
+
+
+def question_text(turn: Turn, pictures: int) -> str:
+    """The text of a turn with all its pictures before it or behind it. Raises `RowError`."""
+    marks = sum(piece is None for piece in turn.pieces)
+    if marks not in (0, pictures):
+        raise RowError(f"{marks} picture marks for {pictures} images, expected as many, or none")
+    written = [piece is not None for piece in turn.pieces if piece is None or piece.strip()]
+    if written != sorted(written) and written != sorted(written, reverse=True):
+        raise RowError("a picture inside of the text, expected it before: pictures come first here")
+    text = "".join(piece for piece in turn.pieces if piece is not None)
+    return text.strip() if marks else text
+
+
+def _pictures(record: Mapping[str, Any], turn: Turn) -> list[Any]:
+    """The pictures that the turn brings itself, or else those of the record. Raises `RowError`."""
+    brought = pictures_of(list(turn.pictures))
+    key = next((key for key in reversed(PICTURES) if record.get(key) is not None), None)
+    if key is None and not brought:
+        raise RowError("no `images`, expected at least one")
+    named = [] if key is None else pictures_of(record[key])
+    if brought and named:
+        check_alike({"the message": brought, f"`{key}`": named})
+    return brought or named
+
+
+def pictures_of(given: Any) -> list[Any]:
+    """The pictures of a column, which has one or a list of them."""
+    return [_picture(one) for one in (given if isinstance(given, list) else [given])]
+
+
+def check_alike(named: Mapping[str, Sequence[Any]]) -> None:
+    """Raises `RowError` when two places of a record, by how they are called in the reason, have different pictures."""
+    (first, pictures), *others = named.items()
+    for place, found in others:
+        if len(pictures) != len(found) or any(map(_differ, pictures, found)):
+            said = f"{first} has the pictures {shown(pictures)}, {place} has {shown(found)}"
+            raise RowError(f"{said}, expected the same, or those of one place")
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two pictures are known to be different: by content, or by name where one of them has no content.
+
+    The name beside a content is often the file's own without its folders, and of a path and a nameless content nothing is known.
+    """
+    (data, path), (others, name) = _content(one), _content(other)
+    if data is None and others is None:
+        return path != name
+    if data is not None and others is not None:
+        return data != others
+    return path is not None and name is not None and PurePath(path).name != PurePath(name).name
+
+
+def _content(picture: Any) -> tuple[bytes | None, str | None]:
+    """The bytes and the path of a picture, as far as there are any."""
+    data, path = (picture.get("bytes"), picture.get("path")) if isinstance(picture, Mapping) else (None, picture)
+    return data if isinstance(data, bytes) else None, path if isinstance(path, str) else None
+
+
+def _picture(image: Any) -> Any:
+    """As `core.importing` takes it: a path, or a struct of bytes and path."""
+    if isinstance(image, bytes):
+        return {"bytes": image, "path": None}
+    return image["image"] if isinstance(image, Mapping) and "image" in image else image
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether another trainer's column of this name can be meant as ours."""
+    if key == "question":
+        return False
+    if key == "task":
+        return isinstance(value, str) and value in TASKS
+    if key == "box":
+        return isinstance(value, list) and len(value) == 4
+    kinds = (str,) if key == "split" else (str, int) if key == "id" else (str, int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def true_answer(value: Any, key: str) -> str | int | float:
+    """The true answer under a format's own `key`; empty text says that there is none. Raises `RowError`."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RowError(f"`{key}` is {shown(value)}, expected text or a number")
+    return value
+
+
+def pair(record: Mapping[str, Any], chosen: str, rejected: str) -> list[dict[str, Any]]:
+    """`answers_given` of a pair: rewards 1 and 0, or the scores that the record has. Raises `RowError`."""
+    if chosen == rejected:
+        raise RowError("`chosen` and `rejected` are the same")
+    scores = [record.get(key) for key in SCORES]
+    rewards = [1.0, 0.0]
+    if any(score is not None for score in scores):
+        if not all(map(is_finite, scores)):
+            found = f"`score_chosen` is {shown(scores[0])} and `score_rejected` {shown(scores[1])}"
+            raise RowError(f"{found}, expected finite numbers, or neither of them")
+        rewards = [float(score) for score in scores]  # type: ignore[arg-type]
+        if rewards[0] < rewards[1]:
+            raise RowError(f"`score_chosen` {rewards[0]:g} is below `score_rejected` {rewards[1]:g}")
+    return [{"text": text, "reward": reward} for text, reward in zip((chosen, rejected), rewards, strict=True)]

@@ -1,0 +1,90 @@
+"""Images that stand in a record: as the Hugging Face feature, as base64 in VLMEvalKit's TSV files, or as a path."""
+
+from __future__ import annotations
+
+import ast
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from perceptune.core.data.row_checks import RowError, shown
+
+LONGEST_REFERENCE = 64
+"""A shorter text is the `index` of the row whose image is meant (VLMEvalKit)."""
+Images = dict[str, Any]
+"""Index of a row to its image."""
+
+
+def image_in(record: Mapping[str, Any], columns: tuple[str, ...], images: Images) -> Any:
+    """The image of a record as a row has it, noted in `images` under the record's `index`. Raises `RowError`, `KeyError`."""
+    name = next((column for column in columns if column in record), columns[0])
+    found = record[name]
+    if isinstance(found, str):
+        found = _of_text(found, name, images)
+    if "index" in record:
+        images[str(record["index"])] = found
+    return found
+
+
+def _of_text(text: str, column: str, images: Images) -> Any:
+    if text in images:
+        return images[text]
+    if "." in text:  # no character of base64, but in the name of every image file
+        return text
+    if len(text) <= LONGEST_REFERENCE:
+        raise RowError(f"`{column}` is {shown(text)}, the `index` of no row before it")
+    try:
+        return {"bytes": base64.b64decode(text, validate=True), "path": None}
+    except ValueError:
+        raise RowError(f"`{column}` is {shown(text)}, neither a path nor an image in base64") from None
+
+
+def listed(value: Any, column: str) -> list[Any]:
+    """A list, or the text of one as TSV files have it; nothing is an empty list. Raises `RowError`."""
+    if isinstance(value, list):
+        return value
+    if value is None or value == "":
+        return []
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        found = None
+    if not isinstance(found, list):
+        raise RowError(f"`{column}` is {shown(value)}, expected a list")
+    return found
+
+
+def mapped(value: Any, column: str) -> Mapping[str, Any]:
+    """An object, or the text of one as TSV files have it; nothing is an empty one. Raises `RowError`."""
+    if isinstance(value, Mapping):
+        return value
+    if value is None or value == "":
+        return {}
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        found = None
+    if not isinstance(found, dict):
+        raise RowError(f"`{column}` is {shown(value)}, expected an object")
+    return found
+
+
+def whole(value: Any, column: str) -> int:
+    """A whole number, also as text or as `2.0`, as TSV files have it. Raises `RowError`."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not number.is_integer():
+        raise RowError(f"`{column}` is {shown(value)}, expected a whole number")
+    return int(number)
+
+
+def options_in(record: Mapping[str, Any], letters: str) -> list[str]:
+    """The options of columns `A`, `B` and so on, up to the first that is missing."""
+    options = []
+    for letter in letters:
+        if letter not in record:
+            break
+        options.append(str(record[letter]))
+    return options

@@ -1,0 +1,224 @@
+"""Checking the rows that a user brings: every mistake is one clear line, every good row an example."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import numpy as np
+
+from perceptune.contracts.config import Coordinates, FileDataset, Task
+from perceptune.contracts.errors import near, printable
+from perceptune.core.data.coordinate_frames import IN_SHARES, SHARES, in_pixels, slack
+
+KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split", "image_size")
+TASKS = get_args(Task)
+
+
+class RowError(ValueError):
+    """What is wrong with one row; the reader adds file and line."""
+
+
+def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[str, Any]:
+    """The row with its fields typed: example_id (or None), images (list of structs), task, question, target, box, split.
+
+    `box` is still in the dataset's coordinates. `imageless`: whether the list of images may be empty. Raises `RowError`.
+    """
+    if not isinstance(row, Mapping):
+        raise RowError(f"found {shown(row)}, expected an object with keys `image` and `question`")
+    task = _task(row, block)
+    return {
+        "example_id": _identity(row),
+        "images": _images(row, imageless),
+        "question": _question(row),
+        "task": task,
+        "target": _target(row, task),
+        "box": _box(row, task),
+        "split": _text(row, "split", block.split or "train"),
+        "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=_written)
+        if set(row) - set(KEYS)
+        else None,
+    }
+
+
+def _written(value: Any) -> str:
+    """What JSON has no form for, as it is kept in `source`: of bytes, such as another column's image, their number alone."""
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+
+
+def shown(value: Any) -> str:
+    """A value as it is quoted in a reason: at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def one_line(text: object) -> str:
+    """A name or another library's message as it is quoted in a reason: one line of at most some 120 visible characters."""
+    line = printable(str(text)).replace("\n", "\\n").replace("\t", "\\t")
+    return line if len(line) <= 120 else f"{line[:60]}...{line[-40:]}"
+
+
+def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> list[float]:
+    """The box in pixels of the image; `RowError` when it does not lie in the image, with the likely cause.
+
+    What rounding lets reach into the padding of a padded frame is cut off.
+    """
+    coordinates: Coordinates = block.coordinates or "pixels"
+    width, height = size
+    if coordinates in SHARES and max(box) > SHARES[coordinates][1]:
+        raise RowError(
+            f"`box` {box} exceeds {SHARES[coordinates][1]:g}, expected {coordinates} coordinates;"
+            " or set `coordinates: pixels`"
+        )
+    sizes = np.array([size], dtype=float)
+    x1, y1, x2, y2 = in_pixels(np.array([box]), coordinates, sizes)[0].tolist()
+    if x2 <= x1 or y2 <= y1:
+        raise RowError(f"`box` {box} has no area, expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
+    free = slack(coordinates, sizes)[0]
+    if min(x1, y1) < -free or x2 > width + free or y2 > height + free:
+        where = "lies in the padding of" if coordinates.startswith("padded") else "leaves"
+        raise RowError(f"`box` {box} {where} the image of {width} x {height} pixels")
+    if coordinates not in IN_SHARES and max(box) <= 1 and max(size) > 2:
+        unit = "pixel" if coordinates == "pixels" else "thousandth"
+        raise RowError(f"`box` {box} is smaller than a {unit}; shares of the image need `coordinates: normalised`")
+    if coordinates.startswith("padded"):
+        return [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
+    return [x1, y1, x2, y2]
+
+
+def check_size(row: Mapping[str, Any], size: tuple[int, int], turned: bool) -> None:
+    """Raises `RowError` when the row says of its image another size than it has: boxes are wrong on a resized image.
+
+    `size` is that of the upright image; `turned`: its EXIF orientation turned it.
+    """
+    expected = row.get("image_size")
+    if expected is None:
+        return
+    if not isinstance(expected, list) or len(expected) != 2 or not all(map(is_finite, expected)):
+        raise RowError(f"`image_size` is {shown(expected)}, expected [width, height] in pixels")
+    if tuple(expected) == tuple(size):
+        return
+    found = f"the image has {size[0]} x {size[1]} pixels"
+    wanted = f"the annotations are of {expected[0]} x {expected[1]}"
+    if turned and tuple(expected) == (size[1], size[0]):
+        raise RowError(
+            f"{found} as its EXIF orientation turns it, {wanted}, as it is stored: boxes count in the upright image,"
+            " turn them, or take that tag off the image"
+        )
+    raise RowError(f"{found}, {wanted}: boxes are wrong on a resized image, bring the original")
+
+
+def _identity(row: Mapping[str, Any]) -> str | None:
+    value = row.get("id")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise RowError(f"`id` is {shown(value)}, expected a string or an integer")
+    return _valid(str(value), "id")
+
+
+def _images(row: Mapping[str, Any], imageless: bool) -> list[dict[str, Any]]:
+    if "image" not in row and "images" not in row:
+        _missing(row, "image")
+    one, several = row.get("image"), row.get("images")
+    if one is not None and several is not None and several != [one]:
+        raise RowError(f"`image` is {shown(one)} and `images` {shown(several)}, expected one of them")
+    images = several if one is None and "images" in row else [one]
+    if not isinstance(images, list) or not (images or imageless):
+        raise RowError(f"`images` is {shown(images)}, expected a list of paths")
+    if not images and row.get("box") is not None:
+        raise RowError("`box` of a question without an image")
+    return [_image(image) for image in images]
+
+
+def _image(image: Any) -> dict[str, Any]:
+    if isinstance(image, str) and image:
+        return {"bytes": None, "path": image}
+    if isinstance(image, bytes):
+        return {"bytes": image, "path": None}
+    if isinstance(image, Mapping):
+        data, path = image.get("bytes"), image.get("path")
+        if isinstance(data, bytes) or (data is None and isinstance(path, str) and path):
+            return {"bytes": data, "path": path if isinstance(path, str) else None}
+    raise RowError(f"`image` is {shown(image)}, expected a path")
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    if "question" not in row:
+        _missing(row, "question")
+    question = row["question"]
+    if not isinstance(question, str) or not question.strip():
+        raise RowError(f"`question` is {shown(question)}, expected text")
+    return _valid(question, "question")
+
+
+def _task(row: Mapping[str, Any], block: FileDataset) -> str:
+    task = row.get("task") or block.task
+    if task is None:
+        _missing(row, "task")
+    if not isinstance(task, str) or task not in TASKS:
+        hint = near(str(task), TASKS)
+        raise RowError(f"`task` is {shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))
+    return str(task)
+
+
+def _target(row: Mapping[str, Any], task: str) -> str | None:
+    answer = row.get("answer")
+    if answer is None:
+        if task in ("ocr", "existence", "counting"):
+            _missing(row, "answer")
+        return None
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise RowError(f"`answer` is {shown(answer)}, expected text or a number")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise RowError(f"`answer` is {shown(answer)}, expected text or a finite number")
+    if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):
+        raise RowError(f"`answer` is {shown(answer)}, expected `yes` or `no` for task `existence`")
+    return _valid(str(answer), "answer")
+
+
+def _valid(text: str, key: str) -> str:
+    """The text, if it can be stored; JSON can smuggle in halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RowError(f"`{key}` is {shown(text)}, no valid Unicode (an unpaired surrogate)") from None
+    return text
+
+
+def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
+    box = row.get("box")
+    if box is None:
+        if task == "grounding":
+            _missing(row, "box")
+        return None
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
+        raise RowError(f"`box` is {shown(box)}, expected four finite numbers [x1, y1, x2, y2]")
+    return [float(v) for v in box]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that floating point can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond floating point
+        return False
+
+
+def _text(row: Mapping[str, Any], key: str, default: str) -> str:
+    value = row.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str) or not value:
+        raise RowError(f"`{key}` is {shown(value)}, expected text")
+    return _valid(value, key)
+
+
+def _missing(row: Mapping[str, Any], key: str) -> None:
+    typed = near(key, [k for k in row if k not in KEYS])
+    hint = f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else ""
+    raise RowError(f"key `{key}` is missing{hint}")

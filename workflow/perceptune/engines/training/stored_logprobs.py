@@ -1,0 +1,57 @@
+"""Numbers of response tokens that do not change while training: computed once, without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from perceptune.contracts.progress import Progress
+from perceptune.engines.training.groups import Encoder, RankedList, StoredTokens
+from perceptune.engines.training.shared_prefix import logps_of, token_states, values_of
+
+
+def stored_terms(
+    model: PreTrainedModel | PeftModel,
+    encoder: Encoder,
+    lists: Sequence[RankedList],
+    batch_size: int,
+    *,
+    entropies: bool = False,
+    autocast: str | None = None,
+) -> Iterator[tuple[str, StoredTokens]]:
+    """(group id, its numbers in float32) under the weights of `model`, with its adapter if it has one, in any order.
+
+    `autocast`: the number format of a model block; the pass then mixes formats as training does, so that the first ratio of a
+    round is 1. The encoder must look at all responses of a list, once. Lists of similar length are packed together; the
+    numbers do not depend on it beyond rounding.
+    """
+    model.eval()
+    order = sorted(range(len(lists)), key=lambda i: lists[i].tokens)
+    with Progress("log-probabilities", len(lists), "lists") as progress:
+        for start in range(0, len(order), batch_size):
+            chosen = [lists[i] for i in order[start : start + batch_size]]
+            batch = encoder(chosen).packed
+            with torch.inference_mode():
+                with mixed_precision(autocast):
+                    head, states = token_states(model, batch)
+                found = (
+                    values_of(head, states, batch.targets) if entropies else (logps_of(head, states, batch.targets),)
+                )
+            lengths = [len(response) for one in chosen for response in one.responses]
+            # a list that was split over several rows has its responses in order all the same
+            columns = [iter(values.cpu().split(lengths)) for values in found]
+            for one in chosen:
+                numbers = [[next(column).tolist() for _ in one.responses] for column in columns]
+                yield one.group_id, StoredTokens(*numbers)
+            progress.advance(len(chosen))
+
+
+def mixed_precision(dtype: str | None) -> AbstractContextManager[None]:
+    """What the Trainer runs the forward passes of a model of this number format in."""
+    if dtype not in ("bfloat16", "float16") or not torch.cuda.is_available():
+        return nullcontext()
+    return torch.autocast("cuda", getattr(torch, dtype))

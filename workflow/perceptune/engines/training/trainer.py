@@ -1,0 +1,325 @@
+"""LoRA training: what every `transformers.Trainer` here has in common, and the one for methods over ranked lists.
+
+Several GPUs: start the same job through `torchrun` or `accelerate launch`, as `stages.train` does for `devices` above 1; the
+lists of an optimiser step are the same whatever the number of processes and the micro batch size. (Only where the lists of the
+last step of an epoch cannot be shared evenly, accelerate repeats some, so that every process has work.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from perceptune.contracts.config import TrainingBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.progress import Progress
+from perceptune.core.methods.logprob_queries import Look
+from perceptune.core.methods.method import Group, GroupMethod
+from perceptune.engines.training.groups import Batch, Encoder, RankedList, per_look
+from perceptune.engines.training.shared_prefix import response_logps
+from perceptune.models.adapters import language_layers
+
+COMPLETE = "complete.json"
+"""Written last into a checkpoint: without it the checkpoint is half-written."""
+
+
+def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, base_path: str) -> PeftModel:
+    """The model with a new LoRA adapter on the language model's linear layers; everything else is frozen.
+
+    `UserError` for names in `lora.target_modules` that the language model does not have.
+    """
+    set_seed(block.seed)
+    named = block.lora.target_modules
+    config = LoraConfig(
+        r=block.lora.r,
+        lora_alpha=block.lora.alpha,
+        lora_dropout=block.lora.dropout,
+        target_modules=language_layers(model, named) if named else targets,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = base_path
+    return adapted
+
+
+def micro_batches(block: TrainingBlock, processes: int) -> tuple[int, int]:
+    """(lists per device and pass, passes per optimiser step): the largest micro batch that divides the device's share."""
+    share, rest = divmod(block.batch_size, processes)
+    if rest:
+        raise UserError(f"key `batch_size`: {block.batch_size} lists cannot be shared evenly by {processes} processes")
+    micro = max(size for size in range(1, min(block.micro_batch_size, share) + 1) if share % size == 0)
+    return micro, share // micro
+
+
+@dataclass
+class _Sums:
+    """Sums of the metrics since the last log."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    """Groups that had the metric."""
+    tokens: int = 0
+    since: float = field(default_factory=time.perf_counter)
+    """When the first of them was begun, in seconds."""
+
+    def add(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            absent = math.isnan(value)
+            self.values[name] = self.values.get(name, 0.0) + (0.0 if absent else value)
+            self.counts[name] = self.counts.get(name, 0) + (not absent)
+
+
+class AdapterTrainer(Trainer):
+    """Logs sums of what its loss has measured, and leaves batches to `compute_loss`, whose value is the step's mean already."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # the losses below are divided by their number in the step
+        self._sums = _Sums()
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated: the Trainer's formula knows nothing of shared prefixes."""
+        return 0
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs  # `token_states` moves them
+
+    def _total(self, *counts: int) -> list[int]:
+        """Each count summed over all processes."""
+        here = torch.tensor(counts, device=self.accelerator.device)
+        return self.accelerator.reduce(here, "sum").tolist()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the metrics, averaged over what had them since the last log, in all processes."""
+        if "loss" in logs and self._sums.values:
+            sums, names = self._sums, sorted(self._sums.values)
+            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens]
+            here = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
+            *totals, tokens = self.accelerator.reduce(here, "sum").tolist()
+            counted = zip(names, totals[: len(names)], totals[len(names) :], strict=True)
+            logs |= {name: total / count for name, total, count in counted if count}
+            logs |= {"response_tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - sums.since)}
+            self._sums = _Sums()
+        super().log(logs, start_time)
+
+
+class ListTrainer(AdapterTrainer):
+    """Minimises a method's loss, averaged over the lists of the whole optimiser step."""
+
+    def __init__(self, *args: Any, method: GroupMethod, parameters: Any, view: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method, self.parameters, self.view = method, parameters, view
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], int]:
+        """The micro batches of one optimiser step on this device, and the number of lists in it over all devices."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, self._total(sum(len(batch.lists) for batch in batches))[0]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Sum of the lists' losses over the number of lists in the optimiser step; metrics on the way."""
+        batch: Batch = inputs
+        logps = per_look(response_logps(model, batch.packed), batch)
+        losses = []
+        for one, looks, policy in zip(batch.lists, batch.looks, logps, strict=True):
+            group = group_of(one, looks, policy, self.view)
+            loss = self.method.loss(group, self.parameters)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss of list `{one.group_id}` is {loss.item()}")
+            losses.append(loss)
+            with torch.no_grad():
+                self._sums.add({"loss": loss.item(), **self.method.metrics(group, self.parameters)})
+        self._sums.tokens += batch.tokens
+        count = len(batch.lists) if num_items_in_batch is None else num_items_in_batch
+        # DistributedDataParallel averages gradients over processes, the count is over all of them
+        return torch.stack(losses).sum() * self.accelerator.num_processes / count
+
+
+def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], view: str) -> Group:
+    """What the loss of a group is given; `policy` has the log-probabilities of each look. `view` is the training view."""
+    count, device = len(one.responses), policy[0].device
+
+    def tensor(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+    unknown = torch.full((count,), math.nan, device=device)
+    asked = {
+        look.view: unknown.index_copy(0, torch.tensor(look.responses, device=device), logps)
+        for look, logps in zip(looks, policy, strict=True)
+    }
+    stored = {name: tensor(values) for name, values in (one.reference or {}).items()}
+    return Group(
+        logps=asked.get(view, unknown),
+        reference=None if one.reference is None else stored.get(view, unknown),
+        lengths=tensor([len(r) for r in one.responses]),
+        rewards=tensor(one.rewards),
+        views={name: (asked.get(name, unknown), stored.get(name, unknown)) for name in {*asked, *stored} - {view}},
+        pairs=one.pairs,
+        numbers=one.numbers,
+    )
+
+
+class _Bar(TrainerCallback):
+    """Progress of the first process."""
+
+    progress: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.progress = Progress("training", state.max_steps, "steps", done=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.progress:
+            self.progress.advance()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.progress:
+            self.progress.__exit__(None, None, None)
+
+
+class _Checkpoints(TrainerCallback):
+    """Marks checkpoints that are finished and on the disk."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            for file in (f for f in folder.rglob("*") if f.is_file()):
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+            (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
+
+
+def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
+    """The newest complete checkpoint of this very run in `folder`; anything else there is removed.
+
+    `fingerprint` identifies settings and inputs: checkpoints of an edited config are not resumed.
+    """
+    mark = folder / "fingerprint"
+    if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(fingerprint)
+    complete = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / COMPLETE).exists():
+            complete.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    return max(complete, key=lambda c: int(c.name.rpartition("-")[2]), default=None)
+
+
+def train(
+    model: PeftModel,
+    encoder: Encoder,
+    lists: Sequence[RankedList],
+    *,
+    method: GroupMethod,
+    parameters: Any,
+    block: TrainingBlock,
+    dtype: str,
+    checkpoints: Path,
+    fingerprint: str,
+) -> list[dict[str, float]]:
+    """Trains the adapter of `model` in place and returns the log: one dict of metrics per optimiser step.
+
+    Resumes from the newest complete checkpoint. Raises `UserError` when the loss is no longer finite.
+    """
+    prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint)
+    trainer = ListTrainer(
+        **prepared.settings,
+        data_collator=encoder,
+        train_dataset=list(lists),
+        method=method,
+        parameters=parameters,
+        view=block.view,
+    )
+    return fitted(trainer, prepared.resume)
+
+
+class Prepared(NamedTuple):
+    """What every training run begins with."""
+
+    settings: dict[str, Any]
+    """Of its Trainer."""
+    resume: Path | None
+    """The checkpoint to go on from."""
+
+
+def prepare(
+    model: PeftModel, block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, fingerprint: str
+) -> Prepared:
+    """Settings of a Trainer that steps over `block.batch_size` of the data in the order of `seed`, and where it resumes."""
+    resume = newest_checkpoint(checkpoints, fingerprint)
+    arguments = _arguments(block, seed, dtype, checkpoints)
+    arguments._n_gpu = 1  # one process per GPU; the Trainer would split a batch over all that it sees
+    micro, accumulation = micro_batches(block, arguments.world_size)
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
+    if block.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return Prepared({"model": model, "args": arguments, "callbacks": [_Checkpoints(), _Bar()]}, resume)
+
+
+def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
+    """Trains to the end and returns the log; `UserError` when the loss is no longer finite."""
+    trainer.remove_callback(PrinterCallback)  # the numbers of every step are in the training table
+    count, arguments = len(trainer.train_dataset), trainer.args
+    step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    steps = math.ceil(count / step * arguments.num_train_epochs)
+    print(f"{count} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except FloatingPointError as error:
+        raise UserError(str(error), "lower `learning_rate`, or use `dtype: bfloat16` in place of float16") from None
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        learning_rate=block.learning_rate,
+        lr_scheduler_type=block.scheduler,
+        warmup_steps=min(block.warmup_ratio, 0.999),  # below 1 the Trainer takes it as a share
+        weight_decay=block.weight_decay,
+        max_grad_norm=block.max_grad_norm,
+        num_train_epochs=block.epochs,
+        gradient_checkpointing=block.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        save_steps=block.save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        seed=seed,
+        data_seed=seed,
+        bf16=cuda and dtype == "bfloat16",
+        fp16=cuda and dtype == "float16",
+        use_cpu=not cuda,
+        ddp_backend="gloo" if not cuda and "WORLD_SIZE" in os.environ else None,
+        remove_unused_columns=False,
+        report_to="none",
+        optim="adamw_torch",
+        dataloader_num_workers=0,
+        ddp_find_unused_parameters=False,
+        average_tokens_across_devices=False,
+    )

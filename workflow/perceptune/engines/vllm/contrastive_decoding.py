@@ -1,0 +1,203 @@
+"""Contrastive amplification inside vLLM: the two requests of a pair advance in step, and their logits become one.
+
+Each pair is two requests of one engine: the expert is shown the image, the amateur another view of it. At every step this logits
+processor replaces both rows by the amplified one, so that both draw the same token (same logits, same seed). That is sound only
+while both are in the batch with the same answer so far; anything else raises `OutOfStepError`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from perceptune.core.views.contrastive_decoding import amplified
+
+if TYPE_CHECKING:
+    from vllm import LLM
+    from vllm.config import VllmConfig
+
+KEY = "perceptune_contrast"
+"""Of `SamplingParams.extra_args`."""
+
+
+class OutOfStepError(RuntimeError):
+    """The two requests of a pair are not at the same token of the same answer."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A request of a pair in the batch."""
+
+    pair: str
+    expert: bool
+    strength: float
+    plausibility: float
+    answer: list[int]
+    """Its tokens so far; vLLM appends to this very list."""
+
+
+class Lockstep(LogitsProcessor):
+    """vLLM's side of it. Requests without `extra_args[KEY]` pass through."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        self._device = device
+        self._rows: dict[int, _Row] = {}
+        self._places: tuple[torch.Tensor, ...] | None = None
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """A half-told pair is refused before it is queued."""
+        told = (sampling_params.extra_args or {}).get(KEY)
+        if told is not None and set(told) != {"pair", "expert", "strength", "plausibility"}:
+            raise ValueError(f"extra_args[{KEY!r}] has {sorted(told)}, expected pair, expert, strength, plausibility")
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        if process_dict_updates(self._rows, batch_update, _row):
+            self._places = None
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        if not self._rows:
+            return logits
+        if self._places is None:
+            self._places = self._paired()
+        self._check()
+        experts, amateurs, strength, plausibility = self._places
+        combined = amplified(logits[experts], logits[amateurs], strength, plausibility)
+        logits[experts] = combined
+        logits[amateurs] = combined
+        return logits
+
+    def _pairs(self) -> dict[str, dict[bool, int]]:
+        pairs: dict[str, dict[bool, int]] = {}
+        for place, row in self._rows.items():
+            pairs.setdefault(row.pair, {})[row.expert] = place
+        return pairs
+
+    def _paired(self) -> tuple[torch.Tensor, ...]:
+        pairs = self._pairs()
+        for name, places in pairs.items():
+            if len(places) != 2:
+                there = "expert" if True in places else "amateur"
+                raise OutOfStepError(
+                    f"contrast pair `{name}`: only its {there} is in the batch, expected both in every step"
+                )
+        self._checked = [(self._rows[p[True]], self._rows[p[False]]) for p in pairs.values()]
+        experts = [places[True] for places in pairs.values()]
+        amateurs = [places[False] for places in pairs.values()]
+        columns = [[getattr(self._rows[e], name) for e in experts] for name in ("strength", "plausibility")]
+        numbers = [torch.tensor(c, dtype=torch.float32, device=self._device)[:, None] for c in columns]
+        return torch.tensor(experts, device=self._device), torch.tensor(amateurs, device=self._device), *numbers
+
+    def _check(self) -> None:
+        for expert, amateur in self._checked:
+            if len(expert.answer) != len(amateur.answer) or expert.answer[-1:] != amateur.answer[-1:]:
+                raise OutOfStepError(
+                    f"contrast pair `{expert.pair}`: its expert is at token {len(expert.answer)} ({expert.answer[-1:]}), its "
+                    f"amateur at token {len(amateur.answer)} ({amateur.answer[-1:]}), expected the same"
+                )
+
+
+def _row(parameters: SamplingParams, prompt: list[int] | None, answer: list[int]) -> _Row | None:
+    told = (parameters.extra_args or {}).get(KEY)
+    if told is None:
+        return None
+    return _Row(told["pair"], told["expert"], float(told["strength"]), float(told["plausibility"]), answer)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One amplified answer to draw: the two prompts, and sampling parameters that both share."""
+
+    name: str
+    expert: Mapping[str, Any]
+    amateur: Mapping[str, Any]
+    sampling: SamplingParams
+    strength: float
+    plausibility: float
+
+
+class Pairs:
+    """Feeds pairs to an engine so that both requests of a pair are always admitted in the same step, and never preempted.
+
+    vLLM's scheduler admits waiting requests in order while the step's token budget and the cache have room, so a pair enters
+    only when there is certainly room for both: prompts whole in one step, and cache for the longest answers of all that run.
+    """
+
+    def __init__(self, engine: LLM, max_model_len: int) -> None:
+        self._engine, self._longest = engine, max_model_len
+        settings = engine.llm_engine.vllm_config
+        self._budget = settings.scheduler_config.max_num_batched_tokens
+        self._most = settings.scheduler_config.max_num_seqs
+        cache = settings.cache_config
+        self._cache = (cache.num_gpu_blocks - 1) * cache.block_size  # block 0 is vLLM's own
+        self._block = cache.block_size
+
+    def answered(self, pairs: Iterable[Pair]) -> Iterator[tuple[str, Any]]:
+        """(name of the pair, the expert's finished `RequestOutput`), in any order.
+
+        Raises `OutOfStepError` where the two requests of a pair have ended differently.
+        """
+        waiting = deque(pairs)
+        running: dict[str, str] = {}  # request id to pair
+        used: dict[str, int] = {}  # pair to the cache that it may fill
+        ended: dict[str, list[Any]] = {}
+        engine = self._engine.llm_engine
+        while waiting or running:
+            entering = 0
+            while waiting and self._has_room(len(running), entering, sum(used.values())):
+                pair = waiting.popleft()
+                ids = self._engine.enqueue(
+                    [pair.expert, pair.amateur],
+                    [_told(pair, expert) for expert in (True, False)],
+                    use_tqdm=False,
+                )
+                # vLLM adds a random ending to the names that its outputs have
+                running |= dict.fromkeys((name.rpartition("-")[0] or name for name in ids), pair.name)
+                used[pair.name] = 2 * self._rounded(self._longest)
+                entering += 1
+            for output in engine.step():
+                if output.finished:
+                    name = running.pop(output.request_id)
+                    ended.setdefault(name, []).append(output)
+                    if len(ended[name]) == 2:
+                        used.pop(name)
+                        yield name, _agreed(name, ended.pop(name))
+
+    def _rounded(self, tokens: int) -> int:
+        return -(-tokens // self._block) * self._block
+
+    def _has_room(self, running: int, entering: int, used: int) -> bool:
+        tokens = running - 2 * entering + (entering + 1) * 2 * self._longest  # those at work take one each
+        if running + 2 > self._most or tokens > self._budget or used + 2 * self._rounded(self._longest) > self._cache:
+            if not running:
+                raise OutOfStepError(
+                    f"no room for one contrast pair: two prompts of up to {self._longest} tokens, {self._budget} tokens a step, "
+                    f"{self._most} sequences, cache for {self._cache} tokens; lower `max_model_len` of the model"
+                )
+            return False
+        return True
+
+
+def _told(pair: Pair, expert: bool) -> SamplingParams:
+    parameters = pair.sampling.clone()
+    told = {"pair": pair.name, "expert": expert, "strength": pair.strength, "plausibility": pair.plausibility}
+    parameters.extra_args = {KEY: told}
+    return parameters
+
+
+def _agreed(name: str, ended: Sequence[Any]) -> Any:
+    """The expert's output: it is the one that was queued first."""
+    first, second = sorted(ended, key=lambda output: int(output.request_id))
+    if list(first.outputs[0].token_ids) != list(second.outputs[0].token_ids):
+        raise OutOfStepError(f"contrast pair `{name}`: expert and amateur ended with different answers")
+    return first

@@ -1,0 +1,128 @@
+"""The report's gallery of pairs: what the model was shown, and what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.core.views.apply import shown
+from perceptune.core.views.view import Recipe
+from perceptune.report import gallery
+from perceptune.report.read import SHOWN_COLUMNS, frame, rows_of
+from perceptune.stages.data.example_images import IllustratedExamples
+
+CAPTIONS = {
+    "enhanced": "the crop, share of the area",
+    "degraded": "erased, share of the area",
+    "noise": "noisy, r.m.s.",
+}
+NUMBERS = {"clip_image": "image", "clip_crop": "crop", "clip_inverse": "inverse crop"}
+"""CLIP's scores of a group, the cosine of the question and the whole image, its crop, the inverse crop."""
+
+
+def pair_galleries(
+    pairs: Mapping[str, Mapping[str, Path]], count: int
+) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    """Per label the cards `random` and `margin`: some groups with every picture that the model was shown, and its answers."""
+    for i, (label, tables) in enumerate(pairs.items()):
+        share = count // len(pairs) + (i < count % len(pairs))
+        groups = gallery.chosen_pairs(frame(tables["preferences"], PREFERENCES).to_dicts(), share, label)
+        ids = [group["example_id"] for group in groups]
+        known = IllustratedExamples(tables["examples"])
+        examples = known.rows(ids, SHOWN_COLUMNS)
+        attention = rows_of(tables.get("attention"), ATTENTION, ids)
+        crops = rows_of(tables.get("crops"), CROPS, ids)
+        cards = [
+            _pair_card(g, known, examples.get(e), attention.get(e), crops.get(e))
+            for g, e in zip(groups, ids, strict=True)
+        ]
+        drawn = (share + 1) // 2  # what `chosen_pairs` draws comes first
+        yield label, {name: part for name, part in (("random", cards[:drawn]), ("margin", cards[drawn:])) if part}
+
+
+def _pair_card(
+    group: Mapping[str, Any],
+    known: IllustratedExamples,
+    example: Mapping[str, Any] | None,
+    attention: Mapping[str, Any] | None,
+    crop: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """One group: the pictures with their captions, and each pair's answers with their numbers."""
+    said = {response["role"]: response["text"] for response in group["responses"]}
+    pictures, problem = _pair_pictures(group, known, example, attention, crop)
+    scores = {n["name"]: n["value"] for n in group["numbers"] if n["value"] is not None}
+    return {
+        "id": gallery.visible(group["example_id"], 80),
+        "question": gallery.visible(example["question"], 400) if example else "",
+        "truth": gallery.visible(example["target"], 200) if example else "",
+        "pictures": pictures,
+        "problem": problem,
+        "pairs": [_pair_of(pair, said) for pair in group["pairs"]],
+        "scores": ", ".join(f"{NUMBERS.get(name, name)} {_three(value)}" for name, value in scores.items()),
+    }
+
+
+def _pair_of(pair: Mapping[str, Any], said: Mapping[str, str | None]) -> dict[str, Any]:
+    """One pair: its two answers with their perplexities, margin and IPS, and whether it is kept."""
+    answers = [
+        {
+            "role": role,
+            "text": gallery.visible(said.get(f"{pair['kind']}_{role}"), 300),
+            "perplexity": _three(pair[f"ppl_{role}"]),
+        }
+        for role in ("chosen", "rejected")
+    ]
+    numbers = [f"{title} {_three(pair[name])}" for name, title in (("margin", "margin"), ("ips", "IPS"))]
+    verdict = "kept" if pair["kept"] else f"dropped: {gallery.visible(pair['reason'], 120) or 'no reason given'}"
+    return {"kind": pair["kind"], "verdict": verdict, "kept": pair["kept"], "answers": answers, "numbers": numbers}
+
+
+def _three(value: float | None) -> str:
+    """A number with three decimals and a true minus; a pair of identical answers has no IPS."""
+    return "none" if value is None else f"{value:.3f}".replace("-", "\u2212")
+
+
+def _pair_pictures(
+    group: Mapping[str, Any],
+    known: IllustratedExamples,
+    example: Mapping[str, Any] | None,
+    attention: Mapping[str, Any] | None,
+    crop: Mapping[str, Any] | None,
+) -> tuple[list[tuple[Markup, str]], str | None]:
+    """(drawings with captions, why there is none)."""
+    if example is None or not example["image_sha256"]:
+        return [], "no image in the table"
+    truth = [gallery.Outline(tuple(example["box"]), "truth", "ground truth")] if example["box"] else []
+    crops = _crop_outlines(crop)
+    try:
+        images = known.images(example["example_id"])
+        found = [(images[0], truth + crops, "the image")]
+        if attention is not None and attention["attention"] is not None:
+            grid = np.array(attention["attention"], dtype=float).reshape(attention["grid"])
+            caption = f"attention, up to {grid.max():.3f} a cell"
+            if attention["afr"] is not None:
+                caption += f"; focus ratio {attention['afr']:.2f}"
+            found.append((gallery.heat_map(images[0], grid), truth + crops[:1], caption))
+        for view in group["views"]:
+            picture = shown(Recipe.read(view["recipe"]), images)[-1 if view["view"] == "enhanced" else 0]
+            found.append((picture, [], f"{CAPTIONS.get(view['view'], view['view'])} {view['strength']:.3f}"))
+    except ValueError as error:
+        return [], gallery.visible(str(error), 200)
+    return [(Markup(gallery.annotated_image(p, o, c)), c) for p, o, c in found], None
+
+
+def _crop_outlines(crop: Mapping[str, Any] | None) -> list[gallery.Outline]:
+    """The crop, then its control, as far as there are."""
+    drawn = (("box", "s1", "crop"), ("inverse", "s2", "inverse crop"))
+    return [
+        gallery.Outline(tuple(crop[name]), style, label)
+        for name, style, label in drawn
+        if crop is not None and crop[name] is not None
+    ]

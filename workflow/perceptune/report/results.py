@@ -1,0 +1,419 @@
+"""From the long metrics table to what a person reads: the result per benchmark and task, and the plain-text table."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeGuard
+
+import polars as pl
+
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load, names
+from perceptune.core.benchmarks.bootstrap import macro_mean
+from perceptune.report.charts import signed
+
+Row = Mapping[str, Any]
+Cells = Mapping[str, tuple[str, str]]
+"""A column of the text table: policy to a number and what follows it."""
+TEXT_WIDTH = 100
+FIXED = "\u00a0"
+"""A space at which no line breaks."""
+SPREAD = "_run_std"
+"""What the metrics stage puts after a metric's name for its standard deviation over runs."""
+MOST_COLUMNS = 6
+"""Metrics that a table shows side by side; of more it shows those that papers quote, or the first so many."""
+MANY = 8
+"""Trained policies above which a sentence counts them instead of naming all."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is named and shown."""
+
+    label: str
+    percent: bool = True
+    lower_is_better: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What follows the numbers."""
+        return " %" if self.percent else ""
+
+    def number(self, value: float | None) -> str:
+        """A value: a share as percentage with one decimal, anything else with three."""
+        if not finite(value):
+            return "n/a"
+        return f"{value * 100:.1f}" if self.percent else f"{value:.3f}"
+
+    def interval(self, low: float | None, high: float | None) -> str:
+        """`[low, high]`, or nothing where there is no interval."""
+        return f"[{self.number(low)}, {self.number(high)}]" if finite(low) and finite(high) else ""
+
+    def difference(self, value: float | None) -> str:
+        """A gain with its sign."""
+        return signed(value, self.percent, 1 if self.percent else 3) if finite(value) else "n/a"
+
+    def difference_interval(self, low: float | None, high: float | None) -> str:
+        """`[low, high]` with signs, or nothing."""
+        return f"[{self.difference(low)}, {self.difference(high)}]" if finite(low) and finite(high) else ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One benchmark and task: greedy answers, one row per policy and metric."""
+
+    benchmark: str
+    split: str
+    task: str
+    view: str
+    metrics: tuple[str, ...]
+    """The primary metric first, then the others that lead."""
+    rows: dict[str, dict[str, Row]]
+    """Policy to metric to its row of the metrics table."""
+
+    @property
+    def primary(self) -> str:
+        """The metric that the result is judged by."""
+        return self.metrics[0]
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The metrics to look at first, the primary one before the others; all, where there are few."""
+        return leading(self.metrics)
+
+    @property
+    def questions(self) -> int:
+        """Answers behind the numbers, the largest count of any policy."""
+        return max(int(row["n"]) for cells in self.rows.values() for row in cells.values())
+
+    @property
+    def judge(self) -> str:
+        """Who judged, as `, judged by gpt-4: gpt-4-0613`; several where they differ; nothing without a judge."""
+        known = (row.get("judge") for cells in self.rows.values() for row in cells.values())
+        names = list(dict.fromkeys(name for name in known if name))
+        return f", judged by {' and '.join(names)}" if names else ""
+
+    def failed(self, policy: str) -> int:
+        """Answers of a policy that could not be parsed."""
+        return max(int(row["n_failed"]) for row in self.rows[policy].values())
+
+    def trained(self, policy: str) -> bool:
+        """Whether the policy is compared with a base."""
+        return any(row["base_value"] is not None or row["gain"] is not None for row in self.rows[policy].values())
+
+
+def finite(value: Any) -> TypeGuard[float]:
+    """Whether there is a number to show."""
+    return value is not None and math.isfinite(value)
+
+
+def leading(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Of a benchmark's metrics, the primary one first, those to look at first: all of a few, of many those that papers quote."""
+    if len(metrics) <= MOST_COLUMNS:
+        return tuple(metrics)
+    quoted = next(
+        (b.quoted for b in _loaded("benchmark") if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
+    )
+    return tuple(m for m in quoted if m in metrics) or tuple(metrics[:MOST_COLUMNS])
+
+
+def measure(metric: str) -> Measure:
+    """How a metric is shown; one that no plug-in declares as it is."""
+    return _declared().get(metric) or Measure(metric.replace("_", " "), percent=False)
+
+
+@cache
+def _declared() -> dict[str, Measure]:
+    """Metrics of all rewards, and of all benchmarks, which go before."""
+    return {
+        name: Measure(one.label, one.percent, one.lower_is_better)
+        for plugin in (*_loaded("reward"), *_loaded("benchmark"))
+        for name, one in plugin.metrics.items()
+    }
+
+
+@cache
+def _loaded(kind: str) -> tuple[Any, ...]:
+    """All plug-ins of a kind that can be loaded: a broken one that the config does not name must not stop the report."""
+    found = []
+    for name in names(kind):
+        with suppress(UserError):
+            found.append(load(kind, name))
+    return tuple(found)
+
+
+def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> list[Result]:
+    """The greedy results per benchmark, split and task, in the order of the table.
+
+    `views` gives the view that a benchmark is judged by; without it `original`, else the first in the table.
+    """
+    greedy = metrics.filter(pl.col("condition") == "greedy")
+    found = []
+    for (benchmark, split, task), rows in greedy.group_by("benchmark", "split", "task", maintain_order=True):
+        shown = rows["view"].unique(maintain_order=True).to_list()
+        view = (views or {}).get(benchmark, "original")
+        view = view if view in shown else shown[0]
+        judged = rows.filter(pl.col("view") == view)
+        names = judged["metric"].unique(maintain_order=True).to_list()
+        cells: dict[str, dict[str, Row]] = {}
+        for row in judged.iter_rows(named=True):
+            cells.setdefault(row["policy"], {})[row["metric"]] = row
+        told = [m for m in names if not _repeats(m, names[0], cells)]
+        ordered = tuple(dict.fromkeys([*leading(told), *told]))
+        found.append(Result(str(benchmark), str(split), str(task), view, ordered, cells))
+    return found
+
+
+def _repeats(metric: str, primary: str, cells: Mapping[str, Mapping[str, Row]]) -> bool:
+    """Whether it reads boxes in another frame and gives every policy the primary value: the declared frame."""
+    return metric.endswith("_frame") and all(
+        metric in c and primary in c and c[metric]["value"] == c[primary]["value"] for c in cells.values()
+    )
+
+
+def verdict(row: Row | None, metric: str) -> str:
+    """`better`, `worse`, `same` (the gain's interval holds 0) or `unknown`."""
+    if row is None or not (finite(row["gain_ci_low"]) and finite(row["gain_ci_high"])):
+        return "unknown"
+    if row["gain_ci_low"] <= 0 <= row["gain_ci_high"]:
+        return "same"
+    return "better" if (row["gain_ci_low"] > 0) != measure(metric).lower_is_better else "worse"
+
+
+def verdict_sentences(result: Result) -> list[str]:
+    """In words, which gains in the primary metric exclude 0 and which do not."""
+    how = measure(result.primary)
+    said: dict[str, list[tuple[float, str]]] = {}
+    for policy, cells in result.rows.items():
+        row = cells.get(result.primary)
+        if row is not None and result.trained(policy):
+            points = " points" if how.percent and finite(row["gain"]) else ""
+            size = abs(row["gain"]) if finite(row["gain"]) else 0.0
+            named = (size, f"{policy} ({how.difference(row['gain'])}{points})")
+            said.setdefault(verdict(row, result.primary), []).append(named)
+    opening = {
+        "better": f"better than the base in {how.label}, interval excludes 0:",
+        "worse": f"worse than the base in {how.label}, interval excludes 0:",
+        "same": "not distinguishable from the base, interval includes 0:",
+        "unknown": "without an interval:",
+    }
+    compared = sum(map(len, said.values()))
+    sentences = [f"{opening[v]} {_listed(said[v], compared)}" for v in opening if v in said]
+    if compared >= 10:
+        sentences.append(
+            f"{compared} comparisons: of policies equal to their base about 1 in 20 would still exclude 0, by chance, "
+            "and the largest of many gains overstates itself"
+        )
+    return sentences or ["no trained policy to compare"]
+
+
+def _listed(names: list[tuple[float, str]], compared: int) -> str:
+    """All names; of many only the count and the largest change."""
+    if compared <= MANY:
+        return ", ".join(name for _, name in names)
+    return f"{len(names)} of {compared}, the largest change {max(names)[1]}"
+
+
+def without_image(metrics: pl.DataFrame, result: Result) -> dict[str, tuple[Row, Row]]:
+    """Policy to its rows of the primary metric with the image and with a blank one; empty if blank was not asked."""
+    if result.view == "blank":
+        return {}
+    blank = metrics.filter(
+        pl.col("condition") == "greedy",
+        pl.col("view") == "blank",
+        pl.col("benchmark") == result.benchmark,
+        pl.col("split") == result.split,
+        pl.col("task") == result.task,
+        pl.col("metric") == result.primary,
+    )
+    rows = {row["policy"]: row for row in blank.iter_rows(named=True)}
+    return {p: (c[result.primary], rows[p]) for p, c in result.rows.items() if p in rows and result.primary in c}
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The n sampled answers to each question of a result, in one metric: the mean over answers and questions."""
+
+    metric: str
+    """The primary metric, or where that cannot be told of single answers (F1) another one."""
+    n: int
+    rows: dict[str, Row]
+    spreads: dict[str, float]
+    """Policy to the standard deviation of the n runs' means."""
+
+    @property
+    def label(self) -> str:
+        """`acc@8` as papers write it; `mean@8` of a metric that is no share of right answers."""
+        return f"{'acc' if self.metric.startswith('accuracy') or self.metric == 'exact' else 'mean'}@{self.n}"
+
+
+def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
+    """What the sampled answers of a result score on average; None where none were drawn."""
+    rows = metrics.filter(
+        pl.col("condition") == "mean_of_n",
+        pl.col("benchmark") == result.benchmark,
+        pl.col("split") == result.split,
+        pl.col("task") == result.task,
+        pl.col("policy").is_in(list(result.rows)),
+    )
+    names = [m for m in rows["metric"].unique(maintain_order=True) if not m.endswith(SPREAD)]
+    if not names:
+        return None
+    metric = result.primary if result.primary in names else names[0]
+    own = rows.filter(pl.col("metric") == metric)
+    n = max(own["k"].drop_nulls().to_list())
+    spreads = rows.filter(pl.col("metric") == metric + SPREAD, pl.col("k") == n, pl.col("value").is_finite())
+    found: dict[str, Mapping[str, Any]] = {
+        row["policy"]: row for row in own.filter(pl.col("k") == n).iter_rows(named=True)
+    }
+    return Sampled(metric, n, found, dict(spreads.select("policy", "value").iter_rows()))
+
+
+def overall_sentence(metrics: pl.DataFrame, found: Sequence[Result]) -> str:
+    """The overall `acc@k` of each policy as papers give it; empty unless several benchmarks or tasks have it."""
+    parts = [drawn for result in found if (drawn := sampled(metrics, result)) and drawn.label.startswith("acc")]
+    policies = [p for p in dict.fromkeys(p for drawn in parts for p in drawn.rows) if all(p in d.rows for d in parts)]
+    if len(parts) < 2 or len({drawn.n for drawn in parts}) > 1 or not policies:
+        return ""
+    values = {p: [drawn.rows[p]["value"] for drawn in parts] for p in policies}
+    told = [f"{p} {100 * macro_mean(v):.1f} %".replace(" ", FIXED) for p, v in values.items() if all(map(finite, v))]
+    return (
+        f"overall {parts[0].label}, each of the {len(parts)} parts with the same weight: {', '.join(told)}"
+        if told
+        else ""
+    )
+
+
+def result_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
+    """The result as plain text, at most 100 columns wide: one line per policy, and a verdict in words; then `more` lines."""
+    found = results(metrics)
+    parts = ["\n".join(_text_of(metrics, result)) for result in found]
+    if not parts:
+        return "no results: the metrics table has no greedy rows\n"
+    notes = [
+        "Brackets: 95 % bootstrap intervals. Gain: paired difference to the base model on the same questions; "
+        "`*` marks an interval that excludes 0. Unparsed: answers that could not be read, scored 0 unless the benchmark says else."
+    ]
+    if any(sampled(metrics, result) for result in found):
+        notes.append("acc@k, mean@k: mean over all k sampled answers to each question, in the metric's unit.")
+    if any(without_image(metrics, result) for result in found):
+        notes.append("No image: the same questions with a blank image, greedy.")
+    overall = overall_sentence(metrics, found)
+    told = ["\n".join(text_lines(overall[0].upper() + overall[1:] + "."))] if overall else []
+    told += ["\n".join(more).strip("\n")] if more else []
+    return "\n\n".join([*parts, *told, "\n".join(textwrap.wrap(" ".join(notes), TEXT_WIDTH))]) + "\n"
+
+
+def _text_of(metrics: pl.DataFrame, result: Result) -> Iterator[str]:
+    counts = {int(c[result.primary]["n"]) for c in result.rows.values() if result.primary in c}
+    n = f"n = {result.questions}" if len(counts) <= 1 else f"n = {min(counts)} to {max(counts)}"
+    shown = f"{result.split} split, greedy, {result.view} image{result.judge}"
+    yield from text_lines(f"{result.benchmark} / {result.task}: {n} questions ({shown})")
+    yield from _aligned(list(result.rows), _fitting(metrics, result))
+    for sentence in verdict_sentences(result):
+        yield from text_lines(sentence[0].upper() + sentence[1:] + ".")
+
+
+def text_lines(text: str) -> list[str]:
+    """A sentence or title as lines of plain text."""
+    whole = re.sub(r"\[[^\]]*\]|\d points", lambda found: found[0].replace(" ", FIXED), text.replace("\u2212", "-"))
+    lines = textwrap.wrap(whole, TEXT_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return [line.replace(FIXED, " ") for line in lines]
+
+
+def _fitting(metrics: pl.DataFrame, result: Result) -> dict[str, Cells]:
+    """The columns of the text table: as many, and with as many intervals, as leave room for the policies' names."""
+    how = measure(result.primary)
+    first = {how.label + how.unit: _column({p: c.get(result.primary) for p, c in result.rows.items()}, how)}
+    first["gain, points" if how.percent else "gain"] = {p: _text_gain(result, p) for p in result.rows}
+    last = {"unparsed": {p: (str(result.failed(p)), "") for p in result.rows}}
+    second: dict[str, Cells] = {}
+    if len(result.metrics) > 1:
+        other = measure(result.metrics[1])
+        second[other.label + other.unit] = _column({p: c.get(result.metrics[1]) for p, c in result.rows.items()}, other)
+    drawn, blank = sampled(metrics, result), without_image(metrics, result)
+    of_drawn, of_blank = {}, {}
+    if drawn:
+        unit = measure(drawn.metric)
+        of_drawn = {drawn.label + unit.unit: _column({p: drawn.rows.get(p) for p in result.rows}, unit)}
+    if blank:
+        unseen = {p: blank[p][1] if p in blank else None for p in result.rows}
+        of_blank = {"no image" + how.unit: _column(unseen, how)}
+    choices = [first | of_drawn | of_blank | second | last]
+    if drawn or blank:
+        choices += [
+            first | of_drawn | of_blank | last,
+            first | of_drawn | _bare(of_blank) | last,
+            first | _bare(of_drawn) | _bare(of_blank) | last,
+        ]
+    for room in (max(map(len, result.rows)), len("policy")):  # a longer name gets a line of its own
+        for columns in choices:
+            if room + _width(result.rows, columns) <= TEXT_WIDTH:
+                return columns
+    return choices[-1]
+
+
+def _bare(columns: Mapping[str, Cells]) -> dict[str, Cells]:
+    """The same columns without intervals."""
+    return {header: {p: (number, "") for p, (number, _) in cells.items()} for header, cells in columns.items()}
+
+
+def _column(rows: Mapping[str, Row | None], how: Measure) -> Cells:
+    return {policy: _value_and_interval(row, how) for policy, row in rows.items()}
+
+
+def _width(policies: Iterable[str], columns: Mapping[str, Cells]) -> int:
+    """What all columns beside the names take, gaps included."""
+    return sum(2 + max(map(len, lines)) for lines in _lines(policies, columns))
+
+
+def _lines(policies: Iterable[str], columns: Mapping[str, Cells]) -> list[list[str]]:
+    """Each column's lines, its header first: numbers end, and intervals begin, at one place."""
+    found = []
+    for header, cells in columns.items():
+        digits = max(len(cells[p][0]) for p in policies)
+        found.append([header, *(f"{cells[p][0].rjust(digits)} {cells[p][1]}".rstrip() for p in policies)])
+    return found
+
+
+def _aligned(policies: Sequence[str], columns: Mapping[str, Cells]) -> Iterator[str]:
+    """The table's lines; a name that is too long stands on a line of its own."""
+    lines = _lines(policies, columns)
+    widths = [max(map(len, texts)) for texts in lines]
+    beside = _width(policies, columns)
+    name_width = min(max(map(len, ["policy", *policies])), TEXT_WIDTH - beside)
+    for i, name in enumerate(["policy", *policies]):
+        if len(name) > name_width:
+            yield from textwrap.wrap(name, TEXT_WIDTH, break_on_hyphens=False)
+        shown = name if len(name) <= name_width else ""
+        texts = (texts[i].ljust(width) for texts, width in zip(lines, widths, strict=True))
+        yield "  ".join([shown.ljust(name_width), *texts]).rstrip()
+        if i == 0:
+            yield "-" * (name_width + beside)
+
+
+def _text_gain(result: Result, policy: str) -> tuple[str, str]:
+    if not result.trained(policy):
+        return "base", ""
+    how, row = measure(result.primary), result.rows[policy].get(result.primary)
+    if row is None:
+        return "n/a", ""
+    star = " *" if verdict(row, result.primary) in ("better", "worse") else ""
+    interval = how.difference_interval(row["gain_ci_low"], row["gain_ci_high"])
+    return _ascii(how.difference(row["gain"])), _ascii(interval) + star
+
+
+def _value_and_interval(row: Row | None, how: Measure) -> tuple[str, str]:
+    if row is None:
+        return "n/a", ""
+    return _ascii(how.number(row["value"])), _ascii(how.interval(row["ci_low"], row["ci_high"]))
+
+
+def _ascii(shown: str) -> str:
+    return shown.replace("\u2212", "-")

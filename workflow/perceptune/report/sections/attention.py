@@ -1,0 +1,306 @@
+"""Sections of the report: noise sweep, and where policies look.
+
+Like `core.sections`: frames and statistics to plain values and drawings.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from perceptune.report import charts
+from perceptune.report.charts import Svg
+from perceptune.report.results import FIXED, Result, Row, finite, measure
+
+LOOKS = {
+    "afr": "attention focus ratio",
+    "image_share": "attention on the image",
+    "p_accuracy": "accuracy where the base looks well",
+}
+"""Metrics of the condition `attention` that stand in the table; the others are per layer."""
+LAYERS = {
+    "afr_layer_": "attention focus ratio of each layer",
+    "image_share_layer_": "share of attention on the image, each layer",
+}
+GAINS = {"afr_layer_": "attention focus ratio", "image_share_layer_": "attention on the image"}
+MOST_WHISKERS = 12
+"""Layers up to which each has its own upright interval; the many of a large model share a band."""
+
+
+def noise_rows(
+    metrics: pl.DataFrame, result: Result, noise: Mapping[str, float]
+) -> tuple[list[float], dict[str, list[Row | None]]]:
+    """The levels (sigma) asked of this benchmark, and policy to its greedy rows of the primary metric at these levels.
+
+    Both are empty without a sweep: a single level is none.
+    """
+    rows = metrics.filter(
+        pl.col("condition") == "greedy",
+        pl.col("view").is_in(list(noise)),
+        pl.col("benchmark") == result.benchmark,
+        pl.col("split") == result.split,
+        pl.col("task") == result.task,
+        pl.col("metric") == result.primary,
+    )
+    asked = set(rows["view"])
+    if len(asked) < 2:
+        return [], {}
+    by_place = {(row["policy"], row["view"]): row for row in rows.iter_rows(named=True)}
+    views = [view for view in noise if view in asked]
+    return [noise[view] for view in views], {p: [by_place.get((p, view)) for view in views] for p in result.rows}
+
+
+def noise_section(
+    metrics: pl.DataFrame, result: Result, noise: Mapping[str, float], styles: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """The primary metric over the noise's sigma: charts of the value and of the gain, one line per policy, and the numbers."""
+    levels, found = noise_rows(metrics, result, noise)
+    if not found:
+        return None
+    how = measure(result.primary)
+    rows = [
+        {"series": policy, "x": sigma, **row}
+        for policy, rows in found.items()
+        for sigma, row in zip(levels, rows, strict=True)
+        if row is not None
+    ]
+    x_label = "sigma of the noise, 1 is white"
+    panel = charts.line_panel(
+        _points(rows), title=how.label, x_label=x_label, styles=styles, percent=how.percent, whiskers=True
+    )
+    return {
+        "result": result,
+        "measure": how,
+        "panel": panel,
+        "gains": _gain_panel(rows, how.label, x_label, styles, percent=how.percent),
+        "levels": [f"{sigma:g}" for sigma in levels],
+        "n": _counts(row["n"] for row in rows),
+        "rows": [
+            {
+                "policy": policy,
+                "style": styles.get(policy, "rest"),
+                "cells": [_noise_cell(row, result.primary) for row in rows],
+            }
+            for policy, rows in found.items()
+        ],
+    }
+
+
+POINTS = {"series": pl.String, "x": pl.Float64, "y": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+"""The columns that a chart with lines and intervals is made of."""
+
+
+def _points(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows with `series` and `x` as points of a chart of their values."""
+    values = [(row["series"], row["x"], row["value"], row["ci_low"], row["ci_high"]) for row in rows]
+    return pl.DataFrame(values, schema=POINTS, orient="row")
+
+
+def _gain_panel(
+    rows: Sequence[Mapping[str, Any]],
+    label: str,
+    x_label: str,
+    styles: Mapping[str, str],
+    *,
+    percent: bool,
+    whiskers: bool = True,
+    whole: bool = False,
+) -> Svg | None:
+    """The chart of their gains over the base, in points where the metric is a share; None where nothing is compared."""
+    scale = 100.0 if percent else 1.0
+    gains = [
+        (row["series"], row["x"], *(scale * row[c] if finite(row[c]) else None for c in GAIN))
+        for row in rows
+        if finite(row["gain"])
+    ]
+    if not gains:
+        return None
+    title = f"{label}: gain over the base{', points' if percent else ''}"
+    frame = pl.DataFrame(gains, schema=POINTS, orient="row")
+    return charts.line_panel(
+        frame, title=title, x_label=x_label, styles=styles, zero=True, whiskers=whiskers, whole=whole
+    )
+
+
+GAIN = ("gain", "gain_ci_low", "gain_ci_high")
+
+
+def _counts(found: Iterator[int]) -> str:
+    """`n = 40`, or from the smallest to the largest."""
+    counts = sorted({int(n) for n in found})
+    return f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
+
+
+def _sure(row: Row) -> bool:
+    """Whether the gain's interval excludes 0."""
+    low, high = row["gain_ci_low"], row["gain_ci_high"]
+    return finite(low) and finite(high) and (low > 0 or high < 0)
+
+
+def _noise_cell(row: Row | None, metric: str) -> dict[str, str]:
+    if row is None:
+        return {"value": "n/a", "interval": "", "gain": "", "gain_interval": ""}
+    how = measure(metric)
+    return {
+        "value": how.number(row["value"]),
+        "interval": how.interval(row["ci_low"], row["ci_high"]),
+        "gain": _starred(how.difference(row["gain"]), row),
+        "gain_interval": how.difference_interval(row["gain_ci_low"], row["gain_ci_high"]),
+    }
+
+
+def _starred(gain: str, row: Row) -> str:
+    """A gain with its star; nothing where the policy is compared with none."""
+    return "" if not finite(row["gain"]) else gain + (" *" if _sure(row) else "")
+
+
+def attention_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> dict[str, Any] | None:
+    """Where the policies look on one benchmark and task: numbers per policy, and charts over the layers."""
+    looked = metrics.filter(
+        pl.col("condition") == "attention",
+        pl.col("benchmark") == result.benchmark,
+        pl.col("split") == result.split,
+        pl.col("task") == result.task,
+    )
+    named = {(row["policy"], row["metric"]): row for row in looked.iter_rows(named=True)}
+    there = [metric for metric in LOOKS if any((p, metric) in named for p in result.rows)]
+    if not there:
+        return None
+    drawn = [panels for prefix in LAYERS if (panels := _layer_panels(looked, prefix, styles)) is not None]
+    return {
+        "result": result,
+        "measures": [LOOKS[metric] for metric in there],
+        "counts": [_counts(row["n"] for (_, m), row in named.items() if m == metric) for metric in there],
+        "rows": [
+            {
+                "policy": policy,
+                "style": styles.get(policy, "rest"),
+                "cells": [_look_cell(named.get((policy, metric)), metric) for metric in there],
+            }
+            for policy in result.rows
+        ],
+        "panels": [values for values, _ in drawn],
+        "gain_panels": [gains for _, gains in drawn if gains is not None],
+        "n": max(int(row["n"]) for row in named.values()),
+    }
+
+
+def _look_cell(row: Row | None, metric: str) -> dict[str, str]:
+    """A share in percent, a ratio with two decimals; the gain of a share is in points."""
+    if row is None:
+        return {"value": "n/a", "interval": "", "gain": "", "gain_interval": ""}
+    percent = metric != "afr"
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.1f}" if percent else f"{value:.2f}"
+
+    def changed(value: float) -> str:
+        return charts.signed(value, percent, 1 if percent else 2)
+
+    interval, gains = (row["ci_low"], row["ci_high"]), (row["gain_ci_low"], row["gain_ci_high"])
+    return {
+        "value": "n/a" if not finite(row["value"]) else shown(row["value"]) + (" %" if percent else ""),
+        "interval": f"[{', '.join(map(shown, interval))}]" if all(map(finite, interval)) else "",
+        "gain": changed(row["gain"]) if finite(row["gain"]) else "",
+        "gain_interval": f"[{', '.join(map(changed, gains))}]" + (" *" if _sure(row) else "")
+        if all(map(finite, gains))
+        else "",
+    }
+
+
+def _layer_panels(looked: pl.DataFrame, prefix: str, styles: Mapping[str, str]) -> tuple[Svg, Svg | None] | None:
+    """The values of each layer, and their gains over the base; None of fewer than two layers."""
+    layers = looked.filter(pl.col("metric").str.starts_with(prefix))
+    if layers["metric"].n_unique() < 2:
+        return None
+    rows = [
+        {"series": row["policy"], "x": float(row["metric"].removeprefix(prefix)), **row}
+        for row in layers.iter_rows(named=True)
+    ]
+    percent = prefix.startswith("image_share")
+    few = layers["metric"].n_unique() <= MOST_WHISKERS
+    values = charts.line_panel(
+        _points(rows), title=LAYERS[prefix], x_label="layer", styles=styles, percent=percent, whiskers=few, whole=True
+    )
+    return values, _gain_panel(rows, GAINS[prefix], "layer", styles, percent=percent, whole=True, whiskers=few)
+
+
+def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[str, float], width: int) -> list[str]:
+    """The noise sweep and the attention focus ratio as plain text, at most `width` columns; none without them."""
+    lines: list[str] = []
+    for result in found:
+        levels, rows = noise_rows(metrics, result, noise)
+        looked = _focus(metrics, result)
+        if not rows and not looked:
+            continue
+        how = measure(result.primary)
+        header = [f"s={sigma:g}" for sigma in levels] + (["AFR"] if looked else [])
+        cells = {
+            policy: [_plain(_noise_cell(row, result.primary)) for row in rows.get(policy, [])]
+            + ([_focus_cell(looked.get(policy))] if looked else [])
+            for policy in result.rows
+        }
+        place = f"{result.benchmark} / {result.task}"
+        title = f"{place}: {how.label}{how.unit} under noise of sigma s" if rows else f"{place}: where it looks"
+        lines += ["", *textwrap.wrap(title, width, break_on_hyphens=False)]
+        lines += text_columns(header, cells, width)
+        wrapped = textwrap.wrap(_focus_gains(looked), width, subsequent_indent="  ", break_on_hyphens=False)
+        lines += [line.replace(FIXED, " ") for line in wrapped]
+    return lines
+
+
+def text_columns(
+    header: Sequence[str], rows: Mapping[str, Sequence[str]], width: int, named: str = "policy"
+) -> Iterator[str]:
+    """A table's lines; columns that do not fit beside the names go on in a table below."""
+    name_width = min(max(len(named), *map(len, rows)), 30)
+    widths = [max(len(title), *(len(cells[i]) for cells in rows.values())) for i, title in enumerate(header)]
+    start = 0
+    while start < len(header):
+        end, used = start + 1, name_width + 2 + widths[start]
+        while end < len(header) and used + 2 + widths[end] <= width:
+            used += 2 + widths[end]
+            end += 1
+        for name, texts in [(named, header), *rows.items()]:
+            shown = charts.shortened(name, name_width).replace("\u2026", "~")
+            parts = [shown.ljust(name_width), *(texts[i].ljust(widths[i]) for i in range(start, end))]
+            yield "  ".join(parts).rstrip()
+        start = end
+
+
+def _plain(cell: Mapping[str, str]) -> str:
+    """The value, with a star where the gain's interval excludes 0."""
+    return cell["value"] + ("*" if cell["gain"].endswith("*") else "")
+
+
+def _focus(metrics: pl.DataFrame, result: Result) -> dict[str, Row]:
+    """Policy to the row of its attention focus ratio."""
+    rows = metrics.filter(
+        pl.col("condition") == "attention",
+        pl.col("metric") == "afr",
+        pl.col("benchmark") == result.benchmark,
+        pl.col("split") == result.split,
+        pl.col("task") == result.task,
+    )
+    return {row["policy"]: row for row in rows.iter_rows(named=True)}
+
+
+def _focus_cell(row: Row | None) -> str:
+    cell = _look_cell(row, "afr")
+    star = " *" if row is not None and _sure(row) else ""
+    return f"{cell['value']} {cell['gain']}{star}".strip().replace("\u2212", "-")
+
+
+def _focus_gains(looked: Mapping[str, Row]) -> str:
+    """The gains in the attention focus ratio with their intervals, in one line."""
+    cells = {policy: _look_cell(row, "afr") for policy, row in looked.items()}
+    said = [
+        f"{policy} {c['gain']} {c['gain_interval']}".replace(" ", FIXED) for policy, c in cells.items() if c["gain"]
+    ]
+    if not said:
+        return ""
+    counts = _counts(row["n"] for row in looked.values())
+    return f"AFR (attention focus ratio, {counts}), gain: {', '.join(said)}.".replace("\u2212", "-")

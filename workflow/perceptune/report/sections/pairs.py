@@ -1,0 +1,119 @@
+"""The section of the report about pairs: what the filter kept, and the tables of P2-DPO's form.
+
+Like `core.sections`: statistics to plain values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perceptune.report.gallery import visible
+
+MOST_REASONS = 5
+QUARTILES = ("mean", "sd", "min", "q1", "median", "q3", "max")
+TABLES = {
+    "ppl_chosen": "perplexity, chosen",
+    "ppl_rejected": "perplexity, rejected",
+    "margin": "margin, per token",
+    "ips": "IPS, summed",
+}
+STRENGTHS = {
+    "enhanced": "crop, share of the area",
+    "degraded": "erased, share of the area",
+    "noise": "noise, r.m.s. of a pixel",
+}
+
+
+def pairs_section(statistics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Per label what the filter kept and dropped, and the tables of the paper's form."""
+    return [_pairs_of(label, values) for label, values in statistics.items()]
+
+
+def _pairs_of(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = values["kinds"]
+    reasons, others = _reasons([kind["dropped"] for kind in kinds.values()])
+    limits = values["limits"]
+    return {
+        "label": label,
+        "groups": values["groups"],
+        "kept": values["kept"],
+        "reasons": [visible(reason, 80) for reason in reasons] + (["other reasons"] if others else []),
+        "context": {"own": "what made each answer", "original": "the original image and the plain question"}[
+            values["context"]
+        ],
+        "max_ppl": limits["max_ppl"],
+        "kinds": [
+            {
+                "kind": name,
+                "pairs": kind["pairs"],
+                "kept": kind["kept"],
+                "dropped": [kind["dropped"].get(reason, 0) for reason in reasons]
+                + ([sum(kind["dropped"].get(reason, 0) for reason in others)] if others else []),
+                "limits": "none"
+                if not limits["margin"][name]
+                else " to ".join(f"{v:.3f}" for v in limits["margin"][name]),
+                "negative": [_share(kind["negative_ips"][when]) for when in ("before", "after")],
+            }
+            for name, kind in kinds.items()
+        ],
+        "tables": [
+            (f"{name}, {title}", when, _numbers(kind[when][column]))
+            for name, kind in kinds.items()
+            for column, title in TABLES.items()
+            for when in ("before", "after")
+            if kind[when][column]
+        ],
+        "strength": [
+            (STRENGTHS.get(view, view), _numbers(found)) for view, found in values["strength"].items() if found
+        ],
+        "clip": _clip_rows(values.get("clip")),
+        "above": _above_image(values.get("clip")),
+    }
+
+
+def _reasons(dropped: Sequence[Mapping[str, int]]) -> tuple[list[str], list[str]]:
+    """The reasons with a column of their own, by name, and those that share one: a reason may be particular to a row."""
+    counts: Counter[str] = Counter()
+    for kind in dropped:
+        counts.update(kind)
+    own = sorted(reason for reason, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_REASONS])
+    return own, sorted(set(counts) - set(own))
+
+
+def _clip_rows(clip: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:
+    if not clip:
+        return []
+    titles = {"crop": "attention crop", "inverse": "inverse crop (control)"}
+    kinds = {"ratio": "crop / image", "difference": "100 (crop - image)"}
+    return [
+        (f"{titles[name]}, {kinds[kind]}", _numbers(clip[name][kind]))
+        for name in titles
+        for kind in kinds
+        if clip[name][kind]
+    ]
+
+
+def _above_image(clip: Mapping[str, Any] | None) -> str:
+    """In words: how often the crop fits the question better than the image, and how many have no ratio."""
+    if not clip:
+        return ""
+    titles = {"crop": "the attention crop", "inverse": "the inverse crop"}
+    said = [
+        f"{title} scores higher than the image in {_share(clip[name]['above_image'])}"
+        for name, title in titles.items()
+        if clip[name].get("above_image") is not None
+    ]
+    left_out = max((clip[name].get("without_ratio", 0) for name in titles), default=0)
+    said += [f"{left_out:,} examples whose image scores 0 or less are left out"] if left_out else []
+    return "; ".join(said)
+
+
+def _numbers(found: Mapping[str, float]) -> list[str]:
+    shown = [f"{found[name]:.3f}".replace("-", "\u2212") for name in QUARTILES]
+    return [f"{int(found['n']):,}", *shown]
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,282 @@
+"""The sections of the report page: tables and charts made from metrics, training logs and selection statistics.
+
+Each function turns frames into plain values and drawings; the template only lays them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from perceptune.report import charts
+from perceptune.report.charts import HIGHLIGHTED, Svg
+from perceptune.report.results import SPREAD, Result, finite, leading, measure, sampled, verdict, without_image
+
+TRAINING_PANELS = {
+    "loss": "loss",
+    "margin": "margin, best minus worst answer",
+    "ranking_accuracy": "best answer preferred to the worst",
+    "chosen_logps": "log-probability of the best answer",
+    "rejected_logps": "log-probability of the worst answer",
+    "robust_margin": "margin of the robust pairs",
+    "conditional_margin": "margin of the best answer, image minus corrupted image",
+    "anchor_reward": "implicit reward of the best answer",
+    "chosen_enhanced_logps": "log-probability of the chosen answer, crop shown",
+    "chosen_degraded_logps": "log-probability of the chosen answer, crop erased",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+    "tokens_per_second": "tokens per second",
+    "response_tokens": "answer tokens per step",
+}
+"""Training metrics with a title of their own, in the order of their panels; others follow."""
+MOST_PANELS = 12
+MOST_SELECTIONS = 6
+"""Selections whose histograms are drawn; the table has them all."""
+
+
+def policy_styles(found: Sequence[Result], base: Mapping[str, str]) -> dict[str, str]:
+    """Policy to its style on the whole page: the first base model grey, up to five others coloured, the rest pale.
+
+    Where there are more than five, those with the largest gains in the first primary metric that compares them get it.
+    """
+    bases = list(dict.fromkeys(base.values()))
+    others = [p for p in [*bases[1:], *base] if p not in bases[:1]]
+    others = list(dict.fromkeys(others))
+    coloured = set(ranked_by_gain(others, found)[: len(HIGHLIGHTED)])
+    free = iter(HIGHLIGHTED)
+    styles = {p: next(free) if p in coloured else "rest" for p in others}
+    return {**dict.fromkeys(bases[:1], "base"), **styles}
+
+
+def ranked_by_gain(policies: Sequence[str], found: Sequence[Result]) -> list[str]:
+    """Policies by their best-judged gain in a primary metric, largest first; without one, last in the given order."""
+
+    def gain(policy: str) -> float:
+        for result in found:
+            row = result.rows.get(policy, {}).get(result.primary)
+            if row is not None and finite(row["gain"]):
+                return -row["gain"] if measure(result.primary).lower_is_better else row["gain"]
+        return float("-inf")
+
+    return sorted(policies, key=gain, reverse=True)
+
+
+def result_section(
+    metrics: pl.DataFrame, result: Result, styles: Mapping[str, str], notes: Mapping[str, str]
+) -> dict[str, Any]:
+    """The result table of one benchmark and task, with a drawing of each gain beside its number.
+
+    `notes` are words that stand beside a policy's name.
+    """
+    how, drawn, blank = measure(result.primary), sampled(metrics, result), without_image(metrics, result)
+    also = [drawn.label + measure(drawn.metric).unit] if drawn else []
+    also += ["no image" + how.unit] if blank else []
+    gains = gain_frame(result)
+    axis = charts.with_zero(charts.finite_range(gains, ("gain", "low", "high")))
+    rows = []
+    for policy, cells in result.rows.items():
+        row = cells.get(result.primary)
+        trained = result.trained(policy)
+        others = [_cell(drawn.rows.get(policy), drawn.metric)] if drawn else []
+        others += [_cell(blank[policy][1] if policy in blank else None, result.primary)] if blank else []
+        rows.append(
+            {
+                "policy": policy,
+                "style": styles.get(policy, "rest"),
+                "trained": trained,
+                "note": notes.get(policy, ""),
+                "also": others,
+                "cells": [_cell(cells.get(metric), metric) for metric in result.leading],
+                "drawing": _gain_cell(row, axis, styles.get(policy, "rest")) if trained else None,
+                "failed": result.failed(policy),
+                "n": max(int(r["n"]) for r in cells.values()),
+            }
+        )
+    return {
+        "result": result,
+        "measures": [measure(m) for m in result.leading],
+        "folded": [_metric_row(result, m) for m in result.metrics if m not in result.leading],
+        "unmeasured": _unmeasured(result),
+        "primary": how,
+        "also": also,
+        "axis": charts.axis_cell(axis, how.percent) if not gains.is_empty() else None,
+        "rows": rows,
+    }
+
+
+def _unmeasured(result: Result) -> dict[str, list[str]]:
+    """Why leading metrics have no number, to their labels."""
+    reasons: dict[str, list[str]] = {}
+    for metric in result.leading:
+        rows = [cells[metric] for cells in result.rows.values() if metric in cells]
+        if reason := next((row["reason"] for row in rows if row["reason"]), None):
+            reasons.setdefault(reason, []).append(measure(metric).label)
+    return reasons
+
+
+def _metric_row(result: Result, metric: str) -> dict[str, Any]:
+    """A metric over all policies, for the table that has a line per metric."""
+    rows = [cells.get(metric) for cells in result.rows.values()]
+    there = [row for row in rows if row is not None]
+    starred = [verdict(row, metric) in ("better", "worse") for row in rows]
+    return {
+        "measure": measure(metric),
+        "cells": [{**_cell(row, metric), "star": star} for row, star in zip(rows, starred, strict=True)],
+        "n": max(int(row["n"]) for row in there),
+        "failed": max(int(row["n_failed"]) for row in there),
+        "reason": next((row["reason"] for row in there if row["reason"]), ""),
+    }
+
+
+def _gain_cell(row: Mapping[str, Any] | None, axis: charts.Range, style: str) -> Svg | None:
+    if row is None or not finite(row["gain"]):
+        return None
+    return charts.interval_cell(row["gain"], row["gain_ci_low"], row["gain_ci_high"], axis, style)
+
+
+def _cell(row: Mapping[str, Any] | None, metric: str) -> dict[str, str]:
+    how = measure(metric)
+    if row is None:
+        return {"value": "n/a", "interval": "", "gain": "", "gain_interval": ""}
+    return {
+        "value": how.number(row["value"]),
+        "interval": how.interval(row["ci_low"], row["ci_high"]),
+        "gain": how.difference(row["gain"]) if finite(row["gain"]) else "",
+        "gain_interval": how.difference_interval(row["gain_ci_low"], row["gain_ci_high"]),
+    }
+
+
+def gain_frame(result: Result) -> pl.DataFrame:
+    """The gains in the primary metric, for a forest chart: `policy`, `gain`, `low`, `high`."""
+    rows = [(p, c.get(result.primary)) for p, c in result.rows.items() if result.trained(p)]
+    values = [(p, r["gain"], r["gain_ci_low"], r["gain_ci_high"]) for p, r in rows if r is not None]
+    schema = {"policy": pl.String, "gain": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    return pl.DataFrame(values, schema=schema, orient="row")
+
+
+def gain_figure(found: Sequence[Result], styles: Mapping[str, str]) -> list[Svg]:
+    """One forest chart per benchmark and task that has a trained policy."""
+    panels = []
+    for result in found:
+        gains, how = gain_frame(result), measure(result.primary)
+        if not gains.is_empty():
+            unit = " in points" if how.percent else ""
+            direction = ", lower is better" if how.lower_is_better else ""
+            label = f"gain over base in {how.label}{unit}{direction}"
+            title = f"{result.benchmark} / {result.task}"
+            panels.append(charts.forest_panel(gains, title=title, x_label=label, styles=styles, percent=how.percent))
+    return panels
+
+
+def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> list[Svg]:
+    """Per leading metric the best of k sampled answers, the mean answer as a dashed level; none if nothing was sampled."""
+    asked = metrics.filter(
+        pl.col("condition").is_in(["best_of_n", "mean_of_n"]),
+        ~pl.col("metric").str.ends_with(SPREAD),
+        pl.col("benchmark") == result.benchmark,
+        pl.col("split") == result.split,
+        pl.col("task") == result.task,
+    )
+    panels = []
+    for metric in leading(asked["metric"].unique(maintain_order=True).to_list()):
+        how = measure(metric)
+        frame = asked.filter(pl.col("metric") == metric).select(
+            "condition", series="policy", x=pl.col("k").cast(pl.Float64), y="value", low="ci_low", high="ci_high"
+        )
+        means = frame.filter(pl.col("condition") == "mean_of_n").sort("x").group_by("series").agg(pl.col("y").last())
+        panels.append(
+            charts.line_panel(
+                frame.filter(pl.col("condition") == "best_of_n").drop("condition"),
+                title=how.label,
+                x_label="best of k answers",
+                styles=styles,
+                percent=how.percent,
+                doubling=True,
+                levels=dict(means.iter_rows()),
+            )
+        )
+    return panels
+
+
+def blank_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> dict[str, Any] | None:
+    """The no-image test of one benchmark and task; None where the blank view was not asked."""
+    pairs = without_image(metrics, result)
+    if not pairs:
+        return None
+    how = measure(result.primary)
+    values = [r["value"] for pair in pairs.values() for r in pair if finite(r["value"])]
+    axis = (0.0, max([*values, 0.01]))
+    rows = [
+        {
+            "policy": policy,
+            "style": styles.get(policy, "rest"),
+            "seen": _cell(seen, result.primary),
+            "blank": _cell(blank, result.primary),
+            "difference": how.difference(seen["value"] - blank["value"])
+            if finite(seen["value"]) and finite(blank["value"])
+            else "n/a",
+            "drawing": charts.pair_cell(blank["value"], seen["value"], axis, styles.get(policy, "rest")),
+        }
+        for policy, (seen, blank) in pairs.items()
+    ]
+    return {
+        "result": result,
+        "measure": how,
+        "rows": rows,
+        "axis": charts.axis_cell(axis, how.percent),
+    }
+
+
+def training_panels(training: pl.DataFrame, styles: Mapping[str, str]) -> tuple[list[Svg], int]:
+    """One panel per training metric, smoothed over the window (in steps) that is returned, too."""
+    steps = training["step"].n_unique() if not training.is_empty() else 0
+    window = max(1, round(steps / 20))
+    names = training["metric"].unique(maintain_order=True).to_list()
+    known = [m for m in TRAINING_PANELS if m in names]
+    panels = []
+    for metric in [*known, *(m for m in names if m not in TRAINING_PANELS)][:MOST_PANELS]:
+        frame = training.filter(pl.col("metric") == metric, pl.col("value").is_finite()).select(
+            series="experiment", x=pl.col("step").cast(pl.Float64), y="value"
+        )
+        title = TRAINING_PANELS.get(metric, metric.replace("_", " "))
+        panels.append(charts.line_panel(charts.smoothed(frame, window), title=title, x_label="step", styles=styles))
+    return panels, window
+
+
+def selection_section(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Kept and dropped groups per selection as table rows, and histograms of the first few."""
+    rows = [_selection_row(label, values) for label, values in statistics.items()]
+    most = max([row["total"] for row in rows], default=0) or 1
+    reasons = list(dict.fromkeys(reason for row in rows for reason in row["dropped"]))
+    shown = list(statistics.items())[:MOST_SELECTIONS]
+    named = len(statistics) > 1
+    panels = [{"label": n, "drawings": histogram_panels(v, n if named else "")} for n, v in shown]
+    return {"rows": rows, "reasons": reasons, "most": most, "panels": panels, "hidden": len(statistics) - len(shown)}
+
+
+def histogram_panels(values: Mapping[str, Any], label: str) -> list[Svg]:
+    """The histograms of rewards and of margins that a selection's statistics hold."""
+    panels = []
+    for key, title, x_label, style in (
+        ("reward_histogram", "rewards of all answers", "reward", "s1"),
+        ("margin_histogram", "best minus worst reward of a list", "margin", "s2"),
+    ):
+        histogram = values.get(key)
+        if histogram:
+            head = f"{charts.shortened(label, 26)}: {title}" if label else title
+            panels.append(
+                charts.histogram_panel(
+                    histogram["edges"], histogram["counts"], title=head, x_label=x_label, style=style
+                )
+            )
+    return panels
+
+
+def _selection_row(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    dropped = {str(reason): int(count) for reason, count in (values.get("dropped") or {}).items()}
+    kept = int(values.get("kept", 0))
+    means = {k: values.get(v) for k, v in (("distinct", "distinct_answers_per_group"), ("length", "mean_list_size"))}
+    shown = {k: f"{v:.1f}" if finite(v) else "" for k, v in means.items()}
+    return {"label": label, "kept": kept, "dropped": dropped, "total": kept + sum(dropped.values()), **shown}

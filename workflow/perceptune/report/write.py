@@ -1,0 +1,341 @@
+"""What a person reads at the end: one self-contained page, a plain-text table, and figures for `snakemake --report`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from perceptune.contracts.config import BenchmarkBlock, ReportBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
+from perceptune.contracts.tables.io import read_lineage
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.training import TRAINING
+from perceptune.report import charts, gallery, results
+from perceptune.report.pair_cards import pair_galleries
+from perceptune.report.read import (
+    SHOWN_COLUMNS,
+    RoundsOf,
+    controlled_of,
+    frame,
+    pair_statistics,
+    rounds_of,
+    selection_statistics,
+)
+from perceptune.report.results import Result
+from perceptune.report.sections import attention as attention_sections
+from perceptune.report.sections import controls as control_sections
+from perceptune.report.sections import pairs as pair_sections
+from perceptune.report.sections import results as result_sections
+from perceptune.report.sections import rounds as round_sections
+from perceptune.report.sections import verdicts as verdict_sections
+from perceptune.report.sections.rounds import Rounds
+from perceptune.report.sections.verdicts import Controlled
+from perceptune.stages.data.example_images import IllustratedExamples
+
+TEMPLATE = "template.html.jinja"
+COMPARED = 3
+"""Trained policies whose answers stand beside the base model's in the gallery."""
+ANSWER_COLUMNS = ["example_id", "text", "target", "reward", "parsed", "reason"]
+
+
+def run(
+    *,
+    metrics: Path,
+    training: dict[str, Path],
+    statistics: dict[str, Path],
+    pairs: dict[str, dict[str, Path]],
+    rounds: dict[str, RoundsOf],
+    noise: dict[str, float],
+    predictions: dict[str, dict[str, Path]],
+    examples: dict[str, Path],
+    benchmarks: dict[str, BenchmarkBlock],
+    base: dict[str, str],
+    report: Path,
+    result_table: Path,
+    figures: dict[str, Path],
+    config: ReportBlock,
+    controls: Mapping[str, Path] = MappingProxyType({}),
+    twinless: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
+
+    `pairs` maps labels to the tables behind pairs, `noise` the views of a noise sweep to their sigma, `rounds` experiments
+    that learn in rounds to their evaluated policies, `controls` policies to their comparison with what else may explain their
+    gain, `twinless` those without SFT on the best answers to the words for why; all may be empty. Of an experiment with rounds
+    only the last policy is shown, except in the section about rounds.
+    """
+    learned = rounds_of(rounds)
+    earlier = round_sections.earlier_policies(learned)
+    everything, judged = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    measured = everything.filter(~pl.col("policy").is_in(list(earlier)))
+    found, all_found = results.results(measured, judged), results.results(everything, judged)
+    all_bases, base = base, {policy: model for policy, model in base.items() if policy not in earlier}
+    styles = result_sections.policy_styles(found, base)
+    styles |= {r.experiment: styles.get(r.last, "rest") for r in learned}
+    logs = pl.concat([frame(path, TRAINING) for path in training.values()]) if training else None
+    counts = {label: selection_statistics(path) for label, path in statistics.items()}
+
+    pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
+
+    controlled = controlled_of(controls, benchmarks, twinless)
+
+    write_text(result_table, result_text(everything, noise, learned, all_bases, controlled))
+    for name, path in figures.items():
+        write_text(path, _figure(name, measured, found, styles, logs, counts, learned))
+    sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
+    sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
+    sources |= {
+        f"{n} of {label}": path for label, tables in pairs.items() for n, path in tables.items() if n != "statistics"
+    }
+    sources |= {f"examples of {d}": path for d, path in examples.items()}
+    sources |= {f"controls of {p}": path for p, path in controls.items()}
+    made = _provenance(sources)
+    once = None if logs is None else round_sections.trained_once(logs, learned)
+    handed_on = round_sections.handed_on(learned)
+    page = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            config=config,
+            base=base,
+            style=Markup(charts.STYLE),
+            styles=styles,
+            more=any(style == "rest" for style in styles.values()),
+            headline=[(r, [*results.verdict_sentences(r), *_explained(r, controlled)]) for r in found],
+            controls=[
+                part
+                for r in found
+                if controlled and (part := control_sections.control_section(measured, r, noise, controlled, styles))
+            ],
+            prompts=dict(controlled.prompts) if controlled else {},
+            results=[result_sections.result_section(measured, r, styles, handed_on) for r in found],
+            overall=results.overall_sentence(measured, found),
+            rounds=[
+                part
+                for r in all_found
+                if (part := round_sections.rounds_section(everything, r, learned, all_bases, styles))
+            ],
+            stops=[r.stop_sentence for r in learned if r.stopped],
+            curves=[(r, panels) for r in found if (panels := result_sections.curve_panels(measured, r, styles))],
+            blanks=[section for r in found if (section := result_sections.blank_section(measured, r, styles))],
+            training=result_sections.training_panels(once, styles)
+            if once is not None and not once.is_empty()
+            else None,
+            trained=list(once["experiment"].unique(maintain_order=True)) if once is not None else [],
+            learning=round_sections.training_section(logs, learned, styles) if logs is not None else None,
+            selections=result_sections.selection_section(counts) if counts else None,
+            sweeps=[part for r in found if (part := attention_sections.noise_section(measured, r, noise, styles))],
+            looks=[part for r in found if (part := attention_sections.attention_section(measured, r, styles))],
+            pairs=pair_sections.pairs_section(pair_counts),
+            pair_galleries=dict(pair_galleries(pairs, config.gallery)),
+            galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
+            lineage=made,
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+    write_text(report, page)
+
+
+def result_text(
+    metrics: pl.DataFrame,
+    noise: Mapping[str, float],
+    rounds: Sequence[Rounds] = (),
+    base: Mapping[str, str] | None = None,
+    controlled: Controlled | None = None,
+) -> str:
+    """The plain-text result table that a run ends with; at most 100 columns wide."""
+    shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
+    more = round_sections.round_lines(metrics, results.results(metrics), rounds, base or {})
+    more += attention_sections.sweep_lines(shown, results.results(shown), noise, results.TEXT_WIDTH)
+    if controlled:
+        more += control_sections.control_lines(shown, results.results(shown), noise, controlled)
+    return results.result_text(shown, more)
+
+
+def _explained(result: Result, controlled: Controlled | None) -> list[str]:
+    """Which gains a control explains; nothing without controls."""
+    return [words] if controlled and (words := verdict_sections.headline(result, controlled)) else []
+
+
+def _figure(
+    name: str,
+    metrics: pl.DataFrame,
+    found: Sequence[Result],
+    styles: Mapping[str, str],
+    training: pl.DataFrame | None,
+    statistics: Mapping[str, Mapping[str, Any]],
+    rounds: Sequence[Rounds],
+) -> str:
+    """The figure of that name as a stand-alone SVG file."""
+    legend = {policy: style for policy, style in styles.items() if style != "rest"}
+    match name:
+        case "result":
+            return charts.figure(result_sections.gain_figure(found, styles), {}, columns=1)
+        case "best_of_n":
+            panels = [panel for result in found for panel in result_sections.curve_panels(metrics, result, styles)]
+            return charts.figure(panels, {p: s for p, s in legend.items() if p in set(metrics["policy"])}, columns=2)
+        case "training":
+            if training is None or training.is_empty():
+                return charts.figure([], {})
+            once = round_sections.trained_once(training, rounds)
+            learning = round_sections.training_section(training, rounds, styles)
+            names = {*once["experiment"], *(learning["names"] if learning else [])}
+            panels = [] if once.is_empty() else result_sections.training_panels(once, styles)[0]
+            panels += learning["panels"] if learning else []
+            return charts.figure(panels, {p: s for p, s in legend.items() if p in names})
+        case "rewards":
+            panels = [d for p in result_sections.selection_section(statistics)["panels"] for d in p["drawings"]]
+            return charts.figure(panels, {}, columns=2)
+    raise UserError(f"figure `{name}`: expected one of `result`, `best_of_n`, `training`, `rewards`")
+
+
+def _galleries(
+    found: Sequence[Result],
+    predictions: Mapping[str, Mapping[str, Path]],
+    examples: Mapping[str, Path],
+    benchmarks: Mapping[str, BenchmarkBlock],
+    base: Mapping[str, str],
+    styles: Mapping[str, str],
+    count: int,
+) -> Iterator[dict[str, Any]]:
+    """One gallery per benchmark, task and base model; `count` examples in all, shared evenly."""
+    wanted = [
+        (result, model)
+        for result in found
+        for model in dict.fromkeys(base.values())
+        if result.benchmark in benchmarks and result.benchmark in predictions.get(model, {})
+    ]
+    for i, (result, model) in enumerate(wanted):
+        share = count // len(wanted) + (i < count % len(wanted))
+        if not share:
+            continue
+        trained = [p for p in base if base[p] == model and p != model and result.benchmark in predictions.get(p, {})]
+        ranked = result_sections.ranked_by_gain(trained, [result])[:COMPARED]
+        compared = [model, *(p for p in trained if p in ranked)]
+        answers = {p: _greedy_answers(predictions[p][result.benchmark], result) for p in compared}
+        after = answers[ranked[0]] if ranked else None
+        choices = gallery.chosen(answers[model], after, share, result.benchmark, result.task, model)
+        dataset = benchmarks[result.benchmark].dataset
+        known = IllustratedExamples(examples[dataset])
+        rows = known.rows([choice.example_id for choice in choices], SHOWN_COLUMNS)
+        by_id = {p: {row["example_id"]: row for row in frame.iter_rows(named=True)} for p, frame in answers.items()}
+        cards: dict[str, list[dict[str, Any]]] = {}
+        for choice in choices:
+            given = {p: by_id[p].get(choice.example_id) for p in answers}
+            cards.setdefault(choice.group, []).append(
+                _card(choice.example_id, known, rows.get(choice.example_id), given, styles)
+            )
+        yield {
+            "result": result,
+            "base": model,
+            "leader": ranked[0] if ranked else None,
+            "left_out": len(trained) - len(ranked),
+            "groups": cards,
+        }
+
+
+def _card(
+    example_id: str,
+    known: IllustratedExamples,
+    example: Mapping[str, Any] | None,
+    given: Mapping[str, Mapping[str, Any] | None],
+    styles: Mapping[str, str],
+) -> dict[str, Any]:
+    """One example of the gallery: the drawn image, the question, the truth and every policy's answer."""
+    answers, outlines = [], []
+    truth = next((row["target"] for row in given.values() if row is not None), None)
+    if example and example["box"]:
+        outlines.append(gallery.Outline(tuple(example["box"]), "truth", "ground truth"))
+    for policy, row in given.items():
+        box = gallery.pixel_box(row["parsed"]) if row else None
+        style = styles.get(policy, "rest")
+        if box:
+            outlines.append(gallery.Outline(box, style, policy))
+        answers.append(
+            {
+                "policy": policy,
+                "style": style,
+                "text": gallery.visible(row["text"]) if row else "",
+                "silent": row is None or row["text"] is None,
+                "reward": None if row is None or row["reward"] is None else f"{row['reward']:.2f}",
+                "reason": gallery.visible(row["reason"], 200) if row and row["reason"] else None,
+            }
+        )
+    drawing, problem = _drawing(known, example, outlines)
+    return {
+        "id": gallery.visible(example_id, 80),
+        "question": gallery.visible(example["question"], 400) if example else "",
+        "truth": gallery.visible(truth if truth is not None else (example or {}).get("target"), 400),
+        "has_box": bool(example and example["box"]),
+        "answers": answers,
+        "drawing": drawing,
+        "problem": problem,
+    }
+
+
+def _drawing(
+    known: IllustratedExamples, example: Mapping[str, Any] | None, outlines: Sequence[gallery.Outline]
+) -> tuple[Markup | None, str | None]:
+    """The image with its boxes, or why there is none."""
+    if example is None or not example["image_sha256"]:
+        return None, "no image in the table"
+    try:
+        image = known.image(example["example_id"], 0)
+    except ValueError as error:
+        return None, gallery.visible(str(error), 200)
+    description = "; ".join(f"{o.label}: {', '.join(f'{v:.0f}' for v in o.box)}" for o in outlines) or "no boxes"
+    return Markup(gallery.annotated_image(image, outlines, description)), None
+
+
+def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
+    """A policy's greedy answers to the questions behind `result`."""
+    return (
+        frame(path, REWARDS)
+        .filter(
+            pl.col("benchmark") == result.benchmark,
+            pl.col("task") == result.task,
+            pl.col("view") == result.view,
+            pl.col("condition") == "greedy",
+        )
+        .select(ANSWER_COLUMNS)
+    )
+
+
+def _provenance(sources: Mapping[str, Path]) -> dict[str, Any]:
+    """Which tables the page shows and which versions made them."""
+    tables: list[dict[str, str]] = []
+    versions: dict[str, set[str]] = {}
+    for name, path in sources.items():
+        record = read_lineage(path)
+        tables.append(
+            {
+                "name": name,
+                "path": path.as_posix(),
+                "stage": record.get("stage", ""),
+                "code": record.get("code", "")[:12],
+            }
+        )
+        for package, version in record.get("versions", {}).items():
+            versions.setdefault(package, set()).add(version)
+    return {"tables": tables, "versions": {package: " and ".join(sorted(found)) for package, found in versions.items()}}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = lambda drawing: Markup(charts.text(drawing))
+    return environment

@@ -1,0 +1,153 @@
+"""What surrounds a stage when Snakemake runs it: log, GPUs, retries, and an end when the run ends."""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+
+from perceptune.contracts.errors import UserError, printable
+from perceptune.contracts.progress import show_bars_on
+from perceptune.runtime.gpu_leases import leased_gpus
+
+FINAL = ".final"
+"""Suffix of a note beside the log (Snakemake empties logs before a retry): the job failed for a reason that stays."""
+
+SHORT_OF_MEMORY = ("out of memory", "No available memory for the cache blocks", "less than desired GPU memory")
+"""What torch and vLLM say; only the type differs between versions."""
+
+SHORT = ".memory"
+"""Suffix of a note beside the log: how many attempts of this run were short of memory."""
+
+NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+WATCH_INTERVAL = 1.0
+"""Seconds."""
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[int]:
+    """Runs a stage for Snakemake; gives the number of its attempts that were short of memory, as often to halve what it holds.
+
+    Everything it prints, compiled libraries included, goes to the job's log file. A mistake of the user appears as its one
+    line on the terminal too and ends the job with status 1; any other exception is a bug and shows its traceback in both
+    places. The job has as many GPUs as the rule's `gpu` resource says, to itself, and ends when Snakemake is killed. A retry
+    goes on only if it can end otherwise.
+    """
+    attempt = int(snakemake.resources.get("attempt", 1))
+    with job_log(snakemake.log[0], attempt), leased_gpus(int(snakemake.resources.get("gpu", 0))):
+        end_with_snakemake()
+        note = Path(f"{snakemake.log[0]}{SHORT}")
+        # not simply the number of attempts: one that was killed must come back to the very same numbers
+        yield int(note.read_text()) if note.exists() else 0
+
+
+@contextmanager
+def job_log(path: str, attempt: int = 1) -> Iterator[None]:
+    """Sends everything the job prints to the file `path`, and what concerns the user to the terminal too."""
+    log = Path(path)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    final = Path(f"{path}{FINAL}")
+    if attempt > 1 and final.exists():
+        log.write_text(final.read_text())
+        raise SystemExit(1)
+    final.unlink(missing_ok=True)
+    short = Path(f"{path}{SHORT}")
+    if attempt == 1:
+        short.unlink(missing_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    faulthandler.enable()
+    show_bars_on(terminal)
+    try:
+        yield
+    except UserError as error:
+        _say(f"{error}\n", terminal)
+        _end(final, str(error))
+    except Exception as error:
+        if _is_short_of_memory(error):
+            _say(traceback.format_exc(), None)
+            _say(f"error: out of memory in attempt {attempt}: {_first_line(error)}\n", terminal)
+            short.write_text(str(int(short.read_text()) + 1 if short.exists() else 1))
+            raise SystemExit(1) from None
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            _say(traceback.format_exc(), None)
+            _say(f"error: cannot write: {error}; nothing that was finished is lost\n", terminal)
+            raise SystemExit(1) from None
+        _say(traceback.format_exc(), terminal)
+        _end(final, traceback.format_exc())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def end_with_snakemake() -> None:
+    """Ends this process as soon as one of its ancestors up to Snakemake has died.
+
+    A killed Snakemake leaves its jobs behind, which would keep the GPUs and write what the next run writes too.
+    """
+    ancestors = _up_to_snakemake()
+    if ancestors:
+        threading.Thread(target=_watch, args=(ancestors,), daemon=True, name="end-with-snakemake").start()
+
+
+def _up_to_snakemake() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().parents():
+        found.append(process)
+        try:
+            if any(Path(part).name == "snakemake" for part in process.cmdline()[:3]):
+                return found
+        except psutil.Error:
+            return []
+    return []
+
+
+def _watch(ancestors: list[psutil.Process]) -> None:
+    while all(_alive(process) for process in ancestors):
+        time.sleep(WATCH_INTERVAL)
+    print("Snakemake has gone; this job ends", file=sys.stderr, flush=True)
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    named = any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__)
+    return named or any(text in str(error) for text in SHORT_OF_MEMORY)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _end(final: Path, reason: str) -> None:
+    final.write_text(f"{reason}\n(not tried again: it would end the same way)\n")
+    raise SystemExit(1) from None
+
+
+def _say(text: str, terminal: TextIO | None) -> None:
+    for stream in (sys.stderr, terminal):
+        if stream is not None:
+            stream.write(printable(text))
+            stream.flush()

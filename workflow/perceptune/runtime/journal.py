@@ -1,0 +1,60 @@
+"""Finished answers in small files, until the declared table is complete.
+
+Snakemake deletes the declared outputs of a job that failed or was killed. What was answered until then is kept here, outside
+of them, and asked never again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.digests import sha256_of_json
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.journal import JOURNAL
+
+
+class Journal:
+    """The journal of one policy's answers to one plan, shared by all shards and by any number of them.
+
+    `fingerprint` identifies everything that has a say in an answer besides the request itself (weights, settings, code):
+    answers made otherwise are in another folder and are not seen.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder / fingerprint[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def answers(self, keys: Iterable[str]) -> pl.DataFrame:
+        """What has been committed of the requests with these keys: a `journal` table, every answer once.
+
+        An unreadable file (a full disk, a crashed machine) is removed; its answers will be asked again.
+        """
+        parts = []
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                parts.append(pl.DataFrame(pl.from_arrow(read_table(path, JOURNAL))))
+            except UserError as error:
+                print(f"{error.args[0]}; its answers will be asked again", file=sys.stderr, flush=True)
+                path.unlink(missing_ok=True)
+        if not parts:
+            return pl.DataFrame(pl.from_arrow(JOURNAL.schema.empty_table()))
+        wanted = pl.DataFrame({"key": list(keys)}, schema={"key": pl.String})
+        return pl.concat(parts).join(wanted, "key", "semi").unique(["key", "sample_index"], maintain_order=True)
+
+    def commit(self, rows: list[dict[str, Any]]) -> None:
+        """Keeps finished answers; when this returns they survive the end of the process and of the machine."""
+        if not rows:
+            return
+        name = sha256_of_json(sorted({row["key"] for row in rows}))[:16]
+        write_table(self.folder / f"{name}.parquet", JOURNAL, rows, {"stage": "sampling.responses"})
+
+
+def key_of(request: Mapping[str, Any], image_sha256: list[str]) -> str:
+    """Identifies a request by all that is asked, images by content."""
+    return sha256_of_json([dict(request), image_sha256])

@@ -1,0 +1,69 @@
+"""CLIP scores: does the question fit the image, its salient crop, and the control crop?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.config import ClipBlock
+from perceptune.contracts.progress import Progress
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.clips import CLIPS
+from perceptune.contracts.tables.crops import CROPS
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.core.data.images import open_image
+from perceptune.core.views.view import clipped
+from perceptune.engines.vision.clip import Clip
+from perceptune.stages.data.example_images import IllustratedExamples
+
+AT_ONCE = 32
+
+
+def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights: str, halvings: int = 0) -> None:
+    """Writes `clips`, one row per row of `crops`: cosines. `weights` is the digest of the model's files.
+
+    Each of the `halvings` halves what is computed at once, not the result.
+    """
+    cut = read_table(crops, CROPS).to_pylist()
+    known = IllustratedExamples(examples)
+    questions = known.rows([row["example_id"] for row in cut], ("question",))
+    clip = Clip(config)
+    step = max(AT_ONCE >> halvings, 1)
+    rows: list[dict[str, Any]] = []
+    with Progress("CLIP scores", len(cut), "examples") as progress:
+        for start in range(0, len(cut), step):
+            part = cut[start : start + step]
+            scored = [row for row in part if row["box"] is not None]
+            found = iter(_scores(clip, scored, known, questions, config.prompt))
+            for row in part:
+                rows.append(next(found) if row["box"] is not None else _without(row))
+            progress.advance(len(part))
+    parameters = {"clip": config.model_dump(mode="json"), "weights": weights}
+    write_table(
+        clips, CLIPS, rows, lineage("attention.clip_scores", parameters, {"examples": examples, "crops": crops})
+    )
+
+
+def _scores(
+    clip: Clip,
+    rows: list[dict[str, Any]],
+    known: IllustratedExamples,
+    questions: dict[str, dict[str, Any]],
+    prompt: str,
+) -> list[dict[str, Any]]:
+    if not rows:
+        return []
+    texts, pictures = [], []
+    for row in rows:
+        example_id = row["example_id"]
+        image = open_image(known.files(example_id)[0])
+        texts.append(prompt.replace("{question}", questions[example_id]["question"]))
+        pictures.append([image, *(image.crop(clipped(tuple(row[name]), image.size)) for name in ("box", "inverse"))])
+    return [
+        {"example_id": row["example_id"], "image": image, "crop": crop, "inverse": inverse, "reason": None}
+        for row, (image, crop, inverse) in zip(rows, clip.cosines(texts, pictures), strict=True)
+    ]
+
+
+def _without(row: dict[str, Any]) -> dict[str, Any]:
+    return {"example_id": row["example_id"], "image": None, "crop": None, "inverse": None, "reason": row["reason"]}

@@ -1,0 +1,135 @@
+"""Where a policy looks before it answers: one map per example, and how much each layer looks at the image at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+
+from perceptune.contracts.config import AttentionBlock, ModelBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.progress import Progress
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.attention import ATTENTION
+from perceptune.contracts.tables.io import write_table
+from perceptune.core.views.attention_maps import Region, attention_focus_ratio, on_image
+from perceptune.core.views.view import Recipe
+from perceptune.engines.vision.attention_capture import Looked, language_model, look, watching
+from perceptune.models.coordinates import framed
+from perceptune.models.families.family import Family, family_of
+from perceptune.models.loading import load_model, load_processor
+from perceptune.models.placement import bare
+from perceptune.stages.data.example_images import IllustratedExamples
+from perceptune.stages.sampling.recipes import messages_for
+from perceptune.stages.sampling.requests import chosen_examples
+
+
+def run(
+    *,
+    dataset: str,
+    examples: Path,
+    attention: Path,
+    model: ModelBlock,
+    weights: str,
+    adapter: Path | None,
+    config: AttentionBlock,
+) -> None:
+    """Writes `attention`, one row per example that the block asks about.
+
+    The map is of the position that predicts the first token of the answer; the layers' image shares are of all positions that
+    predict the true answer, where there is one. `weights` is the digest of the model's files.
+    """
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
+    family, processor, loaded = family_of(model), load_processor(model), load_model(model)
+    if adapter is not None:
+        loaded = PeftModel.from_pretrained(loaded, str(adapter))
+    loaded.eval()
+    watcher = _Watcher(IllustratedExamples(examples), family, processor, loaded, model, config)
+    rows = []
+    with watching(loaded), Progress("attention", len(chosen), "examples") as progress:
+        for example in chosen:
+            rows.append(watcher.row(example))
+            progress.advance()
+    parameters = {
+        "model": model.model_dump(mode="json"),
+        "weights": weights,
+        "attention": config.model_dump(mode="json"),
+    }
+    inputs = {"examples": examples} | ({"adapter": adapter / "adapter_model.safetensors"} if adapter else {})
+    write_table(
+        attention, ATTENTION, rows, lineage("attention.maps", parameters, inputs, [plugin("family", model.family)])
+    )
+
+
+class _Watcher:
+    """Examples to rows."""
+
+    def __init__(
+        self,
+        examples: IllustratedExamples,
+        family: Family,
+        processor: Any,
+        model: Any,
+        block: ModelBlock,
+        config: AttentionBlock,
+    ) -> None:
+        self._family, self._processor, self._model, self._block, self._config = family, processor, model, block, config
+        self._examples = examples
+        layers = int(language_model(model).config.num_hidden_layers)
+        self._layers = config.layers or (0, layers - 1)
+        first, last = self._layers
+        if not first <= last < layers:
+            raise UserError(
+                f"key `layers`: [{first}, {last}], expected first and last of the model's layers 0 to {layers - 1}"
+            )
+        if config.method == "gradient" and first != last:
+            raise UserError(f"key `layers`: [{first}, {last}], expected the same layer twice for `method: gradient`")
+
+    def row(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        size = tuple(example["image_sizes"][0]) if example["image_sizes"] else (0, 0)
+        empty = dict.fromkeys(("grid", "attention", "afr", "layer_afr", "image_share"))
+        row = {"example_id": example["example_id"], "size": list(size), **empty, "reason": None}
+        if not example["image_sha256"]:
+            return {**row, "reason": "no image"}
+        try:
+            looked, grid, region = self._look(example)
+        except ValueError as error:
+            return {**row, "reason": str(error)}
+        flat = looked.gradient if looked.gradient is not None else self._mean(looked)
+        shown = on_image(flat.numpy().reshape(grid), region, size)
+        box = example["box"]
+        layers = [on_image(layer.numpy().reshape(grid), region, size) for layer in looked.maps] if box else []
+        return {
+            **row,
+            "grid": list(shown.shape),
+            "attention": shown.astype(np.float32).ravel().tolist(),
+            "afr": attention_focus_ratio(shown, size, tuple(box)) if box else None,
+            "layer_afr": [attention_focus_ratio(layer, size, tuple(box)) for layer in layers] if box else None,
+            "image_share": [float(share) for share in looked.shares],
+        }
+
+    def _mean(self, looked: Looked) -> torch.Tensor:
+        first, last = self._layers
+        return looked.maps[first : last + 1].mean(dim=0)
+
+    def _look(self, example: Mapping[str, Any]) -> tuple[Looked, tuple[int, int], Region]:
+        images = self._examples.images(example["example_id"])
+        text = self._config.prompt.replace("{question}", example["question"])
+        prefix = self._family.prefix(self._processor, messages_for(text, Recipe("original"), len(images)), images)
+        grid = self._family.grids(self._processor, prefix)[0]
+        region = self._family.covered(images[0].size)
+        image, whole = self._family.image_positions(self._processor, prefix)
+        inputs, last = self._family.with_answer(bare(self._model), prefix, self._answer(example))
+        layer = self._layers[0] if self._config.method == "gradient" else None
+        return look(self._model, inputs, last, image, layer, whole), grid, region
+
+    def _answer(self, example: Mapping[str, Any]) -> list[int]:
+        """The true answer as the model would write it; empty where there is none."""
+        if example["box"] is None and example["target"] is None:
+            return []
+        return self._family.answer_ids(self._processor, self._family.ground_truth(*framed(example, self._block)))

@@ -1,0 +1,264 @@
+"""Imports a dataset: every row checked, every image opened and identified by content."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perceptune.contracts.config import FileDataset
+from perceptune.contracts.errors import SHOWN, UserError
+from perceptune.contracts.plugins import load
+from perceptune.contracts.progress import Progress
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.quarantine import check_ceiling
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import write_table
+from perceptune.core.data.coordinate_frames import better_fit, doubt, fitting
+from perceptune.core.data.images import ImageFacts, image_facts
+from perceptune.core.data.read_files import Files
+from perceptune.core.data.row_checks import RowError, check_size, checked_row, one_line, pixel_box, shown
+from perceptune.core.importers.importer import Importer, Placed, missing_shards
+
+
+class Probe(NamedTuple):
+    """A box as it is written, and what is known of its image."""
+
+    place: str
+    box: list[float]
+    image: ImageFacts
+
+
+def run(*, config: FileDataset, examples: Path) -> None:
+    """Writes the `examples` table of a dataset.
+
+    Raises `UserError` with all mistakes, first ones spelled out, when more than `max_failed` of the rows are unusable; up to
+    that they are written with their reason.
+    """
+    source = Path(config.path)
+    importer = load("importer", config.kind)
+    files = Files(source, importer.reads, config.split)
+    files.check()
+    config = config.model_copy(update=_declared(config, importer))
+    folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
+    _check_folder(folder)
+    rows = list(_taken(importer.rows(files), config.max_images))
+    if not rows:
+        raise UserError(f"dataset file `{source}` has no rows")
+    table, probes = _all_checked(rows, config, folder, importer.imageless)
+    _mark_duplicates(table, [place for place, _ in rows])
+    failed = [
+        f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]
+    ]
+    cause = _other_frame(probes, config) if failed else None
+    check_ceiling(failed, len(rows), "rows cannot be used", config.max_failed, config.max_failed_rows, hint=cause)
+    logged = (
+        *(f"left out: {line}" for line in failed),
+        *_lines_on_shards(files, source),
+        *_frame_lines(probes, config),
+    )
+    for line in logged:
+        print(line)
+    for line in _count_lines(rows, config, importer.published(files)):
+        print(f"{source.name} {line}")
+    inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
+    plugins = [plugin("importer", importer.name)]
+    write_table(
+        examples, EXAMPLES, table, lineage("data.import_examples", config.model_dump(mode="json"), inputs, plugins)
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises `UserError` for a folder of images that is none."""
+    try:
+        if folder.is_dir():
+            return
+        what = "is a file" if folder.exists() else "does not exist"
+    except OSError as error:
+        what = f"cannot be reached: {error.strerror}"
+    raise UserError(f"key `images` of the dataset: `{folder}` {what}, expected the folder that image names begin in")
+
+
+def _lines_on_shards(files: Files, source: Path) -> Iterator[str]:
+    """For the log: what a folder lacks of its numbered files, which some leave away and others have not got."""
+    missing = missing_shards(files.read) if source.is_dir() else []
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        yield f"warning: `{source.name}` lacks {len(missing)} of its files, as their names count them: {listed}"
+
+
+def _taken(rows: Iterator[Placed], most: int | None) -> Iterator[Placed]:
+    """The rows without those of too many images."""
+    passed = 0
+    for place, row in rows:
+        if most is not None and isinstance(row, dict) and _number_of_images(row) > most:
+            passed += 1
+        else:
+            yield place, row
+    if passed:
+        print(f"{passed} rows with more than {most} images are not taken")
+
+
+def _number_of_images(row: Mapping[str, Any]) -> int:
+    images = row.get("images")
+    return len(images) if isinstance(images, list) else 1
+
+
+def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
+    """What the format says where the block says nothing."""
+    return {
+        "coordinates": config.coordinates or importer.coordinates or "pixels",
+        "task": config.task or importer.task,
+    }
+
+
+def _all_checked(
+    rows: list[tuple[str, Any]], config: FileDataset, folder: Path, imageless: bool
+) -> tuple[list[dict[str, Any]], list[Probe]]:
+    """The rows of the `examples` table, and the boxes of all those whose image is known, good or not."""
+    probes: list[Probe | None] = [None] * len(rows)
+
+    def check(number: int) -> dict[str, Any]:
+        place, row = rows[number]
+        checked, probes[number] = _checked(place, row, config, folder, imageless)
+        return checked
+
+    table = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("checking examples", len(rows), "rows") as progress:
+        for checked in pool.map(check, range(len(rows))):
+            table.append(checked)
+            progress.advance()
+    return table, [probe for probe in probes if probe is not None]
+
+
+def _arrays(probes: list[Probe]) -> tuple[np.ndarray, np.ndarray]:
+    boxes, sizes = [probe.box for probe in probes], [probe.image.size for probe in probes]
+    return np.array(boxes, dtype=float), np.array(sizes, dtype=float)
+
+
+def _other_frame(probes: list[Probe], config: FileDataset) -> str | None:
+    """What more boxes fit than the declared coordinates, in words."""
+    if not probes:
+        return None
+    boxes, sizes = _arrays(probes)
+    return better_fit(boxes, config.coordinates or "pixels", sizes)
+
+
+def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
+    """For the log: how many boxes fit under each reading, and what speaks for another one than the declared."""
+    if not probes:
+        return
+    (boxes, sizes), declared = _arrays(probes), config.coordinates or "pixels"
+    counts = ", ".join(f"`{name}` {number}" for name, number in fitting(boxes, sizes).items())
+    yield f"coordinates: `{declared}`; of {len(boxes)} boxes there fit, read as {counts}"
+    for line in (better_fit(boxes, declared, sizes), doubt(boxes, declared, sizes)):
+        if line:
+            yield f"warning: {line}"
+    if turned := [probe.place for probe in probes if probe.image.turned]:
+        yield (
+            f"warning: {len(turned)} of {len(probes)} boxes, {turned[0]} the first, are on images that their EXIF orientation"
+            " turns: boxes count in the upright image, those drawn on the pixels as they are stored are wrong"
+        )
+
+
+def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Mapping[str, int]) -> Iterator[str]:
+    """For the log: the number of rows by split, beside the published one where there is one."""
+    splits = Counter(str(row.get("split") or config.split or "train") for _, row in rows if isinstance(row, Mapping))
+    whole = {"all": len(rows)} if "all" in published else {}
+    for split, number in {**whole, **splits}.items():
+        official = published.get(split)
+        verdict = "" if official is None else ", as published" if official == number else f", {official} published"
+        yield f"{split}: {number} rows{verdict}"
+
+
+def _checked(
+    place: str, row: Any, config: FileDataset, folder: Path, imageless: bool
+) -> tuple[dict[str, Any], Probe | None]:
+    """The row of the `examples` table; a failed one has empty columns and its reason. And its box as written."""
+    probe = None
+    try:
+        if isinstance(row, RowError):
+            raise row
+        checked = checked_row(row, config, imageless)
+        checked["images"] = [_located(image, folder) for image in checked["images"]]
+        facts = [_facts(image, folder) for image in checked["images"]]
+        if facts:
+            check_size(row, facts[0].size, facts[0].turned)
+        if checked["box"] is not None:
+            probe = Probe(place, checked["box"], facts[0])
+            checked["box"] = pixel_box(checked["box"], config, facts[0].size)
+    except RowError as error:
+        return _empty(place, str(error)), probe
+    except RecursionError:  # JSON that could just be read need not be writable
+        return _empty(place, "nested too deeply"), probe
+    example_id = checked.pop("example_id") or place.replace(" ", "-")
+    digests = {"image_sha256": [f.sha256 for f in facts], "image_sizes": [list(f.size) for f in facts]}
+    return {"example_id": example_id, **checked, **digests, "reason": None}, probe
+
+
+def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The image with its path relative to the working directory where it lies inside; it may not lie outside of `folder`."""
+    if image["bytes"] is not None:
+        return {"bytes": bytes(image["bytes"]), "path": image["path"]}
+    name = image["path"]
+    path = folder / name
+    try:
+        target = path.resolve()
+        inside = target.is_relative_to(folder.resolve())
+    except (ValueError, UnicodeError):  # a null character, half a character
+        raise RowError(f"image {shown(name)} is no file name") from None
+    except RuntimeError:
+        raise RowError(f"image `{one_line(name)}`: a symbolic link that leads to itself") from None
+    except OSError as error:
+        raise RowError(f"image `{one_line(name)}`: the file cannot be read: {error.strerror}") from None
+    if not inside:
+        raise RowError(f"image `{one_line(name)}` {_outside(name, target, folder)}")
+    try:
+        path = path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        path = path.absolute()
+    return {"bytes": None, "path": str(path)}
+
+
+def _outside(name: str, target: Path, folder: Path) -> str:
+    """Why an image lies outside of its folder: its name leads there, or a link in it does."""
+    if (folder / name).absolute().is_relative_to(folder.absolute()) and ".." not in Path(name).parts:
+        return (
+            f"is a link to `{one_line(target)}`, outside of the image folder `{folder}`, expected the file itself inside:"
+            " a copy, or a hard link (`cp -rlL`)"
+        )
+    return f"leaves the image folder `{folder}`, expected one inside; key `images` says which folder"
+
+
+def _facts(image: dict[str, Any], folder: Path) -> ImageFacts:
+    try:
+        return image_facts(image)
+    except ValueError as error:
+        path = Path(image["path"] or "(in the table)")
+        name = path.name
+        if path.absolute().is_relative_to(folder.absolute()):
+            name = path.absolute().relative_to(folder.absolute()).as_posix()
+        raise RowError(f"image `{one_line(name)}`: {error}, looked in `{folder}`") from None
+
+
+def _mark_duplicates(table: list[dict[str, Any]], places: list[str]) -> None:
+    """Later rows with an id that was there before fail."""
+    first: dict[str, str] = {}
+    for place, row in zip(places, table, strict=True):
+        if row["reason"] is None and first.setdefault(row["example_id"], place) != place:
+            original = first[row["example_id"]]
+            identity = shown(row["example_id"])
+            row.update(_empty(place, f"`id` {identity} was used in {original} already, expected unique ids"))
+
+
+def _empty(place: str, reason: str) -> dict[str, Any]:
+    return {
+        "example_id": place.replace(" ", "-"), "task": "", "question": "", "images": [], "image_sha256": [],
+        "image_sizes": [], "target": None, "box": None, "split": "", "source": None, "reason": reason,
+    }  # fmt: skip

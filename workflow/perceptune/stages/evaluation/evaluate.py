@@ -1,0 +1,171 @@
+"""The metrics of one policy on its benchmarks, with intervals and the paired gain over its base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from perceptune.contracts.config import BenchmarkBlock, ModelBlock
+from perceptune.contracts.plugins import load
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables import metrics as metrics_table
+from perceptune.contracts.tables.io import write_table
+from perceptune.stages.evaluation.attention_metrics import attention_rows
+from perceptune.stages.evaluation.judged_answers import judged_by
+from perceptune.stages.evaluation.metric_rows import (
+    Measuring,
+    Reading,
+    answers_of,
+    columns_of,
+    each_answer,
+    matched,
+    mean_of_column,
+    measured_row,
+    per_answer,
+    sampled_rows,
+    told_as,
+)
+from perceptune.stages.evaluation.protocol_metrics import Official
+
+
+def run(
+    *,
+    policy: str,
+    base: str,
+    rewards: dict[str, Path],
+    base_rewards: dict[str, Path] | None,
+    attention: dict[str, Path],
+    base_attention: dict[str, Path] | None,
+    metrics: Path,
+    benchmarks: dict[str, BenchmarkBlock],
+    reward_tasks: dict[str, dict[str, str]],
+    model: ModelBlock,
+    examples: Mapping[str, Path] = MappingProxyType({}),
+    verdicts: Mapping[str, Path] = MappingProxyType({}),
+    base_verdicts: Mapping[str, Path] = MappingProxyType({}),
+) -> None:
+    """Writes the `metrics` table of `policy`.
+
+    `rewards` and `base_rewards` map a benchmark to the scored answers of the policy and of its base model, `attention` and
+    `base_attention` those that measure it to where the two look, `verdicts` and `base_verdicts` those that are judged to what
+    the judge said; `examples` are by dataset. `reward_tasks` maps a reward block to the reward of each task, which says which
+    metrics its components make; a benchmark with a protocol brings its own.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, block in benchmarks.items():
+        ours = answers_of(rewards[name], name)
+        theirs = answers_of(base_rewards[name], name) if base_rewards else None
+        shared: dict[str, Any] = {"policy": policy, "benchmark": name, "split": block.split}
+        if name in verdicts:
+            shared["judge"] = judged_by(str(block.judge), verdicts[name])
+        judged = (verdicts.get(name), base_verdicts.get(name))
+        measured = measuring(name, block, reward_tasks[block.reward], examples, judged)
+        found = list(measured.rows(ours, theirs))
+        if name in attention:
+            looked = (attention[name], base_attention[name] if base_attention else None)
+            found += attention_rows(looked, ours, theirs, measured, name, block.views[0])
+        rows += [{**shared, **row} for row in found]
+    inputs = {f"rewards {k}": v for k, v in rewards.items()}
+    inputs |= {f"base rewards {k}": v for k, v in (base_rewards or {}).items()}
+    inputs |= {f"attention {k}": v for k, v in attention.items()}
+    inputs |= {f"base attention {k}": v for k, v in (base_attention or {}).items()}
+    parameters = {
+        "policy": policy,
+        "base": base,
+        "model": model.model_dump(mode="json"),
+        "benchmarks": {k: b.model_dump(mode="json") for k, b in benchmarks.items()},
+    }
+    inputs |= {f"examples {k}": v for k, v in examples.items()}
+    inputs |= {f"verdicts on {k}": v for k, v in verdicts.items()}
+    inputs |= {f"verdicts on {k} of base": v for k, v in base_verdicts.items()}
+    plugins = measuring_plugins(benchmarks, reward_tasks)
+    write_table(metrics, metrics_table.METRICS, rows, lineage("evaluation.evaluate", parameters, inputs, plugins))
+
+
+def measuring_plugins(
+    benchmarks: Mapping[str, BenchmarkBlock], reward_tasks: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """The modules of the published benchmarks and of the rewards that declare the metrics of some benchmark blocks."""
+    protocols = sorted({block.protocol for block in benchmarks.values() if block.protocol})
+    rewards = sorted({reward for block in benchmarks.values() for reward in reward_tasks[block.reward].values()})
+    return [*(plugin("benchmark", name) for name in protocols), *(plugin("reward", name) for name in rewards)]
+
+
+def measuring(
+    name: str,
+    block: BenchmarkBlock,
+    rewards: dict[str, str],
+    examples: Mapping[str, Path],
+    verdicts: tuple[Path | None, ...],
+) -> Measuring:
+    """How a benchmark is measured. `rewards`: task to reward; `examples` by dataset; `verdicts` of all whose answers are read."""
+    if block.protocol:
+        return Official(name, block, rewards, examples[block.dataset], verdicts)
+    return Rewarded(name, block, rewards)
+
+
+class Rewarded:
+    """A benchmark block that is measured by what its reward makes."""
+
+    def __init__(self, name: str, block: BenchmarkBlock, rewards: dict[str, str]) -> None:
+        """`rewards` maps tasks to their reward."""
+        self.block = block
+        self._name, self._rewards = name, rewards
+
+    def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
+        """Rows of the metrics table for every task, view and condition, without policy, benchmark and split."""
+        for (task, view, condition), part in ours.group_by("task", "view", "condition", maintain_order=True):
+            baseline = None if theirs is None else theirs.filter(task=task, view=view, condition=condition)
+            measured = sampled_rows if condition == "sampled" else _greedy
+            address = (self._name, str(task), str(view))
+            for row in measured(part, baseline, self._rewards[str(task)], self.block, address):
+                yield {"task": task, "view": view, **row}
+
+    def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Task by task."""
+        yield from ((str(task), part) for (task,), part in answers.group_by("task", maintain_order=True))
+
+    def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
+        """A metric of the reward."""
+        found = load("reward", self._reward(part)).metrics
+        name = metric or next(iter(found))
+        return Reading(name, found[name].metric, columns_of(part))
+
+    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading | None:
+        """The first metric of single answers, averaged over those to each question."""
+        found = per_answer(self._reward(part))
+        if not found:
+            return None
+        name, declared = next(iter(found.items()))
+        count = part["sample_index"].n_unique()
+        means = each_answer(declared, columns_of(part)).reshape(-1, count).mean(axis=1)
+        return Reading(name, mean_of_column, {"value": means})
+
+    def _reward(self, part: pl.DataFrame) -> str:
+        return self._rewards[part["task"][0]]
+
+    def primary(
+        self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
+    ) -> dict[str, float | None]:
+        """Value and gain in the reward's first metric, of greedy answers of one task."""
+        ours, base = self.greedy(part), None if baseline is None else columns_of(baseline)
+        return measured_row(ours.metric, ours.columns, base, self.block, address)
+
+
+def _greedy(
+    part: pl.DataFrame, baseline: pl.DataFrame | None, reward: str, block: BenchmarkBlock, address: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """One row per metric of the greedy answers to one prompt."""
+    columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
+    failed = part["reason"].is_not_null().sum()
+    for metric, declared in load("reward", reward).metrics.items():
+        if declared.only_with and declared.only_with not in columns:
+            continue
+        values = measured_row(declared.metric, columns, base, block, (*address, metric))
+        fixed = told_as(part["condition"][0])
+        yield {**fixed, "metric": metric, "n": part.height, "n_failed": failed, **values}

@@ -1,0 +1,54 @@
+"""Scored answers as published benchmarks see them: with their question, its source and what the judge said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.verdicts import VERDICTS
+from perceptune.core.benchmarks.benchmark import Answered
+from perceptune.core.data.source_columns import Columns
+from perceptune.stages.data.examples import Examples
+
+ANSWER = ["request_id", "sample_index"]
+
+
+def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> list[Answered]:
+    """The rows of `rewards` in their order, each with its example from the table `examples` of their dataset.
+
+    `verdicts`: the table of what the judge said of them, None without a judge; an answer that it does not mention has none.
+    """
+    questions = pl.DataFrame(pl.from_arrow(Examples(examples).table(["example_id", "question", "source"])))
+    joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")
+    if verdicts is None:
+        joined = joined.with_columns(verdict=pl.lit(None, dtype=pl.String))
+    else:
+        table = pl.DataFrame(pl.from_arrow(read_table(verdicts, VERDICTS).select([*ANSWER, "text"])))
+        given = table.rename({"text": "verdict"})
+        joined = joined.join(given, ANSWER, "left", validate="1:1", maintain_order="left")
+    return [_answered(row) for row in joined.iter_rows(named=True)]
+
+
+def judged_by(judge: str, verdicts: Path) -> str:
+    """Who judged: the judge's name in the config, and the model that answered as its endpoint names it (or several)."""
+    models = sorted(set(read_table(verdicts, VERDICTS)["model"].drop_null().to_pylist()))
+    return f"{judge}: {', '.join(models) or 'no answer'}"
+
+
+def _answered(row: dict[str, Any]) -> Answered:
+    return Answered(
+        example_id=row["example_id"],
+        task=row["task"],
+        question=row["question"],
+        text=row["text"],
+        target=row["target"],
+        parsed=None if row["parsed"] is None else json.loads(row["parsed"]),
+        components={component["name"]: component["value"] for component in row["components"]},
+        reason=row["reason"],
+        source=Columns(row["example_id"], row["source"]),
+        verdict=row["verdict"],
+    )

@@ -1,0 +1,131 @@
+"""A trained policy as one model folder in Hugging Face format, which is only there if it says what base and adapter say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.digests import sha256_of_file
+from perceptune.contracts.provenance.lineage import FILE, lineage, write_lineage
+from perceptune.contracts.seeds import derived_seed
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.core.data.images import open_image
+from perceptune.core.parity import TOLERANCES, difference, disagreement, lost
+from perceptune.core.views.apply import shown
+from perceptune.core.views.view import Recipe
+from perceptune.engines.parity import Answered, answered, scored
+from perceptune.engines.vllm.requests import Question
+from perceptune.models.loading import merged_model
+from perceptune.stages.data.example_images import IllustratedExamples
+
+PROMPTS = 8
+"""Benchmark questions whose answers are compared, spread over all of them; each is asked greedily and at temperature 1."""
+TOKENS = 128
+"""Longest answer of a comparison."""
+UNWANTED = ("README.md", ".gitattributes", "*.lock")
+"""What a base model's folder may have and the export has not: its card says nothing of this model."""
+
+
+def run(
+    *,
+    policy: str,
+    requests: Path,
+    examples: Mapping[str, Path],
+    adapter: Path,
+    folder: Path,
+    model: ModelBlock,
+    weights: str,
+    halvings: int = 0,
+) -> None:
+    """Writes the merged model into `folder` with `parity.json` and `lineage.json`.
+
+    Log-probabilities of vLLM's answers to benchmark questions (`requests`) are compared: vLLM and transformers of the export,
+    vLLM and base with adapter, and export and base with adapter, both in float32. Raises `UserError` where they differ by more
+    than `core.parity` accepts; there is no folder then. `weights` is the digest of the base model's files. Each of the `halvings`
+    halves what the engine holds at once.
+    """
+    made = folder.with_name(f".{folder.name}.{os.getpid()}")
+    for old in (made, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    try:
+        merged_model(model, adapter, made)
+        for pattern in UNWANTED:
+            for file in made.glob(pattern):
+                file.unlink()
+        exported = model.model_copy(update={"path": str(made)})
+        given = answered(exported, _questions(requests, examples, policy), made / ".vllm", halvings)
+        if not given:
+            raise UserError(f"policy `{policy}`: no benchmark question can be asked, and so its export not be compared")
+        report = _compared(model, exported, adapter, given)
+        print(json.dumps(report, indent=2))
+        wrong = [f"{name.replace('_', ' ')}: {words}" for name, words in report.pop("wrong").items()]
+        if wrong:
+            raise UserError(f"the export of `{policy}` is not the trained policy: {'; '.join(wrong)}")
+        inputs = {"adapter": adapter / "adapter_model.safetensors", "requests": requests}
+        inputs |= {f"examples {name}": path for name, path in examples.items()}
+        parameters = {"policy": policy, "model": model.model_dump(mode="json"), "weights": weights}
+        record = lineage("export.model", parameters, inputs, [plugin("family", model.family)])
+        files = sorted(file for file in made.rglob("*") if file.is_file())
+        record |= {"files": {file.relative_to(made).as_posix(): sha256_of_file(file) for file in files}}
+        write_lineage(made, record | {"adapter": json.loads((adapter / FILE).read_text())})
+        write_text(made / "parity.json", json.dumps(report, indent=2) + "\n")
+        for file in (*files, made / FILE):
+            file.chmod(0o644)  # safetensors writes for its owner only
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> list[Question]:
+    """Some of the questions that a policy is asked greedily under their first view, each twice."""
+    rows = [row for row in read_table(requests, REQUESTS).to_pylist() if row["condition"] == "greedy"]
+    first = {(row["benchmark"], row["example_id"]): row for row in reversed(rows)}
+    chosen = list(reversed(first.values()))[:: max(len(first) // PROMPTS, 1)][:PROMPTS]
+    known = {name: IllustratedExamples(path) for name, path in examples.items()}
+    questions = []
+    for row in chosen:
+        opened = [open_image(image) for image in known[row["dataset"]].files(row["example_id"])]
+        images = shown(Recipe.read(row["recipe"]), opened)
+        for temperature in (0.0, 1.0):
+            seed = derived_seed("parity", policy, row["request_id"], temperature)
+            tokens = min(row["max_tokens"], TOKENS)
+            questions.append(Question(row["messages"], images, 1, temperature, 1.0, 0, tokens, seed))
+    return questions
+
+
+def _compared(model: ModelBlock, exported: ModelBlock, adapter: Path, given: Sequence[Answered]) -> dict[str, Any]:
+    """The report, with what is `wrong` by the name of the comparison."""
+    vllm = [value for one in given for value in one.logprobs]
+    own = scored(exported, None, model.dtype, given)
+    peft = scored(model, adapter, model.dtype, given)
+    exact = model.dtype == "float32"
+    single = own if exact else scored(exported, None, "float32", given)
+    trained = peft if exact else scored(model, adapter, "float32", given)
+    base = scored(model, adapter, "float32", given, plain=True)
+    allowed, effect = TOLERANCES[model.dtype], difference(base, trained)
+    found = {
+        "vllm_and_transformers": difference(vllm, own),
+        "vllm_and_base_with_adapter": difference(vllm, peft),
+        "export_and_base_with_adapter_in_float32": difference(single, trained),
+    }
+    wrong = {name: disagreement(found[name], allowed) for name in list(found)[:2]}
+    wrong["export_and_base_with_adapter_in_float32"] = lost(found["export_and_base_with_adapter_in_float32"], effect)
+    return {
+        "dtype": model.dtype,
+        "answers": sum(len(one.answers) for one in given),
+        "tokens": len(vllm),
+        "unit": "nats per token, absolute",
+        "differences": {name: value._asdict() for name, value in found.items()},
+        "effect_of_the_adapter": effect._asdict(),
+        "accepted": allowed._asdict(),
+        "wrong": {name: words for name, words in wrong.items() if words},
+    }

@@ -1,0 +1,226 @@
+"""Preferences of an experiment in the format of another trainer, with their images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from perceptune.contracts.config import ExportBlock, ViewBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
+from perceptune.contracts.plugins import load
+from perceptune.contracts.progress import Progress
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage, write_lineage
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.core.data.conversations import MARK
+from perceptune.core.data.images import image_bytes, open_image
+from perceptune.core.exporters.exporter import Exporter, Ranked, pairs_of
+from perceptune.core.views.apply import shown
+from perceptune.core.views.view import Recipe
+from perceptune.stages.data.example_images import IllustratedExamples
+from perceptune.stages.sampling.recipes import recipe_of
+
+TEMPLATE = "export_readme.md.jinja"
+NO_ORDER = "its answers are all as good"
+
+
+def run(
+    *,
+    name: str,
+    experiment: str,
+    preferences: Path,
+    examples: Path,
+    folder: Path,
+    config: ExportBlock,
+    view: str,
+    views: Mapping[str, ViewBlock],
+) -> None:
+    """Writes the `folder`: data, images (each once, named by its content), `README.md` and `lineage.json`.
+
+    Images are as the training view shows them: the imported files where that are the same pixels to any reader, and PNG files
+    of the pixels otherwise. What cannot be written is counted in the README. Raises `UserError` when nothing is left, and for
+    an image that is no longer the one that was imported.
+    """
+    exporter = load("exporter", config.format)
+    made = folder.with_name(f".{folder.name}.{os.getpid()}")
+    for old in (made, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    try:
+        made.mkdir(parents=True)
+        groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
+        known = IllustratedExamples(examples)
+        rows = known.rows([group["example_id"] for group in groups])
+        pictures = _Pictures(made, known, view, views, exporter.inside)
+        left_out: Counter[str] = Counter()
+        records: list[dict[str, Any]] = []
+        with Progress("exporting", len(groups), "groups") as progress:
+            for group in groups:
+                written = list(_records(group, rows[group["example_id"]], pictures, config, left_out))
+                records += written
+                progress.advance()
+        if not records:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items())
+            raise UserError(f"nothing of `{preferences}` can be exported as `{config.format}`: {reasons}")
+        _write(made, exporter, records, name)
+        ops = sorted({recipe.op for recipe in pictures.recipes})
+        plugins = [plugin("exporter", config.format), *(plugin("view", op) for op in ops)]
+        parameters = {"export": config.model_dump(mode="json"), "experiment": experiment, "view": view}
+        parameters |= {"views": {key: block.model_dump(mode="json") for key, block in views.items()}}
+        record = lineage("export.preferences", parameters, {"preferences": preferences, "examples": examples}, plugins)
+        write_lineage(made, record)
+        text = _readme(name, experiment, folder, exporter, config, view, len(groups), len(records), left_out, record)
+        write_text(made / "README.md", text)
+        print(f"{len(records)} rows of {len(groups)} groups; left out: {dict(left_out)}")
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _records(
+    group: Mapping[str, Any],
+    example: Mapping[str, Any],
+    pictures: _Pictures,
+    config: ExportBlock,
+    left_out: Counter[str],
+) -> Iterator[dict[str, Any]]:
+    exporter = load("exporter", config.format)
+    for one in _ranked(group, example, pictures.view):
+        if any(
+            MARK in text for text in (one.question, *(text for text, _ in one.answers))
+        ):  # a picture to their readers
+            left_out[f"a text contains `{MARK}`"] += 1
+            continue
+        parts = [one] if exporter.rows == "lists" else list(pairs_of(one, config.pairs))
+        left_out[NO_ORDER] += not parts
+        images = pictures.of(example) if parts else []
+        for part in parts:
+            yield exporter.record(replace(part, images=images))
+
+
+def _ranked(group: Mapping[str, Any], example: Mapping[str, Any], view: str) -> Iterator[Ranked]:
+    """The ranked list of a group, best first, or one of two answers for each of its kept pairs."""
+    texts = [item["text"] for message in group["messages"] for item in message["content"] if item["type"] == "text"]
+    said = group["responses"]
+    lists: dict[str, list[tuple[str, float | None]]] = {}
+    if group["pairs"]:
+        for pair in group["pairs"]:
+            if pair["kept"]:
+                lists[f"/{pair['kind']}"] = [(said[pair[role]]["text"], None) for role in ("chosen", "rejected")]
+    else:
+        ordered = sorted(said, key=lambda response: -response["reward"])
+        lists[""] = [(response["text"], response["reward"]) for response in ordered]
+    moved = view != "original"  # what a box is about may be elsewhere, and an answer that says where is wrong
+    unplaced = moved and example["task"] == "grounding"
+    for suffix, answers in lists.items():
+        yield Ranked(
+            id=f"{example['example_id']}{suffix}",
+            question="".join(texts),
+            images=(),
+            answers=answers,
+            task="open" if unplaced else example["task"],
+            split=example["split"],
+            target=None if unplaced else example["target"],
+            box=None if moved else example["box"],
+        )
+
+
+class _Pictures:
+    """The pictures of an export: files that appear once, or structs."""
+
+    def __init__(
+        self, folder: Path, examples: IllustratedExamples, view: str, blocks: Mapping[str, ViewBlock], inside: bool
+    ) -> None:
+        self._folder, self._examples, self.view, self._blocks, self._inside = folder, examples, view, blocks, inside
+        self.recipes: list[Recipe] = []
+
+    def of(self, example: Mapping[str, Any]) -> list[Any]:
+        """The pictures of an example, in order, as a record has them."""
+        recipe = recipe_of(self.view, self._blocks, example["image_sha256"])
+        self.recipes.append(recipe)
+        opened = [(image_bytes(image), open_image(image)) for image in self._examples.files(example["example_id"])]
+        if recipe.op == "original":
+            return [self._kept(data, picture) for data, picture in opened]
+        return [self._kept(None, picture) for picture in shown(recipe, [picture for _, picture in opened])]
+
+    def _kept(self, data: bytes | None, picture: Image.Image) -> Any:
+        kind = None if data is None else _plainly(data, picture)
+        if kind is None or data is None:
+            encoded = io.BytesIO()
+            picture.save(encoded, "PNG")
+            kind, data = "png", encoded.getvalue()
+        name = f"images/{hashlib.sha256(data).hexdigest()[:20]}.{kind}"
+        if self._inside:
+            return {"bytes": data, "path": Path(name).name}
+        file = self._folder / name
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data)
+        return name
+
+
+def _plainly(data: bytes, picture: Image.Image) -> str | None:
+    """The kind of an image file that every reader sees as `picture`; None for others: turned, transparent, of 16 bits."""
+    with Image.open(io.BytesIO(data)) as image:
+        kind = (image.format or "").lower()
+        if image.mode not in ("RGB", "L") or "transparency" in image.info or image.getexif().get(0x0112, 1) != 1:
+            return None
+        same = image.size == picture.size and image.convert("RGB").tobytes() == picture.tobytes()
+    return {"jpeg": "jpg"}.get(kind, kind) if same and kind in ("jpeg", "png", "webp", "bmp", "gif") else None
+
+
+def _write(folder: Path, exporter: Exporter, records: list[dict[str, Any]], name: str) -> None:
+    file = folder / exporter.file
+    if file.suffix == ".parquet":
+        from datasets import Dataset  # only here: it is slow to import
+
+        assert exporter.features is not None
+        Dataset.from_list(records, features=exporter.features()).to_parquet(str(file))
+    elif file.suffix == ".json":
+        write_text(file, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    else:
+        write_text(file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    for other, value in exporter.beside(name).items():
+        write_text(folder / other, json.dumps(value, indent=2) + "\n")
+
+
+def _readme(
+    name: str,
+    experiment: str,
+    folder: Path,
+    exporter: Exporter,
+    config: ExportBlock,
+    view: str,
+    groups: int,
+    rows: int,
+    left_out: Mapping[str, int],
+    record: Mapping[str, Any],
+) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
+    )  # fmt: skip
+    return environment.get_template(TEMPLATE).render(
+        name=name,
+        experiment=experiment,
+        exporter=exporter,
+        pairs=config.pairs,
+        view=view,
+        groups=groups,
+        rows=rows,
+        left_out={reason: count for reason, count in left_out.items() if count},
+        usage=exporter.usage.replace("{folder}", folder.as_posix()).replace("{name}", name),
+        record=record,
+        versions=", ".join(f"{package} {version}" for package, version in record["versions"].items()),
+    )

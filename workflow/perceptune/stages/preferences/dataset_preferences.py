@@ -1,0 +1,157 @@
+"""Answers that come with the data as ranked lists: preference pairs and released lists are learnt from without sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from PIL import Image
+from transformers import ProcessorMixin
+
+from perceptune.contracts.config import GivenBlock, ModelBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.core.data.row_checks import is_finite
+from perceptune.core.preferences.ranked_lists import ranked_lists
+from perceptune.core.preferences.ranked_lists import statistics as selection_statistics
+from perceptune.core.views.view import Recipe
+from perceptune.models.families.family import Family, family_of
+from perceptune.models.loading import load_processor
+from perceptune.stages.sampling.recipes import messages_for
+from perceptune.stages.sampling.requests import chosen_examples
+
+SCORED: dict[str, pl.DataType | type[pl.DataType]] = {
+    "request_id": pl.String, "sample_index": pl.Int32, "text": pl.String, "token_ids": pl.List(pl.Int32), "reward": pl.Float64,
+}  # fmt: skip
+
+
+def run(
+    *,
+    dataset: str,
+    examples: Path,
+    preferences: Path,
+    statistics: Path,
+    config: GivenBlock,
+    model: ModelBlock,
+    weights: str,
+) -> None:
+    """Writes `preferences`, one row per chosen example, and `statistics` (JSON), as the selection of sampled answers does.
+
+    The answers are those of `answers_given` in the column `source`; places in that list are the `sample_index`. Rewards are as
+    given; where all are null they go from 1 to 0 in even steps of the rank. An example without usable answers is not kept and
+    says why. `weights` is the digest of the model's files, whose tokenizer is used. Raises `UserError` when no list is kept.
+    """
+    chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
+    family, processor = family_of(model), load_processor(model)
+    scored: list[dict[str, Any]] = []
+    reasons: dict[str, str] = {}
+    messages: dict[str, list[dict[str, Any]]] = {}
+    for row in chosen:
+        name = row["example_id"]
+        text = config.prompt.replace("{question}", row["question"])
+        messages[name] = messages_for(text, Recipe("original"), len(row["image_sha256"]))
+        try:
+            longest = model.max_model_len - _prompt_tokens(row, messages[name], family, processor)
+            scored += _answers(row, longest, family, processor)
+        except ValueError as error:
+            reasons[name] = str(error)
+            scored.append({"request_id": name, "sample_index": 0})
+    answers = pl.DataFrame(scored, schema=SCORED)
+    lists = ranked_lists(answers, config).with_columns(
+        reason=pl.coalesce(pl.col("request_id").replace_strict(reasons, default=None, return_dtype=pl.String), "reason")
+    )
+    counted = selection_statistics(lists, answers.filter(pl.col("text").is_not_null()))
+    if not counted["kept"]:
+        dropped = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
+        raise UserError(
+            f"dataset `{dataset}`: no list of {counted['groups']} given ones is kept: {dropped}",
+            "answers come with preference formats such as `trl`, `rlhf_v` or `perpo`; `min_margin` may be too high",
+        )
+    print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
+    tasks = {row["example_id"]: row["task"] for row in chosen}
+    rows = [_group(found, messages, tasks) for found in lists.to_dicts()]
+    parameters = {"given": config.model_dump(mode="json"), "model": model.model_dump(mode="json"), "weights": weights}
+    record = lineage(
+        "preferences.dataset_preferences", parameters, {"examples": examples}, [plugin("family", model.family)]
+    )
+    write_table(preferences, PREFERENCES, rows, record)
+    write_text(statistics, json.dumps(counted, indent=2) + "\n")
+
+
+def _prompt_tokens(
+    row: Mapping[str, Any], messages: list[dict[str, Any]], family: Family, processor: ProcessorMixin
+) -> int:
+    """Tokens of the prompt with its pictures; `ValueError` when there is no such prompt."""
+    pictures = [Image.new("RGB", tuple(size)) for size in row["image_sizes"]]  # only their sizes count
+    prepared = [family.prepare_image(picture, processor) for picture in pictures]
+    return family.prompt_length(processor, family.prompt_ids(processor, messages), prepared)
+
+
+def _answers(row: Mapping[str, Any], longest: int, family: Family, processor: ProcessorMixin) -> list[dict[str, Any]]:
+    """The given answers of an example with rewards and tokens; `ValueError` when one of them is of no use."""
+    given = json.loads(row["source"] or "{}").get("answers_given")
+    if not isinstance(given, list) or not given:
+        raise ValueError("no given answers")
+    never = set(family.placeholder_ids(processor))
+    answers = []
+    for place, (text, reward) in enumerate(zip(map(_text, given), _rewards(given), strict=True)):
+        tokens = family.answer_ids(processor, text)
+        if len(tokens) > longest:
+            raise ValueError("prompt and answer exceed max_model_len")
+        if never.intersection(tokens):
+            raise ValueError("an answer contains the model's image token")
+        answers.append(
+            {
+                "request_id": row["example_id"],
+                "sample_index": place,
+                "text": text,
+                "token_ids": tokens,
+                "reward": reward,
+            }
+        )
+    return answers
+
+
+def _text(answer: Any) -> str:
+    text = answer.get("text") if isinstance(answer, Mapping) else None
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("an empty answer")
+    return text.strip()  # what stands between prompt and answer is the family's business
+
+
+def _rewards(given: list[Any]) -> list[float]:
+    """As given, or by rank where none is."""
+    rewards = [answer.get("reward") if isinstance(answer, Mapping) else None for answer in given]
+    if all(reward is None for reward in rewards):
+        return [1 - place / max(len(given) - 1, 1) for place in range(len(given))]
+    if not all(map(is_finite, rewards)):
+        raise ValueError("rewards that are no finite numbers, or of some answers only")
+    return [float(reward) for reward in rewards]  # type: ignore[arg-type]
+
+
+def _group(
+    found: Mapping[str, Any], messages: Mapping[str, list[dict[str, Any]]], tasks: Mapping[str, str]
+) -> dict[str, Any]:
+    name = found["request_id"]
+    kept = found["reason"] is None
+    return {
+        "group_id": name,
+        "example_id": name,
+        "request_id": name,
+        "task": tasks[name],
+        "view": "original",
+        "messages": messages[name],
+        "responses": [{**response, "role": None} for response in found["responses"]],
+        "views": [],
+        "pairs": [],
+        "numbers": [],
+        "kept": kept,
+        "reason": found["reason"],
+    }

@@ -1,0 +1,161 @@
+"""Pairs worth learning from, with CLIP scores, and the statistics of what was dropped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.config import FilterBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.seeds import derived_seed
+from perceptune.contracts.tables.clips import CLIPS
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.terms import TERMS
+from perceptune.core.preferences.pair_filter import (
+    central_limits,
+    clip_statistics,
+    described,
+    pair_statistics,
+    perplexity,
+    rejection,
+)
+
+KINDS = ("focus", "robust")
+Logprobs = Mapping[str, list[list[float]]]
+"""Group to the log-probabilities [response][token]."""
+
+
+def run(
+    *,
+    pairs: Path,
+    terms: Path,
+    clips: Path | None,
+    preferences: Path,
+    statistics: Path,
+    config: FilterBlock,
+) -> None:
+    """Writes `preferences`, the groups of `pairs` with what the filter says of each pair, and `statistics` (JSON).
+
+    `terms` are the reference's log-probabilities given the original image and the plain question: they make the IPS, and the
+    margins when the context is `original`. Raises `UserError` when no pair is kept.
+    """
+    groups = read_table(pairs, PREFERENCES).to_pylist()
+    original = {row["group_id"]: row["logprobs"] for row in read_table(terms, TERMS).to_pylist()}
+    scores = {row["example_id"]: row for row in read_table(clips, CLIPS).to_pylist()} if clips else {}
+    for group in groups:
+        for pair in group["pairs"]:
+            if pair["kept"]:
+                _measure(pair, original[group["group_id"]], config)
+        group["numbers"] = _numbers(scores.get(group["example_id"]))
+    limits = _limits(groups, config)
+    for group in groups:
+        _decide(group, config, limits)
+    _cap(groups, config)
+    counted = _statistics(groups, scores, limits, config)
+    if not counted["kept"]:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
+        raise UserError(
+            f"no pair of {len(groups)} records is kept: {reasons}", "widen `max_ppl` and `margin` of the filter"
+        )
+    print(f"kept {counted['kept']} of {len(groups)} records; dropped: {counted['dropped']}")
+    inputs = {"pairs": pairs, "terms": terms, **({"clips": clips} if clips else {})}
+    write_table(
+        preferences, PREFERENCES, groups, lineage("preferences.filter_pairs", config.model_dump(mode="json"), inputs)
+    )
+    write_text(statistics, json.dumps(counted, indent=2) + "\n")
+
+
+def _measure(pair: dict[str, Any], logprobs: list[list[float]], config: FilterBlock) -> None:
+    """IPS, and in the context `original` perplexities and margin too; those of the own context are there already."""
+    chosen, rejected = logprobs[pair["chosen"]], logprobs[pair["rejected"]]
+    pair["ips"] = math.fsum(chosen) - math.fsum(rejected)
+    if config.context == "original":
+        means = [math.fsum(values) / len(values) for values in (chosen, rejected)]
+        pair |= {
+            "ppl_chosen": perplexity(means[0]),
+            "ppl_rejected": perplexity(means[1]),
+            "margin": means[0] - means[1],
+        }
+
+
+def _numbers(score: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    if score is None or score["crop"] is None or score["image"] is None:
+        return []
+    return [
+        {"name": f"clip_{name}", "value": score[name]}
+        for name in ("image", "crop", "inverse")
+        if score[name] is not None
+    ]
+
+
+def _limits(groups: list[dict[str, Any]], config: FilterBlock) -> dict[str, tuple[float, float] | None]:
+    """Kind of pair to the limits of its margin."""
+    limits: dict[str, tuple[float, float] | None] = dict.fromkeys(KINDS, config.margin)
+    if config.central is not None:
+        for kind in KINDS:
+            margins = [p["margin"] for g in groups for p in g["pairs"] if p["kind"] == kind and p["kept"]]
+            limits[kind] = central_limits(margins, config.central) if margins else None
+    return limits
+
+
+def _decide(group: dict[str, Any], config: FilterBlock, limits: Mapping[str, tuple[float, float] | None]) -> None:
+    for pair in group["pairs"]:
+        if pair["kept"]:
+            numbers = (pair["ppl_chosen"], pair["ppl_rejected"], pair["margin"])
+            pair["reason"] = rejection(*numbers, config.max_ppl, limits[pair["kind"]])
+    if config.decides == "focus" and group["pairs"] and group["pairs"][0]["kept"]:
+        for pair in group["pairs"]:
+            if pair["kept"]:
+                pair["reason"] = group["pairs"][0]["reason"]
+    for pair in group["pairs"]:
+        pair["kept"] = pair["kept"] and pair["reason"] is None
+    group["kept"] = any(pair["kept"] for pair in group["pairs"])
+    if not group["kept"]:
+        group["reason"] = "; ".join(f"{pair['kind']}: {pair['reason']}" for pair in group["pairs"])
+
+
+def _cap(groups: list[dict[str, Any]], config: FilterBlock) -> None:
+    """Drops all but `max_groups` records, chosen by a hash of seed and id: independent of order."""
+    if config.max_groups is None:
+        return
+    kept = [group for group in groups if group["kept"]]
+    surplus = sorted(kept, key=lambda g: derived_seed("filter", config.seed, g["group_id"]))[config.max_groups :]
+    for group in surplus:
+        group |= {"kept": False, "reason": "not chosen (max_groups)"}
+
+
+def _statistics(
+    groups: list[dict[str, Any]],
+    scores: Mapping[str, Mapping[str, Any]],
+    limits: Mapping[str, tuple[float, float] | None],
+    config: FilterBlock,
+) -> dict[str, Any]:
+    by_kind = {k: [p for g in groups for p in g["pairs"] if p["kind"] == k] for k in KINDS}
+    views: dict[str, list[float]] = {}
+    for group in groups:
+        for view in group["views"]:
+            views.setdefault(view["view"], []).append(view["strength"])
+    found: dict[str, Any] = {
+        "groups": len(groups),
+        "kept": sum(group["kept"] for group in groups),
+        "dropped": dict(sorted(Counter(_brief(group["reason"]) for group in groups if not group["kept"]).items())),
+        "limits": {"max_ppl": config.max_ppl, "margin": {kind: limits[kind] for kind in KINDS}},
+        "context": config.context,
+        "kinds": {kind: pair_statistics(pairs) for kind, pairs in by_kind.items() if pairs},
+        "strength": {view: described(values) for view, values in sorted(views.items())},
+    }
+    if scores:
+        found["clip"] = clip_statistics(list(scores.values()))
+    return found
+
+
+def _brief(reason: str) -> str:
+    """A reason without what is particular to one row."""
+    return reason if len(reason) <= 80 else reason[:77] + "..."

@@ -1,0 +1,173 @@
+"""One reward per response, with the parsed answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from perceptune.contracts.config import ModelBlock, RewardBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.quarantine import check_ceiling
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.core.data.coordinate_frames import overlap_lines, overlaps
+from perceptune.core.data.source_columns import Columns
+from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.models.coordinates import coordinate_frame, resized_sizes
+from perceptune.stages.data.examples import Examples
+
+
+def run(
+    *,
+    requests: Path,
+    responses: Path,
+    examples: dict[str, Path],
+    rewards: Path,
+    config: RewardBlock,
+    model: ModelBlock,
+    benchmarks: list[str] | None = None,
+    resources: str | None = None,
+) -> None:
+    """Writes the `rewards` table: the rows of `responses` in their order; only those of the `benchmarks`, where they are named.
+
+    `resources` is the digest of the folder of that name, for the record.
+    Raises `UserError` when a task has no reward, or when more than `max_failed` of the responses are missing.
+    """
+    table = joined(requests, responses, examples)
+    if benchmarks is not None:
+        table = table.filter(pl.col("benchmark").is_in(benchmarks))
+    unrewarded = sorted(set(table["task"]) - set(config.tasks))
+    if unrewarded:
+        raise UserError(
+            f"no reward for task `{unrewarded[0]}`, expected one under `tasks` of the reward block",
+            f"it has rewards for {', '.join(config.tasks)}",
+        )
+    _check_failures(table, config)
+    reward_of = {str(task): reward for task, reward in config.tasks.items()}
+    by_task = table.group_by("task", maintain_order=True)
+    parts = [_scored(part, reward_of[str(task)], model, config) for (task,), part in by_task]
+    scored = pl.concat(parts).sort("row").select(REWARDS.schema.names) if parts else REWARDS.schema.empty_table()
+    inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
+    plugins = [plugin("family", model.family)]
+    plugins += [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
+    parameters = {
+        "reward": config.model_dump(mode="json"),
+        "resources": resources,
+        "model": model.model_dump(mode="json"),
+    }
+    write_table(rewards, REWARDS, scored, lineage("preferences.score", parameters, inputs, plugins))
+
+
+def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.DataFrame:
+    """Responses in their order with what was asked and what is true; `row` numbers them."""
+    asked = pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "dataset", "benchmark", "condition"]))
+    answered = pl.from_arrow(read_table(responses, RESPONSES))
+    columns = ["example_id", "task", "target", "box", "image_sizes", "source"]
+    truth = pl.concat(
+        pl.from_arrow(Examples(path).table(columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
+        for name, path in examples.items()
+    )
+    return (
+        answered.with_row_index("row")  # type: ignore[union-attr]
+        .join(asked, "request_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
+        .join(truth, ["dataset", "example_id"], "left", validate="m:1", maintain_order="left")
+    )
+
+
+def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
+    failed = table.filter(pl.col("text").is_null())
+    rows = failed.select("request_id", "reason").unique(maintain_order=True).iter_rows()
+    named = [f"request `{request}`: {reason}" for request, reason in rows]
+    check_ceiling(
+        named, table.height, "responses are missing", config.max_failed, config.max_failed_rows, count=failed.height
+    )
+
+
+def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBlock) -> pl.DataFrame:
+    """The rows of one task with their verdicts; rows without a response keep null rewards and their reason."""
+    answered = part.filter(pl.col("text").is_not_null())
+    failed = part.filter(pl.col("text").is_null())
+    answers = _answers(answered, model, config)
+    scores = _scores(load("reward", reward), answers)
+    for line in _frame_lines(answered, answers, scores, model):
+        print(line)
+    verdicts: dict[str, Iterable[Any]] = {
+        "reward": scores.rewards,
+        "parsed": scores.parsed_json(),
+        "reason": scores.reasons,
+    }
+    good = answered.with_columns(
+        **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
+        components=pl.Series("components", _components(scores, answered.height), dtype=COMPONENTS),
+    )
+    bad = failed.with_columns(
+        reward=pl.lit(None, dtype=pl.Float64),
+        parsed=pl.lit(None, dtype=pl.String),
+        components=pl.lit([], dtype=COMPONENTS),
+    )
+    columns = ["row", *REWARDS.schema.names]
+    return pl.concat([good.select(columns), bad.select(columns)])
+
+
+def _scores(reward: Reward, answers: Answers) -> Scores:
+    """Raises `UserError` where the reward does not give the components that it declares, since metrics read them."""
+    scores = reward.score(answers)
+    if missing := [name for name in reward.components if name not in scores.components]:
+        raise UserError(f"reward `{reward.name}` gives no component `{missing[0]}`, expected all that it declares")
+    return scores
+
+
+COMPONENTS = pl.List(pl.Struct({"name": pl.String, "value": pl.Float64}))
+
+
+def _components(scores: Scores, count: int) -> list[list[dict[str, Any]]]:
+    names = list(scores.components)
+    columns = [scores.components[name].tolist() for name in names]
+    return [[{"name": n, "value": c[i]} for n, c in zip(names, columns, strict=True)] for i in range(count)]
+
+
+def _frame_lines(part: pl.DataFrame, answers: Answers, scores: Scores, model: ModelBlock) -> list[str]:
+    """For the log: how well the answered boxes overlap with the true ones under each reading of their numbers.
+
+    Of greedy answers where there are any, and never of those to a blank image. Which reading counts, the model block says.
+    """
+    seen = part["view"].to_numpy() != "blank"
+    greedy = seen & (part["condition"].to_numpy() == "greedy")
+    kept = greedy if greedy.any() else seen
+    boxed = np.array([isinstance(found, dict) and "box" in found for found in scores.parsed], dtype=bool)
+    kept = kept & boxed & ~np.isnan(answers.boxes).any(axis=1) if len(boxed) else kept
+    if not kept.any():
+        return []
+    written = np.array([scores.parsed[place]["box"] for place in np.flatnonzero(kept)], dtype=float)
+    truths, sizes = answers.boxes[kept], answers.sizes[kept]
+    pixels = answers.frame == "resized_pixels" or load("family", model.family).frame == "resized_pixels"
+    ious = overlaps(written, truths, sizes, resized_sizes(model, sizes) if pixels else None)
+    return overlap_lines(ious, answers.frame)
+
+
+def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answers:
+    sizes = np.array([(s or [[np.nan] * 2])[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
+    boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
+    frame = coordinate_frame(model)
+    if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1])[~np.isnan(boxes[:, 0])].any():
+        print("boxes are read relative to the padded square, as LLaVA-1.5 writes them", file=sys.stderr)
+    return Answers(
+        texts=part["text"].to_list(),
+        targets=part["target"].to_list(),
+        boxes=boxes,
+        sizes=sizes,
+        frame=frame,
+        sources=[Columns(*row) for row in part.select("example_id", "source").iter_rows()],
+        resources=Path(config.resources) if config.resources else None,
+        resized=resized_sizes(model, sizes) if frame == "resized_pixels" else None,
+    )

@@ -1,0 +1,61 @@
+"""Ranked lists worth learning from, and the statistics of what was dropped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from perceptune.contracts.config import SelectionBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.core.preferences.ranked_lists import ranked_lists
+from perceptune.core.preferences.ranked_lists import statistics as selection_statistics
+
+
+def run(
+    *,
+    requests: Path,
+    responses: Path,
+    rewards: Path,
+    preferences: Path,
+    statistics: Path,
+    config: SelectionBlock,
+) -> None:
+    """Writes `preferences`, one row per request, and `statistics` (JSON). Raises `UserError` when no list is kept."""
+    asked = pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
+    tokens = pl.from_arrow(read_table(responses, RESPONSES).select(["request_id", "sample_index", "token_ids"]))
+    scored = pl.from_arrow(
+        read_table(rewards, REWARDS).select(["request_id", "sample_index", "task", "text", "reward"])
+    )
+    scored = scored.join(tokens, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left")  # type: ignore[union-attr, arg-type]
+    lists = ranked_lists(scored, config)
+    tasks = scored.group_by("request_id").agg(pl.col("task").first())
+    table = (
+        lists.join(asked, "request_id", "left", maintain_order="left")  # type: ignore[arg-type]
+        .join(tasks, "request_id", "left", maintain_order="left")
+        .with_columns(
+            group_id=pl.col("request_id"),
+            responses=pl.col("responses").list.eval(pl.element().struct.with_fields(role=pl.lit(None, pl.String))),
+            **{name: pl.lit([]) for name in ("views", "pairs", "numbers")},
+        )
+    )
+    counted = selection_statistics(lists, scored)
+    if not counted["kept"]:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
+        raise UserError(
+            f"no list of {counted['groups']} is kept: {reasons}",
+            "lower `min_margin` of the selection, or sample more answers",
+        )
+    print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
+    inputs = {"requests": requests, "responses": responses, "rewards": rewards}
+    record = lineage("preferences.select", config.model_dump(mode="json"), inputs)
+    write_table(preferences, PREFERENCES, table.select(PREFERENCES.schema.names), record)
+    write_text(statistics, json.dumps(counted, indent=2) + "\n")

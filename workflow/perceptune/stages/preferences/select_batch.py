@@ -1,0 +1,80 @@
+"""The groups of a round that are learnt from, and the statistics of what was dropped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from perceptune.contracts.config import BatchBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.files import write_text
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.core.preferences.rollout_groups import batch
+from perceptune.core.preferences.rollout_groups import statistics as batch_statistics
+
+
+def run(
+    *,
+    requests: Path,
+    responses: Path,
+    rewards: Path,
+    preferences: Path,
+    statistics: Path,
+    config: BatchBlock,
+) -> None:
+    """Writes `preferences`, one row per request, and `statistics` (JSON).
+
+    No group may be kept: whoever learns from it says what that means. Raises `UserError` when `keep` is no component of the
+    rewards, and when fewer groups are kept than asked for says so in the log.
+    """
+    asked = pl.DataFrame(
+        pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
+    )
+    tokens = pl.DataFrame(
+        pl.from_arrow(read_table(responses, RESPONSES).select(["request_id", "sample_index", "token_ids"]))
+    )
+    scored = pl.DataFrame(pl.from_arrow(read_table(rewards, REWARDS)))
+    scored = scored.with_columns(keep=_kept_by(scored, config.keep, rewards)).select(
+        "request_id", "sample_index", "task", "text", "reward", "keep"
+    )
+    scored = scored.join(tokens, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left")
+    groups = batch(scored, config)
+    tasks = scored.group_by("request_id").agg(pl.col("task").first())
+    table = (
+        groups.join(asked, "request_id", "left", maintain_order="left")
+        .join(tasks, "request_id", "left", maintain_order="left")
+        .with_columns(
+            group_id=pl.col("request_id"),
+            responses=pl.col("responses").list.eval(pl.element().struct.with_fields(role=pl.lit(None, pl.String))),
+            **{name: pl.lit([]) for name in ("views", "pairs", "numbers")},
+        )
+    )
+    counted = batch_statistics(groups)
+    print(f"kept {counted['kept']} of {counted['groups']} groups; dropped: {counted['dropped']}")
+    if config.questions is not None and 0 < counted["kept"] < config.questions:
+        print(f"{config.questions} groups were asked for: ask more questions in the rollout to have as many")
+    inputs = {"requests": requests, "responses": responses, "rewards": rewards}
+    record = lineage("preferences.select_batch", config.model_dump(mode="json"), inputs)
+    write_table(preferences, PREFERENCES, table.select(PREFERENCES.schema.names), record)
+    write_text(statistics, json.dumps(counted, indent=2) + "\n")
+
+
+def _kept_by(scored: pl.DataFrame, keep: str | None, rewards: Path) -> pl.Expr:
+    """The value that decides, of every answer."""
+    if keep is None or keep == "reward":
+        return pl.col("reward")
+    named = (
+        scored.select(pl.col("components").explode().struct.field("name")).to_series().drop_nulls().unique().to_list()
+    )
+    if scored.height and keep not in named:
+        allowed = ", ".join(f"`{name}`" for name in sorted(["reward", *named]))
+        raise UserError(f"key `keep` of the batch: `{rewards}` has no component `{keep}`, expected one of {allowed}")
+    value = pl.element().filter(pl.element().struct.field("name") == keep).struct.field("value").first()
+    return pl.col("components").list.eval(value).list.first()

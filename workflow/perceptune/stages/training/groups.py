@@ -1,0 +1,173 @@
+"""Preference tables to the groups that engines work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from perceptune.contracts.config import ModelBlock, ViewBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.terms import TERMS
+from perceptune.core.methods.logprob_queries import PAIR_VIEWS
+from perceptune.core.methods.method import Stored
+from perceptune.core.views.view import Recipe
+from perceptune.engines.training.groups import RankedList, Rollout, Shown, StoredTokens
+from perceptune.models.coordinates import framed
+from perceptune.models.families.family import family_of
+from perceptune.stages.data.example_images import IllustratedExamples
+from perceptune.stages.data.examples import Examples
+from perceptune.stages.sampling.recipes import NoSaliencyError, Saliencies, recipe_of, with_pictures
+
+
+def kept_lists(
+    preferences: Path,
+    examples: Path,
+    views: Sequence[str],
+    blocks: Mapping[str, ViewBlock],
+    redrawn: bool = False,
+    saliencies: Mapping[str, Path] | None = None,
+) -> list[RankedList]:
+    """The kept groups of a `preferences` table in its order, with all responses, and how they look under `views`.
+
+    A view that the group brings itself is taken from there (pairs without a crop lack some), another one from the config's
+    `blocks`; `redrawn` draws those that were not used for the answers anew for every group, as rounds do. `saliencies` are the
+    tables of the saliency blocks that the views need. Raises `UserError` for an image that is no longer the one that was imported.
+    """
+    salient = Saliencies(saliencies or {})
+    groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
+    ids = [group["example_id"] for group in groups]
+    known = IllustratedExamples(examples)
+    rows = known.rows(ids, ("example_id", "image_sha256"))
+    known.fetch(ids)
+    lists = []
+    for group in groups:
+        example = rows[group["example_id"]]
+        images = known.files(example["example_id"])
+        lists.append(_list(group, example, images, views, blocks, redrawn, salient))
+    return lists
+
+
+def kept_rollouts(
+    preferences: Path,
+    responses: Path,
+    examples: Path,
+    terms: Path,
+    views: Sequence[str],
+    blocks: Mapping[str, ViewBlock],
+    stored: Sequence[Stored],
+    saliencies: Mapping[str, Path],
+) -> list[Rollout]:
+    """The kept groups of a round, with what the engine said of its answers and every term that is `stored`.
+
+    Raises `UserError` when a table is of other answers.
+    """
+    lists = kept_lists(preferences, examples, views, blocks, redrawn=True, saliencies=saliencies)
+    kept = pl.Series([one.group_id for one in lists], dtype=pl.String)
+    columns = ["request_id", "sample_index", "logprobs", "finish_reason"]
+    answers = pl.DataFrame(pl.from_arrow(read_table(responses, RESPONSES).select(columns)))
+    answers = answers.filter(pl.col("request_id").is_in(kept.implode())).sort("request_id", "sample_index")
+    said = {str(name): part for (name,), part in answers.group_by("request_id", maintain_order=True)}
+    rows = {(row["group_id"], row["term"], row["view"]): row for row in read_table(terms, TERMS).to_pylist()}
+    rollouts = []
+    for one in lists:
+        lengths = [len(response) for response in one.responses]
+        part = said.get(one.group_id)
+        sampled = [] if part is None else part["logprobs"].to_list()
+        _check_lengths(sampled, lengths, responses, one.group_id)
+        found: dict[tuple[Literal["reference", "old"], str], StoredTokens] = {}
+        for term in stored:
+            row = rows.get((one.group_id, *term)) or {"logprobs": [], "entropies": None}
+            _check_lengths(row["logprobs"], lengths, terms, one.group_id)
+            found[term] = StoredTokens(row["logprobs"], row["entropies"])
+        truncated = [] if part is None else (part["finish_reason"] == "length").to_list()
+        values = {field.name: getattr(one, field.name) for field in fields(one)}
+        rollouts.append(Rollout(**values, sampled=sampled, truncated=truncated, stored=found))
+    return rollouts
+
+
+def _check_lengths(values: Sequence[Sequence[float]], lengths: Sequence[int], path: Path, group: str) -> None:
+    if [len(v) for v in values] != list(lengths):
+        raise UserError(f"`{path}` does not fit group `{group}`", "delete it and run again")
+
+
+def _list(
+    group: Mapping[str, Any],
+    example: Mapping[str, Any],
+    images: Sequence[Mapping[str, Any]],
+    views: Sequence[str],
+    blocks: Mapping[str, ViewBlock],
+    redrawn: bool,
+    salient: Saliencies,
+) -> RankedList:
+    own = {v["view"]: Shown(Recipe.read(v["recipe"]), v["messages"], v["sha256"]) for v in group["views"]}
+    shown = {}
+    for view in views:
+        if view in own:
+            shown[view] = own[view]
+        if view in own or (group["pairs"] and view in PAIR_VIEWS):
+            continue
+        occasion = (group["group_id"],) if redrawn and view != group["view"] else ()
+        try:
+            known = salient.for_view(view, blocks, example["example_id"])
+        except NoSaliencyError as missing:
+            raise UserError(f"view `{view}` of example `{example['example_id']}`: {missing}") from None
+        recipe = recipe_of(view, blocks, example["image_sha256"], occasion=occasion, saliencies=known)
+        shown[view] = Shown(recipe, with_pictures(group["messages"], recipe, len(images)))
+    return RankedList(
+        group_id=group["group_id"],
+        images=images,
+        views=shown,
+        responses=[r["token_ids"] for r in group["responses"]],
+        rewards=[r["reward"] for r in group["responses"]],
+        pairs={p["kind"]: (p["chosen"], p["rejected"]) for p in group["pairs"] if p["kept"]},
+        numbers={n["name"]: n["value"] for n in group["numbers"]},
+    )
+
+
+def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> list[RankedList]:
+    """The lists with their summed reference log-probabilities under every view of `terms` (view to table).
+
+    Raises `UserError` when the terms are of other responses.
+    """
+    stored = {
+        view: {row["group_id"]: row["logprobs"] for row in read_table(path, TERMS).to_pylist()}
+        for view, path in terms.items()
+    }
+    referenced = []
+    for one in lists:
+        sums = {}
+        for view, path in terms.items():
+            if view not in one.views:
+                continue
+            logps = stored[view].get(one.group_id, [])
+            _check_lengths(logps, [len(r) for r in one.responses], path, one.group_id)
+            sums[view] = [sum(values) for values in logps]
+        referenced.append(replace(one, reference=sums))
+    return referenced
+
+
+def ground_truth_lists(
+    lists: Sequence[RankedList], preferences: Path, examples: Path, model: ModelBlock, processor: Any
+) -> list[RankedList]:
+    """The lists with the true answer, in the model's own notation, in place of the responses; its reward is 1."""
+    table = read_table(preferences, PREFERENCES).select(["group_id", "example_id"]).to_pylist()
+    example_of = {row["group_id"]: row["example_id"] for row in table}
+    truths = Examples(examples).rows([example_of[one.group_id] for one in lists])
+    family = family_of(model)
+    made = []
+    for one in lists:
+        text = family.ground_truth(*framed(truths[example_of[one.group_id]], model))
+        made.append(replace(one, responses=[family.answer_ids(processor, text)], rewards=[1.0], reference=None))
+    return made
+
+
+def view_ops(shown: Iterable[Shown]) -> list[str]:
+    """The modules of views that have a say."""
+    return sorted({view.recipe.op for view in shown})

@@ -1,0 +1,85 @@
+"""Log-probabilities that stay the same while training, of the base model or of the policy that answered: once for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from perceptune.contracts.config import ModelBlock, ViewBlock
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.terms import TERMS
+from perceptune.core.methods.method import Stored
+from perceptune.engines.training.groups import Encoder, StoredTokens, all_under
+from perceptune.engines.training.stored_logprobs import stored_terms
+from perceptune.models.families.family import family_of
+from perceptune.models.loading import load_model, load_processor, load_trained
+from perceptune.stages.training.groups import kept_lists, view_ops
+
+AT_ONCE = {False: (16, 4096), True: (1, 8192)}
+"""Groups per pass, and response tokens per packed row. Those of a round are as in training: with 16-bit weights another shape
+of the pass gives other roundings, and the first ratios would not be 1."""
+
+
+def run(
+    *,
+    preferences: Path,
+    examples: Path,
+    terms: Path,
+    model: ModelBlock,
+    weights: str,
+    stored: Sequence[Stored],
+    adapter: Path | None,
+    views: dict[str, ViewBlock],
+    of_round: bool = False,
+    saliencies: Mapping[str, Path] | None = None,
+    halvings: int = 0,
+) -> None:
+    """Writes the `terms` table: per-token log-probabilities of all responses of the kept groups, for each of `stored`.
+
+    `reference` is the base model, `old` the policy: with the `adapter`, or without one the base model, too. A view is one that
+    the groups bring themselves, or one of the config's blocks `views`. Groups `of_round` have entropies, too.
+    `saliencies` are the tables that views need, by the name of the block. `weights` is the
+    digest of the model's files. Each of the `halvings` halves what is computed at once, not the result.
+    """
+    shown = list(dict.fromkeys(s.view for s in stored))
+    groups_at_once, budget = AT_ONCE[of_round]
+    lists = kept_lists(preferences, examples, shown, views, redrawn=of_round, saliencies=saliencies)
+    found: dict[Stored, dict[str, StoredTokens]] = {}
+    asked: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
+    if lists:
+        family, processor, loaded = family_of(model), load_processor(model), load_model(model)
+        policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
+        for one in dict.fromkeys(asked.values()):
+            encoder = Encoder(family, processor, loaded, all_under(one.view), budget >> halvings)
+            shown_lists = [group for group in lists if one.view in group.views]
+            plain = one.term == "reference" and adapter is not None
+            with policy.disable_adapter() if plain else nullcontext():
+                found[one] = dict(
+                    stored_terms(
+                        policy,
+                        encoder,
+                        shown_lists,
+                        max(groups_at_once >> halvings, 1),
+                        entropies=of_round,
+                        autocast=model.dtype if of_round else None,
+                    )
+                )
+    rows = [
+        {"group_id": group.group_id, "term": one.term, "view": one.view}
+        | {"logprobs": numbers.logps, "entropies": numbers.entropies}
+        for one in stored
+        for group in lists
+        if (numbers := found[asked[one]].get(group.group_id)) is not None
+    ]
+    parameters = {"model": model.model_dump(mode="json"), "weights": weights, "stored": [list(s) for s in stored]}
+    parameters |= {"views": {name: block.model_dump(mode="json") for name, block in views.items()}}
+    inputs = {"preferences": preferences, "examples": examples}
+    inputs |= {f"saliency {name}": path for name, path in (saliencies or {}).items()}
+    if adapter is not None:
+        inputs["adapter"] = adapter / "adapter_model.safetensors"
+    ops = view_ops(group.views[view] for view in shown for group in lists if view in group.views)
+    plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
+    write_table(terms, TERMS, rows, lineage("training.stored_logprobs", parameters, inputs, plugins))

@@ -1,0 +1,163 @@
+"""A LoRA adapter from preference lists, with its training curves."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.training import TRAINING
+from perceptune.core.methods.logprob_queries import Look
+from perceptune.core.methods.method import GroupMethod
+from perceptune.engines.training.groups import Encoder, RankedList
+from perceptune.engines.training.trainer import train, with_adapter
+from perceptune.models.families.family import family_of
+from perceptune.models.loading import load_model, load_processor
+from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
+from perceptune.runtime.locks import only_writer
+from perceptune.stages.training.groups import ground_truth_lists, kept_lists, view_ops, with_reference
+
+BUDGET = 8192
+"""Response tokens per packed row; a longer list is cut into several rows, which changes nothing but memory and time."""
+
+
+def run(
+    *,
+    experiment: str,
+    preferences: Path,
+    examples: Path,
+    terms: dict[str, Path],
+    adapter: Path,
+    training: Path,
+    checkpoints: Path,
+    model: ModelBlock,
+    weights: str,
+    config: TrainingBlock,
+    views: dict[str, ViewBlock],
+    saliencies: Mapping[str, Path] | None = None,
+    halvings: int = 0,
+) -> None:
+    """Writes `adapter` (a PEFT folder, safetensors) and the `training` table; `checkpoints` is removed at the end.
+
+    `terms` maps views to tables of stored log-probabilities, `views` are the config's blocks, `saliencies` the tables that these
+    need, by the name of the block.
+
+    A killed run goes on from its newest complete checkpoint if settings, inputs and code are the same. With `devices` above 1
+    that many processes are started, which train together. `weights` is the digest of the model's files. Each of the `halvings`
+    halves what is computed at once, not the lists of an optimiser step.
+    """
+    paths = {"preferences": preferences, "examples": examples, "adapter": adapter}
+    paths |= {
+        "training": training,
+        "checkpoints": checkpoints,
+        **{f"terms {view}": path for view, path in terms.items()},
+    }
+    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, halvings)
+    with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
+        if config.devices > 1:
+            launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config.devices)
+        else:
+            _train(job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `run` was asked for."""
+
+    experiment: str
+    paths: Mapping[str, Path]
+    model: ModelBlock
+    weights: str
+    config: TrainingBlock
+    views: Mapping[str, ViewBlock]
+    saliencies: Mapping[str, Path]
+    halvings: int
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files that have a say."""
+        read = {name: path for name, path in self.paths.items() if name not in ("adapter", "training", "checkpoints")}
+        return read | {f"saliency {name}": path for name, path in self.saliencies.items()}
+
+    @property
+    def terms(self) -> dict[str, Path]:
+        """View to the table of stored log-probabilities."""
+        return {n.removeprefix("terms "): path for n, path in self.paths.items() if n.startswith("terms ")}
+
+
+_JSON = TypeAdapter(_Job)
+"""To the processes that train together, and back."""
+
+
+def _train(job: _Job) -> None:
+    experiment, model, config, halvings = job.experiment, job.model, job.config, job.halvings
+    names = ("preferences", "examples", "adapter", "training", "checkpoints")
+    preferences, examples, adapter, training, checkpoints = (job.paths[name] for name in names)
+    settings = {
+        "model": model.model_dump(mode="json"),
+        "weights": job.weights,
+        "training": config.model_dump(mode="json"),
+        "views": {name: block.model_dump(mode="json") for name, block in job.views.items()},
+    }
+    method = load("method", config.method)
+    assert isinstance(method, GroupMethod)  # the config's checks let no other through
+    parameters = method.Parameters.model_validate(config.parameters)
+    family, processor, base = family_of(model), load_processor(model), load_model(model)
+    views = method.views(parameters, config.view)
+    lists = kept_lists(preferences, examples, views, job.views, saliencies=job.saliencies)
+    ops = view_ops(shown for one in lists for shown in one.views.values())
+    plugins = [plugin("family", model.family), plugin("method", config.method), *(plugin("view", op) for op in ops)]
+    if method.wants_ground_truth(parameters):
+        lists = ground_truth_lists(lists, preferences, examples, model, processor)
+    elif job.terms:
+        lists = with_reference(lists, job.terms)
+
+    def looks(one: RankedList) -> list[Look]:
+        asked = method.looks(one.rewards, one.pairs, parameters, config.view)
+        if unnamed := [look.view for look in asked if look.view not in views]:
+            raise UserError(f"method `{config.method}` looks at view `{unnamed[0]}`, which its `views` does not name")
+        return asked
+
+    lists = [one for one in lists if looks(one)]
+    if not lists:
+        raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
+    adapted = with_adapter(base, config, family.lora_targets, model.path)
+    log = train(
+        adapted,
+        Encoder(family, processor, base, looks, BUDGET >> halvings),
+        lists,
+        method=method,
+        parameters=parameters,
+        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
+        dtype=model.dtype,
+        checkpoints=checkpoints,
+        fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
+    )
+    if not first():
+        return
+    record = lineage("training.train", settings, job.inputs, plugins)
+    with appearing_adapter(adapter, record) as folder:
+        adapted.save_pretrained(folder, safe_serialization=True)
+    rows = [
+        {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
+        for entry in log
+        for name, value in sorted(entry.items())  # a resumed log comes in another order
+        if name not in ("step", "epoch")
+    ]
+    write_table(training, TRAINING, rows, record)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    with one_of_several(Path(sys.argv[1])) as said:
+        _train(_JSON.validate_python(said))

@@ -1,0 +1,226 @@
+"""One round: the adapter before it and a batch of its own answers to the next adapter, or the end of the experiment."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load
+from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.provenance.lineage import FILE, lineage
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.training import TRAINING
+from perceptune.core.methods.rollout import RolloutMethod
+from perceptune.engines.training.groups import Encoder, all_under
+from perceptune.engines.training.rollout_trainer import RoundLog, train_round
+from perceptune.engines.training.trainer import with_adapter
+from perceptune.models.families.family import family_of
+from perceptune.models.loading import load_model, load_processor, load_trained
+from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
+from perceptune.runtime.locks import only_writer
+from perceptune.stages.training.groups import kept_rollouts, view_ops
+from perceptune.stages.training.round_status import Ending, Stop
+
+BUDGET = 8192
+"""Response tokens per packed row; a larger group is cut into several rows, which changes nothing but memory and time."""
+OPTIMIZER = "optimizer.safetensors"
+ENDING = "round.json"
+
+
+def run(
+    *,
+    experiment: str,
+    number: int,
+    preferences: Path,
+    responses: Path,
+    examples: Path,
+    terms: Path,
+    before: Path | None,
+    adapter: Path,
+    training: Path,
+    checkpoints: Path,
+    model: ModelBlock,
+    weights: str,
+    config: TrainingBlock,
+    views: dict[str, ViewBlock],
+    longest: int,
+    saliencies: Mapping[str, Path] | None = None,
+    halvings: int = 0,
+) -> None:
+    """Writes round `number`'s `adapter` (a PEFT folder with the optimiser's state and `round.json`) and its `training` table.
+
+    `before` is the adapter folder of the round before, None for the first. `views` are the config's blocks,
+    `saliencies` the tables that these need, by the name of the block,
+    `longest` is the tokens that an answer could have. A killed run goes on from its newest
+    checkpoint. Where a limit of the config is passed, or nothing is left to learn from, the adapter is the one before and
+    `round.json` says why; what follows such a round only hands it on. Raises `UserError` when the first round has nothing to
+    learn from.
+    """
+    paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
+    paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
+    job = _Job(experiment, number, paths, before, model, weights, config, views, saliencies or {}, longest, halvings)
+    with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
+        if config.devices > 1 and _earlier(job).stopped is None:
+            launch("perceptune.stages.training.train_round", _JSON.dump_python(job, mode="json"), config.devices)
+        else:
+            _train(job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `run` was asked for."""
+
+    experiment: str
+    number: int
+    paths: Mapping[str, Path]
+    before: Path | None
+    model: ModelBlock
+    weights: str
+    config: TrainingBlock
+    views: Mapping[str, ViewBlock]
+    saliencies: Mapping[str, Path]
+    longest: int
+    halvings: int
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files that have a say."""
+        read = {name: path for name, path in self.paths.items() if name not in ("adapter", "training", "checkpoints")}
+        read |= {f"saliency {name}": path for name, path in self.saliencies.items()}
+        if self.before is not None:
+            read |= {"adapter before": self.before / "adapter_model.safetensors", "round before": self.before / ENDING}
+        return read
+
+
+_JSON = TypeAdapter(_Job)
+"""To the processes that train together, and back."""
+
+
+def _earlier(job: _Job) -> Ending:
+    return Ending(0) if job.before is None else Ending.read(job.before / ENDING)
+
+
+def _train(job: _Job) -> None:
+    config, model = job.config, job.model
+    settings = {
+        "model": model.model_dump(mode="json"),
+        "weights": job.weights,
+        "training": config.model_dump(mode="json"),
+        "views": {name: block.model_dump(mode="json") for name, block in job.views.items()},
+        "round": job.number,
+    }
+    method = load("method", config.method)
+    assert isinstance(method, RolloutMethod)  # the config's checks let no other through
+    earlier = _earlier(job)
+    if earlier.stopped is not None:
+        _hand_on(
+            job,
+            earlier.stopped,
+            [],
+            lineage("training.train_round", settings, job.inputs, [plugin("method", config.method)]),
+        )
+        return
+    parameters = method.Parameters.model_validate(config.parameters)
+    shown = method.views(parameters, config.view)
+    tables = {name: job.paths[name] for name in ("preferences", "responses", "examples", "terms")}
+    stored = method.stored(parameters, config.view)
+    rollouts = kept_rollouts(**tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies)
+    ops = view_ops(one for rollout in rollouts for one in rollout.views.values())
+    plugins = [plugin("family", model.family), plugin("method", config.method), *(plugin("view", op) for op in ops)]
+    record = lineage("training.train_round", settings, job.inputs, plugins)
+    if not rollouts:
+        if job.before is None:
+            raise UserError(f"no group of `{job.paths['preferences']}` is kept, so there is nothing to learn from")
+        if first():
+            _hand_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
+        return
+    family, processor, base = family_of(model), load_processor(model), load_model(model)
+    adapted = (
+        with_adapter(base, config, family.lora_targets, model.path)
+        if job.before is None
+        else load_trained(base, job.before)
+    )
+    mark = fingerprint(settings, job.inputs, "perceptune.stages.training.train_round", plugins)
+    state = job.paths["checkpoints"] / OPTIMIZER
+    done = train_round(
+        adapted,
+        Encoder(family, processor, base, all_under(config.view), BUDGET >> job.halvings),
+        rollouts,
+        method=method,
+        parameters=parameters,
+        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> job.halvings, 1)}),
+        round=job.number,
+        longest=job.longest,
+        dtype=model.dtype,
+        checkpoints=job.paths["checkpoints"],
+        fingerprint=mark,
+        optimizer=_state_before(job),
+        save_optimizer=state if config.optimizer == "carry" else None,
+    )
+    if not first():
+        return
+    if done.stopped is not None and job.before is not None:
+        _hand_on(job, Stop(job.number, done.stopped), _rows(job, done), record)
+        return
+    stop = None
+    if done.stopped is not None:  # the last good adapter is one that changes nothing
+        stop = Stop(job.number, done.stopped)
+        adapted = with_adapter(load_model(model), config, family.lora_targets, model.path)
+    with appearing_adapter(job.paths["adapter"], record) as folder:
+        adapted.save_pretrained(folder, safe_serialization=True)
+        if stop is None and config.optimizer == "carry":
+            shutil.move(state, folder / OPTIMIZER)
+        (folder / ENDING).write_text(Ending(job.number, stop).text())
+    _finish(job, _rows(job, done), record)
+
+
+def _state_before(job: _Job) -> Path | None:
+    """The optimiser's state to go on from."""
+    if job.before is None or job.config.optimizer == "reset":
+        return None
+    state = job.before / OPTIMIZER
+    if not state.exists():
+        raise UserError(
+            f"`{state}` does not exist, so the optimiser cannot go on from the round before",
+            "delete the adapter's folder and run again, or set `optimizer: reset`",
+        )
+    return state
+
+
+def _hand_on(job: _Job, stop: Stop, rows: list[dict[str, Any]], record: dict[str, Any]) -> None:
+    """The adapter before as this round's, and why."""
+    assert job.before is not None
+    with appearing_adapter(job.paths["adapter"], record) as folder:
+        for file in job.before.iterdir():
+            if file.suffix in (".safetensors", ".json") and file.name not in (OPTIMIZER, ENDING, FILE):
+                shutil.copy(file, folder / file.name)
+        (folder / ENDING).write_text(Ending(job.number, stop).text())
+    _finish(job, rows, record)
+    print(f"stopped in round {stop.round}: {stop.reason}; the adapter is round {stop.round - 1}'s", file=sys.stderr)
+
+
+def _rows(job: _Job, done: RoundLog) -> list[dict[str, Any]]:
+    return [
+        {"experiment": job.experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
+        for entry in done.log
+        for name, value in sorted(entry.items())  # a resumed log comes in another order
+        if name not in ("step", "epoch")
+    ]
+
+
+def _finish(job: _Job, rows: list[dict[str, Any]], record: dict[str, Any]) -> None:
+    write_table(job.paths["training"], TRAINING, rows, record)
+    shutil.rmtree(job.paths["checkpoints"], ignore_errors=True)
+
+
+if __name__ == "__main__":
+    with one_of_several(Path(sys.argv[1])) as said:
+        _train(_JSON.validate_python(said))
