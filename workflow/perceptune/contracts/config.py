@@ -641,7 +641,8 @@ class Config(Block):
     """The whole config file."""
 
     plugins: tuple[str, ...] = ()
-    """Folders with plug-ins of your own, relative to the working directory: a sub-folder for each kind, a file for each plug-in."""
+    """Folders with plug-ins of your own, relative to the working directory: a sub-folder per kind,
+    a file per plug-in."""
     models: dict[Name, ModelBlock]
     """Base models by name."""
     datasets: dict[Name, DatasetBlock]

@@ -1,4 +1,4 @@
-"""What views of a config ask of the blocks that show them: a crop, a saliency, or an image that keeps its size."""
+"""Checks of views: whether the blocks that show them have the crop or the saliency they need."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class GRPOParameters(MethodParameters):
     chunk: Annotated[int, Field(ge=1)] = 4
     """Responses per mean of `chunk_token_mean`."""
     correction: Literal["none", "token_truncate"] = "none"
-    """Importance weights for the mismatch of sampling engine and trainer: none, or each token's ratio, truncated."""
+    """Importance weights for the mismatch of sampling engine and trainer, none or truncated ones."""
     correction_cap: Annotated[float, Field(gt=0)] = 2.0
     """Largest such weight."""
 

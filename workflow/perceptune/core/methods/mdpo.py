@@ -1,4 +1,4 @@
-"""mDPO (arXiv:2406.11839): DPO on the best and the worst answer, a preference between two images, and an anchor."""
+"""mDPO (arXiv:2406.11839): DPO, a preference between two images, and an anchor."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class MDPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     corrupted: ViewName = "corrupted"
-    """View of this config that hides most of the image; the paper crops 0 to 20 % of it at random, as `random_crop` does."""
+    """View of this config that hides most of the image. The paper shows a random crop of 0 to 20 %
+    of it, as the view type `random_crop` does."""
     delta: float = 0.0
     """Anchor: the chosen answer's implicit reward that is pushed to be exceeded."""
     conditional: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the conditional preference, the image over the corrupted one; 0 leaves it out."""
+    """Weight of the conditional preference, image over corrupted image; 0 leaves it out."""
     anchor: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the anchored preference; 0 leaves it out."""
 
@@ -33,7 +34,7 @@ class MDPO(GroupMethod):
     Parameters = MDPOParameters
 
     def stored(self, parameters: MDPOParameters, view: str) -> tuple[Stored, ...]:
-        """The reference under the training view and, where the conditional preference has a weight, the corrupted one."""
+        """The reference under the training view and, unless `conditional` is 0, the corrupted one."""
         views = (view, parameters.corrupted) if parameters.conditional else (view,)
         return tuple(Stored("reference", name) for name in views)
 
@@ -49,8 +50,9 @@ class MDPO(GroupMethod):
     def loss(self, group: Group, parameters: MDPOParameters) -> Tensor:
         """L_DPO + conditional L_CoPO + anchor L_AncPO (sec. 3).
 
-        With s_w and s_l the log-ratios log pi - log pi_ref of the best and the worst answer, and s_c that of the best one
-        under the corrupted view: softplus(-beta (s_w - s_l)), softplus(-beta (s_w - s_c)), softplus(-(beta s_w - delta)).
+        The log-ratios log pi - log pi_ref are s_w of the best answer, s_l of the worst, and s_c of
+        the best under the corrupted view. L_DPO = softplus(-beta (s_w - s_l)), L_CoPO =
+        softplus(-beta (s_w - s_c)), L_AncPO = softplus(-(beta s_w - delta)).
         """
         from torch.nn.functional import softplus
 
@@ -64,7 +66,7 @@ class MDPO(GroupMethod):
         return loss
 
     def metrics(self, group: Group, parameters: MDPOParameters) -> dict[str, float]:
-        """DPO's, how far the image and its corruption are apart for the best answer, and the reward that is anchored."""
+        """DPO's, and `conditional_margin` (s_w - s_c) and `anchor_reward` (beta s_w)."""
         margin = self._conditional_margin(group, parameters).item() if parameters.conditional else math.nan
         anchored = (parameters.beta * group.scores[0]).item()
         return {**super().metrics(group, parameters), "conditional_margin": margin, "anchor_reward": anchored}

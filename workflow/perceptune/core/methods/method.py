@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NAMES_A_VIEW = object()
 ViewName = Annotated[str, _NAMES_A_VIEW]
-"""Type of a parameter that names a view of the config: names that do not exist are refused before anything runs."""
+"""Type of a parameter that names a view of the config: unknown names fail before anything runs."""
 
 
 class MethodParameters(BaseModel):
@@ -81,9 +81,10 @@ class Method(ABC):
     def views(self, parameters: Any, view: str) -> tuple[str, ...]:
         """Every view that the method sees, given the training view, which comes first.
 
-        The only source: the config's checks, the jobs' inputs, lineage and the resume fingerprint ask it. By default the
-        training view and those of the stored log-probabilities; a method that queries others must name them here. Names are
-        those of the config; groups of pairs bring the views of `core.looks.PAIR_VIEWS` themselves.
+        The only source: the config's checks, the jobs' inputs, lineage and the resume fingerprint
+        ask it. By default the training view and those of the stored log-probabilities; a method
+        that queries others must name them here. Names are those of the config; groups of pairs
+        bring the views of `core.looks.PAIR_VIEWS` themselves.
         """
         return tuple(dict.fromkeys([view, *(stored.view for stored in self.stored(parameters, view))]))
 

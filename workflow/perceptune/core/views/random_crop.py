@@ -1,4 +1,4 @@
-"""Random crop: mDPO's corrupted image, a small part of the image enlarged to the size of the whole (arXiv:2406.11839)."""
+"""Random crop: a small part of the image, enlarged; mDPO's corrupted image (arXiv:2406.11839)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 Area = Annotated[float, Field(gt=0, le=1)]
 RATIOS = (3 / 4, 4 / 3)
-"""Smallest and largest width of a crop, as a multiple of its height, as `RandomResizedCrop` of torchvision has them."""
+"""Smallest and largest width of a crop over its height; those of torchvision's `RandomResizedCrop`."""
 
 
 class RandomCropParameters(ViewParameters):
     smallest: Area = 0.01
-    """Smallest area of the crop, as a share of the image's; the paper says 0, the authors' code 0.01."""
+    """Smallest area of the crop, as a share of the image's: 0 in mDPO's paper, 0.01 in its code."""
     largest: Area = 0.2
     """Largest area, likewise."""
 
@@ -41,8 +41,8 @@ class RandomCrop(View):
     ) -> list[Image]:
         """A crop of each image, anywhere in it, resized (bilinear) to the image's own size.
 
-        Its area is uniform between the two shares, the ratio of its sides uniform on a logarithmic scale; a side that would be
-        longer than the image's is cut to that.
+        Its area is uniform between the two shares, the ratio of its sides log-uniform in `RATIOS`.
+        A side longer than the image's is cut to that.
         """
         import numpy as np
         from PIL import Image as Pillow

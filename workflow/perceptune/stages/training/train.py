@@ -49,8 +49,8 @@ def run(
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table; `checkpoints` is removed at the end.
 
-    `terms` maps views to tables of stored log-probabilities, `views` are the config's blocks, `saliencies` the tables that these
-    need, by the name of the block.
+    `terms` maps views to tables of stored log-probabilities, `views` are the config's blocks,
+    `saliencies` the tables that these need, by the name of the block.
 
     A killed run goes on from its newest complete checkpoint if settings, inputs and code are the same. With `devices` above 1
     that many processes are started, which train together. `weights` is the digest of the model's files. Each of the `halvings`
