@@ -56,7 +56,7 @@ def test_every_benchmark_of_an_experiment_gets_views_prompts_and_samples() -> No
 def test_what_a_benchmark_says_itself_goes_before() -> None:
     raw = switched(P2DPO, sigmas=[0.1, 0.3], blank=False)
     raw["benchmarks"]["shapes-p2-test"] |= {"prompts": ["Well? {question}"], "views": ["original", "mine"]}
-    raw["views"]["mine"] = {"op": "noise", "parameters": {"sigma": 0.3, "side": 336}}
+    raw["views"]["mine"] = {"type": "noise", "parameters": {"sigma": 0.3, "side": 336}}
     block = planning.load(raw).config.benchmarks["shapes-p2-test"]
     assert block.prompts == ("Well? {question}",)
     assert block.views == ("original", "mine", "noise-0.1")  # the view of that sigma that is there, at any size
@@ -64,9 +64,9 @@ def test_what_a_benchmark_says_itself_goes_before() -> None:
 
 def test_a_view_of_that_noise_is_taken_and_another_of_that_name_refused() -> None:
     raw = switched(sigmas=[0.2])
-    raw["views"] = {"grain": {"op": "noise", "parameters": {"sigma": 0.2}}}
+    raw["views"] = {"grain": {"type": "noise", "parameters": {"sigma": 0.2}}}
     assert planning.load(raw).config.benchmarks["shapes-test"].views == ("original", "blank", "grain")
-    raw["views"] = {"noise-0.2": {"op": "blur"}}
+    raw["views"] = {"noise-0.2": {"type": "blur"}}
     with pytest.raises(
         UserError, match=r"`views\.noise-0\.2`: found another view, expected Gaussian noise of sigma 0\.2"
     ):

@@ -192,7 +192,7 @@ CONFIG: dict[str, Any] = {
         },
     },
     "datasets": {"mine": {"kind": "my_boxes", "path": "mine/data.jsonl"}},
-    "views": {"striped": {"op": "stripes", "parameters": {"width": 6}}},
+    "views": {"striped": {"type": "stripes", "parameters": {"width": 6}}},
     "samplings": {"n6": {"n": 6, "max_tokens": 24}},
     "rewards": {"overlap": {"tasks": {"grounding": "giou"}}},
     "selections": {"ranked": {"list_size": 4, "min_margin": 0.01}},
@@ -317,7 +317,7 @@ def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> 
     reward = tmp_path / "my_plugins/rewards/giou.py"
     reward.write_text(reward.read_text().replace('"""Reward: ', '"""A reward: ') + "# a remark\n")
     assert workflow.planned() == set()  # what it says has changed, not what it does
-    later = {"score_responses", "select_preferences", "compute_terms", "train_adapter", "evaluate_policy"}
+    later = {"score_responses", "select_preferences", "compute_logprobs", "train_adapter", "evaluate_policy"}
     again = {"sample_responses", "gather_responses"}
     for edited in (reward, reward.with_name("_corners.py")):
         before = edited.read_text()
@@ -327,7 +327,7 @@ def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> 
         assert rules_of(jobs, "tiny") - {"evaluate_policy"} == {
             "score_responses",
             "select_preferences",
-            "compute_terms",
+            "compute_logprobs",
         }
         assert {rule for rule, _ in jobs} - {"collect_metrics", "write_report"} == later | again
         assert {of for rule, of in jobs if rule in again} == {"taught benchmarks"}
@@ -335,7 +335,7 @@ def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> 
     view.write_text(view.read_text().replace("width - 1", "width"))
     jobs = workflow.jobs()
     assert not any(rule in ("import_examples", "select_preferences") for rule, _ in jobs)
-    assert {"compute_terms", "train_adapter", "sample_responses"} <= {rule for rule, _ in jobs}
+    assert {"compute_logprobs", "train_adapter", "sample_responses"} <= {rule for rule, _ in jobs}
 
 
 INCOMPLETE = {

@@ -62,7 +62,7 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("slice", True, "key `slice`: input should be a valid integer, got `True`"),
         ("slice", "20", "key `slice`: input should be a valid integer, got `'20'`"),
         ("controls", True, "key `controls`: input should be a valid dictionary"),
-        ("givens", {"n20": {}}, "config\n  `n20` is both a sampling and a given, expected different names"),
+        ("dataset_preferences", {"n20": {}}, "config\n  `n20` is both a sampling and a given, expected different names"),
         ("exports", {"out": {"experiment": "perp", "format": "trl"}}, "key `exports.out.experiment`: `perp` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
         ("exports", {"out": {"experiment": "perpo@1", "format": "trl"}}, "`perpo@1` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
         ("exports", {"out": {"experiment": "perpo", "format": "tlr"}}, "key `exports.out.format`: `tlr` is not defined, expected one of 'easyr1', 'llama_factory'"),
@@ -155,23 +155,23 @@ P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_te
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("views.noisy.op", "nois", "key `views.noisy.op`: `nois` is not defined, expected one of"),
+        ("views.noisy.type", "nois", "key `views.noisy.type`: `nois` is not defined, expected one of"),
         ("views.noisy.parameters", {"sigmma": 1}, "key `views.noisy.parameters.sigmma`: extra inputs are not permitted, got `1`; did you mean `sigma`?"),
         ("views.noisy.crop", "salient", "key `views.noisy.crop`: `noise` needs none, got `salient`"),
         ("views.enhanced.crop", None, "key `views.enhanced.crop`: `enhanced` needs a crop block, got `None`"),
-        ("views.blank", {"op": "blank"}, "view `blank` exists already"),
-        ("crops.salient.attention", "first", "key `crops.salient.attention`: `first` is not defined"),
-        ("filters.central.clip", "vit", "key `filters.central.clip`: `vit` is not defined"),
+        ("views.blank", {"type": "blank"}, "view `blank` exists already"),
+        ("crops.salient.attention_map", "first", "key `crops.salient.attention_map`: `first` is not defined"),
+        ("filters.central.clip_score", "vit", "key `filters.central.clip_score`: `vit` is not defined"),
         ("benchmarks.shapes-p2-test.views", ["original", "noise-0.3"], "key `benchmarks.shapes-p2-test.views`: `noise-0.3` is not defined"),
-        ("benchmarks.shapes-p2-test.attention", "x", "key `benchmarks.shapes-p2-test.attention`: `x` is not defined"),
-        ("pairings.self-made.focus.chosen.view", "noisy", "key `pairings.self-made.focus.chosen.view`: `noisy`, expected a view with a crop"),
-        ("pairings.self-made.robust.rejected.view", "enhanced", "key `pairings.self-made.robust.rejected.view`: `enhanced`, expected a view without a crop"),
-        ("pairings.self-made", {}, "key `pairings.self-made`: neither `focus` nor `robust`"),
-        ("pairings.n8", P2DPO["pairings"]["self-made"], "`n8` is both a sampling and a pairing"),
+        ("benchmarks.shapes-p2-test.attention_map", "x", "key `benchmarks.shapes-p2-test.attention_map`: `x` is not defined"),
+        ("pair_generations.self-made.focus.chosen.view", "noisy", "key `pair_generations.self-made.focus.chosen.view`: `noisy`, expected a view with a crop"),
+        ("pair_generations.self-made.robust.rejected.view", "enhanced", "key `pair_generations.self-made.robust.rejected.view`: `enhanced`, expected a view without a crop"),
+        ("pair_generations.self-made", {}, "key `pair_generations.self-made`: neither `focus` nor `robust`"),
+        ("pair_generations.n8", P2DPO["pair_generations"]["self-made"], "`n8` is both a sampling and a pairing"),
         ("trainings.dpo.view", "enhanced", "key `trainings.dpo.view`: `enhanced` needs a crop, which ranked lists do not have"),
         ("experiments.p2dpo.training", "dpo", "key `experiments.p2dpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
         ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pairing` and `filter`"),
-        ("experiments.dpo.pairing", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `given`, or `pairing` and `filter`, or `rollout`, `reward` and `batch`"),
+        ("experiments.dpo.pair_generation", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `given`, or `pairing` and `filter`, or `rollout`, `reward` and `batch`"),
         ("experiments.p2dpo.filter", None, "has `pairing`, expected either"),
     ],
 )  # fmt: skip
@@ -257,13 +257,13 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
         ("trainings.papo_g.parameters", {"mask": "maskd"}, "key `trainings.papo_g.parameters.mask`: view `maskd` is not defined; did you mean `masked`?"),
         ("trainings.papo_g.parameters", {"mask": "maskd", "gamma": 0}, "key `trainings.papo_g.parameters.mask`: view `maskd` is not defined; did you mean `masked`?"),
         ("trainings.papo_g.parameters", {"mask": "original"}, "key `trainings.papo_g.parameters.mask`: `original` is the training view, expected another one"),
-        ("views.masked", {"op": "noise", "parameters": {"side": 64}}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
-        ("views.removing", {"one_of": ["preserving"]}, "key `views.removing.one_of`: `preserving` is itself one of several"),
-        ("views.removing", {"one_of": ["cover"]}, "key `views.removing.one_of`: `cover` is not defined"),
-        ("views.removing", {"op": "zoom", "one_of": ["covered"]}, "expected either `op` or `one_of`"),
+        ("views.masked", {"type": "noise", "parameters": {"side": 64}}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
+        ("views.removing", {"choice": ["preserving"]}, "key `views.removing.choice`: `preserving` is itself one of several"),
+        ("views.removing", {"choice": ["cover"]}, "key `views.removing.choice`: `cover` is not defined"),
+        ("views.removing", {"type": "zoom", "choice": ["covered"]}, "expected either `op` or `one_of`"),
         ("experiments.grpo.rounds", None, "`rounds` and `rollout` go together"),
-        ("experiments.grpo.batch", None, "has `reward`, `rollout`, expected either"),
-        ("experiments.grpo.batch", "al", "key `experiments.grpo.batch`: `al` is not defined, expected one of 'all'"),
+        ("experiments.grpo.batch_selection", None, "has `reward`, `rollout`, expected either"),
+        ("experiments.grpo.batch_selection", "al", "key `experiments.grpo.batch_selection`: `al` is not defined, expected one of 'all'"),
         ("trainings.grpo.method", "dpo", "key `experiments.grpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
         ("rollouts.g8.questions", 0, "key `rollouts.g8.questions`: input should be greater"),
     ],
@@ -276,15 +276,15 @@ def test_blocks_of_rounds_that_do_not_go_together(path: str, value: Any, expecte
 
 def with_semantic_mask(**saliency: Any) -> dict[str, Any]:
     config = copy.deepcopy(ROUNDS)
-    config["saliencies"] = {"dino": {"path": "dino", **saliency}}
-    config["views"]["hidden"] = {"op": "semantic", "parameters": {"share": 0.4}, "saliency": "dino"}
+    config["saliency_maps"] = {"dino": {"path": "dino", **saliency}}
+    config["views"]["hidden"] = {"type": "semantic", "parameters": {"share": 0.4}, "saliency_map": "dino"}
     config["trainings"]["papo_g"]["parameters"]["mask"] = "hidden"
     return config
 
 
 def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     config = with_semantic_mask()
-    config["views"]["either"] = {"one_of": ["masked", "hidden"]}
+    config["views"]["either"] = {"choice": ["masked", "hidden"]}
     plan = planning.load(config)
     table = "<results>/saliency/shapes-rounds/dino.parquet"
     views = {e: plan.views_trained(f"{e}@2") for e in ("grpo", "papo_g")}
@@ -297,31 +297,31 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     assert "perceptune.core.views.semantic" in job_of(plan, "train_round", {"experiment": "papo_g@1"}).modules
     assert "perceptune.core.views.semantic" not in job_of(plan, "train_round", {"experiment": "cppo@1"}).modules
     for split in ("train", "test"):
-        config["saliencies"][split] = {"path": "dino", "split": split}
-    config["views"] |= {"tested": {"op": "semantic", "saliency": "test"}}
+        config["saliency_maps"][split] = {"path": "dino", "split": split}
+    config["views"] |= {"tested": {"type": "semantic", "saliency_map": "test"}}
     config["benchmarks"]["shapes-rounds-test"]["views"] = ["original", "tested"]
-    asked = job_of(planning.load(config), "plan_benchmarks", {"policy": "papo_g@4"}).inputs["saliencies"]
+    asked = job_of(planning.load(config), "plan_benchmarks", {"policy": "papo_g@4"}).inputs["saliency_maps"]
     assert asked == ["<results>/saliency/shapes-rounds/test.parquet"]
 
 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("views.hidden.saliency", "dyno", "key `views.hidden.saliency`: `dyno` is not defined, expected one of 'dino'; did you mean `dino`?"),
-        ("views.hidden.saliency", None, "key `views.hidden.saliency`: `semantic` needs a saliency block, got `None`"),
-        ("views.masked.saliency", "dino", "key `views.masked.saliency`: `masked` needs none, got `dino`"),
+        ("views.hidden.saliency_map", "dyno", "key `views.hidden.saliency_map`: `dyno` is not defined, expected one of 'dino'; did you mean `dino`?"),
+        ("views.hidden.saliency_map", None, "key `views.hidden.saliency_map`: `semantic` needs a saliency block, got `None`"),
+        ("views.masked.saliency_map", "dino", "key `views.masked.saliency_map`: `masked` needs none, got `dino`"),
         ("views.hidden.crop", "salient", "key `views.hidden.crop`: `salient` is not defined"),
         ("views.hidden.parameters", {"share": 1.5}, "key `views.hidden.parameters.share`: input should be less than or equal to 1, got `1.5`"),
         ("views.hidden.parameters", {"cells": [[1]]}, "key `views.hidden.parameters.cells"),
-        ("views.removing", {"one_of": ["hidden"], "saliency": "dino"}, "`one_of` has no `parameters`, no `crop` and no `saliency` of its own"),
-        ("saliencies.dino.layers", [6], "key `saliencies.dino.layers"),
-        ("saliencies.dino.split", "test", "key `saliencies.dino.split`: may leave out questions of `rollouts.g8`"),
-        ("saliencies.dino.tasks", ["ocr"], "key `saliencies.dino.tasks`: may leave out questions of `rollouts.g8`"),
-        ("saliencies.dino.limit", 600, "key `saliencies.dino.limit`: may leave out questions of `rollouts.g8`"),
-        ("benchmarks.shapes-rounds-test.views", ["hidden"], "key `saliencies.dino.split`: may leave out questions of `benchmarks.shapes-rounds-test`"),
-        ("samplings", {"s": {"view": "hidden", "split": "test"}}, "key `saliencies.dino.split`: may leave out questions of `samplings.s`"),
+        ("views.removing", {"choice": ["hidden"], "saliency_map": "dino"}, "`one_of` has no `parameters`, no `crop` and no `saliency` of its own"),
+        ("saliency_maps.dino.layers", [6], "key `saliencies.dino.layers"),
+        ("saliency_maps.dino.split", "test", "key `saliency_maps.dino.split`: may leave out questions of `rollouts.g8`"),
+        ("saliency_maps.dino.tasks", ["ocr"], "key `saliency_maps.dino.tasks`: may leave out questions of `rollouts.g8`"),
+        ("saliency_maps.dino.limit", 600, "key `saliency_maps.dino.limit`: may leave out questions of `rollouts.g8`"),
+        ("benchmarks.shapes-rounds-test.views", ["hidden"], "key `saliency_maps.dino.split`: may leave out questions of `benchmarks.shapes-rounds-test`"),
+        ("samplings", {"s": {"view": "hidden", "split": "test"}}, "key `saliency_maps.dino.split`: may leave out questions of `samplings.s`"),
         ("trainings.grpo.view", "hidden", "key `trainings.grpo.view`: `hidden` needs a saliency, which training views do not have"),
-        ("pairings", {"p": {"robust": {"chosen": {}, "rejected": {"view": "hidden"}}}}, "key `pairings.p.robust.rejected.view`: `hidden` needs a saliency, which pairs do not have"),
+        ("pair_generations", {"p": {"robust": {"chosen": {}, "rejected": {"view": "hidden"}}}}, "key `pair_generations.p.robust.rejected.view`: `hidden` needs a saliency, which pairs do not have"),
     ],
 )  # fmt: skip
 def test_views_and_saliencies_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
@@ -338,7 +338,7 @@ def test_views_and_saliencies_that_do_not_go_together(path: str, value: Any, exp
 
 def test_rounds_have_no_crops() -> None:
     config = copy.deepcopy(P2DPO)
-    config |= {key: ROUNDS[key] for key in ("rollouts", "batches")}
+    config |= {key: ROUNDS[key] for key in ("rollouts", "batch_selections")}
     config["trainings"]["papo_g"] = {**ROUNDS["trainings"]["papo_g"], "parameters": {"mask": "degraded"}}
     with pytest.raises(
         UserError, match=r"key `trainings\.papo_g`: view `degraded` needs a crop, which rounds do not have"
@@ -367,11 +367,13 @@ def test_only_rounds_have_limits() -> None:
 
 def with_mdpo(**parameters: Any) -> dict[str, Any]:
     """The demo with a method that sees two views, and views that need this and that."""
-    config = edited("views", {"hidden": {"op": "semantic", "saliency": "dino"}, "tiny-part": {"op": "random_crop"}})
-    config["saliencies"] = {"dino": {"path": "dino"}}
-    config["attentions"], config["crops"] = {"first": {}}, {"salient": {"attention": "first"}}
-    config["views"]["cut"] = {"op": "degraded", "crop": "salient"}
-    config["views"]["either"] = {"one_of": ["tiny-part", "hidden"]}
+    config = edited(
+        "views", {"hidden": {"type": "semantic", "saliency_map": "dino"}, "tiny-part": {"type": "random_crop"}}
+    )
+    config["saliency_maps"] = {"dino": {"path": "dino"}}
+    config["attention_maps"], config["crops"] = {"first": {}}, {"salient": {"attention_map": "first"}}
+    config["views"]["cut"] = {"type": "degraded", "crop": "salient"}
+    config["views"]["either"] = {"choice": ["tiny-part", "hidden"]}
     config["trainings"]["perpo"] |= {"method": "mdpo", "parameters": parameters}
     return config
 
@@ -403,8 +405,8 @@ def test_pairs_hand_over_the_views_that_their_answers_are_made_with() -> None:
         ("trainings.perpo.parameters", {"corrupted": "original"}, "key `trainings.perpo.parameters.corrupted`: `original` is the training view"),
         ("trainings.perpo.parameters", {"corrupted": "cut"}, "key `trainings.perpo`: view `cut` needs a crop, which ranked lists do not have"),
         ("trainings.perpo.view", "cut", "key `trainings.perpo.view`: `cut` needs a crop, which ranked lists do not have"),
-        ("saliencies.dino.split", "test", "key `saliencies.dino.split`: may leave out questions of `samplings.n20`"),
-        ("saliencies.dino.limit", 1, "key `saliencies.dino.limit`: may leave out questions of `samplings.n20`"),
+        ("saliency_maps.dino.split", "test", "key `saliency_maps.dino.split`: may leave out questions of `samplings.n20`"),
+        ("saliency_maps.dino.limit", 1, "key `saliency_maps.dino.limit`: may leave out questions of `samplings.n20`"),
         ("views.tiny-part.parameters", {"smallest": 0.5}, "key `views.tiny-part.parameters`: `smallest` 0.5 exceeds `largest` 0.2"),
     ],
 )  # fmt: skip

@@ -31,7 +31,7 @@ def configured() -> dict[str, Any]:
     config["benchmarks"]["mmhal"]["judge"] = "stub"
     config["experiments"]["perpo"]["benchmarks"] = ["shapes-test", *PROTOCOLS]
     config["experiments"]["dpo"]["benchmarks"] = ["shapes-test", "pope"]
-    config["givens"] = {"taken": {}}
+    config["dataset_preferences"] = {"taken": {}}
     config["exports"] = {"out": {"experiment": "perpo", "format": "trl"}}
     return config
 
@@ -49,7 +49,7 @@ def rules() -> dict[str, tuple[str, ...]]:
         "ask": ("plan_benchmarks", policies["perpo"]),
         "sample": ("sample_responses", {**policies["perpo"], "plan": "benchmarks", "scatteritem": "1-of-1"}),
         "select": ("select_preferences", {**SAMPLED, "reward": "perception", "selection": "ranked"}),
-        "take": ("take_given", {"policy": "tiny", "dataset": "shapes", "given": "taken"}),
+        "take": ("use_dataset_preferences", {"policy": "tiny", "dataset": "shapes", "dataset_preference": "taken"}),
         "train": ("train_adapter", {"experiment": "perpo"}),
         "judge": ("judge_answers", {**policies["perpo"], "benchmark": "mmhal"}),
         "export": ("export_preferences", {"export": "out"}),

@@ -135,12 +135,12 @@ def test_any_answer_can_be_ranked(tmp_path: Path, name: str) -> None:
 
 def test_missing_answers_keep_their_rows_up_to_the_ceiling(tmp_path: Path) -> None:
     answers: list[str | None] = ["yes", None, "no", None]
-    table = scored(tmp_path, "existence", answers, max_failed=0.5)
+    table = scored(tmp_path, "existence", answers, max_failed_share=0.5)
     assert table["reward"].to_list() == [1.0, None, 0.0, None]
     assert table["reason"].to_list()[1] == "why not"
     for settings, limit in (
-        ({"max_failed": 0.4}, "a share of 0.4"),
-        ({"max_failed": 1.0, "max_failed_rows": 1}, "1 row"),
+        ({"max_failed_share": 0.4}, "a share of 0.4"),
+        ({"max_failed_share": 1.0, "max_failed_rows": 1}, "1 row"),
     ):
         (tmp_path / "rewards.parquet").unlink(missing_ok=True)
         with pytest.raises(UserError, match=f"2 of 4 responses are missing, at most {limit}") as caught:

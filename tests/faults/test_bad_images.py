@@ -104,7 +104,7 @@ FILES: dict[str, tuple[bytes, str]] = {
 def imported(folder: Path, rows: list[dict[str, object] | str], **settings: object) -> pl.DataFrame:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
-    config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed": 1.0, **settings})  # type: ignore[arg-type]
+    config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed_share": 1.0, **settings})  # type: ignore[arg-type]
     import_examples.run(config=config, examples=folder / "examples.parquet")
     return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES)))
 
@@ -132,7 +132,7 @@ def refused(folder: Path, image: object, reason: str) -> None:
     pattern = f"`image.*({reason})|image `.*`: .*({reason})|({reason})"
     assert pl.Series([table["reason"][1]]).str.contains(pattern).all(), table["reason"][1]
     with pytest.raises(UserError) as caught:
-        imported(folder, rows, max_failed=0.0)
+        imported(folder, rows, max_failed_share=0.0)
     assert "1 of 4 rows cannot be used, at most a share of 0 may fail\n  data.jsonl, line 2: " in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
     assert len(str(caught.value)) < 1000

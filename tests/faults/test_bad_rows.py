@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
     written = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     (folder / "data.jsonl").write_bytes(b"\n".join(written) + b"\n")
-    config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed": 1.0, **settings})
+    config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"), **{"max_failed_share": 1.0, **settings})
     import_examples.run(config=config, examples=folder / "examples.parquet")
     return pl.DataFrame(pl.from_arrow(read_table(folder / "examples.parquet", EXAMPLES)))
 
@@ -125,7 +125,7 @@ def test_a_bad_row_is_one_reason_and_the_others_stay(folder: Path, bad: Any, rea
     assert table["example_id"].to_list()[::2] == ["first", "last"]
     assert pl.Series([table["reason"][1]]).str.contains(f"(?s){reason}").all(), table["reason"][1]
     with pytest.raises(UserError) as caught:
-        imported(folder, lines, max_failed=0.0)
+        imported(folder, lines, max_failed_share=0.0)
     assert "1 of 3 rows cannot be used, at most a share of 0 may fail\n  data.jsonl, line 2: " in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
     assert len(str(caught.value)) < 1000
@@ -175,13 +175,13 @@ def test_odd_but_good_rows(folder: Path, line: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "failed", "stops"),
     [
-        ({"max_failed": 0.5}, 2, None),
-        ({"max_failed": 0.4}, 2, r"at most a share of 0\.4"),
-        ({"max_failed": 1.0, "max_failed_rows": 2}, 2, None),
-        ({"max_failed": 1.0, "max_failed_rows": 1}, 2, "at most 1 row"),
-        ({"max_failed": 0.0, "max_failed_rows": 2}, 2, None),
-        ({"max_failed": 0.0, "max_failed_rows": 1}, 2, "at most 1 row"),
-        ({"max_failed": 0.0, "max_failed_rows": 0}, 0, None),
+        ({"max_failed_share": 0.5}, 2, None),
+        ({"max_failed_share": 0.4}, 2, r"at most a share of 0\.4"),
+        ({"max_failed_share": 1.0, "max_failed_rows": 2}, 2, None),
+        ({"max_failed_share": 1.0, "max_failed_rows": 1}, 2, "at most 1 row"),
+        ({"max_failed_share": 0.0, "max_failed_rows": 2}, 2, None),
+        ({"max_failed_share": 0.0, "max_failed_rows": 1}, 2, "at most 1 row"),
+        ({"max_failed_share": 0.0, "max_failed_rows": 0}, 0, None),
     ],
 )
 def test_the_ceiling_is_a_share_and_a_count(folder: Path, settings: Any, failed: int, stops: str | None) -> None:

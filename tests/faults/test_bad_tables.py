@@ -286,7 +286,7 @@ def test_a_value_that_cannot_be_read_costs_its_row_alone(
     table = pa.table({"image": ["0.png"] * 3, "question": ["q"] * 3, "task": ["open"] * 3} | {column: values})
     path = folder / "mine"
     datasets.Dataset(table).save_to_disk(str(path)) if kind == "hf" else pq.write_table(table, path)
-    config = FileDataset(kind=kind, path=str(path), images=str(folder), max_failed=0.5)  # type: ignore[arg-type]
+    config = FileDataset(kind=kind, path=str(path), images=str(folder), max_failed_share=0.5)  # type: ignore[arg-type]
     import_examples.run(config=config, examples=folder / "examples.parquet")
     reasons = read_table(folder / "examples.parquet", EXAMPLES)["reason"].to_pylist()
     assert reasons[0] is reasons[2] is None

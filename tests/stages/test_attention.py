@@ -94,13 +94,13 @@ def test_crops_and_their_scores(folder: Path) -> None:
     crops.run(
         attention=folder / "attention.parquet",
         crops=folder / "crops.parquet",
-        config=CropBlock(attention="a", base=(30, 30)),
+        config=CropBlock(attention_map="a", base=(30, 30)),
     )
     clip_scores.run(
-        examples=folder / "examples.parquet", crops=folder / "crops.parquet", clips=folder / "clips.parquet",
+        examples=folder / "examples.parquet", crops=folder / "crops.parquet", clips=folder / "clip_scores.parquet",
         config=ClipBlock(path=str(CLIP)), weights="w",
     )  # fmt: skip
-    scores = read_table(folder / "clips.parquet", CLIPS).to_pylist()
+    scores = read_table(folder / "clip_scores.parquet", CLIPS).to_pylist()
     assert [row["example_id"] for row in scores] == ["0", "1", "2"]
     assert all(-1 <= scores[0][name] <= 1 for name in ("image", "crop", "inverse"))
     assert (scores[2]["image"], scores[2]["reason"]) == (None, "no image")

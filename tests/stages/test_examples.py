@@ -117,7 +117,7 @@ def test_five_kinds_of_mistakes_come_at_once_and_more_are_counted(folder: Path) 
 
 
 def test_a_permitted_share_is_left_out_with_reasons(folder: Path) -> None:
-    table = imported(folder, [row(0), row(1), row(2), row(3, image="no.png")], max_failed=0.25)
+    table = imported(folder, [row(0), row(1), row(2), row(3, image="no.png")], max_failed_share=0.25)
     assert table.height == 4
     assert table["reason"].null_count() == 3
     assert "no.png" in table["reason"][3]

@@ -36,9 +36,9 @@ from PIL import Image
 
 COUNT = 6
 VIEWS = {
-    "enhanced": ViewBlock(op="enhanced", crop="salient"),
-    "degraded": ViewBlock(op="degraded", crop="salient"),
-    "noisy": ViewBlock(op="noise", parameters={"sigma": 0.2}),
+    "enhanced": ViewBlock(type="enhanced", crop="salient"),
+    "degraded": ViewBlock(type="degraded", crop="salient"),
+    "noisy": ViewBlock(type="noise", parameters={"sigma": 0.2}),
 }
 PAIRING = PairingBlock(
     focus=PairBlock(
@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
     crops.run(
         attention=tmp_path / "attention.parquet",
         crops=tmp_path / "salient.parquet",
-        config=CropBlock(attention="a", base=(30, 30)),
+        config=CropBlock(attention_map="a", base=(30, 30)),
     )
     plan(tmp_path)
     return tmp_path
@@ -136,11 +136,11 @@ def filtered(folder: Path, **settings: Any) -> tuple[dict[str, dict[str, Any]], 
     ]  # fmt: skip
     write_table(folder / "terms.parquet", TERMS, terms, {})
     scores = [{"example_id": str(i), "image": 0.2, "crop": 0.24, "inverse": 0.1, "reason": None} for i in range(COUNT)]
-    write_table(folder / "clips.parquet", CLIPS, scores, {})
+    write_table(folder / "clip_scores.parquet", CLIPS, scores, {})
     filtering.run(
         pairs=folder / "pairs.parquet",
         terms=folder / "terms.parquet",
-        clips=folder / "clips.parquet",
+        clips=folder / "clip_scores.parquet",
         preferences=folder / "kept.parquet",
         statistics=folder / "kept.json",
         config=FilterBlock(**settings),

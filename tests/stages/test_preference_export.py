@@ -87,7 +87,7 @@ def exported(tables: Path, folder: Path, kind: str, pairs: Literal["extremes", "
     preferences.run(
         name="mine", experiment="perpo", preferences=tables / f"{of}.parquet", examples=tables / "examples.parquet",
         folder=folder, config=ExportBlock(experiment="perpo", format=kind, pairs=pairs), view=view,
-        views={"noisy": ViewBlock(op="noise", parameters={"sigma": 0.3})},
+        views={"noisy": ViewBlock(type="noise", parameters={"sigma": 0.3})},
     )  # fmt: skip
     return folder / EXPORTERS[kind].file
 

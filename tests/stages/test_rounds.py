@@ -29,13 +29,13 @@ from tests.plugins import METHODS
 
 pytestmark = pytest.mark.slow
 VIEWS = {
-    "masked": ViewBlock(op="masked"),
-    "preserving": ViewBlock(op="jitter"),
-    "removing": ViewBlock(one_of=("covered", "zoomed")),
-    "covered": ViewBlock(op="rectangles"),
-    "zoomed": ViewBlock(op="zoom"),
-    "hidden": ViewBlock(op="semantic", saliency="dino"),
-    "untouched": ViewBlock(op="semantic", parameters={"share": 0}, saliency="dino"),
+    "masked": ViewBlock(type="masked"),
+    "preserving": ViewBlock(type="jitter"),
+    "removing": ViewBlock(choice=("covered", "zoomed")),
+    "covered": ViewBlock(type="rectangles"),
+    "zoomed": ViewBlock(type="zoom"),
+    "hidden": ViewBlock(type="semantic", saliency_map="dino"),
+    "untouched": ViewBlock(type="semantic", parameters={"share": 0}, saliency_map="dino"),
 }
 GROUPS, ANSWERS = 6, 4
 
@@ -117,7 +117,7 @@ def trained(
     method = METHODS[block.method]
     preferences = preferences or folder / "preferences.parquet"
     shared: dict[str, Any] = {"preferences": preferences, "examples": folder / "examples.parquet", "views": VIEWS}
-    shared |= {"model": model_of(folder), "weights": "w", "saliencies": saliencies}
+    shared |= {"model": model_of(folder), "weights": "w", "saliency_maps": saliencies}
     stored_logprobs.run(
         **shared, terms=target / "terms.parquet", adapter=before, of_round=True,
         stored=method.stored(method.Parameters.model_validate(block.parameters), "original"),
@@ -191,7 +191,7 @@ def salient(folder: Path) -> dict[str, Path]:
 def test_papo_with_its_semantic_mask(folder: Path, salient: dict[str, Path], tmp_path: Path, entropy: str) -> None:
     """The same wherever it looks: stored terms and live passes; and nothing is hidden by a mask of nothing."""
     parameters = {"mask": "hidden", "eta_masked": 0.01, "masked_entropy": entropy}
-    shared: dict[str, Any] = {"method": "papo_g", "saliencies": salient}
+    shared: dict[str, Any] = {"method": "papo_g", "saliency_maps": salient}
     one = trained(folder, tmp_path / "1", **shared, parameters=parameters)
     trained(folder, tmp_path / "2", number=2, before=one, **shared, parameters=parameters)
     assert np.isfinite(metrics(tmp_path / "2", "loss")).all()
@@ -203,7 +203,7 @@ def test_papo_with_its_semantic_mask(folder: Path, salient: dict[str, Path], tmp
 
 
 def test_two_processes_know_what_stands_out(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
-    shared: dict[str, Any] = {"method": "papo_g", "saliencies": salient, "parameters": {"mask": "hidden"}}
+    shared: dict[str, Any] = {"method": "papo_g", "saliency_maps": salient, "parameters": {"mask": "hidden"}}
     one = load_file(trained(folder, tmp_path / "one", **shared) / "adapter_model.safetensors")
     two = load_file(trained(folder, tmp_path / "two", **shared, devices=2) / "adapter_model.safetensors")
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4

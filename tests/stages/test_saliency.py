@@ -30,7 +30,7 @@ from tests import tiny_models as tiny
 pytestmark = pytest.mark.slow
 HEADS, LAYERS, PATCH, GRID = 2, 4, 14, 8
 SIDE = PATCH * GRID
-BLACKENED = {"hidden": ViewBlock(op="semantic", parameters={"share": 0.5}, saliency="dino")}
+BLACKENED = {"hidden": ViewBlock(type="semantic", parameters={"share": 0.5}, saliency_map="dino")}
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +215,10 @@ def test_requests_carry_the_cells(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_one_of_several_views_may_need_a_saliency(folder: Path) -> None:
-    blocks = {**BLACKENED, "masked": ViewBlock(op="masked"), "either": ViewBlock(one_of=("hidden", "masked"))}
+    blocks = {**BLACKENED, "masked": ViewBlock(type="masked"), "either": ViewBlock(choice=("hidden", "masked"))}
     ops = set()
     for seed in range(8):
-        drawn = {**blocks, "either": ViewBlock(one_of=("hidden", "masked"), seed=seed)}
+        drawn = {**blocks, "either": ViewBlock(choice=("hidden", "masked"), seed=seed)}
         target = folder / "either.parquet"
         requests.run_samples(
             dataset="mine", examples=folder / "examples.parquet", requests=target, config=SamplingBlock(view="either"),

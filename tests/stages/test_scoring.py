@@ -96,7 +96,7 @@ ROWS = [example("box", "grounding", box=[10.0, 10, 50, 50]), example("there", "e
 
 def test_rewards_keep_every_row_in_order(tmp_path: Path) -> None:
     asked = [(request("box", 3), ["[0.1, 0.1, 0.5, 0.5]", "somewhere", None]), (request("there", 2), ["Yes.", "no"])]
-    table = Tables(tmp_path, ROWS, asked).rewards(RewardBlock(tasks=REWARD.tasks, max_failed=0.5))
+    table = Tables(tmp_path, ROWS, asked).rewards(RewardBlock(tasks=REWARD.tasks, max_failed_share=0.5))
     assert table["request_id"].to_list() == ["mine/box/original/sampled"] * 3 + ["mine/there/original/sampled"] * 2
     assert table["reward"].to_list() == pytest.approx([1.0, 0.0, None, 1.0, 0.0])
     assert table["reason"].to_list() == [

@@ -182,11 +182,11 @@ def test_sft_learns_the_ground_truth_in_the_models_notation(folder: Path, tmp_pa
 def seeing(saliencies: dict[str, Path], share: float = 0.6) -> dict[str, Any]:
     """What a job is told of a second view that may be a crop or a semantic mask."""
     views = {
-        "part": ViewBlock(op="random_crop"),
-        "hidden": ViewBlock(op="semantic", parameters={"share": share}, saliency="dino"),
-        "corrupted": ViewBlock(one_of=("part", "hidden")),
+        "part": ViewBlock(type="random_crop"),
+        "hidden": ViewBlock(type="semantic", parameters={"share": share}, saliency_map="dino"),
+        "corrupted": ViewBlock(choice=("part", "hidden")),
     }
-    return {"views": views, "saliencies": saliencies}
+    return {"views": views, "saliency_maps": saliencies}
 
 
 def test_a_list_method_with_a_second_view(folder: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_killed_run_does_not_go_on_with_other_pixels(
     asked = dict.fromkeys(("original", "corrupted"), folder / "terms.parquet")
     for seed in (0, 0, 1):
         with pytest.raises(KeyboardInterrupt):
-            views = {"corrupted": ViewBlock(op="random_crop", seed=seed)}
+            views = {"corrupted": ViewBlock(type="random_crop", seed=seed)}
             trained(folder, tmp_path, method="mdpo", terms=asked, views=views)
     assert seen[0] == seen[1] != seen[2]
 
@@ -238,7 +238,7 @@ def test_a_method_that_looks_where_it_does_not_say_is_refused(
     monkeypatch.setattr(load("method", "mdpo"), "views", lambda parameters, view: (view,), raising=False)
     asked = dict.fromkeys(("original", "corrupted"), folder / "terms.parquet")
     with pytest.raises(UserError, match="method `mdpo` looks at view `corrupted`, which its `views` does not name"):
-        trained(folder, tmp_path, method="mdpo", terms=asked, views={"corrupted": ViewBlock(op="random_crop")})
+        trained(folder, tmp_path, method="mdpo", terms=asked, views={"corrupted": ViewBlock(type="random_crop")})
 
 
 def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:

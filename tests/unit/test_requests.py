@@ -255,9 +255,9 @@ def test_a_round_needs_as_many_examples_as_it_asks(examples: Path) -> None:
 
 def test_one_of_several_views_is_drawn_for_every_image_and_occasion() -> None:
     blocks = {
-        "masked": ViewBlock(op="masked"),
-        "zoomed": ViewBlock(op="zoom"),
-        "removing": ViewBlock(one_of=("masked", "zoomed")),
+        "masked": ViewBlock(type="masked"),
+        "zoomed": ViewBlock(type="zoom"),
+        "removing": ViewBlock(choice=("masked", "zoomed")),
     }
     drawn = [recipe_of("removing", blocks, [f"digest-{i}"]) for i in range(400)]
     assert 150 < sum(recipe.op == "masked" for recipe in drawn) < 250

@@ -104,13 +104,13 @@ def named(keys: Iterable[Key]) -> set[tuple[str, str]]:
 
 
 def _whose(rule: str, of: dict[str, str]) -> str:
-    if rule == "measure_attention":
-        return f"{of['policy']} {of['dataset']} {of['attention']}"
-    if rule == "measure_saliency":
-        return of["saliency"]
+    if rule == "compute_attention_maps":
+        return f"{of['policy']} {of['dataset']} {of['attention_map']}"
+    if rule == "compute_saliency_maps":
+        return of["saliency_map"]
     if "stored" in of:
         return _whose_terms(of)
-    for name in ("clip", "crop", "filter", "pairing"):
+    for name in ("clip_score", "crop", "filter", "pair_generation"):
         if name in of:
             return of[name]
     if "plan" in of:
@@ -148,30 +148,30 @@ def _own_images(folder: Path) -> None:
 def _own_pairs(config: dict[str, Any]) -> None:
     """P2-DPO beside the others, on the same questions."""
     demo = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_text())
-    first = demo["attentions"]["first-token"]
-    config["attentions"] = {"first": first, "test": {**first, "split": "test"}}
-    config["crops"] = {"salient": {"attention": "first", "base": [40, 40]}}
+    first = demo["attention_maps"]["first-token"]
+    config["attention_maps"] = {"first": first, "test": {**first, "split": "test"}}
+    config["crops"] = {"salient": {"attention_map": "first", "base": [40, 40]}}
     config["views"] = {name: demo["views"][name] for name in ("enhanced", "degraded", "noisy")} | {
-        "clean": {"op": "original"}
+        "clean": {"type": "original"}
     }
-    config["pairings"] = demo["pairings"]
-    config["pairings"]["self-made"]["robust"]["chosen"]["view"] = "clean"
-    config["pairings"]["another"] = config["pairings"]["self-made"]
-    config["filters"], config["clips"] = demo["filters"], demo["clips"]
+    config["pair_generations"] = demo["pair_generations"]
+    config["pair_generations"]["self-made"]["robust"]["chosen"]["view"] = "clean"
+    config["pair_generations"]["another"] = config["pair_generations"]["self-made"]
+    config["filters"], config["clip_scores"] = demo["filters"], demo["clip_scores"]
     config["trainings"]["p2dpo"] = demo["trainings"]["p2dpo"]
-    config["benchmarks"]["shapes-test"]["attention"] = "test"
+    config["benchmarks"]["shapes-test"]["attention_map"] = "test"
     config["experiments"]["p2dpo"] = {
-        "model": "tiny", "dataset": "shapes", "pairing": "self-made", "filter": "central", "training": "p2dpo",
+        "model": "tiny", "dataset": "shapes", "pair_generation": "self-made", "filter": "central", "training": "p2dpo",
         "benchmarks": ["shapes-test"],
     }  # fmt: skip
 
 
 def _own_answers(config: dict[str, Any]) -> None:
     """An experiment that learns from the answers in the user's own file, and an export."""
-    config["givens"] = {name: {"split": "test"} for name in ("taken", "others")}
+    config["dataset_preferences"] = {name: {"split": "test"} for name in ("taken", "others")}
     config["trainings"]["taught"] = {**config["trainings"]["dpo"], "batch_size": 4}
-    config["experiments"]["given"] = {
-        "model": "tiny", "dataset": "own", "given": "taken", "training": "taught", "benchmarks": ["own-test"],
+    config["experiments"]["dataset_preference"] = {
+        "model": "tiny", "dataset": "own", "dataset_preference": "taken", "training": "taught", "benchmarks": ["own-test"],
     }  # fmt: skip
     config["exports"] = {"out": {"experiment": "dpo", "format": "trl"}}
 
@@ -180,16 +180,19 @@ def _own_rounds(config: dict[str, Any]) -> None:
     """Two methods that learn in rounds, on the same questions; they share the first round's answers."""
     demo = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
     config["views"] |= {name: demo["views"][name] for name in ("masked", "covered", "zoomed", "removing")}
-    config["saliencies"] = {"dino": {"path": "dino", "layers": [1, 2], "size": 112}}
-    config["views"] |= {"hidden": {"op": "semantic", "saliency": "dino"}, "either": {"one_of": ["masked", "hidden"]}}
+    config["saliency_maps"] = {"dino": {"path": "dino", "layers": [1, 2], "size": 112}}
+    config["views"] |= {
+        "hidden": {"type": "semantic", "saliency_map": "dino"},
+        "either": {"choice": ["masked", "hidden"]},
+    }
     config["rollouts"] = {name: {"questions": 12, "n": 4, "max_tokens": 24} for name in ("g4", "later")}
-    config["batches"] = {"all": {}}
+    config["batch_selections"] = {"all": {}}
     for name, method in (("grpo", "grpo"), ("papo", "papo_g")):
         training = {**demo["trainings"][method], "batch_size": 4, "save_steps": 1, "limits": {}}
         config["trainings"][name] = training
     config["trainings"]["papo"]["parameters"] = {"mask": "either"}
     experiment = {
-        "model": "tiny", "dataset": "shapes", "rollout": "g4", "reward": "perception", "batch": "all", "benchmarks": ["own-test"],
+        "model": "tiny", "dataset": "shapes", "rollout": "g4", "reward": "perception", "batch_selection": "all", "benchmarks": ["own-test"],
     }  # fmt: skip
     config["experiments"]["grpo"] = {**experiment, "training": "grpo", "rounds": 2, "evaluate_every": 2}
     config["experiments"]["papo"] = {**experiment, "training": "papo", "rounds": 1}
@@ -226,11 +229,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         ("samplings", "n20"),
         ("rewards", "perception"),
         ("selections", "ranked"),
-        ("attentions", "first"),
+        ("attention_maps", "first"),
         ("crops", "salient"),
         ("filters", "central"),
-        ("batches", "all"),
-        ("saliencies", "dino"),
+        ("batch_selections", "all"),
+        ("saliency_maps", "dino"),
     ):
         config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet
     # nobody answers what they would judge: tests/workflow/test_judge_chain.py has a judge

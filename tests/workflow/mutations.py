@@ -39,7 +39,7 @@ def _needs() -> dict[Job, set[Job]]:
 
     answers(BASE, SAMPLES, ("plan_samples", BASE), {shapes})
     samples = f"{BASE} {SAMPLES}"
-    select, terms = ("select_preferences", BASE), ("compute_terms", BASE)
+    select, terms = ("select_preferences", BASE), ("compute_logprobs", BASE)
     needs[select] = {("plan_samples", BASE), ("gather_responses", samples), ("score_responses", samples)}
     needs[terms] = {select, shapes}
     for experiment in ("dpo", "perpo"):
@@ -48,13 +48,13 @@ def _needs() -> dict[Job, set[Job]]:
     for policy in POLICIES:
         # dpo and p2dpo are not asked about the user's own images
         examples = {shapes, own} if policy in ("tiny", "perpo") else {shapes}
-        needs["measure_attention", f"{policy} shapes test"] = {shapes} | (
+        needs["compute_attention_maps", f"{policy} shapes test"] = {shapes} | (
             {("train_adapter", policy)} if policy in EXPERIMENTS else set()
         )
         needs["plan_benchmarks", policy] = examples
         answers(policy, BENCHMARKS, ("plan_benchmarks", policy), examples)
         scored = {("score_responses", f"{p} {BENCHMARKS}") for p in {BASE, policy}}
-        looked = {("measure_attention", f"{p} shapes test") for p in {BASE, policy}}
+        looked = {("compute_attention_maps", f"{p} shapes test") for p in {BASE, policy}}
         needs["evaluate_policy", policy] = scored | looked
     rounds = _rounds(needs, shapes, own)
     _given(needs, own)
@@ -62,14 +62,18 @@ def _needs() -> dict[Job, set[Job]]:
     needs["collect_metrics", ""] = evaluated
     trained = {("train_adapter", experiment) for experiment in (*EXPERIMENTS, GIVEN)} | rounds
     predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in (*POLICIES, *ROUNDS, GIVEN)}
-    shown = {select, shapes, own, ("take_given", BASE)}
+    shown = {select, shapes, own, ("use_dataset_preferences", BASE)}
     needs["write_report", ""] = {("collect_metrics", ""), *shown, *trained, *predictions, *pairs}
     return needs
 
 
 def _given(needs: dict[Job, set[Job]], own: Job) -> None:
     """The jobs of an experiment that learns from given answers; it is tested on the user's own images."""
-    taken, terms, trained = ("take_given", BASE), ("compute_terms", "taken original"), ("train_adapter", GIVEN)
+    taken, terms, trained = (
+        ("use_dataset_preferences", BASE),
+        ("compute_logprobs", "taken original"),
+        ("train_adapter", GIVEN),
+    )
     whose, plan = f"{GIVEN} {BENCHMARKS}", ("plan_benchmarks", GIVEN)
     needs |= {taken: {own}, terms: {taken, own}, trained: {taken, terms, own}, plan: {own}}
     needs["sample_responses", whose] = {plan, own, trained}
@@ -80,16 +84,18 @@ def _given(needs: dict[Job, set[Job]], own: Job) -> None:
 
 def _pairs(needs: dict[Job, set[Job]], shapes: Job) -> set[Job]:
     """P2-DPO's jobs; gives those whose tables the report shows."""
-    looked, crops = ("measure_attention", "tiny shapes first"), ("find_crops", "salient")
+    looked, crops = ("compute_attention_maps", "tiny shapes first"), ("find_crops", "salient")
     asked, whose, made = ("plan_pairs", "self-made"), "tiny shapes/self-made", ("make_pairs", "self-made")
-    kept, clips = ("filter_pairs", "central"), ("score_clips", "tiny-clip")
-    terms: set[Job] = {("compute_terms", f"self-made {view}") for view in ("original", "enhanced", "degraded", "noise")}
+    kept, clips = ("filter_pairs", "central"), ("compute_clip_scores", "tiny-clip")
+    terms: set[Job] = {
+        ("compute_logprobs", f"self-made {view}") for view in ("original", "enhanced", "degraded", "noise")
+    }
     needs |= {looked: {shapes}, crops: {looked}, asked: {shapes, crops}, clips: {shapes, crops}}
     needs["sample_responses", whose] = {asked, shapes}
     needs["gather_responses", whose] = {asked, ("sample_responses", whose)}
     needs[made] = {asked, ("gather_responses", whose), shapes}
     needs |= {term: {made, shapes} for term in terms}
-    needs[kept] = {made, clips, ("compute_terms", "self-made original")}
+    needs[kept] = {made, clips, ("compute_logprobs", "self-made original")}
     needs["train_adapter", "p2dpo"] = {kept, shapes, *terms}
     return {kept, looked, crops}
 
@@ -104,7 +110,7 @@ def _rounds(needs: dict[Job, set[Job]], shapes: Job, own: Job) -> set[Job]:
         needs["gather_responses", whose] = {requests, ("sample_responses", whose)}
         needs["score_responses", whose] = {requests, ("gather_responses", whose), *examples}
 
-    needs["measure_saliency", "dino"] = {shapes}
+    needs["compute_saliency_maps", "dino"] = {shapes}
     for asked, learns in ((BASE, {"grpo@1": GRPO, "papo@1": PAPO}), ("grpo@1", {"grpo@2": GRPO})):
         made = {("train_round", asked)} if "@" in asked else set()
         whose, plan, batch = f"{asked} shapes/g4", ("plan_round", asked), ("select_batch", asked)
@@ -112,8 +118,8 @@ def _rounds(needs: dict[Job, set[Job]], shapes: Job, own: Job) -> set[Job]:
         answered(asked, "shapes/g4", plan, {shapes})
         needs[batch] = {plan, ("gather_responses", whose), ("score_responses", whose)}
         for policy, stored in learns.items():
-            terms = ("compute_terms", f"{asked} {stored}")
-            salient = {("measure_saliency", "dino")} if stored == PAPO else set()
+            terms = ("compute_logprobs", f"{asked} {stored}")
+            salient = {("compute_saliency_maps", "dino")} if stored == PAPO else set()
             needs[terms] = {batch, shapes, *made, *salient}
             needs["train_round", policy] = {batch, ("gather_responses", whose), shapes, terms, *made, *salient}
     for policy in ROUNDS:
@@ -140,7 +146,7 @@ def every(*rules: str) -> set[Job]:
 
 
 MODEL = every(
-    "measure_attention", "take_given", "sample_responses", "score_responses", "compute_terms", "train_adapter", "train_round", "evaluate_policy"
+    "compute_attention_maps", "use_dataset_preferences", "sample_responses", "score_responses", "compute_logprobs", "train_adapter", "train_round", "evaluate_policy"
 )  # fmt: skip
 """What looks at a model block."""
 ASKED = every("plan_benchmarks", "evaluate_policy")
@@ -151,21 +157,21 @@ GENERATE = {("make_shapes", "shapes")}
 IMPORT = {("import_examples", "own")}
 PLAN = {("plan_samples", BASE)}
 SELECT = {("select_preferences", BASE)}
-TAKE = {("take_given", BASE)}
+TAKE = {("use_dataset_preferences", BASE)}
 SCORE = every("score_responses")
 TRAIN = {("train_adapter", "dpo")}
 REPORT = {("write_report", "")}
-LOOK = {("measure_attention", "tiny shapes first")}
+LOOK = {("compute_attention_maps", "tiny shapes first")}
 CROP = {("find_crops", "salient")}
 PAIR = {("plan_pairs", "self-made")}
 MADE = {("make_pairs", "self-made")}
 FILTER = {("filter_pairs", "central")}
-CLIP = {("score_clips", "tiny-clip")}
+CLIP = {("compute_clip_scores", "tiny-clip")}
 ASK_ROUND, BATCH, ROUND = {("plan_round", BASE)}, {("select_batch", BASE)}, {("train_round", "grpo@1")}
-SALIENT = {("measure_saliency", "dino")}
-MASKED = {("compute_terms", f"{BASE} {PAPO}"), ("train_round", "papo@1")}
-CLEAN = {("compute_terms", f"{policy} old@clean+reference@clean") for policy in (BASE, "grpo@1")} | {
-    ("compute_terms", f"{BASE} old@clean+old@either+reference@clean")
+SALIENT = {("compute_saliency_maps", "dino")}
+MASKED = {("compute_logprobs", f"{BASE} {PAPO}"), ("train_round", "papo@1")}
+CLEAN = {("compute_logprobs", f"{policy} old@clean+reference@clean") for policy in (BASE, "grpo@1")} | {
+    ("compute_logprobs", f"{BASE} old@clean+old@either+reference@clean")
 }
 NOTHING: set[Job] = set()
 
@@ -197,7 +203,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("datasets.own.task", "ocr", IMPORT),
     ("datasets.own.split", "validation", IMPORT),
     ("datasets.own.max_images", 1, IMPORT),
-    ("datasets.own.max_failed", 0.5, IMPORT),
+    ("datasets.own.max_failed_share", 0.5, IMPORT),
     ("datasets.own.max_failed_rows", 3, IMPORT),
     ("samplings.n20.n", 7, PLAN),
     ("samplings.n20.temperature", 0.9, PLAN),
@@ -210,29 +216,29 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("samplings.n20.limit", 40, PLAN),
     ("samplings.n20.view", "blank", PLAN),
     ("samplings.n20.prompt", "{question} Answer.", PLAN),
-    ("views.clean.op", "blank", PAIR),
+    ("views.clean.type", "blank", PAIR),
     ("views.noisy.parameters", {"sigma": 0.3}, PAIR),
     ("views.noisy.seed", 1, PAIR),
-    ("views.removing.one_of", ["covered"], NOTHING),  # nobody looks at it
+    ("views.removing.choice", ["covered"], NOTHING),  # nobody looks at it
     ("views.masked.parameters", {"share": 0.5}, MASKED),
     ("views.masked.seed", 1, MASKED),
     ("views.hidden.parameters", {"share": 0.4}, MASKED),
-    ("views.hidden.saliency", "other", MASKED | {("measure_saliency", "other")}),
-    ("saliencies.dino.path", "same-dino", NOTHING),  # a folder with the same contents
-    ("saliencies.dino.layers", [0, 2], SALIENT),
-    ("saliencies.dino.size", 70, SALIENT),
-    ("saliencies.dino.dtype", "bfloat16", SALIENT),
-    ("saliencies.other.split", "test", NOTHING),  # in a block in use it would leave out what is asked, and is refused
-    ("saliencies.other.tasks", ["ocr"], NOTHING),
-    ("saliencies.other.limit", 3, NOTHING),
+    ("views.hidden.saliency_map", "other", MASKED | {("compute_saliency_maps", "other")}),
+    ("saliency_maps.dino.path", "same-dino", NOTHING),  # a folder with the same contents
+    ("saliency_maps.dino.layers", [0, 2], SALIENT),
+    ("saliency_maps.dino.size", 70, SALIENT),
+    ("saliency_maps.dino.dtype", "bfloat16", SALIENT),
+    ("saliency_maps.other.split", "test", NOTHING),  # in a block in use it would leave out what is asked, and is refused
+    ("saliency_maps.other.tasks", ["ocr"], NOTHING),
+    ("saliency_maps.other.limit", 3, NOTHING),
     ("views.enhanced.crop", "other", PAIR | {("find_crops", "other"), *CLIP}),
-    ("attentions.first.method", "gradient", LOOK),
-    ("attentions.first.layers", [0, 1], LOOK),
-    ("attentions.first.prompt", "{question} Answer.", LOOK),
-    ("attentions.first.split", "test", LOOK),
-    ("attentions.first.tasks", ["grounding"], LOOK),
-    ("attentions.first.limit", 40, LOOK),
-    ("crops.salient.attention", "other", CROP | {("measure_attention", "tiny shapes other")}),
+    ("attention_maps.first.method", "gradient", LOOK),
+    ("attention_maps.first.layers", [0, 1], LOOK),
+    ("attention_maps.first.prompt", "{question} Answer.", LOOK),
+    ("attention_maps.first.split", "test", LOOK),
+    ("attention_maps.first.tasks", ["grounding"], LOOK),
+    ("attention_maps.first.limit", 40, LOOK),
+    ("crops.salient.attention_map", "other", CROP | {("compute_attention_maps", "tiny shapes other")}),
     ("crops.salient.base", [50, 50], CROP),
     ("crops.salient.ratios", [1.0, 1.5], CROP),
     ("crops.salient.neighbours", 8, CROP),
@@ -246,26 +252,26 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
             "contrast.view": "original", "contrast.strength": 0.7, "contrast.plausibility": 0.3,
         }.items()
     ),
-    ("pairings.self-made.focus.chosen.view", "degraded", PAIR),
-    ("pairings.self-made.focus.rejected.view", "enhanced", PAIR),
-    ("pairings.self-made.robust.chosen.view", "original", PAIR),
-    ("pairings.self-made.robust.rejected.view", "clean", PAIR),
-    ("pairings.self-made.loss_prompt", "enhanced", MADE),
-    ("pairings.self-made.split", "test", PAIR),
-    ("pairings.self-made.tasks", ["grounding"], PAIR),
-    ("pairings.self-made.limit", 40, PAIR),
-    ("pairings.self-made.seed", 1, PAIR),
+    ("pair_generations.self-made.focus.chosen.view", "degraded", PAIR),
+    ("pair_generations.self-made.focus.rejected.view", "enhanced", PAIR),
+    ("pair_generations.self-made.robust.chosen.view", "original", PAIR),
+    ("pair_generations.self-made.robust.rejected.view", "clean", PAIR),
+    ("pair_generations.self-made.loss_prompt", "enhanced", MADE),
+    ("pair_generations.self-made.split", "test", PAIR),
+    ("pair_generations.self-made.tasks", ["grounding"], PAIR),
+    ("pair_generations.self-made.limit", 40, PAIR),
+    ("pair_generations.self-made.seed", 1, PAIR),
     ("filters.central.context", "original", FILTER),
     ("filters.central.max_ppl", 2.0, FILTER),
     ("filters.central.margin", [-1, 1], FILTER),
-    ("filters.central.central", 0.9, FILTER),
-    ("filters.central.decides", "focus", FILTER),
-    ("filters.central.clip", None, FILTER),
+    ("filters.central.central_quantile", 0.9, FILTER),
+    ("filters.central.applies_to", "focus", FILTER),
+    ("filters.central.clip_score", None, FILTER),
     ("filters.central.max_groups", 20, FILTER),
     ("filters.central.seed", 1, FILTER),
-    ("clips.tiny-clip.path", "same-clip", NOTHING),  # a folder with the same contents
-    ("clips.tiny-clip.prompt", "{question} Answer.", CLIP),
-    ("clips.tiny-clip.dtype", "bfloat16", CLIP),
+    ("clip_scores.tiny-clip.path", "same-clip", NOTHING),  # a folder with the same contents
+    ("clip_scores.tiny-clip.prompt", "{question} Answer.", CLIP),
+    ("clip_scores.tiny-clip.dtype", "bfloat16", CLIP),
     ("rollouts.g4.questions", 10, ASK_ROUND),
     ("rollouts.g4.n", 3, ASK_ROUND),
     ("rollouts.g4.temperature", 1, NOTHING),  # the only one there is
@@ -276,12 +282,12 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("rollouts.g4.split saliencies.dino.split", "test", ASK_ROUND | SALIENT),
     ("rollouts.g4.tasks", ["grounding"], ASK_ROUND),
     ("rollouts.g4.prompt", "{question} Answer.", ASK_ROUND),
-    ("batches.all.questions", 8, BATCH),
-    ("batches.all.keep", "reward", BATCH),
-    ("batches.all.above", 0.1, BATCH),
-    ("batches.all.below", 0.9, BATCH),
+    ("batch_selections.all.questions", 8, BATCH),
+    ("batch_selections.all.keep", "reward", BATCH),
+    ("batch_selections.all.above", 0.1, BATCH),
+    ("batch_selections.all.below", 0.9, BATCH),
     ("rewards.perception.tasks", {"grounding": "iou"}, SCORE),
-    ("rewards.perception.max_failed", 0.5, SCORE),
+    ("rewards.perception.max_failed_share", 0.5, SCORE),
     ("rewards.perception.resources", "own", SCORE),
     ("rewards.perception.max_failed_rows", 3, SCORE),
     ("selections.ranked.list_size", 3, SELECT),
@@ -291,20 +297,20 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("selections.ranked.pick", "first", SELECT),
     ("selections.ranked.max_groups", 30, SELECT),
     ("selections.ranked.seed", 1, SELECT),
-    ("givens.taken.list_size", 3, TAKE),
-    ("givens.taken.min_margin", 0.2, TAKE),
-    ("givens.taken.min_list_size", 3, TAKE),
-    ("givens.taken.deduplicate", False, TAKE),
-    ("givens.taken.pick", "first", TAKE),
-    ("givens.taken.max_groups", 3, TAKE),
-    ("givens.taken.seed", 1, TAKE),
-    ("givens.taken.split", "train", TAKE),
-    ("givens.taken.tasks", ["grounding"], TAKE),
-    ("givens.taken.limit", 3, TAKE),
-    ("givens.taken.prompt", "{question} Answer.", TAKE),
+    ("dataset_preferences.taken.list_size", 3, TAKE),
+    ("dataset_preferences.taken.min_margin", 0.2, TAKE),
+    ("dataset_preferences.taken.min_list_size", 3, TAKE),
+    ("dataset_preferences.taken.deduplicate", False, TAKE),
+    ("dataset_preferences.taken.pick", "first", TAKE),
+    ("dataset_preferences.taken.max_groups", 3, TAKE),
+    ("dataset_preferences.taken.seed", 1, TAKE),
+    ("dataset_preferences.taken.split", "train", TAKE),
+    ("dataset_preferences.taken.tasks", ["grounding"], TAKE),
+    ("dataset_preferences.taken.limit", 3, TAKE),
+    ("dataset_preferences.taken.prompt", "{question} Answer.", TAKE),
     ("trainings.dpo.method", "lipo", TRAIN),
     ("trainings.dpo.parameters", {"beta": 0.2}, TRAIN),
-    ("trainings.dpo.view", "blank", TRAIN | {("compute_terms", "blank")}),
+    ("trainings.dpo.view", "blank", TRAIN | {("compute_logprobs", "blank")}),
     ("trainings.dpo.lora.r", 16, TRAIN),
     ("trainings.dpo.lora.alpha", 32, TRAIN),
     ("trainings.dpo.lora.dropout", 0.1, TRAIN),
@@ -326,7 +332,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("trainings.grpo.parameters", {"beta": 0.02}, ROUND),
     ("trainings.papo.parameters", {"gamma": 0.01, "mask": "either"}, {("train_round", "papo@1")}),
     ("benchmarks.own-test.dataset", "shapes", ASKED_OWN | REPORT),
-    ("benchmarks.own-test.attention", "test", {("measure_attention", f"{policy} own test") for policy in OWN} | EVALUATED_OWN | REPORT),
+    ("benchmarks.own-test.attention_map", "test", {("compute_attention_maps", f"{policy} own test") for policy in OWN} | EVALUATED_OWN | REPORT),
     ("benchmarks.own-test.reward", "other", {
         *(("score_responses", f"{policy} benchmarks other") for policy in OWN),
         *(("score_responses", f"{policy} benchmarks") for policy in ("tiny", "perpo")),  # their tables no longer have it

@@ -22,9 +22,9 @@ def lay_out(folder: Path, config: Mapping[str, Any], count: int = 4) -> None:
     for block in config["models"].values():
         if not (folder / block["path"]).exists():
             BUILDERS[block["family"]](folder / block["path"], 0)
-    for block in config.get("clips", {}).values():
+    for block in config.get("clip_scores", {}).values():
         shutil.copytree(ROOT / "resources/tiny-clip/model", folder / block["path"], dirs_exist_ok=True)
-    for block in config.get("saliencies", {}).values():
+    for block in config.get("saliency_maps", {}).values():
         build_tiny_dinov2(folder / block["path"], layers=10)
     for block in config.get("rewards", {}).values():
         if block.get("resources"):  # without what METEOR and AMBER's descriptions need, as a new user's

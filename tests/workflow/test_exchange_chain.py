@@ -55,7 +55,7 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         "pairs": {"kind": "trl", "path": "own/pairs.jsonl"},
         "lists": {"kind": "perpo", "path": "own/lists.json"},
     }
-    config["givens"] = {"all": {}, "three": {"list_size": 3}}
+    config["dataset_preferences"] = {"all": {}, "three": {"list_size": 3}}
     for training in config["trainings"].values():
         training |= {"batch_size": 2, "micro_batch_size": 2}
     config["benchmarks"] = {
@@ -69,8 +69,8 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     }
     experiment = {"model": "tiny", "benchmarks": ["test"]}
     config["experiments"] = {
-        "dpo": {**experiment, "dataset": "pairs", "given": "all", "training": "dpo"},
-        "perpo": {**experiment, "dataset": "lists", "given": "three", "training": "perpo"},
+        "dpo": {**experiment, "dataset": "pairs", "dataset_preference": "all", "training": "dpo"},
+        "perpo": {**experiment, "dataset": "lists", "dataset_preference": "three", "training": "perpo"},
     }
     config["exports"] = {
         "for-trl": {"experiment": "dpo", "format": "trl"},
@@ -148,10 +148,10 @@ def test_an_edit_reruns_what_it_concerns(exchanged: Workflow) -> None:
     assert exchanged.planned(*targets, config=exchanged.edited("exports.for-swift.pairs", "extremes")) == {
         "export_preferences"
     }
-    edited = exchanged.planned(*targets, config=exchanged.edited("givens.three.min_margin", 0.8))
+    edited = exchanged.planned(*targets, config=exchanged.edited("dataset_preferences.three.min_margin", 0.8))
     assert {
-        "take_given",
-        "compute_terms",
+        "use_dataset_preferences",
+        "compute_logprobs",
         "train_adapter",
         "export_preferences",
         "sample_responses",

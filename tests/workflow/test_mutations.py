@@ -36,18 +36,18 @@ def _on_other(job: Job) -> Job:
 
 
 FIRST_ROUND: set[Job] = {
-    ("plan_round", BASE), ("select_batch", BASE), ("compute_terms", f"{BASE} {GRPO}"),
+    ("plan_round", BASE), ("select_batch", BASE), ("compute_logprobs", f"{BASE} {GRPO}"),
     *((rule, f"{BASE} shapes/g4") for rule in ("sample_responses", "gather_responses", "score_responses")),
 }  # fmt: skip
 ROUND_3: set[Job] = {
-    ("plan_round", "grpo@2"), ("select_batch", "grpo@2"), ("compute_terms", f"grpo@2 {GRPO}"), ("train_round", "grpo@3"),
+    ("plan_round", "grpo@2"), ("select_batch", "grpo@2"), ("compute_logprobs", f"grpo@2 {GRPO}"), ("train_round", "grpo@3"),
     *((rule, "grpo@2 shapes/g4") for rule in ("sample_responses", "gather_responses", "score_responses")),
     *_tested("grpo@3"),
 }  # fmt: skip
 """What a third round costs: nothing of the two before."""
 
 TWIN, OF_GIVEN = "sft-on-best-n20-ranked", "sft-on-best-taken"
-TWINS: set[Job] = {("measure_attention", f"{TWIN} shapes test"), *_tested(TWIN), *_tested(OF_GIVEN)} | {
+TWINS: set[Job] = {("compute_attention_maps", f"{TWIN} shapes test"), *_tested(TWIN), *_tested(OF_GIVEN)} | {
     (rule, twin) for rule in ("train_adapter", "compare_controls") for twin in (TWIN, OF_GIVEN)
 }
 CONTROLLED = rerun(mutations.ASKED | mutations.REPORT) | {
@@ -61,43 +61,43 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
         "other",
         rerun({("train_adapter", "dpo")})
         | {(rule, f"other {plan}") for plan in ("shapes/n20", "benchmarks") for rule in ("sample_responses", "gather_responses", "score_responses")}
-        | {(rule, "other") for rule in ("plan_samples", "select_preferences", "compute_terms", "plan_benchmarks", "evaluate_policy")}
-        | {("measure_attention", "other shapes test")},
+        | {(rule, "other") for rule in ("plan_samples", "select_preferences", "compute_logprobs", "plan_benchmarks", "evaluate_policy")}
+        | {("compute_attention_maps", "other shapes test")},
     ),
     (
         "experiments.dpo.dataset",
         "own",
         rerun({("train_adapter", "dpo")})
         | {(rule, "tiny own/n20") for rule in ("sample_responses", "gather_responses", "score_responses")}
-        | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_terms")},
+        | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_logprobs")},
     ),
     (
         "experiments.dpo.sampling",
         "other",
         rerun({("train_adapter", "dpo")})
         | {(rule, "tiny shapes/other") for rule in ("sample_responses", "gather_responses", "score_responses")}
-        | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_terms")},
+        | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_logprobs")},
     ),
     (
         "experiments.dpo.reward",
         "other",
         rerun({("train_adapter", "dpo")})
         | {("score_responses", "tiny shapes/n20 other")}
-        | {(rule, BASE) for rule in ("select_preferences", "compute_terms")},
+        | {(rule, BASE) for rule in ("select_preferences", "compute_logprobs")},
     ),
     (
         "experiments.dpo.selection",
         "other",
-        rerun({("train_adapter", "dpo")}) | {(rule, BASE) for rule in ("select_preferences", "compute_terms")},
+        rerun({("train_adapter", "dpo")}) | {(rule, BASE) for rule in ("select_preferences", "compute_logprobs")},
     ),
-    ("experiments.p2dpo.pairing", "another", rerun({("train_adapter", "p2dpo")}) | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_terms", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
-    ("experiments.given.given", "others", rerun({("train_adapter", "given")}) | {("take_given", BASE), ("compute_terms", "others original")}),
+    ("experiments.p2dpo.pair_generation", "another", rerun({("train_adapter", "p2dpo")}) | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_logprobs", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
+    ("experiments.given.dataset_preference", "others", rerun({("train_adapter", "given")}) | {("use_dataset_preferences", BASE), ("compute_logprobs", "others original")}),
     ("experiments.p2dpo.filter", "other", rerun({("train_adapter", "p2dpo")}) | {("filter_pairs", "other")}),
-    ("rollouts.g4.view trainings.grpo.view trainings.papo.view", "clean", {job for job in rerun(mutations.ASK_ROUND) if job[0] != "compute_terms"} | mutations.CLEAN),
+    ("rollouts.g4.view trainings.grpo.view trainings.papo.view", "clean", {job for job in rerun(mutations.ASK_ROUND) if job[0] != "compute_logprobs"} | mutations.CLEAN),
     ("experiments.grpo.rounds", 3, ROUND_3),
     ("experiments.grpo.evaluate_every", 1, _tested("grpo@1")),
     ("experiments.grpo.rollout", "later", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
-    ("experiments.grpo.batch", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_terms")}),
+    ("experiments.grpo.batch_selection", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_logprobs")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
     ("controls.prompts", ["Well? {question}"], CONTROLLED | TWINS),
     ("controls.blank", False, CONTROLLED | TWINS),
@@ -236,7 +236,7 @@ def test_swapped_weights_under_the_same_path_rerun_what_used_them(chain: Workflo
 
 ANSWERS = {job for job in NEEDS if job[0] == "sample_responses"}
 NOISY: set[Job] = {
-    ("sample_responses", "tiny shapes/self-made"), ("make_pairs", "self-made"), ("compute_terms", "self-made noise"), ("train_adapter", "p2dpo"),
+    ("sample_responses", "tiny shapes/self-made"), ("make_pairs", "self-made"), ("compute_logprobs", "self-made noise"), ("train_adapter", "p2dpo"),
 }  # fmt: skip
 IMAGES = (
     mutations.IMPORT
@@ -244,10 +244,10 @@ IMAGES = (
     | ANSWERS
     | mutations.every(
         "make_pairs",
-        "score_clips",
-        "measure_saliency",
-        "measure_attention",
-        "compute_terms",
+        "compute_clip_scores",
+        "compute_saliency_maps",
+        "compute_attention_maps",
+        "compute_logprobs",
         "train_adapter",
         "train_round",
     )
@@ -259,7 +259,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/methods/perpo.py", "from __future__", "# a comment\nfrom __future__", NOTHING),
     ("perceptune/core/methods/perpo.py", '"""', '"""Another docstring. ', NOTHING),
     ("perceptune/core/methods/perpo.py", "(weights * softplus(", "(2 * weights * softplus(", {("train_adapter", "perpo")}),
-    ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter", "train_round", "compute_terms")),
+    ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter", "train_round", "compute_logprobs")),
     # what one edit used to rerun needlessly
     ("perceptune/contracts/tables/metrics.py", '        ("judge", pa.string(), NULL)', '        ("added", pa.string(), NULL),\n        ("judge", pa.string(), NULL)', mutations.every("evaluate_policy", "collect_metrics", "write_report")),
     ("perceptune/contracts/errors.py", "did you mean", "do you mean", NOTHING),
@@ -273,7 +273,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/rewards/yes_no.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.SCORE),
     ("perceptune/core/views/blank.py", "GREY = (127", "GREY = (126", {job for job in ANSWERS if "benchmarks" in job[1]}),
     ("perceptune/models/families/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
-    ("perceptune/models/families/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("take_given", "compute_terms", "train_adapter", "train_round", "measure_attention")),
+    ("perceptune/models/families/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("use_dataset_preferences", "compute_logprobs", "train_adapter", "train_round", "compute_attention_maps")),
     ("perceptune/core/benchmarks/bootstrap.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
     ("perceptune/core/views/adaptive_crop.py", "RATIOS = ", "MORE = 1\nRATIOS = ", mutations.CROP),
     ("perceptune/core/views/contrastive_decoding.py", "amax(", "max(", ANSWERS),

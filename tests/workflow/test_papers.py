@@ -67,7 +67,7 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
             block.update(
                 {"max_tokens": 20 if paper == "perpo" else 6, **({"n": min(block["n"], 4)} if "n" in block else {})}
             )
-    for pairing in config.get("pairings", {}).values():
+    for pairing in config.get("pair_generations", {}).values():
         for pair in (pairing["focus"], pairing["robust"]):
             for answer in pair.values():
                 answer["max_tokens"] = 6
@@ -75,7 +75,7 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
         for block in config.get(section, {}).values():
             if "bounding box" in block.get("prompt", ""):
                 block["prompt"] = "locate the {question}."  # what the bundled model knows
-    for block in config.get("attentions", {}).values():
+    for block in config.get("attention_maps", {}).values():
         block["layers"] = [1, 1]  # of two
     for block in config["trainings"].values():
         block.update({"batch_size": 4, "epochs": 1, "gradient_checkpointing": False})

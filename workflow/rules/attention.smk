@@ -6,10 +6,10 @@ writes  attention: a map per example; crops: the salient box and its control; cl
 """
 
 
-rule measure_attention:
+rule compute_attention_maps:
     """Attention maps of one policy, without full attention matrices."""
     input:
-        unpack(inputs("measure_attention")),
+        unpack(inputs("compute_attention_maps")),
     output:
         attention=paths.ATTENTION,
     log:
@@ -17,23 +17,23 @@ rule measure_attention:
     benchmark:
         paths.benchmark(paths.ATTENTION)
     retries: 2
-    threads: cores("measure_attention")
+    threads: cores("compute_attention_maps")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(240),
-        gpu=gpus("measure_attention"),
+        gpu=gpus("compute_attention_maps"),
         attempt=attempt_number,
     params:
-        *code("measure_attention"),
-        **parameters("measure_attention"),
+        *code("compute_attention_maps"),
+        **parameters("compute_attention_maps"),
     script:
         "../scripts/run_stage.py"
 
 
-rule measure_saliency:
+rule compute_saliency_maps:
     """What stands out in images, which no policy has a say in."""
     input:
-        unpack(inputs("measure_saliency")),
+        unpack(inputs("compute_saliency_maps")),
     output:
         saliency=paths.SALIENCY,
     log:
@@ -41,15 +41,15 @@ rule measure_saliency:
     benchmark:
         paths.benchmark(paths.SALIENCY)
     retries: 2
-    threads: cores("measure_saliency")
+    threads: cores("compute_saliency_maps")
     resources:
         mem_mb=again_with_more(8000),
         runtime=again_with_more(240),
-        gpu=gpus("measure_saliency"),
+        gpu=gpus("compute_saliency_maps"),
         attempt=attempt_number,
     params:
-        *code("measure_saliency"),
-        **parameters("measure_saliency"),
+        *code("compute_saliency_maps"),
+        **parameters("compute_saliency_maps"),
     script:
         "../scripts/run_stage.py"
 
@@ -72,10 +72,10 @@ rule find_crops:
         "../scripts/run_stage.py"
 
 
-rule score_clips:
+rule compute_clip_scores:
     """How well the question fits the image, its crop and the control."""
     input:
-        unpack(inputs("score_clips")),
+        unpack(inputs("compute_clip_scores")),
     output:
         clips=paths.CLIPS,
     log:
@@ -83,14 +83,14 @@ rule score_clips:
     benchmark:
         paths.benchmark(paths.CLIPS)
     retries: 2
-    threads: cores("score_clips")
+    threads: cores("compute_clip_scores")
     resources:
         mem_mb=again_with_more(8000),
         runtime=again_with_more(120),
-        gpu=gpus("score_clips"),
+        gpu=gpus("compute_clip_scores"),
         attempt=attempt_number,
     params:
-        *code("score_clips"),
-        **parameters("score_clips"),
+        *code("compute_clip_scores"),
+        **parameters("compute_clip_scores"),
     script:
         "../scripts/run_stage.py"

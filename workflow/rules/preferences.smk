@@ -45,10 +45,10 @@ rule select_preferences:
         "../scripts/run_stage.py"
 
 
-rule take_given:
+rule use_dataset_preferences:
     """The answers that come with the data as ranked lists, in the tokens of the base model."""
     input:
-        unpack(inputs("take_given")),
+        unpack(inputs("use_dataset_preferences")),
     output:
         preferences=paths.GIVEN,
         statistics=paths.GIVEN_STATISTICS,
@@ -58,8 +58,8 @@ rule take_given:
         mem_mb=8000,
         runtime=60,
     params:
-        *code("take_given"),
-        **parameters("take_given"),
+        *code("use_dataset_preferences"),
+        **parameters("use_dataset_preferences"),
     script:
         "../scripts/run_stage.py"
 

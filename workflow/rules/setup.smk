@@ -19,7 +19,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-if plan.config.slice:
+if plan.config.rehearse:
 
     pathvars:
         **paths.REHEARSAL,

@@ -5,10 +5,10 @@ writes  terms: log-probabilities that do not change while training; an adapter i
 """
 
 
-rule compute_terms:
+rule compute_logprobs:
     """Log-probabilities of the base model or of the policy that answered, once for every method, beta and gamma."""
     input:
-        unpack(inputs("compute_terms")),
+        unpack(inputs("compute_logprobs")),
     output:
         terms=paths.TERMS,
     log:
@@ -16,15 +16,15 @@ rule compute_terms:
     benchmark:
         paths.benchmark(paths.TERMS)
     retries: 2
-    threads: cores("compute_terms")
+    threads: cores("compute_logprobs")
     resources:
         mem_mb=again_with_more(12000),
         runtime=again_with_more(240),
-        gpu=gpus("compute_terms"),
+        gpu=gpus("compute_logprobs"),
         attempt=attempt_number,
     params:
-        *code("compute_terms"),
-        **parameters("compute_terms"),
+        *code("compute_logprobs"),
+        **parameters("compute_logprobs"),
     script:
         "../scripts/run_stage.py"
 

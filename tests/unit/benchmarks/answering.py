@@ -124,7 +124,7 @@ def through_the_stages(
     asked = read_table(tables["requests"], REQUESTS).to_pylist()
     responses = [_response(row, texts[row["example_id"]], i) for row in asked for i in range(row["n"])]
     write_table(tables["responses"], RESPONSES, responses, {})
-    reward = RewardBlock(tasks=dict(benchmark.rewards), max_failed=1.0)
+    reward = RewardBlock(tasks=dict(benchmark.rewards), max_failed_share=1.0)
     score.run(
         requests=tables["requests"], responses=tables["responses"], examples={"d": tables["examples"]},
         rewards=tables["rewards"], config=reward, model=MODEL, benchmarks=["b"],

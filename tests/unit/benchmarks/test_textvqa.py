@@ -123,7 +123,7 @@ def test_p_acc_is_this_accuracy_where_the_policy_looks_well(tmp_path: Path) -> N
         "reward": "r",
         "n": 0,
         "resamples": 20,
-        "attention": "a",
+        "attention_map": "a",
     }
     evaluate.run(
         policy="base", base="base", rewards={"b": tmp_path / "rewards.parquet"}, base_rewards=None,

@@ -114,7 +114,7 @@ class FileDataset(Block):
     """Split of rows that name none; null: what the name of their Parquet file says (docs/data.md), or else `train`."""
     max_images: Positive | None = None
     """Reproduction only: rows with more images are left out and counted in the log, as in CPPO's code; null: none are."""
-    max_failed: Share = 0.0
+    max_failed_share: Share = 0.0
     """Share of unusable rows up to which the import goes on without them."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
     """The same as a number of rows, besides the share, or alone where that is 0; null: the share alone decides."""
@@ -204,25 +204,25 @@ class BatchBlock(Block):
 class ViewBlock(Block):
     """A way of showing the image, under a name of its own."""
 
-    op: str | None = None
-    """The kind of view; null with `one_of`."""
-    one_of: tuple[str, ...] = ()
-    """In place of `op`: views of this config, of which each image is shown under one, drawn by the seed."""
+    type: str | None = None
+    """The kind of view; null with `choice`."""
+    choice: tuple[str, ...] = ()
+    """In place of `type`: views of this config, of which each image is shown under one, drawn by the seed."""
     parameters: dict[str, float | int | str | bool | None] = {}
     """The [parameters](#parameters-of-views) of this kind of view."""
     crop: str | None = None
     """A crop block of this config, for views that need a crop; null for the others."""
-    saliency: str | None = None
+    saliency_map: str | None = None
     """A saliency block of this config, for views that need to know what stands out; null for the others."""
     seed: int = 0
     """Seed of what the view draws."""
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> ViewBlock:
-        if (self.op is None) == (not self.one_of):
-            raise ValueError("expected either `op` or `one_of`")
-        if self.one_of and (self.parameters or self.crop or self.saliency):
-            raise ValueError("`one_of` has no `parameters`, no `crop` and no `saliency` of its own")
+        if (self.type is None) == (not self.choice):
+            raise ValueError("expected either `type` or `choice`")
+        if self.choice and (self.parameters or self.crop or self.saliency_map):
+            raise ValueError("`choice` has no `parameters`, no `crop` and no `saliency_map` of its own")
         return self
 
 
@@ -265,7 +265,7 @@ class SaliencyBlock(Block):
 class CropBlock(Block):
     """The salient crop of every example (P2-DPO, algorithm 1)."""
 
-    attention: str
+    attention_map: str
     """The attention block that it is cut by."""
     base: tuple[Positive, Positive] = (336, 336)
     """Width and height in pixels of the smallest crop."""
@@ -337,11 +337,11 @@ class FilterBlock(Block):
     """Both answers must have a smaller perplexity; null: no limit."""
     margin: tuple[float, float] | None = (-0.174, 0.208)
     """Smallest and largest difference of mean log-probability per token, chosen minus rejected, inclusive; null: no limit."""
-    central: Annotated[float, Field(gt=0, le=1)] | None = None
+    central_quantile: Annotated[float, Field(gt=0, le=1)] | None = None
     """The margin's limits as the central share of each kind's own margins, in place of `margin`; null: `margin`."""
-    decides: Literal["each", "focus"] = "each"
+    applies_to: Literal["each", "focus"] = "each"
     """Reproduction only: limits apply to each pair, or as in P2-DPO's code to the focus pair and so to the whole record."""
-    clip: str | None = None
+    clip_score: str | None = None
     """A CLIP block of this config whose scores go with the pairs; null: none."""
     max_groups: Positive | None = None
     """Keep at most so many records, chosen by seed; null: all."""
@@ -365,7 +365,7 @@ class RewardBlock(Block):
 
     tasks: dict[Task, str]
     """The reward of each task."""
-    max_failed: Share = 0.02
+    max_failed_share: Share = 0.02
     """Share of requests without a response above which scoring stops."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
     """The same as a number of responses; null: the share alone decides."""
@@ -514,7 +514,7 @@ class BenchmarkBlock(Block):
     """Longest answer, in tokens."""
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("original", "blank")
     """Views asked greedily; `blank` is the no-image test. Sampled answers see the first."""
-    attention: str | None = None
+    attention_map: str | None = None
     """An attention block of this config: where each policy looks on these questions; null: not measured."""
     prompt: str = "{question}"
     """The user's turn after the image; `{question}` stands for the question. Only where the questions are in the images, as in
@@ -530,9 +530,9 @@ class BenchmarkBlock(Block):
 
 LISTS = ("sampling", "reward", "selection")
 SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "lists": (LISTS, ("given",)),
-    "pairs": (("pairing", "filter"),),
-    "rollouts": (("rollout", "reward", "batch"),),
+    "lists": (LISTS, ("dataset_preference",)),
+    "pairs": (("pair_generation", "filter"),),
+    "rollouts": (("rollout", "reward", "batch_selection"),),
 }
 """What a method learns from to the keys of an experiment that say how it is made; lists can be made in two ways."""
 WAYS = tuple(way for ways in SOURCES.values() for way in ways)
@@ -557,15 +557,15 @@ class ExperimentBlock(Block):
     """How they are scored; for methods that learn from ranked lists or in rounds."""
     selection: str | None = None
     """How they become lists; likewise."""
-    given: str | None = None
+    dataset_preference: str | None = None
     """Which answers of its data become lists, in place of these three."""
-    pairing: str | None = None
+    pair_generation: str | None = None
     """How pairs are made; for methods that learn from pairs."""
     filter: str | None = None
     """Which of them are kept; likewise."""
     rollout: str | None = None
     """What a round asks; for methods that learn in rounds."""
-    batch: str | None = None
+    batch_selection: str | None = None
     """Which of its groups are learnt from; likewise."""
     rounds: Positive | None = None
     """How many rounds; likewise. Round k makes the policy `<experiment>@<k>`. More of them later go on from the last."""
@@ -649,23 +649,23 @@ class Config(Block):
     """Datasets by name."""
     views: dict[Name, ViewBlock] = {}
     """Views by name, besides `original` and `blank`."""
-    attentions: dict[Name, AttentionBlock] = {}
+    attention_maps: dict[Name, AttentionBlock] = {}
     """Attention measurements by name."""
     crops: dict[Name, CropBlock] = {}
     """Crops by name."""
-    saliencies: dict[Name, SaliencyBlock] = {}
+    saliency_maps: dict[Name, SaliencyBlock] = {}
     """Saliencies by name."""
     samplings: dict[Name, SamplingBlock] = {}
     """Samplings by name."""
-    pairings: dict[Name, PairingBlock] = {}
+    pair_generations: dict[Name, PairingBlock] = {}
     """Pairings by name."""
     filters: dict[Name, FilterBlock] = {}
     """Filters of pairs by name."""
-    clips: dict[Name, ClipBlock] = {}
+    clip_scores: dict[Name, ClipBlock] = {}
     """CLIP models by name."""
     rollouts: dict[Name, RolloutBlock] = {}
     """What rounds ask, by name."""
-    batches: dict[Name, BatchBlock] = {}
+    batch_selections: dict[Name, BatchBlock] = {}
     """What rounds learn from, by name."""
     rewards: dict[Name, RewardBlock] = {}
     """Rewards by name."""
@@ -673,7 +673,7 @@ class Config(Block):
     """Judges by name."""
     selections: dict[Name, SelectionBlock] = {}
     """Selections by name."""
-    givens: dict[Name, GivenBlock] = {}
+    dataset_preferences: dict[Name, GivenBlock] = {}
     """Given answers by name."""
     trainings: dict[Name, TrainingBlock] = {}
     """Trainings by name."""
@@ -683,7 +683,7 @@ class Config(Block):
     """What to run."""
     exports: dict[Name, ExportBlock] = {}
     """Exported preferences by name."""
-    slice: Annotated[int, Field(ge=1, strict=True)] | None = None
+    rehearse: Annotated[int, Field(ge=1, strict=True)] | None = None
     """A rehearsal: so many examples per task of everything, two rounds, no filter; into the folder `rehearsal`. null: all."""
     controls: ControlsBlock | None = None
     """What else may explain a gain: `{}` asks and trains all of it; null: nothing."""
@@ -697,9 +697,9 @@ class Config(Block):
             raise ValueError(f"`{shared[0]}` is both a model and an experiment, expected different names")
         askers: dict[str, dict[Name, Any]] = {
             "sampling": self.samplings,
-            "pairing": self.pairings,
+            "pair_generation": self.pair_generations,
             "rollout": self.rollouts,
-            "given": self.givens,
+            "dataset_preference": self.dataset_preferences,
         }
         for (one, ours), (other, theirs) in itertools.combinations(askers.items(), 2):
             if both := sorted(ours.keys() & theirs.keys()):

@@ -31,7 +31,7 @@ def check_ceiling(
         f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(_one_of_each_first(failed)),
         hint
         or (
-            "`max_failed` (share) and `max_failed_rows` (count) of its block say how many may"
+            "`max_failed_share` (share) and `max_failed_rows` (count) of its block say how many may"
             if number < total
             else None
         ),

@@ -55,7 +55,7 @@ def why_no_twin(config: Config, experiment: str) -> str:
 
 def gaussian_sigma(view: ViewBlock) -> float | None:
     """The sigma of a view that lays Gaussian noise on pixels; None for another view."""
-    if view.op != "noise" or view.parameters.get("kind", "gaussian") != "gaussian":
+    if view.type != "noise" or view.parameters.get("kind", "gaussian") != "gaussian":
         return None
     return float(view.parameters.get("sigma", 0.1) or 0.0)
 
@@ -91,7 +91,7 @@ def _noisy(sigma: float, views: dict[str, ViewBlock]) -> str:
             f"config\n  key `views.{name}`: found another view, expected Gaussian noise of sigma {sigma:g}, "
             "which `controls` gives that name"
         )
-    views[name] = ViewBlock(op="noise", parameters={"sigma": sigma})
+    views[name] = ViewBlock(type="noise", parameters={"sigma": sigma})
     return name
 
 

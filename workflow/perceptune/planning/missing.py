@@ -38,8 +38,8 @@ def _folders(config: Config) -> Iterator[str]:
     used = {experiment.model for experiment in config.experiments.values()} | judging
     for section, blocks in (
         ("models", {name: block for name, block in config.models.items() if name in used}),
-        ("clips", config.clips),
-        ("saliencies", config.saliencies),
+        ("clip_scores", config.clip_scores),
+        ("saliency_maps", config.saliency_maps),
     ):
         for name, block in blocks.items():
             if not (Path(block.path) / "config.json").exists():

@@ -30,7 +30,7 @@ from perceptune.contracts.config import (
     ShapesDataset,
     TrainingBlock,
 )
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.paths import (
     ADAPTER,
     ADAPTER_FOLDER,
@@ -59,11 +59,12 @@ from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
 from perceptune.planning.controls import twins, why_no_twin, with_controls
 from perceptune.planning.protocols import with_protocols
-from perceptune.planning.rehearsal import with_slice
+from perceptune.planning.rehearsal import rehearsed
+from perceptune.planning.renamed import renamed
 from perceptune.planning.sweeps import expand_sweeps
 from perceptune.planning.validation import checked, views_named
 
-ASKERS = ("sampling", "pairing", "rollout")
+ASKERS = ("sampling", "pair_generation", "rollout")
 """Sections whose blocks say what is asked."""
 
 
@@ -162,9 +163,12 @@ class Plan:
     def preferences(self, experiment: str) -> str:
         """The table that an experiment, or one of its rounds, trains on."""
         block = self.block(experiment)
-        pattern = {"pairing": FILTERED_PAIRS, "rollout": BATCH, "given": GIVEN, "sampling": PREFERENCES}[
-            block.made_of[0]
-        ]
+        pattern = {
+            "pair_generation": FILTERED_PAIRS,
+            "rollout": BATCH,
+            "dataset_preference": GIVEN,
+            "sampling": PREFERENCES,
+        }[block.made_of[0]]
         return pattern.format(**self.samples(experiment))
 
     def round_responses(self, experiment: str) -> str:
@@ -173,13 +177,13 @@ class Plan:
 
     def groups(self, policy: str, dataset: str, groups: str) -> str:
         """The table whose responses stored terms are about: a pairing's pairs before the filter, ranked lists, or a batch."""
-        if groups in self.config.givens:
-            return GIVEN.format(policy=policy, dataset=dataset, given=groups)
+        if groups in self.config.dataset_preferences:
+            return GIVEN.format(policy=policy, dataset=dataset, dataset_preference=groups)
         if "/" not in groups:
-            return PAIRS.format(policy=policy, dataset=dataset, pairing=groups)
+            return PAIRS.format(policy=policy, dataset=dataset, pair_generation=groups)
         asked, reward, chosen = groups.split("/")
         if asked in self.config.rollouts:
-            return BATCH.format(policy=policy, dataset=dataset, rollout=asked, reward=reward, batch=chosen)
+            return BATCH.format(policy=policy, dataset=dataset, rollout=asked, reward=reward, batch_selection=chosen)
         return PREFERENCES.format(policy=policy, dataset=dataset, sampling=asked, reward=reward, selection=chosen)
 
     def model_settings(self, policy: str) -> dict[str, Any]:
@@ -248,20 +252,20 @@ class Plan:
         method = plugins.load("method", training.method)
         stored = method.stored(method.Parameters.model_validate(training.parameters), training.view)
         made = self.samples(experiment)
-        groups = made["pairing"] if block.pairing else "/".join(made[key] for key in block.made_of)
+        groups = made["pair_generation"] if block.pair_generation else "/".join(made[key] for key in block.made_of)
         place = {"policy": made["policy"], "dataset": block.dataset, "groups": groups}
         return {s: TERMS.format(**place, stored=stored_name(stored if block.rollout else [s])) for s in stored}
 
     def views_trained(self, experiment: str) -> list[str]:
         """The views that an experiment's method sees, by their names in the config."""
-        training, pairing = self.training(experiment), self.block(experiment).pairing
+        training, pairing = self.training(experiment), self.block(experiment).pair_generation
         method = plugins.load("method", training.method)
         seen = method.views(method.Parameters.model_validate(training.parameters), training.view)
         return [(self.pair_view(pairing, view) if pairing else None) or view for view in seen]
 
     def view_blocks(self, *views: str) -> dict[str, Any]:
         """The config's blocks of these views and of what they are made of, tracked; plain ones have none."""
-        named = {v for view in views if view in self.config.views for v in (view, *self.config.views[view].one_of)}
+        named = {v for view in views if view in self.config.views for v in (view, *self.config.views[view].choice)}
         return {view: tracked(self.config.views[view]) for view in sorted(named) if view in self.config.views}
 
     def ops(self, view: str) -> list[str]:
@@ -269,7 +273,7 @@ class Plan:
         if view in PLAIN_VIEWS:
             return [view]
         block = self.config.views[view]
-        return [op for one in block.one_of for op in self.ops(one)] if block.op is None else [block.op]
+        return [op for one in block.choice for op in self.ops(one)] if block.type is None else [block.type]
 
     def views_asked(self, policy: str, plan: str) -> list[str]:
         """Views in the requests of `plan` (`<dataset>/<sampling or pairing>`, or `benchmarks`), amateurs' included."""
@@ -279,7 +283,7 @@ class Plan:
 
     def asking(self, name: str) -> SamplingBlock | PairingBlock | RolloutBlock:
         """The block of questions of that name."""
-        sections = (self.config.samplings, self.config.pairings, self.config.rollouts)
+        sections = (self.config.samplings, self.config.pair_generations, self.config.rollouts)
         return next(section[name] for section in sections if name in section)
 
     def crops(self, policy: str, dataset: str, views: list[str]) -> dict[str, str]:
@@ -290,12 +294,12 @@ class Plan:
 
     def saliencies(self, dataset: str, views: Iterable[str]) -> dict[str, str]:
         """Saliency block to the table of a dataset, for the views that need one; they belong to no policy."""
-        named = {block["saliency"] for block in self.view_blocks(*views).values()}
-        return {name: SALIENCY.format(dataset=dataset, saliency=name) for name in sorted(n for n in named if n)}
+        named = {block["saliency_map"] for block in self.view_blocks(*views).values()}
+        return {name: SALIENCY.format(dataset=dataset, saliency_map=name) for name in sorted(n for n in named if n)}
 
     def pair_crop(self, pairing: str) -> str | None:
         """The crop that a pairing's enhanced answers are made with."""
-        focus = self.config.pairings[pairing].focus
+        focus = self.config.pair_generations[pairing].focus
         view = focus and self.config.views.get(focus.chosen.view)
         return view.crop if view else None
 
@@ -303,9 +307,9 @@ class Plan:
         """Benchmark to the table of where a policy looks on its questions; only of benchmarks that measure it."""
         blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
         return {
-            name: ATTENTION.format(policy=policy, dataset=block.dataset, attention=block.attention)
+            name: ATTENTION.format(policy=policy, dataset=block.dataset, attention_map=block.attention_map)
             for name, block in blocks_of.items()
-            if block.attention
+            if block.attention_map
         }
 
     def verdicts(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
@@ -333,9 +337,9 @@ class Plan:
 
     def pair_view(self, pairing: str, view: str) -> str | None:
         """The config's name of a view that the pairs of a block bring themselves; None for another view or no block."""
-        if pairing not in self.config.pairings:
+        if pairing not in self.config.pair_generations:
             return None
-        block = self.config.pairings[pairing]
+        block = self.config.pair_generations[pairing]
         answers = {
             "enhanced": block.focus and block.focus.chosen,
             "degraded": block.focus and block.focus.rejected,
@@ -400,8 +404,8 @@ class Plan:
 
     def clips(self, policy: str, dataset: str, pairing: str, filter: str) -> str | None:
         """The table of CLIP scores that a filter adds, if any."""
-        clip, crop = self.config.filters[filter].clip, self.pair_crop(pairing)
-        return CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip=clip) if clip and crop else None
+        clip, crop = self.config.filters[filter].clip_score, self.pair_crop(pairing)
+        return CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip_score=clip) if clip and crop else None
 
     def benchmark_settings(self, policy: str) -> dict[str, Any]:
         """Them as a tracked setting."""
@@ -496,8 +500,10 @@ def load(raw: Mapping[str, Any]) -> Plan:
 
     The plug-in folders of the config become known to this process and to those that it starts.
     """
+    if old := [*renamed(raw)]:
+        raise UserError("config\n  " + joined_mistakes(old))
     folders = raw.get("plugins", ())
     if not isinstance(folders, list | tuple) or not all(isinstance(folder, str) for folder in folders):
         raise UserError(f"config\n  key `plugins`: expected a list of folders, got `{folders}`")
     plugins.use_folders(folders)
-    return Plan(with_controls(checked(expand_sweeps(with_protocols(with_slice(raw))))))
+    return Plan(with_controls(checked(expand_sweeps(with_protocols(rehearsed(raw))))))

@@ -7,27 +7,27 @@ from typing import Any
 
 FEWER = {
     "samplings": "limit",
-    "pairings": "limit",
-    "givens": "limit",
-    "attentions": "limit",
-    "saliencies": "limit",
+    "pair_generations": "limit",
+    "dataset_preferences": "limit",
+    "attention_maps": "limit",
+    "saliency_maps": "limit",
     "benchmarks": "limit",
     "rollouts": "questions",
-    "batches": "questions",
+    "batch_selections": "questions",
 }
 """Section to the key that says how many examples its blocks take."""
 LET_THROUGH: dict[str, dict[str, Any]] = {
     "selections": {"min_margin": 0.0, "deduplicate": False},
-    "batches": {"keep": None},
-    "filters": {"max_ppl": None, "margin": None, "central": None},
+    "batch_selections": {"keep": None},
+    "filters": {"max_ppl": None, "margin": None, "central_quantile": None},
 }
 """Of few examples nothing might be left, which is no mistake of the config."""
 ROUNDS = 2
 
 
-def with_slice(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw config cut to its key `slice`: that many examples per task of everything, two rounds, and nothing filtered out."""
-    count = raw.get("slice")
+def rehearsed(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw config cut to its key `rehearse`: that many examples per task of everything, two rounds, and nothing filtered out."""
+    count = raw.get("rehearse")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         return dict(raw)
     cut = dict(raw)

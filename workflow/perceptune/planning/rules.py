@@ -37,10 +37,10 @@ class Rule:
 RULES = {
     "make_shapes": Rule(data.make_shapes, "stages.data.make_shapes:run", (paths.DATA,)),
     "import_examples": Rule(data.import_examples, "stages.data.import_examples:run", (paths.EXAMPLES,)),
-    "measure_attention": Rule(attention.measure_attention, "stages.attention.maps:run", (paths.ATTENTION,)),
-    "measure_saliency": Rule(attention.measure_saliency, "stages.attention.saliency:run", (paths.SALIENCY,)),
+    "compute_attention_maps": Rule(attention.compute_attention_maps, "stages.attention.maps:run", (paths.ATTENTION,)),
+    "compute_saliency_maps": Rule(attention.compute_saliency_maps, "stages.attention.saliency:run", (paths.SALIENCY,)),
     "find_crops": Rule(attention.find_crops, "stages.attention.crops:run", (paths.CROPS,)),
-    "score_clips": Rule(attention.score_clips, "stages.attention.clip_scores:run", (paths.CLIPS,)),
+    "compute_clip_scores": Rule(attention.compute_clip_scores, "stages.attention.clip_scores:run", (paths.CLIPS,)),
     "plan_samples": Rule(sampling.plan_samples, "stages.sampling.requests:run_samples", (paths.SAMPLE_REQUESTS,)),
     "plan_round": Rule(sampling.plan_round, "stages.sampling.requests:run_round", (paths.ROUND_REQUESTS,)),
     "plan_pairs": Rule(sampling.plan_pairs, "stages.sampling.requests:run_pairs", (paths.PAIR_REQUESTS,)),
@@ -55,8 +55,10 @@ RULES = {
         "stages.preferences.select:run",
         (paths.PREFERENCES, paths.PREFERENCE_STATISTICS),
     ),
-    "take_given": Rule(
-        preferences.take_given, "stages.preferences.dataset_preferences:run", (paths.GIVEN, paths.GIVEN_STATISTICS)
+    "use_dataset_preferences": Rule(
+        preferences.use_dataset_preferences,
+        "stages.preferences.dataset_preferences:run",
+        (paths.GIVEN, paths.GIVEN_STATISTICS),
     ),
     "select_batch": Rule(
         preferences.select_batch, "stages.preferences.select_batch:run", (paths.BATCH, paths.BATCH_STATISTICS)
@@ -65,7 +67,7 @@ RULES = {
     "filter_pairs": Rule(
         preferences.filter_pairs, "stages.preferences.filter_pairs:run", (paths.FILTERED_PAIRS, paths.PAIR_STATISTICS)
     ),
-    "compute_terms": Rule(training.compute_terms, "stages.training.stored_logprobs:run", (paths.TERMS,)),
+    "compute_logprobs": Rule(training.compute_logprobs, "stages.training.stored_logprobs:run", (paths.TERMS,)),
     "train_adapter": Rule(
         training.train_adapter, "stages.training.train:run", (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.TRAINING)
     ),
@@ -110,18 +112,18 @@ def one_of(names: Iterable[str]) -> str:
 def constraints(plan: Plan) -> dict[str, str]:
     """Regular expressions for the wildcards of all rules."""
     config, name = plan.config, "[^/]+"
-    lists = one_of([*config.pairings, *config.givens])
+    lists = one_of([*config.pair_generations, *config.dataset_preferences])
     return {
-        **dict.fromkeys(("dataset", "policy", "experiment", "reward", "selection", "batch", "stored"), name),
+        **dict.fromkeys(("dataset", "policy", "experiment", "reward", "selection", "batch_selection", "stored"), name),
         "sampling": one_of(config.samplings),
         "rollout": one_of(config.rollouts),
-        "pairing": one_of(config.pairings),
-        "given": one_of(config.givens),
+        "pair_generation": one_of(config.pair_generations),
+        "dataset_preference": one_of(config.dataset_preferences),
         "export": one_of(config.exports),
-        "attention": one_of(config.attentions),
+        "attention_map": one_of(config.attention_maps),
         "crop": one_of(config.crops),
-        "saliency": one_of(config.saliencies),
-        "clip": one_of(config.clips),
+        "saliency_map": one_of(config.saliency_maps),
+        "clip_score": one_of(config.clip_scores),
         "filter": one_of(config.filters),
         "benchmark": one_of(config.benchmarks),
         "groups": f"[^/]+/[^/]+/[^/]+|{lists}",

@@ -45,9 +45,7 @@ def checked(raw: Mapping[str, Any]) -> Config:
 
 def plural(section: str) -> str:
     """The config section of blocks of a kind."""
-    if section.endswith("y"):
-        return f"{section[:-1]}ies"
-    return f"{section}es" if section.endswith("ch") else f"{section}s"
+    return f"{section}s"
 
 
 def views_named(
@@ -117,21 +115,27 @@ def _dangling_names(config: Config) -> list[str]:
     ]
     references += [(f"models.{n}.family", m.family, families) for n, m in config.models.items()]
     references += [(f"trainings.{n}.method", t.method, methods) for n, t in config.trainings.items()]
-    references += [(f"views.{n}.op", v.op, views) for n, v in config.views.items() if v.op]
-    references += [(f"views.{n}.one_of", one, config.views) for n, v in config.views.items() for one in v.one_of]
+    references += [(f"views.{n}.type", v.type, views) for n, v in config.views.items() if v.type]
+    references += [(f"views.{n}.choice", one, config.views) for n, v in config.views.items() for one in v.choice]
     references += [(f"views.{n}.crop", v.crop, config.crops) for n, v in config.views.items() if v.crop]
     references += [
-        (f"views.{n}.saliency", v.saliency, config.saliencies) for n, v in config.views.items() if v.saliency
+        (f"views.{n}.saliency_map", v.saliency_map, config.saliency_maps)
+        for n, v in config.views.items()
+        if v.saliency_map
     ]
-    references += [(f"crops.{n}.attention", c.attention, config.attentions) for n, c in config.crops.items()]
-    references += [(f"filters.{n}.clip", f.clip, config.clips) for n, f in config.filters.items() if f.clip]
     references += [
-        (f"benchmarks.{n}.attention", b.attention, config.attentions)
+        (f"crops.{n}.attention_map", c.attention_map, config.attention_maps) for n, c in config.crops.items()
+    ]
+    references += [
+        (f"filters.{n}.clip_score", f.clip_score, config.clip_scores) for n, f in config.filters.items() if f.clip_score
+    ]
+    references += [
+        (f"benchmarks.{n}.attention_map", b.attention_map, config.attention_maps)
         for n, b in config.benchmarks.items()
-        if b.attention
+        if b.attention_map
     ]
     known = {**dict.fromkeys(PLAIN_VIEWS), **config.views}
-    for section in ("samplings", "pairings", "rollouts", "benchmarks", "trainings"):
+    for section in ("samplings", "pair_generations", "rollouts", "benchmarks", "trainings"):
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
     return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
@@ -140,7 +144,7 @@ def _dangling_names(config: Config) -> list[str]:
 def _broken_plugins(config: Config) -> Iterator[str]:
     """Methods, views, rewards and the user's own plug-ins that the config names and that cannot be loaded."""
     named = [(f"trainings.{n}.method", "method", t.method) for n, t in config.trainings.items()]
-    named += [(f"views.{n}.op", "view", v.op) for n, v in config.views.items() if v.op]
+    named += [(f"views.{n}.type", "view", v.type) for n, v in config.views.items() if v.type]
     own = [(f"exports.{n}.format", "exporter", e.format) for n, e in config.exports.items()]
     own += [
         (f"datasets.{n}.kind", "importer", d.kind) for n, d in config.datasets.items() if isinstance(d, FileDataset)
@@ -187,12 +191,12 @@ def _wrong_parameters(config: Config) -> list[str]:
                 key = f"trainings.{name}.parameters.{_dotted(error['loc'])}".rstrip(".")
                 mistakes.append(_described(key, error, allowed))
     for name, view in config.views.items():
-        if view.op is None:
+        if view.type is None:
             continue
         try:
-            load("view", view.op).Parameters.model_validate(view.parameters)
+            load("view", view.type).Parameters.model_validate(view.parameters)
         except ValidationError as invalid:
-            allowed = load("view", view.op).Parameters.model_fields
+            allowed = load("view", view.type).Parameters.model_fields
             for error in invalid.errors():
                 key = f"views.{name}.parameters.{_dotted(error['loc'])}".rstrip(".")
                 mistakes.append(_described(key, error, allowed))
@@ -202,15 +206,15 @@ def _wrong_parameters(config: Config) -> list[str]:
 def _misfits(config: Config) -> Iterator[str]:
     """Blocks that exist but do not go together."""
     for name, view in config.views.items():
-        if view.op and load("view", view.op).needs_box != (view.crop is not None):
-            needs = "needs a crop block" if load("view", view.op).needs_box else "needs none"
-            yield f"key `views.{name}.crop`: `{view.op}` {needs}, got `{view.crop}`"
-        if view.op and load("view", view.op).needs_saliency != (view.saliency is not None):
-            needs = "needs a saliency block" if load("view", view.op).needs_saliency else "needs none"
-            yield f"key `views.{name}.saliency`: `{view.op}` {needs}, got `{view.saliency}`"
-        for one in view.one_of:
-            if config.views[one].one_of:
-                yield f"key `views.{name}.one_of`: `{one}` is itself one of several, expected views with an `op`"
+        if view.type and load("view", view.type).needs_box != (view.crop is not None):
+            needs = "needs a crop block" if load("view", view.type).needs_box else "needs none"
+            yield f"key `views.{name}.crop`: `{view.type}` {needs}, got `{view.crop}`"
+        if view.type and load("view", view.type).needs_saliency != (view.saliency_map is not None):
+            needs = "needs a saliency block" if load("view", view.type).needs_saliency else "needs none"
+            yield f"key `views.{name}.saliency_map`: `{view.type}` {needs}, got `{view.saliency_map}`"
+        for one in view.choice:
+            if config.views[one].choice:
+                yield f"key `views.{name}.choice`: `{one}` is itself one of several, expected views with a `type`"
     for name, model in config.models.items():
         if model.pixels and not load("family", model.family).resizes_by_pixels:
             yield f"key `models.{name}.pixels`: images of `{model.family}` are not resized to a number of pixels, expected null"
@@ -226,16 +230,16 @@ def _misfits(config: Config) -> Iterator[str]:
         experiment = config.experiments[export.experiment.rpartition(ROUND_MARK)[0] or export.experiment]
         if (shown := config.trainings[experiment.training].view) in salient:
             yield f"key `exports.{name}`: view `{shown}` needs a saliency, which exports do not have"
-    for name, pairing in config.pairings.items():
+    for name, pairing in config.pair_generations.items():
         if pairing.focus is None and pairing.robust is None:
-            yield f"key `pairings.{name}`: neither `focus` nor `robust`, expected at least one"
+            yield f"key `pair_generations.{name}`: neither `focus` nor `robust`, expected at least one"
         for key, named in views_named(pairing):
             expected = {"focus.chosen.view": True, "focus.rejected.view": True}.get(key, False)
             if (named in boxed) != expected:
                 what = "a view with a crop" if expected else "a view without a crop"
-                yield f"key `pairings.{name}.{key}`: `{named}`, expected {what}"
+                yield f"key `pair_generations.{name}.{key}`: `{named}`, expected {what}"
             if named in salient:
-                yield f"key `pairings.{name}.{key}`: `{named}` needs a saliency, which pairs do not have"
+                yield f"key `pair_generations.{name}.{key}`: `{named}` needs a saliency, which pairs do not have"
     for name, experiment in config.experiments.items():
         training = config.trainings[experiment.training]
         learns_from = load("method", training.method).groups

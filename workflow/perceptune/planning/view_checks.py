@@ -65,8 +65,8 @@ def misfit_views(
 
 def changing_size(view: ViewBlock, config: Config) -> list[str]:
     """The modules of a view that may change the size of images."""
-    blocks_of = [view, *(config.views[name] for name in view.one_of)]
-    kinds = [(load("view", block.op), block.parameters) for block in blocks_of if block.op]
+    blocks_of = [view, *(config.views[name] for name in view.choice)]
+    kinds = [(load("view", block.type), block.parameters) for block in blocks_of if block.type]
     return [kind.name for kind, given in kinds if not kind.keeps_size(kind.Parameters.model_validate(given))]
 
 
@@ -76,23 +76,23 @@ def uncovered(config: Config) -> Iterator[str]:
     asked += [(f"samplings.{name}", sampling, [sampling.view]) for name, sampling in config.samplings.items()]
     asked += [(f"benchmarks.{name}", benchmark, benchmark.views) for name, benchmark in config.benchmarks.items()]
     for experiment in config.experiments.values():
-        if experiment.pairing is None:
+        if experiment.pair_generation is None:
             asked.append((*_asking(experiment, config), views_seen(config.trainings[experiment.training])))
     said: dict[str, None] = {}
     for asker, block, views in asked:
         shown = [config.views[view] for view in views if view in config.views]
-        used = {one.saliency for view in shown for one in (view, *(config.views[name] for name in view.one_of))}
+        used = {one.saliency_map for view in shown for one in (view, *(config.views[name] for name in view.choice))}
         for name in sorted(saliency for saliency in used if saliency):
-            left_out = _left_out(config.saliencies[name], block)
+            left_out = _left_out(config.saliency_maps[name], block)
             said |= dict.fromkeys(
-                f"key `saliencies.{name}.{key}`: may leave out questions of `{asker}`" for key in left_out
+                f"key `saliency_maps.{name}.{key}`: may leave out questions of `{asker}`" for key in left_out
             )
     yield from said
 
 
 def _asking(experiment: ExperimentBlock, config: Config) -> tuple[str, SamplingBlock | RolloutBlock | GivenBlock]:
     """Key and block of the questions that an experiment without pairs learns from."""
-    for section, name in (("rollouts", experiment.rollout), ("givens", experiment.given)):
+    for section, name in (("rollouts", experiment.rollout), ("dataset_preferences", experiment.dataset_preference)):
         if name is not None:
             return f"{section}.{name}", getattr(config, section)[name]
     return f"samplings.{experiment.sampling}", config.samplings[str(experiment.sampling)]
@@ -113,7 +113,7 @@ def _left_out(
 
 def kinds_of(view: ViewBlock, config: Config) -> list[View]:
     """What makes a view: one module, or those of the views that it is one of."""
-    return [load("view", op) for one in (view, *(config.views[name] for name in view.one_of)) if (op := one.op)]
+    return [load("view", op) for one in (view, *(config.views[name] for name in view.choice)) if (op := one.type)]
 
 
 def _near(name: str, allowed: set[str]) -> str:

@@ -7,10 +7,10 @@ from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked
 
 
-def measure_attention(plan: Plan, *, policy: str, dataset: str, attention: str) -> Job:
+def compute_attention_maps(plan: Plan, *, policy: str, dataset: str, attention_map: str) -> Job:
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "adapter": plan.adapter(policy)},
-        settings={"config": tracked(plan.config.attentions[attention]), "base": plan.model_settings(policy)},
+        settings={"config": tracked(plan.config.attention_maps[attention_map]), "base": plan.model_settings(policy)},
         details={**plan.model_details(policy), "adapter": plan.adapter_folder(policy)},
         modules=(plan.family(policy),),
         threads=plan.threads(policy),
@@ -18,9 +18,9 @@ def measure_attention(plan: Plan, *, policy: str, dataset: str, attention: str) 
     )
 
 
-def measure_saliency(plan: Plan, *, dataset: str, saliency: str) -> Job:
-    block = plan.config.saliencies[saliency]
-    settings = plan.content_settings("saliency", saliency, block)
+def compute_saliency_maps(plan: Plan, *, dataset: str, saliency_map: str) -> Job:
+    block = plan.config.saliency_maps[saliency_map]
+    settings = plan.content_settings("saliency", saliency_map, block)
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset)},
         settings=settings,
@@ -32,14 +32,14 @@ def measure_saliency(plan: Plan, *, dataset: str, saliency: str) -> Job:
 
 def find_crops(plan: Plan, *, policy: str, dataset: str, crop: str) -> Job:
     block = plan.config.crops[crop]
-    table = paths.ATTENTION.format(policy=policy, dataset=dataset, attention=block.attention)
-    settings = {key: value for key, value in tracked(block).items() if key != "attention"}  # that is an input
+    table = paths.ATTENTION.format(policy=policy, dataset=dataset, attention_map=block.attention_map)
+    settings = {key: value for key, value in tracked(block).items() if key != "attention_map"}  # that is an input
     return Job({"attention": table}, settings, {"config": block.model_dump(mode="json")})
 
 
-def score_clips(plan: Plan, *, policy: str, dataset: str, crop: str, clip: str) -> Job:
-    block = plan.config.clips[clip]
-    settings = plan.content_settings("clip", clip, block)
+def compute_clip_scores(plan: Plan, *, policy: str, dataset: str, crop: str, clip_score: str) -> Job:
+    block = plan.config.clip_scores[clip_score]
+    settings = plan.content_settings("clip", clip_score, block)
     return Job(
         inputs={
             "examples": paths.EXAMPLES.format(dataset=dataset),

@@ -154,8 +154,10 @@ def _each(tables: dict[str, str]) -> list[str]:
 
 def statistics(plan: Plan) -> dict[str, str]:
     """Label to the selection statistics of every experiment's lists, each once."""
-    tables = [plan.samples(e) for e, block in plan.config.experiments.items() if block.selection or block.given]
-    patterns = {"selection": PREFERENCE_STATISTICS, "given": GIVEN_STATISTICS}
+    tables = [
+        plan.samples(e) for e, block in plan.config.experiments.items() if block.selection or block.dataset_preference
+    ]
+    patterns = {"selection": PREFERENCE_STATISTICS, "dataset_preference": GIVEN_STATISTICS}
     return {"/".join(t.values()): pattern.format(**t) for t in tables for key, pattern in patterns.items() if key in t}
 
 
@@ -163,7 +165,7 @@ def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:
     """Label to the tables behind every experiment's pairs, each once: statistics, preferences, attention, crops, examples."""
     found = {}
     for experiment, block in plan.config.experiments.items():
-        if not block.pairing:
+        if not block.pair_generation:
             continue
         made = plan.samples(experiment)
         tables = {
@@ -171,11 +173,11 @@ def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:
             "preferences": FILTERED_PAIRS.format(**made),
             "examples": EXAMPLES.format(dataset=block.dataset),
         }
-        crop = plan.pair_crop(block.pairing)
+        crop = plan.pair_crop(block.pair_generation)
         if crop:
-            attention = plan.config.crops[crop].attention
+            attention = plan.config.crops[crop].attention_map
             place = {"policy": block.model, "dataset": block.dataset}
-            tables["attention"] = ATTENTION.format(attention=attention, **place)
+            tables["attention"] = ATTENTION.format(attention_map=attention, **place)
             tables["crops"] = CROPS.format(crop=crop, **place)
         found["/".join(made.values())] = tables
     return found

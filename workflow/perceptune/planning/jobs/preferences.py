@@ -40,16 +40,19 @@ def select_preferences(plan: Plan, *, policy: str, dataset: str, sampling: str, 
     )
 
 
-def take_given(plan: Plan, *, policy: str, dataset: str, given: str) -> Job:
+def use_dataset_preferences(plan: Plan, *, policy: str, dataset: str, dataset_preference: str) -> Job:
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset)},
-        settings={"config": tracked(plan.config.givens[given]), "base": plan.model_settings(policy)},
+        settings={
+            "config": tracked(plan.config.dataset_preferences[dataset_preference]),
+            "base": plan.model_settings(policy),
+        },
         details=plan.model_details(policy),
         modules=(plan.family(policy),),
     )
 
 
-def select_batch(plan: Plan, *, policy: str, dataset: str, rollout: str, reward: str, batch: str) -> Job:
+def select_batch(plan: Plan, *, policy: str, dataset: str, rollout: str, reward: str, batch_selection: str) -> Job:
     place = {"policy": policy, "dataset": dataset, "rollout": rollout}
     return Job(
         inputs={
@@ -57,13 +60,13 @@ def select_batch(plan: Plan, *, policy: str, dataset: str, rollout: str, reward:
             "responses": paths.ROUND_RESPONSES.format(**place),
             "rewards": paths.ROUND_REWARDS.format(**place, reward=reward),
         },
-        settings={"config": tracked(plan.config.batches[batch])},
+        settings={"config": tracked(plan.config.batch_selections[batch_selection])},
     )
 
 
-def make_pairs(plan: Plan, *, policy: str, dataset: str, pairing: str) -> Job:
-    place = {"policy": policy, "dataset": dataset, "pairing": pairing}
-    block = plan.config.pairings[pairing]
+def make_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -> Job:
+    place = {"policy": policy, "dataset": dataset, "pair_generation": pair_generation}
+    block = plan.config.pair_generations[pair_generation]
     return Job(
         inputs={
             "requests": paths.PAIR_REQUESTS.format(**place),
@@ -76,13 +79,13 @@ def make_pairs(plan: Plan, *, policy: str, dataset: str, pairing: str) -> Job:
     )
 
 
-def filter_pairs(plan: Plan, *, policy: str, dataset: str, pairing: str, filter: str) -> Job:
+def filter_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str, filter: str) -> Job:
     stored = paths.stored_name([("reference", "original")])
     return Job(
         inputs={
-            "pairs": paths.PAIRS.format(policy=policy, dataset=dataset, pairing=pairing),
-            "terms": paths.TERMS.format(policy=policy, dataset=dataset, groups=pairing, stored=stored),
-            "clips": plan.clips(policy, dataset, pairing, filter),
+            "pairs": paths.PAIRS.format(policy=policy, dataset=dataset, pair_generation=pair_generation),
+            "terms": paths.TERMS.format(policy=policy, dataset=dataset, groups=pair_generation, stored=stored),
+            "clip_scores": plan.clips(policy, dataset, pair_generation, filter),
         },
         settings={"config": tracked(plan.config.filters[filter])},
     )

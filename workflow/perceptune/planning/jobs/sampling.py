@@ -8,7 +8,7 @@ from perceptune.contracts import paths
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked, views_of
 
-ONLY_EVALUATED = ("reward", "resamples", "attention", "protocol", "variant", "judge", "judge_prompt")
+ONLY_EVALUATED = ("reward", "resamples", "attention_map", "protocol", "variant", "judge", "judge_prompt")
 """Keys of a benchmark block that change no question."""
 
 
@@ -18,9 +18,9 @@ def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job
     blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
     saliencies = plan.saliencies(dataset, views)
     return Job(
-        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliencies": saliencies},
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliency_maps": saliencies},
         settings={"config": tracked(block), "blocks": blocks},
-        details={"views": {"blocks": blocks, "crops": crops, "saliencies": saliencies}},
+        details={"views": {"blocks": blocks, "crops": crops, "saliency_maps": saliencies}},
     )
 
 
@@ -34,8 +34,8 @@ def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
     )
 
 
-def plan_pairs(plan: Plan, *, policy: str, dataset: str, pairing: str) -> Job:
-    block = plan.config.pairings[pairing]
+def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -> Job:
+    block = plan.config.pair_generations[pair_generation]
     views = views_of(block)
     blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
     asked = {key: value for key, value in tracked(block).items() if key != "loss_prompt"}  # the losses' business
@@ -62,12 +62,12 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
         inputs={
             "examples": plan.examples(datasets),
             "crops": [table for tables in crops.values() for table in tables.values()],
-            "saliencies": [table for tables in saliencies.values() for table in tables.values()],
+            "saliency_maps": [table for tables in saliencies.values() for table in tables.values()],
         },
         settings={"asked": asked, "blocks": blocks},
         details={
             "benchmarks": plan.benchmark_details(policy),
-            "views": {d: {"blocks": blocks, "crops": crops[d], "saliencies": saliencies[d]} for d in datasets},
+            "views": {d: {"blocks": blocks, "crops": crops[d], "saliency_maps": saliencies[d]} for d in datasets},
             "rewards": plan.reward_tasks(policy),
         },
     )

@@ -8,7 +8,7 @@ from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked
 
 
-def compute_terms(plan: Plan, *, policy: str, dataset: str, groups: str, stored: str) -> Job:
+def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stored: str) -> Job:
     wanted = paths.stored_of_name(stored)
     views = [view for _, view in wanted]
     blocks = plan.view_blocks(*views)
@@ -19,7 +19,7 @@ def compute_terms(plan: Plan, *, policy: str, dataset: str, groups: str, stored:
             "preferences": plan.groups(policy, dataset, groups),
             "examples": paths.EXAMPLES.format(dataset=dataset),
             "adapter": plan.adapter(policy) if learns_in_rounds else None,
-            "saliencies": plan.saliencies(dataset, views),
+            "saliency_maps": plan.saliencies(dataset, views),
         },
         settings={"base": plan.model_settings(policy), "blocks": blocks},
         details={
@@ -44,7 +44,7 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
             "preferences": plan.preferences(experiment),
             "examples": paths.EXAMPLES.format(dataset=plan.block(experiment).dataset),
             "terms": {stored.view: table for stored, table in terms.items()},
-            "saliencies": plan.saliencies(plan.block(experiment).dataset, plan.views_trained(experiment)),
+            "saliency_maps": plan.saliencies(plan.block(experiment).dataset, plan.views_trained(experiment)),
         },
         settings={"training": tracked(training), "blocks": blocks, "base": plan.model_settings(experiment)},
         details={
@@ -73,7 +73,7 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
             "terms": terms,
             "before": plan.round_file(before),
             "adapter_before": plan.adapter(before),
-            "saliencies": plan.saliencies(block.dataset, plan.views_trained(experiment)),
+            "saliency_maps": plan.saliencies(block.dataset, plan.views_trained(experiment)),
         },
         settings={
             "training": tracked(training),

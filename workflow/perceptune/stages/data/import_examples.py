@@ -38,7 +38,7 @@ class Probe(NamedTuple):
 def run(*, config: FileDataset, examples: Path) -> None:
     """Writes the `examples` table of a dataset.
 
-    Raises `UserError` with all mistakes, first ones spelled out, when more than `max_failed` of the rows are unusable; up to
+    Raises `UserError` with all mistakes, first ones spelled out, when more than `max_failed_share` of the rows are unusable; up to
     that they are written with their reason.
     """
     source = Path(config.path)
@@ -57,7 +57,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
         f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]
     ]
     cause = _other_frame(probes, config) if failed else None
-    check_ceiling(failed, len(rows), "rows cannot be used", config.max_failed, config.max_failed_rows, hint=cause)
+    check_ceiling(failed, len(rows), "rows cannot be used", config.max_failed_share, config.max_failed_rows, hint=cause)
     logged = (
         *(f"left out: {line}" for line in failed),
         *_lines_on_shards(files, source),

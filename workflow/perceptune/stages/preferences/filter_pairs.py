@@ -98,10 +98,10 @@ def _numbers(score: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 def _limits(groups: list[dict[str, Any]], config: FilterBlock) -> dict[str, tuple[float, float] | None]:
     """Kind of pair to the limits of its margin."""
     limits: dict[str, tuple[float, float] | None] = dict.fromkeys(KINDS, config.margin)
-    if config.central is not None:
+    if config.central_quantile is not None:
         for kind in KINDS:
             margins = [p["margin"] for g in groups for p in g["pairs"] if p["kind"] == kind and p["kept"]]
-            limits[kind] = central_limits(margins, config.central) if margins else None
+            limits[kind] = central_limits(margins, config.central_quantile) if margins else None
     return limits
 
 
@@ -110,7 +110,7 @@ def _decide(group: dict[str, Any], config: FilterBlock, limits: Mapping[str, tup
         if pair["kept"]:
             numbers = (pair["ppl_chosen"], pair["ppl_rejected"], pair["margin"])
             pair["reason"] = rejection(*numbers, config.max_ppl, limits[pair["kind"]])
-    if config.decides == "focus" and group["pairs"] and group["pairs"][0]["kept"]:
+    if config.applies_to == "focus" and group["pairs"] and group["pairs"][0]["kept"]:
         for pair in group["pairs"]:
             if pair["kept"]:
                 pair["reason"] = group["pairs"][0]["reason"]

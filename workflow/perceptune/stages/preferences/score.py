@@ -41,7 +41,7 @@ def run(
     """Writes the `rewards` table: the rows of `responses` in their order; only those of the `benchmarks`, where they are named.
 
     `resources` is the digest of the folder of that name, for the record.
-    Raises `UserError` when a task has no reward, or when more than `max_failed` of the responses are missing.
+    Raises `UserError` when a task has no reward, or when more than `max_failed_share` of the responses are missing.
     """
     table = joined(requests, responses, examples)
     if benchmarks is not None:
@@ -89,7 +89,12 @@ def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
     rows = failed.select("request_id", "reason").unique(maintain_order=True).iter_rows()
     named = [f"request `{request}`: {reason}" for request, reason in rows]
     check_ceiling(
-        named, table.height, "responses are missing", config.max_failed, config.max_failed_rows, count=failed.height
+        named,
+        table.height,
+        "responses are missing",
+        config.max_failed_share,
+        config.max_failed_rows,
+        count=failed.height,
     )
 
 

@@ -42,18 +42,18 @@ def recipe_of(
     if view in PLAIN_VIEWS:
         return Recipe(view)
     block = blocks[view]
-    if block.op is None:
-        drawn = derived_seed("one of", block.seed, *block.one_of, *image_sha256, *occasion)
-        return recipe_of(block.one_of[drawn % len(block.one_of)], blocks, image_sha256, box, occasion, saliencies)
-    kind = load("view", block.op)
+    if block.type is None:
+        drawn = derived_seed("one of", block.seed, *block.choice, *image_sha256, *occasion)
+        return recipe_of(block.choice[drawn % len(block.choice)], blocks, image_sha256, box, occasion, saliencies)
+    kind = load("view", block.type)
     settings = kind.Parameters.model_validate(block.parameters)
     if kind.needs_saliency:
         assert saliencies is not None
-        parameters = kind.settled(settings, saliencies[str(block.saliency)])
+        parameters = kind.settled(settings, saliencies[str(block.saliency_map)])
     else:
         parameters = settings.model_dump(mode="json")
-    seed = derived_seed("view", block.seed, block.op, *image_sha256, *occasion) if kind.seeded else 0
-    return Recipe(block.op, parameters, seed, box if kind.needs_box else None)
+    seed = derived_seed("view", block.seed, block.type, *image_sha256, *occasion) if kind.seeded else 0
+    return Recipe(block.type, parameters, seed, box if kind.needs_box else None)
 
 
 def messages_for(question: str, recipe: Recipe, images: int) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ class Crops:
 
     def box_for(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> Box | None:
         """The crop that a view needs; None for the others."""
-        op = None if view in PLAIN_VIEWS else blocks[view].op
+        op = None if view in PLAIN_VIEWS else blocks[view].type
         if op is None or not load("view", op).needs_box:
             return None
         return self.box(str(blocks[view].crop), example_id)
@@ -128,8 +128,8 @@ class Saliencies:
 
     def for_view(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> dict[str, Saliency]:
         """Those that a view, or one of the views that it may be, needs, by the name of the block."""
-        named = [] if view in PLAIN_VIEWS else [blocks[view], *(blocks[one] for one in blocks[view].one_of)]
-        return {one.saliency: self.of(one.saliency, example_id) for one in named if one.saliency}
+        named = [] if view in PLAIN_VIEWS else [blocks[view], *(blocks[one] for one in blocks[view].choice)]
+        return {one.saliency_map: self.of(one.saliency_map, example_id) for one in named if one.saliency_map}
 
 
 def by_name(tables: Iterable[str]) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies as plan
-from perceptune.planning.rehearsal import with_slice
+from perceptune.planning.rehearsal import rehearsed
 
 CONFIGS = sorted((Path(__file__).parents[2] / "config").rglob("*.yaml"))
 
@@ -14,8 +14,8 @@ CONFIGS = sorted((Path(__file__).parents[2] / "config").rglob("*.yaml"))
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_a_slice_of_every_config_takes_few_examples_of_everything(file: Path) -> None:
     raw = yaml.safe_load(file.read_text())
-    config = plan.load({**raw, "slice": 20}).config
-    for section in ("samplings", "pairings", "benchmarks", "attentions", "saliencies"):
+    config = plan.load({**raw, "rehearse": 20}).config
+    for section in ("samplings", "pair_generations", "benchmarks", "attention_maps", "saliency_maps"):
         assert all(block.limit <= 20 for block in getattr(config, section).values()), section
     assert all(block.questions <= 20 for block in config.rollouts.values())
     assert all(block.keep is None and block.questions <= 20 for block in config.batches.values())
@@ -32,13 +32,13 @@ def test_smaller_limits_stay_and_without_a_slice_nothing_changes() -> None:
     raw = {
         "benchmarks": {"b": {"limit": 3}, "c": {}},
         "experiments": {"e": {"rounds": 1}},
-        "batches": {"x": {"keep": "reward"}},
+        "batch_selections": {"x": {"keep": "reward"}},
     }
-    cut = with_slice({**raw, "slice": 20})
+    cut = rehearsed({**raw, "rehearse": 20})
     assert cut["benchmarks"] == {"b": {"limit": 3}, "c": {"limit": 20}}
     assert cut["experiments"]["e"]["rounds"] == 1
-    assert cut["batches"]["x"] == {"keep": None, "questions": 20}
-    assert with_slice(raw) == raw
+    assert cut["batch_selections"]["x"] == {"keep": None, "questions": 20}
+    assert rehearsed(raw) == raw
     assert raw["benchmarks"]["c"] == {}
 
 
@@ -46,11 +46,11 @@ def test_smaller_limits_stay_and_without_a_slice_nothing_changes() -> None:
 def test_a_slice_is_a_number_of_examples(wrong: object) -> None:
     raw = yaml.safe_load(next(c for c in CONFIGS if c.name == "config.yaml").read_text())
     with pytest.raises(UserError, match="key `slice`"):
-        plan.load({**raw, "slice": wrong})
+        plan.load({**raw, "rehearse": wrong})
 
 
 @pytest.mark.parametrize(("report", "title"), [({"title": "P2-DPO"}, "P2-DPO, rehearsal"), (None, "Rehearsal")])
 def test_the_page_of_a_rehearsal_says_that_it_is_one(report: dict[str, str] | None, title: str) -> None:
-    cut = with_slice({"slice": 20, "report": report})
+    cut = rehearsed({"rehearse": 20, "report": report})
     assert cut["report"] == {"title": f"{title}: 20 examples per task, numbers without meaning"}
-    assert with_slice({"report": report}) == {"report": report}
+    assert rehearsed({"report": report}) == {"report": report}

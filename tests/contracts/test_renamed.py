@@ -1,0 +1,26 @@
+"""Old names of config keys are refused with the new name."""
+
+import pytest
+from perceptune.contracts.config import Config
+from perceptune.contracts.errors import UserError
+from perceptune.planning import policies
+from perceptune.planning.renamed import KEYS, SECTIONS
+
+from .test_plan import DEMO
+
+
+@pytest.mark.parametrize(("old", "new"), SECTIONS.items())
+def test_an_old_section_is_refused_with_its_new_name(old: str, new: str) -> None:
+    assert new in Config.model_fields
+    assert old not in Config.model_fields
+    with pytest.raises(UserError, match=rf"config\n  key `{old}`: renamed to `{new}`"):
+        policies.load({**DEMO, old: {}})
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new"), [(section, *pair) for section, keys in KEYS.items() for pair in keys.items()]
+)
+def test_an_old_key_is_refused_with_its_new_name(section: str, old: str, new: str) -> None:
+    blocks = {**DEMO.get(section, {}), "mine": {old: 1}}
+    with pytest.raises(UserError, match=rf"config\n  key `{section}\.mine\.{old}`: renamed to `{new}`"):
+        policies.load({**DEMO, section: blocks})

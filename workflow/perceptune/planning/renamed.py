@@ -1,0 +1,41 @@
+"""Names of config keys that have changed, refused with the new name. Kept for one release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SECTIONS = {
+    "attentions": "attention_maps",
+    "batches": "batch_selections",
+    "clips": "clip_scores",
+    "givens": "dataset_preferences",
+    "pairings": "pair_generations",
+    "saliencies": "saliency_maps",
+    "slice": "rehearse",
+}
+"""Old section to the new one."""
+
+KEYS = {
+    "benchmarks": {"attention": "attention_map"},
+    "crops": {"attention": "attention_map"},
+    "datasets": {"max_failed": "max_failed_share"},
+    "experiments": {"batch": "batch_selection", "given": "dataset_preference", "pairing": "pair_generation"},
+    "filters": {"central": "central_quantile", "clip": "clip_score", "decides": "applies_to"},
+    "rewards": {"max_failed": "max_failed_share"},
+    "views": {"one_of": "choice", "op": "type", "saliency": "saliency_map"},
+}
+"""Section to the old keys of its blocks and the new ones."""
+
+
+def renamed(raw: Mapping[str, Any]) -> Iterator[str]:
+    """A line per old name in a raw config."""
+    for old, new in SECTIONS.items():
+        if old in raw:
+            yield f"key `{old}`: renamed to `{new}`"
+    for section, keys in KEYS.items():
+        blocks = raw.get(section)
+        for name, block in blocks.items() if isinstance(blocks, Mapping) else ():
+            for old, new in keys.items():
+                if isinstance(block, Mapping) and old in block:
+                    yield f"key `{section}.{name}.{old}`: renamed to `{new}`"
