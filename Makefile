@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test quick lint format explain chaos schemas slurm language lock clean
+.PHONY: demo test extended test-all quick lint lint-workflow format explain chaos schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
@@ -21,8 +21,18 @@ demo: $(VENV)/$(ENV).ready
 	@echo "Report: results/report.html"
 
 # Two processes on one core each: threads that wait for each other's cores make the small models many times slower.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 2 --no-loadscope-reorder
+
+# All linters, and all tests but the extended ones.
 test: $(VENV)/dev.ready lint
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 2 --no-loadscope-reorder
+	@$(PYTEST) -m "not extended"
+
+# Kills at random moments, full chains of all families, rehearsals of the papers. `make extended DEADLINE=600` starts no test
+# after ten minutes.
+extended: $(VENV)/dev.ready
+	@$(PYTEST) -m extended $(if $(DEADLINE),--deadline $(DEADLINE))
+
+test-all: test extended
 
 # Without the tests that start vLLM, Snakemake or a training run.
 quick: $(VENV)/dev.ready lint
@@ -34,6 +44,9 @@ lint: $(VENV)/dev.ready
 	@snakefmt --check Snakefile workflow
 	@mypy
 	@lint-imports
+	@$(MAKE) --no-print-directory lint-workflow
+
+lint-workflow: $(VENV)/dev.ready
 	@python tests/lint_workflow.py
 
 format: $(VENV)/dev.ready
@@ -43,7 +56,7 @@ format: $(VENV)/dev.ready
 
 # What a number is made of, back to images, weights and versions: make explain NUMBER="--policy perpo --metric mean_iou".
 explain: $(VENV)/$(ENV).ready
-	@python -m perceptune.stages.explain $(NUMBER)
+	@python -m perceptune explain $(NUMBER)
 
 # Kills the demo's chain at 50 random moments and compares what comes out with an uninterrupted run (about 20 minutes).
 chaos: $(VENV)/dev.ready
@@ -51,7 +64,7 @@ chaos: $(VENV)/dev.ready
 
 # The JSON schema of the config and the key table in config/README.md, from the pydantic models.
 schemas: $(VENV)/$(ENV).ready
-	@python -m perceptune.contracts.documentation
+	@python -m perceptune schema
 
 # What a SLURM cluster needs besides (docs/cluster.md).
 slurm: $(VENV)/$(ENV).ready

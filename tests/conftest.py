@@ -1,5 +1,6 @@
-"""How tests share two processes, and a busy machine."""
+"""How tests share two processes, a busy machine, and the time that CI has."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,37 @@ LONG = ("workflow", "slurm", "parity")
 FINISHED = {file.name for file in (TESTS / "workflow").glob("test_*.py") if "finished: Workflow" in file.read_text()}
 """Files that share the fixture `finished`, which takes minutes."""
 
+STOP_AT = pytest.StashKey[float]()
+"""Seconds since 1970 after which no test starts."""
+
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--deadline",
+        type=float,
+        metavar="SECONDS",
+        help="start no test after so many seconds; what is left is skipped, and a test that runs is not stopped",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    seconds = config.getoption("deadline")
+    here = float("inf") if seconds is None else time.time() + seconds
+    config.stash[STOP_AT] = getattr(config, "workerinput", {}).get("stop_at", here)
+
+
+def pytest_configure_node(node: Any) -> None:
+    """All processes of xdist stop at the same time."""
+    node.workerinput["stop_at"] = node.config.stash[STOP_AT]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.time() > item.config.stash[STOP_AT]:
+        pytest.skip("no time left before --deadline")
 
 
 class ByFile(LoadScopeScheduling):

@@ -17,3 +17,8 @@ METHODS = _all("method")
 VIEWS = _all("view")
 REWARDS = {name: reward.score for name, reward in _all("reward").items()}
 """Name to the function that scores answers."""
+REWARD_METRICS = {
+    name: {metric: declared.metric for metric, declared in reward.metrics.items()}
+    for name, reward in _all("reward").items()
+}
+"""Name of a reward to its metrics, functions of columns."""

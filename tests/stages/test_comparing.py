@@ -9,9 +9,8 @@ from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.core.benchmarks import pope
 from perceptune.stages import comparing
-
-from tests.plugins import BENCHMARKS
 
 from .test_scoring import HIT, HITS, MISS, Tables, example, request
 
@@ -75,7 +74,7 @@ def compared(folder: Path, twin: bool = True, **changes: Any) -> list[dict[str, 
 def test_every_control_is_a_paired_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str | None
 ) -> None:
-    monkeypatch.setitem(BENCHMARKS, "pope", HITS)
+    monkeypatch.setattr(pope, "BENCHMARK", HITS)
     rows = compared(tmp_path, protocol=protocol)
     found = {(r["control"], r["k"]): r for r in rows}
     assert {key: (r["against"], r["value"], r["control_value"], r["gain"], r["n"]) for key, r in found.items()} == {

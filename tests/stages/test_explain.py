@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from perceptune.__main__ import main
 from perceptune.contracts import paths
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, JudgeBlock, ModelBlock, RewardBlock
 from perceptune.contracts.lineage import lineage
@@ -121,7 +122,7 @@ def test_what_has_changed_since_is_told(measured: Path, name: str) -> None:
 def test_what_cannot_be_explained_is_said(
     measured: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
-    assert explain.main(arguments) == 1
+    assert main(["explain", *arguments]) == 1
     assert expected in capsys.readouterr().err
 
 

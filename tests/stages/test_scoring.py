@@ -17,10 +17,9 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.core.benchmarks import pope
 from perceptune.core.benchmarks.benchmark import Benchmark, Measured
 from perceptune.stages import evaluate, gathering, preferences, rewards
-
-from tests.plugins import BENCHMARKS
 
 MODEL = ModelBlock(path="nowhere", family="llava")
 REWARD = RewardBlock(tasks={"grounding": "iou", "existence": "yes_no"})
@@ -247,7 +246,7 @@ def prompted(
 
 HIT, MISS = "[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]"
 HITS = Benchmark(
-    name="hits",
+    name="pope",
     rewards={"grounding": "iou"},
     columns=lambda answers: {"hit": np.array([float(a.components["iou"] >= 0.5) for a in answers])},
     metrics={"hits": Measured(lambda columns: columns["hit"].mean(axis=-1), "hits")},
@@ -259,7 +258,7 @@ HITS = Benchmark(
 def test_answers_to_other_prompts_are_measured_like_greedy_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str | None, metric: str
 ) -> None:
-    monkeypatch.setitem(BENCHMARKS, "pope", HITS)
+    monkeypatch.setattr(pope, "BENCHMARK", HITS)
     base = prompted(tmp_path, "base", [HIT, MISS, MISS, "?"], [[HIT, HIT, HIT, "?"], [MISS] * 4])
     block = BenchmarkBlock(
         dataset="mine", reward="r", n=0, resamples=99, prompts=("a {question}", "b {question}"), protocol=protocol

@@ -255,7 +255,7 @@ def _qwen2(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
 def _save(
     model: PreTrainedModel, processor: ProcessorMixin, folder: Path, name: Callable[[str], str] = stored_name
 ) -> Path:
-    tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+    tokenizer = processor.tokenizer
     first = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     set_stop_tokens(model, bos=first, eos=[tokenizer.eos_token_id], pad=tokenizer.pad_token_id)
     save_weights(model, folder, name)

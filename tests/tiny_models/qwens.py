@@ -98,7 +98,7 @@ def _build(
     seed: int,
     text: Mapping[str, Any] | None = None,
 ) -> Path:
-    tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+    tokenizer = processor.tokenizer
     special = {name: tokenizer.convert_tokens_to_ids(name) for name in QWEN_SPECIALS}
     config = config_class(
         text_config={

@@ -133,5 +133,5 @@ def byte_tokenizer(
 def set_stop_tokens(model: PreTrainedModel, bos: int, eos: list[int], pad: int) -> None:
     """Greedy generation that ends at any of `eos`."""
     generation = model.generation_config
-    generation.bos_token_id, generation.eos_token_id, generation.pad_token_id = bos, eos, pad  # type: ignore[union-attr]
-    generation.do_sample = False  # type: ignore[union-attr]
+    generation.bos_token_id, generation.eos_token_id, generation.pad_token_id = bos, eos, pad
+    generation.do_sample = False

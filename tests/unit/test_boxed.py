@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perceptune.core.boxed import has_format, last_box, without_blanks
-from perceptune.core.metrics import METRICS, PER_ANSWER
 from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.verification import Verdict, math_verify, mathruler, verdicts
+from perceptune.stages.measuring import per_answer
 
-from tests.plugins import REWARDS
+from tests.plugins import REWARD_METRICS, REWARDS
 
 REWARDED = ("boxed_exact", "boxed_math")
 TOWER = "9**9**9**9"
@@ -350,8 +350,14 @@ def test_processes_end_with_their_parent(tmp_path: Path, how: signal.Signals) ->
     assert not alive
 
 
-def test_importing_rewards_imports_no_mathematics() -> None:
-    code = "import sys, perceptune.core.rewards; print([m for m in ('sympy', 'mathruler', 'math_verify') if m in sys.modules])"
+def test_loading_rewards_imports_nothing_heavy() -> None:
+    """The Snakefile loads those that the config names whenever it is parsed."""
+    heavy = ("sympy", "mathruler", "math_verify", "pebble", "rapidfuzz", "nltk", "spacy", "polars", "pyarrow", "torch")
+    code = (
+        "import sys\nfrom perceptune.contracts.plugins import load, names\n"
+        "for name in names('reward'): load('reward', name)\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -359,8 +365,8 @@ def test_importing_rewards_imports_no_mathematics() -> None:
 @pytest.mark.parametrize("reward", REWARDED)
 def test_metrics_are_means(reward: str) -> None:
     columns = {"accuracy": np.array([1.0, 0, 0, 1]), "format": np.array([1.0, 1, 0, 1])}
-    assert {name: float(metric(columns)) for name, metric in METRICS[reward].items()} == {
+    assert {name: float(metric(columns)) for name, metric in REWARD_METRICS[reward].items()} == {
         "accuracy": 0.5,
         "format": 0.75,
     }
-    assert list(PER_ANSWER[reward]) == ["accuracy"]
+    assert list(per_answer(reward)) == ["accuracy"]

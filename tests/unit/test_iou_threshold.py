@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from perceptune.core.metrics import METRICS, PER_ANSWER
+from perceptune.contracts.plugins import load
 from perceptune.core.rewards.iou import iou
 from perceptune.core.rewards.reward import Answers, Scores
 
-from tests.plugins import REWARDS
+from tests.plugins import REWARD_METRICS, REWARDS
 
 TEXTS = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.3]", "[0.1, 0.1, 0.5, 0.29]", "[0.5, 0.5, 0.1, 0.1]", "over there"]
 
@@ -45,7 +45,7 @@ def test_no_answers_no_rewards() -> None:
 
 def test_benchmarks_have_the_metrics_of_iou() -> None:
     columns = scored(TEXTS).components
-    assert list(METRICS["iou_threshold"]) == list(METRICS["iou"])
-    assert next(iter(METRICS["iou_threshold"])) == "accuracy_iou_0.5"
-    assert METRICS["iou_threshold"]["accuracy_iou_0.5"](columns) == pytest.approx(2 / 5)
-    assert PER_ANSWER["iou_threshold"] == PER_ANSWER["iou"]
+    assert list(REWARD_METRICS["iou_threshold"]) == list(REWARD_METRICS["iou"])
+    assert next(iter(REWARD_METRICS["iou_threshold"])) == "accuracy_iou_0.5"
+    assert REWARD_METRICS["iou_threshold"]["accuracy_iou_0.5"](columns) == pytest.approx(2 / 5)
+    assert load("reward", "iou_threshold").metrics == load("reward", "iou").metrics

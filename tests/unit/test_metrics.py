@@ -8,17 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock
+from perceptune.core.bootstrap import interval, macro_mean, paired_gain, paired_sum, run_spread
 from perceptune.core.curves import best_of_k, best_of_k_weights, curve_points
-from perceptune.core.metrics import (
-    METRICS,
-    interval,
-    macro_mean,
-    paired_gain,
-    paired_sum,
-    run_spread,
-)
 from perceptune.stages.measuring import sampled_rows
 from scipy.stats import bootstrap
+
+from tests.plugins import REWARD_METRICS
 
 
 def yes_no(tp: int, fp: int, fn: int, tn: int) -> dict[str, np.ndarray]:
@@ -33,7 +28,7 @@ def test_a_sum_of_metrics_resamples_all_with_the_same_examples() -> None:
     draw = np.random.default_rng(3)
     answers = [{"correct": draw.integers(0, 2, 30).astype(float)} for _ in range(4)]
     weights = (1, -1, -1, 1)
-    metric = METRICS["exact_match"]["accuracy"]
+    metric = REWARD_METRICS["exact_match"]["accuracy"]
     terms = [(w, metric, columns) for w, columns in zip(weights, answers, strict=True)]
     value, low, high = paired_sum(terms, resamples=200, seed=5)
     rows = np.random.default_rng(5).integers(0, 30, size=(200, 30))
@@ -53,7 +48,7 @@ def test_runs_and_single_answers_are_resampled_together() -> None:
         "predicted_yes": draw.integers(0, 2, (3, 20)).astype(float),
         "target_yes": np.stack([one["target_yes"]] * 3),
     }
-    f1 = METRICS["yes_no"]["f1"]
+    f1 = REWARD_METRICS["yes_no"]["f1"]
     terms = [(1.0, f1, one), (-1.0, lambda columns: f1(columns).mean(axis=0), runs)]
     value, low, high = paired_sum(terms, resamples=100, seed=6)
 
@@ -73,20 +68,20 @@ def test_runs_and_single_answers_are_resampled_together() -> None:
 def test_pope_vector() -> None:
     """c.11: TP 80, FP 10, FN 20, TN 90."""
     columns = yes_no(80, 10, 20, 90)
-    values = {name: float(metric(columns)) for name, metric in METRICS["yes_no"].items()}
+    values = {name: float(metric(columns)) for name, metric in REWARD_METRICS["yes_no"].items()}
     expected = {"precision": 0.8889, "recall": 0.8, "f1": 0.8421, "accuracy": 0.85, "yes_ratio": 0.45}
     assert values == pytest.approx(expected, abs=5e-5)
 
 
 def test_all_no_has_no_precision_but_no_crash() -> None:
     columns = yes_no(0, 0, 5, 5)
-    assert float(METRICS["yes_no"]["f1"](columns)) == 0
-    assert float(METRICS["yes_no"]["precision"](columns)) == 0
+    assert float(REWARD_METRICS["yes_no"]["f1"](columns)) == 0
+    assert float(REWARD_METRICS["yes_no"]["precision"](columns)) == 0
 
 
 def test_accuracy_at_half_is_inclusive() -> None:
     columns = {"iou": np.array([0.5, 0.4999, 1.0, 0.0])}
-    assert float(METRICS["iou"]["accuracy_iou_0.5"](columns)) == 0.5
+    assert float(REWARD_METRICS["iou"]["accuracy_iou_0.5"](columns)) == 0.5
 
 
 @pytest.mark.parametrize("k", range(1, 7))
@@ -197,5 +192,5 @@ def test_the_gain_is_paired() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     columns = yes_no(8, 3, 2, 7)
-    first, second = (interval(METRICS["yes_no"]["f1"], columns, resamples=500, seed=7) for _ in range(2))
+    first, second = (interval(REWARD_METRICS["yes_no"]["f1"], columns, resamples=500, seed=7) for _ in range(2))
     assert first == second

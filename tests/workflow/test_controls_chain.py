@@ -67,7 +67,7 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
     page = (results / "report.html").read_text()
     assert '<section id="controls">' in page
     assert workflow.planned() == set()
-    asking = [sys.executable, "-m", "perceptune.stages.explain", "--policy", "perpo", "--control", "sft_on_best"]
+    asking = [sys.executable, "-m", "perceptune", "explain", "--policy", "perpo", "--control", "sft_on_best"]
     told = subprocess.run(asking, cwd=workflow.folder, capture_output=True, text=True, check=True).stdout
     assert (
         f"sft_on_best 1 of {TWIN} accuracy_iou_0.5" in told

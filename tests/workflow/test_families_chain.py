@@ -1,5 +1,8 @@
 """Every family of models goes the whole way: sample, train, evaluate."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import polars as pl
 import pytest
 import yaml
@@ -9,14 +12,24 @@ from tests.workflow.conftest import Workflow
 
 pytestmark = pytest.mark.slow
 
-FAMILIES = sorted(BUILDERS)
+ALWAYS = ("qwen2_5_vl",)
+"""Tested by `make test`; the demo's chain has LLaVA."""
+OTHERS = tuple(sorted(BUILDERS.keys() - set(ALWAYS)))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """One run of all families: a tiny model of random weights each, six questions to train on and four to be tested on."""
-    folder = tmp_path_factory.mktemp("families")
-    for family in FAMILIES:
+def always(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    return trained(tmp_path_factory.mktemp("always"), ALWAYS)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    return trained(tmp_path_factory.mktemp("others"), OTHERS)
+
+
+def trained(folder: Path, families: Sequence[str]) -> Workflow:
+    """One run of several families: a tiny model of random weights each, six questions to train on and four to be tested on."""
+    for family in families:
         BUILDERS[family](folder / "models" / family, 0)
     engine = {"enforce_eager": True, "max_num_seqs": 16}
     config = {
@@ -29,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
                 "threads": 1,
                 "engine": engine,
             }
-            for name in FAMILIES
+            for name in families
         },
         "datasets": {"shapes": {"kind": "shapes", "train": {"ocr": 6}, "test": {"ocr": 4}}},
         "samplings": {"n4": {"n": 4, "max_tokens": 8}},
@@ -55,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
                 "training": "dpo",
                 "benchmarks": ["read"],
             }
-            for name in FAMILIES
+            for name in families
         },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -64,14 +77,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     return workflow
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_samples_trains_and_is_tested(trained: Workflow, family: str) -> None:
-    metrics = pl.read_parquet(trained.folder / "results/metrics.parquet").filter(policy=f"dpo-{family}", metric="ned")
+@pytest.mark.parametrize(
+    ("run", "family"),
+    [
+        *(("always", family) for family in ALWAYS),
+        *(pytest.param("others", family, marks=pytest.mark.extended) for family in OTHERS),
+    ],
+)
+def test_a_family_samples_trains_and_is_tested(request: pytest.FixtureRequest, run: str, family: str) -> None:
+    folder = request.getfixturevalue(run).folder
+    metrics = pl.read_parquet(folder / "results/metrics.parquet").filter(policy=f"dpo-{family}", metric="ned")
     assert metrics["n"].to_list() == [4]
     assert metrics["base_value"].is_finite().all()
-    logs = pl.read_parquet(trained.folder / f"results/training/dpo-{family}.parquet")
+    logs = pl.read_parquet(folder / f"results/training/dpo-{family}.parquet")
     loss = logs.filter(metric="loss").sort("step")["value"]
     assert loss[0] == pytest.approx(0.6931, abs=1e-3)  # the first step starts at the reference
     assert loss[-1] < loss[0]
-    answers = pl.read_parquet(trained.folder / f"results/responses/{family}/shapes/n4.parquet")
+    answers = pl.read_parquet(folder / f"results/responses/{family}/shapes/n4.parquet")
     assert answers.height == 24 and answers["reason"].is_null().all()

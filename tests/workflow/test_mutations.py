@@ -273,7 +273,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/views/blank.py", "GREY = (127", "GREY = (126", {job for job in ANSWERS if "benchmarks" in job[1]}),
     ("perceptune/models/qwen2_5_vl.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", NOTHING),
     ("perceptune/models/llava.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", ANSWERS | mutations.every("take_given", "compute_terms", "train_adapter", "train_round", "measure_attention")),
-    ("perceptune/core/metrics.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
+    ("perceptune/core/bootstrap.py", "import numpy", "VALUE = 1\nimport numpy", mutations.every("evaluate_policy")),
     ("perceptune/core/crops.py", "RATIOS = ", "MORE = 1\nRATIOS = ", mutations.CROP),
     ("perceptune/core/contrast.py", "amax(", "max(", ANSWERS),
     ("perceptune/core/methods/p2dpo.py", "(gain - threshold)", "2 * (gain - threshold)", {("train_adapter", "p2dpo")}),
@@ -368,7 +368,7 @@ def test_the_dry_run_says_which_edit_reruns_a_stage(chain: Workflow, copied: Pat
 
 
 def test_explain_leads_from_a_number_to_images_and_weights(chain: Workflow) -> None:
-    command = [sys.executable, "-m", "perceptune.stages.explain", "--policy", "perpo", "--metric", "accuracy_iou_0.5"]
+    command = [sys.executable, "-m", "perceptune", "explain", "--policy", "perpo", "--metric", "accuracy_iou_0.5"]
     done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, check=True)
     for part in (
         "images: 72", "resources/tiny-llava/model", "training.parameters.gamma=0.5", "results/adapters/perpo/adapter_model.safetensors",
@@ -382,7 +382,7 @@ def test_explain_says_what_has_changed_since(chain: Workflow) -> None:
     table = chain.folder / "results/preferences/tiny/shapes/n20/perception/ranked.parquet"
     before = table.read_bytes()
     table.write_bytes(before + b" ")
-    command = [sys.executable, "-m", "perceptune.stages.explain", "--policy", "perpo"]
+    command = [sys.executable, "-m", "perceptune", "explain", "--policy", "perpo"]
     done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, check=False)
     table.write_bytes(before)
     assert done.returncode == 1

@@ -87,6 +87,7 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.extended
 def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-a-test")
     with serving() as server:

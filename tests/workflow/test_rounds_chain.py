@@ -107,7 +107,7 @@ def _killed(folder: Path, target: str, rule: str, ready: Callable[[], bool]) -> 
 
 
 def test_explain_goes_back_through_the_rounds(finished: Workflow) -> None:
-    command = [sys.executable, "-m", "perceptune.stages.explain", "--policy", "grpo@2"]
+    command = [sys.executable, "-m", "perceptune", "explain", "--policy", "grpo@2"]
     done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=True)
     for part in (
         "results/adapters/grpo@1/round.json",

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pytest
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, ModelBlock, RewardBlock
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.metrics import METRICS
@@ -21,17 +20,8 @@ from PIL import Image
 
 from tests.plugins import BENCHMARKS, IMPORTERS, REWARDS
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 MODEL = ModelBlock(path="nowhere", family="llava")
 Row = dict[str, Any]
-
-
-def official(name: str) -> Path:
-    """The folder of a benchmark's official files."""
-    folder = SHARED / name
-    if not folder.is_dir():
-        pytest.skip(f"no official files of {name} at {folder}")
-    return folder
 
 
 def questions(kind: str, path: Path) -> list[Row]:

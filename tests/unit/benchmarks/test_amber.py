@@ -13,12 +13,13 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.core.importers.amber import PUBLISHED
 from perceptune.core.language import Language, MissingLanguageError, english
-from perceptune.core.rewards import amber_nouns as scoring  # the function hides the module of the same name
+from perceptune.core.rewards import amber_nouns
 from perceptune.core.rewards.amber import official_answer
 from perceptune.core.rewards.reward import Answers
 from perceptune.core.yes_no_rules import beginning
 from perceptune.stages.reading import Files
 
+from tests.official_data import official
 from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (
     IMPORTERS,
@@ -26,7 +27,6 @@ from tests.unit.benchmarks.answering import (
     answered,
     drawn_images,
     failures,
-    official,
     questions,
     shuffled,
     through_the_stages,
@@ -47,7 +47,7 @@ def alike(one: str, other: str) -> bool:
 def language(monkeypatch: pytest.MonkeyPatch) -> Language:
     """Every word is a noun."""
     stand_in = Language(nouns=str.split, similar=alike)
-    monkeypatch.setitem(scoring.__globals__, "english", lambda resources: stand_in)
+    monkeypatch.setattr(amber_nouns, "english", lambda resources: stand_in)
     return stand_in
 
 

@@ -16,13 +16,13 @@ from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.rewards.vlmevalkit_yes_no import said
 from perceptune.stages import examples
 
+from tests.official_data import official
 from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (
     Row,
     answered,
     drawn_images,
     failures,
-    official,
     questions,
     shuffled,
     through_the_stages,

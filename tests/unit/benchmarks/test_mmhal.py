@@ -10,9 +10,10 @@ from perceptune.contracts.tables.io import read_table
 from perceptune.core.benchmarks.mmhal import HALLUCINATED_BELOW, PROMPT, TYPES, fields, rating
 from perceptune.stages import examples
 
+from tests.official_data import official
 from tests.plugins import BENCHMARKS
 
-from .answering import Row, answered, drawn_images, failures, official, questions, shuffled, values
+from .answering import Row, answered, drawn_images, failures, questions, shuffled, values
 
 FILE = "response_template.json"
 

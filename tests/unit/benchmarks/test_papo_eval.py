@@ -11,7 +11,7 @@ from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.benchmarks.benchmark import Answered
-from perceptune.core.metrics import run_spread
+from perceptune.core.bootstrap import run_spread
 from perceptune.core.rewards.reward import Answers
 from perceptune.planning.protocols import with_protocols
 from perceptune.stages import evaluate, examples, requests, rewards

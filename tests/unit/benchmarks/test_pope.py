@@ -14,13 +14,13 @@ from perceptune.core.rewards.pope import official_answer
 from perceptune.core.yes_no_rules import vcd_answer
 from perceptune.stages.reading import Files
 
+from tests.official_data import official
 from tests.unit.benchmarks.answering import (
     IMPORTERS,
     Row,
     answered,
     drawn_images,
     failures,
-    official,
     questions,
     shuffled,
     through_the_stages,

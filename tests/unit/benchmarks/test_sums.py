@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from perceptune.core.benchmarks.benchmark import Benchmark, share
-from perceptune.core.metrics import bounds, interval, paired_gain, resampled_totals
+from perceptune.core.bootstrap import bounds, interval, paired_gain, resampled_totals
 from perceptune.core.rewards.reward import Answers
 
 from tests.plugins import BENCHMARKS, REWARDS
@@ -54,7 +54,7 @@ def test_several_runs_are_drawn_together() -> None:
 def test_the_draws_do_not_depend_on_how_many_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {"hits": np.arange(5.0)}
     (whole,) = resampled_totals([columns], resamples=40, seed=3)
-    monkeypatch.setattr("perceptune.core.metrics.CHUNK", 35)
+    monkeypatch.setattr("perceptune.core.bootstrap.CHUNK", 35)
     (parts,) = resampled_totals([columns], resamples=40, seed=3)
     assert np.array_equal(whole["hits"], parts["hits"])
 

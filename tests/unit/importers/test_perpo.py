@@ -10,12 +10,16 @@ import pytest
 from perceptune.core import boxes
 from perceptune.core.boxes import parse_box
 
+from tests.official_data import official
 from tests.unit.importers.conftest import Imported, draw, write_json
 
-PUBLISHED = Path(__file__).parents[3].parent / "shared/data/perpo/data.json"
 NAME = "COCO/train2014/COCO_train2014_000000580344.jpg"
 
-needs_record = pytest.mark.skipif(not PUBLISHED.exists(), reason="PerPO's sample record is not here")
+
+@pytest.fixture
+def published() -> Path:
+    """The one record that the authors show of their data."""
+    return official("perpo/data.json")
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -24,11 +28,10 @@ def record(**changes: Any) -> dict[str, Any]:
     return {**made, **changes}
 
 
-@needs_record
-def test_the_published_record(tmp_path: Path, imported: Imported) -> None:
+def test_the_published_record(tmp_path: Path, imported: Imported, published: Path) -> None:
     draw(tmp_path / NAME, (640, 424))
-    (row,) = imported("perpo", PUBLISHED, images=tmp_path)
-    (given,) = json.loads(PUBLISHED.read_text())
+    (row,) = imported("perpo", published, images=tmp_path)
+    (given,) = json.loads(published.read_text())
     assert row["task"] == "grounding"
     assert row["target"] == given["answer"]
     assert row["box"] == pytest.approx([0.61 * 640, 0.1 * 424, 0.77 * 640, 0.54 * 424])
@@ -37,14 +40,13 @@ def test_the_published_record(tmp_path: Path, imported: Imported) -> None:
     assert [answer["reward"] for answer in answers] == given["iou_scores"]
 
 
-@needs_record
-def test_its_frame_is_the_image(tmp_path: Path) -> None:
+def test_its_frame_is_the_image(published: Path) -> None:
     """The rewards are IoUs with a box of whole pixels in a 640 x 424 image, read as shares of width and height.
 
     No answer reaches above or below that box, so only its height matters: 186 of 424 pixels. In the padded square, of side 640,
     the same share would be 280.7547 pixels, no number of COCO's two decimals.
     """
-    (given,) = json.loads(PUBLISHED.read_text())
+    (given,) = json.loads(published.read_text())
     answers = np.array([parse_box(text) for text in given["answers_gen"]])
     truth = np.array([[389 / 640, 43 / 424, 494 / 640, 229 / 424]])
     ious = boxes.iou(answers, np.repeat(truth, len(answers), axis=0))

@@ -1,10 +1,11 @@
 """Writes what is generated from the config and the plug-ins: the JSON schema for editors and the tables in config/README.md.
 
-Run as `python -m perceptune.contracts.documentation` (`make schemas`); a test compares the files with the models.
+Run as `perceptune schema` (`make schemas`); a test compares the files with the models.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 
 from perceptune.contracts import config
 from perceptune.contracts.config import Block, Config
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, names, summary
 
 ROOT = Path(__file__).parents[3]
@@ -174,6 +176,14 @@ def readme_text() -> str:
     return f"{written}{MARK}\n\n" + "\n".join(tables)
 
 
-if __name__ == "__main__":
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`perceptune schema` has no options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes both files into the checkout that this package is imported from."""
+    if not (SCHEMA.is_file() and KEYS.is_file()):
+        raise UserError(f"`{SCHEMA}` not found, expected an editable install of a checkout")
     SCHEMA.write_text(schema_text())
     KEYS.write_text(readme_text())
+    return 0

@@ -6,16 +6,17 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeGuard
 
 import polars as pl
 
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, names
-from perceptune.core.benchmarks.benchmark import Benchmark
+from perceptune.core.bootstrap import macro_mean
 from perceptune.core.charts import signed
-from perceptune.core.metrics import macro_mean
 
 Row = Mapping[str, Any]
 Cells = Mapping[str, tuple[str, str]]
@@ -61,26 +62,6 @@ class Measure:
     def difference_interval(self, low: float | None, high: float | None) -> str:
         """`[low, high]` with signs, or nothing."""
         return f"[{self.difference(low)}, {self.difference(high)}]" if finite(low) and finite(high) else ""
-
-
-MEASURES = {
-    "accuracy_iou_0.5": Measure("accuracy at IoU 0.5"),
-    "mean_iou": Measure("mean IoU", percent=False),
-    "accuracy_iou_0.5_padded_frame": Measure("accuracy, read in the padded frame"),
-    "accuracy_iou_0.5_original_frame": Measure("accuracy, read in the original frame"),
-    "ned": Measure("edit distance (NED)", percent=False, lower_is_better=True),
-    "token_f1": Measure("token F1"),
-    "token_precision": Measure("token precision"),
-    "token_recall": Measure("token recall"),
-    "exact": Measure("exact"),
-    "f1": Measure("F1 of yes"),
-    "accuracy": Measure("accuracy"),
-    "format": Measure("answers in the asked format"),
-    "precision": Measure("precision of yes"),
-    "recall": Measure("recall of yes"),
-    "yes_ratio": Measure("answers yes"),
-}
-"""Metrics of rewards that have a name of their own; others are shown under their column name."""
 
 
 @dataclass(frozen=True)
@@ -132,34 +113,39 @@ def finite(value: Any) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-@cache
-def _benchmarks() -> tuple[Benchmark, ...]:
-    return tuple(load("benchmark", name) for name in names("benchmark"))
-
-
 def leading(metrics: Sequence[str]) -> tuple[str, ...]:
     """Of a benchmark's metrics, the primary one first, those to look at first: all of a few, of many those that papers quote."""
     if len(metrics) <= MOST_COLUMNS:
         return tuple(metrics)
     quoted = next(
-        (b.quoted for b in _benchmarks() if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
+        (b.quoted for b in _loaded("benchmark") if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
     )
     return tuple(m for m in quoted if m in metrics) or tuple(metrics[:MOST_COLUMNS])
 
 
+def measure(metric: str) -> Measure:
+    """How a metric is shown; one that no plug-in declares as it is."""
+    return _declared().get(metric) or Measure(metric.replace("_", " "), percent=False)
+
+
 @cache
 def _declared() -> dict[str, Measure]:
-    """Metrics of published benchmarks."""
+    """Metrics of all rewards, and of all benchmarks, which go before."""
     return {
         name: Measure(one.label, one.percent, one.lower_is_better)
-        for benchmark in _benchmarks()
-        for name, one in benchmark.metrics.items()
+        for plugin in (*_loaded("reward"), *_loaded("benchmark"))
+        for name, one in plugin.metrics.items()
     }
 
 
-def measure(metric: str) -> Measure:
-    """How a metric is shown; an unknown one as it is."""
-    return _declared().get(metric) or MEASURES.get(metric) or Measure(metric.replace("_", " "), percent=False)
+@cache
+def _loaded(kind: str) -> tuple[Any, ...]:
+    """All plug-ins of a kind that can be loaded: a broken one that the config does not name must not stop the report."""
+    found = []
+    for name in names(kind):
+        with suppress(UserError):
+            found.append(load(kind, name))
+    return tuple(found)
 
 
 def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> list[Result]:
@@ -281,10 +267,12 @@ def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
         return None
     metric = result.primary if result.primary in names else names[0]
     own = rows.filter(pl.col("metric") == metric)
-    n = own["k"].max()
+    n = max(own["k"].drop_nulls().to_list())
     spreads = rows.filter(pl.col("metric") == metric + SPREAD, pl.col("k") == n, pl.col("value").is_finite())
-    found = {row["policy"]: row for row in own.filter(pl.col("k") == n).iter_rows(named=True)}
-    return Sampled(metric, int(n), found, dict(spreads.select("policy", "value").iter_rows()))
+    found: dict[str, Mapping[str, Any]] = {
+        row["policy"]: row for row in own.filter(pl.col("k") == n).iter_rows(named=True)
+    }
+    return Sampled(metric, n, found, dict(spreads.select("policy", "value").iter_rows()))
 
 
 def overall_sentence(metrics: pl.DataFrame, found: Sequence[Result]) -> str:

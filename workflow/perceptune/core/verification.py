@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import TimeoutError as OutOfTime
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+if TYPE_CHECKING:
+    from pebble import ProcessFuture
 
 LIMIT = 5.0
 """Seconds for one rule and one pair."""
@@ -63,6 +65,8 @@ def verdicts(
     opinions: dict[Pair, list[tuple[str, _Opinion]]] = {pair: [] for pair in pairs}
     if not opinions:
         return []
+    from pebble import ProcessPool  # here, since the Snakefile loads rewards, too
+
     # Not forked: the parent runs threads (polars), whose locks a fork would copy. The main file is imported again.
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPool(
@@ -94,6 +98,8 @@ def _verdict(found: Iterable[tuple[str, _Opinion]]) -> Verdict:
 
 
 def _result(future: ProcessFuture[_Opinion], rule: str, limit: float) -> _Opinion:
+    from pebble import ProcessExpired
+
     try:
         return future.result()
     except OutOfTime:

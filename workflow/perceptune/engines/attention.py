@@ -113,7 +113,7 @@ def watching(model: PreTrainedModel) -> Iterator[None]:
 
 def language_model(model: PreTrainedModel) -> PreTrainedModel:
     """The language model inside a vision-language model, bare or wrapped."""
-    return bare(model).model.language_model  # type: ignore[union-attr, return-value]
+    return bare(model).model.language_model
 
 
 def look(

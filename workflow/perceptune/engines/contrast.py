@@ -157,7 +157,7 @@ class Pairs:
             while waiting and self._has_room(len(running), entering, sum(used.values())):
                 pair = waiting.popleft()
                 ids = self._engine.enqueue(
-                    [pair.expert, pair.amateur],  # type: ignore[list-item]
+                    [pair.expert, pair.amateur],
                     [_told(pair, expert) for expert in (True, False)],
                     use_tqdm=False,
                 )

@@ -141,7 +141,7 @@ class Encoder:
         return Prompted(prefix, self.family.positions(self.model, prefix), [one.responses[i] for i in look.responses])
 
     def _padding(self) -> int:
-        padding = self.processor.tokenizer.pad_token_id  # type: ignore[attr-defined]
+        padding = self.processor.tokenizer.pad_token_id
         return 0 if padding is None else int(padding)
 
 

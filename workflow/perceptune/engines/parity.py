@@ -66,7 +66,7 @@ def scored(
     loaded = load_model(model, getattr(torch, dtype))
     policy = loaded if adapter is None or plain else load_trained(loaded, adapter, trainable=False)
     policy.eval()
-    padding = int(processor.tokenizer.pad_token_id or 0)  # type: ignore[attr-defined]
+    padding = int(processor.tokenizer.pad_token_id or 0)
     values: list[float] = []
     for one in given:
         prefix = family.prefix(processor, one.question.messages, list(one.question.images))

@@ -139,9 +139,9 @@ class Sampler:
         if not questions:
             return {}
         outputs = self._engine.generate(
-            [question.prompt for _, question in questions],  # type: ignore[arg-type, misc]
+            [question.prompt for _, question in questions],
             [question.sampling for _, question in questions],
-            use_tqdm=partial(_Advance, advance),  # type: ignore[arg-type]
+            use_tqdm=partial(_Advance, advance),
         )
         answers = {}
         for (name, _), output in zip(questions, outputs, strict=True):
@@ -175,7 +175,7 @@ def _pairs(name: str, question: Prepared) -> Iterator[Pair]:
         return
     for index in range(sampling.n):
         drawing = sampling.clone()
-        drawing.n, drawing.seed = 1, sampling.seed + index  # type: ignore[operator]
+        drawing.n, drawing.seed = 1, sampling.seed + index
         yield Pair(
             f"{name}/{index}", question.prompt, question.amateur, drawing, contrast.strength, contrast.plausibility
         )

@@ -155,7 +155,7 @@ def token_states(model: nn.Module, batch: Packed) -> tuple[nn.Module, Tensor]:
     with _hidden_states_for_logits(inner) as head:
         hidden = model(**inputs, logits_to_keep=keep, use_cache=False).logits
     # under mixed precision they come back as float32, the head's weights are what they are
-    states = hidden[batch.rows.to(device), batch.predictors.to(device)].to(head.weight.dtype)  # type: ignore[arg-type, union-attr]
+    states = hidden[batch.rows.to(device), batch.predictors.to(device)].to(head.weight.dtype)
     return head, states
 
 
@@ -209,7 +209,7 @@ def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_blocks(head: nn.Module, block: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
     """`block` of the tensors, (T, ...) each, as many rows at a time as logits may exist of."""
-    step = max(1, LOGITS_AT_ONCE // int(head.weight.shape[0]))  # type: ignore[union-attr, index]
+    step = max(1, LOGITS_AT_ONCE // int(head.weight.shape[0]))  # type: ignore[index]
     if len(tensors[0]) <= step:
         return block(*tensors)
     parts = zip(*(tensor.split(step) for tensor in tensors), strict=True)

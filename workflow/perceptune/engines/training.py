@@ -52,7 +52,7 @@ def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, bas
     )
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base_path
-    return adapted  # type: ignore[return-value]
+    return adapted
 
 
 def micro_batches(block: TrainingBlock, processes: int) -> tuple[int, int]:
@@ -248,7 +248,7 @@ def train(
     trainer = ListTrainer(
         **prepared.settings,
         data_collator=encoder,
-        train_dataset=list(lists),  # type: ignore[arg-type]
+        train_dataset=list(lists),
         method=method,
         parameters=parameters,
         view=block.view,
@@ -282,7 +282,7 @@ def prepare(
 def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
     """Trains to the end and returns the log; `UserError` when the loss is no longer finite."""
     trainer.remove_callback(PrinterCallback)  # the numbers of every step are in the training table
-    count, arguments = len(trainer.train_dataset), trainer.args  # type: ignore[arg-type]
+    count, arguments = len(trainer.train_dataset), trainer.args
     step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = math.ceil(count / step * arguments.num_train_epochs)
     print(f"{count} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)

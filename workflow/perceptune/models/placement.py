@@ -13,10 +13,10 @@ def bare(model: nn.Module) -> PreTrainedModel:
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()
+        elif (unwrapped := getattr(model, "get_base_model", None)) is not None:
+            model = unwrapped()
         else:
-            return model  # type: ignore[return-value]
+            return model
 
 
 def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:

@@ -496,8 +496,8 @@ def load(raw: Mapping[str, Any]) -> Plan:
 
     The plug-in folders of the config become known to this process and to those that it starts.
     """
-    folders = raw.get("plugins") or ()
-    plugins.use_folders(
-        [folder for folder in folders if isinstance(folder, str)] if isinstance(folders, list | tuple) else ()
-    )
+    folders = raw.get("plugins", ())
+    if not isinstance(folders, list | tuple) or not all(isinstance(folder, str) for folder in folders):
+        raise UserError(f"config\n  key `plugins`: expected a list of folders, got `{folders}`")
+    plugins.use_folders(folders)
     return Plan(with_controls(checked(expand_sweeps(with_protocols(with_slice(raw))))))

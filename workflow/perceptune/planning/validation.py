@@ -138,7 +138,7 @@ def _dangling_names(config: Config) -> list[str]:
 
 
 def _broken_plugins(config: Config) -> Iterator[str]:
-    """Methods, views, families and the user's own plug-ins that the config names and that cannot be loaded."""
+    """Methods, views, rewards, families and the user's own plug-ins that the config names and that cannot be loaded."""
     named = [(f"trainings.{n}.method", "method", t.method) for n, t in config.trainings.items()]
     named += [(f"views.{n}.op", "view", v.op) for n, v in config.views.items() if v.op]
     named += [(f"models.{n}.family", "family", m.family) for n, m in config.models.items()]
@@ -146,9 +146,10 @@ def _broken_plugins(config: Config) -> Iterator[str]:
     own += [
         (f"datasets.{n}.kind", "importer", d.kind) for n, d in config.datasets.items() if isinstance(d, FileDataset)
     ]
-    own += [(f"rewards.{n}.tasks.{t}", "reward", r) for n, b in config.rewards.items() for t, r in b.tasks.items()]
+    named += [(f"rewards.{n}.tasks.{t}", "reward", r) for n, b in config.rewards.items() for t, r in b.tasks.items()]
     named += [(key, kind, name) for key, kind, name in own if brought(kind, name)]
-    for key, kind, name in named:
+    first = {(kind, name): key for key, kind, name in reversed(named)}
+    for (kind, name), key in reversed(first.items()):
         try:
             load(kind, name)
         except UserError as error:

@@ -22,14 +22,14 @@ def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> li
 
     `verdicts`: the table of what the judge said of them, None without a judge; an answer that it does not mention has none.
     """
-    questions = pl.from_arrow(Examples(examples).table(["example_id", "question", "source"]))
-    joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
+    questions = pl.DataFrame(pl.from_arrow(Examples(examples).table(["example_id", "question", "source"])))
+    joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")
     if verdicts is None:
         joined = joined.with_columns(verdict=pl.lit(None, dtype=pl.String))
     else:
-        table = pl.from_arrow(read_table(verdicts, VERDICTS).select([*ANSWER, "text"]))
-        given = table.rename({"text": "verdict"})  # type: ignore[union-attr, call-arg]
-        joined = joined.join(given, ANSWER, "left", validate="1:1", maintain_order="left")  # type: ignore[arg-type]
+        table = pl.DataFrame(pl.from_arrow(read_table(verdicts, VERDICTS).select([*ANSWER, "text"])))
+        given = table.rename({"text": "verdict"})
+        joined = joined.join(given, ANSWER, "left", validate="1:1", maintain_order="left")
     return [_answered(row) for row in joined.iter_rows(named=True)]
 
 

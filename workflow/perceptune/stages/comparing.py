@@ -10,15 +10,15 @@ from typing import Any
 
 import polars as pl
 
-from perceptune.contracts.code import plugin
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import write_table
-from perceptune.core.metrics import Columns, Metric, paired_sum
+from perceptune.core.bootstrap import paired_sum
+from perceptune.core.metrics import Columns, Metric
 from perceptune.core.prompts import number_of
-from perceptune.stages.evaluate import measuring
+from perceptune.stages.evaluate import measuring, measuring_plugins
 from perceptune.stages.measuring import Measuring, Reading, answers_of
 
 BLANK = "blank"
@@ -67,7 +67,7 @@ def run(
         "twin": twin and twin.policy,
         "benchmarks": {k: b.model_dump(mode="json") for k, b in benchmarks.items()},
     }
-    plugins = [plugin("benchmark", name) for name in sorted({b.protocol for b in benchmarks.values() if b.protocol})]
+    plugins = measuring_plugins(benchmarks, reward_tasks)
     write_table(controls, CONTROLS, rows, lineage("comparing", parameters, inputs, plugins))
 
 
@@ -112,6 +112,8 @@ class _Compared:
             return
         read = self._measured.averaged if averaged else self._measured.greedy
         other = read(theirs, whose=whose)
+        if other is None:
+            return
         here = self._measured.greedy(ours, other.name)
         there = self._measured.greedy(base, other.name, whose=1)
         values = {"value": here.value, "control_value": other.value, "gain": here.value - there.value}

@@ -12,9 +12,9 @@ import polars as pl
 from perceptune.contracts.code import plugin
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock
 from perceptune.contracts.lineage import lineage
+from perceptune.contracts.plugins import load
 from perceptune.contracts.tables import metrics as metrics_table
 from perceptune.contracts.tables.io import write_table
-from perceptune.core.metrics import METRICS, PER_ANSWER
 from perceptune.stages.answered import judged_by
 from perceptune.stages.looked import attention_rows
 from perceptune.stages.measuring import (
@@ -22,9 +22,11 @@ from perceptune.stages.measuring import (
     Reading,
     answers_of,
     columns_of,
+    each_answer,
     matched,
     mean_of_column,
     measured_row,
+    per_answer,
     sampled_rows,
     told_as,
 )
@@ -81,8 +83,17 @@ def run(
     inputs |= {f"examples {k}": v for k, v in examples.items()}
     inputs |= {f"verdicts on {k}": v for k, v in verdicts.items()}
     inputs |= {f"verdicts on {k} of base": v for k, v in base_verdicts.items()}
-    plugins = [plugin("benchmark", name) for name in sorted({b.protocol for b in benchmarks.values() if b.protocol})]
+    plugins = measuring_plugins(benchmarks, reward_tasks)
     write_table(metrics, metrics_table.METRICS, rows, lineage("evaluate", parameters, inputs, plugins))
+
+
+def measuring_plugins(
+    benchmarks: Mapping[str, BenchmarkBlock], reward_tasks: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """The modules of the published benchmarks and of the rewards that declare the metrics of some benchmark blocks."""
+    protocols = sorted({block.protocol for block in benchmarks.values() if block.protocol})
+    rewards = sorted({reward for block in benchmarks.values() for reward in reward_tasks[block.reward].values()})
+    return [*(plugin("benchmark", name) for name in protocols), *(plugin("reward", name) for name in rewards)]
 
 
 def measuring(
@@ -121,18 +132,18 @@ class Rewarded:
 
     def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
         """A metric of the reward."""
-        found = METRICS[self._reward(part)]
+        found = load("reward", self._reward(part)).metrics
         name = metric or next(iter(found))
-        return Reading(name, found[name], columns_of(part))
+        return Reading(name, found[name].metric, columns_of(part))
 
-    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading:
-        """A metric of single answers, averaged over those to each question."""
-        reward = self._reward(part)
-        primary, found = next(iter(METRICS[reward])), PER_ANSWER[reward]
-        name = primary if primary in found else next(iter(found))
-        component, value, _ = found[name]
+    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading | None:
+        """The first metric of single answers, averaged over those to each question."""
+        found = per_answer(self._reward(part))
+        if not found:
+            return None
+        name, declared = next(iter(found.items()))
         count = part["sample_index"].n_unique()
-        means = value(columns_of(part)[component]).reshape(-1, count).mean(axis=1)
+        means = each_answer(declared, columns_of(part)).reshape(-1, count).mean(axis=1)
         return Reading(name, mean_of_column, {"value": means})
 
     def _reward(self, part: pl.DataFrame) -> str:
@@ -152,9 +163,9 @@ def _greedy(
     """One row per metric of the greedy answers to one prompt."""
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
     failed = part["reason"].is_not_null().sum()
-    for metric, function in METRICS[reward].items():
-        if metric.endswith("_frame") and f"iou_{metric.split('_')[-2]}_frame" not in columns:
+    for metric, declared in load("reward", reward).metrics.items():
+        if declared.only_with and declared.only_with not in columns:
             continue
-        values = measured_row(function, columns, base, block, (*address, metric))
+        values = measured_row(declared.metric, columns, base, block, (*address, metric))
         fixed = told_as(part["condition"][0])
         yield {**fixed, "metric": metric, "n": part.height, "n_failed": failed, **values}

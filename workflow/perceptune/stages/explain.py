@@ -1,7 +1,7 @@
 """Where a number comes from: its ancestry, back to images, weights, parameters and versions.
 
-python -m perceptune.stages.explain --policy perpo --metric accuracy_iou_0.5
-python -m perceptune.stages.explain --policy perpo --control sft_on_best
+perceptune explain --policy perpo --metric accuracy_iou_0.5
+perceptune explain --policy perpo --control sft_on_best
 """
 
 from __future__ import annotations
@@ -194,22 +194,17 @@ def _asked_for(given: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str
     return tables, "controls", dict(given)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: 0 if every file is what it was when it was used, 1 if not or after a mistake."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `perceptune explain`."""
     for column in ADDRESS:
         parser.add_argument(f"--{column}", help=f"default: {USUAL.get(column, 'all')}")
     parser.add_argument(
         "--control", help="a number of docs/controls.md, in place of a metric: prompt, blank, mean_of_n or sft_on_best"
     )
-    given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    try:
-        changed = explain(*_asked_for(given), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explains the numbers that `options` name. Returns 0 if every file is what it was when it was used, otherwise 1."""
+    given = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
+    changed = explain(*_asked_for(given), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
     return int(bool(changed))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -27,7 +27,7 @@ from perceptune.models.loading import load_processor
 from perceptune.stages.requests import chosen_examples
 from perceptune.stages.shown import messages_for
 
-SCORED = {
+SCORED: dict[str, pl.DataType | type[pl.DataType]] = {
     "request_id": pl.String, "sample_index": pl.Int32, "text": pl.String, "token_ids": pl.List(pl.Int32), "reward": pl.Float64,
 }  # fmt: skip
 

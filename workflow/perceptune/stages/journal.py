@@ -38,14 +38,14 @@ class Journal:
         parts = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
-                parts.append(pl.from_arrow(read_table(path, JOURNAL)))
+                parts.append(pl.DataFrame(pl.from_arrow(read_table(path, JOURNAL))))
             except UserError as error:
                 print(f"{error.args[0]}; its answers will be asked again", file=sys.stderr, flush=True)
                 path.unlink(missing_ok=True)
         if not parts:
             return pl.DataFrame(pl.from_arrow(JOURNAL.schema.empty_table()))
         wanted = pl.DataFrame({"key": list(keys)}, schema={"key": pl.String})
-        return pl.concat(parts).join(wanted, "key", "semi").unique(["key", "sample_index"], maintain_order=True)  # type: ignore[type-var, return-value]
+        return pl.concat(parts).join(wanted, "key", "semi").unique(["key", "sample_index"], maintain_order=True)
 
     def commit(self, rows: list[dict[str, Any]]) -> None:
         """Keeps finished answers; when this returns they survive the end of the process and of the machine."""

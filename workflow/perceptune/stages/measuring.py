@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
+from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.core.bootstrap import interval, paired_gain, run_spread
 from perceptune.core.curves import best_of_k, curve_points
-from perceptune.core.metrics import PER_ANSWER, Columns, Metric, interval, paired_gain, run_spread
+from perceptune.core.metrics import Columns, Metric
 from perceptune.core.prompts import number_of
+
+if TYPE_CHECKING:
+    from perceptune.core.rewards.reward import RewardMetric
 
 COMPARED = ("base_value", "gain", "gain_ci_low", "gain_ci_high")
 UNCOMPARED = ("ci_low", "ci_high", *COMPARED)
@@ -60,8 +65,11 @@ class Measuring(Protocol):
         """A metric, by default the primary one, of one answer to each question. `whose`: place among the tables of verdicts."""
         ...
 
-    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading:
-        """The mean over n answers to each question, in the primary metric or, where that is none of single answers, another."""
+    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading | None:
+        """The mean over n answers to each question, in the primary metric or, where that is none of single answers, another.
+
+        None where no metric is one of single answers.
+        """
         ...
 
 
@@ -73,8 +81,8 @@ def told_as(condition: str) -> dict[str, Any]:
 
 def answers_of(path: Path, benchmark: str) -> pl.DataFrame:
     """The scored answers of one benchmark; an answer that is missing counts as one that could not be parsed."""
-    table = pl.from_arrow(read_table(path, REWARDS))
-    return table.filter(pl.col("benchmark") == benchmark).sort("request_id", "sample_index")  # type: ignore[union-attr]
+    table = pl.DataFrame(pl.from_arrow(read_table(path, REWARDS)))
+    return table.filter(pl.col("benchmark") == benchmark).sort("request_id", "sample_index")
 
 
 def columns_of(part: pl.DataFrame) -> dict[str, np.ndarray]:
@@ -118,11 +126,11 @@ def sampled_rows(
 
     `n` counts all of these, as `n_failed` does.
     """
-    count = int(part.group_by("request_id").len()["len"].max() or 0)  # type: ignore[call-overload]
+    count = max(part.group_by("request_id").len()["len"].to_list(), default=0)
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
     shared = {"n": part.height, "n_failed": int(part["reason"].is_not_null().sum())}
-    for metric, (component, value, more_is_better) in PER_ANSWER[reward].items():
-        tables = [None if c is None else value(c[component]).reshape(-1, count) for c in (columns, base)]
+    for metric, declared in per_answer(reward).items():
+        tables = [None if c is None else each_answer(declared, c).reshape(-1, count) for c in (columns, base)]
         points: list[tuple[str, int]] = [("mean_of_n", count), *(("best_of_n", k) for k in curve_points(count))]
         points = [point for point in points if point[0] in conditions]
         for condition, k in points:
@@ -132,7 +140,7 @@ def sampled_rows(
                 else {
                     "value": t.mean(axis=1)
                     if condition == "mean_of_n"
-                    else best_of_k(t, k, more_is_better=more_is_better)
+                    else best_of_k(t, k, more_is_better=not declared.lower_is_better)
                 }
                 for t in tables
             ]
@@ -143,6 +151,17 @@ def sampled_rows(
         if count > 1 and tables[0] is not None and "mean_of_n" in conditions:
             spread = {"value": run_spread(tables[0]), **dict.fromkeys(UNCOMPARED)}
             yield {"condition": "mean_of_n", "k": count, "metric": f"{metric}_run_std", **shared, **spread}
+
+
+def per_answer(reward: str) -> dict[str, RewardMetric]:
+    """Those of a reward's metrics that single answers have."""
+    metrics = load("reward", reward).metrics
+    return {name: declared for name, declared in metrics.items() if declared.component is not None}
+
+
+def each_answer(declared: RewardMetric, columns: Columns) -> np.ndarray:
+    """A metric of single answers, one value per answer."""
+    return np.asarray(declared.of_one(columns[str(declared.component)]))
 
 
 def mean_of_column(columns: Any) -> np.ndarray:

@@ -15,7 +15,8 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known
-from perceptune.core.metrics import Columns, Metric, bounds, resampled_totals, run_spread
+from perceptune.core.bootstrap import bounds, resampled_totals, run_spread
+from perceptune.core.metrics import Columns, Metric
 from perceptune.stages.answered import answered
 from perceptune.stages.measuring import COMPARED, UNCOMPARED, Reading, matched, measured_row, sampled_rows, told_as
 
@@ -88,7 +89,7 @@ class Official:
     def _check_components(self, answers: Sequence[Answered]) -> None:
         """Raises `UserError` where the reward is one that says nothing of what the metrics are made of: all would be wrong."""
         for answer in answers:
-            expected = self._protocol.components.get(answer.task, ())  # type: ignore[call-overload]
+            expected = self._protocol.components.get(answer.task, ())
             judged = answer.text is None or answer.verdict is not None
             if not judged and (missing := [name for name in expected if name not in answer.components]):
                 raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.brought import Columns
 from perceptune.core.frames import overlap_lines, overlaps
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.stages.example_table import Examples
 
@@ -97,10 +98,14 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     answered = part.filter(pl.col("text").is_not_null())
     failed = part.filter(pl.col("text").is_null())
     answers = _answers(answered, model, config)
-    scores = load("reward", reward).score(answers)
+    scores = _scores(load("reward", reward), answers)
     for line in _frame_lines(answered, answers, scores, model):
         print(line)
-    verdicts = {"reward": scores.rewards, "parsed": scores.parsed_json(), "reason": scores.reasons}
+    verdicts: dict[str, Iterable[Any]] = {
+        "reward": scores.rewards,
+        "parsed": scores.parsed_json(),
+        "reason": scores.reasons,
+    }
     good = answered.with_columns(
         **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
         components=pl.Series("components", _components(scores, answered.height), dtype=COMPONENTS),
@@ -112,6 +117,14 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     )
     columns = ["row", *REWARDS.schema.names]
     return pl.concat([good.select(columns), bad.select(columns)])
+
+
+def _scores(reward: Reward, answers: Answers) -> Scores:
+    """Raises `UserError` where the reward does not give the components that it declares, since metrics read them."""
+    scores = reward.score(answers)
+    if missing := [name for name in reward.components if name not in scores.components]:
+        raise UserError(f"reward `{reward.name}` gives no component `{missing[0]}`, expected all that it declares")
+    return scores
 
 
 COMPONENTS = pl.List(pl.Struct({"name": pl.String, "value": pl.Float64}))

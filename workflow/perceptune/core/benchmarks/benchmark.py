@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perceptune.contracts.config import Task
-from perceptune.core.metrics import Columns, Metric, ratio
+from perceptune.core.metrics import Columns, DeclaredMetric, Metric, ratio
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,13 @@ def unread(answered: Answered) -> bool:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One official metric."""
+class Measured(DeclaredMetric):
+    """One official metric, of the columns that the benchmark makes.
 
-    metric: Metric
-    """Of the columns that the benchmark makes, by their sums over the last axis and nothing else, since intervals are made of
-    resampled sums; shares are in [0, 1]. NaN: it could not be measured, see `needs`."""
-    label: str
-    """As the report names it."""
-    percent: bool = True
-    """Shown as a percentage."""
-    lower_is_better: bool = False
+    It looks at their sums over the last axis and at nothing else, since intervals are made of resampled sums; shares are in
+    [0, 1]. NaN: it could not be measured, see `needs`.
+    """
+
     of: Callable[[Answered], bool] = always
     """The answers that it is about: their number is `n`."""
     failed: Callable[[Answered], bool] = unread

@@ -81,7 +81,7 @@ class GRPO(RolloutMethod):
         advantages = group_advantages(tokens.rewards, tokens.groups, "none")
         varied = tokens.groups.unique()[[bool(advantages[tokens.groups == g].any()) for g in tokens.groups.unique()]]
         gap = tokens.old - tokens.sampled
-        metrics = {
+        metrics: dict[str, float | Tensor] = {
             "reward": tokens.rewards.mean(),
             "zero_variance": 1 - len(varied) / len(tokens.groups.unique()),
             "length": tokens.lengths.double().mean(),

@@ -109,8 +109,11 @@ def preference_loss(group: Group, kind: str, beta: float, view: str | None = Non
     from torch.nn.functional import softplus
 
     chosen, rejected = group.pairs[kind]
-    policy, reference = (group.logps, group.reference) if view is None else group.views[view]
-    scores = policy - reference
+    if view is None:
+        scores = group.scores
+    else:
+        policy, reference = group.views[view]
+        scores = policy - reference
     return softplus(-beta * (scores[chosen] - scores[rejected]))
 
 

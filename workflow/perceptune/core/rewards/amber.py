@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.metrics import mean
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def amber(answers: Answers) -> Scores:
@@ -27,4 +28,10 @@ def official_answer(text: str) -> str | None:
     return {"Yes": "yes", "No": "no"}.get(text.strip())
 
 
-REWARD = Reward("amber", amber)
+REWARD = Reward(
+    name="amber",
+    summary="1 where the answer is exactly the true `Yes` or `No`, as AMBER's script reads it",
+    score=amber,
+    components=("correct",),
+    metrics={"accuracy": RewardMetric(mean("correct"), "accuracy", component="correct")},
+)

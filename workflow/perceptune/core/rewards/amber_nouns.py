@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from perceptune.core.language import MissingLanguageError, english
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.metrics import Columns, ratio
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,16 @@ def _first(words: Sequence[tuple[str, int]], fits: Callable[[str], bool]) -> int
     return next((place for word, place in words if fits(word)), None)
 
 
-REWARD = Reward("amber_nouns", amber_nouns)
+def _chair(columns: Columns) -> np.ndarray:
+    """NaN where no object is named, or the language resources are missing."""
+    nouns = columns["nouns"].sum(axis=-1)
+    return np.where(nouns > 0, ratio(columns["hallucinated"].sum(axis=-1), nouns), np.nan)
+
+
+REWARD = Reward(
+    name="amber_nouns",
+    summary="1 - CHAIR: the share of the objects an answer names that are in the image",
+    score=amber_nouns,
+    components=[field.name for field in fields(Mentions)],
+    metrics={"chair": RewardMetric(_chair, "CHAIR: objects named that are not there", lower_is_better=True)},
+)

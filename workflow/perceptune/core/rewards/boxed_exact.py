@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from perceptune.core.boxed import has_format, last_box, same_choice, truth_of, without_blanks
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.metrics import mean
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, RewardMetric, Scores
 from perceptune.core.verification import Pair, Rule, Verdict, mathruler, verdicts
 
 ACCURACY, FORMAT = 0.9, 0.1
@@ -64,4 +65,15 @@ def _at_once(box: str | None, target: str, rules: Sequence[Rule], *, letters: bo
     return None
 
 
-REWARD = Reward("boxed_exact", boxed_exact)
+METRICS = {
+    **ACCURACY_METRICS,
+    "format": RewardMetric(mean("format"), "answers in the asked format"),
+}
+
+REWARD = Reward(
+    name="boxed_exact",
+    summary="0.9 where MathRuler finds the boxed answer equal to the truth, and 0.1 for the asked format",
+    score=boxed_exact,
+    components=("accuracy", "format"),
+    metrics=METRICS,
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.core.rewards.boxed_exact import boxed_scores
+from perceptune.core.rewards.boxed_exact import METRICS, boxed_scores
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.verification import math_verify, mathruler
 
@@ -12,4 +12,10 @@ def boxed_math(answers: Answers) -> Scores:
     return boxed_scores(answers, (mathruler, math_verify), letters=True)
 
 
-REWARD = Reward("boxed_math", boxed_math)
+REWARD = Reward(
+    name="boxed_math",
+    summary="0.9 where the boxed answer is mathematically the truth, and 0.1 for the asked format",
+    score=boxed_math,
+    components=("accuracy", "format"),
+    metrics=METRICS,
+)

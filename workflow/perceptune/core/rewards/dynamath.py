@@ -6,7 +6,7 @@ import json
 import math
 
 from perceptune.core.extraction import boxed_or_text, from_last_box
-from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 TOLERANCE = 0.001
 LETTERS = "ABCDE"
@@ -77,4 +77,10 @@ def _same(found: str | float | None, true: str, kind: str, reply: str) -> bool:
     return found is not None and str(found).strip().lower() in true.lower()
 
 
-REWARD = Reward("dynamath", dynamath)
+REWARD = Reward(
+    name="dynamath",
+    summary="1 where the short answer of the JSON reply is the truth",
+    score=dynamath,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

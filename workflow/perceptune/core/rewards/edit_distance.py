@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cpdist
+from collections.abc import Sequence
 
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+import numpy as np
+
+from perceptune.core.metrics import mean
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def edit_distance(answers: Answers) -> Scores:
@@ -17,7 +18,7 @@ def edit_distance(answers: Answers) -> Scores:
     """
     texts = [text.strip() for text in answers.texts]
     targets = [(target or "").strip() for target in answers.targets]
-    ned = cpdist(texts, targets, scorer=Levenshtein.normalized_distance, dtype=np.float64) if texts else np.zeros(0)
+    ned = distances(texts, targets)
     overlap = np.array([token_overlap(a, b) for a, b in zip(texts, targets, strict=True)]).reshape(-1, 3)
     components = {
         "ned": ned,
@@ -27,6 +28,16 @@ def edit_distance(answers: Answers) -> Scores:
         "exact": np.array([a == b for a, b in zip(texts, targets, strict=True)], dtype=float),
     }
     return Scores(1.0 - ned, [{"text": t} for t in texts], components, [None] * len(texts))
+
+
+def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
+    """Levenshtein distance of the characters over the longer length, text by text; 0 of two empty ones. Shape (n,), float64."""
+    if not texts:
+        return np.zeros(0)
+    from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.process import cpdist
+
+    return np.asarray(cpdist(texts, targets, scorer=Levenshtein.normalized_distance, dtype=np.float64))
 
 
 def token_overlap(text: str, target: str) -> tuple[float, float, float]:
@@ -40,4 +51,19 @@ def token_overlap(text: str, target: str) -> tuple[float, float, float]:
     return precision, recall, 2 * precision * recall / (precision + recall) if shared else 0.0
 
 
-REWARD = Reward("edit_distance", edit_distance)
+NED = {
+    "ned": RewardMetric(mean("ned"), "edit distance (NED)", percent=False, lower_is_better=True, component="ned"),
+}
+TOKEN_METRICS = {
+    "token_f1": RewardMetric(mean("token_f1"), "token F1"),
+    "token_precision": RewardMetric(mean("token_precision"), "token precision"),
+    "token_recall": RewardMetric(mean("token_recall"), "token recall"),
+}
+
+REWARD = Reward(
+    name="edit_distance",
+    summary="1 - the normalised edit distance of the answer to the truth",
+    score=edit_distance,
+    components=("ned", "token_precision", "token_recall", "token_f1", "exact"),
+    metrics={**NED, **TOKEN_METRICS, "exact": RewardMetric(mean("exact"), "exact")},
+)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.metrics import mean
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def exact_match(answers: Answers) -> Scores:
@@ -31,4 +32,10 @@ def normalised(text: str) -> str:
     return str(int(number)) if number.is_integer() else repr(number)
 
 
-REWARD = Reward("exact_match", exact_match)
+REWARD = Reward(
+    name="exact_match",
+    summary="1 where answer and truth are equal after normalisation",
+    score=exact_match,
+    components=("correct",),
+    metrics={"accuracy": RewardMetric(mean("correct"), "accuracy", component="correct")},
+)

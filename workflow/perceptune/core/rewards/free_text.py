@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.metrics import mean
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def free_text(answers: Answers) -> Scores:
@@ -15,4 +16,10 @@ def free_text(answers: Answers) -> Scores:
     return Scores(there, [{"answer": text} if text else None for text in texts], {"answered": there}, reasons)
 
 
-REWARD = Reward("free_text", free_text)
+REWARD = Reward(
+    name="free_text",
+    summary="1 for an answer that is not empty; what it says, a judge has to rate",
+    score=free_text,
+    components=("answered",),
+    metrics={"answered": RewardMetric(mean("answered"), "answered", percent=False)},
+)

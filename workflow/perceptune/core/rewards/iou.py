@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from perceptune.core import boxes
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.metrics import Metric, mean
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
+
+RIGHT = 0.5
+"""IoU from which on a box counts as right, inclusive."""
 
 
 def iou(answers: Answers) -> Scores:
@@ -34,4 +38,32 @@ def iou(answers: Answers) -> Scores:
     return Scores(rewards, parsed, components, reasons)
 
 
-REWARD = Reward("iou", iou)
+def _at_half(component: str) -> Metric:
+    return lambda columns: (columns[component] >= RIGHT).mean(axis=-1)
+
+
+def _right(ious: np.ndarray) -> np.ndarray:
+    return (ious >= RIGHT).astype(float)
+
+
+def _read_in(frame: str) -> RewardMetric:
+    component = f"iou_{frame}_frame"
+    return RewardMetric(_at_half(component), f"accuracy, read in the {frame} frame", only_with=component)
+
+
+METRICS = {
+    "accuracy_iou_0.5": RewardMetric(_at_half("iou"), "accuracy at IoU 0.5", component="iou", of_one=_right),
+    "mean_iou": RewardMetric(mean("iou"), "mean IoU", percent=False, component="iou"),
+    "accuracy_iou_0.5_padded_frame": _read_in("padded"),
+    "accuracy_iou_0.5_original_frame": _read_in("original"),
+}
+OF_FRAMES = ("iou_padded_frame", "iou_original_frame")
+
+REWARD = Reward(
+    name="iou",
+    summary="IoU of the answered box with the true one",
+    score=iou,
+    components=("iou",),
+    metrics=METRICS,
+    optional=OF_FRAMES,
+)

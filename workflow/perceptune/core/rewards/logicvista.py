@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.extraction import letter_set, letters_in
-from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 
 def logicvista(answers: Answers) -> Scores:
@@ -17,4 +17,10 @@ def logicvista(answers: Answers) -> Scores:
     return right_or_wrong(found, right, "no option's letter in the final answer")
 
 
-REWARD = Reward("logicvista", logicvista)
+REWARD = Reward(
+    name="logicvista",
+    summary="1 where the letters of the final answer are those of the truth",
+    score=logicvista,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from perceptune.core.boxed import same_choice
 from perceptune.core.extraction import announced_answer, final_answer
-from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 from perceptune.core.verification import math_verify, mathruler, verdicts
 
 CHOICE = re.compile(r"^\s*\(?([A-F])\)?\s*[:.)]\s*(.*)$", re.MULTILINE)
@@ -87,4 +87,10 @@ def _repeated(said: str, options: Mapping[str, str]) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
-REWARD = Reward("mathverse", mathverse)
+REWARD = Reward(
+    name="mathverse",
+    summary="1 where the option chosen is the truth, or the final answer equals it mathematically",
+    score=mathverse,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

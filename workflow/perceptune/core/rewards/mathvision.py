@@ -6,7 +6,7 @@ import ast
 
 from perceptune.core.boxed import last_box
 from perceptune.core.extraction import final_answer, lettered, option_letter
-from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 from perceptune.core.verification import math_verify, verdicts
 
 TOLERANCE = 1e-6
@@ -46,4 +46,10 @@ def _close(one: str, other: str) -> bool:
         return False
 
 
-REWARD = Reward("mathvision", mathvision)
+REWARD = Reward(
+    name="mathvision",
+    summary="1 where the option chosen is the truth, or the answer equals it as text, number or LaTeX",
+    score=mathvision,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

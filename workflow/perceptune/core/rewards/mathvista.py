@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.extraction import lettered, precision_of, same_typed, typed_answer
-from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 
 def mathvista(answers: Answers) -> Scores:
@@ -20,4 +20,10 @@ def mathvista(answers: Answers) -> Scores:
     return right_or_wrong(found, right, "neither an option nor a value of the asked type")
 
 
-REWARD = Reward("mathvista", mathvista)
+REWARD = Reward(
+    name="mathvista",
+    summary="1 where the option, number or list of the answer is the truth, as MathVista compares them",
+    score=mathvista,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

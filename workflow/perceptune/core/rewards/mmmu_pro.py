@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from perceptune.core.boxed import last_box
 from perceptune.core.extraction import from_last_box, lettered
-from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 LETTERS = "ABCDEFGHIJ"
 LONG = 5
@@ -51,4 +51,10 @@ def option_of(text: str, options: Mapping[str, str]) -> str | None:
     return max(repeated, key=lambda x: lowered.rfind(options[x].lower())) if repeated else None
 
 
-REWARD = Reward("mmmu_pro", mmmu_pro)
+REWARD = Reward(
+    name="mmmu_pro",
+    summary="1 where MMMU-Pro's rule reads the true option from the answer",
+    score=mmmu_pro,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

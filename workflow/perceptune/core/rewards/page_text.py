@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cpdist
 
 from perceptune.core.language import MissingLanguageError
+from perceptune.core.metrics import mean
 from perceptune.core.page_text import CHINESE, Similarity, bleu, meteor
-from perceptune.core.rewards.edit_distance import token_overlap
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.rewards.edit_distance import NED, TOKEN_METRICS, distances, token_overlap
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 OF_TOKENS = ("token_precision", "token_recall", "token_f1", "bleu", "bleu_fox", "meteor", "meteor_fox")
 
@@ -26,7 +25,7 @@ def page_text(answers: Answers) -> Scores:
     """
     targets = [target or "" for target in answers.targets]
     texts = list(answers.texts)
-    ned = cpdist(texts, targets, scorer=Levenshtein.normalized_distance, dtype=np.float64) if texts else np.zeros(0)
+    ned = distances(texts, targets)
     similar = _meteor(answers)
     found = [_of_tokens(text, target, similar) for text, target in zip(texts, targets, strict=True)]
     columns = np.array(found, dtype=float).reshape(-1, len(OF_TOKENS)).T
@@ -49,4 +48,10 @@ def _of_tokens(text: str, target: str, similar: Similarity) -> tuple[float, ...]
     return (*token_overlap(text, target), bleu(true, said), bleu(said, true), similar(true, said), similar(said, true))
 
 
-REWARD = Reward("page_text", page_text)
+REWARD = Reward(
+    name="page_text",
+    summary="1 - the normalised edit distance of the answer to the text of the page",
+    score=page_text,
+    components=("ned", *OF_TOKENS),
+    metrics={**NED, **TOKEN_METRICS, "bleu": RewardMetric(mean("bleu"), "BLEU", percent=False)},
+)

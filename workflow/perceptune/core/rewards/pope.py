@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from perceptune.core.rewards.reward import Answers, Reward, Scores
-from perceptune.core.rewards.yes_no import parse_yes_no
+from perceptune.core.rewards.yes_no import COMPONENTS, METRICS, parse_yes_no
 
 NO = {"No", "not", "no"}
 
@@ -49,4 +49,10 @@ def yes_no_scores(predicted: Sequence[str], true: Sequence[str], right: Sequence
     return Scores(components["correct"], [{"answer": p} for p in predicted], components, [None] * len(predicted))
 
 
-REWARD = Reward("pope", pope)
+REWARD = Reward(
+    name="pope",
+    summary="1 where the answer is the true yes or no, as POPE's script reads it",
+    score=pope,
+    components=(*COMPONENTS, "said"),
+    metrics=METRICS,
+)

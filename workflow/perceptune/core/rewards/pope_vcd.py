@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perceptune.core.rewards.pope import yes_no_scores
 from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.rewards.yes_no import COMPONENTS, METRICS
 from perceptune.core.yes_no_rules import vcd_answer
 
 
@@ -15,4 +16,10 @@ def pope_vcd(answers: Answers) -> Scores:
     return yes_no_scores(predicted, true, [p == t for p, t in zip(predicted, true, strict=True)], said)
 
 
-REWARD = Reward("pope_vcd", pope_vcd)
+REWARD = Reward(
+    name="pope_vcd",
+    summary="1 where the answer is the true yes or no, as VCD's script reads it",
+    score=pope_vcd,
+    components=(*COMPONENTS, "said"),
+    metrics=METRICS,
+)

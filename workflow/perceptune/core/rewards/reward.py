@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from perceptune.core.boxes import Frame
+from perceptune.core.metrics import DeclaredMetric, mean
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,74 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class RewardMetric(DeclaredMetric):
+    """A metric of the columns that a reward's components make; shares are in [0, 1]."""
+
+    component: str | None = None
+    """Component whose values `of_one` turns into the metric of single answers, for their mean and the best of k; None where
+    the metric says nothing of a single answer."""
+    of_one: Callable[[np.ndarray], np.ndarray] = np.asarray
+    """Takes and gives an array of any shape."""
+    only_with: str | None = None
+    """Component without which the metric is left out, one of the reward's `optional` ones."""
+
+
+@dataclass(frozen=True)
 class Reward:
-    """A reward, under the name that tasks of a reward block give."""
+    """A reward, under the name that tasks of a reward block give.
+
+    Raises `ValueError` where the declaration is incomplete.
+    """
 
     name: str
+    summary: str
+    """One line: when an answer is good."""
     score: Callable[[Answers], Scores]
+    components: Sequence[str]
+    """The components that `score` gives."""
+    metrics: Mapping[str, RewardMetric]
+    """Name to metric, the primary one first. A name means the same wherever it is declared."""
+    optional: Sequence[str] = ()
+    """Further components, which `score` gives under some settings only."""
+
+    def __post_init__(self) -> None:
+        if not self.summary.strip() or "\n" in self.summary:
+            raise ValueError("`summary` is empty or has several lines, expected one line")
+        if not self.components:
+            raise ValueError("`components` is empty, expected the names of what `score` gives")
+        if not self.metrics:
+            raise ValueError("`metrics` is empty, expected at least one metric, the primary one first")
+        for name, declared in self.metrics.items():
+            self._check(name, declared)
+
+    def _check(self, name: str, declared: RewardMetric) -> None:
+        """Applies a metric to columns of zeros, which tells what it reads and what shape it gives."""
+        if not isinstance(declared, RewardMetric) or not callable(declared.metric):
+            raise ValueError(f"metric `{name}` is no `RewardMetric` with a function of columns")
+        known = (*self.components, *self.optional)
+        used = [name for name in (declared.component, declared.only_with) if name is not None]
+        if unknown := [component for component in used if component not in known]:
+            raise ValueError(f"metric `{name}` has unknown component `{unknown[0]}`, expected one of {_listed(known)}")
+        if declared.only_with in self.components:
+            raise ValueError(f"metric `{name}`: `only_with` is `{declared.only_with}`, expected one of `optional`")
+        try:
+            shape = np.shape(declared.metric({component: np.zeros((2, 3)) for component in known}))
+        except KeyError as missing:
+            raise ValueError(
+                f"metric `{name}` reads unknown component {missing}, expected one of {_listed(known)}"
+            ) from None
+        if shape != (2,):
+            raise ValueError(f"metric `{name}` gives shape {shape} for columns of shape (2, 3), expected (2,)")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+ACCURACY_METRICS: dict[str, RewardMetric] = {
+    "accuracy": RewardMetric(mean("accuracy"), "accuracy", component="accuracy")
+}
+"""The metrics of `right_or_wrong`."""
 
 
 def right_or_wrong(found: Sequence[Any], right: Sequence[bool], unread: str) -> Scores:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.rewards.yes_no import COMPONENTS, METRICS
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 DIGITS_WITH_COMMA = re.compile(r"\d,\d")
@@ -48,4 +49,10 @@ def said(text: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-REWARD = Reward("vlmevalkit_yes_no", vlmevalkit_yes_no)
+REWARD = Reward(
+    name="vlmevalkit_yes_no",
+    summary="1 where the answer is the true yes or no, as VLMEvalKit reads it",
+    score=vlmevalkit_yes_no,
+    components=COMPONENTS,
+    metrics=METRICS,
+)

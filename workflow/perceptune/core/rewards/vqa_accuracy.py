@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from perceptune.contracts.errors import UserError
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores
 
 PEOPLE = 10
 ENOUGH = 3
@@ -84,4 +84,10 @@ def normalised(text: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
-REWARD = Reward("vqa_accuracy", vqa_accuracy)
+REWARD = Reward(
+    name="vqa_accuracy",
+    summary="How many of ten people gave the same answer: three or more make 1 (VQA accuracy)",
+    score=vqa_accuracy,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

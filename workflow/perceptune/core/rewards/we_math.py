@@ -6,7 +6,7 @@ import re
 
 from perceptune.core.boxed import last_box
 from perceptune.core.extraction import from_last_box
-from perceptune.core.rewards.reward import Answers, Reward, Scores, right_or_wrong
+from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 LETTERS = "ABCDEFGH"
 MARKS = re.compile(r"[><:.]")
@@ -41,4 +41,10 @@ def _first(said: str) -> str | None:
     return said[0] if said and said[0] in LETTERS else None
 
 
-REWARD = Reward("we_math", we_math)
+REWARD = Reward(
+    name="we_math",
+    summary="1 where We-Math's rule reads the true option from the answer",
+    score=we_math,
+    components=("accuracy",),
+    metrics=ACCURACY_METRICS,
+)

@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.metrics import Columns, mean, ratio
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 NO = {"no", "not"}
 
@@ -40,4 +41,34 @@ def parse_yes_no(text: str) -> str | None:
     return "yes" if "yes" in words else None
 
 
-REWARD = Reward("yes_no", yes_no)
+def _precision(columns: Columns) -> np.ndarray:
+    hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
+    return ratio(hits, columns["predicted_yes"].sum(axis=-1))
+
+
+def _recall(columns: Columns) -> np.ndarray:
+    hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
+    return ratio(hits, columns["target_yes"].sum(axis=-1))
+
+
+def _f1(columns: Columns) -> np.ndarray:
+    hits = (columns["predicted_yes"] * columns["target_yes"]).sum(axis=-1)
+    return ratio(2 * hits, (columns["predicted_yes"] + columns["target_yes"]).sum(axis=-1))
+
+
+COMPONENTS = ("predicted_yes", "target_yes", "correct")
+METRICS = {
+    "f1": RewardMetric(_f1, "F1 of yes"),
+    "accuracy": RewardMetric(mean("correct"), "accuracy", component="correct"),
+    "precision": RewardMetric(_precision, "precision of yes"),
+    "recall": RewardMetric(_recall, "recall of yes"),
+    "yes_ratio": RewardMetric(mean("predicted_yes"), "answers yes"),
+}
+
+REWARD = Reward(
+    name="yes_no",
+    summary="1 where the first sentence of the answer is the true yes or no",
+    score=yes_no,
+    components=COMPONENTS,
+    metrics=METRICS,
+)

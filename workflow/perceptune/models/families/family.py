@@ -63,12 +63,12 @@ class Family(ABC):
 
     def placeholder(self, processor: ProcessorMixin) -> str:
         """The token that stands for an image in the prompt."""
-        return str(processor.image_token)  # type: ignore[attr-defined]
+        return str(processor.image_token)
 
     def placeholder_ids(self, processor: ProcessorMixin) -> list[int]:
         """Tokens that stand for pictures: in an answer they would ask for an image that is not there, so none is drawn."""
         names = [getattr(processor, name, None) for name in ("image_token", "video_token")]
-        return sorted({processor.tokenizer.convert_tokens_to_ids(name) for name in names if name})  # type: ignore[attr-defined]
+        return sorted({processor.tokenizer.convert_tokens_to_ids(name) for name in names if name})
 
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
         """What is done to an RGB image before the model's own processor sees it, when sampling as when training."""
@@ -88,7 +88,7 @@ class Family(ABC):
         """The prompt's tokens with one placeholder per image: vLLM expands it, as the processor does in `prefix`."""
         text = self.prompt_text(processor, messages)
         special = self._adds_special_tokens(processor, text)
-        return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])  # type: ignore[attr-defined]
+        return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def prompt_length(self, processor: ProcessorMixin, tokens: Sequence[int], images: Sequence[Image.Image]) -> int:
         """Tokens of a prompt from `prompt_ids` once its placeholders are expanded for these images, prepared ones."""
@@ -101,7 +101,7 @@ class Family(ABC):
     @staticmethod
     def _adds_special_tokens(processor: ProcessorMixin, text: str) -> bool:
         """Whether the tokenizer must add its first token: some templates write it themselves, and two would be wrong."""
-        first = processor.tokenizer.bos_token  # type: ignore[attr-defined]
+        first = processor.tokenizer.bos_token
         return first is None or not text.startswith(first)
 
     @abstractmethod
@@ -116,7 +116,7 @@ class Family(ABC):
         self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Where the first image is in the prompt: (tokens of its grid, row by row; all its tokens), positions of shape (n,)."""
-        placeholder = processor.tokenizer.convert_tokens_to_ids(self.placeholder(processor))  # type: ignore[attr-defined]
+        placeholder = processor.tokenizer.convert_tokens_to_ids(self.placeholder(processor))
         rows, columns = self.grids(processor, prefix)[0]
         seen = (prefix["input_ids"][0] == placeholder).nonzero()[: rows * columns, 0]
         return seen, seen
@@ -157,7 +157,7 @@ class Family(ABC):
 
     def answer_ids(self, processor: ProcessorMixin, text: str) -> list[int]:
         """The tokens of an answer as the model writes it after the prompt, the end-of-sequence token included."""
-        tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+        tokenizer = processor.tokenizer
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:

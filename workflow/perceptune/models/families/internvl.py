@@ -28,8 +28,8 @@ class InternVL(LlavaLike):
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
         """The square of a tile's tokens, per image."""
-        images = int((prefix["input_ids"][0] == processor.start_image_token_id).sum())  # type: ignore[attr-defined]
-        side = round(processor.image_seq_length**0.5)  # type: ignore[attr-defined]
+        images = int((prefix["input_ids"][0] == processor.start_image_token_id).sum())
+        side = round(processor.image_seq_length**0.5)
         return [(side, side)] * images
 
     def image_positions(
@@ -39,10 +39,10 @@ class InternVL(LlavaLike):
         import torch
 
         ids = prefix["input_ids"][0]
-        marks = (processor.start_image_token_id, processor.end_image_token_id)  # type: ignore[attr-defined]
+        marks = (processor.start_image_token_id, processor.end_image_token_id)
         start, end = (int((ids == mark).nonzero()[0, 0]) for mark in marks)
         image = torch.arange(start + 1, end)
-        return image[-processor.image_seq_length :], image  # type: ignore[attr-defined]
+        return image[-processor.image_seq_length :], image
 
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The whole image."""

@@ -44,7 +44,7 @@ class Llava(LlavaLike):
         from PIL import Image
 
         side = max(image.size)
-        mean = processor.image_processor.image_mean  # type: ignore[attr-defined]
+        mean = processor.image_processor.image_mean
         square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in mean))
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square
@@ -52,7 +52,7 @@ class Llava(LlavaLike):
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
         """A square of patches per image."""
         height, width = prefix["pixel_values"].shape[-2:]
-        patch = processor.patch_size  # type: ignore[attr-defined]
+        patch = processor.patch_size
         return [(height // patch, width // patch)] * len(prefix["pixel_values"])
 
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -67,7 +67,7 @@ class AnyResolution(LlavaLike):
 
     def patch_size(self, processor: ProcessorMixin, height: int) -> int:
         """Pixels on the side of a patch, in a tile of `height` pixels."""
-        return int(processor.patch_size)  # type: ignore[attr-defined]
+        return int(processor.patch_size)
 
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The whole image."""

@@ -21,7 +21,7 @@ class LlavaOnevision(AnyResolution):
 
     def patch_size(self, processor: ProcessorMixin, height: int) -> int:
         """The processor knows the number of patches only."""
-        return height // round(processor.num_image_tokens**0.5)  # type: ignore[attr-defined]
+        return height // round(processor.num_image_tokens**0.5)
 
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Each image is told to be the only one of its prompt: others get no tiles, in transformers but not in vLLM."""

@@ -23,7 +23,7 @@ class QwenVL(Family):
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
         """The processor's own grids, merged."""
-        merge = processor.image_processor.merge_size  # type: ignore[attr-defined]
+        merge = processor.image_processor.merge_size
         return [(int(rows) // merge, int(columns) // merge) for _, rows, columns in prefix.get("image_grid_thw", ())]
 
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:

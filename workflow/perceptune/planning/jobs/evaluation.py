@@ -140,8 +140,11 @@ def _settings(plan: Plan, policy: str) -> dict[str, Any]:
 
 
 def _modules(plan: Plan, policy: str) -> tuple[str, ...]:
-    protocols = {plan.config.benchmarks[b].protocol for b in plan.benchmarks(policy)}
-    return tuple(plugin("benchmark", name) for name in sorted(p for p in protocols if p))
+    """What declares the metrics of a policy's benchmarks: published benchmarks, and rewards."""
+    blocks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
+    protocols = sorted({block.protocol for block in blocks if block.protocol})
+    rewards = sorted({module for block in blocks for module in plan.reward_modules(block.reward)})
+    return (*(plugin("benchmark", name) for name in protocols), *rewards)
 
 
 def _each(tables: dict[str, str]) -> list[str]:

@@ -1,0 +1,451 @@
+"""Plug-ins of the user's own, written by the text book into a folder of their own: found, checked, run and tracked."""
+
+import ast
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from perceptune.contracts import plugins
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.responses import RESPONSES
+from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.contracts.tables.training import TRAINING
+from perceptune.stages import plan as planning
+from PIL import Image, ImageDraw
+
+from tests.workflow.conftest import ROOT, Workflow
+
+REWARD = '''"""Generalised intersection over union of the answered box with the true one."""
+
+import numpy as np
+
+from perceptune.core import boxes
+from perceptune.core.rewards._corners import hull
+from perceptune.core.rewards.reward import Answers, Reward, Scores
+
+
+def giou(answers: Answers) -> Scores:
+    """Reward: (GIoU + 1) / 2, and 0 where there is no box. Component: `giou`, -1 where there is no box."""
+    found = [boxes.parse_box(text) for text in answers.texts]
+    written = np.array([f or (np.nan,) * 4 for f in found], dtype=float).reshape(-1, 4)
+    ours, theirs = boxes.to_pixels(written, answers.frame, answers.sizes, answers.resized), answers.boxes
+    sane = boxes.is_box(ours)
+    x1, y1, x2, y2 = hull(ours, theirs)
+    enclosing = (x2 - x1) * (y2 - y1)
+    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (ours, theirs)]
+    iou = boxes.iou(ours, theirs)
+    union = (areas[0] + areas[1]) / (1 + iou)
+    values = np.where(sane, iou - (enclosing - union) / np.where(sane, enclosing, 1), -1)
+    parsed = [{"box": list(f)} if f and good else None for f, good in zip(found, sane)]
+    reasons = [None if p else "no box" for p in parsed]
+    return Scores((values + 1) / 2, parsed, {"giou": values}, reasons)
+
+
+REWARD = Reward("giou", giou)
+'''
+
+HELPERS = '''"""What several of my rewards share."""
+
+import numpy as np
+
+
+def hull(ours, theirs):
+    """Corners of the smallest box around both, (n,) each."""
+    least, most = np.minimum(ours, theirs), np.maximum(ours, theirs)
+    return least[:, 0], least[:, 1], most[:, 2], most[:, 3]
+'''
+
+VIEW = '''"""Black stripes."""
+
+from PIL import ImageDraw
+
+from perceptune.core.views.view import View, ViewParameters
+
+
+class StripesParameters(ViewParameters):
+    width: int = 8
+    """Width of a stripe in pixels, and of what is left between two."""
+
+
+class Stripes(View):
+    name = "stripes"
+    Parameters = StripesParameters
+
+    def apply(self, images, parameters, seed, box):
+        """Every image with upright black stripes."""
+        striped = [image.copy() for image in images]
+        for image in striped:
+            for left in range(0, image.width, 2 * parameters.width):
+                ImageDraw.Draw(image).rectangle((left, 0, left + parameters.width - 1, image.height), fill=0)
+        return striped
+
+
+VIEW = Stripes()
+'''
+
+METHOD = '''"""Prefers the better answer, and the image to a spoilt one."""
+
+from perceptune.core.looks import Look
+from perceptune.core.methods.method import GroupMethod, MethodParameters, Stored, ViewName
+
+
+class TwoImagesParameters(MethodParameters):
+    beta: float = 0.1
+    """Scale of the implicit reward."""
+    spoilt: ViewName = "spoilt"
+    """The second view."""
+
+
+class TwoImages(GroupMethod):
+    name = "two_images"
+    Parameters = TwoImagesParameters
+
+    def stored(self, parameters, view):
+        """The reference under both views."""
+        return (Stored("reference", view), Stored("reference", parameters.spoilt))
+
+    def looks(self, rewards, pairs, parameters, view):
+        """Best and worst answer under the image, the best under the second view."""
+        return [Look(view, (0, len(rewards) - 1)), Look(parameters.spoilt, (0,))]
+
+    def loss(self, group, parameters):
+        """Two preferences."""
+        from torch.nn.functional import softplus
+
+        scores = group.scores
+        return softplus(-parameters.beta * (scores[0] - scores[-1])) + softplus(-parameters.beta * self.gap(group, parameters))
+
+    def gap(self, group, parameters):
+        policy, reference = group.views[parameters.spoilt]
+        return group.scores[0] - (policy[0] - reference[0])
+
+    def metrics(self, group, parameters):
+        """The usual ones, and the preference for the image."""
+        return {**super().metrics(group, parameters), "image_gap": self.gap(group, parameters).item()}
+
+
+METHOD = TwoImages()
+'''
+
+BENCHMARK = '''"""My boxes: a data set in my own words, and its official metric."""
+
+import numpy as np
+
+from perceptune.core.benchmarks.benchmark import Benchmark, Measured, known_share, summed
+from perceptune.core.importers.importer import Importer, corners, each
+
+
+def row(record):
+    """A row of mine as one of perceptune's."""
+    return {
+        "id": record["name"], "image": record["file"], "question": f"locate the {record['what']}.",
+        "box": corners(record["xywh"]), "task": "grounding", "split": record["part"],
+    }
+
+
+def columns(answers):
+    """An answer's GIoU, and whether it is positive."""
+    values = [answer.components.get("giou", -1.0) for answer in answers]
+    names = [answer.example_id for answer in answers]
+    return summed(names, {"asked": [1.0] * len(answers), "giou": values, "near": [float(v > 0) for v in values]})
+
+
+IMPORTER = Importer("my_boxes", each(row), coordinates="pixels", reads="jsonl")
+
+BENCHMARK = Benchmark(
+    name="my_boxes",
+    rewards={"grounding": "giou"},
+    components={"grounding": ("giou",)},
+    columns=columns,
+    metrics={
+        "mean_giou": Measured(known_share("giou", "asked"), "mean GIoU", percent=False, needs="questions"),
+        "near": Measured(known_share("near", "asked"), "positive GIoU", needs="questions"),
+    },
+    settings={"max_tokens": 24},
+)
+'''
+
+FILES = {
+    "rewards/giou.py": REWARD,
+    "rewards/_corners.py": HELPERS,
+    "views/stripes.py": VIEW,
+    "methods/two_images.py": METHOD,
+    "benchmarks/my_boxes.py": BENCHMARK,
+}
+
+CONFIG: dict[str, Any] = {
+    "plugins": ["my_plugins"],
+    "models": {
+        "tiny": {
+            "path": "resources/tiny-llava/model", "family": "llava", "dtype": "float32", "max_model_len": 512,
+            "engine": {"enforce_eager": True},
+        },
+    },
+    "datasets": {"mine": {"kind": "my_boxes", "path": "mine/data.jsonl"}},
+    "views": {"striped": {"op": "stripes", "parameters": {"width": 6}}},
+    "samplings": {"n6": {"n": 6, "max_tokens": 24}},
+    "rewards": {"overlap": {"tasks": {"grounding": "giou"}}},
+    "selections": {"ranked": {"list_size": 4, "min_margin": 0.01}},
+    "trainings": {
+        "two": {
+            "method": "two_images", "parameters": {"spoilt": "striped"}, "learning_rate": 1e-4, "batch_size": 4,
+            "lora": {"r": 4, "alpha": 8},
+        },
+    },
+    "benchmarks": {"mine": {"dataset": "mine", "protocol": "my_boxes", "views": ["original", "striped"], "resamples": 99}},
+    "experiments": {
+        "taught": {
+            "model": "tiny", "dataset": "mine", "sampling": "n6", "reward": "overlap", "selection": "ranked",
+            "training": "two", "benchmarks": ["mine"],
+        },
+    },
+}  # fmt: skip
+
+
+def write_plugins(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        file = folder / "my_plugins" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+def written(folder: Path, **changes: Any) -> Workflow:
+    """A working directory with plug-ins, data of eight and four questions, and a config."""
+    (folder / "resources").symlink_to(ROOT / "resources")
+    write_plugins(folder, FILES)
+    (folder / "mine").mkdir()
+    lines = []
+    for number in range(12):
+        x, y, width, height = 10 + 4 * number, 60 - 4 * number, 30 + number, 24 + 2 * number
+        image = Image.new("RGB", (112, 112), "white")
+        ImageDraw.Draw(image).ellipse((x, y, x + width, y + height), fill="red")
+        image.save(folder / f"mine/{number}.png")
+        row = {"name": f"q{number}", "file": f"{number}.png", "what": "red circle", "xywh": [x, y, width, height]}
+        lines.append(json.dumps({**row, "part": "train" if number < 8 else "test"}))
+    (folder / "mine/data.jsonl").write_text("\n".join(lines))
+    (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **changes}, sort_keys=False))
+    return Workflow(folder)
+
+
+def one_by_one(text: str, truth: list[float], size: list[int]) -> float | None:
+    """GIoU of an answer in LLaVA's padded frame by the definition, with plain numbers; None where there is no box."""
+    match = re.search(r"\[([^\]]*)\]", text)
+    try:
+        x1, y1, x2, y2 = (float(number) for number in match[1].split(",")) if match else (0.0,) * 4
+    except ValueError:
+        return None
+    side = max(size)
+    left, top = ((side - length) // 2 for length in size)
+    x1, y1, x2, y2 = x1 * side - left, y1 * side - top, x2 * side - left, y2 * side - top
+    if x2 <= x1 or y2 <= y1:
+        return None
+    a1, b1, a2, b2 = truth
+    shared = max(0.0, min(x2, a2) - max(x1, a1)) * max(0.0, min(y2, b2) - max(y1, b1))
+    union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - shared
+    around = (max(x2, a2) - min(x1, a1)) * (max(y2, b2) - min(y1, b1))
+    return shared / union - (around - union) / around
+
+
+def rewards_by_hand(folder: Path, policy: str, plan: str) -> dict[tuple[str, int], tuple[float, str, str]]:
+    """(request, sample) to GIoU, example and view, from the answers alone."""
+    place = folder / "results"
+    examples = {row["example_id"]: row for row in read_table(place / "examples/mine.parquet", EXAMPLES).to_pylist()}
+    asked = {
+        row["request_id"]: row for row in read_table(place / f"requests/{policy}/{plan}.parquet", REQUESTS).to_pylist()
+    }
+    found = {}
+    for row in read_table(place / f"responses/{policy}/{plan}.parquet", RESPONSES).to_pylist():
+        request = asked[row["request_id"]]
+        example = examples[request["example_id"]]
+        giou = one_by_one(row["text"], example["box"], example["image_sizes"][0])
+        key = row["request_id"], row["sample_index"]
+        found[key] = (-1.0 if giou is None else giou, example["example_id"], request["view"])
+    return found
+
+
+def rules_of(jobs: set[tuple[str, str]], whose: str) -> set[str]:
+    return {rule for rule, of in jobs if of.split(" ")[0] == whose}
+
+
+@pytest.mark.slow
+def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> None:
+    workflow = written(tmp_path)
+    assert {"import_examples", "score_responses", "train_adapter", "evaluate_policy"} <= workflow.planned()
+    workflow.run()
+    results = tmp_path / "results"
+    for policy, plan, reward in (
+        ("tiny", "mine/n6", "overlap"),
+        ("tiny", "benchmarks", "my_boxes"),
+        ("taught", "benchmarks", "my_boxes"),
+    ):
+        by_hand = rewards_by_hand(tmp_path, policy, plan)
+        rows = read_table(results / f"rewards/{policy}/{plan}/{reward}.parquet", REWARDS).to_pylist()
+        assert {(row["request_id"], row["sample_index"]) for row in rows} == by_hand.keys()
+        for row in rows:
+            giou = by_hand[row["request_id"], row["sample_index"]][0]
+            components = {one["name"]: one["value"] for one in row["components"]}
+            assert components == {"giou": pytest.approx(giou, abs=1e-6)}
+            assert row["reward"] == pytest.approx((giou + 1) / 2, abs=1e-6)
+        assert len({giou for giou, *_ in by_hand.values()}) > 3
+    measured = read_table(results / "metrics/taught.parquet", METRICS).to_pylist()
+    for view in ("original", "striped"):
+        mine, base = (
+            [giou for giou, _, shown in rewards_by_hand(tmp_path, policy, "benchmarks").values() if shown == view]
+            for policy in ("taught", "tiny")
+        )
+        (row,) = (r for r in measured if (r["metric"], r["view"]) == ("mean_giou", view))
+        assert len(mine) == row["n"] == 4
+        assert row["value"] == pytest.approx(math.fsum(mine) / 4, abs=1e-6)
+        assert row["gain"] == pytest.approx(math.fsum(mine) / 4 - math.fsum(base) / 4, abs=1e-6)
+    log = read_table(results / "training/taught.parquet", TRAINING).to_pylist()
+    gaps = [row["value"] for row in log if row["metric"] == "image_gap"]
+    assert gaps[0] == pytest.approx(0, abs=1e-3)
+    assert read_lineage(results / "training/taught.parquet")["parameters"]["views"].keys() == {"striped"}
+    assert (results / "report.html").exists()
+    assert workflow.planned() == set()
+
+    reward = tmp_path / "my_plugins/rewards/giou.py"
+    reward.write_text(reward.read_text().replace('"""Reward: ', '"""A reward: ') + "# a remark\n")
+    assert workflow.planned() == set()  # what it says has changed, not what it does
+    later = {"score_responses", "select_preferences", "compute_terms", "train_adapter", "evaluate_policy"}
+    again = {"sample_responses", "gather_responses"}
+    for edited in (reward, reward.with_name("_corners.py")):
+        before = edited.read_text()
+        edited.write_text(before + "EDITED = 1\n")
+        jobs = workflow.jobs()
+        edited.write_text(before)
+        assert rules_of(jobs, "tiny") - {"evaluate_policy"} == {
+            "score_responses",
+            "select_preferences",
+            "compute_terms",
+        }
+        assert {rule for rule, _ in jobs} - {"collect_metrics", "write_report"} == later | again
+        assert {of for rule, of in jobs if rule in again} == {"taught benchmarks"}
+    view = tmp_path / "my_plugins/views/stripes.py"
+    view.write_text(view.read_text().replace("width - 1", "width"))
+    jobs = workflow.jobs()
+    assert not any(rule in ("import_examples", "select_preferences") for rule, _ in jobs)
+    assert {"compute_terms", "train_adapter", "sample_responses"} <= {rule for rule, _ in jobs}
+
+
+INCOMPLETE = {
+    "reward without function": ("rewards/giou.py", 'Reward("giou", giou)', 'Reward("giou")', "giou", "TypeError"),
+    "reward of another name": ("rewards/giou.py", 'Reward("giou"', 'Reward("iou2"', "giou", "calls itself `iou2`, expected the name of its file"),
+    "file with a slip": ("rewards/giou.py", "def giou(", "def giou(:", "giou", "SyntaxError"),
+    "method without loss": ("methods/two_images.py", "def loss(", "def losses(", "two_images", "abstract"),
+    "method without name": ("methods/two_images.py", 'name = "two_images"', "", "two_images", "the method has no `name`"),
+    "method without parameters": ("methods/two_images.py", "Parameters = TwoImagesParameters", "", "two_images", "the method has no `Parameters`"),
+    "view without pixels": ("views/stripes.py", "def apply(", "def shown(", "stripes", "abstract"),
+    "view without name": ("views/stripes.py", 'name = "stripes"', "", "stripes", "the view has no `name`"),
+    "importer without rows": ("benchmarks/my_boxes.py", '"my_boxes", each(row), ', '"my_boxes", ', "my_boxes", "TypeError"),
+    "benchmark without metrics": ("benchmarks/my_boxes.py", "    metrics=", "    measures=", "my_boxes", "TypeError"),
+    "no reward at all": ("rewards/giou.py", "REWARD = ", "MINE = ", "giou", "does not define `REWARD`; the name of a file of helpers starts with `_`"),
+}  # fmt: skip
+"""Case: file, a text in it and what stands in its place, and what the message says."""
+
+
+def broken(folder: Path, case: str, suffix: str) -> dict[str, Any]:
+    """Plug-ins of which one is incomplete; their names end in `suffix`, since this process knows others of those names."""
+    file, old, new, *_ = INCOMPLETE[case]
+    assert FILES[file].count(old) == 1
+    texts = {**FILES, file: FILES[file].replace(old, new)}
+    names = [Path(known).stem for known in FILES if not Path(known).stem.startswith("_")]
+
+    def renamed(text: str) -> str:
+        return re.sub(rf'(?<=["/])({"|".join(names)})(?=["/.])', rf"\1{suffix}", text)
+
+    write_plugins(folder, {renamed(place): renamed(text) for place, text in texts.items()})
+    return dict(json.loads(renamed(json.dumps(CONFIG))))
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_an_incomplete_declaration_is_one_line_before_anything_runs(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
+    monkeypatch.chdir(tmp_path)
+    file, *_, name, expected = INCOMPLETE[case]
+    suffix = f"_{[*INCOMPLETE].index(case)}"
+    with pytest.raises(UserError) as caught:
+        planning.load(broken(tmp_path, case, suffix))
+    (line,) = [
+        line
+        for line in str(caught.value).splitlines()
+        if line.strip() not in ("error: config", "error: config key `plugins`")
+    ]
+    assert expected.replace(name, f"{name}{suffix}") in line
+    assert file.replace(name, f"{name}{suffix}") in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["method without loss", "importer without rows", "no reward at all"])
+def test_snakemake_says_what_is_incomplete_without_a_traceback(case: str, tmp_path: Path) -> None:
+    workflow = written(tmp_path)
+    config = broken(tmp_path, case, "")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    done = workflow.run("--dry-run", check=False)
+    assert done.returncode != 0
+    assert INCOMPLETE[case][-1] in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("nowhere", r"`.*/nowhere` is not a folder; paths are relative to the working directory"),
+        ("odd", r"`.*/odd/reward` is not a kind of plug-in, expected one of .*`rewards`"),
+        ("taken", r"`.*/taken/rewards/iou\.py`: the name `iou` is taken by a built-in plug-in"),
+    ],
+)
+def test_a_folder_that_is_none_is_one_line(
+    folder: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd/reward").mkdir(parents=True)
+    (tmp_path / "taken/rewards").mkdir(parents=True)
+    (tmp_path / "taken/rewards/iou.py").write_text(REWARD)
+    with pytest.raises(UserError, match=expected):
+        planning.load({**CONFIG, "plugins": [folder]})
+
+
+@pytest.mark.parametrize("given", ["my_plugins", 3, [3]])
+def test_the_key_takes_a_list_of_folders(given: object) -> None:
+    with pytest.raises(UserError, match=r"key `plugins`: expected a list of folders, got `"):
+        planning.load({**CONFIG, "plugins": given})
+
+
+def test_processes_that_are_started_know_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's script and its workers run in processes of their own, in whatever way they are started."""
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
+    monkeypatch.chdir(tmp_path)
+    write_plugins(tmp_path, FILES)
+    plugins.use_folders(["my_plugins"])
+    code = (
+        "import multiprocessing as m\n"
+        "from perceptune.contracts.plugins import load\n"
+        "if __name__ == '__main__':\n"
+        "    with m.get_context('spawn').Pool(1) as pool:\n"
+        "        print(load('reward', 'giou').name, pool.apply(load, ('view', 'stripes')).name)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["giou", "stripes"]
+
+
+def test_the_plugins_here_are_written_as_one_would() -> None:
+    """None of them imports anything private, or lists itself anywhere."""
+    for name, text in FILES.items():
+        imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+        modules = {str(node.module) for node in imports}
+        assert not any(module.startswith("perceptune.stages") for module in modules), name

@@ -1,0 +1,55 @@
+"""The package's metadata names what the locked environments have, in ranges that admit the locked versions."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOOLS = {"setuptools", "uv"}
+"""What builds and locks the environments; the package does without."""
+
+
+def names(requirements: Iterable[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+def lines(name: str) -> list[str]:
+    """The requirements of `envs/<name>.in`, without those of the files that it includes."""
+    stripped = (line.partition("#")[0].strip() for line in (ROOT / f"envs/{name}.in").read_text().splitlines())
+    return [line for line in stripped if line and not line.startswith("-r ")]
+
+
+def locked() -> dict[str, str]:
+    """The version of each package in the lock files of all environments but `cuda`, which has the same ones."""
+    found: dict[str, str] = {}
+    for name in ("cpu", "dev", "language", "slurm"):
+        for package, version in re.findall(r"^([\w.-]+)==([^ \\]+)", (ROOT / f"envs/{name}.txt").read_text(), re.M):
+            found.setdefault(canonicalize_name(package), version)
+    return found
+
+
+def test_the_dependencies_are_those_of_every_environment() -> None:
+    assert names(PROJECT["dependencies"]) == names(lines("base")) - TOOLS
+
+
+@pytest.mark.parametrize("extra", ["cpu", "cuda", "dev", "language", "slurm"])
+def test_an_extra_is_what_its_environment_adds(extra: str) -> None:
+    assert names(PROJECT["optional-dependencies"][extra]) == names(lines(extra))
+
+
+def test_every_range_admits_the_locked_version() -> None:
+    versions = locked()
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *(text for name in sorted(extras.keys() - {"cuda"}) for text in extras[name])]
+    outside = [text for text in wanted if not Requirement(text).specifier.contains(versions[_name(text)])]
+    assert outside == []
+
+
+def _name(text: str) -> str:
+    return canonicalize_name(Requirement(text).name)

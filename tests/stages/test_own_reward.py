@@ -1,0 +1,167 @@
+"""A reward of the user's own, from its file to the report."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from perceptune.contracts.code import code_digest
+from perceptune.contracts.config import BenchmarkBlock, ReportBlock, RewardBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import ENVIRONMENT, file_of, use_folders
+from perceptune.contracts.tables.controls import CONTROLS
+from perceptune.contracts.tables.io import read_lineage, read_table
+from perceptune.contracts.tables.metrics import METRICS
+from perceptune.core import summary
+from perceptune.stages import comparing, evaluate, report
+from perceptune.stages import plan as planning
+
+from ..contracts.test_plan import DEMO
+from .test_scoring import MODEL, Tables, example, request
+
+BREVITY = '''
+"""Short answers are good."""
+
+import numpy as np
+
+from perceptune.core.metrics import mean
+from perceptune.core.rewards.reward import Reward, RewardMetric, Scores
+
+
+def score(answers):
+    words = np.array([len(text.split()) for text in answers.texts], dtype=float)
+    return Scores(1 / np.maximum(words, 1), list(answers.texts), {"words": words}, [None] * len(words))
+
+
+REWARD = Reward(
+    name="brevity",
+    summary="1 over the number of words",
+    score=score,
+    components=("words",),
+    metrics={
+        "words": RewardMetric(
+            mean("words"), "words of an answer", percent=False, lower_is_better=True, component="words"
+        ),
+        "one_word": RewardMetric(lambda columns: (columns["words"] == 1).mean(axis=-1), "answers of one word"),
+    },
+)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The user's plug-in folder, with the reward `brevity`."""
+    (tmp_path / "plugins/rewards").mkdir(parents=True)
+    (tmp_path / "plugins/rewards/brevity.py").write_text(BREVITY)
+    monkeypatch.setenv(ENVIRONMENT, "")
+    use_folders([tmp_path / "plugins"])
+    _forget()
+    yield tmp_path / "plugins"
+    _forget()
+
+
+def _forget() -> None:
+    summary._declared.cache_clear()
+    summary._loaded.cache_clear()
+
+
+def answered(folder: Path, policy: str, greedy: str, sampled: list[str]) -> Tables:
+    """Scored answers to one question, greedy and sampled."""
+    (folder / policy).mkdir()
+    asked = [(request("q", 1, "b", "greedy"), [greedy]), (request("q", len(sampled), "b"), list(sampled))]
+    tables = Tables(folder / policy, [example("q", "ocr", target="x")], asked)  # type: ignore[arg-type]
+    scored = tables.rewards(RewardBlock(tasks={"ocr": "brevity"}))
+    assert scored["reward"][0] == pytest.approx(1 / len(greedy.split()))
+    return tables
+
+
+def test_from_its_file_to_the_report(tmp_path: Path, folder: Path) -> None:
+    base = answered(tmp_path, "base", "a b c d", ["a b", "a b c d e f"])
+    ours = answered(tmp_path, "ours", "a", ["a", "a b c"])
+    blocks, tasks = {"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=50)}, {"r": {"ocr": "brevity"}}
+    evaluate.run(
+        policy="ours", base="base", rewards={"b": ours["rewards"]}, base_rewards={"b": base["rewards"]}, attention={},
+        base_attention=None, metrics=tmp_path / "metrics.parquet", benchmarks=blocks, reward_tasks=tasks, model=MODEL,
+    )  # fmt: skip
+    rows = read_table(tmp_path / "metrics.parquet", METRICS).to_pylist()
+    found = {(r["condition"], r["k"], r["metric"]): (r["value"], r["base_value"]) for r in rows}
+    assert found == {
+        ("greedy", 1, "words"): (1.0, 4.0),
+        ("greedy", 1, "one_word"): (1.0, 0.0),
+        ("mean_of_n", 2, "words"): (2.0, 4.0),
+        ("mean_of_n", 2, "words_run_std"): (pytest.approx(2**0.5), None),
+        ("best_of_n", 1, "words"): (2.0, 4.0),
+        ("best_of_n", 2, "words"): (1.0, 2.0),  # the fewest
+    }
+    code = code_digest("perceptune.stages.evaluate", "perceptune.core.rewards.brevity")
+    assert read_lineage(tmp_path / "metrics.parquet")["code"] == code
+    comparing.run(
+        policy=comparing.Scored("ours", {"b": ours["rewards"]}), base=comparing.Scored("base", {"b": base["rewards"]}), twin=None,
+        benchmarks=blocks, reward_tasks=tasks, examples={}, controls=tmp_path / "controls.parquet",
+    )  # fmt: skip
+    controls = read_table(tmp_path / "controls.parquet", CONTROLS).to_pylist()
+    assert {(r["control"], r["k"]): (r["metric"], r["difference"]) for r in controls} == {
+        ("prompt", 0): ("words", -3.0),
+        ("mean_of_n", 2): ("words", -3.0),
+    }
+    table = pl.DataFrame(pl.from_arrow(read_table(tmp_path / "metrics.parquet", METRICS)))
+    text = report.result_text(table, {})
+    assert "words of an answer" in text
+    assert "Better than the base in words of an answer, interval excludes 0: ours (-3.000)." in text.replace(
+        "\u2212", "-"
+    )
+    report.run(
+        metrics=tmp_path / "metrics.parquet", training={}, statistics={}, pairs={}, rounds={}, noise={}, predictions={},
+        examples={}, benchmarks=blocks, base={"ours": "base", "base": "base"}, report=tmp_path / "report.html",
+        result_table=tmp_path / "result.txt", figures={}, config=ReportBlock(),
+    )  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    assert "words of an answer" in page and "answers of one word" in page
+
+
+def test_without_metrics_of_single_answers_there_is_no_curve(tmp_path: Path, folder: Path) -> None:
+    file = folder / "rewards/brevity_of_all.py"
+    file.write_text(BREVITY.replace('name="brevity"', 'name="brevity_of_all"').replace(', component="words"', ""))
+    (tmp_path / "p").mkdir()
+    asked = [(request("q", 1, "b", "greedy"), ["a"]), (request("q", 2, "b"), ["a", "b"])]
+    tables = Tables(tmp_path / "p", [example("q", "ocr", target="x")], asked)  # type: ignore[arg-type]
+    tables.rewards(RewardBlock(tasks={"ocr": "brevity_of_all"}))
+    blocks = {"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=50)}
+    policy = comparing.Scored("p", {"b": tables["rewards"]})
+    comparing.run(
+        policy=policy, base=policy, twin=None, benchmarks=blocks, reward_tasks={"r": {"ocr": "brevity_of_all"}}, examples={},
+        controls=tmp_path / "controls.parquet",
+    )  # fmt: skip
+    assert {r["control"] for r in read_table(tmp_path / "controls.parquet", CONTROLS).to_pylist()} == {"prompt"}
+
+
+def test_a_component_that_is_declared_and_not_given_is_refused(tmp_path: Path, folder: Path) -> None:
+    (folder / "rewards/careless.py").write_text(
+        BREVITY.replace('name="brevity"', 'name="careless"').replace('{"words": words}', "{}")
+    )
+    tables = Tables(tmp_path, [example("q", "ocr", target="x")], [(request("q", 1, "b", "greedy"), ["a"])])
+    with pytest.raises(UserError, match="reward `careless` gives no component `words`, expected all that it declares"):
+        tables.rewards(RewardBlock(tasks={"ocr": "careless"}))
+
+
+def test_the_plan_refuses_a_reward_that_is_half_done(folder: Path) -> None:
+    def planned(reward: str) -> Any:
+        raw = copy.deepcopy(DEMO)
+        raw["rewards"]["perception"]["tasks"]["ocr"] = reward
+        return planning.load(raw)
+
+    module = "perceptune.core.rewards.brevity"
+    assert module in planned("brevity").reward_plugins("perception") and module in planned(
+        "brevity"
+    ).evaluation_plugins("tiny")
+    assert file_of(module) == folder / "rewards/brevity.py"
+    half = folder / "rewards/half.py"
+    half.write_text(BREVITY.replace('name="brevity"', 'name="half"').replace('components=("words",)', "components=()"))
+    with pytest.raises(UserError) as caught:
+        planned("half")
+    assert caught.value.args[0] == (
+        f"config\n  reward `half` cannot be loaded from `{half}`: ValueError: `components` is empty, expected the names of what "
+        "`score` gives"
+    )

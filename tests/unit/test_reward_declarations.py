@@ -1,0 +1,95 @@
+"""A reward declares its components and metrics; what is missing is said when the file is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import ENVIRONMENT, load, names, use_folders
+from perceptune.core.metrics import mean
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
+from perceptune.core.summary import Measure, measure
+
+
+def score(answers: Answers) -> Scores:
+    ones = np.ones(len(answers.texts))
+    return Scores(ones, list(answers.texts), {"good": ones}, [None] * len(ones))
+
+
+GOOD = RewardMetric(mean("good"), "good answers", component="good")
+
+
+def declared(**changes: Any) -> Reward:
+    fields = {
+        "name": "mine",
+        "summary": "1 for anything",
+        "score": score,
+        "components": ("good",),
+        "metrics": {"good": GOOD},
+    }
+    return Reward(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def metric(function: Any, **changes: Any) -> dict[str, Any]:
+    return {"metrics": {"m": RewardMetric(function, "m", **changes)}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"summary": " "}, "`summary` is empty or has several lines"),
+        ({"components": ()}, "`components` is empty, expected the names"),
+        ({"metrics": {}}, "`metrics` is empty, expected at least one metric, the primary one first"),
+        ({"metrics": {"m": mean("good")}}, "metric `m` is no `RewardMetric` with a function of columns"),
+        (metric(None), "metric `m` is no `RewardMetric` with a function of columns"),
+        (metric(mean("god")), "metric `m` reads unknown component 'god', expected one of `good`"),
+        (metric(mean("good"), component="god"), "metric `m` has unknown component `god`, expected one of `good`"),
+        (metric(mean("good"), only_with="good"), "`only_with` is `good`, expected one of `optional`"),
+        (
+            metric(lambda columns: columns["good"].mean()),
+            r"gives shape \(\) for columns of shape \(2, 3\), expected \(2,\)",
+        ),
+    ],
+)
+def test_an_incomplete_declaration_is_refused(changes: dict[str, Any], expected: str) -> None:
+    assert declared().metrics == {"good": GOOD}
+    with pytest.raises(ValueError, match=expected):
+        declared(**changes)
+
+
+def test_the_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rewards").mkdir()
+    file = tmp_path / "rewards/half_done.py"
+    file.write_text(
+        "from perceptune.core.rewards.reward import Reward\n"
+        "REWARD = Reward('half_done', 'nothing', lambda answers: None, ('good',), {})\n"
+    )
+    monkeypatch.setenv(ENVIRONMENT, "")
+    use_folders([tmp_path])
+    with pytest.raises(UserError) as caught:
+        load("reward", "half_done")
+    assert caught.value.args[0] == (
+        f"reward `half_done` cannot be loaded from `{file}`: ValueError: `metrics` is empty, expected at least one metric, "
+        "the primary one first"
+    )
+
+
+@pytest.mark.parametrize("name", names("reward"))
+def test_single_answers_average_to_the_metric(name: str) -> None:
+    """Where a metric is told of single answers, the mean over them is the metric of all."""
+    reward = load("reward", name)
+    columns = {c: np.array([0.0, 0.25, 0.5, 1.0]) for c in (*reward.components, *reward.optional)}
+    for declared in reward.metrics.values():
+        if declared.component:
+            single = declared.of_one(columns[declared.component])
+            assert single.shape == (4,)
+            assert single.mean() == pytest.approx(float(declared.metric(columns)))
+
+
+def test_labels_come_from_the_declarations() -> None:
+    assert measure("exact") == Measure("exact")
+    assert measure("ned") == Measure("edit distance (NED)", percent=False, lower_is_better=True)
+    assert measure("answered") == Measure("answered", percent=False)
+    assert measure("amber_score").label == "AMBER score: mean of 1 - CHAIR and F1"
+    assert measure("not_declared") == Measure("not declared", percent=False)
