@@ -10,7 +10,7 @@ import pytest
 from perceptune.commands import schema
 from perceptune.contracts import config, paths
 from perceptune.contracts.config import Block, Config
-from perceptune.contracts.plugins import KINDS, load, names, summary
+from perceptune.contracts.plugins import KINDS, exists, load, names, summary
 from perceptune.planning.rules import RULES
 
 ROOT = Path(__file__).parents[2]
@@ -41,10 +41,16 @@ def test_editors_suggest_plugins_and_accept_others() -> None:
         assert {"type": "string"} in field["anyOf"], (block, key)
 
 
-@pytest.mark.parametrize("kind", ["method", "view"])
-def test_plugins_and_their_parameters_say_what_they_are(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["method", "view", "exporter", "family", "importer"])
+def test_a_plugin_says_in_one_line_what_it_is(kind: str) -> None:
     for name in names(kind):
-        assert summary(kind, name).endswith("."), name
+        if not exists("benchmark", name):
+            assert summary(kind, name).endswith("."), name
+
+
+@pytest.mark.parametrize("kind", ["method", "view"])
+def test_parameters_of_plugins_say_what_they_are(kind: str) -> None:
+    for name in names(kind):
         for parameter, field in load(kind, name).Parameters.model_fields.items():
             assert field.description, (name, parameter)
 

@@ -382,7 +382,7 @@ def test_a_list_method_hands_over_every_view_that_it_sees() -> None:
     plan = planning.load(with_mdpo(corrupted="either"))
     assert plan.views_trained("perpo") == ["original", "either"]
     assert plan.view_blocks(*plan.views_trained("perpo")).keys() == {"either", "tiny-part", "hidden"}
-    assert plan.saliencies("shapes", plan.views_trained("perpo")) == ["<results>/saliency/shapes/dino.parquet"]
+    assert plan.saliencies("shapes", plan.views_trained("perpo")) == {"dino": "<results>/saliency/shapes/dino.parquet"}
     assert list(plan.terms("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
     assert len(set(plan.terms("perpo").values())) == 2
     modules = plan.training_plugins("perpo")

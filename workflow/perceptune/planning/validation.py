@@ -142,9 +142,10 @@ def _dangling_names(config: Config) -> list[str]:
 
 
 def _broken_plugins(config: Config) -> Iterator[str]:
-    """Methods, views, rewards and the user's own plug-ins that the config names and that cannot be loaded."""
+    """Methods, views, rewards, families and the user's own plug-ins that the config names and that cannot be loaded."""
     named = [(f"trainings.{n}.method", "method", t.method) for n, t in config.trainings.items()]
     named += [(f"views.{n}.type", "view", v.type) for n, v in config.views.items() if v.type]
+    named += [(f"models.{n}.family", "family", m.family) for n, m in config.models.items()]
     own = [(f"exports.{n}.format", "exporter", e.format) for n, e in config.exports.items()]
     own += [
         (f"datasets.{n}.kind", "importer", d.kind) for n, d in config.datasets.items() if isinstance(d, FileDataset)
