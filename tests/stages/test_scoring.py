@@ -17,8 +17,8 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
-from perceptune.core.benchmarks import pope
 from perceptune.core.benchmarks.benchmark import Benchmark, Measured
+from perceptune.core.benchmarks.pope import metrics as pope
 from perceptune.stages import evaluate, gathering, preferences, rewards
 
 MODEL = ModelBlock(path="nowhere", family="llava")

@@ -19,7 +19,7 @@ from perceptune.stages import evaluate, examples, requests, rewards
 from perceptune.stages.reading import Files
 from PIL import Image
 
-from tests.plugins import BENCHMARKS, IMPORTERS, REWARDS
+from tests.plugins import BENCHMARKS, IMPORTERS, PROTOCOLS, REWARDS
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 MODEL = ModelBlock(path="nowhere", family="llava")
@@ -123,7 +123,7 @@ def through_the_stages(
     benchmark = BENCHMARKS[protocol]
     tables = {name: folder / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")}
     examples.run(config=dataset, examples=tables["examples"])
-    shared = {"dataset": "d", "reward": "r", "protocol": protocol, "n": 0, "views": ["original"], "resamples": 20}
+    shared = {"dataset": "d", "reward": "r", **PROTOCOLS[protocol], "n": 0, "views": ["original"], "resamples": 20}
     block = BenchmarkBlock(**{**benchmark.settings, **shared, **settings})
     requests.run_benchmarks(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.core.importers.amber import PUBLISHED
+from perceptune.core.benchmarks.amber import amber_nouns
+from perceptune.core.benchmarks.amber.answers import official_answer
+from perceptune.core.benchmarks.amber.data import PUBLISHED
 from perceptune.core.language import Language, MissingLanguageError, english
-from perceptune.core.rewards import amber_nouns
-from perceptune.core.rewards.amber import official_answer
 from perceptune.core.rewards.reward import Answers
 from perceptune.core.yes_no_rules import beginning
 from perceptune.stages.reading import Files

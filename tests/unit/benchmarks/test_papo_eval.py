@@ -16,7 +16,7 @@ from perceptune.core.rewards.reward import Answers
 from perceptune.stages import evaluate, examples, requests, rewards
 from perceptune.stages.protocols import with_protocols
 
-from tests.plugins import BENCHMARKS, REWARDS
+from tests.plugins import BENCHMARKS, PROTOCOLS, REWARDS
 from tests.unit.benchmarks.answering import MODEL, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, write_parquet
 
@@ -108,7 +108,7 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
     }
     examples.run(config=FileDataset(kind="geometry3k", path=str(path)), examples=tables["examples"])
     protocol = BENCHMARKS["geometry3k_papo"]
-    given = {"dataset": "d", "reward": "r", "protocol": "geometry3k_papo", "views": ("original",), "resamples": 50}
+    given = {"dataset": "d", "reward": "r", **PROTOCOLS["geometry3k_papo"], "views": ("original",), "resamples": 50}
     block = BenchmarkBlock(**{**protocol.settings, **given})
     requests.run_benchmarks(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}

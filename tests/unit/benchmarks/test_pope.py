@@ -9,8 +9,8 @@ from random import Random
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
-from perceptune.core.importers.pope import CATEGORIES
-from perceptune.core.rewards.pope import official_answer
+from perceptune.core.benchmarks.pope.answers import official_answer
+from perceptune.core.benchmarks.pope.data import CATEGORIES
 from perceptune.core.yes_no_rules import vcd_answer
 from perceptune.stages.reading import Files
 

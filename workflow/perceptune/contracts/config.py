@@ -100,7 +100,7 @@ class FileDataset(Block):
     """The user's own images with questions, or a published data set."""
 
     kind: str
-    """A module of `perceptune.core.importers`: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with rows
+    """An importer, by name: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with rows
     in our own words, or the name of a published format, such as `refer` or `pope`."""
     path: Annotated[str, Field(min_length=1)]
     """The file or folder."""
@@ -365,7 +365,7 @@ class ClipBlock(Block):
 
 
 class RewardBlock(Block):
-    """Reward per task: names of modules in `perceptune.core.rewards`."""
+    """Reward per task, by name."""
 
     tasks: dict[Task, str]
     """Task to reward."""
@@ -492,8 +492,10 @@ class BenchmarkBlock(Block):
     dataset: str
     """A dataset of this config."""
     protocol: str | None = None
-    """A published benchmark, a module of `perceptune.core.benchmarks`: it fills in the keys that are not given here, `reward`
+    """A published benchmark, a folder of `perceptune.core.benchmarks`: it fills in the keys that are not given here, `reward`
     too, and brings its official metrics; null: the metrics of the reward."""
+    variant: str | None = None
+    """One of the variants of a protocol that has several (docs/benchmarks.md); null: its default."""
     reward: str
     """A reward block of this config: it parses the answers and gives the components that metrics are made of."""
     judge: str | None = None

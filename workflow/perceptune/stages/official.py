@@ -12,9 +12,8 @@ import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
-from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known
+from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of
 from perceptune.core.bootstrap import bounds, resampled_totals, run_spread
 from perceptune.core.metrics import Columns, Metric
 from perceptune.stages.answered import answered
@@ -37,11 +36,12 @@ class Official:
     ) -> None:
         """`rewards` maps tasks to their reward; `verdicts` are the tables of the policy, its base model and of others that are
         compared, or None each."""
-        assert block.protocol
+        protocol = protocol_of(block)
+        assert protocol
         self.block = block
         self._name, self._rewards, self._examples = name, rewards, examples
         self._verdicts = verdicts
-        self._protocol = load("benchmark", block.protocol)
+        self._protocol = protocol
 
     def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
         """Rows of the metrics table for every view and condition, without policy, benchmark and split."""

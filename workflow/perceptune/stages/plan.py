@@ -426,7 +426,7 @@ class Plan:
 
     def asking_settings(self, policy: str) -> dict[str, Any]:
         """The benchmark blocks that a policy answers, without what only evaluation looks at; and their views."""
-        looked_at = ("reward", "resamples", "attention", "protocol", "judge", "judge_prompt")
+        looked_at = ("reward", "resamples", "attention", "protocol", "variant", "judge", "judge_prompt")
         blocks_of = self.benchmark_settings(policy)
         asked = {b: {k: v for k, v in block.items() if k not in looked_at} for b, block in blocks_of.items()}
         return {"benchmarks": asked, "views": self.view_blocks(*self.views_asked(policy, "benchmarks"))}

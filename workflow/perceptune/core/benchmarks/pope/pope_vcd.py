@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceptune.core.rewards.pope import yes_no_scores
+from perceptune.core.benchmarks.pope.answers import yes_no_scores
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.rewards.yes_no import COMPONENTS, METRICS
 from perceptune.core.yes_no_rules import vcd_answer

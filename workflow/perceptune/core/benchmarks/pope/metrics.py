@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, mean_of_known, summed, unread
+from perceptune.core.benchmarks.pope.data import CATEGORIES
 from perceptune.core.confusion import Counts, Read, counts, rates
-from perceptune.core.importers.pope import CATEGORIES
 from perceptune.core.metrics import Columns, Metric
 from perceptune.core.yes_no_rules import vcd_answer
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, always, filled, share, unread
+from perceptune.core.benchmarks.hallusionbench.data import ADDRESS
 from perceptune.core.confusion import where_asked
-from perceptune.core.importers.hallusionbench import ADDRESS
 from perceptune.core.metrics import Columns, Metric, ratio
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
