@@ -219,6 +219,6 @@ def _mistakes(folder: Path) -> Iterator[str]:
 
 
 def _is_built_in(kind: str, name: str) -> bool:
-    """Whether a module of ours lies where a plug-in of that name would, or is a plug-in of that name."""
+    """Whether a module of ours has that name, or declares a plug-in of that name."""
     modules = (f"{KINDS[kind].package}.{name}", *_candidates(kind, name))
     return any(path.is_relative_to(ROOT) for module in modules if (path := file_of(module)))

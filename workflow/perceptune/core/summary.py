@@ -145,7 +145,7 @@ def _benchmarks() -> list[Benchmark]:
 
 @cache
 def _loaded(kind: str) -> tuple[Any, ...]:
-    """All plug-ins of a kind that can be loaded: a broken one that the config does not name must not stop the report."""
+    """All plug-ins of a kind, but broken ones: those that the config names are checked before."""
     found = []
     for name in names(kind):
         with suppress(UserError):

@@ -376,7 +376,7 @@ class Plan:
         return [plugin("importer", self.import_block(dataset).kind)]
 
     def evaluation_plugins(self, policy: str) -> list[str]:
-        """The modules that declare the metrics of a policy's benchmarks: published benchmarks, and rewards."""
+        """The modules that declare a policy's metrics: published benchmarks, and rewards."""
         blocks_of = [self.config.benchmarks[b] for b in self.benchmarks(policy)]
         protocols = sorted({block.protocol for block in blocks_of if block.protocol})
         rewards = sorted({module for block in blocks_of for module in self.reward_plugins(block.reward)})

@@ -49,8 +49,8 @@ def unread(answered: Answered) -> bool:
 class Measured(DeclaredMetric):
     """One official metric, of the columns that the benchmark makes.
 
-    It looks at their sums over the last axis and at nothing else, since intervals are made of resampled sums; shares are in
-    [0, 1]. NaN: it could not be measured, see `needs`.
+    It looks at their sums over the last axis and at nothing else, since intervals are made of
+    resampled sums; shares are in [0, 1]. NaN: it could not be measured, see `needs`.
     """
 
     of: Callable[[Answered], bool] = always
@@ -112,7 +112,7 @@ class Benchmark:
         list(self.every_variant())  # an unknown field is found now
 
     def variant(self, name: str | None) -> Benchmark:
-        """The benchmark with the fields of a variant, called `<benchmark>_<variant>`; itself without one.
+        """This benchmark as a variant, called `<benchmark>_<variant>`; itself without a name.
 
         Raises `UserError` for an unknown variant, and for none where one is needed.
         """

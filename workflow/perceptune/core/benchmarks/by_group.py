@@ -1,4 +1,4 @@
-"""Benchmarks whose metrics are the accuracy on all questions and on groups of them, by rules and by a judge."""
+"""Benchmarks that report the accuracy on all questions and on groups of them."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def accuracy_by_group(
 ) -> Benchmark:
     """A benchmark of task `open`, whose answers the reward of its name reads.
 
-    `unit` says what belongs together when intervals resample. With a judge, the metric `accuracy_judged` counts what it
-    `accepts` where it is asked.
+    `unit` says what belongs together when intervals resample. With a judge, the metric
+    `accuracy_judged` counts what it `accepts` where it is asked.
     """
 
     def columns(answers: Sequence[Answered]) -> Columns:

@@ -169,4 +169,4 @@ BENCHMARK = Benchmark(
         },
     },
 )
-"""All 15,220 questions; variants: the 14,216 yes/no questions alone, and the 1,004 descriptions alone."""
+"""All 15,220 questions, or the 14,216 yes/no questions or 1,004 descriptions alone."""

@@ -1,9 +1,10 @@
 """Geometry3K, 601 test questions: acc@8 in two protocols, of which a block has to name one.
 
 * `papo`, as in PAPO's table: MathRuler on the last box, see `papo_eval`.
-* `cppo`: the text in the last box, or the whole text, handed to a scorer of VLMEvalKit. CPPO's own table has no Geometry3K, and
-  VLMEvalKit no scorer for it; this is its scorer for free answers to mathematical questions (MATH-Vision's), which accepts equal
-  numbers and LaTeX where PAPO's protocol wants MathRuler's match.
+* `cppo`: the text in the last box, or the whole text, handed to a scorer of VLMEvalKit. CPPO's own
+  table has no Geometry3K, and VLMEvalKit no scorer for it; this is its scorer for free answers to
+  mathematical questions (MATH-Vision's), which accepts equal numbers and LaTeX where PAPO's
+  protocol wants MathRuler's match.
 """
 
 from __future__ import annotations
