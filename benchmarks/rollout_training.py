@@ -32,9 +32,9 @@ from perceptune.core.data.images import open_image
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
+from perceptune.engines.training import rollout_trainer as engine
 from perceptune.engines.training.groups import Encoder, Rollout, Shown, StoredTokens, all_under
 from perceptune.engines.training.stored_logprobs import stored_terms
-from perceptune.engines.training.trainer import rollout_trainer as engine
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image

@@ -9,7 +9,14 @@ def _all(kind: str) -> dict[str, Any]:
     return {name: load(kind, name) for name in names(kind)}
 
 
-BENCHMARKS = _all("benchmark")
+BENCHMARKS = {v.name: v for b in _all("benchmark").values() for v in b.every_variant()}
+"""Variants, too, such as `amber_generative`."""
+PROTOCOLS = {
+    variant.name: {"protocol": b.name, "variant": variant.name.removeprefix(b.name).removeprefix("_") or None}
+    for b in _all("benchmark").values()
+    for variant in b.every_variant()
+}
+"""Keys of a benchmark block that name them."""
 EXPORTERS = _all("exporter")
 FAMILIES = _all("family")
 IMPORTERS = _all("importer")

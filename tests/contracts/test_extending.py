@@ -20,7 +20,7 @@ from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.stages import plan as planning
+from perceptune.planning import policies as planning
 from PIL import Image, ImageDraw
 
 from tests.workflow.conftest import ROOT, Workflow

@@ -117,7 +117,8 @@ def test_every_file_in_a_plugin_package_is_a_plugin_or_known(kind: str) -> None:
         assert load(kind, name).name == name
     package = ROOT / "workflow" / KINDS[kind].package.replace(".", "/")
     files = {p.stem for p in package.glob("*.py")} - {"__init__"}
-    shared = {KINDS[kind].constant.lower(), "rollout", "llava_like", "qwen_vl"}
+    files |= {p.parent.name for p in package.glob("*/__init__.py")}
+    shared = {KINDS[kind].constant.lower(), "rollout", "llava_like", "qwen_vl", "by_group"}
     assert files - shared <= set(names(kind))
 
 

@@ -122,19 +122,20 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ("core.answers.extraction", {"score mathvista", "evaluate perpo"}),
         ("core.rewards.reward", SCORES | EVALUATIONS),  # rewards declare metrics
         ("core.rewards.iou", {"score perception", "score refcoco", *EVALUATIONS}),
-        ("core.rewards.page_text", {"score page_ocr", "evaluate perpo"}),
-        ("core.rewards.vlmevalkit_yes_no", {"score hallusionbench", "evaluate perpo"}),
-        ("core.rewards.pope", {"score pope", *EVALUATIONS}),
-        ("core.answers.yes_no", EVALUATIONS),  # the second rule of POPE is read while measuring
+        ("core.benchmarks.page_ocr.page_text", {"score page_ocr", "evaluate perpo"}),
+        ("core.benchmarks.hallusionbench.vlmevalkit_yes_no", {"score hallusionbench", "evaluate perpo"}),
+        ("core.benchmarks.pope.answers", {"score pope", *EVALUATIONS}),
+        ("core.yes_no_rules", EVALUATIONS),  # the second rule of POPE is read while measuring
         ("core.benchmarks.benchmark", EVALUATIONS | {"judge"}),
-        ("core.benchmarks.pope", EVALUATIONS),
-        ("core.benchmarks.page_ocr", {"evaluate perpo"}),
-        ("core.benchmarks.mmhal", {"evaluate perpo", "judge"}),  # with the prompt of its judge
-        ("core.data.source_columns", SCORES | EVALUATIONS | {"judge"}),
-        ("core.rewards.metrics", SCORES | EVALUATIONS | {"judge"}),
-        ("core.benchmarks.bootstrap", EVALUATIONS | {"judge"}),
-        ("stages.evaluation.protocol_metrics", EVALUATIONS),
-        ("stages.evaluation.judged_answers", EVALUATIONS | {"judge"}),
+        ("core.benchmarks.pope.metrics", EVALUATIONS),
+        ("core.benchmarks.pope.data", {"import pope", *EVALUATIONS}),  # the names of its categories
+        ("core.benchmarks.page_ocr.metrics", {"evaluate perpo"}),
+        ("core.benchmarks.mmhal.metrics", {"evaluate perpo", "judge"}),  # with the prompt of its judge
+        ("core.brought", SCORES | EVALUATIONS | {"judge"}),
+        ("core.metrics", SCORES | EVALUATIONS | {"judge"}),
+        ("core.bootstrap", EVALUATIONS | {"judge"}),
+        ("stages.official", EVALUATIONS),
+        ("stages.answered", EVALUATIONS | {"judge"}),
         ("engines.judging", {"judge"}),
         ("core.benchmarks.control_prompts", {"ask", "take", "judge", *EVALUATIONS}),
         ("core.exporters.trl", {"export"}),
@@ -164,6 +165,29 @@ def test_the_official_settings_are_settings_of_the_rules_that_use_them() -> None
     scored = plan.scored_settings("perpo", "benchmarks", "pope")
     assert (scored["tasks"], scored["benchmarks"]) == ({"existence": "pope"}, ["pope"])
     assert plan.scored_settings("tiny", "shapes/n20", "perception")["benchmarks"] is None
+
+
+def test_variants_of_a_benchmark_have_their_own_settings_and_rewards() -> None:
+    raw = configured()
+    for variant in ("papo", "cppo"):
+        raw["benchmarks"][variant] = {"dataset": "mathvista", "protocol": "geometry3k", "variant": variant}
+    raw["benchmarks"]["described"] = {"dataset": "amber", "protocol": "amber", "variant": "generative"}
+    raw["experiments"]["perpo"]["benchmarks"] += ["papo", "cppo", "described"]
+    plan = planning.load(raw)
+    blocks = plan.config.benchmarks
+    assert [blocks[name].top_k for name in ("papo", "cppo")] == [50, 0]
+    assert [blocks[name].tasks for name in ("amber", "described")] == [(), ("open",)]
+    assert {
+        name: dict(plan.config.rewards[blocks[name].reward].tasks) for name in ("papo", "cppo", "amber", "described")
+    } == {
+        "papo": {"open": "boxed_exact"},
+        "cppo": {"open": "mathvision"},
+        "amber": {"existence": "amber", "open": "amber_nouns"},
+        "described": {"open": "amber_nouns"},
+    }
+    assert "perceptune.core.benchmarks.geometry3k.metrics" in plan.evaluation_plugins("perpo")
+    assert plan.evaluation_settings("perpo")["benchmarks"]["cppo"]["variant"] == "cppo"
+    assert "variant" not in plan.asking_settings("perpo")["benchmarks"]["cppo"]
 
 
 def test_a_resource_counts_by_its_content(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
-from perceptune.core.benchmarks import pope
+from perceptune.core.benchmarks.pope import metrics as pope
 from perceptune.stages.evaluation import compare_controls
 
 from .test_scoring import HIT, HITS, MISS, Tables, example, request

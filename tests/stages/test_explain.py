@@ -16,7 +16,7 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.engines import judging
 from perceptune.stages.data import import_examples
 from perceptune.stages.evaluation import evaluate, judge_answers
-from perceptune.stages.preferences.select import score
+from perceptune.stages.preferences import score
 from perceptune.stages.sampling import requests
 from PIL import Image
 from rich.console import Console

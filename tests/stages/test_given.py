@@ -11,7 +11,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_processor
 from perceptune.stages.data import import_examples
-from perceptune.stages.preferences.select import dataset_preferences
+from perceptune.stages.preferences import dataset_preferences
 from PIL import Image
 
 from tests.tiny_models import build_tiny_llava

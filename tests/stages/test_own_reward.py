@@ -14,8 +14,8 @@ from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.metrics import METRICS
+from perceptune.planning import policies as planning
 from perceptune.report import results, write
-from perceptune.stages import plan as planning
 from perceptune.stages.evaluation import compare_controls, evaluate
 
 from ..contracts.test_plan import DEMO

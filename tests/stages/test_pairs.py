@@ -28,8 +28,8 @@ from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.views.view import Recipe
-from perceptune.stages.attention.maps import crops
-from perceptune.stages.preferences.select import filter_pairs as filtering
+from perceptune.stages.attention import crops
+from perceptune.stages.preferences import filter_pairs as filtering
 from perceptune.stages.preferences.select import pairs
 from perceptune.stages.sampling import requests
 from PIL import Image

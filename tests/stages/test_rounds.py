@@ -17,8 +17,8 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.stages.attention.maps import saliency
-from perceptune.stages.preferences.select import select_batch
+from perceptune.stages.attention import saliency
+from perceptune.stages.preferences import select_batch
 from perceptune.stages.training import stored_logprobs, train_round
 from perceptune.stages.training.round_status import Ending, Stop
 from PIL import Image

@@ -18,7 +18,7 @@ from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.core.views.patch_saliency import salient_cells
 from perceptune.core.views.view import Recipe
 from perceptune.engines.vision.dinov2 import Dino
-from perceptune.stages.attention.maps import saliency
+from perceptune.stages.attention import saliency
 from perceptune.stages.sampling import requests
 from PIL import Image
 from safetensors.numpy import load_file

@@ -17,10 +17,10 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
-from perceptune.core.benchmarks import pope
 from perceptune.core.benchmarks.benchmark import Benchmark, Measured
+from perceptune.core.benchmarks.pope import metrics as pope
 from perceptune.stages.evaluation import evaluate
-from perceptune.stages.preferences.select import score, select
+from perceptune.stages.preferences import score, select
 from perceptune.stages.sampling import gather
 
 MODEL = ModelBlock(path="nowhere", family="llava")

@@ -20,7 +20,7 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
 from perceptune.engines.training.trainer import trainer
 from perceptune.runtime import distributed
-from perceptune.stages.attention.maps import saliency
+from perceptune.stages.attention import saliency
 from perceptune.stages.training import stored_logprobs, train
 from PIL import Image
 from safetensors.numpy import load_file

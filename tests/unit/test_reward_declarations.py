@@ -75,6 +75,19 @@ def test_the_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
+@pytest.mark.parametrize("name", ["iou", "pope", "pope_vcd", "reward"])
+def test_a_name_of_ours_is_taken_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / f"rewards/{name}.py").write_text("REWARD = None\n")
+    monkeypatch.setenv(ENVIRONMENT, "")
+    with pytest.raises(UserError, match=f"the name `{name}` is taken by a built-in plug-in, expected another name"):
+        use_folders([tmp_path])
+
+
+def test_the_parts_of_a_benchmark_are_no_names_of_rewards() -> None:
+    assert {"pope", "pope_vcd"} <= set(names("reward")) and not {"answers", "data", "metrics"} & set(names("reward"))
+
+
 @pytest.mark.parametrize("name", names("reward"))
 def test_single_answers_average_to_the_metric(name: str) -> None:
     """Where a metric is told of single answers, the mean over them is the metric of all."""

@@ -13,7 +13,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.verdicts import VERDICTS
-from perceptune.core.benchmarks.mmhal import TYPES, rating
+from perceptune.core.benchmarks.mmhal.metrics import TYPES, rating
 from PIL import Image
 
 from tests.faults.judge_server import serving

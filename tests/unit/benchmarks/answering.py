@@ -17,11 +17,11 @@ from perceptune.core.data.row_checks import RowError
 from perceptune.core.rewards.reward import Answers
 from perceptune.stages.data import import_examples
 from perceptune.stages.evaluation import evaluate
-from perceptune.stages.preferences.select import score
+from perceptune.stages.preferences import score
 from perceptune.stages.sampling import requests
 from PIL import Image
 
-from tests.plugins import BENCHMARKS, IMPORTERS, REWARDS
+from tests.plugins import BENCHMARKS, IMPORTERS, PROTOCOLS, REWARDS
 
 MODEL = ModelBlock(path="nowhere", family="llava")
 Row = dict[str, Any]
@@ -116,7 +116,7 @@ def through_the_stages(
     benchmark = BENCHMARKS[protocol]
     tables = {name: folder / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")}
     import_examples.run(config=dataset, examples=tables["examples"])
-    shared = {"dataset": "d", "reward": "r", "protocol": protocol, "n": 0, "views": ["original"], "resamples": 20}
+    shared = {"dataset": "d", "reward": "r", **PROTOCOLS[protocol], "n": 0, "views": ["original"], "resamples": 20}
     block = BenchmarkBlock(**{**benchmark.settings, **shared, **settings})
     requests.run_benchmarks(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}

@@ -13,10 +13,10 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.core.answers.nouns import Language, MissingLanguageError, english
 from perceptune.core.answers.yes_no import beginning
+from perceptune.core.benchmarks.amber import amber_nouns
+from perceptune.core.benchmarks.amber.answers import official_answer
+from perceptune.core.benchmarks.amber.data import PUBLISHED
 from perceptune.core.data.read_files import Files
-from perceptune.core.importers.amber import PUBLISHED
-from perceptune.core.rewards import amber_nouns
-from perceptune.core.rewards.amber import official_answer
 from perceptune.core.rewards.reward import Answers
 
 from tests.official_data import official

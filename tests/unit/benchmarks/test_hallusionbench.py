@@ -13,7 +13,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.requests import REQUESTS
-from perceptune.core.rewards.vlmevalkit_yes_no import said
+from perceptune.core.benchmarks.hallusionbench.vlmevalkit_yes_no import said
 from perceptune.stages.data import import_examples
 
 from tests.official_data import official

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.core.benchmarks.llava_bench import RULE, scores
+from perceptune.core.benchmarks.llava_bench.metrics import RULE, scores
 from perceptune.core.data.read_files import Files
 from perceptune.core.data.row_checks import RowError
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
+from perceptune.core.benchmarks.mathverse.answers import option_of
+from perceptune.core.benchmarks.mathverse.data import VERSIONS
 from perceptune.core.data.read_files import Files
-from perceptune.core.importers.mathverse import VERSIONS
-from perceptune.core.rewards.mathverse import option_of
 
 from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import (

@@ -7,7 +7,7 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.core.benchmarks.mmhal import HALLUCINATED_BELOW, PROMPT, TYPES, fields, rating
+from perceptune.core.benchmarks.mmhal.metrics import HALLUCINATED_BELOW, PROMPT, TYPES, fields, rating
 from perceptune.stages.data import import_examples
 
 from tests.official_data import official

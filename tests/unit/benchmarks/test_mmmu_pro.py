@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.core.answers.extraction import lettered
-from perceptune.core.rewards.mmmu_pro import option_of
+from perceptune.core.benchmarks.mmmu_pro.answers import option_of
 from perceptune.planning.protocols import with_protocols
 
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values

@@ -16,10 +16,10 @@ from perceptune.core.rewards.reward import Answers
 from perceptune.planning.protocols import with_protocols
 from perceptune.stages.data import import_examples
 from perceptune.stages.evaluation import evaluate
-from perceptune.stages.preferences.select import score
+from perceptune.stages.preferences import score
 from perceptune.stages.sampling import requests
 
-from tests.plugins import BENCHMARKS, REWARDS
+from tests.plugins import BENCHMARKS, PROTOCOLS, REWARDS
 from tests.unit.benchmarks.answering import MODEL, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, write_parquet
 
@@ -111,7 +111,7 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
     }
     import_examples.run(config=FileDataset(kind="geometry3k", path=str(path)), examples=tables["examples"])
     protocol = BENCHMARKS["geometry3k_papo"]
-    given = {"dataset": "d", "reward": "r", "protocol": "geometry3k_papo", "views": ("original",), "resamples": 50}
+    given = {"dataset": "d", "reward": "r", **PROTOCOLS["geometry3k_papo"], "views": ("original",), "resamples": 50}
     block = BenchmarkBlock(**{**protocol.settings, **given})
     requests.run_benchmarks(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}

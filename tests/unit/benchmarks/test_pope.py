@@ -10,9 +10,9 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.core.answers.yes_no import vcd_answer
+from perceptune.core.benchmarks.pope.answers import official_answer
+from perceptune.core.benchmarks.pope.data import CATEGORIES
 from perceptune.core.data.read_files import Files
-from perceptune.core.importers.pope import CATEGORIES
-from perceptune.core.rewards.pope import official_answer
 
 from tests.official_data import official
 from tests.unit.benchmarks.answering import (

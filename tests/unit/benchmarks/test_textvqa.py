@@ -11,7 +11,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.metrics import METRICS
-from perceptune.core.rewards.vqa_accuracy import CONTRACTIONS, accuracy_of, normalised
+from perceptune.core.benchmarks.textvqa.vqa_accuracy import CONTRACTIONS, accuracy_of, normalised
 from perceptune.stages.evaluation import evaluate
 
 from tests.plugins import BENCHMARKS

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.core.benchmarks.benchmark import Answered
-from perceptune.core.benchmarks.we_math import score
-from perceptune.core.rewards.we_math import letter_of
+from perceptune.core.benchmarks.we_math.answers import letter_of
+from perceptune.core.benchmarks.we_math.metrics import score
 
 from tests.unit.benchmarks.answering import (
     Row,

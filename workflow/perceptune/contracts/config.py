@@ -490,6 +490,8 @@ class BenchmarkBlock(Block):
     protocol: str | None = None
     """A published benchmark (docs/benchmarks.md): it fills in the keys that are not given here, `reward` too, and brings its
     official metrics; null: the metrics of the reward."""
+    variant: str | None = None
+    """One of the variants of a protocol that has several (docs/benchmarks.md); null: its default."""
     reward: str
     """A reward block of this config: it parses the answers and gives the components that metrics are made of."""
     judge: str | None = None

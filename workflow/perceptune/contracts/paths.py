@@ -54,8 +54,9 @@ BATCH_STATISTICS = "<results>/preferences/{policy}/{dataset}/{rollout}/{reward}/
 """The tables of round k are those of the policy that answers, which is round k - 1's, or the base model."""
 
 TERMS = "<results>/logprobs/{policy}/{dataset}/{groups}/{stored}.parquet"
-"""`groups`: `<sampling>/<reward>/<selection>` of ranked lists, `<dataset_preference>` of given ones, `<rollout>/<reward>/<batch_selection>` of a round,
-or `<pair_generation>`: pairs have terms before they are filtered. `stored`: what is in it, see `stored_name`."""
+"""`groups` is `<sampling>/<reward>/<selection>` for ranked lists, `<dataset_preference>` for preferences that come with
+the data, `<rollout>/<reward>/<batch_selection>` for a round, or `<pair_generation>`: pairs have log-probs before they are
+filtered. `stored` says what is in the table, see `stored_name`."""
 
 ADAPTER_FOLDER = "<results>/adapters/{experiment}"
 ADAPTER = f"{ADAPTER_FOLDER}/adapter_model.safetensors"

@@ -38,7 +38,7 @@ class Kind:
     contract: tuple[str, str]
     """Module and class of which the constant must be an instance."""
     modules: tuple[str, ...]
-    """Modules that may define the plug-in `{}`, first match wins."""
+    """Modules that may define the plug-in `{}`, first match wins; `*` stands for any folder."""
 
 
 def _kind(folder: str, package: str, constant: str, contract: str, *more: str) -> Kind:
@@ -47,8 +47,14 @@ def _kind(folder: str, package: str, constant: str, contract: str, *more: str) -
 
 
 _BENCHMARK = "perceptune.core.benchmarks.{}"
+_BESIDE = "perceptune.core.benchmarks.*.{}"
+"""A reward with a name of its own in the folder of a benchmark."""
+PARTS = ("answers", "data", "metrics")
+"""What the folder of a benchmark holds under the benchmark's own name."""
 KINDS = {
-    "reward": _kind("rewards", "perceptune.core.rewards", "REWARD", "Reward", f"{_BENCHMARK}.answers", _BENCHMARK),
+    "reward": _kind(
+        "rewards", "perceptune.core.rewards", "REWARD", "Reward", f"{_BENCHMARK}.answers", _BENCHMARK, _BESIDE
+    ),
     "method": _kind("methods", "perceptune.core.methods", "METHOD", "Method"),
     "view": _kind("views", "perceptune.core.views", "VIEW", "View"),
     "importer": _kind(
@@ -171,21 +177,42 @@ def _candidates(kind: str, name: str) -> Iterator[str]:
         return
     marked = re.compile(rf"^{KINDS[kind].constant}\b.*=", re.MULTILINE)
     for pattern in KINDS[kind].modules:
-        module = pattern.format(name)
-        path = file_of(module)
-        if path is not None and marked.search(path.read_text(encoding="utf-8")):
-            yield module
+        if "*" in pattern and name in PARTS:
+            continue
+        for expanded in _expanded(pattern):
+            module = expanded.format(name)
+            path = file_of(module)
+            if path is not None and marked.search(path.read_text(encoding="utf-8")):
+                yield module
 
 
 def _names_of(pattern: str) -> Iterator[str]:
     """Names for which a module of that pattern may exist."""
-    package = pattern.partition(".{}")[0]
-    folders = [ROOT.joinpath(*package.split(".")[1:])]
-    folders += [folder / kind.folder for kind in KINDS.values() if kind.package == package for folder in user_folders()]
-    for folder in folders:
-        for path in folder.glob("*") if folder.is_dir() else ():
-            if path.suffix == ".py" or (path / "__init__.py").is_file():
-                yield path.stem
+    for expanded in _expanded(pattern):
+        for folder in _folders_of(expanded.partition(".{}")[0]):
+            for path in folder.glob("*") if folder.is_dir() else ():
+                if path.suffix == ".py" or (path / "__init__.py").is_file():
+                    yield path.stem
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """The pattern with every folder of its package in place of `*`."""
+    package, star, rest = pattern.partition(".*")
+    if not star:
+        yield pattern
+        return
+    for folder in _folders_of(package):
+        inner = folder.glob("*/__init__.py") if folder.is_dir() else ()
+        yield from sorted(f"{package}.{path.parent.name}{rest}" for path in inner)
+
+
+def _folders_of(package: str) -> Iterator[Path]:
+    """Where the modules of a package lie: in ours, and in the user's folders."""
+    yield ROOT.joinpath(*package.split(".")[1:])
+    for kind in KINDS.values():
+        if f"{package}.".startswith(f"{kind.package}."):
+            rest = package.removeprefix(kind.package).split(".")[1:]
+            yield from (folder.joinpath(kind.folder, *rest) for folder in user_folders())
 
 
 def _extend_packages() -> None:
@@ -208,7 +235,7 @@ def _mistakes(folder: Path) -> Iterator[str]:
     if not folder.is_dir():
         yield f"`{folder}` is not a folder; paths are relative to the working directory"
         return
-    expected = {kind.folder: kind for kind in KINDS.values()}
+    expected = {kind.folder: name for name, kind in KINDS.items()}
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__")) or path.is_file():
             continue
@@ -216,12 +243,17 @@ def _mistakes(folder: Path) -> Iterator[str]:
             allowed = ", ".join(f"`{name}`" for name in sorted(expected))
             yield f"`{path}` is not a kind of plug-in, expected one of {allowed}"
             continue
-        taken = ROOT.joinpath(*expected[path.name].package.split(".")[1:])
         for file in sorted(path.iterdir()):
             if file.suffix != ".py" or file.name.startswith("_"):
                 continue
-            if (taken / file.name).exists() or (taken / file.stem / "__init__.py").exists():
+            if _is_built_in(expected[path.name], file.stem):
                 yield f"`{file}`: the name `{file.stem}` is taken by a built-in plug-in, expected another name"
-            elif not _defines(file, expected[path.name].package):
-                constant = expected[path.name].constant
+            elif not _defines(file, KINDS[expected[path.name]].package):
+                constant = KINDS[expected[path.name]].constant
                 yield f"`{file}` does not define `{constant}`; the name of a file of helpers starts with `_`"
+
+
+def _is_built_in(kind: str, name: str) -> bool:
+    """Whether a built-in module has that name, or declares a plug-in of that name."""
+    modules = (f"{KINDS[kind].package}.{name}", *_candidates(kind, name))
+    return any(path.is_relative_to(ROOT) for module in modules if (path := file_of(module)))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perceptune.contracts.errors import lookup
+from perceptune.contracts.errors import UserError, lookup
 from perceptune.contracts.plugins import load, names
+from perceptune.core.benchmarks.benchmark import Benchmark
 
 
 def with_protocols(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The raw config with the official settings of every benchmark block that names a `protocol`, under the block's own keys.
 
     A block without `reward` gets the protocol's, as a reward block of the protocol's name; one of that name in the config may
-    add to it. Nothing is sampled where neither block nor protocol says how often. Raises `UserError` for an unknown protocol.
+    add to it. Nothing is sampled where neither block nor protocol says how often. Raises `UserError` for an unknown protocol or
+    variant.
     """
     written = raw.get("benchmarks")
     if not isinstance(written, Mapping):
@@ -25,12 +27,24 @@ def with_protocols(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, block in written.items():
         if not isinstance(block, Mapping) or block.get("protocol") is None:
             continue
-        lookup(
-            dict.fromkeys(names("benchmark")), str(block["protocol"]), f"config\n  key `benchmarks.{name}.protocol`:"
-        )
-        protocol = load("benchmark", str(block["protocol"]))
+        protocol = _named(f"benchmarks.{name}", str(block["protocol"]), block.get("variant"))
         benchmarks[name] = {"n": 0, "reward": protocol.name, **protocol.settings, **block}
         if benchmarks[name]["reward"] == protocol.name:
             own = rewards.get(protocol.name, {})
             rewards[protocol.name] = {"tasks": dict(protocol.rewards), **own} if isinstance(own, Mapping) else own
     return {**raw, "benchmarks": benchmarks, "rewards": rewards}
+
+
+def _named(key: str, protocol: str, variant: Any) -> Benchmark:
+    known = names("benchmark")
+    if protocol not in known:
+        for other in (load("benchmark", name) for name in known if protocol.startswith(f"{name}_")):
+            if (asked := protocol.removeprefix(f"{other.name}_")) in other.variants:
+                new = f"`protocol: {other.name}` with `variant: {asked}`"
+                raise UserError(f"config\n  key `{key}.protocol`: `{protocol}` is not defined, expected {new}")
+    lookup(dict.fromkeys(known), protocol, f"config\n  key `{key}.protocol`:")
+    try:
+        found: Benchmark = load("benchmark", protocol).variant(None if variant is None else str(variant))
+    except UserError as error:
+        raise UserError(f"config\n  key `{key}.variant`: {error.args[0]}", error.hint) from None
+    return found

@@ -23,6 +23,7 @@ from perceptune.contracts.config import (
 from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
 from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.plugins import brought, load, names
+from perceptune.core.benchmarks.benchmark import protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.planning.view_checks import changing_size, kinds_of, misfit_views, uncovered, views_seen
@@ -248,7 +249,9 @@ def _misfits(config: Config) -> Iterator[str]:
             needs = blocks.named_keys(*blocks.SOURCES[learns_from])
             yield f"key `experiments.{name}`: method `{training.method}` learns from {learns_from}, expected {needs}"
     for name, benchmark in config.benchmarks.items():
-        protocol = load("benchmark", benchmark.protocol) if benchmark.protocol else None
+        protocol = protocol_of(benchmark)
+        if benchmark.variant and not protocol:
+            yield f"key `benchmarks.{name}.variant`: it has no protocol, expected null"
         in_image = protocol and "{question}" not in protocol.settings.get("prompt", "{question}")
         if "{question}" not in benchmark.prompt and not in_image:
             yield f"key `benchmarks.{name}.prompt`: got `{benchmark.prompt}`, expected a text with `{{question}}` in it"

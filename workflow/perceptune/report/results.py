@@ -15,6 +15,7 @@ import polars as pl
 
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, names
+from perceptune.core.benchmarks.benchmark import Benchmark
 from perceptune.core.benchmarks.bootstrap import macro_mean
 from perceptune.report.charts import signed
 
@@ -118,7 +119,7 @@ def leading(metrics: Sequence[str]) -> tuple[str, ...]:
     if len(metrics) <= MOST_COLUMNS:
         return tuple(metrics)
     quoted = next(
-        (b.quoted for b in _loaded("benchmark") if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
+        (b.quoted for b in _benchmarks() if metrics[0] in b.quoted[:1] and set(metrics) <= set(b.metrics)), ()
     )
     return tuple(m for m in quoted if m in metrics) or tuple(metrics[:MOST_COLUMNS])
 
@@ -133,14 +134,18 @@ def _declared() -> dict[str, Measure]:
     """Metrics of all rewards, and of all benchmarks, which go before."""
     return {
         name: Measure(one.label, one.percent, one.lower_is_better)
-        for plugin in (*_loaded("reward"), *_loaded("benchmark"))
+        for plugin in (*_loaded("reward"), *_benchmarks())
         for name, one in plugin.metrics.items()
     }
 
 
+def _benchmarks() -> list[Benchmark]:
+    return [variant for benchmark in _loaded("benchmark") for variant in benchmark.every_variant()]
+
+
 @cache
 def _loaded(kind: str) -> tuple[Any, ...]:
-    """All plug-ins of a kind that can be loaded: a broken one that the config does not name must not stop the report."""
+    """All plug-ins of a kind, but broken ones: those that the config names are checked before."""
     found = []
     for name in names(kind):
         with suppress(UserError):

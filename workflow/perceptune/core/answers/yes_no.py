@@ -1,4 +1,4 @@
-"""Published rules of reading yes and no that metrics apply beside the reward's: the Snakefile imports no rewards."""
+"""Published rules of reading yes and no that metrics apply beside the reward's."""
 
 from __future__ import annotations
 

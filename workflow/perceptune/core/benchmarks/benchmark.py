@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from perceptune.contracts.config import Task
+from perceptune.contracts.config import BenchmarkBlock, Task
+from perceptune.contracts.errors import UserError, near
+from perceptune.contracts.plugins import load
 from perceptune.core.rewards.metrics import Columns, DeclaredMetric, Metric, ratio
 
 
@@ -47,8 +49,8 @@ def unread(answered: Answered) -> bool:
 class Measured(DeclaredMetric):
     """One official metric, of the columns that the benchmark makes.
 
-    It looks at their sums over the last axis and at nothing else, since intervals are made of resampled sums; shares are in
-    [0, 1]. NaN: it could not be measured, see `needs`.
+    It looks at their sums over the last axis and at nothing else, since intervals are made of
+    resampled sums; shares are in [0, 1]. NaN: it could not be measured, see `needs`.
     """
 
     of: Callable[[Answered], bool] = always
@@ -101,6 +103,42 @@ class Benchmark:
     """How a judge is asked, where the metrics need one or can use one."""
     judge_required: bool = False
     """Whether there is no score without a judge."""
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What `variant` of a benchmark block may be, to the fields that differ from those here."""
+    variant_required: bool = False
+    """Whether there is no default: a block has to name one of the variants."""
+
+    def __post_init__(self) -> None:
+        list(self.every_variant())  # an unknown field is found now
+
+    def variant(self, name: str | None) -> Benchmark:
+        """This benchmark as a variant, called `<benchmark>_<variant>`; itself without a name.
+
+        Raises `UserError` for an unknown variant, and for none where one is needed.
+        """
+        allowed = ", ".join(f"`{one}`" for one in self.variants) or "none"
+        if name is None and not self.variant_required:
+            return self
+        if name is None:
+            raise UserError(f"`{self.name}` has several variants, expected one of {allowed}")
+        if name not in self.variants:
+            raise UserError(f"`{self.name}` has no variant `{name}`, expected {allowed}", near(name, self.variants))
+        return self._varied(name)
+
+    def every_variant(self) -> Iterator[Benchmark]:
+        """All that `variant` can give."""
+        if not self.variant_required:
+            yield self
+        yield from map(self._varied, self.variants)
+
+    def _varied(self, name: str) -> Benchmark:
+        fields = {"name": f"{self.name}_{name}", "variants": {}, "variant_required": False, **self.variants[name]}
+        return replace(self, **fields)
+
+
+def protocol_of(block: BenchmarkBlock) -> Benchmark | None:
+    """The published benchmark that a block names, in its variant; None where it names none."""
+    return None if block.protocol is None else load("benchmark", block.protocol).variant(block.variant)
 
 
 def filled(prompt: str, fields: Mapping[str, str]) -> str:
@@ -143,24 +181,6 @@ def mean_of(metrics: Sequence[Metric]) -> Metric:
     return lambda columns: np.mean([metric(columns) for metric in metrics], axis=0)
 
 
-@dataclass(frozen=True)
-class Group:
-    """Some of a benchmark's questions, whose accuracy is a metric."""
-
-    label: str
-    of: Callable[[Answered], bool] = always
-
-
-def has(key: str, value: str) -> Callable[[Answered], bool]:
-    """Whether a column of the example has a value, or is a list that holds it."""
-
-    def holds(answered: Answered) -> bool:
-        found = answered.source.get(key)
-        return value in found if isinstance(found, list) else found == value
-
-    return holds
-
-
 def right(answered: Answered) -> float:
     """1 where the rules find the answer right, else 0."""
     return answered.components.get("accuracy", 0.0)
@@ -174,48 +194,3 @@ def known_share(above: str, below: str) -> Metric:
         return np.where(total > 0, ratio(columns[above].sum(axis=-1), total), np.nan)
 
     return metric
-
-
-def group_columns(
-    answers: Sequence[Answered], groups: Mapping[str, Group], units: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """For each group by its name, how many of its questions a unit has (`<name> asked`) and gets right (`<name> right`)."""
-    columns = {}
-    for name, group in groups.items():
-        inside = [float(group.of(a)) for a in answers]
-        columns[f"{name} asked"] = inside
-        columns[f"{name} right"] = [i * right(a) for i, a in zip(inside, answers, strict=True)]
-    return summed(units, columns)
-
-
-def group_metrics(groups: Mapping[str, Group]) -> dict[str, Measured]:
-    """The accuracy of each group under its name, of the columns of `group_columns`."""
-    return {
-        name: Measured(known_share(f"{name} right", f"{name} asked"), group.label, of=group.of, needs="such questions")
-        for name, group in groups.items()
-    }
-
-
-def judged_columns(
-    answers: Sequence[Answered],
-    units: Sequence[str],
-    asked: Callable[[Answered], bool],
-    accepts: Callable[[Answered], bool],
-) -> dict[str, np.ndarray]:
-    """`judged right`: by the judge where it is `asked`, else by the rules; `unjudged`: asked, but there is no verdict."""
-    wanted = [asked(a) for a in answers]
-    accepted = [
-        float(a.verdict is not None and accepts(a)) if w else right(a) for a, w in zip(answers, wanted, strict=True)
-    ]
-    missing = [float(w and a.verdict is None) for a, w in zip(answers, wanted, strict=True)]
-    return summed(units, {"judged asked": [1.0] * len(answers), "judged right": accepted, "unjudged": missing})
-
-
-def judged_metric(label: str) -> Measured:
-    """The accuracy of `judged_columns`; not measured while verdicts are missing."""
-
-    def metric(columns: Columns) -> np.ndarray:
-        share = known_share("judged right", "judged asked")(columns)
-        return np.where(columns["unjudged"].sum(axis=-1) > 0, np.nan, share)
-
-    return Measured(metric, label, failed=lambda answered: answered.text is None, needs="a judge")

@@ -1,4 +1,4 @@
-"""How the authors of PAPO and CPPO sample the answers of their result tables (dossier g.1).
+"""How the authors of PAPO and CPPO sample the answers of their result tables.
 
 Neither keeps to the image sizes of its training: PAPO-Eval scales images to 32^2 to 768^2 pixels, CPPO to at least 1,003,520. Here
 images have the size that the model's own processor gives them.

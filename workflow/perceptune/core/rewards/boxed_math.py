@@ -8,7 +8,7 @@ from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def boxed_math(answers: Answers) -> Scores:
-    """Reward, components and parsed answers of `boxed_scores`, with accuracy by choice, MathRuler, then math-verify (g.3)."""
+    """Reward, components and parsed answers of `boxed_scores`, with accuracy by choice, MathRuler, then math-verify."""
     return boxed_scores(answers, (mathruler, math_verify), letters=True)
 
 

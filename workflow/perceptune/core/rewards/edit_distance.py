@@ -31,7 +31,10 @@ def edit_distance(answers: Answers) -> Scores:
 
 
 def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    """Levenshtein distance of the characters over the longer length, text by text; 0 of two empty ones. Shape (n,), float64."""
+    """Levenshtein distance of the characters over the longer length; 0 of two empty texts.
+
+    Shape (n,), float64.
+    """
     if not texts:
         return np.zeros(0)
     from rapidfuzz.distance import Levenshtein

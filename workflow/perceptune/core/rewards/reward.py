@@ -63,8 +63,8 @@ class RewardMetric(DeclaredMetric):
     """A metric of the columns that a reward's components make; shares are in [0, 1]."""
 
     component: str | None = None
-    """Component whose values `of_one` turns into the metric of single answers, for their mean and the best of k; None where
-    the metric says nothing of a single answer."""
+    """Component whose values `of_one` turns into the metric of single answers, for their mean and
+    the best of k; None where the metric says nothing of a single answer."""
     of_one: Callable[[np.ndarray], np.ndarray] = np.asarray
     """Takes and gives an array of any shape."""
     only_with: str | None = None

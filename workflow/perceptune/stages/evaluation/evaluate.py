@@ -90,7 +90,7 @@ def run(
 def measuring_plugins(
     benchmarks: Mapping[str, BenchmarkBlock], reward_tasks: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    """The modules of the published benchmarks and of the rewards that declare the metrics of some benchmark blocks."""
+    """The modules that declare the metrics of some blocks: published benchmarks, and rewards."""
     protocols = sorted({block.protocol for block in benchmarks.values() if block.protocol})
     rewards = sorted({reward for block in benchmarks.values() for reward in reward_tasks[block.reward].values()})
     return [*(plugin("benchmark", name) for name in protocols), *(plugin("reward", name) for name in rewards)]

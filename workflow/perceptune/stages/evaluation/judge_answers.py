@@ -13,14 +13,13 @@ from filelock import FileLock
 from perceptune.contracts.config import BenchmarkBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.code import plugin
 from perceptune.contracts.provenance.digests import sha256_of_json
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.verdicts import VERDICTS
-from perceptune.core.benchmarks.benchmark import Answered, Judged, filled
+from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, protocol_of
 from perceptune.engines.judging import SEED, Case, Endpoint, Said, complaint, help_with
 from perceptune.engines.vllm.requests import Question
 from perceptune.stages.evaluation.judged_answers import answered
@@ -50,9 +49,9 @@ def run(
     asked for again, by whatever policy, table or process. `model` and the digest `weights` of its files are those of a judge
     without `url`, which runs here. Raises `UserError` when the judge cannot be asked, refuses or keeps failing.
     """
-    protocol = load("benchmark", str(block.protocol))
-    if protocol.judged is None:
-        raise ValueError(f"benchmark `{protocol.name}` asks no judge")
+    protocol = protocol_of(block)
+    if protocol is None or protocol.judged is None:
+        raise ValueError(f"benchmark `{block.protocol}` asks no judge")
     rows = answers_of(rewards, benchmark)
     answers = answered(rows, examples, None)
     identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=SPEED_ONLY)]
@@ -82,7 +81,7 @@ def run(
         "model": model and model.model_dump(mode="json"),
         "weights": weights,
     }
-    plugins = [plugin("benchmark", protocol.name), *([plugin("family", model.family)] if model else [])]
+    plugins = [plugin("benchmark", str(block.protocol)), *([plugin("family", model.family)] if model else [])]
     write_table(verdicts, VERDICTS, table, lineage("evaluation.judge_answers", parameters, inputs, plugins))
 
 

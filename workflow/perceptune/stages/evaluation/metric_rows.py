@@ -66,9 +66,9 @@ class Measuring(Protocol):
         ...
 
     def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading | None:
-        """The mean over n answers to each question, in the primary metric or, where that is none of single answers, another.
+        """The mean over n answers to each question, in the first metric that single answers have.
 
-        None where no metric is one of single answers.
+        None where they have none.
         """
         ...
 

@@ -12,9 +12,8 @@ import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
-from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known
+from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals, run_spread
 from perceptune.core.rewards.metrics import Columns, Metric
 from perceptune.stages.evaluation.judged_answers import answered
@@ -45,11 +44,12 @@ class Official:
     ) -> None:
         """`rewards` maps tasks to their reward; `verdicts` are the tables of the policy, its base model and of others that are
         compared, or None each."""
-        assert block.protocol
+        protocol = protocol_of(block)
+        assert protocol
         self.block = block
         self._name, self._rewards, self._examples = name, rewards, examples
         self._verdicts = verdicts
-        self._protocol = load("benchmark", block.protocol)
+        self._protocol = protocol
 
     def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
         """Rows of the metrics table for every view and condition, without policy, benchmark and split."""
@@ -97,7 +97,7 @@ class Official:
     def _check_components(self, answers: Sequence[Answered]) -> None:
         """Raises `UserError` where the reward is one that says nothing of what the metrics are made of: all would be wrong."""
         for answer in answers:
-            expected = self._protocol.components.get(answer.task, ())
+            expected = self._protocol.components.get(answer.task, ())  # type: ignore[call-overload]
             judged = answer.text is None or answer.verdict is not None
             if not judged and (missing := [name for name in expected if name not in answer.components]):
                 raise UserError(

@@ -125,7 +125,7 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
 
 
 def _scores(reward: Reward, answers: Answers) -> Scores:
-    """Raises `UserError` where the reward does not give the components that it declares, since metrics read them."""
+    """Raises `UserError` where the reward does not give the components that it declares."""
     scores = reward.score(answers)
     if missing := [name for name in reward.components if name not in scores.components]:
         raise UserError(f"reward `{reward.name}` gives no component `{missing[0]}`, expected all that it declares")

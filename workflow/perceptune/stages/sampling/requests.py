@@ -138,7 +138,7 @@ def _check_measurable(
 ) -> None:
     """Raises `UserError` before anything is asked, where no reward or protocol could do something with the answers."""
     about = f"benchmark `{name}`: dataset `{block.dataset}`"
-    reads = load("benchmark", block.protocol).reads if block.protocol else {}
+    reads = load("benchmark", block.protocol).variant(block.variant).reads if block.protocol else {}
     for row in chosen:
         if rewarded is not None and row["task"] not in rewarded:
             raise UserError(

@@ -6,23 +6,9 @@ asks a language model twice, to extract and to compare, with few-shot prompts; o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from perceptune.core.benchmarks.benchmark import (
-    Answered,
-    Benchmark,
-    Group,
-    Judged,
-    filled,
-    group_columns,
-    group_metrics,
-    has,
-    judged_columns,
-    judged_metric,
-    right,
-)
-from perceptune.core.importers.mathverse import VERSIONS
-from perceptune.core.rewards.metrics import Columns
+from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, right
+from perceptune.core.benchmarks.by_group import Group, accuracy_by_group, has
+from perceptune.core.benchmarks.mathverse.data import VERSIONS
 
 GROUPS = {
     "accuracy": Group("accuracy (rules)"),
@@ -73,25 +59,12 @@ def accepts(answered: Answered) -> bool:
     return (answered.verdict or "").strip().startswith("1")
 
 
-def columns(answers: Sequence[Answered]) -> Columns:
-    """By problem, since its five versions belong together."""
-    units = [str(a.source["problem"]) for a in answers]
-    return {**group_columns(answers, GROUPS, units), **judged_columns(answers, units, asked, accepts)}
-
-
-_METRICS = group_metrics(GROUPS)
-
-BENCHMARK = Benchmark(
-    name="mathverse",
-    rewards={"open": "mathverse"},
-    components={"open": ("accuracy",)},
-    columns=columns,
-    metrics={
-        "accuracy": _METRICS.pop("accuracy"),
-        "accuracy_judged": judged_metric("accuracy (compared by a judge, our prompt)"),
-        **_METRICS,
-    },
-    settings={"prompt": "{question}", "max_tokens": 2048},
-    reads={"open": ("question_type", "question_for_eval", "problem", "problem_version")},
+BENCHMARK = accuracy_by_group(
+    "mathverse",
+    GROUPS,
+    unit=lambda answered: str(answered.source["problem"]),  # its five versions belong together
+    reads=("question_type", "question_for_eval", "problem", "problem_version"),
     judged=Judged(messages, max_tokens=8, asked=asked, fields=fields, may_end_early=True),
+    judged_label="accuracy (compared by a judge, our prompt)",
+    accepts=accepts,
 )

@@ -8,23 +8,9 @@ not the published few-shot one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from perceptune.core.answers.extraction import lettered, precision_of, same_typed, typed_answer
-from perceptune.core.benchmarks.benchmark import (
-    Answered,
-    Benchmark,
-    Group,
-    Judged,
-    filled,
-    group_columns,
-    group_metrics,
-    has,
-    judged_columns,
-    judged_metric,
-    right,
-)
-from perceptune.core.rewards.metrics import Columns
+from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, right
+from perceptune.core.benchmarks.by_group import Group, accuracy_by_group, has
 
 TASKS = {
     "figure question answering": "figures",
@@ -72,25 +58,11 @@ def accepts(answered: Answered) -> bool:
     return same_typed(found, answered.target or "", kind, precision_of(answered.source))
 
 
-def columns(answers: Sequence[Answered]) -> Columns:
-    """By question."""
-    units = [a.example_id for a in answers]
-    return {**group_columns(answers, GROUPS, units), **judged_columns(answers, units, asked, accepts)}
-
-
-_METRICS = group_metrics(GROUPS)
-
-BENCHMARK = Benchmark(
-    name="mathvista",
-    rewards={"open": "mathvista"},
-    components={"open": ("accuracy",)},
-    columns=columns,
-    metrics={
-        "accuracy": _METRICS.pop("accuracy"),
-        "accuracy_judged": judged_metric("accuracy (answers extracted by a judge, our prompt)"),
-        **_METRICS,
-    },
-    settings={"prompt": "{question}", "max_tokens": 2048},
-    reads={"open": ("answer_type", "choices", "precision", "subtask")},
+BENCHMARK = accuracy_by_group(
+    "mathvista",
+    GROUPS,
+    reads=("answer_type", "choices", "precision", "subtask"),
     judged=Judged(messages, max_tokens=128, asked=asked, fields=fields),
+    judged_label="accuracy (answers extracted by a judge, our prompt)",
+    accepts=accepts,
 )

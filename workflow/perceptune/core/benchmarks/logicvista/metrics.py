@@ -6,23 +6,10 @@ letters, as the published scorer does for every answer; the prompt is ours, with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from perceptune.core.answers.extraction import BLANKED, letter_set
-from perceptune.core.benchmarks.benchmark import (
-    Answered,
-    Benchmark,
-    Group,
-    Judged,
-    filled,
-    group_columns,
-    group_metrics,
-    has,
-    judged_columns,
-    judged_metric,
-)
-from perceptune.core.importers.logicvista import SKILLS
-from perceptune.core.rewards.metrics import Columns
+from perceptune.core.benchmarks.benchmark import Answered, Judged, filled
+from perceptune.core.benchmarks.by_group import Group, accuracy_by_group, has
+from perceptune.core.benchmarks.logicvista.data import SKILLS
 
 GROUPS = {
     "accuracy": Group("accuracy (rules)"),
@@ -61,25 +48,11 @@ def accepts(answered: Answered) -> bool:
     return found is not None and found == letter_set(answered.target or "")
 
 
-def columns(answers: Sequence[Answered]) -> Columns:
-    """By question."""
-    units = [a.example_id for a in answers]
-    return {**group_columns(answers, GROUPS, units), **judged_columns(answers, units, asked, accepts)}
-
-
-_METRICS = group_metrics(GROUPS)
-
-BENCHMARK = Benchmark(
-    name="logicvista",
-    rewards={"open": "logicvista"},
-    components={"open": ("accuracy",)},
-    columns=columns,
-    metrics={
-        "accuracy": _METRICS.pop("accuracy"),
-        "accuracy_judged": judged_metric("accuracy (letters found by a judge, our prompt)"),
-        **_METRICS,
-    },
-    settings={"prompt": "{question}", "max_tokens": 2048},
-    reads={"open": ("skills",)},
+BENCHMARK = accuracy_by_group(
+    "logicvista",
+    GROUPS,
+    reads=("skills",),
     judged=Judged(messages, max_tokens=32, asked=asked, fields=fields),
+    judged_label="accuracy (letters found by a judge, our prompt)",
+    accepts=accepts,
 )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured
-from perceptune.core.importers.llava_bench import CATEGORIES
+from perceptune.core.benchmarks.llava_bench.data import CATEGORIES
 from perceptune.core.rewards.metrics import Columns, Metric, ratio
 
 NAMES = {"conv": "conversation", "detail": "detailed description", "complex": "complex reasoning"}

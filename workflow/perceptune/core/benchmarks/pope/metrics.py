@@ -13,7 +13,7 @@ import numpy as np
 from perceptune.core.answers.yes_no import vcd_answer
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, mean_of_known, summed, unread
 from perceptune.core.benchmarks.confusion import Counts, Read, counts, rates
-from perceptune.core.importers.pope import CATEGORIES
+from perceptune.core.benchmarks.pope.data import CATEGORIES
 from perceptune.core.rewards.metrics import Columns, Metric
 
 POOLED = "pooled"

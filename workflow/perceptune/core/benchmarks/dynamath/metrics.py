@@ -7,19 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perceptune.core.benchmarks.benchmark import (
-    Answered,
-    Benchmark,
-    Group,
-    Measured,
-    group_columns,
-    group_metrics,
-    has,
-    known_share,
-    right,
-    summed,
-)
-from perceptune.core.importers.dynamath import VARIANTS
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, right, summed
+from perceptune.core.benchmarks.by_group import Group, group_columns, group_metrics, has
+from perceptune.core.benchmarks.dynamath.data import VARIANTS
 from perceptune.core.rewards.metrics import Columns
 
 KINDS = {"float": "float", "multiple choice": "multiple_choice", "text": "text"}
@@ -49,7 +39,7 @@ BENCHMARK = Benchmark(
     components={"open": ("accuracy",)},
     columns=columns,
     metrics={
-        "accuracy": _METRICS.pop("accuracy"),
+        "accuracy": _METRICS["accuracy"],
         "worst_case_accuracy": Measured(
             known_share("worst", "complete"),
             "worst-case accuracy (all ten variants right)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perceptune.core.answers.yes_no import vcd_answer
-from perceptune.core.rewards.pope import yes_no_scores
+from perceptune.core.benchmarks.pope.answers import yes_no_scores
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.rewards.yes_no import COMPONENTS, METRICS
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, always, filled, share, unread
 from perceptune.core.benchmarks.confusion import where_asked
-from perceptune.core.importers.hallusionbench import ADDRESS
+from perceptune.core.benchmarks.hallusionbench.data import ADDRESS
 from perceptune.core.rewards.metrics import Columns, Metric, ratio
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2

@@ -16,17 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perceptune.core.benchmarks.benchmark import (
-    Answered,
-    Benchmark,
-    Group,
-    Measured,
-    group_columns,
-    group_metrics,
-    known_share,
-    right,
-    summed,
-)
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, right, summed
+from perceptune.core.benchmarks.by_group import Group, group_columns, group_metrics
 from perceptune.core.rewards.metrics import Columns, Metric
 
 STEPS = {"2steps": 2, "3steps": 3}
@@ -123,8 +114,6 @@ def _rote(kind: str) -> Measured:
     )
 
 
-_METRICS = group_metrics(GROUPS)
-
 BENCHMARK = Benchmark(
     name="we_math",
     rewards={"open": "we_math"},
@@ -144,7 +133,7 @@ BENCHMARK = Benchmark(
         "complete_mastery_loose": _of_problems(known_share("cm loose", "problems"), "complete mastery (loose)"),
         "rote_memorisation_strict": _rote("strict"),
         "rote_memorisation_loose": _rote("loose"),
-        **_METRICS,
+        **group_metrics(GROUPS),
     },
     settings={"prompt": PROMPT, "max_tokens": 2048},
     reads={"open": ("key", "problem")},

@@ -154,4 +154,19 @@ BENCHMARK = Benchmark(
     settings=SETTINGS,
     components=COMPONENTS,
     reads=READS,
+    variants={
+        "discriminative": {
+            "rewards": QUESTIONS,
+            "metrics": question_metrics(),
+            "quoted": ("discriminative_f1", "discriminative_accuracy", "existence_f1", "attribute_f1", "relation_f1"),
+            "settings": {**SETTINGS, "tasks": ["existence"]},
+        },
+        "generative": {
+            "rewards": DESCRIPTIONS,
+            "metrics": description_metrics(),
+            "quoted": (),
+            "settings": {**SETTINGS, "tasks": ["open"]},
+        },
+    },
 )
+"""All 15,220 questions, or the 14,216 yes/no questions or 1,004 descriptions alone."""

@@ -5,10 +5,7 @@ The official script answers at random where it can read no option; here such an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Group, group_columns, group_metrics
-from perceptune.core.rewards.metrics import Columns
+from perceptune.core.benchmarks.by_group import Group, accuracy_by_group
 
 PROMPT = (
     "Write out the multiple-choice question in the image and then solve it. The last line of your response should be of the"
@@ -18,17 +15,4 @@ PROMPT = (
 GROUPS = {"accuracy": Group("accuracy")}
 
 
-def columns(answers: Sequence[Answered]) -> Columns:
-    """By question."""
-    return group_columns(answers, GROUPS, [a.example_id for a in answers])
-
-
-BENCHMARK = Benchmark(
-    name="mmmu_pro",
-    rewards={"open": "mmmu_pro"},
-    components={"open": ("accuracy",)},
-    columns=columns,
-    metrics=group_metrics(GROUPS),
-    settings={"prompt": PROMPT, "max_tokens": 2048},
-    reads={"open": ("choices",)},
-)
+BENCHMARK = accuracy_by_group("mmmu_pro", GROUPS, prompt=PROMPT, reads=("choices",))

@@ -1,0 +1,124 @@
+"""Benchmarks that report the accuracy on all questions and on groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perceptune.core.benchmarks.benchmark import (
+    Answered,
+    Benchmark,
+    Judged,
+    Measured,
+    always,
+    known_share,
+    right,
+    summed,
+)
+from perceptune.core.rewards.metrics import Columns
+
+MAX_TOKENS = 2048
+ACCURACY = "accuracy"
+"""The group of all questions, whose metric is the primary one."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of a benchmark's questions, whose accuracy is a metric."""
+
+    label: str
+    of: Callable[[Answered], bool] = always
+
+
+def has(key: str, value: str) -> Callable[[Answered], bool]:
+    """Whether a column of the example has a value, or is a list that holds it."""
+
+    def holds(answered: Answered) -> bool:
+        found = answered.source.get(key)
+        return value in found if isinstance(found, list) else found == value
+
+    return holds
+
+
+def group_columns(
+    answers: Sequence[Answered], groups: Mapping[str, Group], units: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """For each group by its name, how many of its questions a unit has (`<name> asked`) and gets right (`<name> right`)."""
+    columns = {}
+    for name, group in groups.items():
+        inside = [float(group.of(a)) for a in answers]
+        columns[f"{name} asked"] = inside
+        columns[f"{name} right"] = [i * right(a) for i, a in zip(inside, answers, strict=True)]
+    return summed(units, columns)
+
+
+def group_metrics(groups: Mapping[str, Group]) -> dict[str, Measured]:
+    """The accuracy of each group under its name, of the columns of `group_columns`."""
+    return {
+        name: Measured(known_share(f"{name} right", f"{name} asked"), group.label, of=group.of, needs="such questions")
+        for name, group in groups.items()
+    }
+
+
+def judged_columns(
+    answers: Sequence[Answered],
+    units: Sequence[str],
+    asked: Callable[[Answered], bool],
+    accepts: Callable[[Answered], bool],
+) -> dict[str, np.ndarray]:
+    """`judged right`: by the judge where it is `asked`, else by the rules; `unjudged`: asked, but there is no verdict."""
+    wanted = [asked(a) for a in answers]
+    accepted = [
+        float(a.verdict is not None and accepts(a)) if w else right(a) for a, w in zip(answers, wanted, strict=True)
+    ]
+    missing = [float(w and a.verdict is None) for a, w in zip(answers, wanted, strict=True)]
+    return summed(units, {"judged asked": [1.0] * len(answers), "judged right": accepted, "unjudged": missing})
+
+
+def judged_metric(label: str) -> Measured:
+    """The accuracy of `judged_columns`; not measured while verdicts are missing."""
+
+    def metric(columns: Columns) -> np.ndarray:
+        share = known_share("judged right", "judged asked")(columns)
+        return np.where(columns["unjudged"].sum(axis=-1) > 0, np.nan, share)
+
+    return Measured(metric, label, failed=lambda answered: answered.text is None, needs="a judge")
+
+
+def accuracy_by_group(
+    name: str,
+    groups: Mapping[str, Group],
+    *,
+    unit: Callable[[Answered], str] = lambda answered: answered.example_id,
+    reads: Sequence[str],
+    prompt: str = "{question}",
+    judged: Judged | None = None,
+    judged_label: str = "",
+    accepts: Callable[[Answered], bool] = always,
+) -> Benchmark:
+    """A benchmark of task `open`, whose answers the reward of its name reads.
+
+    `unit` says what belongs together when intervals resample. With a judge, the metric
+    `accuracy_judged` counts what it `accepts` where it is asked.
+    """
+
+    def columns(answers: Sequence[Answered]) -> Columns:
+        units = [unit(a) for a in answers]
+        found = group_columns(answers, groups, units)
+        return {**found, **judged_columns(answers, units, judged.asked, accepts)} if judged else found
+
+    metrics = group_metrics(groups)
+    if judged:
+        metrics = {ACCURACY: metrics[ACCURACY], "accuracy_judged": judged_metric(judged_label), **metrics}
+    return Benchmark(
+        name=name,
+        rewards={"open": name},
+        components={"open": ("accuracy",)},
+        columns=columns,
+        metrics=metrics,
+        settings={"prompt": prompt, "max_tokens": MAX_TOKENS},
+        reads={"open": reads},
+        judged=judged,
+    )
