@@ -15,7 +15,7 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.rewards.reward import Answers
-from perceptune.stages.preferences.select import score, select
+from perceptune.stages.preferences import score, select
 
 from tests.plugins import REWARDS
 

@@ -21,10 +21,11 @@ from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training import rollout_trainer as engine
+from perceptune.engines.training import shared_prefix, stored_logprobs, trainer
 from perceptune.engines.training.groups import Encoder, Rollout, Shown, all_under
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round
 from perceptune.engines.training.stored_logprobs import stored_terms
-from perceptune.engines.training.trainer import shared_prefix, stored_logprobs, trainer, with_adapter
+from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
 from PIL import Image

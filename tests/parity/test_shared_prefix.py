@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.methods.method import Group
+from perceptune.engines.training import shared_prefix
 from perceptune.engines.training.shared_prefix import Packed, Prompted, packed, response_logps, token_logps
-from perceptune.engines.training.trainer import shared_prefix
 from perceptune.models.families.family import Family
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image

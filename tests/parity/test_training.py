@@ -12,10 +12,10 @@ from perceptune.contracts.errors import UserError
 from perceptune.core.data.images import open_image
 from perceptune.core.views.apply import pictures_shown, shown
 from perceptune.core.views.view import Recipe
+from perceptune.engines.training import trainer
 from perceptune.engines.training.groups import Encoder, RankedList, Shown, all_under, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.stored_logprobs import stored_terms
-from perceptune.engines.training.trainer import trainer
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from PIL import Image

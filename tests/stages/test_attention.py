@@ -12,7 +12,7 @@ from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.clips import CLIPS
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
-from perceptune.stages.attention.maps import clip_scores, crops, maps
+from perceptune.stages.attention import clip_scores, crops, maps
 from PIL import Image
 
 from tests import tiny_models as tiny

@@ -30,7 +30,7 @@ from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.views.view import Recipe
 from perceptune.stages.attention import crops
 from perceptune.stages.preferences import filter_pairs as filtering
-from perceptune.stages.preferences.select import pairs
+from perceptune.stages.preferences import pairs
 from perceptune.stages.sampling import requests
 from PIL import Image
 

@@ -18,7 +18,7 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
-from perceptune.engines.training.trainer import trainer
+from perceptune.engines.training import trainer
 from perceptune.runtime import distributed
 from perceptune.stages.attention import saliency
 from perceptune.stages.training import stored_logprobs, train
