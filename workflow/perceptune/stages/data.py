@@ -11,8 +11,7 @@ from typing import Any
 
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
-from perceptune.contracts.plugins import load
-from perceptune.core import importers
+from perceptune.contracts.plugins import file_of, load, module_of
 from perceptune.stages.reading import Files
 
 
@@ -43,7 +42,7 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
         digest = sha256_of_json([digest, *others]) if others else digest
     if not block.watch_images or load("importer", block.kind).reads == "hf" or (source / "state.json").exists():
         return digest
-    code = sha256_of_file(Path(str(importers.__file__)).with_name(f"{block.kind}.py"))
+    code = sha256_of_file(Path(str(file_of(module_of("importer", block.kind)))))
     names = memory.recall(f"images of {block.kind} {code} {digest}", lambda: sorted(set(_image_names(block))))
     if not names:
         return digest
