@@ -32,7 +32,7 @@ def test_without_the_switch_nothing_is_added() -> None:
         assert absent.config == null.config
         assert absent.config.experiments.keys() == base["experiments"].keys()
         assert absent.controlled == []
-        assert absent.twinless() == {}
+        assert absent.without_counterpart() == {}
 
 
 def test_every_benchmark_of_an_experiment_gets_views_prompts_and_samples() -> None:
@@ -90,8 +90,8 @@ def test_mistakes_are_named(controls: dict[str, Any], expected: str) -> None:
 def test_experiments_with_the_same_lists_and_budget_share_a_twin() -> None:
     plan = planning.load(switched())
     assert plan.policies == ["tiny", "dpo", "perpo", TWIN]
-    assert plan.twin("dpo") == plan.twin("perpo") == TWIN
-    assert plan.twin(TWIN) is None
+    assert plan.counterpart("dpo") == plan.counterpart("perpo") == TWIN
+    assert plan.counterpart(TWIN) is None
     ours, theirs = plan.training(TWIN), plan.training("dpo")
     assert (ours.method, ours.parameters) == ("sft", {"source": "best_of_n"})
     assert ours.model_copy(update={"method": "dpo", "parameters": theirs.parameters}) == theirs
@@ -105,7 +105,7 @@ def test_another_budget_or_other_lists_have_a_twin_of_their_own() -> None:
     raw["selections"]["wide"] = {**raw["selections"]["ranked"], "min_margin": 0.1}
     raw["experiments"]["wide"] = {**raw["experiments"]["perpo"], "selection": "wide"}
     plan = planning.load(raw)
-    assert {e: plan.twin(e) for e in ("dpo", "perpo", "wide")} == {
+    assert {e: plan.counterpart(e) for e in ("dpo", "perpo", "wide")} == {
         "dpo": TWIN,
         "perpo": f"{TWIN}-perpo",
         "wide": "sft-on-best-n20-wide",
@@ -119,7 +119,7 @@ def test_a_sweep_of_a_methods_parameters_has_one_twin() -> None:
     raw["trainings"]["perpo"]["parameters"] = {"beta": [0.05, 0.1, 0.2], "gamma": 0.5}
     plan = planning.load(raw)
     assert [p for p in plan.policies if p.startswith("sft")] == [TWIN]
-    assert len({plan.twin(f"perpo-beta_{beta}") for beta in (0.05, 0.1, 0.2)}) == 1
+    assert len({plan.counterpart(f"perpo-beta_{beta}") for beta in (0.05, 0.1, 0.2)}) == 1
 
 
 def test_an_experiment_that_is_the_twin_already_is_taken_and_tested_on_what_the_others_are() -> None:
@@ -128,24 +128,24 @@ def test_an_experiment_that_is_the_twin_already_is_taken_and_tested_on_what_the_
     raw["experiments"]["perpo"]["benchmarks"] = ["shapes-full-test", "more"]
     plan = planning.load(raw)
     assert set(plan.config.experiments) == set(FULL["experiments"])
-    assert {plan.twin(e) for e in ("sft", "dpo", "lipo", "lipo-lambda", "perpo")} == {"sft-best"}
+    assert {plan.counterpart(e) for e in ("sft", "dpo", "lipo", "lipo-lambda", "perpo")} == {"sft-best"}
     assert plan.benchmarks("sft-best") == ["shapes-full-test", "more"]
     assert plan.benchmarks("dpo") == ["shapes-full-test"]
 
 
 def test_a_twin_may_be_unwanted() -> None:
     plan = planning.load(switched(FULL, sft_on_best=False))
-    assert plan.twin("dpo") is None
-    assert plan.twinless() == {}
+    assert plan.counterpart("dpo") is None
+    assert plan.without_counterpart() == {}
 
 
 def test_pairs_and_rounds_have_no_twin_and_say_why() -> None:
-    said = planning.load(switched(P2DPO)).twinless()
+    said = planning.load(switched(P2DPO)).without_counterpart()
     assert "it learns from pairs" in said["p2dpo"]
     assert "dpo" not in said
     plan = planning.load(switched(ROUNDS))
     assert set(plan.controlled) == {"grpo@4", "papo_g@4", "cppo@4"}  # the last rounds
-    assert "it learns in rounds" in plan.twinless()["cppo@4"]
+    assert "it learns in rounds" in plan.without_counterpart()["cppo@4"]
     assert plan.policies == planning.load(ROUNDS).policies
 
 

@@ -189,7 +189,7 @@ def test_blocks_of_pairs_that_do_not_go_together(path: str, value: Any, expected
 
 def test_an_ablation_needs_fewer_terms() -> None:
     plan = planning.load(P2DPO)
-    views = {e: [stored.view for stored in plan.terms(e)] for e in plan.config.experiments}
+    views = {e: [stored.view for stored in plan.stored_logprobs(e)] for e in plan.config.experiments}
     assert views == {
         "dpo": ["original"],
         "p2dpo": ["original", "enhanced", "degraded", "noise"],
@@ -199,7 +199,7 @@ def test_an_ablation_needs_fewer_terms() -> None:
         "p2dpo-no-calibration": ["original", "noise"],
     }
     noise = Stored("reference", "noise")
-    assert plan.terms("p2dpo")[noise] == plan.terms("p2dpo-no-focus")[noise]  # the same file
+    assert plan.stored_logprobs("p2dpo")[noise] == plan.stored_logprobs("p2dpo-no-focus")[noise]  # the same file
 
 
 def test_noise_levels_are_those_of_the_benchmarks() -> None:
@@ -214,8 +214,8 @@ ROUNDS: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_
 def test_every_round_is_a_policy_that_learns_from_the_one_before() -> None:
     plan = planning.load(ROUNDS)
     assert plan.rounds("grpo") == ["grpo@1", "grpo@2", "grpo@3", "grpo@4"]
-    assert [plan.sampled(policy) for policy in plan.rounds("grpo")] == ["tiny", "grpo@1", "grpo@2", "grpo@3"]
-    assert [plan.round_asked(policy) for policy in ("tiny", "grpo@1", "grpo@3")] == [1, 2, 4]
+    assert [plan.behaviour_policy(policy) for policy in plan.rounds("grpo")] == ["tiny", "grpo@1", "grpo@2", "grpo@3"]
+    assert [plan.answered_round(policy) for policy in ("tiny", "grpo@1", "grpo@3")] == [1, 2, 4]
     assert plan.base("cppo@3") == "tiny"
     assert plan.policies == ["tiny", *(policy for e in ("grpo", "papo_g", "cppo") for policy in plan.rounds(e))]
 
@@ -226,7 +226,7 @@ def test_methods_share_the_answers_of_the_first_round_only() -> None:
     assert len(first) == 1
     assert len({plan.preferences(f"{e}@1") for e in ("grpo", "papo_g", "cppo")}) == 1
     assert len({plan.round_responses(f"{e}@2") for e in ("grpo", "papo_g", "cppo")}) == 3
-    assert len(set(plan.terms("papo_g@2").values())) == 1  # one table, so that the model is loaded once
+    assert len(set(plan.stored_logprobs("papo_g@2").values())) == 1  # one table, so that the model is loaded once
 
 
 def test_the_number_of_rounds_is_no_setting_of_any_of_them() -> None:
@@ -235,7 +235,7 @@ def test_the_number_of_rounds_is_no_setting_of_any_of_them() -> None:
     ours, theirs = planning.load(ROUNDS), planning.load(more)
     for policy in ours.rounds("grpo"):
         assert ours.training(policy) == theirs.training(policy)
-        assert ours.terms(policy) == theirs.terms(policy)
+        assert ours.stored_logprobs(policy) == theirs.stored_logprobs(policy)
     assert ours.benchmark_settings("grpo@4") == theirs.benchmark_settings("grpo@4")
 
 
@@ -295,11 +295,11 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     table = "<results>/saliency/shapes-rounds/dino.parquet"
     views = {e: plan.views_trained(f"{e}@2") for e in ("grpo", "papo_g")}
     assert (
-        plan.saliencies("shapes-rounds", views["papo_g"])
-        == plan.saliencies("shapes-rounds", ["either"])
+        plan.saliency_tables("shapes-rounds", views["papo_g"])
+        == plan.saliency_tables("shapes-rounds", ["either"])
         == {"dino": table}
     )
-    assert plan.saliencies("shapes-rounds", views["grpo"]) == {}
+    assert plan.saliency_tables("shapes-rounds", views["grpo"]) == {}
     assert "perceptune.core.views.semantic" in job_of(plan, "train_round", {"experiment": "papo_g@1"}).modules
     assert "perceptune.core.views.semantic" not in job_of(plan, "train_round", {"experiment": "cppo@1"}).modules
     for split in ("train", "test"):
@@ -388,9 +388,9 @@ def test_a_list_method_hands_over_every_view_that_it_sees() -> None:
     plan = planning.load(with_mdpo(corrupted="either"))
     assert plan.views_trained("perpo") == ["original", "either"]
     assert plan.view_blocks(*plan.views_trained("perpo")).keys() == {"either", "tiny-part", "hidden"}
-    assert plan.saliencies("shapes", plan.views_trained("perpo")) == {"dino": "<results>/saliency/shapes/dino.parquet"}
-    assert list(plan.terms("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
-    assert len(set(plan.terms("perpo").values())) == 2
+    assert plan.saliency_tables("shapes", plan.views_trained("perpo")) == {"dino": "<results>/saliency/shapes/dino.parquet"}
+    assert list(plan.stored_logprobs("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
+    assert len(set(plan.stored_logprobs("perpo").values())) == 2
     modules = plan.training_plugins("perpo")
     assert {"perceptune.core.views.random_crop", "perceptune.core.views.semantic"} < set(modules)
     assert plan.views_trained("dpo") == ["original"]

@@ -1,7 +1,8 @@
-"""The config: named blocks, typed and closed. A block holds the parameters of one stage.
+"""The config: typed, closed blocks with names. A block holds the parameters of one stage.
 
-Editing a block reruns that stage and what follows from it. Defaults live here and nowhere else; the JSON schema in
-`workflow/schemas` and the key table in `config/README.md` are generated from this file.
+Editing a block reruns that stage and everything that depends on it. Defaults are defined only here.
+The JSON schema in `workflow/schemas` and the key tables in `config/README.md` are generated from
+this file.
 """
 
 from __future__ import annotations
@@ -19,70 +20,74 @@ Task = Literal["grounding", "ocr", "existence", "counting", "open"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Prompt = Annotated[str, Field(pattern=r"\{question\}")]
 PLAIN_VIEWS = ("original", "blank")
-"""Views that need no block."""
+"""Views that are always defined."""
 LOCATE = "Your task is to answer the question by first locating the relevant region in the image. Question: {question}"
-"""P2-DPO's prompt for attention maps."""
+"""Prompt for attention maps (P2-DPO)."""
 UNTRACKED = {
     "threads", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps",
     "key", "concurrency", "retries", "timeout",
 }  # fmt: skip
-"""Settings that say where and how fast something is computed, not what: changing them reruns nothing."""
+"""Keys that decide where and how fast something is computed, not what. Changing them reruns nothing."""
 
 
 class Block(BaseModel):
-    """A closed, frozen part of the config: an unknown key is an error."""
+    """A closed, frozen part of the config. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class EngineBlock(Block):
-    """How vLLM serves the model. Nothing here changes what an answer means, only where it is computed."""
+    """How vLLM serves the model: where and how fast responses are computed, not what is sampled."""
 
     tensor_parallel_size: Positive = 1
-    """GPUs that share the model's weights."""
+    """GPUs that the model's weights are split over."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of a GPU's memory that vLLM may take."""
+    """Share of a GPU's memory that vLLM may use."""
     enforce_eager: bool = False
-    """Skip compilation and CUDA graphs: faster start, slower generation."""
+    """Skip compilation and CUDA graphs: faster startup, slower generation."""
     max_num_seqs: Positive = 256
-    """Sequences that advance together."""
+    """Maximum number of sequences per decoding step."""
     answers_per_part: Positive = 2048
-    """Answers asked and committed together: what a killed run has to ask again. Shards share out whole parts."""
+    """Responses sampled and committed together; a killed run loses at most one such part. Shards
+    consist of whole parts."""
     batch_invariant: bool = False
-    """vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, and no answer depends on what it was batched with."""
+    """Use vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, but no response depends on the
+    rest of its batch."""
 
 
 class ModelBlock(Block):
-    """A base model, as a folder in Hugging Face format. Its name is the name of its policy."""
+    """A base model: a folder in Hugging Face format. The block's name is also the policy's name."""
 
     path: str
     """Folder with the weights, relative to the working directory."""
     family: str
-    """The family of models that it belongs to: chat prompt, coordinate frame and LoRA targets."""
+    """Model family: chat template, coordinate frame and LoRA targets."""
     coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
-    """What the numbers of a box answer mean; null takes the family's own convention."""
+    """Coordinate frame of box answers; null: the family's."""
     image_fit: Literal["pad", "crop"] = "pad"
-    """Reproduction only: LLaVA pads images that are not squares, as it was trained; `crop` cuts out their middle instead, as
-    P2-DPO's code does when it generates answers."""
+    """Reproduction only: LLaVA pads non-square images, as in its training; `crop` takes the centre
+    crop instead, as P2-DPO's code does when it generates responses."""
     pixels: tuple[Positive, Positive] | None = None
-    """Qwen-VL: an image is resized to so many pixels at least and at most, wherever the model sees it; null: as its folder says."""
+    """Qwen-VL only: minimum and maximum number of pixels after resizing, in sampling and training;
+    null: the values in the model's processor config."""
     max_model_len: Positive = 2048
-    """Longest prompt plus answer, in tokens; longer ones are quarantined."""
+    """Maximum length of prompt plus response, in tokens; longer ones are quarantined."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Number format of the weights when sampling, and of the forward passes when training."""
+    """Dtype of the weights in sampling, and of the forward passes in training."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the weights."""
+    """Run Python code from the model folder."""
     threads: Positive = 16
-    """CPU cores of a job with this model, where there are as many; with fewer, more such jobs run at once."""
+    """CPU cores per job with this model, capped by what is available. Lower values let more such jobs
+    run in parallel."""
     engine: EngineBlock = EngineBlock()
     """vLLM settings."""
 
 
 class ShapesDataset(Block):
-    """The generated demo data: coloured shapes and short words."""
+    """Generated demo data: coloured shapes and short words."""
 
     kind: Literal["shapes"]
-    """Generate the data."""
+    """Generates the data."""
     seed: int = 0
     """Seed of the scenes."""
     train: dict[Task, Positive] = {}
@@ -94,30 +99,34 @@ class ShapesDataset(Block):
 
 
 class FileDataset(Block):
-    """The user's own images with questions, or a published data set."""
+    """Your own images with questions, or a published dataset."""
 
     kind: str
-    """The format: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with the columns of
-    [your own data](#your-own-data), or a published one (docs/data.md)."""
+    """Format: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with the columns
+    of [your own data](#your-own-data), or that of a published dataset (docs/data.md)."""
     path: Annotated[str, Field(min_length=1)]
-    """The file or folder."""
+    """File or folder."""
     images: str | None = None
     """Folder that image paths are relative to; null: the folder of `path`."""
     coordinates: Coordinates | None = None
-    """What the numbers of a `box` mean: pixels, or shares (0 to 1) or thousandths of width and height, of the padded square
-    with `padded_`; null: what the format declares, or else pixels."""
+    """Unit of `box` values: pixels, fractions (0 to 1) or thousandths of width and height; `padded_`:
+    of the image padded to a square. null: the format's unit, or pixels if it declares none."""
     watch_images: bool = True
-    """Notice images that change under the same name, by size and date at every start; false for very many images."""
+    """Check at every start, by size and modification time, whether image files have changed. Turn this
+    off for very large datasets."""
     task: Task | None = None
-    """Task of rows that name none."""
+    """Task of rows without one."""
     split: Annotated[str, Field(min_length=1)] | None = None
-    """Split of rows that name none; null: what the name of their Parquet file says (docs/data.md), or else `train`."""
+    """Split of rows without one; null: the split in the name of their Parquet file (docs/data.md), or
+    `train`."""
     max_images: Positive | None = None
-    """Reproduction only: rows with more images are left out and counted in the log, as in CPPO's code; null: none are."""
+    """Reproduction only: skip rows with more images and count them in the log, as in CPPO's code;
+    null: no limit."""
     max_failed_share: Share = 0.0
-    """Share of unusable rows up to which the import goes on without them."""
+    """Maximum share of unusable rows; the import stops above it."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
-    """The same as a number of rows, besides the share, or alone where that is 0; null: the share alone decides."""
+    """Maximum number of unusable rows. If `max_failed_share` is above 0, both apply; null: only
+    `max_failed_share` applies."""
 
 
 def _kind_of_dataset(block: Any) -> str:
@@ -131,323 +140,342 @@ DatasetBlock = Annotated[
 
 
 class Decoding(Block):
-    """How answers are drawn."""
+    """How responses are sampled."""
 
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Softmax temperature; 0 is greedy."""
+    """Softmax temperature; 0: greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus share."""
+    """Nucleus sampling probability."""
     top_k: Annotated[int, Field(ge=0)] = 0
-    """Keep only the k likeliest tokens; 0: all."""
+    """Sample from the k most likely tokens; 0: from all."""
     max_tokens: Positive = 64
-    """Longest answer, in tokens."""
+    """Maximum length of a response, in tokens."""
     seed: int = 0
-    """Seed of the draws."""
+    """Sampling seed."""
 
 
 class SamplingBlock(Decoding):
-    """Which training questions to ask, and how often."""
+    """Which training questions to sample responses for, and how many."""
 
     n: Positive = 20
-    """Answers per question."""
+    """Responses per question."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
-    """Tasks to ask; empty: all."""
+    """Tasks to use; empty: all."""
     limit: Positive | None = None
-    """At most so many questions per task, the first ones; null: all."""
+    """Maximum number of questions per task, in dataset order; null: all."""
     view: str = "original"
-    """How the image is shown: `original`, `blank`, or a view of this config."""
+    """View of the image: `original`, `blank`, or a view of this config."""
     prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
 
 
 class RolloutBlock(Decoding):
-    """What a round asks: questions drawn anew, without repetition until all have been asked, answered by the newest policy."""
+    """Questions of a round, answered by the latest policy. They are drawn without replacement until all
+    have been used."""
 
     questions: Positive = 128
     """Questions per round."""
     n: Annotated[int, Field(ge=2)] = 8
-    """Answers per question (G)."""
+    """Responses per question (G)."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
-    """Tasks to ask; empty: all."""
+    """Tasks to use; empty: all."""
     view: str = "original"
-    """How the image is shown, here and while training."""
+    """View of the image, in sampling and in training."""
     prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
 
     @model_validator(mode="after")
-    def _draws_from_the_policy_itself(self) -> RolloutBlock:
+    def _check_temperature(self) -> RolloutBlock:
         if self.temperature != 1:
             raise ValueError(
-                f"temperature {self.temperature:g}, expected 1: ratios are of the distribution that answers were drawn from"
+                f"temperature {self.temperature:g}, expected 1: probability ratios assume the sampling distribution"
             )
         return self
 
 
 class BatchBlock(Block):
-    """Which groups of a round to learn from."""
+    """Which groups of a round to train on."""
 
     questions: Positive | None = None
-    """Learn from so many groups, the first that are kept in the order of their draw; null: all that are kept."""
+    """Maximum number of groups: the first kept ones in the order they were drawn; null: all kept ones."""
     keep: str | None = None
-    """Dynamic sampling (DAPO): keep a group if the mean of this lies between `above` and `below`: `reward`, or a component of
-    the reward such as `accuracy`; null: keep all."""
+    """Dynamic sampling (DAPO): keep a group if its mean of this value lies between `above` and `below`.
+    The value is `reward` or a component of the reward such as `accuracy`; null: keep all groups."""
     above: float = 0.01
-    """Exclusive lower limit of that mean."""
+    """Lower limit of that mean, exclusive."""
     below: float = 0.99
-    """Exclusive upper limit of that mean."""
+    """Upper limit of that mean, exclusive."""
 
 
 class ViewBlock(Block):
-    """A way of showing the image, under a name of its own."""
+    """A named transformation of the image."""
 
     type: str | None = None
-    """The kind of view; null with `choice`."""
+    """Type of view; null with `choice`."""
     choice: tuple[str, ...] = ()
-    """In place of `type`: views of this config, of which each image is shown under one, drawn by the seed."""
+    """Instead of `type`: views of this config, one of which is drawn by seed for each image."""
     parameters: dict[str, float | int | str | bool | None] = {}
-    """The [parameters](#parameters-of-views) of this kind of view."""
+    """[Parameters](#parameters-of-views) of this type of view."""
     crop: str | None = None
-    """A crop block of this config, for views that need a crop; null for the others."""
+    """A crop block of this config, for views that need a crop; null for all others."""
     saliency_map: str | None = None
-    """A saliency block of this config, for views that need to know what stands out; null for the others."""
+    """A `saliency_maps` block of this config, for views that need a saliency map; null for all others."""
     seed: int = 0
-    """Seed of what the view draws."""
+    """Seed of the view's random draws."""
 
     @model_validator(mode="after")
-    def _is_one_thing(self) -> ViewBlock:
+    def _check_type_or_choice(self) -> ViewBlock:
         if (self.type is None) == (not self.choice):
             raise ValueError("expected either `type` or `choice`")
         if self.choice and (self.parameters or self.crop or self.saliency_map):
-            raise ValueError("`choice` has no `parameters`, no `crop` and no `saliency_map` of its own")
+            raise ValueError("`parameters`, `crop` and `saliency_map` cannot be combined with `choice`")
         return self
 
 
 class AttentionBlock(Block):
-    """Where a policy looks before it answers."""
+    """Attention of a policy on the image before it answers."""
 
     method: Literal["mean", "gradient"] = "mean"
-    """Mean attention over heads and layers, or one layer's attention weighted by its gradient (ViCrop, the paper's code)."""
+    """`mean`: attention averaged over heads and layers; `gradient`: attention of one layer weighted by
+    its gradient (ViCrop's code)."""
     layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
-    """First and last layer of the map, from 0; null: all. `gradient` takes one layer."""
+    """First and last layer, from 0, both included; null: all. `gradient` needs a single layer."""
     prompt: Prompt = LOCATE
     """The user's turn after the image; `{question}` stands for the question."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
-    """Tasks to look at; empty: all."""
+    """Tasks to use; empty: all."""
     limit: Positive | None = None
-    """At most so many questions per task, the first ones; null: all."""
+    """Maximum number of questions per task, in dataset order; null: all."""
 
 
 class SaliencyBlock(Block):
-    """What stands out in an image: the attention that its patches receive in a DINOv2 (PAPO's semantic-aware mask)."""
+    """Saliency of image patches: the attention they receive in a DINOv2 (PAPO's semantic-aware mask)."""
 
     path: str
     """Folder with a DINOv2 model in Hugging Face format, relative to the working directory."""
     layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (6, 9)
-    """First and last layer whose attention is averaged, both included, from 0; the paper does not say whether its 6 to 9 are."""
+    """First and last layer whose attention is averaged, from 0, both included. The paper gives 6 to 9
+    without saying how it counts."""
     size: Positive = 224
-    """Side in pixels of the square that every image is scaled to; a multiple of the model's patch, mostly 14."""
+    """Side in pixels of the square that images are resized to; a multiple of the patch size (usually
+    14)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the weights."""
+    """Dtype of the weights."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
-    """Tasks to look at; empty: all."""
+    """Tasks to use; empty: all."""
     limit: Positive | None = None
-    """At most so many questions per task, the first ones; null: all."""
+    """Maximum number of questions per task, in dataset order; null: all."""
 
 
 class CropBlock(Block):
     """The salient crop of every example (P2-DPO, algorithm 1)."""
 
     attention_map: str
-    """The attention block that it is cut by."""
+    """The `attention_maps` block that determines the crop."""
     base: tuple[Positive, Positive] = (336, 336)
-    """Width and height in pixels of the smallest crop."""
+    """Width and height of the smallest crop, in pixels."""
     ratios: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
-    """Sizes that are tried, as multiples of `base`."""
+    """Candidate sizes, as multiples of `base`."""
     neighbours: Literal[4, 8] = 4
-    """Reproduction only: windows that the best one is compared with; P2-DPO's paper gives no number, its code compares 4."""
+    """Reproduction only: number of neighbouring windows the best one is compared with. P2-DPO's paper
+    gives no number; its code uses 4."""
     variant: Literal["paper", "code"] = "paper"
-    """Reproduction only: whether P2-DPO's paper or its code is followed where they differ: the middle of the crop, the
-    order of equal sums, rounding."""
+    """Reproduction only: follow P2-DPO's paper or its code where they differ (crop centre, ties,
+    rounding)."""
 
 
 class ContrastBlock(Block):
-    """Contrastive amplification: the answer is drawn from what the view makes likelier than the `view` named here."""
+    """Contrastive decoding: amplifies what the answer's own view (expert) makes more likely than this
+    view (amateur)."""
 
     view: str
-    """What the amateur is shown."""
+    """View of the amateur."""
     strength: Annotated[float, Field(ge=0)] = 0.1
     """lambda: logits are (1 + lambda) expert - lambda amateur."""
     plausibility: Share = 0.1
-    """Only tokens that the expert gives at least this share of its likeliest token's probability; 0: all."""
+    """Sample only tokens whose expert probability is at least this fraction of the most likely token's;
+    0: all."""
 
 
 class AnswerBlock(Decoding):
-    """How one answer of a pair is made."""
+    """How one response of a pair is generated."""
 
     view: str = "original"
-    """What the model is shown."""
+    """View of the image."""
     prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
     contrast: ContrastBlock | None = None
-    """Contrastive amplification; null: plain decoding."""
+    """Contrastive decoding; null: plain decoding."""
 
 
 class PairBlock(Block):
-    """A pair: an answer under good conditions, and one under bad ones."""
+    """A preference pair: one response generated under good conditions, one under bad conditions."""
 
     chosen: AnswerBlock
-    """The preferred answer."""
+    """The preferred response."""
     rejected: AnswerBlock
-    """The other one."""
+    """The rejected response."""
 
 
 class PairingBlock(Block):
-    """Pairs that the model makes by itself (P2-DPO)."""
+    """Preference pairs that the model generates itself (P2-DPO)."""
 
     focus: PairBlock | None = None
-    """Answers with the salient crop enhanced and erased; null: none."""
+    """Responses to images with the salient crop enhanced (chosen) and erased (rejected); null: none."""
     robust: PairBlock | None = None
-    """An amplified answer and one to a noisy image; null: none."""
+    """A contrastively decoded response (chosen) and a response to a noisy image (rejected); null: none."""
     loss_prompt: Literal["question", "enhanced"] = "question"
-    """The calibration loss asks the plain question about image and crop, or with the prompt of the chosen focus answer."""
+    """Prompt of the calibration loss on image and crop: the plain question, or the prompt of the chosen
+    focus response."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
-    """Tasks to ask; empty: all."""
+    """Tasks to use; empty: all."""
     limit: Positive | None = None
-    """At most so many questions per task, the first ones; null: all."""
+    """Maximum number of questions per task, in dataset order; null: all."""
     seed: int = 0
-    """Seed of the draws, beside those of the answers."""
+    """Seed of all other draws; responses have their own seeds."""
 
 
 class FilterBlock(Block):
-    """Which pairs to learn from (P2-DPO stage 6), each kind by itself."""
+    """Which pairs to train on (P2-DPO, stage 6). Focus and robust pairs are filtered separately."""
 
     context: Literal["own", "original"] = "own"
-    """What the log-probabilities are conditioned on: what made each answer, or the original image and the plain question."""
+    """What log-probs are conditioned on: `own`, the image and prompt each response was generated from;
+    `original`, the original image and the plain question."""
     max_ppl: Annotated[float, Field(gt=0)] | None = 2.5
-    """Both answers must have a smaller perplexity; null: no limit."""
+    """Upper limit of the perplexity of both responses, exclusive; null: no limit."""
     margin: tuple[float, float] | None = (-0.174, 0.208)
-    """Smallest and largest difference of mean log-probability per token, chosen minus rejected, inclusive; null: no limit."""
+    """Minimum and maximum difference of the mean log-prob per token, chosen minus rejected, inclusive;
+    null: no limit."""
     central_quantile: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The margin's limits as the central share of each kind's own margins, in place of `margin`; null: `margin`."""
+    """Instead of `margin`: keep this central share of the margins of each kind of pair; null: use
+    `margin`."""
     applies_to: Literal["each", "focus"] = "each"
-    """Reproduction only: limits apply to each pair, or as in P2-DPO's code to the focus pair and so to the whole record."""
+    """Reproduction only: `each`, limits apply to every pair; `focus`, limits apply to the focus pair and
+    its outcome to the whole record, as in P2-DPO's code."""
     clip_score: str | None = None
-    """A CLIP block of this config whose scores go with the pairs; null: none."""
+    """A `clip_scores` block of this config whose scores are stored with the pairs; null: none."""
     max_groups: Positive | None = None
-    """Keep at most so many records, chosen by seed; null: all."""
+    """Maximum number of records, drawn by seed; null: all."""
     seed: int = 0
-    """Seed of the choice."""
+    """Seed of that draw."""
 
 
 class ClipBlock(Block):
-    """CLIP scores of question and image, and of question and crop."""
+    """CLIP similarity of question and image, and of question and crop."""
 
     path: str
     """Folder with a CLIP model in Hugging Face format, relative to the working directory."""
     prompt: Prompt = "{question}"
-    """The text; `{question}` stands for the question. What is too long for CLIP is cut off."""
+    """Text; `{question}` stands for the question. Text beyond CLIP's context length is truncated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the weights."""
+    """Dtype of the weights."""
 
 
 class RewardBlock(Block):
-    """How answers are scored, task by task."""
+    """How responses are scored, by task."""
 
     tasks: dict[Task, str]
-    """The reward of each task."""
+    """Reward of each task."""
     max_failed_share: Share = 0.02
-    """Share of requests without a response above which scoring stops."""
+    """Maximum share of requests without a response; scoring stops above it."""
     max_failed_rows: Annotated[int, Field(ge=0)] | None = None
-    """The same as a number of responses; null: the share alone decides."""
+    """Maximum number of missing responses. If `max_failed_share` is above 0, both apply; null: only
+    `max_failed_share` applies."""
     resources: str | None = None
-    """Folder with language resources for rewards that need them (docs/benchmarks.md); null: what needs them is not measured."""
+    """Folder with language resources for rewards that need them (docs/benchmarks.md); null: metrics that
+    need them are left empty."""
 
 
 class JudgeBlock(Block):
-    """A language model that judges answers, at temperature 0. What it said is kept, and not asked again."""
+    """A language model that judges answers, at temperature 0. Its verdicts are stored and reused."""
 
     model: str
-    """Its name at the endpoint; without `url`, a model of this config, which vLLM runs here."""
+    """Model name at the endpoint; without `url`, a model of this config, run locally by vLLM."""
     url: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """Address of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; null: a model of this config."""
+    """URL of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; null: a model of this
+    config."""
     max_tokens: Positive | None = None
-    """Longest verdict, in tokens; null: as the benchmark says."""
+    """Maximum length of a verdict, in tokens; null: the benchmark's."""
     key: str | None = None
-    """Environment variable that holds the endpoint's key; null: none is needed."""
+    """Environment variable that holds the endpoint's API key; null: no key needed."""
     concurrency: Positive = 8
-    """Questions that the endpoint is asked at once."""
+    """Concurrent requests to the endpoint."""
     retries: Annotated[int, Field(ge=0)] = 6
-    """Times that a question is asked again after a failure of the endpoint, before the stage stops."""
+    """Retries per question after endpoint failures, before the stage stops."""
     timeout: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds to wait for an answer."""
+    """Timeout per request, in seconds."""
 
 
 class SelectionBlock(Block):
-    """From scored answers to ranked lists. A list of values in a field is a sweep."""
+    """Turns scored responses into ranked lists. A list of values in a field is a sweep."""
 
     list_size: Annotated[int, Field(ge=2)] = 20
-    """Answers kept per question (N), after de-duplication."""
+    """Responses per list (N), after deduplication."""
     min_margin: Share = 0.8
-    """Smallest best-minus-worst reward of a kept list, inclusive."""
+    """Minimum difference between best and worst reward of a kept list, inclusive."""
     min_list_size: Annotated[int, Field(ge=2)] = 2
-    """Lists with fewer distinct answers are dropped."""
+    """Minimum number of responses in a list; shorter lists are dropped."""
     deduplicate: bool = True
-    """Keep one of identical answers."""
+    """Keep only one of several identical responses."""
     pick: Literal["spread", "first"] = "spread"
-    """Which answers make the list when there are more: spread over the ranks (best and worst too), or the first."""
+    """Which responses to keep if there are more than `list_size`: spread evenly over the ranks,
+    including best and worst, or the first ones sampled."""
     max_groups: Positive | None = None
-    """Keep at most so many lists, chosen by seed; null: all."""
+    """Maximum number of lists, drawn by seed; null: all."""
     seed: int = 0
-    """Seed of the choice."""
+    """Seed of that draw."""
 
 
 class GivenBlock(SelectionBlock):
-    """Answers that come with the data, to learn from as they are ranked there, in place of sampled ones."""
+    """Ranked responses that come with the dataset, used instead of sampled ones."""
 
     min_margin: Annotated[float, Field(ge=0)] = 0.0
-    """Smallest best-minus-worst reward of a kept list, inclusive; rewards are as given, or 1 to 0 by rank where none are."""
+    """Minimum difference between best and worst reward of a kept list, inclusive. Rewards are the
+    dataset's, or fall from 1 to 0 by rank if it has none."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
-    """Tasks to learn from; empty: all."""
+    """Tasks to use; empty: all."""
     limit: Positive | None = None
-    """At most so many questions per task, the first ones; null: all."""
+    """Maximum number of questions per task, in dataset order; null: all."""
     prompt: Prompt = "{question}"
     """The user's turn after the image; `{question}` stands for the question."""
 
 
 class LoraBlock(Block):
-    """The adapter."""
+    """The LoRA adapter."""
 
     r: Positive = 128
     """Rank."""
     alpha: Positive = 256
     """Scale: the update is multiplied by alpha / r."""
     dropout: Share = 0.0
-    """Dropout on the adapter's input. Above 0 the shared-prefix pass draws one mask for all answers of a list."""
+    """Dropout on the adapter's input. Above 0, the shared-prefix pass draws one mask for all responses
+    of a list."""
     target_modules: tuple[str, ...] = ()
-    """Names of linear layers of the language model; empty: the family's default (all of them, PerPO's setting)."""
+    """Names of the language model's linear layers to adapt; empty: the family's default (all of them,
+    as in PerPO)."""
 
 
 class TrainingBlock(Block):
     """One training run. A list of values in a field is a sweep."""
 
     method: str
-    """The training method."""
+    """Training method."""
     parameters: dict[str, float | int | str | bool | None] = {}
-    """The [parameters](#parameters-of-methods) of this method."""
+    """[Parameters](#parameters-of-methods) of this method."""
     view: str = "original"
-    """The image shown while training; `blank` trains without the image."""
+    """View of the image in training; `blank` trains without the image."""
     lora: LoraBlock = LoraBlock()
     """Adapter."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-6
@@ -455,79 +483,81 @@ class TrainingBlock(Block):
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Learning-rate schedule."""
     warmup_ratio: Share = 0.0
-    """Share of the steps with rising learning rate."""
+    """Share of the steps spent on warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW weight decay."""
+    """Weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradient clipping."""
+    """Gradient norm at which gradients are clipped."""
     epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Passes over the lists."""
+    """Passes over the groups."""
     batch_size: Positive = 16
-    """Lists per optimiser step, over all devices."""
+    """Groups (lists, pair records or rollout groups) per optimizer step, over all devices."""
     micro_batch_size: Positive = 1
-    """Lists per device and forward pass; does not change the result."""
+    """Groups per device and forward pass; does not change the result."""
     devices: Positive = 1
-    """Processes that train together, one GPU each where there are GPUs."""
+    """Data-parallel processes, one GPU each if there are GPUs."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: Positive = 50
-    """Steps between checkpoints, from which a killed run resumes."""
+    """Steps between checkpoints. A killed run resumes from the latest one."""
     seed: int = 42
-    """Seed of the data order, the adapter's initial values and dropout."""
+    """Seed of data order, adapter initialisation and dropout."""
     optimizer: Literal["carry", "reset"] = "carry"
-    """In rounds: every round goes on with the optimiser's state of the round before, or starts it anew."""
+    """Rounds only: carry the optimizer state over from the previous round, or reset it."""
     limits: dict[str, tuple[float | None, float | None]] = {}
-    """In rounds: the smallest and largest value that a metric of training may have (null: any), or else the round is undone
-    and the experiment ends with the adapter before it. Also `<metric>_growth`, as a multiple of its first value in the round,
-    and `<metric>_at_start`, in the first step only."""
+    """Rounds only: minimum and maximum of a training metric (null: none). A round that exceeds a limit is
+    discarded, and the experiment ends with the previous adapter. `<metric>_growth` limits the metric as
+    a multiple of its first value in the round; `<metric>_at_start` limits only the first step."""
 
 
 class BenchmarkBlock(Block):
-    """Held-out questions with their metrics, asked greedily and `n` times."""
+    """Held-out questions with metrics. Each is answered greedily and, for the best-of-N curves, sampled
+    `n` times."""
 
     dataset: str
     """A dataset of this config."""
     protocol: str | None = None
-    """A published benchmark (docs/benchmarks.md): it fills in the keys that are not given here, `reward` too, and brings its
-    official metrics; null: the metrics of the reward."""
+    """A published benchmark (docs/benchmarks.md): sets the keys left out here, including `reward`, and
+    adds its official metrics; null: the reward's metrics."""
     variant: str | None = None
-    """One of the variants of a protocol that has several (docs/benchmarks.md); null: its default."""
+    """Variant of the protocol, if it has several (docs/benchmarks.md); null: its default."""
     reward: str
-    """A reward block of this config: it parses the answers and gives the components that metrics are made of."""
+    """A reward block of this config: it parses answers and computes the components of the metrics."""
     judge: str | None = None
-    """A judge of this config, for protocols that need one or can use one; null: none."""
+    """A judge of this config, for protocols that need or support one; null: none."""
     judge_prompt: str | None = None
-    """File with a prompt for the judge in place of the protocol's (docs/benchmarks.md); null: the protocol's."""
+    """File with a prompt for the judge (docs/benchmarks.md); null: the protocol's prompt."""
     split: str = "test"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
-    """Tasks to ask; empty: all."""
+    """Tasks to use; empty: all."""
     limit: Positive | None = None
-    """At most so many questions per task, the first ones; null: all."""
+    """Maximum number of questions per task, in dataset order; null: all."""
     n: Annotated[int, Field(ge=0)] = 20
-    """Sampled answers per question for the best-of-N and mean-of-N curves; 0: none."""
+    """Sampled responses per question for the best-of-N and mean-of-N curves; 0: none."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Temperature of the sampled answers."""
+    """Temperature of the sampled responses."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus share of the sampled answers."""
+    """Nucleus sampling probability of the sampled responses."""
     top_k: Annotated[int, Field(ge=0)] = 0
-    """Keep only the k likeliest tokens of the sampled answers; 0: all."""
+    """Draw sampled responses from the k most likely tokens; 0: from all."""
     max_tokens: Positive = 64
-    """Longest answer, in tokens."""
+    """Maximum length of a response, in tokens."""
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("original", "blank")
-    """Views asked greedily; `blank` is the no-image test. Sampled answers see the first."""
+    """Views for greedy decoding; `blank` is the no-image test. Sampled responses use the first view."""
     attention_map: str | None = None
-    """An attention block of this config: where each policy looks on these questions; null: not measured."""
+    """An `attention_maps` block of this config, to measure each policy's attention on these questions;
+    null: not measured."""
     prompt: str = "{question}"
-    """The user's turn after the image; `{question}` stands for the question. Only where the questions are in the images, as in
-    `mmmu_pro`, may it be missing."""
+    """The user's turn after the image; `{question}` stands for the question. It may be left out only if
+    the questions are part of the images, as in `mmmu_pro`."""
     prompts: tuple[Prompt, ...] = ()
-    """Other prompts that base models are asked with, too, greedily under the first view; `{format}` stands for words that ask
-    for the format of the task's answers. Trained policies are not asked."""
+    """Additional prompts on which to evaluate the base models, greedily under the first view; `{format}`
+    stands for an instruction on the answer format of the task. Trained policies do not use them."""
     seed: int = 0
-    """Seed of the draws and of the bootstrap."""
+    """Seed of sampling and bootstrap."""
     resamples: Positive = 9999
-    """Bootstrap resamples of the 95 % intervals."""
+    """Bootstrap resamples for the 95 % intervals."""
 
 
 LISTS = ("sampling", "reward", "selection")
@@ -536,51 +566,52 @@ SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "pairs": (("pair_generation", "filter"),),
     "rollouts": (("rollout", "reward", "batch_selection"),),
 }
-"""What a method learns from to the keys of an experiment that say how it is made; lists can be made in two ways."""
+"""What a method learns from, to the experiment keys that define its source. Lists have two sources."""
 WAYS = tuple(way for ways in SOURCES.values() for way in ways)
 
 
 def named_keys(*ways: tuple[str, ...]) -> str:
-    """As a sentence has them."""
+    """Keys as text for messages, such as "`sampling`, `reward` and `selection`, or `dataset_preference`"."""
     listed = [[f"`{key}`" for key in keys] for keys in ways]
     return ", or ".join(" and ".join(filter(None, [", ".join(keys[:-1]), keys[-1]])) for keys in listed)
 
 
 class ExperimentBlock(Block):
-    """One trained policy: names of blocks. Its own name is the name of its policy."""
+    """One trained policy, as names of blocks. The block's name is also the policy's name."""
 
     model: str
     """Base model."""
     dataset: str
     """Training data."""
     sampling: str | None = None
-    """How its answers are drawn; for methods that learn from ranked lists."""
+    """Sampling block of the training responses (list methods only)."""
     reward: str | None = None
-    """How they are scored; for methods that learn from ranked lists or in rounds."""
+    """Reward block that scores them (list and round methods only)."""
     selection: str | None = None
-    """How they become lists; likewise."""
+    """Selection block that turns scored responses into ranked lists (list methods only)."""
     dataset_preference: str | None = None
-    """Which answers of its data become lists, in place of these three."""
+    """Dataset preferences to use as ranked lists, instead of `sampling`, `reward` and `selection`."""
     pair_generation: str | None = None
-    """How pairs are made; for methods that learn from pairs."""
+    """Block that generates pairs (pair methods only)."""
     filter: str | None = None
-    """Which of them are kept; likewise."""
+    """Block that filters these pairs (pair methods only)."""
     rollout: str | None = None
-    """What a round asks; for methods that learn in rounds."""
+    """Rollout block: the questions of each round (round methods only)."""
     batch_selection: str | None = None
-    """Which of its groups are learnt from; likewise."""
+    """Block that selects the groups of a round to train on (round methods only)."""
     rounds: Positive | None = None
-    """How many rounds; likewise. Round k makes the policy `<experiment>@<k>`. More of them later go on from the last."""
+    """Number of rounds (round methods only). Round k trains the policy `<experiment>@<k>`. If the number
+    is raised later, training continues from the last round."""
     evaluate_every: Positive = 1
-    """Rounds between policies that are tested; the last one always is."""
+    """Evaluate the policy of every n-th round; the last one is always evaluated."""
     training: str
-    """How the adapter is trained."""
+    """Training block."""
     benchmarks: tuple[str, ...]
-    """What the policy and its base model are tested on."""
+    """Benchmarks for the policy and its base model."""
 
     @property
     def made_of(self) -> tuple[str, ...]:
-        """The keys that say where its groups come from."""
+        """The keys that define the source of its groups."""
         return next((keys for keys in WAYS if getattr(self, keys[0])), LISTS)
 
     @model_validator(mode="after")
@@ -596,7 +627,8 @@ class ExperimentBlock(Block):
 
 
 class ControlsBlock(Block):
-    """What may explain a gain without better seeing, asked and trained for every result (docs/controls.md)."""
+    """Controls: could something other than better perception explain a gain? They apply to every
+    experiment (docs/controls.md)."""
 
     prompts: tuple[Prompt, ...] = (
         "{question}",
@@ -604,71 +636,75 @@ class ControlsBlock(Block):
         "{question}\nAnswer with the final answer only.",
         "Look closely at the image before you answer. {question}",
     )
-    """Prompts that base models are asked with besides the benchmark's own; the best is chosen on the test questions themselves,
-    which favours the base. A benchmark with `prompts` keeps its own. Empty: none."""
+    """Additional prompts on which to evaluate the base models. The best one is chosen on the test
+    questions themselves, which favours the base model. A benchmark's own `prompts` override them.
+    Empty: none."""
     blank: bool = True
-    """Ask every benchmark with a blank image, too."""
+    """Evaluate every benchmark with a blank image as well."""
     sigmas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.2, 0.4)
-    """Gaussian noise on every pixel, of 1 (white), that every benchmark is asked under, too; empty: none."""
+    """Evaluate every benchmark under Gaussian pixel noise with these standard deviations (white is 1).
+    Empty: none."""
     n: Annotated[int, Field(ge=0)] = 8
-    """Sampled answers per question for best-of-N and mean-of-N, where a benchmark has fewer."""
+    """Minimum number of sampled responses per question for best-of-N and mean-of-N."""
     sft_on_best: bool = True
-    """For every experiment that learns from ranked lists, train another on the best answer of each list: with supervised
-    fine-tuning, the rest of the training block unchanged."""
+    """For every experiment with ranked lists, train an SFT counterpart on the best response of each
+    list, with an otherwise identical training block."""
 
 
 class ExportBlock(Block):
-    """Preferences of an experiment in the format of another trainer (docs/exchange.md): `snakemake exports`."""
+    """Preferences of an experiment in another trainer's format (docs/exchange.md), written by
+    `snakemake exports`."""
 
     experiment: str
-    """An experiment, of one with rounds the last, or a round as `<experiment>@<round>`."""
+    """An experiment (of one with rounds, the last round), or a round as `<experiment>@<round>`."""
     format: str
-    """The trainer that is to read them."""
+    """Target format."""
     pairs: Literal["extremes", "all"] = "extremes"
-    """Of a ranked list the best answer and the worst, or every two of which one has the higher reward; for formats of pairs."""
+    """Pairs made from a ranked list, in pair formats: best and worst response, or all pairs with
+    different rewards."""
 
 
 class ReportBlock(Block):
-    """The HTML page."""
+    """The HTML report."""
 
     title: str = "perceptune"
     """Heading."""
     caption: str = ""
-    """Text under the heading."""
+    """Text below the heading."""
     gallery: Annotated[int, Field(ge=0)] = 12
-    """Examples shown before and after."""
+    """Number of examples shown before and after training."""
 
 
 class Config(Block):
     """The whole config file."""
 
     plugins: tuple[str, ...] = ()
-    """Folders with plug-ins of your own, relative to the working directory: a sub-folder per kind,
-    a file per plug-in."""
+    """Folders with your own plug-ins, relative to the working directory: one sub-folder per kind, one
+    file per plug-in."""
     models: dict[Name, ModelBlock]
     """Base models by name."""
     datasets: dict[Name, DatasetBlock]
     """Datasets by name."""
     views: dict[Name, ViewBlock] = {}
-    """Views by name, besides `original` and `blank`."""
+    """Views by name; `original` and `blank` are always defined."""
     attention_maps: dict[Name, AttentionBlock] = {}
-    """Attention measurements by name."""
+    """Attention maps by name."""
     crops: dict[Name, CropBlock] = {}
     """Crops by name."""
     saliency_maps: dict[Name, SaliencyBlock] = {}
-    """Saliencies by name."""
+    """Saliency maps by name."""
     samplings: dict[Name, SamplingBlock] = {}
     """Samplings by name."""
     pair_generations: dict[Name, PairingBlock] = {}
-    """Pairings by name."""
+    """Pair generations by name."""
     filters: dict[Name, FilterBlock] = {}
-    """Filters of pairs by name."""
+    """Pair filters by name."""
     clip_scores: dict[Name, ClipBlock] = {}
-    """CLIP models by name."""
+    """CLIP scores by name."""
     rollouts: dict[Name, RolloutBlock] = {}
-    """What rounds ask, by name."""
+    """Rollouts of rounds by name."""
     batch_selections: dict[Name, BatchBlock] = {}
-    """What rounds learn from, by name."""
+    """Batch selections of rounds by name."""
     rewards: dict[Name, RewardBlock] = {}
     """Rewards by name."""
     judges: dict[Name, JudgeBlock] = {}
@@ -676,48 +712,50 @@ class Config(Block):
     selections: dict[Name, SelectionBlock] = {}
     """Selections by name."""
     dataset_preferences: dict[Name, GivenBlock] = {}
-    """Given answers by name."""
+    """Dataset preferences by name."""
     trainings: dict[Name, TrainingBlock] = {}
     """Trainings by name."""
     benchmarks: dict[Name, BenchmarkBlock] = {}
     """Benchmarks by name."""
     experiments: dict[Name, ExperimentBlock]
-    """What to run."""
+    """Experiments by name: what to run."""
     exports: dict[Name, ExportBlock] = {}
-    """Exported preferences by name."""
+    """Exports of preferences by name."""
     rehearse: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """A rehearsal: so many examples per task of everything, two rounds, no filter; into the folder `rehearsal`. null: all."""
+    """Rehearsal: run everything on this many examples per task, with two rounds and without filters,
+    in the folder `rehearsal`; null: a full run."""
     controls: ControlsBlock | None = None
-    """What else may explain a gain: `{}` asks and trains all of it; null: nothing."""
+    """Controls for other explanations of a gain: `{}` runs all of them; null: none."""
     report: ReportBlock = ReportBlock()
-    """The HTML page."""
+    """The HTML report."""
 
     @model_validator(mode="after")
     def _names_are_unambiguous(self) -> Config:
         shared = sorted(self.models.keys() & self.experiments.keys())
         if shared:
             raise ValueError(f"`{shared[0]}` is both a model and an experiment, expected different names")
-        askers: dict[str, dict[Name, Any]] = {
+        # Their names are folders of the same table, so they must differ.
+        sections: dict[str, dict[Name, Any]] = {
             "sampling": self.samplings,
             "pair_generation": self.pair_generations,
             "rollout": self.rollouts,
             "dataset_preference": self.dataset_preferences,
         }
-        for (one, ours), (other, theirs) in itertools.combinations(askers.items(), 2):
-            if both := sorted(ours.keys() & theirs.keys()):
-                raise ValueError(f"`{both[0]}` is both a {one} and a {other}, expected different names")
+        for (kind, names), (other_kind, other_names) in itertools.combinations(sections.items(), 2):
+            if both := sorted(names.keys() & other_names.keys()):
+                raise ValueError(f"`{both[0]}` is both a {kind} and a {other_kind}, expected different names")
         plain = sorted(set(PLAIN_VIEWS) & self.views.keys())
         if plain:
-            raise ValueError(f"view `{plain[0]}` exists already, expected another name")
+            raise ValueError(f"view `{plain[0]}` is built in, expected another name")
         return self
 
     def used_benchmarks(self) -> list[str]:
-        """Those that an experiment is tested on, in the order of the config."""
+        """Benchmarks that any experiment uses, in config order."""
         named = {benchmark for experiment in self.experiments.values() for benchmark in experiment.benchmarks}
         return [name for name in self.benchmarks if name in named]
 
     def used_datasets(self) -> list[str]:
-        """Those that an experiment learns from or is tested on, in the order of the config; all, where there is no experiment."""
-        learnt = {experiment.dataset for experiment in self.experiments.values()}
-        used = learnt | {self.benchmarks[name].dataset for name in self.used_benchmarks()}
+        """Datasets that any experiment trains or is tested on, in config order; all without experiments."""
+        trained_on = {experiment.dataset for experiment in self.experiments.values()}
+        used = trained_on | {self.benchmarks[name].dataset for name in self.used_benchmarks()}
         return [name for name in self.datasets if name in used or not self.experiments]

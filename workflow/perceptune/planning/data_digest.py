@@ -1,6 +1,6 @@
-"""What a data set is made of, by content: its files, and the images that they name.
+"""Digest of a dataset: its files and the images they refer to.
 
-Asked whenever Snakemake starts, and in every one of its jobs: what costs time is remembered.
+Computed at every start of Snakemake and in every job, so slow results are cached.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from perceptune.core.data.read_files import Files
 
 
 def data_digest(block: FileDataset, memory: DigestMemory) -> str:
-    """Digest of a dataset's file or folder and, with `watch_images`, of the images that it names.
+    """Digest of a dataset's file or folder and, with `watch_images`, of the images it refers to.
 
-    The names are those of the format's own rows, read once for every content of the file: a file with its images inside is
-    read whole that one time, and names none. Of folders written by `datasets.save_to_disk` only the files count: reading them
-    takes `datasets`, and as a rule their images are inside. What is absent counts as absent, and so does what may not be read:
-    the import says what is wrong.
+    Image names come from the importer's rows, which are read once per content of the file. Folders
+    written by `datasets.save_to_disk` count only as files: reading them needs the slow import of
+    `datasets`, and they usually contain their images. Missing and unreadable files do not raise here;
+    the import reports them.
     """
     try:
         return _digest(block, memory)
@@ -35,8 +35,8 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
     if source.is_dir():
         digest = digest_of_folder(source, memory)
     else:
-        beside = [source.with_name(name) for name in load("importer", block.kind).beside]
-        digest, *others = memory.sha256_of_files([source, *beside])
+        companions = [source.with_name(name) for name in load("importer", block.kind).beside]
+        digest, *others = memory.sha256_of_files([source, *companions])
         if digest == "unreadable":
             return digest
         digest = sha256_of_json([digest, *others]) if others else digest
@@ -52,28 +52,28 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
 
 
 def _image_names(block: FileDataset) -> Iterator[str]:
-    """The image files that a data set names; rows that are no such rows are the import's business, and so is what ends them."""
+    """The image files that a dataset refers to. Invalid rows are skipped; the import reports them."""
     importer = load("importer", block.kind)
     rows = importer.rows(Files(Path(block.path), importer.reads, block.split))
     while True:
         try:
             _, row = next(rows)
-        except Exception:  # the end, a file that cannot be read, a record that no importer thought of
+        except Exception:  # end of the rows, unreadable file, or unexpected record
             return
         yield from _named(row)
 
 
 def _named(row: Any) -> Iterator[str]:
-    given = row.get("images") or [row.get("image")] if isinstance(row, Mapping) else []
-    for image in given if isinstance(given, list) else []:
-        inside = isinstance(image, Mapping) and image.get("bytes") is not None
+    images = row.get("images") or [row.get("image")] if isinstance(row, Mapping) else []
+    for image in images if isinstance(images, list) else []:
+        embedded = isinstance(image, Mapping) and image.get("bytes") is not None
         name = image.get("path") if isinstance(image, Mapping) else image
-        if isinstance(name, str) and not inside and _is_file_name(name):
+        if isinstance(name, str) and not embedded and _is_file_name(name):
             yield name
 
 
 def _is_file_name(name: str) -> bool:
     try:
         return b"\0" not in name.encode()
-    except UnicodeEncodeError:  # half a character
+    except UnicodeEncodeError:  # unpaired surrogate
         return False

@@ -15,7 +15,7 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 """A job's rule and its wildcards."""
 
 TARGETS = (paths.REPORT, paths.ALL_METRICS)
-"""What `snakemake` makes when nothing else is asked for."""
+"""The default targets of `snakemake`."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Node:
 
     @property
     def spec(self) -> tuple[Any, ...]:
-        """What is compared before and after an edit."""
+        """What `reruns` compares before and after an edit."""
         return self.job.files(), dict(self.job.settings), self.code
 
 
 def graph(plan: Plan, targets: Iterable[str] = TARGETS, shards: int = 1) -> dict[Key, Node]:
-    """The jobs that the targets need, by rule and wildcards, with sampling in so many shards."""
+    """The jobs that the targets need, by rule and wildcards, with sampling split into `shards`."""
     known = list(patterns(plan))
     nodes: dict[Key, Node] = {}
     makers: dict[str, Key | None] = {}
@@ -65,7 +65,10 @@ def graph(plan: Plan, targets: Iterable[str] = TARGETS, shards: int = 1) -> dict
 
 
 def reruns(before: Mapping[Key, Node], after: Mapping[Key, Node]) -> set[Key]:
-    """The jobs of `after` that run when those of `before` are finished: new and changed ones, and all that follow."""
+    """The jobs of `after` that run once those of `before` have finished.
+
+    These are new jobs, changed jobs, and all jobs downstream of them.
+    """
     changed = {key for key, node in after.items() if key not in before or node.spec != before[key].spec}
     while more := {key for key, node in after.items() if node.needs & changed} - changed:
         changed |= more

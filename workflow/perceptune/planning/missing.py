@@ -1,4 +1,4 @@
-"""What a config names and this machine does not have: said at once, before Snakemake stops at the first of it."""
+"""Preflight check: reports all missing files at once, where Snakemake would stop at the first."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from perceptune.contracts.config import Config, ShapesDataset
 
 
 def missing(config: Config, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A line per file, folder and key of an endpoint that is not there: its key in the config, and what was looked for.
+    """A line `<config key>: <what is missing>` per missing file, folder or API key.
 
-    Of datasets, models and benchmarks those that an experiment uses.
+    Covers only datasets, models and benchmarks that an experiment uses.
     """
     return [*_files(config), *_folders(config), *_keys(config, environment)]
 
@@ -33,7 +33,7 @@ def _files(config: Config) -> Iterator[str]:
 
 
 def _folders(config: Config) -> Iterator[str]:
-    """Models, and language resources."""
+    """Model folders and language resources."""
     judging = {judge.model for judge in config.judges.values() if judge.url is None}
     used = {experiment.model for experiment in config.experiments.values()} | judging
     for section, blocks in (
@@ -50,7 +50,7 @@ def _folders(config: Config) -> Iterator[str]:
 
 
 def _keys(config: Config, environment: Mapping[str, str]) -> Iterator[str]:
-    asked = {config.benchmarks[name].judge for name in config.used_benchmarks()}
+    used = {config.benchmarks[name].judge for name in config.used_benchmarks()}
     for name, judge in config.judges.items():
-        if name in asked and judge.key and not environment.get(judge.key):
+        if name in used and judge.key and not environment.get(judge.key):
             yield f"judges.{name}.key: `{judge.key}` in the environment"

@@ -1,6 +1,7 @@
-"""From the config file to the jobs: validation, sweeps, and what every rule's wildcards stand for.
+"""The plan: a validated config with its sweeps expanded, and what the wildcards of rules stand for.
 
-The Snakefile imports this module, and so does every job that Snakemake starts: nothing heavy may be imported from here.
+The Snakefile imports this module, and so does every job that Snakemake starts, so it must not
+import anything slow.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ from perceptune.contracts.provenance.code import MEMORY, plugin
 from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
-from perceptune.planning.controls import twins, why_no_twin, with_controls
+from perceptune.planning.controls import counterparts, why_no_counterpart, with_controls
 from perceptune.planning.protocols import with_protocols
 from perceptune.planning.rehearsal import rehearsed
 from perceptune.planning.renamed import renamed
 from perceptune.planning.sweeps import expand_sweeps
 from perceptune.planning.validation import checked, views_named
 
-ASKERS = ("sampling", "pair_generation", "rollout")
-"""Sections whose blocks say what is asked."""
+REQUEST_SECTIONS = ("sampling", "pair_generation", "rollout")
+"""Experiment keys whose blocks define requests."""
 
 
 @dataclass(frozen=True)
@@ -74,32 +75,32 @@ class Plan:
 
     config: Config
     digests: dict[str, str] = field(default_factory=dict)
-    """Digests of models and data, each computed once: a plan asks for them in every job."""
+    """Digests of models and data, each computed only once: every job needs them."""
 
     @cached_property
     def policies(self) -> list[str]:
-        """Every policy to test: the base models that experiments use, then the experiments, of those with rounds several."""
+        """Every policy to evaluate: base models in use, then experiments or their evaluated rounds."""
         used = {e.model for e in self.config.experiments.values()}
         tested = [policy for e in self.config.experiments for policy in self.tested(e)]
         return [m for m in self.config.models if m in used] + tested
 
     @cached_property
     def trained(self) -> list[str]:
-        """Every policy that is trained: an adapter each."""
+        """Every policy with an adapter."""
         return [policy for e in self.config.experiments for policy in self.rounds(e) or [e]]
 
     def rounds(self, experiment: str) -> list[str]:
-        """The policies of an experiment's rounds; none of one that has no rounds."""
+        """The policies of an experiment's rounds; empty for an experiment without rounds."""
         count = self.config.experiments[experiment].rounds or 0
         return [f"{experiment}{ROUND_MARK}{number}" for number in range(1, count + 1)]
 
     def tested(self, experiment: str) -> list[str]:
-        """The policies of an experiment that are tested: itself, or of its rounds every so many and the last."""
+        """The policies of an experiment to evaluate: itself, or every n-th round and the last one."""
         rounds, every = self.rounds(experiment), self.config.experiments[experiment].evaluate_every
         return [p for n, p in enumerate(rounds, 1) if n % every == 0 or n == len(rounds)] or [experiment]
 
-    def round_asked(self, policy: str) -> int:
-        """The number, from 1, of the round whose questions a policy answers."""
+    def answered_round(self, policy: str) -> int:
+        """The round, from 1, whose questions a policy answers."""
         return parted(policy)[1] + 1
 
     def experiment(self, policy: str) -> ExperimentBlock | None:
@@ -111,27 +112,30 @@ class Plan:
         experiment = self.experiment(policy)
         return experiment.model if experiment else policy
 
-    def sampled(self, policy: str) -> str:
-        """The policy whose answers a trained policy has learnt from: the base model, or the round before."""
+    def behaviour_policy(self, policy: str) -> str:
+        """The policy that sampled a policy's training responses: base model or previous round."""
         experiment, number = parted(policy)
         return f"{experiment}{ROUND_MARK}{number - 1}" if number > 1 else self.base(policy)
 
     def benchmarks(self, policy: str) -> list[str]:
-        """What a policy answers: its experiment's benchmarks; a base model answers those of all its experiments."""
+        """Benchmarks of a policy's experiment; for a base model, of all its experiments."""
         experiments = self.config.experiments.items()
-        asked = {b for n, e in experiments if parted(policy)[0] in (n, e.model) for b in e.benchmarks}
-        return [b for b in self.config.benchmarks if b in asked]
+        used = {b for n, e in experiments if parted(policy)[0] in (n, e.model) for b in e.benchmarks}
+        return [b for b in self.config.benchmarks if b in used]
 
     def datasets(self, policy: str, plan: str) -> list[str]:
-        """Datasets that the requests of `plan` (`<dataset>/<sampling>` or `benchmarks`) are about."""
+        """Datasets behind the requests of `plan` (`<dataset>/<sampling>` or `benchmarks`)."""
         if plan != "benchmarks":
             return [plan.split("/")[0]]
         return list(dict.fromkeys(self.config.benchmarks[b].dataset for b in self.benchmarks(policy)))
 
-    def asked(self, policy: str) -> list[str]:
-        """The plans of everything that a policy is asked: `<dataset>/<sampling, pairing or rollout>`, and `benchmarks`."""
-        samples = [self.samples(trained) for trained in self.trained if self.sampled(trained) == policy]
-        plans = [f"{made['dataset']}/{made[key]}" for made in samples for key in ASKERS if key in made]
+    def request_plans(self, policy: str) -> list[str]:
+        """All request plans of a policy: `<dataset>/<block>` per training dataset, and `benchmarks`.
+
+        `<block>` is a block of samplings, pair generations or rollouts.
+        """
+        samples = [self.samples(trained) for trained in self.trained if self.behaviour_policy(trained) == policy]
+        plans = [f"{made['dataset']}/{made[key]}" for made in samples for key in REQUEST_SECTIONS if key in made]
         return list(dict.fromkeys([*plans, *(["benchmarks"] if policy in self.policies else [])]))
 
     def data_file(self, dataset: str) -> str:
@@ -140,28 +144,28 @@ class Plan:
         return DATA.format(dataset=dataset) if isinstance(block, ShapesDataset) else block.path
 
     def is_generated(self, dataset: str) -> bool:
-        """Whether the workflow makes the data itself."""
+        """Whether the workflow generates the data itself."""
         return isinstance(self.config.datasets[dataset], ShapesDataset)
 
     def import_block(self, dataset: str) -> FileDataset:
-        """How a dataset is imported; generated data comes in by the same door as the user's."""
+        """How a dataset is imported; generated data goes through the same importer as user data."""
         block = self.config.datasets[dataset]
         if isinstance(block, ShapesDataset):
             return FileDataset(kind="jsonl", path=self.data_file(dataset), coordinates="pixels")
         return block
 
     def samples(self, experiment: str) -> dict[str, str]:
-        """The wildcards of an experiment's tables, from what it asks to its preferences."""
+        """The wildcards of an experiment's tables, from requests to preferences."""
         block = self.block(experiment)
         made = {key: getattr(block, key) for key in block.made_of}
-        return {"policy": self.sampled(experiment), "dataset": block.dataset, **made}
+        return {"policy": self.behaviour_policy(experiment), "dataset": block.dataset, **made}
 
     def block(self, experiment: str) -> ExperimentBlock:
         """The block of an experiment, or of one of its rounds."""
         return self.config.experiments[parted(experiment)[0]]
 
     def preferences(self, experiment: str) -> str:
-        """The table that an experiment, or one of its rounds, trains on."""
+        """The preferences that an experiment, or one of its rounds, trains on."""
         block = self.block(experiment)
         pattern = {
             "pair_generation": FILTERED_PAIRS,
@@ -172,28 +176,33 @@ class Plan:
         return pattern.format(**self.samples(experiment))
 
     def round_responses(self, experiment: str) -> str:
-        """The answers of a round that has this policy as its result."""
+        """The responses of the round that trains this policy."""
         return ROUND_RESPONSES.format(**self.samples(experiment))
 
     def groups(self, policy: str, dataset: str, groups: str) -> str:
-        """The table whose responses stored terms are about: a pairing's pairs before the filter, ranked lists, or a batch."""
+        """The table of the responses that log-probs are stored for.
+
+        Unfiltered pairs, ranked lists, or the batch of a round.
+        """
         if groups in self.config.dataset_preferences:
             return GIVEN.format(policy=policy, dataset=dataset, dataset_preference=groups)
         if "/" not in groups:
             return PAIRS.format(policy=policy, dataset=dataset, pair_generation=groups)
-        asked, reward, chosen = groups.split("/")
-        if asked in self.config.rollouts:
-            return BATCH.format(policy=policy, dataset=dataset, rollout=asked, reward=reward, batch_selection=chosen)
-        return PREFERENCES.format(policy=policy, dataset=dataset, sampling=asked, reward=reward, selection=chosen)
+        source, reward, selection = groups.split("/")
+        if source in self.config.rollouts:
+            return BATCH.format(
+                policy=policy, dataset=dataset, rollout=source, reward=reward, batch_selection=selection
+            )
+        return PREFERENCES.format(policy=policy, dataset=dataset, sampling=source, reward=reward, selection=selection)
 
     def model_settings(self, policy: str) -> dict[str, Any]:
-        """A policy's base model as a tracked setting: its block, with the digest of its files in place of the path."""
+        """A policy's base model as a tracked setting: its block, with a digest instead of the path."""
         name = self.base(policy)
         block = self.config.models[name]
         return self.content_settings("model", name, block)
 
     def content_settings(self, kind: str, name: str, block: ModelBlock | ClipBlock | SaliencyBlock) -> dict[str, Any]:
-        """A block with a model folder as tracked settings: the digest of its files takes the place of the path."""
+        """A block with a model folder as tracked settings, with a digest of its files instead of the path."""
         return {
             **tracked(block),
             "path": None,
@@ -207,7 +216,7 @@ class Plan:
         return self.digests[key]
 
     def model_details(self, policy: str) -> dict[str, Any]:
-        """The whole model block of a policy, where and how fast it runs included, and the digest of its weights."""
+        """The complete model block of a policy, untracked keys included, and the digest of its weights."""
         block = self.config.models[self.base(policy)]
         return {"model": block.model_dump(mode="json"), "weights": self.model_settings(policy)["weights"]}
 
@@ -216,7 +225,7 @@ class Plan:
         return self.config.models[self.base(policy)].threads
 
     def family(self, policy: str) -> str:
-        """The module of the family of a policy's model."""
+        """The module of a policy's model family."""
         return plugin("family", self.config.models[self.base(policy)].family)
 
     def adapter(self, policy: str) -> str | None:
@@ -232,7 +241,7 @@ class Plan:
         return ROUND.format(experiment=policy) if self.experiment(policy) else None
 
     def round_number(self, policy: str) -> int:
-        """The number of the round that made a policy; 0 where there are no rounds."""
+        """The number of the round that made a policy; 0 without rounds."""
         return parted(policy)[1]
 
     def examples(self, datasets: Iterable[str]) -> dict[str, str]:
@@ -243,10 +252,11 @@ class Plan:
         """The training block of an experiment."""
         return self.config.trainings[self.block(experiment).training]
 
-    def terms(self, experiment: str) -> dict[Stored, str]:
-        """What is stored, to the table of log-probabilities, for all that an experiment's method reads.
+    def stored_logprobs(self, experiment: str) -> dict[Stored, str]:
+        """The stored log-probs that an experiment's method reads, each with its table.
 
-        Pairs share the tables of single views among their ablations; what a round needs is in one table.
+        Pairs have one table per view, shared by ablations. A round has a single table, so that the
+        model is loaded once.
         """
         training, block = self.training(experiment), self.block(experiment)
         method = plugins.load("method", training.method)
@@ -257,54 +267,54 @@ class Plan:
         return {s: TERMS.format(**place, stored=stored_name(stored if block.rollout else [s])) for s in stored}
 
     def views_trained(self, experiment: str) -> list[str]:
-        """The views that an experiment's method sees, by their names in the config."""
+        """The views that an experiment's method uses, by their names in the config."""
         training, pairing = self.training(experiment), self.block(experiment).pair_generation
         method = plugins.load("method", training.method)
         seen = method.views(method.Parameters.model_validate(training.parameters), training.view)
         return [(self.pair_view(pairing, view) if pairing else None) or view for view in seen]
 
     def view_blocks(self, *views: str) -> dict[str, Any]:
-        """The config's blocks of these views and of what they are made of, tracked; plain ones have none."""
+        """Tracked blocks of these views and of their choices; built-in views have none."""
         named = {v for view in views if view in self.config.views for v in (view, *self.config.views[view].choice)}
         return {view: tracked(self.config.views[view]) for view in sorted(named) if view in self.config.views}
 
-    def ops(self, view: str) -> list[str]:
-        """The modules that make a view."""
+    def view_types(self, view: str) -> list[str]:
+        """The types behind a view: one, or those of its choices."""
         if view in PLAIN_VIEWS:
             return [view]
         block = self.config.views[view]
-        return [op for one in block.choice for op in self.ops(one)] if block.type is None else [block.type]
+        return [name for one in block.choice for name in self.view_types(one)] if block.type is None else [block.type]
 
-    def views_asked(self, policy: str, plan: str) -> list[str]:
-        """Views in the requests of `plan` (`<dataset>/<sampling or pairing>`, or `benchmarks`), amateurs' included."""
+    def requested_views(self, policy: str, plan: str) -> list[str]:
+        """Views in the requests of `plan`, as in `request_plans`, including those of amateurs."""
         if plan == "benchmarks":
             return sorted({view for b in self.benchmarks(policy) for view in self.config.benchmarks[b].views})
-        return views_of(self.asking(plan.split("/")[1]))
+        return views_of(self.request_block(plan.split("/")[1]))
 
-    def asking(self, name: str) -> SamplingBlock | PairingBlock | RolloutBlock:
-        """The block of questions of that name."""
+    def request_block(self, name: str) -> SamplingBlock | PairingBlock | RolloutBlock:
+        """The block of samplings, pair generations or rollouts with that name."""
         sections = (self.config.samplings, self.config.pair_generations, self.config.rollouts)
         return next(section[name] for section in sections if name in section)
 
     def crops(self, policy: str, dataset: str, views: list[str]) -> dict[str, str]:
-        """Crop block to the table of a dataset's crops, for the views that need one; cut by the base model's attention."""
+        """Crop block to its table, for the views that need one. Crops use the base model's attention."""
         named = {self.config.views[view].crop for view in views if view in self.config.views}
         base = self.base(policy)
         return {c: CROPS.format(policy=base, dataset=dataset, crop=c) for c in sorted(n for n in named if n)}
 
-    def saliencies(self, dataset: str, views: Iterable[str]) -> dict[str, str]:
-        """Saliency block to the table of a dataset, for the views that need one; they belong to no policy."""
+    def saliency_tables(self, dataset: str, views: Iterable[str]) -> dict[str, str]:
+        """Saliency block to its table, for the views that need one. It does not depend on the policy."""
         named = {block["saliency_map"] for block in self.view_blocks(*views).values()}
         return {name: SALIENCY.format(dataset=dataset, saliency_map=name) for name in sorted(n for n in named if n)}
 
     def pair_crop(self, pairing: str) -> str | None:
-        """The crop that a pairing's enhanced answers are made with."""
+        """The crop block behind the chosen focus responses of a pair generation."""
         focus = self.config.pair_generations[pairing].focus
         view = focus and self.config.views.get(focus.chosen.view)
         return view.crop if view else None
 
-    def attentions(self, policy: str) -> dict[str, str]:
-        """Benchmark to the table of where a policy looks on its questions; only of benchmarks that measure it."""
+    def attention_tables(self, policy: str) -> dict[str, str]:
+        """Benchmark to a policy's attention maps, for benchmarks that measure attention."""
         blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
         return {
             name: ATTENTION.format(policy=policy, dataset=block.dataset, attention_map=block.attention_map)
@@ -313,9 +323,9 @@ class Plan:
         }
 
     def verdicts(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
-        """Benchmark to the table of what its judge says of a policy's answers; only of benchmarks that have a judge.
+        """Benchmark to the judge's verdicts on a policy's answers, for benchmarks with a judge.
 
-        Only those that `benchmarks_of` is tested on, too.
+        `benchmarks_of` limits them to the benchmarks of another policy.
         """
         names = self.benchmarks(benchmarks_of or policy)
         return {b: VERDICTS.format(policy=policy, benchmark=b) for b in names if self.config.benchmarks[b].judge}
@@ -326,7 +336,7 @@ class Plan:
         return judge.model if judge.url is None else None
 
     def judging_settings(self, benchmark: str) -> dict[str, Any]:
-        """How a benchmark is judged, as a tracked setting: with digests in place of the paths of model and prompt."""
+        """How a benchmark is judged, as a tracked setting with digests instead of paths."""
         block, model = self.config.benchmarks[benchmark], self.judged_model(benchmark)
         return {
             "name": block.judge,
@@ -336,7 +346,10 @@ class Plan:
         }
 
     def pair_view(self, pairing: str, view: str) -> str | None:
-        """The config's name of a view that the pairs of a block bring themselves; None for another view or no block."""
+        """The config's name of a pair view (`enhanced`, `degraded` or `noise`) in a pair generation.
+
+        None for other views, and if `pairing` is not a pair generation.
+        """
         if pairing not in self.config.pair_generations:
             return None
         block = self.config.pair_generations[pairing]
@@ -349,146 +362,149 @@ class Plan:
         return answer.view if answer else None
 
     def datasets_measured(self, policy: str) -> list[str]:
-        """The datasets whose examples a policy's published benchmarks look up when they measure."""
+        """The datasets whose examples a policy's published benchmarks read to compute metrics."""
         blocks_of = [self.config.benchmarks[b] for b in self.benchmarks(policy)]
         return list(dict.fromkeys(block.dataset for block in blocks_of if block.protocol))
 
     def scored_settings(self, policy: str, plan: str, reward: str) -> dict[str, Any]:
-        """A reward block as a tracked setting, with the digest of its resources in place of their path.
+        """A reward block as a tracked setting, with a digest of its resources instead of their path.
 
-        `benchmarks`: whose answers it scores; None of a plan that has none.
+        The key `benchmarks` lists the benchmarks that it scores; None for training responses.
         """
         block = self.config.rewards[reward]
-        asked = self.benchmarks(policy) if plan == "benchmarks" else []
-        mine = [b for b in asked if self.config.benchmarks[b].reward == reward]
-        settings = {**tracked(block), "benchmarks": mine if plan == "benchmarks" else None}
+        benchmarks = self.benchmarks(policy) if plan == "benchmarks" else []
+        scored = [b for b in benchmarks if self.config.benchmarks[b].reward == reward]
+        settings = {**tracked(block), "benchmarks": scored if plan == "benchmarks" else None}
         if block.resources:
             settings["resources"] = self.digests.setdefault(f"resources {reward}", resources_digest(block.resources))
         return settings
 
     def benchmark_rewards(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
-        """Benchmark to the table of a policy's scored answers; only those that `benchmarks_of` is tested on, too."""
+        """Benchmark to the rewards of a policy's answers.
+
+        `benchmarks_of` limits them to the benchmarks of another policy.
+        """
         names = self.benchmarks(benchmarks_of or policy)
         rewards = {b: self.config.benchmarks[b].reward for b in names}
         return {b: REWARDS.format(policy=policy, plan="benchmarks", reward=r) for b, r in rewards.items()}
 
     def benchmark_blocks(self, policy: str) -> dict[str, BenchmarkBlock]:
-        """The benchmark blocks that a policy answers; only base models are asked with other prompts, too."""
+        """The benchmark blocks of a policy. Only base models are evaluated on additional prompts."""
         blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
         if self.experiment(policy) is None:
             return blocks_of
         return {b: block.model_copy(update={"prompts": ()}) for b, block in blocks_of.items()}
 
     def benchmark_details(self, policy: str) -> dict[str, Any]:
-        """The whole benchmark blocks that a policy answers."""
+        """The complete benchmark blocks of a policy, untracked keys included."""
         return {b: block.model_dump(mode="json") for b, block in self.benchmark_blocks(policy).items()}
 
     def reward_tasks(self, policy: str) -> dict[str, dict[str, str]]:
-        """Reward block to the reward of each task, for the blocks that a policy's benchmarks are scored with."""
+        """Reward block to the reward of each task, for the blocks of a policy's benchmarks."""
         used = {self.config.benchmarks[b].reward: None for b in self.benchmarks(policy)}
         return {name: {str(t): r for t, r in self.config.rewards[name].tasks.items()} for name in used}
 
     def reward_modules(self, reward: str) -> list[str]:
-        """The modules of the rewards that a block names."""
+        """The modules of a block's rewards."""
         return [plugin("reward", name) for name in sorted(set(self.config.rewards[reward].tasks.values()))]
 
     def view_modules(self, views: Iterable[str]) -> list[str]:
-        """The modules that make these views."""
-        return [plugin("view", op) for op in sorted({op for view in views for op in self.ops(view)})]
+        """The modules of these views."""
+        return [plugin("view", name) for name in sorted({name for view in views for name in self.view_types(view)})]
 
-    def twinless(self) -> dict[str, str]:
-        """Policy to the reason why it has no SFT counterpart, where one was wanted."""
+    def without_counterpart(self) -> dict[str, str]:
+        """Policy to the reason why it has no SFT counterpart although `controls` calls for one."""
         wanted = self.config.controls is not None and self.config.controls.sft_on_best
-        reasons = {p: why_no_twin(self.config, parted(p)[0]) for p in self.controlled if wanted}
+        reasons = {p: why_no_counterpart(self.config, parted(p)[0]) for p in self.controlled if wanted}
         return {p: why for p, why in reasons.items() if why}
 
-    def clips(self, policy: str, dataset: str, pairing: str, filter: str) -> str | None:
-        """The table of CLIP scores that a filter adds, if any."""
+    def clip_scores(self, policy: str, dataset: str, pairing: str, filter: str) -> str | None:
+        """The CLIP scores that a filter adds, if any."""
         clip, crop = self.config.filters[filter].clip_score, self.pair_crop(pairing)
         return CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip_score=clip) if clip and crop else None
 
     def benchmark_settings(self, policy: str) -> dict[str, Any]:
-        """Them as a tracked setting."""
+        """The benchmark blocks of a policy as a tracked setting."""
         return {b: tracked(block) for b, block in self.benchmark_blocks(policy).items()}
 
     @cached_property
     def controlled(self) -> list[str]:
-        """Policies whose gain is held against the controls: of every experiment the last one that is tested."""
+        """Policies whose gain is compared with controls: the last evaluated one of every experiment."""
         return [self.tested(e)[-1] for e in self.config.experiments] if self.config.controls else []
 
     @cached_property
-    def _twins(self) -> dict[str, str]:
-        """Experiment to its twin, see `controls.twins`."""
-        return twins(self.config) if self.config.controls and self.config.controls.sft_on_best else {}
+    def _counterparts(self) -> dict[str, str]:
+        """Experiment to its SFT counterpart, see `controls.counterparts`."""
+        return counterparts(self.config) if self.config.controls and self.config.controls.sft_on_best else {}
 
-    def twin(self, policy: str) -> str | None:
-        """The policy that learnt the best answers of the same lists with the same budget; None if there is none."""
-        return self._twins.get(parted(policy)[0])
+    def counterpart(self, policy: str) -> str | None:
+        """The SFT counterpart of a policy: same lists, same budget, best responses only; or None."""
+        return self._counterparts.get(parted(policy)[0])
 
     @cached_property
     def final(self) -> list[str]:
-        """The policies that experiments end with: their last round, or themselves."""
+        """The final policies of experiments: the last round, or the experiment itself."""
         return [(self.rounds(experiment) or [experiment])[-1] for experiment in self.config.experiments]
 
     def exported(self, export: str) -> str:
-        """The policy whose preferences an export block is about: of an experiment with rounds the last."""
+        """The policy whose preferences are exported; for an experiment with rounds, the last round."""
         named = self.config.exports[export].experiment
         return (self.rounds(named) or [named])[-1] if named in self.config.experiments else named
 
     @cached_property
     def benchmark_datasets(self) -> list[str]:
-        """Datasets that any policy is tested on."""
+        """Datasets that any policy is evaluated on."""
         return list(dict.fromkeys(d for p in self.policies for d in self.datasets(p, "benchmarks")))
 
 
 def views_of(block: SamplingBlock | PairingBlock | RolloutBlock) -> list[str]:
-    """Views in a block's requests, amateurs' included."""
+    """Views in a block's requests, including those of amateurs."""
     return sorted({view for _, view in views_named(block)})
 
 
 def parted(policy: str) -> tuple[str, int]:
-    """Experiment and number of a round; the number is 0 for a policy without rounds."""
+    """Experiment and round number of a policy; the number is 0 without rounds."""
     name, mark, number = policy.rpartition(ROUND_MARK)
     return (name, int(number)) if mark and number.isdigit() else (policy, 0)
 
 
 def tracked(block: BaseModel) -> dict[str, Any]:
-    """A block as builtins in fixed order, without what does not change the result."""
+    """A block as builtins in a fixed order, without the keys in `UNTRACKED`."""
     return block.model_dump(mode="json", exclude=UNTRACKED)
 
 
 def model_digest(block: ModelBlock | ClipBlock | SaliencyBlock) -> str:
-    """Digest of a model folder's contents; a `UserError` when there is no model."""
+    """Digest of a model folder's contents. Raises `UserError` if it holds no model."""
     folder = Path(block.path)
     if not (folder / "config.json").exists():
         raise UserError(
-            f"model folder `{block.path}`: no `config.json` in it, expected a folder in Hugging Face format",
+            f"model folder `{block.path}`: `config.json` not found, expected a folder in Hugging Face format",
             "paths are relative to the working directory",
         )
     if not any(folder.glob("*.safetensors")):
         raise UserError(
-            f"model folder `{block.path}`: no `*.safetensors` weights in it; other formats can run code when they are loaded",
-            "convert them with transformers: `save_pretrained(folder)`",
+            f"model folder `{block.path}`: no `*.safetensors` weights found; other formats can run code on loading",
+            "convert them with transformers: `model.save_pretrained(folder)`",
         )
     return digest_of_folder(folder, MEMORY)
 
 
 def prompt_digest(file: str) -> str:
-    """Digest of a file with a prompt; a `UserError` when there is none."""
+    """Digest of a prompt file. Raises `UserError` if it does not exist."""
     if not Path(file).is_file():
-        raise UserError(f"judge's prompt `{file}` does not exist", "paths are relative to the working directory")
+        raise UserError(f"judge prompt `{file}` does not exist", "paths are relative to the working directory")
     return MEMORY.sha256_of_files([Path(file)])[0]
 
 
 def resources_digest(folder: str) -> str:
-    """Digest of a folder of language resources; a `UserError` when there is none."""
+    """Digest of a folder with language resources. Raises `UserError` if it does not exist."""
     if not Path(folder).is_dir():
         raise UserError(f"resources folder `{folder}` does not exist", "paths are relative to the working directory")
     return digest_of_folder(Path(folder), MEMORY)
 
 
 def shards_of(responses: str) -> list[str]:
-    """The shard names that a finished responses table was made of; empty where there is none."""
+    """The shard names that a finished responses table was made of; empty if it does not exist."""
     if not Path(responses).exists():
         return []
     count = read_lineage(Path(responses)).get("parameters", {}).get("shards", 0)
@@ -496,9 +512,10 @@ def shards_of(responses: str) -> list[str]:
 
 
 def load(raw: Mapping[str, Any]) -> Plan:
-    """The plan of a raw config; a `UserError` names every mistaken key, what was given and what is allowed.
+    """The plan of a raw config.
 
-    The plug-in folders of the config become known to this process and to those that it starts.
+    Registers the config's plug-in folders for this process and its child processes. Raises
+    `UserError` that lists every invalid key with the value found and what is allowed.
     """
     if old := [*renamed(raw)]:
         raise UserError("config\n  " + joined_mistakes(old))

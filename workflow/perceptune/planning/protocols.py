@@ -1,4 +1,4 @@
-"""Published benchmarks fill in what a benchmark block leaves out."""
+"""Defaults of benchmark blocks that name a published benchmark."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from perceptune.core.benchmarks.benchmark import Benchmark
 
 
 def with_protocols(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw config with the official settings of every benchmark block that names a `protocol`, under the block's own keys.
+    """Adds the official settings to every benchmark block with a `protocol`; the block's keys override them.
 
-    A block without `reward` gets the protocol's, as a reward block of the protocol's name; one of that name in the config may
-    add to it. Nothing is sampled where neither block nor protocol says how often. Raises `UserError` for an unknown protocol or
-    variant.
+    A block without `reward` gets a reward block named like the protocol; if the config defines a block
+    of that name, its keys override the protocol's. `n` defaults to 0. Raises `UserError` for an
+    unknown protocol or variant.
     """
     written = raw.get("benchmarks")
     if not isinstance(written, Mapping):
@@ -39,8 +39,8 @@ def _named(key: str, protocol: str, variant: Any) -> Benchmark:
     known = names("benchmark")
     if protocol not in known:
         for other in (load("benchmark", name) for name in known if protocol.startswith(f"{name}_")):
-            if (asked := protocol.removeprefix(f"{other.name}_")) in other.variants:
-                new = f"`protocol: {other.name}` with `variant: {asked}`"
+            if (variant_name := protocol.removeprefix(f"{other.name}_")) in other.variants:
+                new = f"`protocol: {other.name}` with `variant: {variant_name}`"
                 raise UserError(f"config\n  key `{key}.protocol`: `{protocol}` is not defined, expected {new}")
     lookup(dict.fromkeys(known), protocol, f"config\n  key `{key}.protocol`:")
     try:

@@ -1,4 +1,4 @@
-"""A rehearsal: the whole chain of a config on its first few examples."""
+"""Rehearsals: the whole chain of a config on a few examples."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ FEWER = {
     "rollouts": "questions",
     "batch_selections": "questions",
 }
-"""Section to the key that says how many examples its blocks take."""
-LET_THROUGH: dict[str, dict[str, Any]] = {
+"""Section to the key that limits the number of examples in its blocks."""
+UNFILTERED: dict[str, dict[str, Any]] = {
     "selections": {"min_margin": 0.0, "deduplicate": False},
     "batch_selections": {"keep": None},
     "filters": {"max_ppl": None, "margin": None, "central_quantile": None},
 }
-"""Of few examples nothing might be left, which is no mistake of the config."""
+"""Settings that switch filters off: on so few examples they might drop everything."""
 ROUNDS = 2
 
 
 def rehearsed(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw config cut to its key `rehearse`: that many examples per task of everything, two rounds, and nothing filtered out."""
+    """The raw config, limited to `rehearse` examples per task and two rounds, without filters.
+
+    Unchanged if the config has no valid `rehearse`.
+    """
     count = raw.get("rehearse")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         return dict(raw)
     cut = dict(raw)
-    for section in FEWER.keys() | LET_THROUGH.keys():
+    for section in FEWER.keys() | UNFILTERED.keys():
         blocks = raw.get(section)
         if isinstance(blocks, Mapping):
             cut[section] = {name: _cut(section, block, count) for name, block in blocks.items()}
@@ -45,8 +48,8 @@ def rehearsed(raw: Mapping[str, Any]) -> dict[str, Any]:
         }
     report = raw.get("report") or {}
     if isinstance(report, Mapping):
-        named = f"{report['title']}, rehearsal" if "title" in report else "Rehearsal"
-        cut["report"] = {**report, "title": f"{named}: {count} examples per task, numbers without meaning"}
+        title = f"{report['title']}, rehearsal" if "title" in report else "Rehearsal"
+        cut["report"] = {**report, "title": f"{title}: {count} examples per task, numbers are meaningless"}
     return cut
 
 
@@ -54,6 +57,6 @@ def _cut(section: str, block: Any, count: int) -> Any:
     if not isinstance(block, Mapping):
         return block
     key = FEWER.get(section)
-    given = block.get(key) if key else None
-    fewer = {} if key is None else {key: min(given, count) if isinstance(given, int) else count}
-    return {**block, **fewer, **LET_THROUGH.get(section, {})}
+    limit = block.get(key) if key else None
+    fewer = {} if key is None else {key: min(limit, count) if isinstance(limit, int) else count}
+    return {**block, **fewer, **UNFILTERED.get(section, {})}

@@ -1,4 +1,4 @@
-"""Names of config keys that have changed, refused with the new name. Kept for one release."""
+"""Renamed config keys: old names are errors that state the new name. Kept for one release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECTIONS = {
     "saliencies": "saliency_maps",
     "slice": "rehearse",
 }
-"""Old section to the new one."""
+"""Old section name to the new one."""
 
 KEYS = {
     "benchmarks": {"attention": "attention_map"},
@@ -25,11 +25,11 @@ KEYS = {
     "rewards": {"max_failed": "max_failed_share"},
     "views": {"one_of": "choice", "op": "type", "saliency": "saliency_map"},
 }
-"""Section to the old keys of its blocks and the new ones."""
+"""Section to the renamed keys of its blocks, old to new."""
 
 
 def renamed(raw: Mapping[str, Any]) -> Iterator[str]:
-    """A line per old name in a raw config."""
+    """A message per old name in a raw config."""
     for old, new in SECTIONS.items():
         if old in raw:
             yield f"key `{old}`: renamed to `{new}`"

@@ -1,4 +1,4 @@
-"""The rules of the workflow: what each writes, the job that its wildcards stand for, and the stage that runs it."""
+"""The rules of the workflow: the outputs, job and stage of each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from perceptune.planning.policies import Plan
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. The outputs stand in the rules file, too, where Snakemake reads them; a test compares the two."""
+    """One rule. The rules file repeats the outputs, because Snakemake reads them there; a test compares both."""
 
     job: Callable[..., Job]
     stage: str
-    """The function that is called, as `module:function`, with the module inside the package."""
+    """The stage's function as `module:function`, with the module relative to the package."""
     outputs: tuple[str, ...]
 
     @property
@@ -30,7 +30,7 @@ class Rule:
 
     @property
     def function(self) -> str:
-        """The name of the function that is called."""
+        """The name of the stage's function."""
         return self.stage.partition(":")[2]
 
 
@@ -94,18 +94,18 @@ RULES = {
 
 
 def job_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Job:
-    """The job that a rule's wildcards stand for. Raises `UserError` for a mistake that only this job shows."""
+    """The job that a rule's wildcards stand for. Raises `UserError` for mistakes found only here."""
     arguments = {("plan_name" if name == "plan" else name): value for name, value in wildcards.items()}
     return RULES[rule].job(plan, **arguments)
 
 
 def code_lines(*modules: str) -> list[str]:
-    """A line per module and everything of the package that it imports, so that a dry run names the edited one."""
+    """A line per module and per module of the package that these import. A dry run shows which one changed."""
     return [f"module {name} {digest[:12]}" for name, digest in code_digests(*modules).items()]
 
 
 def one_of(names: Iterable[str]) -> str:
-    """A wildcard that stands for one of these names, so that rules with similar outputs stay apart."""
+    """A regular expression that matches exactly these names, so that rules with similar outputs stay distinct."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -132,7 +132,7 @@ def constraints(plan: Plan) -> dict[str, str]:
 
 
 def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
-    """Those of single rules, which take precedence."""
+    """Wildcard constraints of single rules, which override the shared ones."""
     experiments = plan.config.experiments
     in_rounds = one_of(e for e in experiments if plan.rounds(e))
     return {
@@ -144,7 +144,7 @@ def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def patterns(plan: Plan) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Rule and regular expression of each output, with the wildcards as named groups."""
+    """Rule and regular expression of every output, with wildcards as named groups."""
     shared, single = constraints(plan), rule_constraints(plan)
     for name, rule in RULES.items():
         allowed = {"scatteritem": r"\d+-of-\d+", **shared, **single.get(name, {})}

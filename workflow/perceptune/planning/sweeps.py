@@ -1,4 +1,4 @@
-"""A list where one value belongs is a sweep: one block, and one experiment, per value."""
+"""Sweeps: a list in place of a single value makes one block, and one experiment, per value."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SWEPT = {
     "selections": (blocks.SelectionBlock, ()),
     "trainings": (blocks.TrainingBlock, ("parameters", "lora")),
 }
-"""Sections in which a list of values is a sweep, and their nested mappings in which it is one too."""
+"""Sections in which lists are sweeps, with the nested mappings in which they are sweeps as well."""
 
 
 def expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Replaces a block that has a list where one value belongs by one block per value; its experiments likewise."""
+    """Replaces a block with swept values, and its experiments, by one per combination of values."""
     config = dict(raw)
     variants: dict[str, dict[str, list[str]]] = {}
     for section, (model, nested) in SWEPT.items():
@@ -38,7 +38,7 @@ def expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variants(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """(name suffix, block) for every combination of the swept values of a block."""
+    """(name suffix, block) for every combination of a block's swept values."""
     swept: list[tuple[str, ...]] = [(k,) for k, v in block.items() if isinstance(v, list) and k in model.model_fields]
     for outer in nested:
         inner = block.get(outer)

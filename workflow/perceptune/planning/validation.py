@@ -1,4 +1,7 @@
-"""A config that can be run: what pydantic cannot see, and every mistake as one line with key, value and what is allowed."""
+"""Validation of the config beyond its types.
+
+Every mistake is one line with the key, the value found and what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -26,33 +29,33 @@ from perceptune.contracts.plugins import brought, load, names
 from perceptune.core.benchmarks.benchmark import protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
-from perceptune.planning.view_checks import changing_size, kinds_of, misfit_views, uncovered, views_seen
+from perceptune.planning.view_checks import changing_size, kinds_of, incompatible_views, uncovered, views_seen
 
 
 def checked(raw: Mapping[str, Any]) -> Config:
-    """The config of a mapping without sweeps; a `UserError` names every mistaken key."""
-    if secrets := [*_secrets(raw, "")]:  # first, since other mistakes are told with the value that was found
+    """The config of a mapping without sweeps. Raises `UserError` that lists every invalid key."""
+    if secrets := [*_secrets(raw, "")]:  # first, because other messages print the value found
         raise UserError("config\n  " + joined_mistakes(secrets))
     try:
         config = Config.model_validate(raw)
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
-    mistakes = _dangling_names(config)
-    mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config) or [*_misfits(config)]
+    mistakes = _unknown_references(config)
+    mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config) or [*_incompatible_blocks(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return config
 
 
 def plural(section: str) -> str:
-    """The config section of blocks of a kind."""
+    """The config section that a key of an experiment refers to."""
     return f"{section}s"
 
 
 def views_named(
     block: SamplingBlock | PairingBlock | RolloutBlock | BenchmarkBlock | TrainingBlock,
 ) -> Iterator[tuple[str, str]]:
-    """(key, view) of every mention of a view in a block."""
+    """(key, view) for every view that a block names."""
     if isinstance(block, BenchmarkBlock):
         yield from (("views", view) for view in block.views)
     elif isinstance(block, PairingBlock):
@@ -70,11 +73,11 @@ def views_named(
 SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,})|://[^/\s:@]+:[^/\s@]+@"
 )
-"""What access tokens, and passwords in addresses, look like."""
+"""Access tokens, and passwords in URLs."""
 
 
 def _secrets(value: Any, key: str) -> Iterator[str]:
-    """Keys that hold a secret: the config is copied into lineage and logs."""
+    """Keys that hold a secret. It would leak, because the config is copied into lineage and logs."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _secrets(inner, f"{key}.{name}" if key else str(name))
@@ -82,11 +85,11 @@ def _secrets(value: Any, key: str) -> Iterator[str]:
         for inner in value:
             yield from _secrets(inner, key)
     elif isinstance(value, str) and SECRET.search(value):
-        yield f"key `{key}`: looks like a password or access token, expected none here; put it into the environment"
+        yield f"key `{key}`: looks like a password or access token; put it into an environment variable instead"
 
 
-def _dangling_names(config: Config) -> list[str]:
-    """References to blocks, rewards and methods that do not exist."""
+def _unknown_references(config: Config) -> list[str]:
+    """References to blocks and plug-ins that do not exist."""
     exporters, families, importers, methods, rewards, views = (
         dict.fromkeys(names(kind)) for kind in ("exporter", "family", "importer", "method", "reward", "view")
     )
@@ -143,7 +146,7 @@ def _dangling_names(config: Config) -> list[str]:
 
 
 def _broken_plugins(config: Config) -> Iterator[str]:
-    """Methods, views, rewards, families and the user's own plug-ins that the config names and that cannot be loaded."""
+    """Named methods, views, rewards, families and user plug-ins that cannot be loaded."""
     named = [(f"trainings.{n}.method", "method", t.method) for n, t in config.trainings.items()]
     named += [(f"views.{n}.type", "view", v.type) for n, v in config.views.items() if v.type]
     named += [(f"models.{n}.family", "family", m.family) for n, m in config.models.items()]
@@ -162,14 +165,17 @@ def _broken_plugins(config: Config) -> Iterator[str]:
 
 
 def _exportable(config: Config, named: str) -> dict[str, None]:
-    """Experiments and, of one that is named with a round, its first and its last, which stand for those between them."""
+    """Allowed names: all experiments and, if a round is named, that experiment's first and last round.
+
+    All rounds are allowed; the message lists only two of them.
+    """
     name, mark, number = named.rpartition(ROUND_MARK)
     rounds = config.experiments[name].rounds if name in config.experiments else None
     if not mark or not rounds:
         return dict.fromkeys(config.experiments)
-    there = number.isdecimal() and str(int(number)) == number and 1 <= int(number) <= rounds
+    exists = number.isdecimal() and str(int(number)) == number and 1 <= int(number) <= rounds
     return dict.fromkeys(
-        [*config.experiments, f"{name}{ROUND_MARK}1", f"{name}{ROUND_MARK}{rounds}", *([named] if there else [])]
+        [*config.experiments, f"{name}{ROUND_MARK}1", f"{name}{ROUND_MARK}{rounds}", *([named] if exists else [])]
     )
 
 
@@ -182,7 +188,7 @@ def _unknown(key: str, name: str, allowed: Mapping[str, Any]) -> str | None:
 
 
 def _wrong_parameters(config: Config) -> list[str]:
-    """Parameters that a training's method does not take."""
+    """Invalid parameters of methods and views."""
     mistakes = []
     for name, training in config.trainings.items():
         try:
@@ -205,43 +211,43 @@ def _wrong_parameters(config: Config) -> list[str]:
     return mistakes
 
 
-def _misfits(config: Config) -> Iterator[str]:
-    """Blocks that exist but do not go together."""
+def _incompatible_blocks(config: Config) -> Iterator[str]:
+    """Blocks that are valid on their own but incompatible with each other."""
     for name, view in config.views.items():
         if view.type and load("view", view.type).needs_box != (view.crop is not None):
-            needs = "needs a crop block" if load("view", view.type).needs_box else "needs none"
+            needs = "needs a crop" if load("view", view.type).needs_box else "does not use a crop"
             yield f"key `views.{name}.crop`: `{view.type}` {needs}, got `{view.crop}`"
         if view.type and load("view", view.type).needs_saliency != (view.saliency_map is not None):
-            needs = "needs a saliency block" if load("view", view.type).needs_saliency else "needs none"
+            needs = "needs a saliency map" if load("view", view.type).needs_saliency else "does not use a saliency map"
             yield f"key `views.{name}.saliency_map`: `{view.type}` {needs}, got `{view.saliency_map}`"
         for one in view.choice:
             if config.views[one].choice:
-                yield f"key `views.{name}.choice`: `{one}` is itself one of several, expected views with a `type`"
+                yield f"key `views.{name}.choice`: `{one}` has a `choice` of its own, expected views with a `type`"
     for name, model in config.models.items():
         if model.pixels and not load("family", model.family).resizes_by_pixels:
-            yield f"key `models.{name}.pixels`: images of `{model.family}` are not resized to a number of pixels, expected null"
+            yield f"key `models.{name}.pixels`: `{model.family}` does not resize images to a pixel budget; remove this key"
         if model.pixels and model.pixels[0] > model.pixels[1]:
-            yield f"key `models.{name}.pixels`: at least {model.pixels[0]} and at most {model.pixels[1]}, expected no less"
+            yield f"key `models.{name}.pixels`: minimum {model.pixels[0]} exceeds maximum {model.pixels[1]}"
     boxed = {name for name, view in config.views.items() if any(kind.needs_box for kind in kinds_of(view, config))}
     salient = {
         name for name, view in config.views.items() if any(kind.needs_saliency for kind in kinds_of(view, config))
     }
     for name, training in config.trainings.items():
-        yield from misfit_views(name, training, config, boxed, salient)
+        yield from incompatible_views(name, training, config, boxed, salient)
     for name, export in config.exports.items():
         experiment = config.experiments[export.experiment.rpartition(ROUND_MARK)[0] or export.experiment]
-        if (shown := config.trainings[experiment.training].view) in salient:
-            yield f"key `exports.{name}`: view `{shown}` needs a saliency, which exports do not have"
+        if (view_name := config.trainings[experiment.training].view) in salient:
+            yield f"key `exports.{name}`: view `{view_name}` needs a saliency map; exports do not support these"
     for name, pairing in config.pair_generations.items():
         if pairing.focus is None and pairing.robust is None:
-            yield f"key `pair_generations.{name}`: neither `focus` nor `robust`, expected at least one"
+            yield f"key `pair_generations.{name}`: found neither `focus` nor `robust`, expected at least one"
         for key, named in views_named(pairing):
             expected = {"focus.chosen.view": True, "focus.rejected.view": True}.get(key, False)
             if (named in boxed) != expected:
                 what = "a view with a crop" if expected else "a view without a crop"
                 yield f"key `pair_generations.{name}.{key}`: `{named}`, expected {what}"
             if named in salient:
-                yield f"key `pair_generations.{name}.{key}`: `{named}` needs a saliency, which pairs do not have"
+                yield f"key `pair_generations.{name}.{key}`: `{named}` needs a saliency map; pairs do not support these"
     for name, experiment in config.experiments.items():
         training = config.trainings[experiment.training]
         learns_from = load("method", training.method).groups
@@ -251,53 +257,54 @@ def _misfits(config: Config) -> Iterator[str]:
     for name, benchmark in config.benchmarks.items():
         protocol = protocol_of(benchmark)
         if benchmark.variant and not protocol:
-            yield f"key `benchmarks.{name}.variant`: it has no protocol, expected null"
+            yield f"key `benchmarks.{name}.variant`: variants need a `protocol`; remove this key"
         in_image = protocol and "{question}" not in protocol.settings.get("prompt", "{question}")
         if "{question}" not in benchmark.prompt and not in_image:
-            yield f"key `benchmarks.{name}.prompt`: got `{benchmark.prompt}`, expected a text with `{{question}}` in it"
+            yield f"key `benchmarks.{name}.prompt`: got `{benchmark.prompt}`, expected text that contains `{{question}}`"
         if protocol and protocol.judge_required and not benchmark.judge:
-            yield f"key `benchmarks.{name}.judge`: `{protocol.name}` has no score without a judge, expected one"
+            yield f"key `benchmarks.{name}.judge`: missing, protocol `{protocol.name}` needs a judge"
         if benchmark.judge and not (protocol and protocol.judged):
-            yield f"key `benchmarks.{name}.judge`: its protocol asks no judge, expected null"
+            described = f"protocol `{protocol.name}` does not use a judge" if protocol else "judges need a `protocol`"
+            yield f"key `benchmarks.{name}.judge`: {described}; remove this key"
         if benchmark.judge_prompt and not (benchmark.judge and protocol and protocol.judged and protocol.judged.fields):
-            yield f"key `benchmarks.{name}.judge_prompt`: nothing there takes a prompt, expected null"
+            yield f"key `benchmarks.{name}.judge_prompt`: no judge here takes a prompt; remove this key"
     for name, training in config.trainings.items():
-        yield from _misfit_rounds(name, training, config)
+        yield from _incompatible_rounds(name, training, config)
     yield from uncovered(config)
 
 
-def _misfit_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
-    """What rounds ask of a training block, and what only they can use."""
+def _incompatible_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
+    """Requirements of rounds on a training block, and keys that only rounds can use."""
     method, key = load("method", training.method), f"trainings.{name}"
     if not isinstance(method, RolloutMethod):
         for only in ("optimizer", "limits"):
             if only in training.model_fields_set:
-                yield f"key `{key}.{only}`: method `{training.method}` has no rounds, expected none"
+                yield f"key `{key}.{only}`: method `{training.method}` has no rounds; remove this key"
         return
-    for wanted, given, why in (
-        ("scheduler: constant", training.scheduler == "constant", "a round knows nothing of those to come"),
-        ("warmup_ratio: 0", training.warmup_ratio == 0, "a round knows nothing of those to come"),
-        ("lora.dropout: 0", training.lora.dropout == 0, "the first ratio of a round must be 1"),
+    for required, holds, why in (
+        ("scheduler: constant", training.scheduler == "constant", "a round does not know how many follow"),
+        ("warmup_ratio: 0", training.warmup_ratio == 0, "a round does not know how many follow"),
+        ("lora.dropout: 0", training.lora.dropout == 0, "the first probability ratio of a round must be 1"),
     ):
-        if not given:
-            yield f"key `{key}.{wanted.partition(':')[0]}`: expected `{wanted}` in rounds, since {why}"
+        if not holds:
+            yield f"key `{key}.{required.partition(':')[0]}`: expected `{required}` in rounds, because {why}"
     known = limit_names(method.watched)
     for metric in training.limits:
         if text := _unknown(f"{key}.limits.{metric}", metric, dict.fromkeys(sorted(known))):
             yield text
     for view in views_seen(training):
         if view in config.views and (changing := changing_size(config.views[view], config)):
-            yield f"key `{key}`: view `{view}` (`{changing[0]}`) may change the image's size, expected one that keeps it"
+            yield f"key `{key}`: view `{view}` (`{changing[0]}`) may change the image size, expected a view that keeps it"
     for n, experiment in config.experiments.items():
         if config.trainings[experiment.training] is not training or experiment.rollout is None:
             continue
-        shown = config.rollouts[experiment.rollout].view
-        if shown != training.view:
-            yield f"key `experiments.{n}`: answers are drawn under view `{shown}` and learnt under `{training.view}`, expected one"
+        sampled = config.rollouts[experiment.rollout].view
+        if sampled != training.view:
+            yield f"key `experiments.{n}`: samples under view `{sampled}` but trains under `{training.view}`, expected the same"
 
 
 def _mistake(error: Any) -> str:
-    """One pydantic error as one line: key, what is wrong, what was given, the nearest name."""
+    """One pydantic error as one line: key, problem, value found, closest valid name."""
     location = list(error["loc"])
     if location[:1] == ["datasets"] and len(location) > 2 and location[2] in ("shapes", "file"):
         del location[2]  # the discriminator's tag is not a key
@@ -306,12 +313,12 @@ def _mistake(error: Any) -> str:
 
 
 def _described(key: str, error: Any, allowed: Any) -> str:
-    given = error.get("input")
-    given = repr(given) if error["type"] == "int_type" and isinstance(given, str) else given  # '20' is no number
-    shown = f", got `{given}`" if not isinstance(given, Mapping | BaseModel) else ""
+    value = error.get("input")
+    value = repr(value) if error["type"] == "int_type" and isinstance(value, str) else value  # '20' is not a number
+    found = f", got `{value}`" if not isinstance(value, Mapping | BaseModel) else ""
     message = error["msg"].removeprefix("Value error, ")
     about = f"key `{key}`: {message[0].lower()}{message[1:]}" if key else message
-    text = f"{about}{shown}"
+    text = f"{about}{found}"
     hint = near(key.rpartition(".")[2], allowed) if error["type"] == "extra_forbidden" else None
     return f"{text}; {hint}" if hint else text
 

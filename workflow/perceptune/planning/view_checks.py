@@ -1,4 +1,4 @@
-"""Checks of views: whether the blocks that show them have the crop or the saliency they need."""
+"""Checks of views: whether the blocks that use them provide the crop or saliency map they need."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from perceptune.core.views.view import View
 
 
 def views_seen(training: TrainingBlock) -> tuple[str, ...]:
-    """The views that a training's method sees."""
+    """The views that a training's method uses."""
     method = load("method", training.method)
     return method.views(method.Parameters.model_validate(training.parameters), training.view)
 
 
 GROUPS = {"lists": "ranked lists", "pairs": "pairs", "rollouts": "rounds"}
-"""What messages call the groups that a method learns from."""
+"""Names in messages of the groups that a method learns from."""
 
 
-def misfit_views(
+def incompatible_views(
     name: str, training: TrainingBlock, config: Config, boxed: set[str], salient: set[str]
 ) -> Iterator[str]:
-    """Views that the method sees and its groups cannot be shown under."""
+    """Views that the method uses but its groups cannot provide."""
     method: Method = load("method", training.method)
     parameters = method.Parameters.model_validate(training.parameters)
     known = {*PLAIN_VIEWS, *config.views, *(PAIR_VIEWS if method.groups == "pairs" else ())}
@@ -48,49 +48,53 @@ def misfit_views(
         if view not in known:
             yield f"key `{key}.parameters.{parameter}`: view `{view}` is not defined{_near(view, known)}"
         elif view == training.view:
-            yield f"key `{key}.parameters.{parameter}`: `{view}` is the training view, expected another one"
+            yield f"key `{key}.parameters.{parameter}`: `{view}` is the training view, expected a different view"
     for view in seen:
         where = f"key `{key}.view`: `{view}`" if view == training.view else f"key `{key}`: view `{view}`"
         if view not in known and named.get(view) not in training.parameters:
-            yield f"key `{key}`: method `{training.method}` looks at view `{view}`, which is not defined{_near(view, known)}"
+            yield f"key `{key}`: method `{training.method}` uses view `{view}`, which is not defined{_near(view, known)}"
         elif view in PAIR_VIEWS and method.groups == "pairs":
-            continue  # the pairs bring it themselves
+            continue  # part of the pairs
         elif view in boxed:
-            yield f"{where} needs a crop, which {groups} do not have"
+            yield f"{where} needs a crop; {groups} have none, crops are available only for pairs"
         elif view in salient and method.groups != "lists" and (view == training.view or method.groups == "pairs"):
-            yield f"{where} needs a saliency, which {'pairs' if method.groups == 'pairs' else 'training views'} do not have"
-    if unseen := [stored.view for stored in method.stored(parameters, training.view) if stored.view not in seen]:
-        yield f"key `{key}`: method `{training.method}` stores view `{unseen[0]}`, which its `views` does not name"
+            place = "pairs" if method.groups == "pairs" else "training views of rounds"
+            yield f"{where} needs a saliency map; {place} do not support these"
+    if undeclared := [stored.view for stored in method.stored(parameters, training.view) if stored.view not in seen]:
+        yield f"key `{key}`: method `{training.method}` stores view `{undeclared[0]}`, missing from its `views`"
 
 
 def changing_size(view: ViewBlock, config: Config) -> list[str]:
-    """The modules of a view that may change the size of images."""
+    """The types of a view that may change the image size."""
     blocks_of = [view, *(config.views[name] for name in view.choice)]
     kinds = [(load("view", block.type), block.parameters) for block in blocks_of if block.type]
-    return [kind.name for kind, given in kinds if not kind.keeps_size(kind.Parameters.model_validate(given))]
+    return [kind.name for kind, values in kinds if not kind.keeps_size(kind.Parameters.model_validate(values))]
 
 
 def uncovered(config: Config) -> Iterator[str]:
-    """Saliencies that leave out questions which are shown under a view that needs them; better said now than after a round."""
-    asked: list[tuple[str, SamplingBlock | BenchmarkBlock | RolloutBlock | GivenBlock, Sequence[str]]] = []
-    asked += [(f"samplings.{name}", sampling, [sampling.view]) for name, sampling in config.samplings.items()]
-    asked += [(f"benchmarks.{name}", benchmark, benchmark.views) for name, benchmark in config.benchmarks.items()]
+    """Saliency maps that may be missing for questions whose view needs them.
+
+    Reported at the start, because a job would find out only after sampling.
+    """
+    uses: list[tuple[str, SamplingBlock | BenchmarkBlock | RolloutBlock | GivenBlock, Sequence[str]]] = []
+    uses += [(f"samplings.{name}", sampling, [sampling.view]) for name, sampling in config.samplings.items()]
+    uses += [(f"benchmarks.{name}", benchmark, benchmark.views) for name, benchmark in config.benchmarks.items()]
     for experiment in config.experiments.values():
         if experiment.pair_generation is None:
-            asked.append((*_asking(experiment, config), views_seen(config.trainings[experiment.training])))
-    said: dict[str, None] = {}
-    for asker, block, views in asked:
-        shown = [config.views[view] for view in views if view in config.views]
-        used = {one.saliency_map for view in shown for one in (view, *(config.views[name] for name in view.choice))}
+            uses.append((*_questions(experiment, config), views_seen(config.trainings[experiment.training])))
+    mistakes: dict[str, None] = {}
+    for user, block, views in uses:
+        blocks_of = [config.views[view] for view in views if view in config.views]
+        used = {one.saliency_map for view in blocks_of for one in (view, *(config.views[name] for name in view.choice))}
         for name in sorted(saliency for saliency in used if saliency):
             left_out = _left_out(config.saliency_maps[name], block)
-            said |= dict.fromkeys(
-                f"key `saliency_maps.{name}.{key}`: may leave out questions of `{asker}`" for key in left_out
+            mistakes |= dict.fromkeys(
+                f"key `saliency_maps.{name}.{key}`: may leave out questions of `{user}`" for key in left_out
             )
-    yield from said
+    yield from mistakes
 
 
-def _asking(experiment: ExperimentBlock, config: Config) -> tuple[str, SamplingBlock | RolloutBlock | GivenBlock]:
+def _questions(experiment: ExperimentBlock, config: Config) -> tuple[str, SamplingBlock | RolloutBlock | GivenBlock]:
     """Key and block of the questions that an experiment without pairs learns from."""
     for section, name in (("rollouts", experiment.rollout), ("dataset_preferences", experiment.dataset_preference)):
         if name is not None:
@@ -99,21 +103,22 @@ def _asking(experiment: ExperimentBlock, config: Config) -> tuple[str, SamplingB
 
 
 def _left_out(
-    saliency: SaliencyBlock, asked: SamplingBlock | BenchmarkBlock | RolloutBlock | GivenBlock
+    saliency: SaliencyBlock, questions: SamplingBlock | BenchmarkBlock | RolloutBlock | GivenBlock
 ) -> Iterator[str]:
-    """The keys of a saliency because of which it does not cover what is asked."""
-    if saliency.split != asked.split:
+    """The keys of a saliency block that may exclude some of the questions."""
+    if saliency.split != questions.split:
         yield "split"
-    if saliency.tasks and not (asked.tasks and set(asked.tasks) <= set(saliency.tasks)):
+    if saliency.tasks and not (questions.tasks and set(questions.tasks) <= set(saliency.tasks)):
         yield "tasks"
-    limit = None if isinstance(asked, RolloutBlock) else asked.limit
+    limit = None if isinstance(questions, RolloutBlock) else questions.limit
     if saliency.limit is not None and (limit is None or limit > saliency.limit):
         yield "limit"
 
 
 def kinds_of(view: ViewBlock, config: Config) -> list[View]:
-    """What makes a view: one module, or those of the views that it is one of."""
-    return [load("view", op) for one in (view, *(config.views[name] for name in view.choice)) if (op := one.type)]
+    """The plug-ins behind a view: one, or those of its choices."""
+    blocks_of = (view, *(config.views[name] for name in view.choice))
+    return [load("view", block.type) for block in blocks_of if block.type]
 
 
 def _near(name: str, allowed: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Jobs that measure where a model looks, what stands out, and how well an image fits its question."""
+"""Jobs that compute attention maps, saliency maps, crops and CLIP scores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def compute_saliency_maps(plan: Plan, *, dataset: str, saliency_map: str) -> Job
 def find_crops(plan: Plan, *, policy: str, dataset: str, crop: str) -> Job:
     block = plan.config.crops[crop]
     table = paths.ATTENTION.format(policy=policy, dataset=dataset, attention_map=block.attention_map)
-    settings = {key: value for key, value in tracked(block).items() if key != "attention_map"}  # that is an input
+    settings = {key: value for key, value in tracked(block).items() if key != "attention_map"}  # an input
     return Job({"attention": table}, settings, {"config": block.model_dump(mode="json")})
 
 

@@ -1,4 +1,4 @@
-"""Jobs that measure policies and write the report."""
+"""Jobs that evaluate policies and write the report."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PACKAGE_FOLDER = Path(__file__).parents[2]
 def evaluate_policy(plan: Plan, *, policy: str) -> Job:
     base = plan.base(policy)
     trained = plan.experiment(policy) is not None
-    attention = plan.attentions(policy)
-    measured = plan.attentions(base)
+    attention = plan.attention_tables(policy)
+    of_base = plan.attention_tables(base)
     rewards, verdicts = plan.benchmark_rewards(policy), plan.verdicts(policy)
     base_rewards = plan.benchmark_rewards(base, policy) if trained else None
-    base_attention = {name: measured[name] for name in attention} if trained else None
+    base_attention = {name: of_base[name] for name in attention} if trained else None
     base_verdicts = plan.verdicts(base, policy) if trained else {}
     return Job(
         inputs={
@@ -57,7 +57,7 @@ def evaluate_policy(plan: Plan, *, policy: str) -> Job:
 
 
 def compare_controls(plan: Plan, *, policy: str) -> Job:
-    compared = {"policy": policy, "base": plan.base(policy), "twin": plan.twin(policy)}
+    compared = {"policy": policy, "base": plan.base(policy), "twin": plan.counterpart(policy)}
     rewards = {role: plan.benchmark_rewards(name, policy) for role, name in compared.items() if name}
     verdicts = {role: plan.verdicts(name, policy) for role, name in compared.items() if name}
     scored = {
@@ -91,14 +91,14 @@ def write_report(plan: Plan) -> Job:
     predictions = {policy: plan.benchmark_rewards(policy) for policy in plan.policies}
     examples = plan.examples(plan.benchmark_datasets)
     controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
-    told = {
+    contents = {
         "training": training,
         "rounds": rounds,
         "statistics": selected,
         "pairs": pairs,
         "noise": noise_levels(plan),
         "controls": controls,
-        "twinless": plan.twinless(),
+        "twinless": plan.without_counterpart(),
         "predictions": predictions,
         "examples": examples,
         "base": {policy: plan.base(policy) for policy in plan.policies},
@@ -118,10 +118,10 @@ def write_report(plan: Plan) -> Job:
             "config": tracked(plan.config.report),
             "template": sha256_of_file(PACKAGE_FOLDER / "report/template.html.jinja"),
             "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
-            "shown": told,
+            "shown": contents,
         },
         details={
-            **told,
+            **contents,
             "benchmarks": {name: block.model_dump(mode="json") for name, block in plan.config.benchmarks.items()},
             "figures": {figure: paths.FIGURE.format(figure=figure) for figure in paths.FIGURES},
         },
@@ -129,18 +129,18 @@ def write_report(plan: Plan) -> Job:
 
 
 def _rounds(plan: Plan, experiment: str) -> dict[str, Any]:
-    """Number and policy of the tested rounds, and the status file of the last round."""
+    """The evaluated rounds, number to policy, and the status file of the last round."""
     tested = {parted(policy)[1]: policy for policy in plan.tested(experiment)}
     return {"policies": tested, "marks": paths.ROUND.format(experiment=plan.rounds(experiment)[-1])}
 
 
 def _settings(plan: Plan, policy: str) -> dict[str, Any]:
-    """The benchmark blocks of a policy, and the reward of each task, which says what metrics there are."""
+    """The benchmark blocks of a policy and the reward of each task, which determines the metrics."""
     return {"blocks": plan.benchmark_settings(policy), "reward_tasks": plan.reward_tasks(policy)}
 
 
 def _modules(plan: Plan, policy: str) -> tuple[str, ...]:
-    """What declares the metrics of a policy's benchmarks: published benchmarks, and rewards."""
+    """The plug-ins that declare the metrics of a policy's benchmarks: protocols and rewards."""
     blocks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
     protocols = sorted({block.protocol for block in blocks if block.protocol})
     rewards = sorted({module for block in blocks for module in plan.reward_modules(block.reward)})
@@ -148,12 +148,12 @@ def _modules(plan: Plan, policy: str) -> tuple[str, ...]:
 
 
 def _each(tables: dict[str, str]) -> list[str]:
-    """Tables that several benchmarks share, once."""
+    """The tables without duplicates: benchmarks can share one."""
     return sorted(set(tables.values()))
 
 
 def statistics(plan: Plan) -> dict[str, str]:
-    """Label to the selection statistics of every experiment's lists, each once."""
+    """Label to the selection statistics of every experiment's lists, without duplicates."""
     tables = [
         plan.samples(e) for e, block in plan.config.experiments.items() if block.selection or block.dataset_preference
     ]
@@ -162,7 +162,10 @@ def statistics(plan: Plan) -> dict[str, str]:
 
 
 def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:
-    """Label to the tables behind every experiment's pairs, each once: statistics, preferences, attention, crops, examples."""
+    """Label to the tables behind every experiment's pairs, without duplicates.
+
+    The tables are statistics, preferences, examples and, with a crop, attention and crops.
+    """
     found = {}
     for experiment, block in plan.config.experiments.items():
         if not block.pair_generation:
@@ -184,10 +187,10 @@ def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def noise_levels(plan: Plan) -> dict[str, float]:
-    """Benchmarks' views that lay Gaussian noise of some sigma on the pixels, and the clean one, by sigma."""
-    asked = [view for b in plan.config.benchmarks.values() for view in b.views]
+    """Sigma of the benchmarks' views with Gaussian pixel noise, and of the clean view, in ascending order."""
+    views = [view for b in plan.config.benchmarks.values() for view in b.views]
     found = {}
-    for view in dict.fromkeys(asked):
+    for view in dict.fromkeys(views):
         block = plan.config.views.get(view)
         if block and (sigma := gaussian_sigma(block)) is not None:
             found[view] = sigma

@@ -26,7 +26,7 @@ def export_model(plan: Plan, *, policy: str) -> Job:
             "adapter": plan.adapter_folder(policy),
             "folder": paths.MODEL_FOLDER.format(policy=policy),
         },
-        modules=(plan.family(policy), *plan.view_modules(plan.views_asked(policy, "benchmarks"))),
+        modules=(plan.family(policy), *plan.view_modules(plan.requested_views(policy, "benchmarks"))),
         threads=plan.threads(policy),
         gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
     )
@@ -71,7 +71,7 @@ def export_preferences(plan: Plan, *, export: str) -> Job:
 
 
 def card_settings(plan: Plan, policy: str) -> dict[str, Any]:
-    """What a model card tells of how a policy was trained: its experiment, and every block that this names."""
+    """How a policy was trained, for its model card: its experiment and every block this refers to."""
     block, experiment = plan.block(policy), parted(policy)[0]
     named = {key: [getattr(block, key)] for key in ("model", "dataset", *block.made_of, "training")}
     named |= {"benchmark": list(block.benchmarks)}

@@ -1,4 +1,4 @@
-"""Jobs that turn responses into rewards, and rewards into preferences."""
+"""Jobs that turn responses into rewards and preferences, and jobs of judges."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def make_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -
             "responses": paths.PAIR_RESPONSES.format(**place),
             "examples": paths.EXAMPLES.format(dataset=dataset),
         },
-        settings={"loss_prompt": block.loss_prompt},  # what was asked is in the requests
+        settings={"loss_prompt": block.loss_prompt},  # the requests hold everything else
         details={"config": block.model_dump(mode="json")},
         modules=tuple(plan.view_modules(views_of(block))),
     )
@@ -85,7 +85,7 @@ def filter_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str,
         inputs={
             "pairs": paths.PAIRS.format(policy=policy, dataset=dataset, pair_generation=pair_generation),
             "terms": paths.TERMS.format(policy=policy, dataset=dataset, groups=pair_generation, stored=stored),
-            "clip_scores": plan.clips(policy, dataset, pair_generation, filter),
+            "clip_scores": plan.clip_scores(policy, dataset, pair_generation, filter),
         },
         settings={"config": tracked(plan.config.filters[filter])},
     )

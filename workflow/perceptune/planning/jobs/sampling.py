@@ -1,4 +1,4 @@
-"""Jobs that plan questions and ask them."""
+"""Jobs that plan requests and sample responses."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked, views_of
 
 ONLY_EVALUATED = ("reward", "resamples", "attention_map", "protocol", "variant", "judge", "judge_prompt")
-"""Keys of a benchmark block that change no question."""
+"""Keys of a benchmark block that do not affect requests."""
 
 
 def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job:
     block = plan.config.samplings[sampling]
     views = views_of(block)
     blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
-    saliencies = plan.saliencies(dataset, views)
+    saliencies = plan.saliency_tables(dataset, views)
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliency_maps": saliencies},
         settings={"config": tracked(block), "blocks": blocks},
@@ -29,7 +29,7 @@ def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
     blocks = plan.view_blocks(*views_of(block))
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "before": plan.round_file(policy)},
-        settings={"config": tracked(block), "blocks": blocks, "number": plan.round_asked(policy)},
+        settings={"config": tracked(block), "blocks": blocks, "number": plan.answered_round(policy)},
         details={"views": {"blocks": blocks}},
     )
 
@@ -38,23 +38,23 @@ def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -
     block = plan.config.pair_generations[pair_generation]
     views = views_of(block)
     blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
-    asked = {key: value for key, value in tracked(block).items() if key != "loss_prompt"}  # the losses' business
+    requested = {key: value for key, value in tracked(block).items() if key != "loss_prompt"}  # used only in training
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops},
-        settings={"pairs": asked, "blocks": blocks},
+        settings={"pairs": requested, "blocks": blocks},
         details={"config": block.model_dump(mode="json"), "views": {"blocks": blocks, "crops": crops}},
     )
 
 
 def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
     datasets = plan.datasets(policy, "benchmarks")
-    views = plan.views_asked(policy, "benchmarks")
+    views = plan.requested_views(policy, "benchmarks")
     blocks = plan.view_blocks(*views)
-    asked_of = {b: plan.config.benchmarks[b] for b in plan.benchmarks(policy)}
-    shown = {d: [v for b in asked_of.values() if b.dataset == d for v in b.views] for d in datasets}
+    benchmarks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
+    views_of = {d: [v for b in benchmarks if b.dataset == d for v in b.views] for d in datasets}
     crops = {dataset: plan.crops(policy, dataset, views) for dataset in datasets}
-    saliencies = {dataset: plan.saliencies(dataset, shown[dataset]) for dataset in datasets}
-    asked = {
+    saliencies = {dataset: plan.saliency_tables(dataset, views_of[dataset]) for dataset in datasets}
+    requested = {
         name: {key: value for key, value in block.items() if key not in ONLY_EVALUATED}
         for name, block in plan.benchmark_settings(policy).items()
     }
@@ -64,7 +64,7 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
             "crops": [table for tables in crops.values() for table in tables.values()],
             "saliency_maps": [table for tables in saliencies.values() for table in tables.values()],
         },
-        settings={"asked": asked, "blocks": blocks},
+        settings={"asked": requested, "blocks": blocks},
         details={
             "benchmarks": plan.benchmark_details(policy),
             "views": {d: {"blocks": blocks, "crops": crops[d], "saliency_maps": saliencies[d]} for d in datasets},
@@ -88,16 +88,16 @@ def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: st
             "journal": paths.JOURNAL.format(policy=policy, plan=plan_name),
             "shard": shard - 1,
             "shards": shards,
-            "beside": [_other(plan, policy, name) for name in plan.asked(policy) if name != plan_name],
+            "beside": [_other(plan, policy, name) for name in plan.request_plans(policy) if name != plan_name],
         },
-        modules=(plan.family(policy), *plan.view_modules(plan.views_asked(policy, plan_name))),
+        modules=(plan.family(policy), *plan.view_modules(plan.requested_views(policy, plan_name))),
         threads=plan.threads(policy),
         gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
     )
 
 
 def _other(plan: Plan, policy: str, name: str) -> dict[str, Any]:
-    """Another table of requests to the same policy: whichever job starts the engine answers what is waiting."""
+    """Other requests to the same policy: whichever job starts the engine also answers those waiting."""
     return {
         "requests": paths.REQUESTS.format(policy=policy, plan=name),
         "journal": paths.JOURNAL.format(policy=policy, plan=name),
@@ -107,7 +107,7 @@ def _other(plan: Plan, policy: str, name: str) -> dict[str, Any]:
 
 
 def gather_responses(plan: Plan, *, policy: str, plan_name: str) -> Job:
-    """The shards are an input that the rule adds: their number is Snakemake's (`--set-scatter`)."""
+    """The rule adds the shards as an input, because Snakemake sets their number (`--set-scatter`)."""
     return Job(
         inputs={"requests": paths.REQUESTS.format(policy=policy, plan=plan_name)},
         details={"journal": paths.JOURNAL.format(policy=policy, plan=plan_name)},

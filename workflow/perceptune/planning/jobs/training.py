@@ -1,4 +1,4 @@
-"""Jobs that compute log-probabilities and train."""
+"""Jobs that compute stored log-probs and train."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
     views = [view for _, view in wanted]
     blocks = plan.view_blocks(*views)
     learns_in_rounds = any(term == "old" for term, _ in wanted)
-    shown = [plan.pair_view(groups, view) or view for view in views]
+    sources = [plan.pair_view(groups, view) or view for view in views]
     return Job(
         inputs={
             "preferences": plan.groups(policy, dataset, groups),
             "examples": paths.EXAMPLES.format(dataset=dataset),
             "adapter": plan.adapter(policy) if learns_in_rounds else None,
-            "saliency_maps": plan.saliencies(dataset, views),
+            "saliency_maps": plan.saliency_tables(dataset, views),
         },
         settings={"base": plan.model_settings(policy), "blocks": blocks},
         details={
@@ -29,7 +29,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
             "views": blocks,
             "of_round": groups.split("/")[0] in plan.config.rollouts,
         },
-        modules=(plan.family(policy), *plan.view_modules(shown)),
+        modules=(plan.family(policy), *plan.view_modules(sources)),
         threads=plan.threads(policy),
         gpus=1,
     )
@@ -38,13 +38,13 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
 def train_adapter(plan: Plan, *, experiment: str) -> Job:
     training = plan.training(experiment)
     blocks = plan.view_blocks(*plan.views_trained(experiment))
-    terms = plan.terms(experiment)
+    terms = plan.stored_logprobs(experiment)
     return Job(
         inputs={
             "preferences": plan.preferences(experiment),
             "examples": paths.EXAMPLES.format(dataset=plan.block(experiment).dataset),
             "terms": {stored.view: table for stored, table in terms.items()},
-            "saliency_maps": plan.saliencies(plan.block(experiment).dataset, plan.views_trained(experiment)),
+            "saliency_maps": plan.saliency_tables(plan.block(experiment).dataset, plan.views_trained(experiment)),
         },
         settings={"training": tracked(training), "blocks": blocks, "base": plan.model_settings(experiment)},
         details={
@@ -61,9 +61,9 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
 
 
 def train_round(plan: Plan, *, experiment: str) -> Job:
-    training, block, before = plan.training(experiment), plan.block(experiment), plan.sampled(experiment)
+    training, block, before = plan.training(experiment), plan.block(experiment), plan.behaviour_policy(experiment)
     blocks = plan.view_blocks(*plan.views_trained(experiment))
-    (terms,) = set(plan.terms(experiment).values())
+    (terms,) = set(plan.stored_logprobs(experiment).values())
     longest, number = plan.config.rollouts[str(block.rollout)].max_tokens, plan.round_number(experiment)
     return Job(
         inputs={
@@ -73,7 +73,7 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
             "terms": terms,
             "before": plan.round_file(before),
             "adapter_before": plan.adapter(before),
-            "saliency_maps": plan.saliencies(block.dataset, plan.views_trained(experiment)),
+            "saliency_maps": plan.saliency_tables(block.dataset, plan.views_trained(experiment)),
         },
         settings={
             "training": tracked(training),
