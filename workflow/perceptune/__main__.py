@@ -1,4 +1,4 @@
-"""The command line beside Snakemake's: `perceptune COMMAND`, or `python -m perceptune COMMAND`."""
+"""Commands that complement Snakemake's: `perceptune COMMAND`, or `python -m perceptune COMMAND`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from perceptune.commands import explain, schema
+from perceptune.commands import list as list_command
 from perceptune.contracts.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 1 after a mistake of the user, which is printed in one line."""
+    """Runs one command and returns its exit status. A `UserError` is printed, and the status is 1."""
     parser = argparse.ArgumentParser(prog="perceptune", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, module in (("explain", explain), ("schema", schema)):
+    for name, module in (("explain", explain), ("list", list_command), ("schema", schema)):
         text = module.__doc__ or ""
         command = commands.add_parser(
             name,

@@ -1,4 +1,4 @@
-"""Where a number comes from: its ancestry, back to images, weights, parameters and versions.
+"""Trace a number of the report back to images, weights, parameters and versions.
 
 perceptune explain --policy perpo --metric accuracy_iou_0.5
 perceptune explain --policy perpo --control sft_on_best
@@ -30,35 +30,36 @@ from perceptune.contracts.tables.metrics import METRICS
 from perceptune.stages.data.examples import Examples
 
 ADDRESS = ("policy", "benchmark", "task", "view", "condition", "metric")
-"""Columns of the metrics table that say which number is meant."""
+"""Columns of the metrics table that identify a number."""
 
 USUAL = {"condition": "greedy", "view": "original"}
-"""What is meant where nothing is said."""
+"""Default values of these columns."""
 
 HIDDEN = {"engine", "path", "weights"}
-"""Parameters that are shown elsewhere or have no say in a result."""
+"""Parameters that are shown elsewhere or do not affect results."""
 
 SHOWN = 12
+"""Hexadecimal digits of a digest to print."""
+
 TABLES = {"metrics": METRICS, "controls": CONTROLS}
-"""Hexadecimal digits of a digest."""
 
 
 @dataclass
 class Ancestry:
-    """The tree of what numbers were made of, and what was found wrong on the way."""
+    """Builds the lineage tree of numbers, and collects versions and changed files."""
 
     memory: DigestMemory
     versions: dict[str, set[str]] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
-    """Files that are not what they were when they were used."""
+    """Files that have changed since they were used."""
     _shown: set[str] = field(default_factory=set)
 
     def grow(self, tree: Tree, name: str, path: Path, used: str | None) -> None:
-        """Adds the file `path`, in the role `name`, and what it was made of. `used`: its digest when it was used."""
-        (found,) = self.memory.sha256_of_files([path]) if path.is_file() else ("absent",)
+        """Adds the file `path` in the role `name`, and its inputs. `used`: its digest when it was used."""
+        (found,) = self.memory.sha256_of_files([path]) if path.is_file() else ("missing",)
         state = ""
         if used is not None and found != used:
-            state = " [red]absent[/]" if found == "absent" else f" [red]has changed, {used[:SHOWN]} was used[/]"
+            state = " [red]missing[/]" if found == "missing" else f" [red]has changed, {used[:SHOWN]} was used[/]"
             self.changed.append(str(path))
         role = f"{name}: " if name else ""
         record = recorded(path)
@@ -71,7 +72,7 @@ class Ancestry:
             return
         self._shown.add(str(path))
         parameters = record.get("parameters", {})
-        if parameters.get("weights"):  # a judge behind an endpoint has none
+        if parameters.get("weights"):  # null for a judge behind an endpoint
             self._weigh(node, Path(parameters["model"]["path"]), parameters["weights"])
         for fact in _facts(path, record):
             node.add(escape(fact))
@@ -81,7 +82,7 @@ class Ancestry:
             self.grow(node, role, Path(source["path"]), source["sha256"])
 
     def _weigh(self, node: Tree, folder: Path, used: str) -> None:
-        """Adds a base model, which is known by its contents."""
+        """Adds a base model, identified by its contents."""
         found = digest_of_folder(folder, self.memory)
         state = "" if found == used else f" [red]has changed, now {found[:SHOWN]}[/]"
         if state:
@@ -90,14 +91,14 @@ class Ancestry:
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """The lineage of a table, of an adapter or of generated data; empty for what the user brought."""
+    """The lineage of a table, an adapter or generated data; empty for the user's files."""
     if path.suffix == ".parquet" and path.exists():
         try:
             return read_lineage(path)
-        except (UserError, OSError, ValueError):  # no longer a table: its digest says so
+        except (UserError, OSError, ValueError):  # no longer a table, which its digest shows
             return {}
-    beside = path.with_name(FILE)
-    return dict(json.loads(beside.read_text())) if beside.exists() else {}
+    file = path.with_name(FILE)
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def _facts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
@@ -126,20 +127,20 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def chosen_rows(metrics: pl.DataFrame, wanted: Mapping[str, str]) -> pl.DataFrame:
-    """The rows of the metrics table that are meant; a `UserError` says what there is when none is."""
+    """The matching rows of the metrics table. Raises `UserError` with the available values if none match."""
     rows = metrics
     for column, value in wanted.items():
-        there = rows[column].unique(maintain_order=True).to_list()
+        available = rows[column].unique(maintain_order=True).to_list()
         rows = rows.filter(pl.col(column) == value)
         if rows.is_empty():
-            raise UserError(f"no number with {column} `{value}`, expected one of {', '.join(map(repr, there))}")
+            raise UserError(f"no number with {column} `{value}`, expected one of {', '.join(map(repr, available))}")
     return rows
 
 
 def explain(tables: Sequence[Path], kind: str, wanted: Mapping[str, str], console: Console) -> list[str]:
-    """Prints numbers and their ancestry; returns the files that are not what they were when they were used.
+    """Prints numbers and their lineage; returns the files that have changed since they were used.
 
-    `tables`: the one with all policies' `metrics`, or each policy's `controls`, as `kind` says.
+    `tables` is the table of all policies for `kind` `metrics`, or one table per policy for `controls`.
     """
     rows = chosen_rows(
         pl.concat([pl.DataFrame(pl.from_arrow(read_table(path, TABLES[kind]))) for path in tables]), wanted
@@ -154,12 +155,12 @@ def explain(tables: Sequence[Path], kind: str, wanted: Mapping[str, str], consol
     listed = ", ".join(f"{p} {' and '.join(sorted(v))}" for p, v in sorted(ancestry.versions.items()))
     console.print(f"versions: {listed}", soft_wrap=True)
     for changed in dict.fromkeys(ancestry.changed):
-        console.print(f"[red]{escape(changed)} is not what it was when the number was made[/]", soft_wrap=True)
+        console.print(f"[red]{escape(changed)} has changed since the number was computed[/]", soft_wrap=True)
     return ancestry.changed
 
 
 def _of_policies(tables: Sequence[Path], kind: str) -> dict[str, tuple[Path, str | None]]:
-    """Each policy's own table, and its digest when it was put together with the others."""
+    """Each policy's own table, and its digest when it was collected."""
     if kind == "controls":
         return {path.stem: (path, None) for path in tables}
     sources = [source for path in tables for source in read_lineage(path)["inputs"].values()]
@@ -169,8 +170,8 @@ def _of_policies(tables: Sequence[Path], kind: str) -> dict[str, tuple[Path, str
 def _difference(row: Mapping[str, Any]) -> str:
     address = f"{row['benchmark']} {row['task']} {row['view']} {row['control']} {row['k']} of {row['against']} {row['metric']}"
     between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
-    told = f"{row['value']:.4f} against {row['control_value']:.4f}, difference [bold]{row['difference']:.4f}[/]"
-    return f"{escape(address)}: {told}{escape(between)}, n {row['n']}"
+    values = f"{row['value']:.4f} against {row['control_value']:.4f}, difference [bold]{row['difference']:.4f}[/]"
+    return f"{escape(address)}: {values}{escape(between)}, n {row['n']}"
 
 
 def _number(row: Mapping[str, Any]) -> str:
@@ -181,17 +182,19 @@ def _number(row: Mapping[str, Any]) -> str:
     return f"{escape(address)} = [bold]{value}[/]{escape(between)}, n {row['n']}, unparsed {row['n_failed']}"
 
 
-def _asked_for(given: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str]]:
-    """The tables with the numbers that are meant, their kind, and the columns' values."""
-    if "control" not in given:
-        usual = {} if "metric" in given and "condition" in given else USUAL
-        return [paths.at(paths.ALL_METRICS)], "metrics", {**usual, **given}
-    if "condition" in given:
-        raise UserError("--condition and --control: a number has one of them")
+def _query(options: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str]]:
+    """The tables to search, their kind, and the required values of columns."""
+    if "control" not in options:
+        usual = {} if "metric" in options and "condition" in options else USUAL
+        return [paths.at(paths.ALL_METRICS)], "metrics", {**usual, **options}
+    if "condition" in options:
+        raise UserError("--condition and --control: found both, expected only one")
     folder = paths.at(paths.CONTROLS, policy="any").parent
     if not (tables := sorted(folder.glob("*.parquet"))):
-        raise UserError(f"no table in `{folder}`: `controls: {{}}` in the config makes them")
-    return tables, "controls", dict(given)
+        raise UserError(
+            f"`{folder}`: no tables found", "set `controls: {}` in the config and run the workflow to create them"
+        )
+    return tables, "controls", dict(options)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,12 +202,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for column in ADDRESS:
         parser.add_argument(f"--{column}", help=f"default: {USUAL.get(column, 'all')}")
     parser.add_argument(
-        "--control", help="a number of docs/controls.md, in place of a metric: prompt, blank, mean_of_n or sft_on_best"
+        "--control",
+        help="explain a control (docs/controls.md) instead of a metric: prompt, blank, mean_of_n or sft_on_best",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explains the numbers that `options` name. Returns 0 if every file is what it was when it was used, otherwise 1."""
-    given = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
-    changed = explain(*_asked_for(given), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
+    """Explains the numbers selected by `options`. Returns 0 if no file has changed since, otherwise 1."""
+    selected = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
+    changed = explain(*_query(selected), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
     return int(bool(changed))

@@ -1,6 +1,6 @@
-"""Writes what is generated from the config and the plug-ins: the JSON schema for editors and the tables in config/README.md.
+"""Write the JSON schema of the config and the tables in config/README.md.
 
-Run as `perceptune schema` (`make schemas`); a test compares the files with the models.
+Both are generated from the config models and the plug-ins. A test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLUGIN_KEYS = {
     ("BenchmarkBlock", "protocol"): "benchmark",
     ("ExportBlock", "format"): "exporter",
 }
-"""Keys whose value is the name of a plug-in, or that map to such names, by kind of plug-in."""
+"""Keys whose values are names of plug-ins (or mappings to such names), with the kind of plug-in."""
 
 SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "models": (config.ModelBlock, config.EngineBlock),
@@ -61,7 +61,7 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
 def schema_text() -> str:
     """The JSON schema (draft 2020-12) of a config file.
 
-    Swept fields accept a list as well. Names of plug-ins are suggested, and others accepted, for plug-ins of the user's own.
+    Swept keys also accept lists. Plug-in names are suggestions: user plug-ins have other names.
     """
     schema = Config.model_json_schema()
     for (block, key), kind in PLUGIN_KEYS.items():
@@ -77,7 +77,7 @@ def schema_text() -> str:
 
 
 def _suggest(field: dict[str, Any], allowed: list[str]) -> None:
-    """Offers names wherever the field takes a string."""
+    """Adds names as suggestions wherever the field takes a string."""
     if field.get("type") == "string":
         del field["type"]
         field["anyOf"] = [{"enum": allowed}, {"type": "string"}]
@@ -112,7 +112,7 @@ def key_tables() -> str:
 
 
 def parameter_tables(kind: str) -> str:
-    """Markdown: one table of parameters per method or view, under what its file says of it."""
+    """Markdown: one table of parameters per method or view, below the summary of its module."""
     parts = [f"## Parameters of {kind}s\n"]
     for name in names(kind):
         model: type[BaseModel] = load(kind, name).Parameters
@@ -141,7 +141,7 @@ def _row(name: str, model: type[BaseModel], schema: dict[str, Any], definitions:
 
 
 def _names(kind: str, schema: dict[str, Any]) -> str:
-    """The names of a key's plug-ins, in words."""
+    """The names of a key's plug-ins, as text."""
     listed = ", ".join(f"`{name}`" for name in names(kind))
     null = " or null" if {"type": "null"} in schema.get("anyOf", ()) else ""
     return f"mapping to {listed}" if schema.get("type") == "object" else f"{listed}{null}"
@@ -170,7 +170,7 @@ def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 
 def readme_text() -> str:
-    """config/README.md: the text above the mark as written, the tables below it as generated."""
+    """config/README.md: keeps the text above the mark and regenerates the tables below it."""
     written = KEYS.read_text().partition(MARK)[0]
     tables = [key_tables(), parameter_tables("method"), parameter_tables("view")]
     return f"{written}{MARK}\n\n" + "\n".join(tables)
@@ -183,7 +183,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes both files into the checkout that this package is imported from."""
     if not (SCHEMA.is_file() and KEYS.is_file()):
-        raise UserError(f"`{SCHEMA}` not found, expected an editable install of a checkout")
+        raise UserError(f"`{SCHEMA}` not found, expected an editable installation of a checkout")
     SCHEMA.write_text(schema_text())
     KEYS.write_text(readme_text())
     return 0

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: shown as one line without a traceback."""
+"""Errors that a user can fix: shown as one line without a traceback."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 SHOWN = 5
-"""How many mistakes a message spells out; the rest are counted."""
+"""Number of mistakes that a message lists; the rest are only counted."""
 
 T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake in what the user brought: a config key, a data row, an image, a model folder.
+    """A mistake in the user's input: a config key, a data row, an image, a model folder.
 
-    Job scripts print `error: <message>` and, if given, a `hint:` line, and exit with status 1.
+    Jobs print `error: <message>` and, with a hint, a `hint:` line, and exit with status 1.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
@@ -28,7 +28,10 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal: control, direction and unpaired characters are spelled out; lines and tabs stay."""
+    """Text that is safe on a terminal.
+
+    Escapes control, bidirectional and unpaired surrogate characters; newlines and tabs stay.
+    """
     return "".join(
         c
         if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn")
@@ -38,7 +41,7 @@ def printable(text: str) -> str:
 
 
 def joined_mistakes(mistakes: Sequence[str]) -> str:
-    """All mistakes at once, one a line: the first `SHOWN` spelled out, the rest counted."""
+    """Mistakes, one per line: lists the first `SHOWN` and counts the rest."""
     lines = list(mistakes[:SHOWN])
     if len(mistakes) > SHOWN:
         lines.append(f"and {len(mistakes) - SHOWN} more")
@@ -46,7 +49,7 @@ def joined_mistakes(mistakes: Sequence[str]) -> str:
 
 
 def lookup(table: dict[str, T], name: str, what: str) -> T:
-    """The entry `name`, or a `UserError` that lists what is allowed and the nearest name."""
+    """The entry `name`. Raises `UserError` with the allowed names and the closest one."""
     if name in table:
         return table[name]
     raise UserError(
@@ -55,7 +58,7 @@ def lookup(table: dict[str, T], name: str, what: str) -> T:
 
 
 def near(name: str, allowed: Any) -> str | None:
-    """`did you mean ...?` for the closest allowed name, or None."""
+    """`did you mean ...?` with the closest allowed name, or None."""
     from difflib import get_close_matches
 
     matches = get_close_matches(name, list(allowed), n=1)

@@ -1,4 +1,4 @@
-"""Files that appear under their names only when they are complete."""
+"""Atomic writes: files appear under their names only once they are complete."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 @contextmanager
 def appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into that takes the place of `path` at the end, and leaves nothing behind when that fails.
+    """A temporary file that replaces `path` on success and is removed on failure.
 
-    Temporary file in the same folder, which is made if need be, fsync, rename.
+    It is created in the folder of `path` (made if needed), synced with fsync, then renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -31,6 +31,6 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The text in UTF-8."""
+    """Writes text as UTF-8, atomically."""
     with appearing(path) as file:
         file.write(text.encode())

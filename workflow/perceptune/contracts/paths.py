@@ -1,8 +1,9 @@
-"""Where everything lies: the workflow's data flow as file names.
+"""All paths of the workflow.
 
-A placeholder is a wildcard and a config section in the singular, except `policy` (a model, an experiment, or one round of an
-experiment as `<experiment>@<round>`), `plan`, `groups` and `stored`. `<results>` and `<logs>` are path variables of Snakemake: the
-folders `results` and `logs`, or those of a rehearsal. What has no `<results>` is shared with rehearsals: it is the same there.
+A placeholder is a wildcard and a config section in the singular, except `policy` (a model, an
+experiment, or one round of an experiment as `<experiment>@<round>`), `plan`, `groups` and `stored`.
+`<results>` and `<logs>` are Snakemake path variables: the folders `results` and `logs`, or those of a
+rehearsal. Paths without them are shared with rehearsals.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROUND_MARK = "@"
-"""Between the name of an experiment and the number of a round."""
+"""Separates the name of an experiment from the number of a round."""
 
 REHEARSAL = {"results": "rehearsal", "logs": "rehearsal/logs"}
-"""The path variables of a rehearsal, so that it leaves alone what a full run has made."""
+"""The path variables of a rehearsal, which keep it apart from full runs."""
 
 DATA = "results/data/{dataset}/data.jsonl"
 EXAMPLES = "results/examples/{dataset}.parquet"
@@ -34,7 +35,7 @@ PREFERENCE_STATISTICS = "<results>/preferences/{policy}/{dataset}/{sampling}/{re
 
 GIVEN = "<results>/preferences/{policy}/{dataset}/{dataset_preference}.parquet"
 GIVEN_STATISTICS = "<results>/preferences/{policy}/{dataset}/{dataset_preference}.json"
-"""Of the base model, whose tokens the answers are written in."""
+"""`policy` is the base model, whose tokenizer encodes the responses."""
 
 ATTENTION = "<results>/attention/{policy}/{dataset}/{attention_map}.parquet"
 SALIENCY = "<results>/saliency/{dataset}/{saliency_map}.parquet"
@@ -51,35 +52,36 @@ ROUND_RESPONSES = "<results>/responses/{policy}/{dataset}/{rollout}.parquet"
 ROUND_REWARDS = "<results>/rewards/{policy}/{dataset}/{rollout}/{reward}.parquet"
 BATCH = "<results>/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch_selection}.parquet"
 BATCH_STATISTICS = "<results>/preferences/{policy}/{dataset}/{rollout}/{reward}/{batch_selection}.json"
-"""The tables of round k are those of the policy that answers, which is round k - 1's, or the base model."""
+"""`policy` is the one that answers in round k: the policy of round k - 1, or the base model."""
 
 TERMS = "<results>/logprobs/{policy}/{dataset}/{groups}/{stored}.parquet"
-"""`groups` is `<sampling>/<reward>/<selection>` for ranked lists, `<dataset_preference>` for preferences that come with
-the data, `<rollout>/<reward>/<batch_selection>` for a round, or `<pair_generation>`: pairs have log-probs before they are
-filtered. `stored` says what is in the table, see `stored_name`."""
+"""`groups` is `<sampling>/<reward>/<selection>` for ranked lists, `<dataset_preference>` for dataset
+preferences, `<rollout>/<reward>/<batch_selection>` for a round, or `<pair_generation>` for pairs,
+whose log-probs are computed before they are filtered. `stored` names the contents, see
+`stored_name`."""
 
 ADAPTER_FOLDER = "<results>/adapters/{experiment}"
 ADAPTER = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
 ADAPTER_CONFIG = f"{ADAPTER_FOLDER}/adapter_config.json"
 ROUND = f"{ADAPTER_FOLDER}/round.json"
-"""How a round went: its number, and when and why the experiment was stopped, if it was."""
+"""Status of a round: its number and, if the experiment was stopped, when and why."""
 CHECKPOINTS = "<results>/.partial/adapters/{experiment}"
 TRAINING = "<results>/training/{experiment}.parquet"
 
 VERDICTS = "<results>/verdicts/{policy}/{benchmark}.parquet"
 JUDGED = "results/.judged/{judge}"
-"""All that a judge has ever said, by what it was asked: it outlives its tables, and policies share it."""
+"""All verdicts of a judge, by request. They outlive the verdict tables and are shared by policies."""
 
 MODEL_FOLDER = "<results>/models/{policy}"
 MODEL_PARITY = f"{MODEL_FOLDER}/parity.json"
 MODEL_LINEAGE = f"{MODEL_FOLDER}/lineage.json"
-"""Beside the merged weights, which are not listed here: how many files they are is transformers' business."""
+"""The merged weights lie next to it. They are not listed, because transformers decides on their files."""
 MODEL_CARD = f"{MODEL_FOLDER}/README.md"
 
 EXPORT_FOLDER = "<results>/exports/{export}"
 EXPORT = f"{EXPORT_FOLDER}/README.md"
 EXPORT_LINEAGE = f"{EXPORT_FOLDER}/lineage.json"
-"""Beside the data and its images, whose names are the format's business."""
+"""The data and images lie next to it; the format decides on their names."""
 
 METRICS = "<results>/metrics/{policy}.parquet"
 CONTROLS = "<results>/controls/{policy}.parquet"
@@ -91,7 +93,7 @@ FIGURES = ("result", "best_of_n", "training", "rewards")
 
 
 def stored_name(stored: Iterable[tuple[str, str]]) -> str:
-    """The name of a table of terms by what is in it: pairs of a term and a view."""
+    """The name of a table of stored log-probs by its contents: (term, view) pairs."""
     return "+".join(sorted({f"{term}@{view}" for term, view in stored}))
 
 
@@ -102,22 +104,22 @@ def stored_of_name(name: str) -> list[tuple[str, str]]:
 
 
 def log(path: str) -> str:
-    """The log file of the job that makes `path`."""
+    """The log file of the job that writes `path`."""
     return _logs(path) + ".log"
 
 
 def benchmark(path: str) -> str:
-    """Where Snakemake notes the time and memory of the job that makes `path`."""
+    """Snakemake's benchmark file (time and memory) of the job that writes `path`."""
     return _logs(path, "benchmarks/") + ".tsv"
 
 
 def at(path: str, **wildcards: str) -> Path:
-    """Where a file of a full run lies, for whom Snakemake does not fill in the path."""
+    """A path of a full run with its variables filled in, for use outside Snakemake."""
     return Path(path.replace("<results>", "results").replace("<logs>", "logs").format(**wildcards))
 
 
 def _logs(path: str, folder: str = "") -> str:
-    """`path` without suffix under the folder of logs that goes with its own."""
+    """`path` without its suffix, under the matching folder of logs."""
     shared = "results/"
     if path.startswith(shared):
         return f"logs/{folder}{path.removeprefix(shared)}"

@@ -1,8 +1,8 @@
-"""Plug-ins by name: found by their path, loaded when something names them.
+"""Plug-ins: found by path and loaded on demand.
 
-A plug-in is a file that ends with a constant named after its kind, such as `REWARD = Reward(...)`. Its name is the
-name of the file. Built-in plug-ins lie in the package; a config adds folders of the user's own, with a sub-folder
-per kind. Nothing is imported to find a plug-in or to list the names of a kind.
+A plug-in is a file that ends with a constant named after its kind, such as `REWARD = Reward(...)`. Its
+name is the stem of the file. Built-in plug-ins are part of the package; a config can add the user's
+folders, with one sub-folder per kind. Finding and listing plug-ins imports nothing.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from perceptune.contracts.errors import UserError, joined_mistakes, near
 PACKAGE = "perceptune"
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = "PERCEPTUNE_PLUGINS"
-"""Environment variable with the user's folders, so that processes started by a job find them too."""
+"""Environment variable with the user's folders; passes them on to child processes."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Where the plug-ins of a kind lie, and what each of their files must define."""
+    """A kind of plug-in: where its files are, and what each must define."""
 
     folder: str
     """Sub-folder of a user's plug-in folder."""
     package: str
-    """Package whose modules are found in that sub-folder, too."""
+    """Package of the built-in plug-ins; its modules are also looked up in that sub-folder."""
     constant: str
-    """Name of the constant that a plug-in's file ends with."""
+    """Name of the constant that ends a plug-in's file."""
     contract: tuple[str, str]
-    """Module and class of which the constant must be an instance."""
+    """Module and class name of the constant's type."""
     modules: tuple[str, ...]
-    """Modules that may define the plug-in `{}`, first match wins; `*` stands for any folder."""
+    """Modules that may define the plug-in `{}`; the first match wins. `*` stands for any folder."""
 
 
 def _kind(folder: str, package: str, constant: str, contract: str, *more: str) -> Kind:
@@ -47,13 +47,13 @@ def _kind(folder: str, package: str, constant: str, contract: str, *more: str) -
 
 
 _BENCHMARK = "perceptune.core.benchmarks.{}"
-_BESIDE = "perceptune.core.benchmarks.*.{}"
-"""A reward with a name of its own in the folder of a benchmark."""
+_NAMED_REWARD = "perceptune.core.benchmarks.*.{}"
+"""A reward in the folder of a benchmark whose name is not the benchmark's."""
 PARTS = ("answers", "data", "metrics")
-"""What the folder of a benchmark holds under the benchmark's own name."""
+"""Modules in the folder of a benchmark that define plug-ins of the benchmark's name."""
 KINDS = {
     "reward": _kind(
-        "rewards", "perceptune.core.rewards", "REWARD", "Reward", f"{_BENCHMARK}.answers", _BENCHMARK, _BESIDE
+        "rewards", "perceptune.core.rewards", "REWARD", "Reward", f"{_BENCHMARK}.answers", _BENCHMARK, _NAMED_REWARD
     ),
     "method": _kind("methods", "perceptune.core.methods", "METHOD", "Method"),
     "view": _kind("views", "perceptune.core.views", "VIEW", "View"),
@@ -67,9 +67,10 @@ KINDS = {
 
 
 def use_folders(folders: Sequence[str | Path]) -> None:
-    """Makes the plug-ins of the user's folders known to this process and to those that it starts.
+    """Registers the user's plug-in folders for this process and its child processes.
 
-    Raises `UserError` for a folder that does not exist, an unknown sub-folder, or a name that is taken.
+    Raises `UserError` for a missing folder, an unknown sub-folder, a file without a plug-in, or the
+    name of a built-in plug-in.
     """
     paths = [Path(folder).absolute() for folder in folders]
     if mistakes := [mistake for path in paths for mistake in _mistakes(path)]:
@@ -78,12 +79,12 @@ def use_folders(folders: Sequence[str | Path]) -> None:
 
 
 def user_folders() -> list[Path]:
-    """The folders given to `use_folders`, in this process or in the one that started it."""
+    """The folders passed to `use_folders` in this process or in a parent process."""
     return [Path(folder) for folder in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if folder]
 
 
 def module_of(kind: str, name: str) -> str:
-    """The module that defines a plug-in. Raises `UserError` naming the closest names where there is none."""
+    """The module that defines a plug-in. Raises `UserError` with the allowed names for an unknown one."""
     for module in _candidates(kind, name):
         return module
     allowed = names(kind)
@@ -105,25 +106,25 @@ def names(kind: str) -> list[str]:
 
 
 def exists(kind: str, name: str) -> bool:
-    """Whether there is a plug-in of that name."""
+    """Whether a plug-in of that name exists."""
     return any(True for _ in _candidates(kind, name))
 
 
 def summary(kind: str, name: str) -> str:
-    """The first line of the docstring of a plug-in's file, without importing it; empty where there is none."""
+    """The first line of a plug-in's module docstring, without importing it; empty if it has none."""
     path = file_of(module_of(kind, name))
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path else None
     return text.partition("\n")[0] if text else ""
 
 
 def brought(kind: str, name: str) -> bool:
-    """Whether a plug-in is the user's own."""
+    """Whether a plug-in comes from a folder of the user."""
     path = file_of(module_of(kind, name))
     return path is not None and not path.is_relative_to(ROOT)
 
 
 def load(kind: str, name: str) -> Any:
-    """The plug-in itself. Raises `UserError` for an unknown name and for a file whose declaration is incomplete."""
+    """The plug-in itself. Raises `UserError` for an unknown name or an incomplete declaration."""
     module = module_of(kind, name)
     declared = KINDS[kind]
     path = file_of(module)
@@ -140,14 +141,14 @@ def load(kind: str, name: str) -> Any:
         found = type(plugin).__name__
         raise UserError(f"`{path}`: `{declared.constant}` is a `{found}`, expected a `{declared.contract[1]}`")
     if missing := _missing(plugin):
-        raise UserError(f"`{path}`: the {kind} has no `{missing[0]}`")
+        raise UserError(f"`{path}`: the {kind} does not define `{missing[0]}`")
     if plugin.name != name:
-        raise UserError(f"`{path}`: the {kind} calls itself `{plugin.name}`, expected the name of its file, `{name}`")
+        raise UserError(f"`{path}`: the {kind} is named `{plugin.name}`, expected the stem of its file, `{name}`")
     return plugin
 
 
 def _missing(plugin: Any) -> list[str]:
-    """Attributes that the classes of a plug-in declare and that it does not have."""
+    """Attributes that a plug-in's classes annotate but that are not set."""
     declared = (name for kind in type(plugin).__mro__ for name in inspect.get_annotations(kind))
     return [name for name in dict.fromkeys(declared) if not name.startswith("_") and not hasattr(plugin, name)]
 
@@ -164,7 +165,7 @@ def file_of(module: str) -> Path | None:
 
 
 def _places(module: str) -> Iterator[tuple[Path, list[str]]]:
-    """Folders that a module may lie in, each with the rest of its name."""
+    """Folders that may contain a module, each with the remaining parts of its name."""
     yield ROOT, module.split(".")[1:]
     for kind in KINDS.values():
         if module.startswith(f"{kind.package}."):
@@ -187,7 +188,7 @@ def _candidates(kind: str, name: str) -> Iterator[str]:
 
 
 def _names_of(pattern: str) -> Iterator[str]:
-    """Names for which a module of that pattern may exist."""
+    """Names for which a module may match the pattern."""
     for expanded in _expanded(pattern):
         for folder in _folders_of(expanded.partition(".{}")[0]):
             for path in folder.glob("*") if folder.is_dir() else ():
@@ -196,7 +197,7 @@ def _names_of(pattern: str) -> Iterator[str]:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """The pattern with every folder of its package in place of `*`."""
+    """The pattern, once for every folder of its package that `*` can stand for."""
     package, star, rest = pattern.partition(".*")
     if not star:
         yield pattern
@@ -207,7 +208,7 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _folders_of(package: str) -> Iterator[Path]:
-    """Where the modules of a package lie: in ours, and in the user's folders."""
+    """The folders that hold a package's modules: the built-in one and those of the user."""
     yield ROOT.joinpath(*package.split(".")[1:])
     for kind in KINDS.values():
         if f"{package}.".startswith(f"{kind.package}."):
@@ -216,7 +217,7 @@ def _folders_of(package: str) -> Iterator[Path]:
 
 
 def _extend_packages() -> None:
-    """Lets Python find the modules of the user's folders inside the package of their kind."""
+    """Makes the user's plug-ins importable as modules of their kind's package."""
     for kind in KINDS.values():
         places = [str(folder / kind.folder) for folder in user_folders() if (folder / kind.folder).is_dir()]
         if places:
@@ -225,7 +226,7 @@ def _extend_packages() -> None:
 
 
 def _defines(file: Path, package: str) -> bool:
-    """Whether a file defines one of the plug-ins that may lie in a package."""
+    """Whether a file defines a plug-in of a kind that belongs in the package."""
     text = file.read_text(encoding="utf-8")
     kinds = (kind for kind in KINDS.values() if f"{package}.{{}}" in kind.modules)
     return any(re.search(rf"^{kind.constant}\b.*=", text, re.MULTILINE) for kind in kinds)
@@ -233,7 +234,7 @@ def _defines(file: Path, package: str) -> bool:
 
 def _mistakes(folder: Path) -> Iterator[str]:
     if not folder.is_dir():
-        yield f"`{folder}` is not a folder; paths are relative to the working directory"
+        yield f"`{folder}` is not a directory; paths are relative to the working directory"
         return
     expected = {kind.folder: name for name, kind in KINDS.items()}
     for path in sorted(folder.iterdir()):
@@ -247,13 +248,13 @@ def _mistakes(folder: Path) -> Iterator[str]:
             if file.suffix != ".py" or file.name.startswith("_"):
                 continue
             if _is_built_in(expected[path.name], file.stem):
-                yield f"`{file}`: the name `{file.stem}` is taken by a built-in plug-in, expected another name"
+                yield f"`{file}`: a built-in plug-in is already named `{file.stem}`, expected another name"
             elif not _defines(file, KINDS[expected[path.name]].package):
                 constant = KINDS[expected[path.name]].constant
-                yield f"`{file}` does not define `{constant}`; the name of a file of helpers starts with `_`"
+                yield f"`{file}` does not define `{constant}`; start the names of helper files with `_`"
 
 
 def _is_built_in(kind: str, name: str) -> bool:
-    """Whether a built-in module has that name, or declares a plug-in of that name."""
+    """Whether a built-in module has that name or defines a plug-in of that name."""
     modules = (f"{KINDS[kind].package}.{name}", *_candidates(kind, name))
     return any(path.is_relative_to(ROOT) for module in modules if (path := file_of(module)))

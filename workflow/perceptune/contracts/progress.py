@@ -1,4 +1,4 @@
-"""Progress of long stages: a bar with rate and ETA on a terminal, one line per interval in the log."""
+"""Progress of long stages: a bar with rate and ETA on a terminal, and a line per interval in the log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LOG_INTERVAL = 30.0
 
 
 class Progress:
-    """Counts `total` things of a kind, `done` of them at the start. Use it as a context manager.
+    """Progress towards `total` items, `done` of which are finished at the start. A context manager.
 
-    The bar goes to the terminal that `show_bars_on` named, and is wiped at the end, so that Snakemake's own lines stay
-    readable; without a terminal there is none. The lines go to stderr, which is the job's log while Snakemake runs it.
+    The bar appears on the terminal set by `show_bars_on` and is cleared at the end, so that Snakemake's
+    own output stays readable. Lines go to stderr, which is the log inside a Snakemake job.
     """
 
     terminal: TextIO | None = None
@@ -25,7 +25,7 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._first, self._began = done, time.monotonic()
-        self._logged, self._said = self._began, done
+        self._logged, self._reported = self._began, done
         self._bar: tqdm | None = None
         if self.terminal is not None and total:
             self._bar = tqdm(
@@ -39,7 +39,7 @@ class Progress:
                 mininterval=0.5,
             )
         if done:
-            self._log(f"{what}: {done:,} of {total:,} {unit} were done before")
+            self._log(f"{what}: {done:,} of {total:,} {unit} already done")
 
     def __enter__(self) -> Progress:
         return self
@@ -47,11 +47,11 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
-        if kind is None and self.done > self._said:
+        if kind is None and self.done > self._reported:
             self._log(self.line())
 
     def advance(self, count: int = 1) -> None:
-        """`count` more are done."""
+        """Counts `count` more items as done."""
         self.done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -59,7 +59,7 @@ class Progress:
             self._log(self.line())
 
     def line(self) -> str:
-        """What is done, how fast, and how long the rest will take."""
+        """Items done, rate and time left, as text."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._first) / seconds
         text = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {rate:{',.0f' if rate >= 10 else '.2g'}} a second"
@@ -70,11 +70,11 @@ class Progress:
 
     def _log(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
-        self._logged, self._said = time.monotonic(), self.done
+        self._logged, self._reported = time.monotonic(), self.done
 
 
 def show_bars_on(stream: TextIO) -> None:
-    """Bars of this process go to `stream` if that is a terminal."""
+    """Shows this process's bars on `stream` if it is a terminal."""
     Progress.terminal = stream if stream.isatty() else None
 
 

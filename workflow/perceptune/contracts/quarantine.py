@@ -14,11 +14,17 @@ def check_ceiling(
     count: int | None = None,
     hint: str | None = None,
 ) -> None:
-    """Raises `UserError` naming the first of the `failed` rows when they are more than the share or the number allowed.
+    """Raises `UserError` that lists the first `failed` rows if there are too many of them.
 
-    Where the share is 0, a number that is given decides alone.
-    `what` says what happened to them ("rows cannot be used"); `count`: how many failed, if `failed` has one line for several;
-    `hint`: the likely cause, where there is a better hint than how to let them fail.
+    Args:
+        failed: A line `<name>: <cause>` per failed row.
+        total: Number of rows.
+        what: What happened to the rows, for the message ("rows cannot be used").
+        most_share: Maximum share of failed rows. If it is 0 and `most_rows` is set, only `most_rows`
+            applies.
+        most_rows: Maximum number of failed rows, or None.
+        count: Number of failed rows, if a line of `failed` stands for several.
+        hint: The likely cause, instead of the hint on how to raise the limit.
     """
     number = len(failed) if count is None else count
     if number > most_share * total and (most_rows is None or most_share > 0):
@@ -29,17 +35,12 @@ def check_ceiling(
         return
     raise UserError(
         f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(_one_of_each_first(failed)),
-        hint
-        or (
-            "`max_failed_share` (share) and `max_failed_rows` (count) of its block say how many may"
-            if number < total
-            else None
-        ),
+        hint or ("`max_failed_share` and `max_failed_rows` of its block set this limit" if number < total else None),
     )
 
 
 def _one_of_each_first(failed: list[str]) -> list[str]:
-    """The rows (`name: cause`) with the first of each cause before the others: one lacking image fails many questions."""
+    """The rows, reordered so that the first of each cause leads: one missing image fails many rows."""
     first = {cause: row for row in reversed(failed) if (cause := row.partition(": ")[2])}
     named = set(first.values())
     return [row for row in failed if row in named] + [row for row in failed if row not in named]

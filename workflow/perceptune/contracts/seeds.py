@@ -1,4 +1,4 @@
-"""The one place where random seeds come from."""
+"""Derivation of all random seeds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derived_seed(*parts: str | int | float) -> int:
-    """A seed in [0, 2**63) made of the parts and nothing else: the same for any number of shards, cores or batches."""
+    """A seed in [0, 2**63) that depends only on the parts, not on shards, cores or batches."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -29,7 +29,7 @@ from perceptune.contracts.plugins import brought, load, names
 from perceptune.core.benchmarks.benchmark import protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
-from perceptune.planning.view_checks import changing_size, kinds_of, incompatible_views, uncovered, views_seen
+from perceptune.planning.view_checks import changing_size, incompatible_views, kinds_of, uncovered, views_seen
 
 
 def checked(raw: Mapping[str, Any]) -> Config:

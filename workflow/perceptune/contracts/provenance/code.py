@@ -1,8 +1,8 @@
-"""Digests of code: what an edit of a module reruns.
+"""Digests of code, so that an edit reruns the jobs it affects.
 
-Snakemake's own triggers do not see edits in imported modules. Here the code of a stage is the syntax trees of the modules
-that it imports and of the plug-ins that its settings name. Comments, docstrings, formatting and the texts of error
-messages do not count.
+Snakemake's own triggers miss edits in imported modules. The code of a stage is the syntax trees of
+all modules it imports and of the plug-ins its settings name. Comments, docstrings, formatting and
+error messages do not count.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from perceptune.contracts.provenance.digests import FRESH, DigestMemory, sha256_
 MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
 
 FORMAT = 1
-"""Raise this by hand when a module of `PLUMBING` changes what it writes: it reruns everything."""
+"""Increase by hand when a module in `PLUMBING` changes what it writes. Reruns everything."""
 
 READING = 1
-"""Version of how a module is read here; remembered digests of other versions are not used."""
+"""Version of how this module computes digests. Cached digests of other versions are ignored."""
 
 PLUMBING = frozenset(
     f"{PACKAGE}.contracts.{name}"
@@ -38,13 +38,13 @@ PLUMBING = frozenset(
         "tables.io",
     )
 )
-"""Modules that decide how results are written and reported, not what they are."""
+"""Modules that affect how results are written and reported, not the results themselves."""
 
 CONFIG = f"{PACKAGE}.contracts.config"
-"""Values of the config count one by one, as settings."""
+"""Not part of the code digest: config values count individually, as settings."""
 
 MESSAGES = {"UserError", "RowError"}
-"""Exceptions whose arguments are messages wherever they are made; those of others only in a `raise`."""
+"""Exceptions whose string arguments are always messages; those of other exceptions only in a `raise`."""
 
 
 def code_digest(module: str, *plugins: str) -> str:
@@ -54,9 +54,9 @@ def code_digest(module: str, *plugins: str) -> str:
 
 @cache
 def code_digests(*modules: str) -> dict[str, str]:
-    """Module name to the digest of its syntax tree, for `modules` and every module of the package that they import.
+    """Module name to the digest of its syntax tree, for `modules` and all package modules they import.
 
-    A module that only a setting names, such as a method or a reward, must be among `modules` to count.
+    Plug-ins that only a setting names, such as a method or a reward, must be passed explicitly.
     """
     digests = {name: _read(name)[0] for name in sorted(_closure(modules))}
     _remember()
@@ -85,7 +85,7 @@ def _closure(modules: Iterable[str]) -> set[str]:
 
 @cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
-    """The digest of a module's syntax tree, and the modules of the package that it imports."""
+    """The digest of a module's syntax tree, and the package modules that it imports."""
     path = file_of(module)
     if path is None:
         raise ModuleNotFoundError(module)
@@ -104,12 +104,13 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
 
 
 _NEW: list[str] = []
-"""Keys that were read since `_remember` was called."""
+"""Keys added since the last call of `_remember`."""
 
 
 @cache
 def _remembered() -> dict[str, Any]:
-    """Digests and imports by path, size and modification time: every job asks again, and parsing takes a second."""
+    """Cached digests and imports by path, size and modification time. Every job needs them, and parsing
+    takes a second."""
     return dict(MEMORY.recall(f"code {READING}", dict))
 
 
@@ -138,13 +139,13 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _drop_messages(call: ast.Call) -> None:
-    """Removes texts from the arguments of an exception."""
+    """Removes message strings from the arguments of an exception."""
     call.args = [argument for argument in call.args if not _is_message(argument)]
     call.keywords = [keyword for keyword in call.keywords if not _is_message(keyword.value)]
 
 
 def _is_message(argument: ast.expr) -> bool:
-    """A text, a formatted text, or texts put together."""
+    """Whether an argument is a string, an f-string, or a combination of these."""
     if isinstance(argument, ast.BinOp):
         return _is_message(argument.left) or _is_message(argument.right)
     if isinstance(argument, ast.IfExp):

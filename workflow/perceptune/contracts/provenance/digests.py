@@ -1,4 +1,4 @@
-"""Digests of files, and the memory that spares reading them again."""
+"""Digests of files, and their cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 FRESH = 2_000_000_000
-"""Nanoseconds during which a file may change again without its modification time saying so: not remembered yet."""
+"""Nanoseconds after a change in which another one may leave the modification time as it is. Digests of
+such recent files are not cached."""
 
 
 def sha256_of_file(path: Path) -> str:
@@ -28,28 +29,28 @@ def sha256_of_json(value: Any) -> str:
 
 
 class DigestMemory:
-    """Digests by path, size and modification time, in an SQLite file.
+    """Cache of digests by path, size and modification time, in an SQLite file.
 
-    The Snakefile asks at every start, weights have gigabytes, and datasets have many images. What cannot be remembered
-    (a read-only folder, a damaged file) is computed again.
+    Digests are needed at every start, and weights and images are large. Without a usable cache (read-only
+    folder, damaged file) they are computed each time.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def sha256_of_files(self, files: Sequence[Path]) -> list[str]:
-        """SHA-256 of each file, read only if the memory knows no file of that path, size and modification time.
+        """SHA-256 of each file. Files with a known path, size and modification time are not read.
 
-        A file that cannot be read has the digest `unreadable`.
+        The digest of a file that cannot be read is `unreadable`.
         """
-        digests, learned, now = [], [], time.time_ns()
+        digests, computed, now = [], [], time.time_ns()
         places = [str(file.absolute()) for file in files]
         with self._open() as memory:
             known = _remembered(memory, places) if memory else {}
             for file, place in zip(files, places, strict=True):
                 try:
                     facts = file.stat()
-                    if not stat.S_ISREG(facts.st_mode):  # reading a named pipe would wait for ever
+                    if not stat.S_ISREG(facts.st_mode):  # reading a named pipe would block forever
                         raise OSError
                     key = (place, facts.st_size, facts.st_mtime_ns)
                     digest = known.get(key)
@@ -58,13 +59,13 @@ class DigestMemory:
                     digests.append("unreadable")
                     continue
                 if not digest and now - facts.st_mtime_ns > FRESH:
-                    learned.append((*key, digests[-1]))
-            if memory and learned:
-                memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", learned)
+                    computed.append((*key, digests[-1]))
+            if memory and computed:
+                memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", computed)
         return digests
 
     def recall(self, key: str, compute: Callable[[], Any]) -> Any:
-        """The JSON value stored under `key`, computed and stored if there is none."""
+        """The JSON value stored under `key`; computes and stores it if missing."""
         with self._open() as memory:
             row = memory.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone() if memory else None
             if row:
@@ -106,7 +107,7 @@ class DigestMemory:
 
 
 def _remembered(memory: sqlite3.Connection, places: Sequence[str]) -> dict[tuple[str, int, int], str]:
-    """Digests by path, size and modification time, of those of these paths that are known; many at a time, for many images."""
+    """Known digests of these paths, by path, size and modification time. Queries 500 paths at a time."""
     known = {}
     for start in range(0, len(places), 500):
         paths = places[start : start + 500]
@@ -117,9 +118,9 @@ def _remembered(memory: sqlite3.Connection, places: Sequence[str]) -> dict[tuple
 
 
 def digest_of_folder(folder: Path, memory: DigestMemory) -> str:
-    """Digest of the names and contents of the files in `folder`: identifies a model by content, not by path.
+    """Digest of the names and contents of the files in `folder`. Hidden files are ignored.
 
-    Hidden files do not count.
+    It identifies a model by content, not by path.
     """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     names = [p.relative_to(folder).as_posix() for p in files]

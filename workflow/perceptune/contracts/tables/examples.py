@@ -7,7 +7,7 @@ import pyarrow as pa
 from perceptune.contracts.tables.table import NULL, Table
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""One image as the Hugging Face `datasets.Image` feature stores it; `bytes` is null when a file is referred to."""
+"""One image in the layout of the Hugging Face `datasets.Image` feature; `bytes` is null if `path` is set."""
 
 EXAMPLES = Table(
     "examples",
@@ -20,6 +20,6 @@ EXAMPLES = Table(
     ("target", pa.string(), NULL),
     ("box", pa.list_(pa.float64()), NULL),  # x1, y1, x2, y2 in pixels of the first image
     ("split", pa.string()),
-    ("source", pa.string(), NULL),  # the user's other columns, JSON
-    ("reason", pa.string(), NULL),  # why the row is quarantined; null for a good row
+    ("source", pa.string(), NULL),  # remaining columns of the source row, JSON
+    ("reason", pa.string(), NULL),  # why the row is quarantined; null for valid rows
 )

@@ -1,6 +1,6 @@
-"""The one reader and writer of tables.
+"""Reading and writing of tables.
 
-Every row in is a row out: a row that failed is present with its `reason`.
+Every stage writes a row for each row it reads; failed rows have a `reason`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from perceptune.contracts.files import appearing
 from perceptune.contracts.tables.table import Table
 
 IMAGE_ROWS = 1000
-"""Rows per group of tables with images: Arrow cannot read a group with more than 2 GiB of them back."""
+"""Rows per row group of tables with images. Arrow cannot read row groups with more than 2 GiB of them."""
 
 
 def to_table(kind: Table, data: Any) -> pa.Table:
-    """`data` (list of row dicts, Arrow table, or anything with `to_arrow`, as polars frames have) in the schema of `kind`.
+    """`data` as an Arrow table with the schema of `kind`.
 
-    Raises `ValueError` naming table and column: missing, surplus or ill-typed, or a null where none may be.
+    `data` is a list of row dicts, an Arrow table, or an object with `to_arrow`, such as a polars data
+    frame. Raises `ValueError` with table and column for missing, unknown or wrongly typed columns and
+    for unexpected nulls.
     """
     schema, name = kind.schema, kind.name
     if isinstance(data, list):
@@ -50,7 +52,7 @@ def to_table(kind: Table, data: Any) -> pa.Table:
 
 
 def write_table(path: Path, kind: Table, data: Any, lineage: Mapping[str, Any]) -> None:
-    """Validates `data` against the schema of `kind` and writes it as zstd Parquet, atomically, with its lineage."""
+    """Validates `data` and writes it with its lineage as Parquet (zstd), atomically."""
     table = to_table(kind, data)
     metadata = {**(table.schema.metadata or {}), b"perceptune": json.dumps({"table": kind.name, **lineage}).encode()}
     with appearing(path) as file:
@@ -59,21 +61,22 @@ def write_table(path: Path, kind: Table, data: Any, lineage: Mapping[str, Any]) 
 
 
 def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table of `kind` at `path`, or some of its columns in their order: an `examples` table may hold gigabytes of images.
+    """The table of `kind` at `path`, or only `columns`, in that order.
 
-    A `UserError` names the file when it is absent, truncated or another table.
+    Read only the columns you need: `examples` can hold gigabytes of images. Raises `UserError` with the
+    path if the file is missing, truncated or a different table.
     """
     name, expected = kind.name, kind.schema
-    if path.exists() and not path.is_file():  # a named pipe would be waited for for ever
-        raise UserError(f"`{path}` is {'a folder' if path.is_dir() else 'no file'}, expected a `{name}` table")
+    if path.exists() and not path.is_file():  # reading a named pipe would block forever
+        raise UserError(f"`{path}` is {'a folder' if path.is_dir() else 'not a file'}, expected a `{name}` table")
     with _readable(path, f"a `{name}` table"):
         stored = pq.read_schema(path)
         same = stored.equals(expected, check_metadata=False)
         table = pq.read_table(path, partitioning=None, columns=columns if same else [])
     if not same:
         raise UserError(
-            f"`{path}` is no `{name}` table of this version: columns {stored.names}, expected {expected.names}",
-            "delete it and run again",
+            f"`{path}` is not a `{name}` table of this version: columns {stored.names}, expected {expected.names}",
+            "delete the file and rerun",
         )
     return table
 
@@ -82,7 +85,7 @@ class RowGroups:
     """The row groups of a Parquet file, read one at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `UserError` naming a file that cannot be read, as `read` does."""
+        """Raises `UserError` with the path if the file cannot be read; so does `read`."""
         self._path = path
         with _readable(path, "a table"):
             metadata = pq.read_metadata(path)
@@ -90,33 +93,38 @@ class RowGroups:
         self._ends = list(ends)
 
     def place_of(self, row: int) -> tuple[int, int]:
-        """A row of the table as (number of its group, row in the group)."""
+        """The position of a table row, as (row group, row in that group)."""
         number = bisect.bisect_right(self._ends, row)
         return number, row - (self._ends[number - 1] if number else 0)
 
     def read(self, number: int, column: str) -> pa.ChunkedArray:
-        """One column of one group."""
+        """One column of a row group."""
         with _readable(self._path, "a table"), pq.ParquetFile(self._path) as file:
             return file.read_row_group(number, [column])[column]
 
 
 @contextmanager
 def _readable(path: Path, expected: str) -> Iterator[None]:
-    """Raises `UserError` naming the file for what goes wrong when it is read."""
+    """Turns errors of reading the file into `UserError` with its path."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"`{path}` does not exist, expected {expected}") from None
     except (pa.ArrowException, OSError, ValueError) as invalid:
         found = " ".join(str(invalid).split())
-        raise UserError(f"`{path}` is not readable as Parquet: {found}", "delete it and run again") from None
+        raise UserError(f"`{path}` is not readable as Parquet: {found}", "delete the file and rerun") from None
 
 
 def read_lineage(path: Path) -> dict[str, Any]:
-    """The lineage that `write_table` stored in the file at `path`, empty for another's file; a `UserError` names a broken one."""
+    """The lineage that `write_table` stored at `path`; empty for files from elsewhere.
+
+    Raises `UserError` with the path if the file cannot be read.
+    """
     with _readable(path, "a table"):
         metadata = pq.read_schema(path).metadata or {}
         record = json.loads(metadata.get(b"perceptune", b"{}"))
     if not isinstance(record, dict):
-        raise UserError(f"`{path}` has no lineage but {str(record)[:60]!r}", "delete it and run again")
+        raise UserError(
+            f"`{path}`: lineage is {str(record)[:60]!r}, expected a JSON object", "delete the file and rerun"
+        )
     return record

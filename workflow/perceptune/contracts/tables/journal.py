@@ -1,4 +1,4 @@
-"""Journal: answers committed while a sampling job runs."""
+"""Journal: responses committed while a sampling job runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perceptune.contracts.tables.table import Table
 
 JOURNAL = Table(
     "journal",
-    ("key", pa.string()),  # digest of everything that was asked
+    ("key", pa.string()),  # digest of the complete request
     ("request_id", pa.string()),
     ("example_id", pa.string()),
     ("view", pa.string()),

@@ -22,19 +22,19 @@ SHOWN = pa.struct(
         ("recipe", pa.string()),  # JSON of `core.views.Recipe`
         ("messages", MESSAGES),
         ("sha256", pa.string()),  # of the pixels
-        ("strength", pa.float64()),  # how much it really did, in the view's unit
+        ("strength", pa.float64()),  # effective strength, in the view's unit
     ]
 )
 
 PAIR = pa.struct(
     [
         ("kind", pa.string()),  # `focus` or `robust`
-        ("chosen", pa.int32()),  # places in `responses`
+        ("chosen", pa.int32()),  # index in `responses`
         ("rejected", pa.int32()),
         ("ppl_chosen", pa.float64()),
         ("ppl_rejected", pa.float64()),
-        ("margin", pa.float64()),  # of mean log-probabilities per token
-        ("ips", pa.float64()),  # of summed log-probabilities given the original image
+        ("margin", pa.float64()),  # difference of mean log-probs per token
+        ("ips", pa.float64()),  # difference of summed log-probs given the original image
         ("kept", pa.bool_()),
         ("reason", pa.string()),  # why the pair was dropped
     ]
@@ -49,7 +49,7 @@ PREFERENCES = Table(
     ("view", pa.string()),
     ("messages", MESSAGES),
     ("responses", pa.list_(RANKED_RESPONSE)),  # lists: best first; rounds: as drawn
-    ("views", pa.list_(SHOWN)),  # how the example is shown under views that are its own
+    ("views", pa.list_(SHOWN)),  # views specific to this example
     ("pairs", pa.list_(PAIR)),
     ("numbers", pa.list_(NAMED_VALUE)),  # of the group, such as CLIP scores
     ("kept", pa.bool_()),

@@ -1,4 +1,4 @@
-"""Requests: what to ask a policy, one row per prompt."""
+"""Requests to a policy, one row per prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 from perceptune.contracts.tables.table import MESSAGES, NULL, Table
 
 CONTRAST = pa.struct([("recipe", pa.string()), ("strength", pa.float64()), ("plausibility", pa.float64())])
-"""Contrastive amplification: how the amateur is shown the image (a view's recipe, JSON), lambda, and the plausible share."""
+"""Contrastive decoding: recipe of the amateur's view (JSON), lambda, and plausibility threshold."""
 
 REQUESTS = Table(
     "requests",
@@ -15,10 +15,7 @@ REQUESTS = Table(
     ("example_id", pa.string()),
     ("dataset", pa.string()),
     ("benchmark", pa.string(), NULL),  # null for training samples
-    (
-        "condition",
-        pa.string(),
-    ),  # `greedy`, `sampled`, `prompt-2`; in pairs the role, such as `focus_chosen`; `round-3`
+    ("condition", pa.string()),  # `greedy`, `sampled`, `prompt-2`, `round-3`; in pairs a role, `focus_chosen`
     ("view", pa.string()),
     ("recipe", pa.string()),  # the view for this example, JSON of `core.views.Recipe`
     ("contrast", CONTRAST, NULL),
@@ -28,5 +25,5 @@ REQUESTS = Table(
     ("top_p", pa.float64()),
     ("top_k", pa.int32()),  # 0: off
     ("max_tokens", pa.int32()),
-    ("seed", pa.int64()),  # sample i is drawn with its own seed, derived from this one and i
+    ("seed", pa.int64()),  # sample i has its own seed, derived from this one and i
 )

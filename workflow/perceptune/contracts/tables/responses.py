@@ -13,7 +13,7 @@ RESPONSES = Table(
     ("view", pa.string()),
     ("sample_index", pa.int32()),
     ("text", pa.string(), NULL),
-    ("token_ids", pa.list_(pa.int32()), NULL),  # the end-of-sequence token included when it was drawn
+    ("token_ids", pa.list_(pa.int32()), NULL),  # including the end-of-sequence token if sampled
     ("logprobs", pa.list_(pa.float32()), NULL),  # of the sampled tokens, before temperature and top-p
     ("finish_reason", pa.string(), NULL),
     ("prompt_tokens", pa.int32(), NULL),

@@ -1,4 +1,4 @@
-"""Rewards: one row per response, with what was read from it."""
+"""Rewards: one row per response, with the parsed answer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ REWARDS = Table(
     ("sample_index", pa.int32()),
     ("text", pa.string(), NULL),
     ("target", pa.string(), NULL),
-    ("reward", pa.float64(), NULL),  # in [0, 1]; 0 for an unparsable answer, null where there was no response
+    ("reward", pa.float64(), NULL),  # in [0, 1]; 0 for an unparsable answer, null without a response
     ("parsed", pa.string(), NULL),  # the parsed answer, JSON
     ("components", pa.list_(NAMED_VALUE)),
-    ("reason", pa.string(), NULL),  # the parser's verdict on an unparsable answer
+    ("reason", pa.string(), NULL),  # why an answer could not be parsed
 )

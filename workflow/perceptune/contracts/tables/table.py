@@ -1,4 +1,4 @@
-"""A table: its name, its Arrow schema, and the types that several tables share."""
+"""The type of tables, and column types that several tables share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MESSAGES = pa.list_(
 NAMED_VALUE = pa.struct([("name", pa.string()), ("value", pa.float64())])
 
 NULL = True
-"""Third item of a field that may be null."""
+"""Third item of a nullable field."""
 
 Field = tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]
 
 
 @dataclass(frozen=True, init=False)
 class Table:
-    """A table of the workflow. Each is a module of its own, so that an edit reruns only its readers and writers."""
+    """A table of the workflow. Each has its own module, so that an edit reruns only its readers and writers."""
 
     name: str
     schema: pa.Schema
@@ -33,5 +33,5 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns, in order."""
+        """Column names, in order."""
         return list(self.schema.names)

@@ -1,4 +1,4 @@
-"""Verdicts: what a judge says of an answer."""
+"""Verdicts of a judge, one row per answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ VERDICTS = Table(
     ("example_id", pa.string()),
     ("view", pa.string()),
     ("condition", pa.string()),
-    ("key", pa.string()),  # digest of all that the judge was asked: its name, messages, parameters
-    ("text", pa.string(), NULL),  # what it said
-    ("model", pa.string(), NULL),  # that said it, as the endpoint names it
-    ("reason", pa.string(), NULL),  # why it said nothing
+    ("key", pa.string()),  # digest of the complete request: judge, messages, parameters
+    ("text", pa.string(), NULL),  # the judge's response
+    ("model", pa.string(), NULL),  # model name reported by the endpoint
+    ("reason", pa.string(), NULL),  # why there is no verdict
 )
