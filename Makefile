@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine (Python 3.11+, git, make): `make demo` and `make test`.
 # On a machine with NVIDIA GPUs: `make demo ENV=cuda`.
 
-# What is installed here already, or else for CPUs.
+# The environment that is already installed, otherwise the one for CPUs.
 ENV ?= $(if $(wildcard .venv/cuda.ready),cuda,cpu)
 PYTHON ?= python3
 VENV := .venv
@@ -16,25 +16,25 @@ export PYTHONUNBUFFERED ?= 1
 .PHONY: demo test extended test-all quick lint lint-workflow format explain chaos schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
-	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo stopped: the lines above say where. Running make demo again goes on from there."; exit 1; }
+	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo failed, see the lines above. Run make demo again to continue from there."; exit 1; }
 	@cat results/result.txt
 	@echo "Report: results/report.html"
 
-# Two processes on one core each: threads that wait for each other's cores make the small models many times slower.
+# Two processes with one thread each: oversubscribed cores make the tiny models many times slower.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 2 --no-loadscope-reorder
 
-# All linters, and all tests but the extended ones.
+# All linters, and all tests except the extended ones.
 test: $(VENV)/dev.ready lint
 	@$(PYTEST) -m "not extended"
 
-# Kills at random moments, full chains of all families, rehearsals of the papers. `make extended DEADLINE=600` starts no test
-# after ten minutes.
+# Random kills, full chains of all model families, rehearsals of the papers. `make extended DEADLINE=600` starts no
+# new test after ten minutes.
 extended: $(VENV)/dev.ready
 	@$(PYTEST) -m extended $(if $(DEADLINE),--deadline $(DEADLINE))
 
 test-all: test extended
 
-# Without the tests that start vLLM, Snakemake or a training run.
+# All linters, and the tests that start neither vLLM nor Snakemake nor a training run.
 quick: $(VENV)/dev.ready lint
 	@pytest -m "not slow"
 
@@ -54,27 +54,27 @@ format: $(VENV)/dev.ready
 	@ruff format .
 	@snakefmt Snakefile workflow
 
-# What a number is made of, back to images, weights and versions: make explain NUMBER="--policy perpo --metric mean_iou".
+# Traces a number back to images, weights and versions: make explain NUMBER="--policy perpo --metric mean_iou".
 explain: $(VENV)/$(ENV).ready
 	@python -m perceptune explain $(NUMBER)
 
-# Kills the demo's chain at 50 random moments and compares what comes out with an uninterrupted run (about 20 minutes).
+# Kills the demo at 50 random moments and compares its results with an uninterrupted run (about 20 minutes).
 chaos: $(VENV)/dev.ready
 	@python -m tests.workflow.chaos --kills 50
 
-# The JSON schema of the config and the key table in config/README.md, from the pydantic models.
+# Regenerates the JSON schema of the config and the tables in config/README.md.
 schemas: $(VENV)/$(ENV).ready
 	@python -m perceptune schema
 
-# What a SLURM cluster needs besides (docs/cluster.md).
+# Additional packages for SLURM clusters (docs/cluster.md).
 slurm: $(VENV)/$(ENV).ready
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/slurm.txt
 
-# What AMBER's descriptions are scored with (docs/benchmarks.md).
+# Additional packages to score AMBER's generative task (docs/benchmarks.md).
 language: $(VENV)/$(ENV).ready
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/language.txt
 
-# Renews every lock file from its .in file.
+# Updates every lock file from its .in file.
 lock: $(VENV)/$(ENV).ready
 	@$(LOCK) --upgrade envs/bootstrap.in --output-file envs/bootstrap.txt
 	@$(LOCK) --upgrade envs/cpu.in --output-file envs/cpu.txt
@@ -83,7 +83,7 @@ lock: $(VENV)/$(ENV).ready
 	@$(LOCK) --upgrade --no-deps envs/slurm.in --output-file envs/slurm.txt
 	@$(LOCK) --upgrade envs/language.in --constraints envs/cpu.txt --output-file envs/language.txt
 
-# Removes the environment; results stay.
+# Removes the environment and keeps the results.
 clean:
 	rm -rf $(VENV)
 
@@ -94,7 +94,7 @@ $(VENV)/uv.ready: envs/bootstrap.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.txt
 	@touch $@
 
-# The pins are complete, so dependencies need no second resolution.
+# The lock files are complete, so dependencies are not resolved again.
 $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
 	@echo "Installing $(VENV) from envs/$(ENV).txt (about 3 GB to download the first time)"
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/$(ENV).txt

@@ -1,8 +1,8 @@
-"""perceptune: the entry point in the root of a checkout. The workflow itself is workflow/Snakefile."""
+"""Entry point of perceptune in the root of a checkout. The workflow is in workflow/Snakefile."""
 
 
 include: "workflow/Snakefile"
 
 
-# Snakemake forgets the default target of a file once it has been included.
+# Snakemake drops the default target of an included file.
 workflow.default_target = "all"

@@ -340,16 +340,16 @@ def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> 
 
 INCOMPLETE = {
     "reward without function": ("rewards/giou.py", 'Reward("giou", giou)', 'Reward("giou")', "giou", "TypeError"),
-    "reward of another name": ("rewards/giou.py", 'Reward("giou"', 'Reward("iou2"', "giou", "calls itself `iou2`, expected the name of its file"),
+    "reward of another name": ("rewards/giou.py", 'Reward("giou"', 'Reward("iou2"', "giou", "is named `iou2`, expected the stem of its file"),
     "file with a slip": ("rewards/giou.py", "def giou(", "def giou(:", "giou", "SyntaxError"),
     "method without loss": ("methods/two_images.py", "def loss(", "def losses(", "two_images", "abstract"),
-    "method without name": ("methods/two_images.py", 'name = "two_images"', "", "two_images", "the method has no `name`"),
-    "method without parameters": ("methods/two_images.py", "Parameters = TwoImagesParameters", "", "two_images", "the method has no `Parameters`"),
+    "method without name": ("methods/two_images.py", 'name = "two_images"', "", "two_images", "the method does not define `name`"),
+    "method without parameters": ("methods/two_images.py", "Parameters = TwoImagesParameters", "", "two_images", "the method does not define `Parameters`"),
     "view without pixels": ("views/stripes.py", "def apply(", "def shown(", "stripes", "abstract"),
-    "view without name": ("views/stripes.py", 'name = "stripes"', "", "stripes", "the view has no `name`"),
+    "view without name": ("views/stripes.py", 'name = "stripes"', "", "stripes", "the view does not define `name`"),
     "importer without rows": ("benchmarks/my_boxes.py", '"my_boxes", each(row), ', '"my_boxes", ', "my_boxes", "TypeError"),
     "benchmark without metrics": ("benchmarks/my_boxes.py", "    metrics=", "    measures=", "my_boxes", "TypeError"),
-    "no reward at all": ("rewards/giou.py", "REWARD = ", "MINE = ", "giou", "does not define `REWARD`; the name of a file of helpers starts with `_`"),
+    "no reward at all": ("rewards/giou.py", "REWARD = ", "MINE = ", "giou", "does not define `REWARD`; start the names of helper files with `_`"),
 }  # fmt: skip
 """Case: file, a text in it and what stands in its place, and what the message says."""
 
@@ -402,9 +402,9 @@ def test_snakemake_says_what_is_incomplete_without_a_traceback(case: str, tmp_pa
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("nowhere", r"`.*/nowhere` is not a folder; paths are relative to the working directory"),
+        ("nowhere", r"`.*/nowhere` is not a directory; paths are relative to the working directory"),
         ("odd", r"`.*/odd/reward` is not a kind of plug-in, expected one of .*`rewards`"),
-        ("taken", r"`.*/taken/rewards/iou\.py`: the name `iou` is taken by a built-in plug-in"),
+        ("taken", r"`.*/taken/rewards/iou\.py`: a built-in plug-in is already named `iou`, expected another name"),
     ],
 )
 def test_a_folder_that_is_none_is_one_line(

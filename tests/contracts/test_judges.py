@@ -80,7 +80,7 @@ def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:
 @pytest.mark.parametrize(
     ("judge", "benchmark", "expected"),
     [
-        ({}, {"judge": None}, "key `benchmarks.mmhal.judge`: `mmhal` has no score without a judge, expected one"),
+        ({}, {"judge": None}, "key `benchmarks.mmhal.judge`: missing, protocol `mmhal` needs a judge"),
         ({}, {"judge": "stubb"}, "`stubb` is not defined, expected one of 'stub'; did you mean `stub`?"),
         ({"url": None}, {}, "key `judges.stub.model`: `stub` is not defined, expected one of 'tiny'"),
         (
@@ -93,9 +93,9 @@ def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:
         (
             {},
             {"protocol": "llava_bench", "judge_prompt": "p.txt"},
-            "key `benchmarks.mmhal.judge_prompt`: nothing there takes a prompt, expected null",
+            "key `benchmarks.mmhal.judge_prompt`: no judge here takes a prompt; remove this key",
         ),
-        ({}, {"protocol": None, "reward": "perception"}, "key `benchmarks.mmhal.judge`: its protocol asks no judge"),
+        ({}, {"protocol": None, "reward": "perception"}, "key `benchmarks.mmhal.judge`: judges need a `protocol`; remove this key"),
     ],
 )
 def test_what_does_not_go_together_is_named(judge: dict[str, Any], benchmark: dict[str, Any], expected: str) -> None:
@@ -105,5 +105,5 @@ def test_what_does_not_go_together_is_named(judge: dict[str, Any], benchmark: di
 
 
 def test_a_prompt_that_is_not_there_is_named() -> None:
-    with pytest.raises(UserError, match=r"judge's prompt `nowhere\.txt` does not exist"):
+    with pytest.raises(UserError, match=r"judge prompt `nowhere\.txt` does not exist"):
         settings(judge_prompt="nowhere.txt")

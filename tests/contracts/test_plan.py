@@ -45,7 +45,7 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("rewards.perception.tasks", {"grounding": "iuo"}, "`iuo` is not defined"),
         ("models.perpo", DEMO["models"]["tiny"], "`perpo` is both a model and an experiment"),
         ("samplings.n20.prompt", "Where is it?", "key `samplings.n20.prompt`: string should match pattern '\\{question\\}', got `Where is it?`"),
-        ("benchmarks.shapes-test.prompt", "", "key `benchmarks.shapes-test.prompt`: got ``, expected a text with `{question}` in it"),
+        ("benchmarks.shapes-test.prompt", "", "key `benchmarks.shapes-test.prompt`: got ``, expected text that contains `{question}`"),
         ("benchmarks.mm", {"dataset": "shapes", "protocol": "mathvision", "prompt": "Solve it."}, "key `benchmarks.mm.prompt`: got `Solve it.`, expected"),
         ("benchmarks.shapes-test.views", [], "key `benchmarks.shapes-test.views`: tuple should have at least 1 item"),
         ("benchmarks.shapes-test.judge", "j", "key `benchmarks.shapes-test.judge`: `j` is not defined"),
@@ -55,20 +55,20 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("benchmarks.a", {"dataset": "shapes", "protocol": "amber", "variant": "generativ"}, "key `benchmarks.a.variant`: `amber` has no variant `generativ`, expected `discriminative`, `generative`"),
         ("benchmarks.p", {"dataset": "shapes", "protocol": "pope", "variant": "vcd"}, "key `benchmarks.p.variant`: `pope` has no variant `vcd`, expected none"),
         ("benchmarks.g", {"dataset": "shapes", "protocol": "geometry3k"}, "key `benchmarks.g.variant`: `geometry3k` has several variants, expected one of `papo`, `cppo`"),
-        ("benchmarks.shapes-test.variant", "papo", "key `benchmarks.shapes-test.variant`: it has no protocol, expected null"),
-        ("benchmarks.mm", {"dataset": "shapes", "protocol": "mmhal", "judge": ""}, "key `benchmarks.mm.judge`: `mmhal` has no score without a judge"),
+        ("benchmarks.shapes-test.variant", "papo", "key `benchmarks.shapes-test.variant`: variants need a `protocol`; remove this key"),
+        ("benchmarks.mm", {"dataset": "shapes", "protocol": "mmhal", "judge": ""}, "key `benchmarks.mm.judge`: missing, protocol `mmhal` needs a judge"),
         ("datasets.mine", {"kind": "popee", "path": "x"}, "key `datasets.mine.kind`: `popee` is not defined, expected one of"),
         ("datasets.mine", {"kind": "pope", "path": ""}, "key `datasets.mine.path`: string should have at least 1 character"),
         ("datasets.mine", {"kind": "pope", "path": "x", "max_images": 0}, "key `datasets.mine.max_images`: input should be greater than or equal to 1, got `0`"),
         ("models.tiny.family", "lava", "key `models.tiny.family`: `lava` is not defined, expected one of 'internvl', 'llava', "),
         ("models.tiny.family", "lava", "; did you mean `llava`?"),
-        ("models.tiny.pixels", [784, 7840], "key `models.tiny.pixels`: images of `llava` are not resized to a number of pixels, expected null"),
-        ("models.tiny", {"path": "m", "family": "qwen3_vl", "pixels": [9, 4]}, "key `models.tiny.pixels`: at least 9 and at most 4, expected no less"),
-        ("slice", 0, "key `slice`: input should be greater than or equal to 1, got `0`"),
-        ("slice", True, "key `slice`: input should be a valid integer, got `True`"),
-        ("slice", "20", "key `slice`: input should be a valid integer, got `'20'`"),
+        ("models.tiny.pixels", [784, 7840], "key `models.tiny.pixels`: `llava` does not resize images to a pixel budget; remove this key"),
+        ("models.tiny", {"path": "m", "family": "qwen3_vl", "pixels": [9, 4]}, "key `models.tiny.pixels`: minimum 9 exceeds maximum 4"),
+        ("rehearse", 0, "key `rehearse`: input should be greater than or equal to 1, got `0`"),
+        ("rehearse", True, "key `rehearse`: input should be a valid integer, got `True`"),
+        ("rehearse", "20", "key `rehearse`: input should be a valid integer, got `'20'`"),
         ("controls", True, "key `controls`: input should be a valid dictionary"),
-        ("dataset_preferences", {"n20": {}}, "config\n  `n20` is both a sampling and a given, expected different names"),
+        ("dataset_preferences", {"n20": {}}, "config\n  `n20` is both a sampling and a dataset_preference, expected different names"),
         ("exports", {"out": {"experiment": "perp", "format": "trl"}}, "key `exports.out.experiment`: `perp` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
         ("exports", {"out": {"experiment": "perpo@1", "format": "trl"}}, "`perpo@1` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
         ("exports", {"out": {"experiment": "perpo", "format": "tlr"}}, "key `exports.out.format`: `tlr` is not defined, expected one of 'easyr1', 'llama_factory'"),
@@ -108,7 +108,7 @@ def test_untracked_settings_are_not_part_of_the_result() -> None:
 
 def test_an_absent_model_folder_is_named(tmp_path: Path) -> None:
     plan = planning.load(edited("models.tiny.path", str(tmp_path / "nowhere")))
-    with pytest.raises(UserError, match=r"nowhere`: no `config\.json` in it"):
+    with pytest.raises(UserError, match=r"nowhere`: `config\.json` not found"):
         plan.model_settings("perpo")
 
 
@@ -134,9 +134,9 @@ def test_a_secret_in_the_config_is_refused_and_not_repeated(path: str, value: st
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ([], "no `config.json` in it"),
-        (["config.json"], "no `*.safetensors` weights in it; other formats can run code"),
-        (["config.json", "pytorch_model.bin"], "no `*.safetensors` weights in it; other formats can run code"),
+        ([], "`config.json` not found"),
+        (["config.json"], "no `*.safetensors` weights found; other formats can run code on loading"),
+        (["config.json", "pytorch_model.bin"], "no `*.safetensors` weights found; other formats can run code on loading"),
     ],
 )
 def test_only_safetensors_are_weights(tmp_path: Path, files: list[str], expected: str) -> None:
@@ -163,22 +163,22 @@ P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_te
     [
         ("views.noisy.type", "nois", "key `views.noisy.type`: `nois` is not defined, expected one of"),
         ("views.noisy.parameters", {"sigmma": 1}, "key `views.noisy.parameters.sigmma`: extra inputs are not permitted, got `1`; did you mean `sigma`?"),
-        ("views.noisy.crop", "salient", "key `views.noisy.crop`: `noise` needs none, got `salient`"),
-        ("views.enhanced.crop", None, "key `views.enhanced.crop`: `enhanced` needs a crop block, got `None`"),
-        ("views.blank", {"type": "blank"}, "view `blank` exists already"),
+        ("views.noisy.crop", "salient", "key `views.noisy.crop`: `noise` does not use a crop, got `salient`"),
+        ("views.enhanced.crop", None, "key `views.enhanced.crop`: `enhanced` needs a crop, got `None`"),
+        ("views.blank", {"type": "blank"}, "view `blank` is built in, expected another name"),
         ("crops.salient.attention_map", "first", "key `crops.salient.attention_map`: `first` is not defined"),
         ("filters.central.clip_score", "vit", "key `filters.central.clip_score`: `vit` is not defined"),
         ("benchmarks.shapes-p2-test.views", ["original", "noise-0.3"], "key `benchmarks.shapes-p2-test.views`: `noise-0.3` is not defined"),
         ("benchmarks.shapes-p2-test.attention_map", "x", "key `benchmarks.shapes-p2-test.attention_map`: `x` is not defined"),
         ("pair_generations.self-made.focus.chosen.view", "noisy", "key `pair_generations.self-made.focus.chosen.view`: `noisy`, expected a view with a crop"),
         ("pair_generations.self-made.robust.rejected.view", "enhanced", "key `pair_generations.self-made.robust.rejected.view`: `enhanced`, expected a view without a crop"),
-        ("pair_generations.self-made", {}, "key `pair_generations.self-made`: neither `focus` nor `robust`"),
-        ("pair_generations.n8", P2DPO["pair_generations"]["self-made"], "`n8` is both a sampling and a pairing"),
-        ("trainings.dpo.view", "enhanced", "key `trainings.dpo.view`: `enhanced` needs a crop, which ranked lists do not have"),
+        ("pair_generations.self-made", {}, "key `pair_generations.self-made`: found neither `focus` nor `robust`, expected at least one"),
+        ("pair_generations.n8", P2DPO["pair_generations"]["self-made"], "`n8` is both a sampling and a pair_generation"),
+        ("trainings.dpo.view", "enhanced", "key `trainings.dpo.view`: `enhanced` needs a crop; ranked lists have none, crops are available only for pairs"),
         ("experiments.p2dpo.training", "dpo", "key `experiments.p2dpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
-        ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pairing` and `filter`"),
-        ("experiments.dpo.pair_generation", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `given`, or `pairing` and `filter`, or `rollout`, `reward` and `batch`"),
-        ("experiments.p2dpo.filter", None, "has `pairing`, expected either"),
+        ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pair_generation` and `filter`"),
+        ("experiments.dpo.pair_generation", "self-made", "has `sampling`, `reward`, `selection`, `pair_generation`, expected either `sampling`, `reward` and `selection`, or `dataset_preference`, or `pair_generation` and `filter`, or `rollout`, `reward` and `batch_selection`"),
+        ("experiments.p2dpo.filter", None, "has `pair_generation`, expected either"),
     ],
 )  # fmt: skip
 def test_blocks_of_pairs_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
@@ -250,11 +250,11 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("rollouts.g8.temperature", 0.7, "key `rollouts.g8`: temperature 0.7, expected 1: ratios are of the distribution"),
+        ("rollouts.g8.temperature", 0.7, "key `rollouts.g8`: temperature 0.7, expected 1: probability ratios assume the sampling distribution"),
         ("exports", {"out": {"experiment": "grpo@5", "format": "trl"}}, "`grpo@5` is not defined, expected one of 'cppo', 'grpo', 'grpo@1', 'grpo@4', 'papo_g'"),
         ("exports", {"out": {"experiment": "grpo@01", "format": "trl"}}, "`grpo@01` is not defined, expected one of"),
         ("rollouts.g8.n", 1, "key `rollouts.g8.n`: input should be greater than or equal to 2, got `1`"),
-        ("rollouts.g8.view", "blank", "key `experiments.grpo`: answers are drawn under view `blank` and learnt under `original`, expected one"),
+        ("rollouts.g8.view", "blank", "key `experiments.grpo`: samples under view `blank` but trains under `original`, expected the same"),
         ("trainings.grpo.scheduler", "cosine", "key `trainings.grpo.scheduler`: expected `scheduler: constant` in rounds"),
         ("trainings.grpo.warmup_ratio", 0.1, "key `trainings.grpo.warmup_ratio`: expected `warmup_ratio: 0` in rounds"),
         ("trainings.grpo.lora.dropout", 0.1, "key `trainings.grpo.lora.dropout`: expected `lora.dropout: 0` in rounds"),
@@ -262,11 +262,11 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
         ("trainings.grpo.limits", {"perception_kl": [None, 1]}, "`perception_kl` is not defined"),
         ("trainings.papo_g.parameters", {"mask": "maskd"}, "key `trainings.papo_g.parameters.mask`: view `maskd` is not defined; did you mean `masked`?"),
         ("trainings.papo_g.parameters", {"mask": "maskd", "gamma": 0}, "key `trainings.papo_g.parameters.mask`: view `maskd` is not defined; did you mean `masked`?"),
-        ("trainings.papo_g.parameters", {"mask": "original"}, "key `trainings.papo_g.parameters.mask`: `original` is the training view, expected another one"),
-        ("views.masked", {"type": "noise", "parameters": {"side": 64}}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
-        ("views.removing", {"choice": ["preserving"]}, "key `views.removing.choice`: `preserving` is itself one of several"),
+        ("trainings.papo_g.parameters", {"mask": "original"}, "key `trainings.papo_g.parameters.mask`: `original` is the training view, expected a different view"),
+        ("views.masked", {"type": "noise", "parameters": {"side": 64}}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image size, expected a view that keeps it"),
+        ("views.removing", {"choice": ["preserving"]}, "key `views.removing.choice`: `preserving` has a `choice` of its own, expected views with a `type`"),
         ("views.removing", {"choice": ["cover"]}, "key `views.removing.choice`: `cover` is not defined"),
-        ("views.removing", {"type": "zoom", "choice": ["covered"]}, "expected either `op` or `one_of`"),
+        ("views.removing", {"type": "zoom", "choice": ["covered"]}, "expected either `type` or `choice`"),
         ("experiments.grpo.rounds", None, "`rounds` and `rollout` go together"),
         ("experiments.grpo.batch_selection", None, "has `reward`, `rollout`, expected either"),
         ("experiments.grpo.batch_selection", "al", "key `experiments.grpo.batch_selection`: `al` is not defined, expected one of 'all'"),
@@ -314,20 +314,20 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
     ("path", "value", "expected"),
     [
         ("views.hidden.saliency_map", "dyno", "key `views.hidden.saliency_map`: `dyno` is not defined, expected one of 'dino'; did you mean `dino`?"),
-        ("views.hidden.saliency_map", None, "key `views.hidden.saliency_map`: `semantic` needs a saliency block, got `None`"),
-        ("views.masked.saliency_map", "dino", "key `views.masked.saliency_map`: `masked` needs none, got `dino`"),
+        ("views.hidden.saliency_map", None, "key `views.hidden.saliency_map`: `semantic` needs a saliency map, got `None`"),
+        ("views.masked.saliency_map", "dino", "key `views.masked.saliency_map`: `masked` does not use a saliency map, got `dino`"),
         ("views.hidden.crop", "salient", "key `views.hidden.crop`: `salient` is not defined"),
         ("views.hidden.parameters", {"share": 1.5}, "key `views.hidden.parameters.share`: input should be less than or equal to 1, got `1.5`"),
         ("views.hidden.parameters", {"cells": [[1]]}, "key `views.hidden.parameters.cells"),
-        ("views.removing", {"choice": ["hidden"], "saliency_map": "dino"}, "`one_of` has no `parameters`, no `crop` and no `saliency` of its own"),
-        ("saliency_maps.dino.layers", [6], "key `saliencies.dino.layers"),
+        ("views.removing", {"choice": ["hidden"], "saliency_map": "dino"}, "`parameters`, `crop` and `saliency_map` cannot be combined with `choice`"),
+        ("saliency_maps.dino.layers", [6], "key `saliency_maps.dino.layers"),
         ("saliency_maps.dino.split", "test", "key `saliency_maps.dino.split`: may leave out questions of `rollouts.g8`"),
         ("saliency_maps.dino.tasks", ["ocr"], "key `saliency_maps.dino.tasks`: may leave out questions of `rollouts.g8`"),
         ("saliency_maps.dino.limit", 600, "key `saliency_maps.dino.limit`: may leave out questions of `rollouts.g8`"),
         ("benchmarks.shapes-rounds-test.views", ["hidden"], "key `saliency_maps.dino.split`: may leave out questions of `benchmarks.shapes-rounds-test`"),
         ("samplings", {"s": {"view": "hidden", "split": "test"}}, "key `saliency_maps.dino.split`: may leave out questions of `samplings.s`"),
-        ("trainings.grpo.view", "hidden", "key `trainings.grpo.view`: `hidden` needs a saliency, which training views do not have"),
-        ("pair_generations", {"p": {"robust": {"chosen": {}, "rejected": {"view": "hidden"}}}}, "key `pair_generations.p.robust.rejected.view`: `hidden` needs a saliency, which pairs do not have"),
+        ("trainings.grpo.view", "hidden", "key `trainings.grpo.view`: `hidden` needs a saliency map; training views of rounds do not support these"),
+        ("pair_generations", {"p": {"robust": {"chosen": {}, "rejected": {"view": "hidden"}}}}, "key `pair_generations.p.robust.rejected.view`: `hidden` needs a saliency map; pairs do not support these"),
     ],
 )  # fmt: skip
 def test_views_and_saliencies_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
@@ -347,7 +347,7 @@ def test_rounds_have_no_crops() -> None:
     config |= {key: ROUNDS[key] for key in ("rollouts", "batch_selections")}
     config["trainings"]["papo_g"] = {**ROUNDS["trainings"]["papo_g"], "parameters": {"mask": "degraded"}}
     with pytest.raises(
-        UserError, match=r"key `trainings\.papo_g`: view `degraded` needs a crop, which rounds do not have"
+        UserError, match=r"key `trainings\.papo_g`: view `degraded` needs a crop; rounds have none, crops are available only for pairs"
     ):
         planning.load(config)
 
@@ -367,7 +367,7 @@ def test_any_round_can_be_exported() -> None:
 
 
 def test_only_rounds_have_limits() -> None:
-    with pytest.raises(UserError, match=r"key `trainings\.dpo\.limits`: method `dpo` has no rounds"):
+    with pytest.raises(UserError, match=r"key `trainings\.dpo\.limits`: method `dpo` has no rounds; remove this key"):
         planning.load(edited("trainings.dpo.limits", {"loss": [0, 1]}))
 
 
@@ -391,7 +391,7 @@ def test_a_list_method_hands_over_every_view_that_it_sees() -> None:
     assert plan.saliency_tables("shapes", plan.views_trained("perpo")) == {"dino": "<results>/saliency/shapes/dino.parquet"}
     assert list(plan.stored_logprobs("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
     assert len(set(plan.stored_logprobs("perpo").values())) == 2
-    modules = plan.training_plugins("perpo")
+    modules = job_of(plan, "train_adapter", {"experiment": "perpo"}).modules
     assert {"perceptune.core.views.random_crop", "perceptune.core.views.semantic"} < set(modules)
     assert plan.views_trained("dpo") == ["original"]
 
@@ -405,12 +405,12 @@ def test_pairs_hand_over_the_views_that_their_answers_are_made_with() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("trainings.perpo.parameters", {}, "key `trainings.perpo`: method `mdpo` looks at view `corrupted`, which is not defined"),
+        ("trainings.perpo.parameters", {}, "key `trainings.perpo`: method `mdpo` uses view `corrupted`, which is not defined"),
         ("trainings.perpo.parameters", {"corrupted": "hiden"}, "key `trainings.perpo.parameters.corrupted`: view `hiden` is not defined; did you mean `hidden`?"),
         ("trainings.perpo.parameters", {"corrupted": "noise"}, "key `trainings.perpo.parameters.corrupted`: view `noise` is not defined"),
         ("trainings.perpo.parameters", {"corrupted": "original"}, "key `trainings.perpo.parameters.corrupted`: `original` is the training view"),
-        ("trainings.perpo.parameters", {"corrupted": "cut"}, "key `trainings.perpo`: view `cut` needs a crop, which ranked lists do not have"),
-        ("trainings.perpo.view", "cut", "key `trainings.perpo.view`: `cut` needs a crop, which ranked lists do not have"),
+        ("trainings.perpo.parameters", {"corrupted": "cut"}, "key `trainings.perpo`: view `cut` needs a crop; ranked lists have none, crops are available only for pairs"),
+        ("trainings.perpo.view", "cut", "key `trainings.perpo.view`: `cut` needs a crop; ranked lists have none, crops are available only for pairs"),
         ("saliency_maps.dino.split", "test", "key `saliency_maps.dino.split`: may leave out questions of `samplings.n20`"),
         ("saliency_maps.dino.limit", 1, "key `saliency_maps.dino.limit`: may leave out questions of `samplings.n20`"),
         ("views.tiny-part.parameters", {"smallest": 0.5}, "key `views.tiny-part.parameters`: `smallest` 0.5 exceeds `largest` 0.2"),
@@ -427,6 +427,6 @@ def test_a_list_method_may_train_under_a_saliency_but_its_lists_are_not_exported
     assert planning.load(config).views_trained("perpo") == ["hidden", "tiny-part"]
     config["exports"] = {"out": {"experiment": "perpo", "format": "trl"}}
     with pytest.raises(
-        UserError, match=r"key `exports\.out`: view `hidden` needs a saliency, which exports do not have"
+        UserError, match=r"key `exports\.out`: view `hidden` needs a saliency map; exports do not support these"
     ):
         planning.load(config)

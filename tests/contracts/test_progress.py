@@ -40,7 +40,7 @@ def test_what_was_done_before_is_said_and_does_not_count_for_the_rate(
         clock[0] += 40
         bar.advance(40)
     assert capsys.readouterr().err.splitlines() == [
-        "training: 60 of 100 steps were done before",
+        "training: 60 of 100 steps already done",
         "training: 100 of 100 steps, 1 a second, 40 s",
     ]
 

@@ -61,7 +61,7 @@ def test_some_columns_are_read_in_the_order_asked_for_of_a_table_that_is_checked
     assert read_table(path, TRAINING, ["value", "step"]).column_names == ["value", "step"]
     pq.write_table(pq.read_table(path).drop_columns(["metric"]), path)
     with pytest.raises(
-        UserError, match=r"is no `training` table of this version: columns \['experiment', 'step', 'value'\]"
+        UserError, match=r"is not a `training` table of this version: columns \['experiment', 'step', 'value'\]"
     ):
         read_table(path, TRAINING, ["value", "step"])
 
@@ -75,7 +75,7 @@ def test_truncated_absent_and_foreign_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"t\.parquet` is not readable"):
         read_table(path, TRAINING)
     pq.write_table(pl.DataFrame({"a": [1]}).to_arrow(), path)
-    with pytest.raises(UserError, match="is no `training` table"):
+    with pytest.raises(UserError, match="is not a `training` table"):
         read_table(path, TRAINING)
 
 

@@ -320,11 +320,11 @@ def _half(path: Path) -> None:
         (_file(b"<html>"), "not readable as Parquet"),
         (_half, "not readable as Parquet"),
         (lambda path: path.mkdir(), "is a folder, expected a `training` table"),
-        (os.mkfifo, "is no file, expected a `training` table"),
-        (_changed(lambda t: t.drop_columns("value")), "is no `training` table of this version"),
-        (_changed(lambda t: t.append_column("more", [[1]])), "is no `training` table of this version"),
-        (_changed(lambda t: t.set_column(1, "step", [["1"]])), "is no `training` table of this version"),
-        (lambda path: pq.write_table(TABLE, path), "is no `training` table of this version"),
+        (os.mkfifo, "is not a file, expected a `training` table"),
+        (_changed(lambda t: t.drop_columns("value")), "is not a `training` table of this version"),
+        (_changed(lambda t: t.append_column("more", [[1]])), "is not a `training` table of this version"),
+        (_changed(lambda t: t.set_column(1, "step", [["1"]])), "is not a `training` table of this version"),
+        (lambda path: pq.write_table(TABLE, path), "is not a `training` table of this version"),
     ],
 )
 def test_a_bad_table_is_one_line_that_says_what_to_do(tmp_path: Path, make: Any, message: str) -> None:
@@ -348,7 +348,7 @@ def _record(text: bytes) -> Any:
         (_half, "not readable as Parquet"),
         (_record(b"{"), "not readable as Parquet: Expecting property name"),
         (_record(b"\xff"), "not readable as Parquet"),
-        (_record(b"[1]"), r"has no lineage but '\[1\]'"),
+        (_record(b"[1]"), r"lineage is '\[1\]', expected a JSON object"),
     ],
 )
 def test_a_broken_lineage_is_one_line_that_names_the_file(tmp_path: Path, make: Any, message: str) -> None:

@@ -118,8 +118,8 @@ def test_what_has_changed_since_is_told(measured: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--control", "blank"], "no table in `results/controls`: `controls: {}` in the config makes them"),
-        (["--control", "blank", "--condition", "greedy"], "--condition and --control: a number has one of them"),
+        (["--control", "blank"], "`results/controls`: no tables found\nhint: set `controls: {}` in the config and run the workflow to create them"),
+        (["--control", "blank", "--condition", "greedy"], "--condition and --control: found both, expected only one"),
         (["--policy", "perpo"], "`results/metrics.parquet` does not exist"),
     ],
 )

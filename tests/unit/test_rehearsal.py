@@ -52,5 +52,5 @@ def test_a_slice_is_a_number_of_examples(wrong: object) -> None:
 @pytest.mark.parametrize(("report", "title"), [({"title": "P2-DPO"}, "P2-DPO, rehearsal"), (None, "Rehearsal")])
 def test_the_page_of_a_rehearsal_says_that_it_is_one(report: dict[str, str] | None, title: str) -> None:
     cut = rehearsed({"rehearse": 20, "report": report})
-    assert cut["report"] == {"title": f"{title}: 20 examples per task, numbers without meaning"}
+    assert cut["report"] == {"title": f"{title}: 20 examples per task, numbers are meaningless"}
     assert rehearsed({"report": report}) == {"report": report}

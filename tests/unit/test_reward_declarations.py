@@ -80,7 +80,7 @@ def test_a_name_of_ours_is_taken_wherever_it_lies(tmp_path: Path, monkeypatch: p
     (tmp_path / "rewards").mkdir()
     (tmp_path / f"rewards/{name}.py").write_text("REWARD = None\n")
     monkeypatch.setenv(ENVIRONMENT, "")
-    with pytest.raises(UserError, match=f"the name `{name}` is taken by a built-in plug-in, expected another name"):
+    with pytest.raises(UserError, match=f"a built-in plug-in is already named `{name}`, expected another name"):
         use_folders([tmp_path])
 
 

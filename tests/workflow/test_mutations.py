@@ -263,7 +263,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     # what one edit used to rerun needlessly
     ("perceptune/contracts/tables/metrics.py", '        ("judge", pa.string(), NULL)', '        ("added", pa.string(), NULL),\n        ("judge", pa.string(), NULL)', mutations.every("evaluate_policy", "collect_metrics", "write_report")),
     ("perceptune/contracts/errors.py", "did you mean", "do you mean", NOTHING),
-    ("perceptune/contracts/tables/io.py", "delete it and run again", "remove it and run again", NOTHING),
+    ("perceptune/contracts/tables/io.py", "delete the file and rerun", "remove the file and rerun", NOTHING),
     ("perceptune/contracts/plugins.py", '    "view": _kind(', '    "another": _kind("others", "perceptune.core.others", "OTHER", "Other"),\n    "view": _kind(', NOTHING),
     ("perceptune/models/families/another.py", "", "from perceptune.models.families.llava import Llava\n\nFAMILY = Llava()\n", NOTHING),
     ("perceptune/core/rewards/another.py", "", "from perceptune.core.rewards.iou import REWARD\n", NOTHING),
@@ -387,4 +387,4 @@ def test_explain_says_what_has_changed_since(chain: Workflow) -> None:
     done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, check=False)
     table.write_bytes(before)
     assert done.returncode == 1
-    assert f"{table.relative_to(chain.folder)} is not what it was when the number was made" in done.stdout
+    assert f"{table.relative_to(chain.folder)} has changed since the number was computed" in done.stdout

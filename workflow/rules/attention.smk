@@ -1,13 +1,13 @@
-"""Where a model looks, and what to cut out of an image because of it; what stands out in an image, whoever looks.
+"""Attention maps, saliency maps, crops and CLIP scores.
 
 reads   examples, a policy
-writes  attention: a map per example; crops: the salient box and its control; clips: CLIP scores of image and crops;
-        saliency: the attention that patches receive in a DINOv2
+writes  attention: a map per example; crops: the salient box and its inverse; clips: CLIP scores of
+        image and crops; saliency: the attention that patches receive in a DINOv2
 """
 
 
 rule compute_attention_maps:
-    """Attention maps of one policy, without full attention matrices."""
+    """Attention maps of a policy, without materialising full attention matrices."""
     input:
         unpack(inputs("compute_attention_maps")),
     output:
@@ -31,7 +31,7 @@ rule compute_attention_maps:
 
 
 rule compute_saliency_maps:
-    """What stands out in images, which no policy has a say in."""
+    """Saliency maps of images, independent of any policy."""
     input:
         unpack(inputs("compute_saliency_maps")),
     output:
@@ -73,7 +73,7 @@ rule find_crops:
 
 
 rule compute_clip_scores:
-    """How well the question fits the image, its crop and the control."""
+    """CLIP similarity of the question with the image, its crop and the inverse crop."""
     input:
         unpack(inputs("compute_clip_scores")),
     output:

@@ -1,12 +1,12 @@
-"""Data of any origin to one table of examples.
+"""Import of datasets.
 
-reads   the user's images and questions, or the demo's generator
-writes  examples: one row per question, images checked and identified by content
+reads   images and questions of the user, or generated demo data
+writes  examples: one row per question, with images checked and identified by content
 """
 
 
 rule make_shapes:
-    """The demo data, in the format that users bring."""
+    """Generate the demo data, in the format of user data."""
     output:
         data=paths.DATA,
     log:
@@ -24,7 +24,7 @@ rule make_shapes:
 
 
 rule import_examples:
-    """Every row and every image checked."""
+    """Import a dataset and check every row and image."""
     input:
         unpack(inputs("import_examples")),
     output:
@@ -35,7 +35,7 @@ rule import_examples:
         paths.benchmark(paths.EXAMPLES)
     threads: cores("import_examples")
     resources:
-        mem_mb=16000,  # images inside Parquet, ViRL39K's for example, are all in memory, twice
+        mem_mb=16000,  # images embedded in Parquet (such as ViRL39K's) are in memory twice
         runtime=60,
     params:
         *code("import_examples"),

@@ -1,14 +1,15 @@
-"""Benchmark answers to metrics, and metrics to the page that a person reads.
+"""Evaluation and report.
 
 reads   rewards of every policy on its benchmarks
-writes  verdicts: what a judge says of answers, where a benchmark has one
-        metrics: long and tidy, with 95 % intervals and the paired gain over the base model; the report
-        controls: what else may explain a gain, with paired intervals, where the config has the switch
+writes  verdicts: a judge's verdicts on answers, for benchmarks with a judge
+        metrics: in long format, with 95 % intervals and the paired gain over the base model
+        controls: other explanations of a gain, with paired intervals, if the config has `controls`
+        the report
 """
 
 
 rule judge_answers:
-    """What a judge says of a policy's answers to one benchmark: an endpoint, or a model that vLLM runs here."""
+    """Verdicts of a judge (an endpoint or a local model) on a policy's answers to one benchmark."""
     input:
         unpack(inputs("judge_answers")),
     output:
@@ -32,7 +33,7 @@ rule judge_answers:
 
 
 rule evaluate_policy:
-    """The metrics of one policy."""
+    """Metrics of one policy."""
     input:
         unpack(inputs("evaluate_policy")),
     output:
@@ -51,7 +52,7 @@ rule evaluate_policy:
 
 
 rule compare_controls:
-    """A policy's gain against other prompts, no image, averages of answers and plain fine-tuning; only with `controls`."""
+    """A policy's gain compared with other prompts, blank images, mean-of-N and SFT; needs `controls`."""
     input:
         unpack(inputs("compare_controls")),
     output:
@@ -70,7 +71,7 @@ rule compare_controls:
 
 
 rule collect_metrics:
-    """All policies in one table."""
+    """Metrics of all policies in one table."""
     input:
         unpack(inputs("collect_metrics")),
     output:
@@ -90,7 +91,7 @@ rule collect_metrics:
 
 
 rule write_report:
-    """One self-contained page, the plain result table, and the figures for `snakemake --report`."""
+    """A self-contained HTML report, a plain-text result table, and figures for `snakemake --report`."""
     input:
         unpack(inputs("write_report")),
     output:

@@ -1,12 +1,13 @@
-"""Trained policies as model folders, and their preferences in other trainers' formats.
+"""Export of trained policies as model folders, and of preferences in other trainers' formats.
 
-reads   adapters, benchmark questions to compare answers on, metrics; preferences, examples
-writes  models: merged weights, processor, parity report, lineage, model card; exports: data, images, lineage
+reads   adapters, benchmark requests to compare answers on, metrics; preferences, examples
+writes  models: merged weights, processor, parity report, lineage, model card
+        exports: data, images, lineage
 """
 
 
 rule export_model:
-    """A policy's merged weights, if vLLM and transformers find in them what base and adapter say."""
+    """A policy's merged weights, verified with vLLM and transformers against base model and adapter."""
     input:
         unpack(inputs("export_model")),
     output:
@@ -33,7 +34,7 @@ rule export_model:
 
 
 rule write_model_card:
-    """What an exported model is, how good, and what it was made of."""
+    """Model card of an exported model: training, metrics and lineage."""
     input:
         unpack(inputs("write_model_card")),
     output:
@@ -53,7 +54,7 @@ rule write_model_card:
 
 
 rule export_preferences:
-    """The preferences of an experiment as another trainer reads them, with their images."""
+    """Preferences of an experiment and their images, in another trainer's format."""
     input:
         unpack(inputs("export_preferences")),
     output:

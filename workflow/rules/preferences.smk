@@ -1,12 +1,13 @@
-"""Responses to numbers, and numbers to preferences.
+"""Rewards and preferences.
 
 reads   examples, requests, responses
-writes  rewards: one row per response, unparsable ones with their reason; preferences: ranked lists, best first
+writes  rewards: one row per response, with a reason for unparsable ones
+        preferences: ranked lists (best first), pairs, or rollout groups
 """
 
 
 rule score_responses:
-    """One reward per response, with the parsed answer."""
+    """Reward and parsed answer of every response."""
     input:
         unpack(inputs("score_responses")),
     output:
@@ -27,7 +28,7 @@ rule score_responses:
 
 
 rule select_preferences:
-    """Lists worth learning from, ranked best first, with the statistics of what was dropped."""
+    """Ranked lists, best first, and statistics of the dropped ones."""
     input:
         unpack(inputs("select_preferences")),
     output:
@@ -46,7 +47,7 @@ rule select_preferences:
 
 
 rule use_dataset_preferences:
-    """The answers that come with the data as ranked lists, in the tokens of the base model."""
+    """Ranked lists from dataset preferences, encoded with the base model's tokenizer."""
     input:
         unpack(inputs("use_dataset_preferences")),
     output:
@@ -65,7 +66,7 @@ rule use_dataset_preferences:
 
 
 rule select_batch:
-    """The groups of a round that are learnt from, with the statistics of what was dropped."""
+    """The groups of a round to train on, and statistics of the dropped ones."""
     input:
         unpack(inputs("select_batch")),
     output:
@@ -84,7 +85,7 @@ rule select_batch:
 
 
 rule make_pairs:
-    """The chosen and the rejected answer of every example, and the views that they were made under."""
+    """Chosen and rejected response of every example, with the views they were generated under."""
     input:
         unpack(inputs("make_pairs")),
     output:
@@ -104,7 +105,7 @@ rule make_pairs:
 
 
 rule filter_pairs:
-    """Pairs worth learning from, with the statistics of what was dropped."""
+    """Filtered pairs, and statistics of the dropped ones."""
     input:
         unpack(inputs("filter_pairs")),
     output:

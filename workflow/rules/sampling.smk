@@ -1,12 +1,12 @@
-"""Plan questions, and ask them: sampling for training and every benchmark are the same stage over different requests.
+"""Requests and responses. Sampling for training and for benchmarks is the same stage.
 
 reads   examples, a policy (base model, or base model with adapter)
-writes  requests, responses: every sampled answer with its tokens and log-probabilities
+writes  requests; responses: every sampled response with its tokens and log-probs
 """
 
 
 rule plan_samples:
-    """Training questions."""
+    """Requests for training responses."""
     input:
         unpack(inputs("plan_samples")),
     output:
@@ -24,14 +24,14 @@ rule plan_samples:
 
 
 rule plan_round:
-    """The questions of a round: drawn anew, answered by the policy of the round before."""
+    """Requests of a round, to the policy of the previous round."""
     input:
         unpack(inputs("plan_round")),
     output:
         requests=paths.ROUND_REQUESTS,
     log:
         paths.log(paths.ROUND_REQUESTS),
-    priority: 1  # before an engine starts for the same policy, so that it answers both
+    priority: 1  # before an engine starts for the same policy, so that one start serves both
     resources:
         mem_mb=2000,
         runtime=10,
@@ -43,7 +43,7 @@ rule plan_round:
 
 
 rule plan_pairs:
-    """The two answers of every pair."""
+    """Requests for the chosen and rejected responses of pairs."""
     input:
         unpack(inputs("plan_pairs")),
     output:
@@ -61,7 +61,7 @@ rule plan_pairs:
 
 
 rule plan_benchmarks:
-    """All benchmark questions of a policy in one table, so that its engine starts once."""
+    """All benchmark requests of a policy in one table, so that its engine starts only once."""
     input:
         unpack(inputs("plan_benchmarks")),
     output:
@@ -80,7 +80,7 @@ rule plan_benchmarks:
 
 
 rule sample_responses:
-    """Real answers of a policy from vLLM, one engine start per shard."""
+    """Responses of a policy, sampled with vLLM. One engine start per shard."""
     input:
         unpack(inputs("sample_responses")),
     output:
@@ -104,7 +104,7 @@ rule sample_responses:
 
 
 rule gather_responses:
-    """The shards in the order of the requests."""
+    """All shards in one table, in the order of the requests."""
     input:
         unpack(inputs("gather_responses")),
         shards=shards,

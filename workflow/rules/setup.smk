@@ -1,4 +1,4 @@
-"""From the config to what rules ask for; the substance is in `perceptune.planning`."""
+"""Connects rules with the config. The logic is in `perceptune.planning`."""
 
 import sys
 from functools import cache
@@ -11,7 +11,7 @@ from perceptune.planning.rules import RULES, code_lines, constraints, job_of, ru
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-# Snakemake follows dependencies by recursion, and every round depends on the one before it.
+# Snakemake resolves dependencies recursively, and every round depends on the previous one.
 sys.setrecursionlimit(100_000)
 
 try:
@@ -25,7 +25,7 @@ if plan.config.rehearse:
         **paths.REHEARSAL,
 
 
-# Not an error: a target may need none of it.
+# A warning, because a target may need none of these files.
 if workflow.is_main_process and (lacking := missing(plan.config)):
     logger.warning("missing files (needed only for the targets that use them):")
     logger.warning("  " + "\n  ".join(lacking))
@@ -51,7 +51,7 @@ def _job(rule, wildcards):
 
 
 def job(rule, wildcards):
-    """The job of a rule; computed once, since Snakemake asks for its parts one by one."""
+    """The job of a rule, computed once: Snakemake calls a function for each of its parts."""
     return _job(rule, tuple(wildcards.items()))
 
 
@@ -69,12 +69,16 @@ def inputs(rule):
 
 
 def code(rule):
-    """The code of a rule's stage, a line per module."""
+    """The code of a rule's stage, one line per module."""
     return code_lines(RULES[rule].module)
 
 
 def parameters(rule):
-    """What a change of reruns the rule, and, in functions of `threads`, which Snakemake does not track, what does not."""
+    """The params of a rule.
+
+    A change of `modules` or `settings` reruns it. `details` and `stage` do not count: Snakemake
+    does not track functions of `threads`.
+    """
     return {
         "modules": lambda wildcards: code_lines(*job(rule, wildcards).modules),
         "settings": lambda wildcards: dict(job(rule, wildcards).settings),
@@ -97,7 +101,7 @@ def gpus(rule):
 
 
 def placed(value):
-    """Values with the path variables of all paths in them filled in."""
+    """Values with the path variables in all paths filled in."""
     if isinstance(value, dict):
         return {key: placed(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -107,17 +111,17 @@ def placed(value):
 
 
 def attempt_number(wildcards, attempt):
-    """How often the job has been tried."""
+    """The number of the current attempt, from 1."""
     return attempt
 
 
 def again_with_more(amount):
-    """Of memory and time: every further attempt may take as much again."""
+    """Memory or time that grows by `amount` with every attempt."""
     return lambda wildcards, attempt: amount * attempt
 
 
 def shards(wildcards):
-    """As many as `--set-scatter shard=N` says; a finished table keeps the number that it was made of."""
+    """As many shards as `--set-scatter shard=N` sets; a finished table keeps its number of shards."""
     pattern = paths.RESPONSE_SHARD.format(**wildcards, scatteritem="{scatteritem}")
     made_of = policies.shards_of(placed(paths.RESPONSES.format(**wildcards)))
     return expand(pattern, scatteritem=made_of) if made_of else gather.shard(pattern)

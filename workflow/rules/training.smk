@@ -1,12 +1,12 @@
-"""Preferences, or the answers of a round, to an adapter.
+"""Stored log-probs and training.
 
-reads   examples, preferences, in rounds also the policy before
-writes  terms: log-probabilities that do not change while training; an adapter in PEFT format; its training curves
+reads   examples, preferences; in rounds also the previous policy
+writes  terms: log-probs that do not change in training; an adapter in PEFT format; training curves
 """
 
 
 rule compute_logprobs:
-    """Log-probabilities of the base model or of the policy that answered, once for every method, beta and gamma."""
+    """Log-probs under the base model or the sampling policy, shared by methods and coefficients."""
     input:
         unpack(inputs("compute_logprobs")),
     output:
@@ -30,7 +30,7 @@ rule compute_logprobs:
 
 
 rule train_adapter:
-    """A LoRA adapter; a killed run resumes from its newest checkpoint."""
+    """Train a LoRA adapter. A killed run resumes from its latest checkpoint."""
     input:
         unpack(inputs("train_adapter")),
     output:
@@ -58,7 +58,7 @@ rule train_adapter:
 
 
 rule train_round:
-    """The adapter of one round: a few steps from the one before, on answers of that one."""
+    """Train the adapter of one round: a few steps from the previous one, on its responses."""
     input:
         unpack(inputs("train_round")),
     output:

@@ -1,4 +1,4 @@
-"""Run the stage of any rule. The rule's name says which; `perceptune.planning.rules` lists them."""
+"""Run the stage of a rule, as listed in `perceptune.planning.rules`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
     with job(snakemake) as halvings:
         module, _, function = snakemake.params.stage.partition(":")
-        run = getattr(import_module(module), function)  # here, so that what torch prints goes to the log
+        run = getattr(import_module(module), function)  # imported here, so that output of torch goes to the log
         run(**bound(run, {**arguments_of(snakemake), "halvings": halvings}))
