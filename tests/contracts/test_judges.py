@@ -1,4 +1,4 @@
-"""Judges in the config: what goes together, and what has a say in verdicts."""
+"""Judges in the config: valid combinations, and settings that affect verdicts."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ MMHAL = {"dataset": "mmhal", "protocol": "mmhal", "judge": "stub"}
 
 
 def configured(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict[str, Any]:
-    """The demo's experiments, tested on MMHal-Bench, too."""
+    """The demo's experiments, also evaluated on MMHal-Bench."""
     config = edited("datasets.mmhal", {"kind": "mmhal", "path": "mmhal.json"})
     config["judges"] = {"stub": {"model": "stub", "url": "http://localhost:8000/v1", **(judge or {})}}
     config["benchmarks"]["mmhal"] = MMHAL | benchmark
@@ -27,7 +27,7 @@ def settings(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict[s
     return planning.load(configured(judge, **benchmark)).judging_settings("mmhal")
 
 
-def test_what_a_judge_is_has_a_say_in_its_verdicts(tmp_path: Path) -> None:
+def test_settings_that_affect_verdicts_are_tracked(tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("{answer}")
     variants = [
@@ -43,12 +43,12 @@ def test_what_a_judge_is_has_a_say_in_its_verdicts(tmp_path: Path) -> None:
     assert all(a != b for i, a in enumerate(variants) for b in variants[:i])
 
 
-def test_how_a_judge_is_reached_has_none() -> None:
+def test_settings_of_the_connection_are_not_tracked() -> None:
     assert settings({"concurrency": 3, "retries": 1, "timeout": 5.0, "key": "SOME_KEY"}) == settings()
     assert settings(resamples=7, seed=9) == settings()
 
 
-def test_a_judge_that_runs_here_counts_by_its_weights_and_settings() -> None:
+def test_a_local_judge_counts_by_its_weights_and_settings() -> None:
     here = settings({"model": "tiny", "url": None})
     assert here["model"]["weights"] == planning.load(DEMO).model_settings("tiny")["weights"]
     config = configured({"model": "tiny", "url": None})
@@ -59,15 +59,15 @@ def test_a_judge_that_runs_here_counts_by_its_weights_and_settings() -> None:
     assert planning.load(config).judging_settings("mmhal") == here
 
 
-def asked(plan: planning.Plan, rule: str) -> Any:
+def settings_of(plan: planning.Plan, rule: str) -> Any:
     return job_of(plan, rule, {"policy": "tiny"}).settings
 
 
-def test_naming_a_judge_asks_no_question_again() -> None:
-    """The answers are the same, whoever judges them."""
+def test_another_judge_reruns_no_sampling() -> None:
+    """Responses do not depend on the judge."""
     one, other = planning.load(configured()), planning.load(configured({"model": "another"}, judge_prompt="p.txt"))
-    assert asked(one, "plan_benchmarks") == asked(other, "plan_benchmarks")
-    assert asked(one, "evaluate_policy") != asked(other, "evaluate_policy")
+    assert settings_of(one, "plan_benchmarks") == settings_of(other, "plan_benchmarks")
+    assert settings_of(one, "evaluate_policy") != settings_of(other, "evaluate_policy")
 
 
 def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:
@@ -95,15 +95,19 @@ def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:
             {"protocol": "llava_bench", "judge_prompt": "p.txt"},
             "key `benchmarks.mmhal.judge_prompt`: no judge here takes a prompt; remove this key",
         ),
-        ({}, {"protocol": None, "reward": "perception"}, "key `benchmarks.mmhal.judge`: judges need a `protocol`; remove this key"),
+        (
+            {},
+            {"protocol": None, "reward": "perception"},
+            "key `benchmarks.mmhal.judge`: judges need a `protocol`; remove this key",
+        ),
     ],
 )
-def test_what_does_not_go_together_is_named(judge: dict[str, Any], benchmark: dict[str, Any], expected: str) -> None:
+def test_invalid_combinations_are_named(judge: dict[str, Any], benchmark: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError) as caught:
         planning.load(configured(judge, **benchmark))
     assert expected in str(caught.value)
 
 
-def test_a_prompt_that_is_not_there_is_named() -> None:
+def test_a_missing_prompt_is_named() -> None:
     with pytest.raises(UserError, match=r"judge prompt `nowhere\.txt` does not exist"):
         settings(judge_prompt="nowhere.txt")

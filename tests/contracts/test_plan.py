@@ -1,4 +1,4 @@
-"""The config: every mistake is one clear line; sweeps and references resolve."""
+"""Config: every mistake is one clear line; sweeps and references resolve."""
 
 import copy
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_untracked_settings_are_not_part_of_the_result() -> None:
     assert planning.tracked(plan.training("perpo")) == planning.tracked(planning.load(DEMO).training("perpo"))
 
 
-def test_an_absent_model_folder_is_named(tmp_path: Path) -> None:
+def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
     plan = planning.load(edited("models.tiny.path", str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match=r"nowhere`: `config\.json` not found"):
         plan.model_settings("perpo")
@@ -120,8 +120,8 @@ def test_an_absent_model_folder_is_named(tmp_path: Path) -> None:
         ("samplings.n20.prompt", "https://me:secret@host/x {question}"),
         ("report.caption", "key AKIA" + "A" * 16),
         ("benchmarks.shapes-test.prompts", ["{question} sk-" + "x" * 40]),
-        ("judges", {"j": {"model": "m", "url": "sk-" + "x" * 40}}),  # its place is wrong, too
-        ("judges", {"j": {"model": "m", "api_key": "sk-" + "x" * 40}}),  # there is no such key
+        ("judges", {"j": {"model": "m", "url": "sk-" + "x" * 40}}),  # in the wrong place
+        ("judges", {"j": {"model": "m", "api_key": "sk-" + "x" * 40}}),  # under an unknown key
     ],
 )
 def test_a_secret_in_the_config_is_refused_and_not_repeated(path: str, value: str) -> None:
@@ -136,7 +136,10 @@ def test_a_secret_in_the_config_is_refused_and_not_repeated(path: str, value: st
     [
         ([], "`config.json` not found"),
         (["config.json"], "no `*.safetensors` weights found; other formats can run code on loading"),
-        (["config.json", "pytorch_model.bin"], "no `*.safetensors` weights found; other formats can run code on loading"),
+        (
+            ["config.json", "pytorch_model.bin"],
+            "no `*.safetensors` weights found; other formats can run code on loading",
+        ),
     ],
 )
 def test_only_safetensors_are_weights(tmp_path: Path, files: list[str], expected: str) -> None:
@@ -181,13 +184,13 @@ P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_te
         ("experiments.p2dpo.filter", None, "has `pair_generation`, expected either"),
     ],
 )  # fmt: skip
-def test_blocks_of_pairs_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
+def test_incompatible_blocks_of_pairs(path: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         planning.load(edited(path, value, P2DPO))
     assert expected in str(caught.value)
 
 
-def test_an_ablation_needs_fewer_terms() -> None:
+def test_an_ablation_needs_fewer_stored_log_probs() -> None:
     plan = planning.load(P2DPO)
     views = {e: [stored.view for stored in plan.stored_logprobs(e)] for e in plan.config.experiments}
     assert views == {
@@ -211,7 +214,7 @@ def test_noise_levels_are_those_of_the_benchmarks() -> None:
 ROUNDS: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
 
 
-def test_every_round_is_a_policy_that_learns_from_the_one_before() -> None:
+def test_every_round_is_a_policy_that_learns_from_the_previous_one() -> None:
     plan = planning.load(ROUNDS)
     assert plan.rounds("grpo") == ["grpo@1", "grpo@2", "grpo@3", "grpo@4"]
     assert [plan.behaviour_policy(policy) for policy in plan.rounds("grpo")] == ["tiny", "grpo@1", "grpo@2", "grpo@3"]
@@ -274,7 +277,7 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
         ("rollouts.g8.questions", 0, "key `rollouts.g8.questions`: input should be greater"),
     ],
 )  # fmt: skip
-def test_blocks_of_rounds_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
+def test_incompatible_blocks_of_rounds(path: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         planning.load(edited(path, value, ROUNDS))
     assert expected in str(caught.value)
@@ -288,7 +291,7 @@ def with_semantic_mask(**saliency: Any) -> dict[str, Any]:
     return config
 
 
-def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
+def test_a_saliency_map_is_independent_of_policies_and_goes_where_a_view_needs_it() -> None:
     config = with_semantic_mask()
     config["views"]["either"] = {"choice": ["masked", "hidden"]}
     plan = planning.load(config)
@@ -330,7 +333,7 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
         ("pair_generations", {"p": {"robust": {"chosen": {}, "rejected": {"view": "hidden"}}}}, "key `pair_generations.p.robust.rejected.view`: `hidden` needs a saliency map; pairs do not support these"),
     ],
 )  # fmt: skip
-def test_views_and_saliencies_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
+def test_incompatible_views_and_saliency_maps(path: str, value: Any, expected: str) -> None:
     config = with_semantic_mask()
     *outer, last = path.split(".")
     place = config
@@ -347,7 +350,8 @@ def test_rounds_have_no_crops() -> None:
     config |= {key: ROUNDS[key] for key in ("rollouts", "batch_selections")}
     config["trainings"]["papo_g"] = {**ROUNDS["trainings"]["papo_g"], "parameters": {"mask": "degraded"}}
     with pytest.raises(
-        UserError, match=r"key `trainings\.papo_g`: view `degraded` needs a crop; rounds have none, crops are available only for pairs"
+        UserError,
+        match=r"key `trainings\.papo_g`: view `degraded` needs a crop; rounds have none, crops are available only for pairs",
     ):
         planning.load(config)
 
@@ -372,7 +376,7 @@ def test_only_rounds_have_limits() -> None:
 
 
 def with_mdpo(**parameters: Any) -> dict[str, Any]:
-    """The demo with a method that sees two views, and views that need this and that."""
+    """The demo with a method that uses two views, and views that need a crop or a saliency map."""
     config = edited(
         "views", {"hidden": {"type": "semantic", "saliency_map": "dino"}, "tiny-part": {"type": "random_crop"}}
     )
@@ -384,11 +388,13 @@ def with_mdpo(**parameters: Any) -> dict[str, Any]:
     return config
 
 
-def test_a_list_method_hands_over_every_view_that_it_sees() -> None:
+def test_jobs_of_a_list_method_get_every_view_it_uses() -> None:
     plan = planning.load(with_mdpo(corrupted="either"))
     assert plan.views_trained("perpo") == ["original", "either"]
     assert plan.view_blocks(*plan.views_trained("perpo")).keys() == {"either", "tiny-part", "hidden"}
-    assert plan.saliency_tables("shapes", plan.views_trained("perpo")) == {"dino": "<results>/saliency/shapes/dino.parquet"}
+    assert plan.saliency_tables("shapes", plan.views_trained("perpo")) == {
+        "dino": "<results>/saliency/shapes/dino.parquet"
+    }
     assert list(plan.stored_logprobs("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
     assert len(set(plan.stored_logprobs("perpo").values())) == 2
     modules = job_of(plan, "train_adapter", {"experiment": "perpo"}).modules
@@ -396,7 +402,7 @@ def test_a_list_method_hands_over_every_view_that_it_sees() -> None:
     assert plan.views_trained("dpo") == ["original"]
 
 
-def test_pairs_hand_over_the_views_that_their_answers_are_made_with() -> None:
+def test_jobs_of_a_pair_method_get_the_views_behind_its_responses() -> None:
     plan = planning.load(P2DPO)
     assert plan.views_trained("p2dpo") == ["original", "enhanced", "degraded", "noisy"]
     assert plan.views_trained("p2dpo-no-focus") == ["original", "noisy"]
@@ -416,13 +422,13 @@ def test_pairs_hand_over_the_views_that_their_answers_are_made_with() -> None:
         ("views.tiny-part.parameters", {"smallest": 0.5}, "key `views.tiny-part.parameters`: `smallest` 0.5 exceeds `largest` 0.2"),
     ],
 )  # fmt: skip
-def test_views_that_a_list_method_cannot_see(path: str, value: Any, expected: str) -> None:
+def test_views_that_a_list_method_cannot_use(path: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         planning.load(edited(path, value, with_mdpo(corrupted="hidden")))
     assert expected in str(caught.value)
 
 
-def test_a_list_method_may_train_under_a_saliency_but_its_lists_are_not_exported() -> None:
+def test_a_list_method_may_train_under_a_saliency_map_but_its_lists_are_not_exported() -> None:
     config = edited("trainings.perpo.view", "hidden", with_mdpo(corrupted="tiny-part"))
     assert planning.load(config).views_trained("perpo") == ["hidden", "tiny-part"]
     config["exports"] = {"out": {"experiment": "perpo", "format": "trl"}}

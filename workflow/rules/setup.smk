@@ -7,7 +7,13 @@ from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
 from perceptune.planning.missing import missing
-from perceptune.planning.rules import RULES, code_lines, constraints, job_of, rule_constraints
+from perceptune.planning.rules import (
+    RULES,
+    code_lines,
+    constraints,
+    job_of,
+    rule_constraints,
+)
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 

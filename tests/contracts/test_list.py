@@ -1,0 +1,33 @@
+"""The command `perceptune list`."""
+
+import pytest
+from perceptune.__main__ import main
+from perceptune.commands.list import KINDS
+from perceptune.contracts import plugins
+
+
+def test_it_lists_every_plugin_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [*KINDS]
+    listed = [line.split(maxsplit=1) for line in lines if line.startswith(" ")]
+    expected = [(name, plugins.summary(kind, name)) for kind in KINDS for name in plugins.names(kind)]
+    assert listed == [[name, *([text] if text else [])] for name, text in expected]
+
+
+def test_it_lists_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "exporter"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "exporter"
+    assert [line.split()[0] for line in others] == plugins.names("exporter")
+
+
+def test_every_kind_is_listed() -> None:
+    assert set(KINDS) == set(plugins.KINDS)
+
+
+def test_an_unknown_kind_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methd"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: kind `methd` does not exist, expected one of `method`, `view`, `reward`, ")
+    assert error.endswith("hint: did you mean `method`?\n")
