@@ -10,7 +10,7 @@ from perceptune.contracts.provenance.digests import DigestMemory
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of two modules, `fake.stage` importing `fake.core`, in place of perceptune."""
+    """A package of two modules, `fake.stage` importing `fake.core`, instead of perceptune."""
     folder = tmp_path / "fake"
     folder.mkdir()
     (folder / "__init__.py").write_text("")

@@ -1,4 +1,4 @@
-"""The switch `controls`: what it adds to a config, and what it leaves alone."""
+"""The `controls` section: what it adds to a config, and what it leaves unchanged."""
 
 import copy
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_every_benchmark_of_an_experiment_gets_views_prompts_and_samples() -> No
     assert (few.views, few.n) == (views, 4)
     assert (idle.views, idle.n, idle.prompts) == (("original", "blank"), 0, ())
     assert plan.config.views["noise-0.2"].parameters == {"sigma": 0.2}
-    assert "{question}" not in shapes.prompts and len(shapes.prompts) == 3  # its own is no other one
+    assert "{question}" not in shapes.prompts and len(shapes.prompts) == 3  # without the benchmark's own
     assert "{question}" in few.prompts and "{question}\n{format}" not in few.prompts
 
 
@@ -59,7 +59,7 @@ def test_what_a_benchmark_says_itself_goes_before() -> None:
     raw["views"]["mine"] = {"type": "noise", "parameters": {"sigma": 0.3, "side": 336}}
     block = planning.load(raw).config.benchmarks["shapes-p2-test"]
     assert block.prompts == ("Well? {question}",)
-    assert block.views == ("original", "mine", "noise-0.1")  # the view of that sigma that is there, at any size
+    assert block.views == ("original", "mine", "noise-0.1")  # the existing view of that sigma, at any size
 
 
 def test_a_view_of_that_noise_is_taken_and_another_of_that_name_refused() -> None:
@@ -101,7 +101,7 @@ def test_experiments_with_the_same_lists_and_budget_share_a_twin() -> None:
 def test_another_budget_or_other_lists_have_a_twin_of_their_own() -> None:
     raw = switched()
     raw["trainings"]["dpo"]["learning_rate"] = 5e-5
-    raw["trainings"]["perpo"]["micro_batch_size"] = 4  # where, not what
+    raw["trainings"]["perpo"]["micro_batch_size"] = 4  # untracked
     raw["selections"]["wide"] = {**raw["selections"]["ranked"], "min_margin": 0.1}
     raw["experiments"]["wide"] = {**raw["experiments"]["perpo"], "selection": "wide"}
     plan = planning.load(raw)

@@ -1,4 +1,4 @@
-"""Digests by content, and the memory that spares reading files again."""
+"""Digests by content, and their cache."""
 
 import os
 import time
@@ -22,7 +22,7 @@ def written(path: Path, content: bytes, seconds_ago: float = 10) -> Path:
 
 
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that are read from now on."""
+    """Records the files that are read."""
     read: list[Path] = []
     monkeypatch.setattr(digests, "sha256_of_file", lambda path: read.append(path) or sha256_of_file(path))
     return read
@@ -59,7 +59,7 @@ def test_a_file_that_was_written_just_now_is_not_trusted_yet(
     assert read == [file]
 
 
-def test_absent_files_and_pipes_are_unreadable_and_block_nothing(tmp_path: Path, memory: DigestMemory) -> None:
+def test_missing_files_and_pipes_are_unreadable_and_do_not_block(tmp_path: Path, memory: DigestMemory) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert memory.sha256_of_files([tmp_path / "pipe", tmp_path / "absent", tmp_path]) == ["unreadable"] * 3
 

@@ -1,4 +1,4 @@
-"""Plug-ins of the user's own, written by the text book into a folder of their own: found, checked, run and tracked."""
+"""User plug-ins in a folder of their own are found, checked, run and tracked."""
 
 import ast
 import json
@@ -230,7 +230,7 @@ def write_plugins(folder: Path, files: dict[str, str]) -> None:
 
 
 def written(folder: Path, **changes: Any) -> Workflow:
-    """A working directory with plug-ins, data of eight and four questions, and a config."""
+    """A working directory with plug-ins, data (8 training and 4 test questions), and a config."""
     (folder / "resources").symlink_to(ROOT / "resources")
     write_plugins(folder, FILES)
     (folder / "mine").mkdir()
@@ -248,7 +248,7 @@ def written(folder: Path, **changes: Any) -> Workflow:
 
 
 def one_by_one(text: str, truth: list[float], size: list[int]) -> float | None:
-    """GIoU of an answer in LLaVA's padded frame by the definition, with plain numbers; None where there is no box."""
+    """GIoU of an answer in LLaVA's padded frame by the definition, with plain numbers; None without a box."""
     match = re.search(r"\[([^\]]*)\]", text)
     try:
         x1, y1, x2, y2 = (float(number) for number in match[1].split(",")) if match else (0.0,) * 4
@@ -288,7 +288,7 @@ def rules_of(jobs: set[tuple[str, str]], whose: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> None:
+def test_user_plugins_run_from_the_data_to_the_report(tmp_path: Path) -> None:
     workflow = written(tmp_path)
     assert {"import_examples", "score_responses", "train_adapter", "evaluate_policy"} <= workflow.planned()
     workflow.run()
@@ -326,7 +326,7 @@ def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> 
 
     reward = tmp_path / "my_plugins/rewards/giou.py"
     reward.write_text(reward.read_text().replace('"""Reward: ', '"""A reward: ') + "# a remark\n")
-    assert workflow.planned() == set()  # what it says has changed, not what it does
+    assert workflow.planned() == set()  # only its docstring and comments changed
     later = {"score_responses", "select_preferences", "compute_logprobs", "train_adapter", "evaluate_policy"}
     again = {"sample_responses", "gather_responses"}
     for edited in (reward, reward.with_name("_corners.py")):
@@ -362,11 +362,11 @@ INCOMPLETE = {
     "benchmark without metrics": ("benchmarks/my_boxes.py", "    metrics=", "    measures=", "my_boxes", "TypeError"),
     "no reward at all": ("rewards/giou.py", "REWARD = ", "MINE = ", "giou", "does not define `REWARD`; start the names of helper files with `_`"),
 }  # fmt: skip
-"""Case: file, a text in it and what stands in its place, and what the message says."""
+"""Case: file, text to replace, its replacement, name of the plug-in, and expected message."""
 
 
 def broken(folder: Path, case: str, suffix: str) -> dict[str, Any]:
-    """Plug-ins of which one is incomplete; their names end in `suffix`, since this process knows others of those names."""
+    """Plug-ins, one of them incomplete. `suffix` keeps their names distinct within this process."""
     file, old, new, *_ = INCOMPLETE[case]
     assert FILES[file].count(old) == 1
     texts = {**FILES, file: FILES[file].replace(old, new)}
@@ -400,7 +400,7 @@ def test_an_incomplete_declaration_is_one_line_before_anything_runs(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["method without loss", "importer without rows", "no reward at all"])
-def test_snakemake_says_what_is_incomplete_without_a_traceback(case: str, tmp_path: Path) -> None:
+def test_snakemake_reports_an_incomplete_declaration_without_a_traceback(case: str, tmp_path: Path) -> None:
     workflow = written(tmp_path)
     config = broken(tmp_path, case, "")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -418,7 +418,7 @@ def test_snakemake_says_what_is_incomplete_without_a_traceback(case: str, tmp_pa
         ("taken", r"`.*/taken/rewards/iou\.py`: a built-in plug-in is already named `iou`, expected another name"),
     ],
 )
-def test_a_folder_that_is_none_is_one_line(
+def test_an_invalid_folder_is_one_line(
     folder: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(plugins.ENVIRONMENT, "")
@@ -436,8 +436,8 @@ def test_the_key_takes_a_list_of_folders(given: object) -> None:
         planning.load({**CONFIG, "plugins": given})
 
 
-def test_processes_that_are_started_know_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job's script and its workers run in processes of their own, in whatever way they are started."""
+def test_child_processes_know_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script of a job and its workers run in child processes, however they are started."""
     monkeypatch.setenv(plugins.ENVIRONMENT, "")
     monkeypatch.chdir(tmp_path)
     write_plugins(tmp_path, FILES)
@@ -455,7 +455,7 @@ def test_processes_that_are_started_know_the_folders(tmp_path: Path, monkeypatch
 
 
 def test_the_plugins_here_are_written_as_one_would() -> None:
-    """None of them imports anything private, or lists itself anywhere."""
+    """None of them imports from stages."""
     for name, text in FILES.items():
         imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
         modules = {str(node.module) for node in imports}

@@ -1,4 +1,4 @@
-"""The package's metadata names what the locked environments have, in ranges that admit the locked versions."""
+"""The package metadata lists the packages of the locked environments, in ranges that admit their versions."""
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TOOLS = {"setuptools", "uv"}
-"""What builds and locks the environments; the package does without."""
+"""Build and locking tools, which the package itself does not need."""
 
 
 def names(requirements: Iterable[str]) -> set[str]:
@@ -20,13 +20,13 @@ def names(requirements: Iterable[str]) -> set[str]:
 
 
 def lines(name: str) -> list[str]:
-    """The requirements of `envs/<name>.in`, without those of the files that it includes."""
+    """The requirements of `envs/<name>.in`, without those of included files."""
     stripped = (line.partition("#")[0].strip() for line in (ROOT / f"envs/{name}.in").read_text().splitlines())
     return [line for line in stripped if line and not line.startswith("-r ")]
 
 
 def locked() -> dict[str, str]:
-    """The version of each package in the lock files of all environments but `cuda`, which has the same ones."""
+    """The version of each package in the lock files of all environments except `cuda`, which has the same packages."""
     found: dict[str, str] = {}
     for name in ("cpu", "dev", "language", "slurm"):
         for package, version in re.findall(r"^([\w.-]+)==([^ \\]+)", (ROOT / f"envs/{name}.txt").read_text(), re.M):

@@ -1,4 +1,4 @@
-"""Lines in logs, bars on terminals only."""
+"""Progress: lines in logs, bars only on terminals."""
 
 import io
 
@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that stands until it is moved."""
+    """A clock that advances only when told to."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Progress, "terminal", None)

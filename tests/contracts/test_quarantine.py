@@ -1,4 +1,4 @@
-"""What is said about rows that fail, when too many do."""
+"""Errors about too many failed rows."""
 
 import pytest
 from perceptune.contracts.errors import UserError
@@ -27,7 +27,7 @@ def test_rows_without_a_cause_keep_their_order() -> None:
         (2, 0.1, None, True),
         (1, 0.1, 0, True),
         (2, 0.1, 5, True),
-        (1, 0.0, 1, False),  # a number without a share decides alone
+        (1, 0.0, 1, False),  # with a share of 0, only the number applies
         (2, 0.0, 1, True),
         (1, 0.0, 0, True),
         (1, 0.0, None, True),

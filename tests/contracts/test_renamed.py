@@ -1,4 +1,4 @@
-"""Old names of config keys are refused with the new name."""
+"""Old config keys are errors that state the new name."""
 
 import pytest
 from perceptune.contracts.config import Config

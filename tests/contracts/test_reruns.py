@@ -1,4 +1,4 @@
-"""What an edit in a module reruns of importers, scores, verdicts, official metrics and exports, and what it does not."""
+"""Which jobs an edit of a module reruns, among importers, scores, verdicts, metrics and exports."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +17,11 @@ PROTOCOLS = {
     "pope": "pope", "hallusionbench": "hallusionbench", "amber": "amber", "mathvista": "mathvista", "page_ocr": "ocr_pages",
     "mmhal": "mmhal", "refcoco": "refer",
 }  # fmt: skip
-"""Protocol to the format of its data set."""
+"""Protocol to the format of its dataset."""
 
 
 def configured() -> dict[str, Any]:
-    """The demo, tested on published benchmarks too, each under its protocol's name."""
+    """The demo, also evaluated on published benchmarks named like their protocols."""
     config = edited("judges", {"stub": {"model": "stub", "url": "http://localhost:8000/v1"}})
     for protocol, kind in PROTOCOLS.items():
         config["datasets"][protocol] = {"kind": kind, "path": "nowhere"}
@@ -36,7 +36,7 @@ def configured() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def rules() -> dict[str, tuple[str, ...]]:
-    """Job to the modules that its code is traced from, as `planning.rules` has them."""
+    """Job to the modules that define its code, as in `planning.rules`."""
     plan = planning.load(configured())
     policies = {p: {"policy": p} for p in ("perpo", "dpo")}
     answers = {"policy": "tiny", "plan": "benchmarks"}
@@ -59,7 +59,7 @@ SAMPLED = {"policy": "tiny", "dataset": "shapes", "sampling": "n20"}
 
 
 def _modules(plan: planning.Plan, rule: str, wildcards: dict[str, str]) -> tuple[str, ...]:
-    if rule == "import_examples":  # most of the data is not there, and its digest is another matter
+    if rule == "import_examples":  # its job needs the data, most of which is missing here
         return (plugin("importer", plan.import_block(wildcards["dataset"]).kind),)
     return job_of(plan, rule, wildcards).modules
 
@@ -87,7 +87,7 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("contracts.config", set()),  # its values count one by one
+        ("contracts.config", set()),  # values count individually
         ("contracts.errors", set()),  # how results are written and reported
         ("contracts.provenance.lineage", set()),
         ("contracts.tables.io", set()),
@@ -111,7 +111,7 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ("core.benchmarks.page_ocr.page_text", {"score page_ocr", "evaluate perpo"}),
         ("core.benchmarks.hallusionbench.vlmevalkit_yes_no", {"score hallusionbench", "evaluate perpo"}),
         ("core.benchmarks.pope.answers", {"score pope", *EVALUATIONS}),
-        ("core.answers.yes_no", EVALUATIONS),  # the second rule of POPE is read while measuring
+        ("core.answers.yes_no", EVALUATIONS),  # POPE's second rule is applied in evaluation
         ("core.benchmarks.benchmark", EVALUATIONS | {"judge"}),
         ("core.benchmarks.pope.metrics", EVALUATIONS),
         ("core.benchmarks.pope.data", {"import pope", *EVALUATIONS}),  # the names of its categories

@@ -1,4 +1,4 @@
-"""The one writer and reader: schema, atomicity, lineage."""
+"""Reading and writing of tables: schema, atomicity, lineage."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_round_trip_with_lineage(tmp_path: Path) -> None:
     write_table(path, TRAINING, [ROW], {"stage": "train", "parameters": {"beta": 0.1}})
     assert read_table(path, TRAINING).to_pylist() == [ROW]
     assert read_lineage(path) == {"table": "training", "stage": "train", "parameters": {"beta": 0.1}}
-    assert [p.name for p in path.parent.iterdir()] == ["t.parquet"]  # no temporary file stays
+    assert [p.name for p in path.parent.iterdir()] == ["t.parquet"]  # no temporary file is left
 
 
 def test_polars_frames_are_cast_to_the_schema(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_some_columns_are_read_in_the_order_asked_for_of_a_table_that_is_checked
         read_table(path, TRAINING, ["value", "step"])
 
 
-def test_truncated_absent_and_foreign_tables_are_named(tmp_path: Path) -> None:
+def test_truncated_missing_and_foreign_tables_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     with pytest.raises(UserError, match=r"t\.parquet` does not exist"):
         read_table(path, TRAINING)
@@ -80,7 +80,7 @@ def test_truncated_absent_and_foreign_tables_are_named(tmp_path: Path) -> None:
 
 
 def test_tables_with_images_are_written_in_groups_that_arrow_can_read_back(tmp_path: Path) -> None:
-    """A group with more than 2 GiB of images cannot be read (`Nested data conversions not implemented for chunked array`)."""
+    """Arrow cannot read row groups with more than 2 GiB of images (`Nested data conversions not implemented ...`)."""
     row = {"task": "open", "question": "?", "images": [{"bytes": b"x", "path": None}], "image_sha256": ["0"],
            "image_sizes": [[1, 1]], "target": None, "box": None, "split": "train", "source": None, "reason": None}  # fmt: skip
     write_table(tmp_path / "t.parquet", EXAMPLES, [{"example_id": str(n), **row} for n in range(2500)], {})

@@ -261,7 +261,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
     ("perceptune/core/methods/perpo.py", "(weights * softplus(", "(2 * weights * softplus(", {("train_adapter", "perpo")}),
     ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter", "train_round", "compute_logprobs")),
     # what one edit used to rerun needlessly
-    ("perceptune/contracts/tables/metrics.py", '        ("judge", pa.string(), NULL)', '        ("added", pa.string(), NULL),\n        ("judge", pa.string(), NULL)', mutations.every("evaluate_policy", "collect_metrics", "write_report")),
+    ("perceptune/contracts/tables/metrics.py", '    ("judge", pa.string(), NULL)', '    ("added", pa.string(), NULL),\n    ("judge", pa.string(), NULL)', mutations.every("evaluate_policy", "collect_metrics", "write_report")),
     ("perceptune/contracts/errors.py", "did you mean", "do you mean", NOTHING),
     ("perceptune/contracts/tables/io.py", "delete the file and rerun", "remove the file and rerun", NOTHING),
     ("perceptune/contracts/plugins.py", '    "view": _kind(', '    "another": _kind("others", "perceptune.core.others", "OTHER", "Other"),\n    "view": _kind(', NOTHING),

@@ -55,7 +55,7 @@ class Ancestry:
     _shown: set[str] = field(default_factory=set)
 
     def grow(self, tree: Tree, name: str, path: Path, used: str | None) -> None:
-        """Adds the file `path` in the role `name`, and its inputs. `used`: its digest when it was used."""
+        """Adds the file `path` as `name`, and its inputs. `used`: its digest when it was used."""
         (found,) = self.memory.sha256_of_files([path]) if path.is_file() else ("missing",)
         state = ""
         if used is not None and found != used:
@@ -127,7 +127,7 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def chosen_rows(metrics: pl.DataFrame, wanted: Mapping[str, str]) -> pl.DataFrame:
-    """The matching rows of the metrics table. Raises `UserError` with the available values if none match."""
+    """The matching rows of the metrics table. Raises `UserError` if there are none."""
     rows = metrics
     for column, value in wanted.items():
         available = rows[column].unique(maintain_order=True).to_list()
@@ -208,7 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explains the numbers selected by `options`. Returns 0 if no file has changed since, otherwise 1."""
+    """Explains the selected numbers. Returns 0 if no file has changed since, otherwise 1."""
     selected = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
     changed = explain(*_query(selected), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
     return int(bool(changed))

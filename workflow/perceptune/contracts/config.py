@@ -27,7 +27,8 @@ UNTRACKED = {
     "threads", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps",
     "key", "concurrency", "retries", "timeout",
 }  # fmt: skip
-"""Keys that decide where and how fast something is computed, not what. Changing them reruns nothing."""
+"""Keys that decide where and how fast something is computed, not what. Changing them reruns
+nothing."""
 
 
 class Block(BaseModel):
@@ -77,8 +78,8 @@ class ModelBlock(Block):
     trust_remote_code: bool = False
     """Run Python code from the model folder."""
     threads: Positive = 16
-    """CPU cores per job with this model, capped by what is available. Lower values let more such jobs
-    run in parallel."""
+    """CPU cores per job with this model, capped by what is available. Lower values let more such
+    jobs run in parallel."""
     engine: EngineBlock = EngineBlock()
     """vLLM settings."""
 
@@ -102,23 +103,24 @@ class FileDataset(Block):
     """Your own images with questions, or a published dataset."""
 
     kind: str
-    """Format: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with the columns
-    of [your own data](#your-own-data), or that of a published dataset (docs/data.md)."""
+    """Format: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with the
+    columns of [your own data](#your-own-data), or that of a published dataset (docs/data.md)."""
     path: Annotated[str, Field(min_length=1)]
     """File or folder."""
     images: str | None = None
     """Folder that image paths are relative to; null: the folder of `path`."""
     coordinates: Coordinates | None = None
-    """Unit of `box` values: pixels, fractions (0 to 1) or thousandths of width and height; `padded_`:
-    of the image padded to a square. null: the format's unit, or pixels if it declares none."""
+    """Unit of `box` values: pixels, fractions (0 to 1) or thousandths of width and height;
+    `padded_`: of the image padded to a square. null: the format's unit, or pixels if it declares
+    none."""
     watch_images: bool = True
-    """Check at every start, by size and modification time, whether image files have changed. Turn this
-    off for very large datasets."""
+    """Check at every start, by size and modification time, whether image files have changed. Turn
+    this off for very large datasets."""
     task: Task | None = None
     """Task of rows without one."""
     split: Annotated[str, Field(min_length=1)] | None = None
-    """Split of rows without one; null: the split in the name of their Parquet file (docs/data.md), or
-    `train`."""
+    """Split of rows without one; null: the split in the name of their Parquet file (docs/data.md),
+    or `train`."""
     max_images: Positive | None = None
     """Reproduction only: skip rows with more images and count them in the log, as in CPPO's code;
     null: no limit."""
@@ -172,8 +174,8 @@ class SamplingBlock(Decoding):
 
 
 class RolloutBlock(Decoding):
-    """Questions of a round, answered by the latest policy. They are drawn without replacement until all
-    have been used."""
+    """Questions of a round, answered by the latest policy. They are drawn without replacement until
+    all have been used."""
 
     questions: Positive = 128
     """Questions per round."""
@@ -201,10 +203,12 @@ class BatchBlock(Block):
     """Which groups of a round to train on."""
 
     questions: Positive | None = None
-    """Maximum number of groups: the first kept ones in the order they were drawn; null: all kept ones."""
+    """Maximum number of groups: the first kept ones in the order they were drawn; null: all kept
+    ones."""
     keep: str | None = None
-    """Dynamic sampling (DAPO): keep a group if its mean of this value lies between `above` and `below`.
-    The value is `reward` or a component of the reward such as `accuracy`; null: keep all groups."""
+    """Dynamic sampling (DAPO): keep a group if its mean of this value lies between `above` and
+    `below`. The value is `reward` or a component of the reward such as `accuracy`; null: keep all
+    groups."""
     above: float = 0.01
     """Lower limit of that mean, exclusive."""
     below: float = 0.99
@@ -223,7 +227,8 @@ class ViewBlock(Block):
     crop: str | None = None
     """A crop block of this config, for views that need a crop; null for all others."""
     saliency_map: str | None = None
-    """A `saliency_maps` block of this config, for views that need a saliency map; null for all others."""
+    """A `saliency_maps` block of this config, for views that need a saliency map; null for all
+    others."""
     seed: int = 0
     """Seed of the view's random draws."""
 
@@ -240,8 +245,8 @@ class AttentionBlock(Block):
     """Attention of a policy on the image before it answers."""
 
     method: Literal["mean", "gradient"] = "mean"
-    """`mean`: attention averaged over heads and layers; `gradient`: attention of one layer weighted by
-    its gradient (ViCrop's code)."""
+    """`mean`: attention averaged over heads and layers; `gradient`: attention of one layer weighted
+    by its gradient (ViCrop's code)."""
     layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
     """First and last layer, from 0, both included; null: all. `gradient` needs a single layer."""
     prompt: Prompt = LOCATE
@@ -255,16 +260,17 @@ class AttentionBlock(Block):
 
 
 class SaliencyBlock(Block):
-    """Saliency of image patches: the attention they receive in a DINOv2 (PAPO's semantic-aware mask)."""
+    """Saliency of image patches: the attention they receive in a DINOv2 (PAPO's semantic-aware
+    mask)."""
 
     path: str
     """Folder with a DINOv2 model in Hugging Face format, relative to the working directory."""
     layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (6, 9)
-    """First and last layer whose attention is averaged, from 0, both included. The paper gives 6 to 9
-    without saying how it counts."""
+    """First and last layer whose attention is averaged, from 0, both included. The paper gives 6 to
+    9 without saying how it counts."""
     size: Positive = 224
-    """Side in pixels of the square that images are resized to; a multiple of the patch size (usually
-    14)."""
+    """Side in pixels of the square that images are resized to; a multiple of the patch size
+    (usually 14)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Dtype of the weights."""
     split: str = "train"
@@ -285,24 +291,24 @@ class CropBlock(Block):
     ratios: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
     """Candidate sizes, as multiples of `base`."""
     neighbours: Literal[4, 8] = 4
-    """Reproduction only: number of neighbouring windows the best one is compared with. P2-DPO's paper
-    gives no number; its code uses 4."""
+    """Reproduction only: number of neighbouring windows the best one is compared with. P2-DPO's
+    paper gives no number; its code uses 4."""
     variant: Literal["paper", "code"] = "paper"
     """Reproduction only: follow P2-DPO's paper or its code where they differ (crop centre, ties,
     rounding)."""
 
 
 class ContrastBlock(Block):
-    """Contrastive decoding: amplifies what the answer's own view (expert) makes more likely than this
-    view (amateur)."""
+    """Contrastive decoding: amplifies what the answer's own view (expert) makes more likely than
+    this view (amateur)."""
 
     view: str
     """View of the amateur."""
     strength: Annotated[float, Field(ge=0)] = 0.1
     """lambda: logits are (1 + lambda) expert - lambda amateur."""
     plausibility: Share = 0.1
-    """Sample only tokens whose expert probability is at least this fraction of the most likely token's;
-    0: all."""
+    """Sample only tokens whose expert probability is at least this fraction of the most likely
+    token's; 0: all."""
 
 
 class AnswerBlock(Decoding):
@@ -329,12 +335,14 @@ class PairingBlock(Block):
     """Preference pairs that the model generates itself (P2-DPO)."""
 
     focus: PairBlock | None = None
-    """Responses to images with the salient crop enhanced (chosen) and erased (rejected); null: none."""
+    """Responses to images with the salient crop enhanced (chosen) and erased (rejected); null:
+    none."""
     robust: PairBlock | None = None
-    """A contrastively decoded response (chosen) and a response to a noisy image (rejected); null: none."""
+    """A contrastively decoded response (chosen) and a response to a noisy image (rejected); null:
+    none."""
     loss_prompt: Literal["question", "enhanced"] = "question"
-    """Prompt of the calibration loss on image and crop: the plain question, or the prompt of the chosen
-    focus response."""
+    """Prompt of the calibration loss on image and crop: the plain question, or the prompt of the
+    chosen focus response."""
     split: str = "train"
     """Split of the dataset."""
     tasks: tuple[Task, ...] = ()
@@ -349,19 +357,19 @@ class FilterBlock(Block):
     """Which pairs to train on (P2-DPO, stage 6). Focus and robust pairs are filtered separately."""
 
     context: Literal["own", "original"] = "own"
-    """What log-probs are conditioned on: `own`, the image and prompt each response was generated from;
-    `original`, the original image and the plain question."""
+    """What log-probs are conditioned on: `own`, the image and prompt each response was generated
+    from; `original`, the original image and the plain question."""
     max_ppl: Annotated[float, Field(gt=0)] | None = 2.5
     """Upper limit of the perplexity of both responses, exclusive; null: no limit."""
     margin: tuple[float, float] | None = (-0.174, 0.208)
-    """Minimum and maximum difference of the mean log-prob per token, chosen minus rejected, inclusive;
-    null: no limit."""
+    """Minimum and maximum difference of the mean log-prob per token, chosen minus rejected,
+    inclusive; null: no limit."""
     central_quantile: Annotated[float, Field(gt=0, le=1)] | None = None
     """Instead of `margin`: keep this central share of the margins of each kind of pair; null: use
     `margin`."""
     applies_to: Literal["each", "focus"] = "each"
-    """Reproduction only: `each`, limits apply to every pair; `focus`, limits apply to the focus pair and
-    its outcome to the whole record, as in P2-DPO's code."""
+    """Reproduction only: `each`, limits apply to every pair; `focus`, limits apply to the focus
+    pair and its outcome to the whole record, as in P2-DPO's code."""
     clip_score: str | None = None
     """A `clip_scores` block of this config whose scores are stored with the pairs; null: none."""
     max_groups: Positive | None = None
@@ -376,7 +384,8 @@ class ClipBlock(Block):
     path: str
     """Folder with a CLIP model in Hugging Face format, relative to the working directory."""
     prompt: Prompt = "{question}"
-    """Text; `{question}` stands for the question. Text beyond CLIP's context length is truncated."""
+    """Text; `{question}` stands for the question. Text beyond CLIP's context length is
+    truncated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Dtype of the weights."""
 
@@ -392,18 +401,19 @@ class RewardBlock(Block):
     """Maximum number of missing responses. If `max_failed_share` is above 0, both apply; null: only
     `max_failed_share` applies."""
     resources: str | None = None
-    """Folder with language resources for rewards that need them (docs/benchmarks.md); null: metrics that
-    need them are left empty."""
+    """Folder with language resources for rewards that need them (docs/benchmarks.md); null: metrics
+    that need them are left empty."""
 
 
 class JudgeBlock(Block):
-    """A language model that judges answers, at temperature 0. Its verdicts are stored and reused."""
+    """A language model that judges answers, at temperature 0. Its verdicts are stored and
+    reused."""
 
     model: str
     """Model name at the endpoint; without `url`, a model of this config, run locally by vLLM."""
     url: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """URL of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; null: a model of this
-    config."""
+    """URL of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; null: a model of
+    this config."""
     max_tokens: Positive | None = None
     """Maximum length of a verdict, in tokens; null: the benchmark's."""
     key: str | None = None
@@ -460,11 +470,11 @@ class LoraBlock(Block):
     alpha: Positive = 256
     """Scale: the update is multiplied by alpha / r."""
     dropout: Share = 0.0
-    """Dropout on the adapter's input. Above 0, the shared-prefix pass draws one mask for all responses
-    of a list."""
+    """Dropout on the adapter's input. Above 0, the shared-prefix pass draws one mask for all
+    responses of a list."""
     target_modules: tuple[str, ...] = ()
-    """Names of the language model's linear layers to adapt; empty: the family's default (all of them,
-    as in PerPO)."""
+    """Names of the language model's linear layers to adapt; empty: the family's default (all of
+    them, as in PerPO)."""
 
 
 class TrainingBlock(Block):
@@ -505,24 +515,26 @@ class TrainingBlock(Block):
     optimizer: Literal["carry", "reset"] = "carry"
     """Rounds only: carry the optimizer state over from the previous round, or reset it."""
     limits: dict[str, tuple[float | None, float | None]] = {}
-    """Rounds only: minimum and maximum of a training metric (null: none). A round that exceeds a limit is
-    discarded, and the experiment ends with the previous adapter. `<metric>_growth` limits the metric as
-    a multiple of its first value in the round; `<metric>_at_start` limits only the first step."""
+    """Rounds only: minimum and maximum of a training metric (null: none). A round that exceeds a
+    limit is discarded, and the experiment ends with the previous adapter. `<metric>_growth` limits
+    the metric as a multiple of its first value in the round; `<metric>_at_start` limits only the
+    first step."""
 
 
 class BenchmarkBlock(Block):
-    """Held-out questions with metrics. Each is answered greedily and, for the best-of-N curves, sampled
-    `n` times."""
+    """Held-out questions with metrics. Each is answered greedily and, for the best-of-N curves,
+    sampled `n` times."""
 
     dataset: str
     """A dataset of this config."""
     protocol: str | None = None
-    """A published benchmark (docs/benchmarks.md): sets the keys left out here, including `reward`, and
-    adds its official metrics; null: the reward's metrics."""
+    """A published benchmark (docs/benchmarks.md): sets the keys left out here, including `reward`,
+    and adds its official metrics; null: the reward's metrics."""
     variant: str | None = None
     """Variant of the protocol, if it has several (docs/benchmarks.md); null: its default."""
     reward: str
-    """A reward block of this config: it parses answers and computes the components of the metrics."""
+    """A reward block of this config: it parses answers and computes the components of the
+    metrics."""
     judge: str | None = None
     """A judge of this config, for protocols that need or support one; null: none."""
     judge_prompt: str | None = None
@@ -544,16 +556,18 @@ class BenchmarkBlock(Block):
     max_tokens: Positive = 64
     """Maximum length of a response, in tokens."""
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("original", "blank")
-    """Views for greedy decoding; `blank` is the no-image test. Sampled responses use the first view."""
+    """Views for greedy decoding; `blank` is the no-image test. Sampled responses use the first
+    view."""
     attention_map: str | None = None
-    """An `attention_maps` block of this config, to measure each policy's attention on these questions;
-    null: not measured."""
+    """An `attention_maps` block of this config, to measure each policy's attention on these
+    questions; null: not measured."""
     prompt: str = "{question}"
-    """The user's turn after the image; `{question}` stands for the question. It may be left out only if
-    the questions are part of the images, as in `mmmu_pro`."""
+    """The user's turn after the image; `{question}` stands for the question. It may be left out
+    only if the questions are part of the images, as in `mmmu_pro`."""
     prompts: tuple[Prompt, ...] = ()
-    """Additional prompts on which to evaluate the base models, greedily under the first view; `{format}`
-    stands for an instruction on the answer format of the task. Trained policies do not use them."""
+    """Additional prompts on which to evaluate the base models, greedily under the first view;
+    `{format}` stands for an instruction on the answer format of the task. Trained policies do not
+    use them."""
     seed: int = 0
     """Seed of sampling and bootstrap."""
     resamples: Positive = 9999
@@ -566,12 +580,13 @@ SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {
     "pairs": (("pair_generation", "filter"),),
     "rollouts": (("rollout", "reward", "batch_selection"),),
 }
-"""What a method learns from, to the experiment keys that define its source. Lists have two sources."""
+"""What a method learns from, to the experiment keys that define its source. Lists have two
+sources."""
 WAYS = tuple(way for ways in SOURCES.values() for way in ways)
 
 
 def named_keys(*ways: tuple[str, ...]) -> str:
-    """Keys as text for messages, such as "`sampling`, `reward` and `selection`, or `dataset_preference`"."""
+    """Keys as text for messages: "`pair_generation` and `filter`, or `rollout`"."""
     listed = [[f"`{key}`" for key in keys] for keys in ways]
     return ", or ".join(" and ".join(filter(None, [", ".join(keys[:-1]), keys[-1]])) for keys in listed)
 
@@ -590,7 +605,8 @@ class ExperimentBlock(Block):
     selection: str | None = None
     """Selection block that turns scored responses into ranked lists (list methods only)."""
     dataset_preference: str | None = None
-    """Dataset preferences to use as ranked lists, instead of `sampling`, `reward` and `selection`."""
+    """Dataset preferences to use as ranked lists, instead of `sampling`, `reward` and
+    `selection`."""
     pair_generation: str | None = None
     """Block that generates pairs (pair methods only)."""
     filter: str | None = None
@@ -600,8 +616,8 @@ class ExperimentBlock(Block):
     batch_selection: str | None = None
     """Block that selects the groups of a round to train on (round methods only)."""
     rounds: Positive | None = None
-    """Number of rounds (round methods only). Round k trains the policy `<experiment>@<k>`. If the number
-    is raised later, training continues from the last round."""
+    """Number of rounds (round methods only). Round k trains the policy `<experiment>@<k>`. If the
+    number is raised later, training continues from the last round."""
     evaluate_every: Positive = 1
     """Evaluate the policy of every n-th round; the last one is always evaluated."""
     training: str
@@ -642,8 +658,8 @@ class ControlsBlock(Block):
     blank: bool = True
     """Evaluate every benchmark with a blank image as well."""
     sigmas: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 0.2, 0.4)
-    """Evaluate every benchmark under Gaussian pixel noise with these standard deviations (white is 1).
-    Empty: none."""
+    """Evaluate every benchmark under Gaussian pixel noise with these standard deviations (white is
+    1). Empty: none."""
     n: Annotated[int, Field(ge=0)] = 8
     """Minimum number of sampled responses per question for best-of-N and mean-of-N."""
     sft_on_best: bool = True
@@ -679,8 +695,8 @@ class Config(Block):
     """The whole config file."""
 
     plugins: tuple[str, ...] = ()
-    """Folders with your own plug-ins, relative to the working directory: one sub-folder per kind, one
-    file per plug-in."""
+    """Folders with your own plug-ins, relative to the working directory: one sub-folder per kind,
+    one file per plug-in."""
     models: dict[Name, ModelBlock]
     """Base models by name."""
     datasets: dict[Name, DatasetBlock]
@@ -722,8 +738,8 @@ class Config(Block):
     exports: dict[Name, ExportBlock] = {}
     """Exports of preferences by name."""
     rehearse: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """Rehearsal: run everything on this many examples per task, with two rounds and without filters,
-    in the folder `rehearsal`; null: a full run."""
+    """Rehearsal: run everything on this many examples per task, with two rounds and without
+    filters, in the folder `rehearsal`; null: a full run."""
     controls: ControlsBlock | None = None
     """Controls for other explanations of a gain: `{}` runs all of them; null: none."""
     report: ReportBlock = ReportBlock()
@@ -755,7 +771,7 @@ class Config(Block):
         return [name for name in self.benchmarks if name in named]
 
     def used_datasets(self) -> list[str]:
-        """Datasets that any experiment trains or is tested on, in config order; all without experiments."""
+        """Datasets that any experiment uses, in config order; all if there are no experiments."""
         trained_on = {experiment.dataset for experiment in self.experiments.values()}
         used = trained_on | {self.benchmarks[name].dataset for name in self.used_benchmarks()}
         return [name for name in self.datasets if name in used or not self.experiments]

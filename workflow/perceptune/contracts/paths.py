@@ -55,9 +55,9 @@ BATCH_STATISTICS = "<results>/preferences/{policy}/{dataset}/{rollout}/{reward}/
 """`policy` is the one that answers in round k: the policy of round k - 1, or the base model."""
 
 TERMS = "<results>/logprobs/{policy}/{dataset}/{groups}/{stored}.parquet"
-"""`groups` is `<sampling>/<reward>/<selection>` for ranked lists, `<dataset_preference>` for dataset
-preferences, `<rollout>/<reward>/<batch_selection>` for a round, or `<pair_generation>` for pairs,
-whose log-probs are computed before they are filtered. `stored` names the contents, see
+"""`groups` is `<sampling>/<reward>/<selection>` for ranked lists, `<dataset_preference>` for
+dataset preferences, `<rollout>/<reward>/<batch_selection>` for a round, or `<pair_generation>` for
+pairs, whose log-probs are computed before they are filtered. `stored` names the contents, see
 `stored_name`."""
 
 ADAPTER_FOLDER = "<results>/adapters/{experiment}"
@@ -70,12 +70,14 @@ TRAINING = "<results>/training/{experiment}.parquet"
 
 VERDICTS = "<results>/verdicts/{policy}/{benchmark}.parquet"
 JUDGED = "results/.judged/{judge}"
-"""All verdicts of a judge, by request. They outlive the verdict tables and are shared by policies."""
+"""All verdicts of a judge, by request. They outlive the verdict tables and are shared by
+policies."""
 
 MODEL_FOLDER = "<results>/models/{policy}"
 MODEL_PARITY = f"{MODEL_FOLDER}/parity.json"
 MODEL_LINEAGE = f"{MODEL_FOLDER}/lineage.json"
-"""The merged weights lie next to it. They are not listed, because transformers decides on their files."""
+"""The merged weights lie next to it. They are not listed, because transformers decides on their
+files."""
 MODEL_CARD = f"{MODEL_FOLDER}/README.md"
 
 EXPORT_FOLDER = "<results>/exports/{export}"

@@ -84,7 +84,7 @@ def user_folders() -> list[Path]:
 
 
 def module_of(kind: str, name: str) -> str:
-    """The module that defines a plug-in. Raises `UserError` with the allowed names for an unknown one."""
+    """The module that defines a plug-in. Raises `UserError` for an unknown name."""
     for module in _candidates(kind, name):
         return module
     allowed = names(kind)
@@ -111,7 +111,8 @@ def exists(kind: str, name: str) -> bool:
 
 
 def summary(kind: str, name: str) -> str:
-    """The first line of a plug-in's module docstring, without importing it; empty if it has none."""
+    """The first line of a plug-in's module docstring, without importing it; empty if it has
+    none."""
     path = file_of(module_of(kind, name))
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path else None
     return text.partition("\n")[0] if text else ""
@@ -154,7 +155,7 @@ def _missing(plugin: Any) -> list[str]:
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module of the package or of the user's plug-ins, found without importing anything."""
+    """The file of a module of the package or of the user's plug-ins; imports nothing."""
     for folder, parts in _places(module):
         path = folder.joinpath(*parts)
         if path.with_suffix(".py").is_file():

@@ -1,4 +1,4 @@
-"""Progress of long stages: a bar with rate and ETA on a terminal, and a line per interval in the log."""
+"""Progress of long stages: a bar with rate and ETA on a terminal, lines in the log."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def check_ceiling(
 
 
 def _one_of_each_first(failed: list[str]) -> list[str]:
-    """The rows, reordered so that the first of each cause leads: one missing image fails many rows."""
+    """The rows, reordered so that the first of each cause leads: one missing image fails many
+    rows."""
     first = {cause: row for row in reversed(failed) if (cause := row.partition(": ")[2])}
     named = set(first.values())
     return [row for row in failed if row in named] + [row for row in failed if row not in named]

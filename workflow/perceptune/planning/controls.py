@@ -1,4 +1,4 @@
-"""The `controls` section: extra prompts, views and experiments that test other explanations of a gain."""
+"""The `controls` section: prompts, views and experiments that test explanations of a gain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from perceptune.contracts.plugins import load
 from perceptune.core.methods.sft import SFT
 
 COUNTERPART: dict[str, Any] = {"method": SFT.name, "parameters": {"source": "best_of_n"}}
-"""What an SFT counterpart changes in a training block. Everything else is the budget, which it keeps."""
+"""What an SFT counterpart changes in a training block. Everything else is the budget, which it
+keeps."""
 NO_COUNTERPART = {
     "pairs": "it learns from pairs, which do not rank several responses",
     "rollouts": "it learns in rounds from its own responses, not from lists of the base model",

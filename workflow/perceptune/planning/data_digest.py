@@ -52,7 +52,8 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
 
 
 def _image_names(block: FileDataset) -> Iterator[str]:
-    """The image files that a dataset refers to. Invalid rows are skipped; the import reports them."""
+    """The image files that a dataset refers to. Invalid rows are skipped; the import reports
+    them."""
     importer = load("importer", block.kind)
     rows = importer.rows(Files(Path(block.path), importer.reads, block.split))
     while True:

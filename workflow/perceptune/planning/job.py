@@ -22,12 +22,13 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Builtins in a fixed order. A change reruns the job."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Where and how fast the job runs, and complete blocks whose relevant keys are in the settings. A
-    change reruns nothing."""
+    """Where and how fast the job runs, and complete blocks whose relevant keys are in the settings.
+    A change reruns nothing."""
     modules: tuple[str, ...] = ()
     """Plug-ins that the settings name. An edit of their code reruns the job."""
     undated: tuple[str, ...] = ()
-    """Inputs whose modification time is ignored, because the settings hold a digest of their content."""
+    """Inputs whose modification time is ignored, because the settings hold a digest of their
+    content."""
     threads: int = 1
     gpus: int = 0
 

@@ -79,7 +79,8 @@ class Plan:
 
     @cached_property
     def policies(self) -> list[str]:
-        """Every policy to evaluate: base models in use, then experiments or their evaluated rounds."""
+        """Every policy to evaluate: base models in use, then experiments or their evaluated
+        rounds."""
         used = {e.model for e in self.config.experiments.values()}
         tested = [policy for e in self.config.experiments for policy in self.tested(e)]
         return [m for m in self.config.models if m in used] + tested
@@ -95,7 +96,8 @@ class Plan:
         return [f"{experiment}{ROUND_MARK}{number}" for number in range(1, count + 1)]
 
     def tested(self, experiment: str) -> list[str]:
-        """The policies of an experiment to evaluate: itself, or every n-th round and the last one."""
+        """The policies of an experiment to evaluate: itself, or every n-th round and the last
+        one."""
         rounds, every = self.rounds(experiment), self.config.experiments[experiment].evaluate_every
         return [p for n, p in enumerate(rounds, 1) if n % every == 0 or n == len(rounds)] or [experiment]
 
@@ -196,13 +198,14 @@ class Plan:
         return PREFERENCES.format(policy=policy, dataset=dataset, sampling=source, reward=reward, selection=selection)
 
     def model_settings(self, policy: str) -> dict[str, Any]:
-        """A policy's base model as a tracked setting: its block, with a digest instead of the path."""
+        """A policy's base model as a tracked setting: its block, with a digest instead of the
+        path."""
         name = self.base(policy)
         block = self.config.models[name]
         return self.content_settings("model", name, block)
 
     def content_settings(self, kind: str, name: str, block: ModelBlock | ClipBlock | SaliencyBlock) -> dict[str, Any]:
-        """A block with a model folder as tracked settings, with a digest of its files instead of the path."""
+        """A block with a model folder as tracked settings, with a digest instead of the path."""
         return {
             **tracked(block),
             "path": None,
@@ -216,7 +219,7 @@ class Plan:
         return self.digests[key]
 
     def model_details(self, policy: str) -> dict[str, Any]:
-        """The complete model block of a policy, untracked keys included, and the digest of its weights."""
+        """The complete model block of a policy and the digest of its weights."""
         block = self.config.models[self.base(policy)]
         return {"model": block.model_dump(mode="json"), "weights": self.model_settings(policy)["weights"]}
 
@@ -297,13 +300,14 @@ class Plan:
         return next(section[name] for section in sections if name in section)
 
     def crops(self, policy: str, dataset: str, views: list[str]) -> dict[str, str]:
-        """Crop block to its table, for the views that need one. Crops use the base model's attention."""
+        """Crop block to its table, for views that need one. Crops use the base model's
+        attention."""
         named = {self.config.views[view].crop for view in views if view in self.config.views}
         base = self.base(policy)
         return {c: CROPS.format(policy=base, dataset=dataset, crop=c) for c in sorted(n for n in named if n)}
 
     def saliency_tables(self, dataset: str, views: Iterable[str]) -> dict[str, str]:
-        """Saliency block to its table, for the views that need one. It does not depend on the policy."""
+        """Saliency block to its table, for views that need one. It is independent of policies."""
         named = {block["saliency_map"] for block in self.view_blocks(*views).values()}
         return {name: SALIENCY.format(dataset=dataset, saliency_map=name) for name in sorted(n for n in named if n)}
 
@@ -389,7 +393,8 @@ class Plan:
         return {b: REWARDS.format(policy=policy, plan="benchmarks", reward=r) for b, r in rewards.items()}
 
     def benchmark_blocks(self, policy: str) -> dict[str, BenchmarkBlock]:
-        """The benchmark blocks of a policy. Only base models are evaluated on additional prompts."""
+        """The benchmark blocks of a policy. Only base models are evaluated on additional
+        prompts."""
         blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
         if self.experiment(policy) is None:
             return blocks_of
@@ -429,7 +434,8 @@ class Plan:
 
     @cached_property
     def controlled(self) -> list[str]:
-        """Policies whose gain is compared with controls: the last evaluated one of every experiment."""
+        """Policies whose gain is compared with controls: the last evaluated one of every
+        experiment."""
         return [self.tested(e)[-1] for e in self.config.experiments] if self.config.controls else []
 
     @cached_property
@@ -438,7 +444,8 @@ class Plan:
         return counterparts(self.config) if self.config.controls and self.config.controls.sft_on_best else {}
 
     def counterpart(self, policy: str) -> str | None:
-        """The SFT counterpart of a policy: same lists, same budget, best responses only; or None."""
+        """The SFT counterpart of a policy: same lists, same budget, best responses only; or
+        None."""
         return self._counterparts.get(parted(policy)[0])
 
     @cached_property
@@ -447,7 +454,8 @@ class Plan:
         return [(self.rounds(experiment) or [experiment])[-1] for experiment in self.config.experiments]
 
     def exported(self, export: str) -> str:
-        """The policy whose preferences are exported; for an experiment with rounds, the last round."""
+        """The policy whose preferences are exported; for an experiment with rounds, the last
+        round."""
         named = self.config.exports[export].experiment
         return (self.rounds(named) or [named])[-1] if named in self.config.experiments else named
 

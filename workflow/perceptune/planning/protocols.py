@@ -11,7 +11,7 @@ from perceptune.core.benchmarks.benchmark import Benchmark
 
 
 def with_protocols(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the official settings to every benchmark block with a `protocol`; the block's keys override them.
+    """Adds official settings to benchmark blocks with a `protocol`; the blocks' keys override them.
 
     A block without `reward` gets a reward block named like the protocol; if the config defines a block
     of that name, its keys override the protocol's. `n` defaults to 0. Raises `UserError` for an

@@ -16,7 +16,7 @@ from perceptune.planning.policies import Plan
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. The rules file repeats the outputs, because Snakemake reads them there; a test compares both."""
+    """One rule. The rules file repeats the outputs for Snakemake; a test compares both."""
 
     job: Callable[..., Job]
     stage: str
@@ -94,18 +94,19 @@ RULES = {
 
 
 def job_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Job:
-    """The job that a rule's wildcards stand for. Raises `UserError` for mistakes found only here."""
+    """The job that a rule's wildcards stand for. Raises `UserError` for mistakes found only
+    here."""
     arguments = {("plan_name" if name == "plan" else name): value for name, value in wildcards.items()}
     return RULES[rule].job(plan, **arguments)
 
 
 def code_lines(*modules: str) -> list[str]:
-    """A line per module and per module of the package that these import. A dry run shows which one changed."""
+    """A line per module, imports included, so that a dry run shows which one changed."""
     return [f"module {name} {digest[:12]}" for name, digest in code_digests(*modules).items()]
 
 
 def one_of(names: Iterable[str]) -> str:
-    """A regular expression that matches exactly these names, so that rules with similar outputs stay distinct."""
+    """A regular expression for exactly these names, which keeps similar outputs distinct."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 

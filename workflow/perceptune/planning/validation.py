@@ -77,7 +77,8 @@ SECRET = re.compile(
 
 
 def _secrets(value: Any, key: str) -> Iterator[str]:
-    """Keys that hold a secret. It would leak, because the config is copied into lineage and logs."""
+    """Keys that hold a secret. It would leak, because the config is copied into lineage and
+    logs."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _secrets(inner, f"{key}.{name}" if key else str(name))

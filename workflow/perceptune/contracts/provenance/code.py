@@ -44,7 +44,8 @@ CONFIG = f"{PACKAGE}.contracts.config"
 """Not part of the code digest: config values count individually, as settings."""
 
 MESSAGES = {"UserError", "RowError"}
-"""Exceptions whose string arguments are always messages; those of other exceptions only in a `raise`."""
+"""Exceptions whose string arguments are always messages; those of other exceptions only in a
+`raise`."""
 
 
 def code_digest(module: str, *plugins: str) -> str:
@@ -109,8 +110,8 @@ _NEW: list[str] = []
 
 @cache
 def _remembered() -> dict[str, Any]:
-    """Cached digests and imports by path, size and modification time. Every job needs them, and parsing
-    takes a second."""
+    """Cached digests and imports by path, size and modification time. Every job needs them, and
+    parsing takes a second."""
     return dict(MEMORY.recall(f"code {READING}", dict))
 
 

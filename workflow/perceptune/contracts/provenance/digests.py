@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 FRESH = 2_000_000_000
-"""Nanoseconds after a change in which another one may leave the modification time as it is. Digests of
-such recent files are not cached."""
+"""Nanoseconds after a change in which another one may leave the modification time as it is. Digests
+of such recent files are not cached."""
 
 
 def sha256_of_file(path: Path) -> str:
@@ -31,8 +31,8 @@ def sha256_of_json(value: Any) -> str:
 class DigestMemory:
     """Cache of digests by path, size and modification time, in an SQLite file.
 
-    Digests are needed at every start, and weights and images are large. Without a usable cache (read-only
-    folder, damaged file) they are computed each time.
+    Digests are needed at every start, and weights and images are large. Without a usable cache
+    (read-only folder, damaged file) they are computed each time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class DigestMemory:
 
 
 def _remembered(memory: sqlite3.Connection, places: Sequence[str]) -> dict[tuple[str, int, int], str]:
-    """Known digests of these paths, by path, size and modification time. Queries 500 paths at a time."""
+    """Known digests by path, size and modification time. Queries 500 paths at a time."""
     known = {}
     for start in range(0, len(places), 500):
         paths = places[start : start + 500]

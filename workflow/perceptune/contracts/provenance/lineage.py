@@ -37,7 +37,8 @@ def versions() -> dict[str, str]:
 def lineage(
     stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, Path], plugins: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The record that `write_table` stores: stage, parameters, input digests, code digest, versions."""
+    """The record that `write_table` stores: stage, parameters, input digests, code digest,
+    versions."""
     return {
         "stage": stage,
         "parameters": dict(parameters),

@@ -7,7 +7,8 @@ import pyarrow as pa
 from perceptune.contracts.tables.table import NULL, Table
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""One image in the layout of the Hugging Face `datasets.Image` feature; `bytes` is null if `path` is set."""
+"""One image in the layout of the Hugging Face `datasets.Image` feature; `bytes` is null if `path`
+is set."""
 
 EXAMPLES = Table(
     "examples",

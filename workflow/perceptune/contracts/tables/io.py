@@ -21,7 +21,8 @@ from perceptune.contracts.files import appearing
 from perceptune.contracts.tables.table import Table
 
 IMAGE_ROWS = 1000
-"""Rows per row group of tables with images. Arrow cannot read row groups with more than 2 GiB of them."""
+"""Rows per row group of tables with images. Arrow cannot read row groups with more than 2 GiB of
+them."""
 
 
 def to_table(kind: Table, data: Any) -> pa.Table:

@@ -15,7 +15,7 @@ REQUESTS = Table(
     ("example_id", pa.string()),
     ("dataset", pa.string()),
     ("benchmark", pa.string(), NULL),  # null for training samples
-    ("condition", pa.string()),  # `greedy`, `sampled`, `prompt-2`, `round-3`; in pairs a role, `focus_chosen`
+    ("condition", pa.string()),  # `greedy`, `sampled`, `prompt-2`, `round-3`, `focus_chosen`
     ("view", pa.string()),
     ("recipe", pa.string()),  # the view for this example, JSON of `core.views.Recipe`
     ("contrast", CONTRAST, NULL),

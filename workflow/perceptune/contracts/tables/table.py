@@ -21,7 +21,7 @@ Field = tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]
 
 @dataclass(frozen=True, init=False)
 class Table:
-    """A table of the workflow. Each has its own module, so that an edit reruns only its readers and writers."""
+    """A table. Each has its own module, so that an edit reruns only its readers and writers."""
 
     name: str
     schema: pa.Schema

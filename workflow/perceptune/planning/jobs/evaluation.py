@@ -135,7 +135,8 @@ def _rounds(plan: Plan, experiment: str) -> dict[str, Any]:
 
 
 def _settings(plan: Plan, policy: str) -> dict[str, Any]:
-    """The benchmark blocks of a policy and the reward of each task, which determines the metrics."""
+    """The benchmark blocks of a policy and the reward of each task, which determines the
+    metrics."""
     return {"blocks": plan.benchmark_settings(policy), "reward_tasks": plan.reward_tasks(policy)}
 
 
@@ -187,7 +188,7 @@ def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def noise_levels(plan: Plan) -> dict[str, float]:
-    """Sigma of the benchmarks' views with Gaussian pixel noise, and of the clean view, in ascending order."""
+    """Sigma of the benchmarks' noisy views and of the clean view, in ascending order."""
     views = [view for b in plan.config.benchmarks.values() for view in b.views]
     found = {}
     for view in dict.fromkeys(views):

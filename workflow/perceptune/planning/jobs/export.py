@@ -71,7 +71,8 @@ def export_preferences(plan: Plan, *, export: str) -> Job:
 
 
 def card_settings(plan: Plan, policy: str) -> dict[str, Any]:
-    """How a policy was trained, for its model card: its experiment and every block this refers to."""
+    """How a policy was trained, for its model card: its experiment and every block this refers
+    to."""
     block, experiment = plan.block(policy), parted(policy)[0]
     named = {key: [getattr(block, key)] for key in ("model", "dataset", *block.made_of, "training")}
     named |= {"benchmark": list(block.benchmarks)}

@@ -97,7 +97,8 @@ def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: st
 
 
 def _other(plan: Plan, policy: str, name: str) -> dict[str, Any]:
-    """Other requests to the same policy: whichever job starts the engine also answers those waiting."""
+    """Other requests to the same policy: whichever job starts the engine also answers those
+    waiting."""
     return {
         "requests": paths.REQUESTS.format(policy=policy, plan=name),
         "journal": paths.JOURNAL.format(policy=policy, plan=name),
@@ -107,7 +108,8 @@ def _other(plan: Plan, policy: str, name: str) -> dict[str, Any]:
 
 
 def gather_responses(plan: Plan, *, policy: str, plan_name: str) -> Job:
-    """The rule adds the shards as an input, because Snakemake sets their number (`--set-scatter`)."""
+    """The rule adds the shards as an input, because Snakemake sets their number
+    (`--set-scatter`)."""
     return Job(
         inputs={"requests": paths.REQUESTS.format(policy=policy, plan=plan_name)},
         details={"journal": paths.JOURNAL.format(policy=policy, plan=plan_name)},
