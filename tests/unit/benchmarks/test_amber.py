@@ -429,7 +429,7 @@ def test_layout_of_the_authors_folder(data: Path) -> None:
 def test_mistakes(data: Path) -> None:
     (data / "query" / "query_all.json").write_text(json.dumps([{"id": 15221, "image": "a.jpg", "query": "?"}]))
     ((_, refused),) = IMPORTERS["amber"].rows(Files(data))
-    assert str(refused) == "`id` is 15221, expected a number of 1 to 15220, as `annotations.json` has"
+    assert str(refused) == "`id` is 15221, expected a number from 1 to 15220, as in `annotations.json`"
     (data / "safe_words.txt").unlink()
     with pytest.raises(UserError, match=r"safe_words.txt` does not exist"):
         list(IMPORTERS["amber"].rows(Files(data)))

@@ -13,7 +13,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.requests import REQUESTS
-from perceptune.core.benchmarks.hallusionbench.vlmevalkit_yes_no import said
+from perceptune.core.benchmarks.hallusionbench.vlmevalkit_yes_no import yes_or_no
 from perceptune.stages.data import import_examples
 
 from tests.official_data import official
@@ -224,7 +224,7 @@ def test_sample_predictions(rows: list[Row], records: list[Record]) -> None:
     records, rows = [record for record, _ in known], [row for _, row in known]
     texts = [r["model_prediction"] for r in sample]
     found = values("hallusionbench", answered("hallusionbench", rows, texts))
-    checks = [2 if (s := said(t)) is None else int(s == r["answer"]) for t, r in zip(texts, rows, strict=True)]
+    checks = [2 if (s := yes_or_no(t)) is None else int(s == r["answer"]) for t, r in zip(texts, rows, strict=True)]
     wanted = expected(records, checks)
     assert found == pytest.approx({**wanted, "judged": 0.0}, abs=1e-12)
     assert 0 < checks.count(2) < len(checks) / 2
@@ -239,7 +239,7 @@ def test_sample_predictions(rows: list[Row], records: list[Record]) -> None:
     ],
 )  # fmt: skip
 def test_words(text: str, read: str | None) -> None:
-    assert said(text) == read
+    assert yes_or_no(text) == read
 
 
 def test_judge_is_asked_as_by_the_authors(rows: list[Row]) -> None:

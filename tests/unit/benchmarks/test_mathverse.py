@@ -118,7 +118,7 @@ def test_hand_derived(tmp_path: Path) -> None:
     assert failures("mathverse", answers, "accuracy_vision_only") == (2, 1)
     assert values("mathverse", shuffled(answers, 4)) == pytest.approx(found, nan_ok=True)
     columns = BENCHMARKS["mathverse"].columns(answers)
-    assert columns["accuracy asked"].tolist() == [5, 5]  # a problem's versions make one unit
+    assert columns["accuracy questions"].tolist() == [5, 5]  # a problem's versions make one unit
     assert np.allclose(columns["accuracy right"], [3, 4])
 
 

@@ -216,8 +216,8 @@ def test_other_data_sets_and_wrong_names(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         list(IMPORTERS["pope"].rows(Files(tmp_path)))
     assert str(caught.value) == (
-        f"error: `{tmp_path}` has POPE files of coco, gqa, expected those of one of them\n"
-        "hint: their numbers are never pooled: a folder and a dataset block for each"
+        f"error: `{tmp_path}` has POPE files of coco, gqa, expected one image source\n"
+        "hint: results of different sources are never pooled: use a folder and a dataset block for each"
     )
     with pytest.raises(UserError, match=r"no POPE file, expected names such as `coco_pope_random.json`"):
         list(IMPORTERS["pope"].rows(Files(tmp_path / "answers.json")))

@@ -62,5 +62,5 @@ def test_frames_of_shares_are_not_measured_where_boxes_are_pixels() -> None:
 
 def test_expressions_about_one_object_make_one_unit() -> None:
     columns = BENCHMARKS["refcoco"].columns(located([None] * 4, BOXES))
-    assert columns["asked"].tolist() == [1, 3]
+    assert columns["questions"].tolist() == [1, 3]
     assert all(np.isnan(v) for v in values("refcoco", []).values())

@@ -152,7 +152,7 @@ def test_invariants() -> None:
 
 
 def test_other_numbers_of_answers_are_no_vqa_accuracy() -> None:
-    with pytest.raises(UserError, match="a question has 3 `answers`, expected those of 10 people"):
+    with pytest.raises(UserError, match="a question has 3 `answers`, expected 10"):
         answered("textvqa", [{**rows()[0], "answers": ["a"] * 3}], ["a"])
     bare = answered("textvqa", [{k: v for k, v in rows()[0].items() if k != "answers"}], ["nokia"])
     assert bare[0].components["accuracy"] == 1  # the reward still tells right from wrong
