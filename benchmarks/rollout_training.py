@@ -2,7 +2,7 @@
 ways.
 
     python benchmarks/rollout_training.py [--image-tokens 576] [--groups 2] [--responses 8]
-    [--tokens 40]
+        [--tokens 40]
 
 For GRPO, PAPO (including a pass under the masked view) and CPPO (passes with gradient under both
 views): rows of shared prefixes compared with one sequence per answer, each with its own copy of
