@@ -1,4 +1,6 @@
-"""The switch `controls` from the command line: what it adds to a small demo, and what the report then says."""
+"""The `controls` switch on the command line: the jobs that it adds to a small demo, and the
+report's texts.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What surrounds a job, in real Snakemake runs of a workflow of one rule."""
+"""The job wrapper in real Snakemake runs of a workflow with one rule."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def started(body: str, cores: int = 1) -> subprocess.Popen[str]:
 
 
 def run(body: str) -> tuple[int, str, list[str]]:
-    """(exit status, what the terminal shows, the attempts that got as far as the stage)."""
+    """(exit status, terminal output, attempts that reached the stage)."""
     process = started(body)
     output, _ = process.communicate(timeout=120)
     return process.returncode, output, Path("attempts").read_text().split()
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:
     body = "import errno; raise OSError(errno.EROFS, 'Read-only file system', 'results/x.parquet')"
     status, output, attempts = run(body)
     assert status == 1
-    assert attempts == ["1", "2", "3"]  # somebody may mount it again
+    assert attempts == ["1", "2", "3"]  # the folder may be mounted again
     assert "error: cannot write: [Errno 30] Read-only file system: 'results/x.parquet'" in output
     assert "Traceback" not in output
 
@@ -188,7 +188,7 @@ rule one:
 def test_four_jobs_of_one_run_share_two_gpus_without_sharing_one(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Nothing limits the run: Snakemake starts all four at once, and the leases sort it out."""
+    """Snakemake starts all four jobs at once without a limit; the leases assign the GPUs."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("leases")))
     (project / "Snakefile").write_text(FOUR)

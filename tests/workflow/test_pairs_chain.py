@@ -1,4 +1,4 @@
-"""P2-DPO's chain after a real run: the tables fit together, and the page shows them."""
+"""P2-DPO's chain after a real run: the tables are consistent, and the report shows them."""
 
 import math
 
@@ -26,7 +26,9 @@ def test_every_example_of_the_pairing_has_its_record(finished: Workflow) -> None
 
 
 def test_the_two_engines_agree_on_amplified_answers(finished: Workflow) -> None:
-    """vLLM's log-probabilities of an amplified answer, given image and question, against the terms of transformers."""
+    """vLLM's log-probs of an amplified answer, given image and question, equal the stored log-probs
+    from transformers.
+    """
     groups = table(finished, "pairs/tiny/shapes/self-made.parquet").filter("kept")
     terms = dict(
         table(finished, "terms/tiny/shapes/self-made/reference@original.parquet")
