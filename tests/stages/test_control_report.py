@@ -8,7 +8,7 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.report import write
 
-from ..unit.test_explanations import NOTHING, control
+from ..unit.test_verdicts import NOTHING, control
 from .test_report import DEMO, MADE, Page, cells, metrics_of, write_examples, write_rewards, written
 
 PROMPTS = ("Look. {question}", "<b>{question}</b>")

@@ -10,9 +10,9 @@ from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import to_table
 from perceptune.report.results import result_text, results
 from perceptune.report.sections.controls import control_lines, control_section
-from perceptune.report.sections.verdicts import Controlled, accounted, headline, says, sentences
+from perceptune.report.sections.verdicts import Controlled, accounted, headline, explanation, sentences
 
-from .test_summary import row, table
+from .test_results import row, table
 
 ACCURACY = "accuracy_iou_0.5"
 PROMPTS = {"shapes-test": ("{question}", "Look. {question}", "{question}\nA box.")}
@@ -123,16 +123,16 @@ def test_few_questions_leave_it_undecided() -> None:
     ],
 )  # fmt: skip
 def test_the_rule(left: float, half: float, expected: str) -> None:
-    assert says(control("prompt", left, half)) == expected
+    assert explanation(control("prompt", left, half)) == expected
 
 
 def test_the_rule_where_lower_is_better() -> None:
     ned = {"metric": "ned", "gain": -0.10}
     assert accounted(control("prompt", -0.02, **ned)) == pytest.approx(0.08)
-    assert says(control("prompt", -0.02, 0.03, **ned)) == "explained"
-    assert says(control("prompt", -0.02, 0.01, **ned)) == "partly"
-    assert says(control("prompt", -0.09, 0.01, **ned)) == "not"
-    assert says(control("prompt", 0.05, 0.01, **ned)) == "explained"  # the control is the better one
+    assert explanation(control("prompt", -0.02, 0.03, **ned)) == "explained"
+    assert explanation(control("prompt", -0.02, 0.01, **ned)) == "partly"
+    assert explanation(control("prompt", -0.09, 0.01, **ned)) == "not"
+    assert explanation(control("prompt", 0.05, 0.01, **ned)) == "explained"  # the control is the better one
 
 
 def test_the_base_is_held_up_under_its_best_prompt() -> None:
