@@ -318,7 +318,7 @@ def result_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
     if not parts:
         return "no results: the metrics table has no greedy rows\n"
     notes = [
-        "Brackets: 95 % bootstrap intervals. Gain: paired difference to the base model on the same questions; "
+        "Brackets: 95 % bootstrap intervals. Gain: paired difference from the base model on the same questions; "
         "`*` marks an interval that excludes 0. Unparsed: answers that could not be parsed; they score 0 unless the "
         "benchmark defines otherwise."
     ]

@@ -244,7 +244,7 @@ def fall_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
     if not falls or curve.name == "no image":
         return ""
     return (
-        f"last round below the best, {curve.name}: {', '.join(falls)}; "
+        f"last round worse than the best round, {curve.name}: {', '.join(falls)}; "
         "selecting a round on this benchmark would overestimate its score"
     )
 

@@ -231,7 +231,7 @@ def _best_of_n_sentence(metrics: pl.DataFrame, result: Result, policy: str) -> s
     what = {
         "better": "better than the base, so the policy gives answers that the base did not sample",
         "worse": "worse than the base, so training lost answers that the base samples",
-        "same": f"not distinguishable; within {n} answers, training selected among those that the base already gives",
+        "same": f"not distinguishable: within {n} answers, training selected among those that the base already gives",
     }[verdict(row, row["metric"])]
     return f"best of {n} answers: {scores}; {what}"
 
