@@ -71,7 +71,7 @@ def line_panel(
     turns: Sequence[float] = (),
     start: float | None = None,
 ) -> Svg:
-    """Curves of `frame`: columns `series`, `x`, `y`, optionally `low` and `high` (band), `raw` (thin line).
+    """Curves of `frame`: `series`, `x`, `y`, optional `low`, `high` (band), `raw` (thin line).
 
     Args:
         percent: Show shares as percentages.
@@ -162,7 +162,7 @@ def histogram_panel(
 
 
 def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mapping[str, str], percent: bool) -> Svg:
-    """Forest plot of `frame` (columns `policy`, `gain`, `low`, `high`): one row per policy, and a zero line."""
+    """Forest plot of `frame` (`policy`, `gain`, `low`, `high`) with one row per policy."""
     left, row, top = 210, 22, 40
     width, height = 620, top + row * max(frame.height, 1) + 44
     svg = _svg(width, height)
@@ -222,7 +222,7 @@ def axis_cell(axis: Range, percent: bool) -> Svg:
 
 
 def figure(panels: Sequence[Svg], legend: Mapping[str, str], columns: int = 3) -> str:
-    """A stand-alone SVG file with its style sheet: a legend (name to style) above a grid of panels."""
+    """A stand-alone SVG file with style sheet: a legend (name to style) above panels."""
     columns = max(1, min(columns, len(panels)))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     width = max([sum(_size(p)[0] for p in row) for row in rows] + [WIDTH])
@@ -257,7 +257,7 @@ def text(svg: Svg) -> str:
 
 
 def smoothed(frame: pl.DataFrame, window: int) -> pl.DataFrame:
-    """Centred rolling mean of `y` over `window` points per series; the original `y` becomes `raw`."""
+    """Centred rolling mean of `y` over `window` points per series; the original is `raw`."""
     return frame.sort("series", "x").with_columns(
         raw=pl.col("y"), y=pl.col("y").rolling_mean(window, center=True, min_samples=1).over("series")
     )

@@ -33,7 +33,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Outline:
-    """A box (x1, y1, x2, y2 in pixels of the original image) and its CSS class in `charts.STYLE`."""
+    """A box (x1, y1, x2, y2 in pixels of the original image) and its class in `charts.STYLE`."""
 
     box: Box
     style: str
@@ -67,7 +67,7 @@ HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def pixel_box(parsed: str | None) -> Box | None:
-    """The box of a parsed answer (JSON), in pixels of the image; None without four finite numbers."""
+    """The box of a parsed answer (JSON) in image pixels; None without four finite numbers."""
     try:
         value = json.loads(parsed or "null")
         box = tuple(float(v) for v in value["box_pixels"])
@@ -77,7 +77,7 @@ def pixel_box(parsed: str | None) -> Box | None:
 
 
 def chosen(base: pl.DataFrame, after: pl.DataFrame | None, count: int, *seed: str) -> list[Choice]:
-    """The examples to show: half of `count` at random, the rest the largest gains and losses in reward.
+    """The examples to show: half of `count` at random, the rest the largest gains and losses.
 
     `base` and `after` have the columns `example_id` and `reward`, one answer per example. Without
     `after`, all examples are drawn at random. Gains and losses differ from 0, and no example is
@@ -103,7 +103,7 @@ def chosen(base: pl.DataFrame, after: pl.DataFrame | None, count: int, *seed: st
 
 
 def data_uri(image: Image.Image) -> str:
-    """The image as a data URI, scaled down to `LONGEST_SIDE`: PNG, or JPEG if the PNG is too large."""
+    """The image as a data URI, at most `LONGEST_SIDE`: PNG, or JPEG if the PNG is too large."""
     small = image.copy()
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer, kind = io.BytesIO(), "png"

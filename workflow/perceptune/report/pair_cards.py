@@ -24,13 +24,13 @@ CAPTIONS = {
     "noise": "noise, r.m.s.",
 }
 NUMBERS = {"clip_image": "image", "clip_crop": "crop", "clip_inverse": "inverse crop"}
-"""CLIP scores of a group: cosine similarity of the question with the image, crop and inverse crop."""
+"""CLIP scores of a group: cosine similarity of the question and each picture."""
 
 
 def pair_galleries(
     pairs: Mapping[str, Mapping[str, Path]], count: int
 ) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
-    """Per label the cards of some groups, `count` in total: all views of the image, and the answers.
+    """Per label the cards of some groups, `count` in total: all views, and the answers.
 
     `random` cards are drawn at random, `margin` cards have the largest margins.
     """
@@ -73,7 +73,7 @@ def _pair_card(
 
 
 def _pair_of(pair: Mapping[str, Any], texts: Mapping[str, str | None]) -> dict[str, Any]:
-    """One pair: both answers with their perplexities, the margin, the IPS, and whether it is kept."""
+    """One pair: both answers with their perplexities, margin, IPS, and whether it is kept."""
     answers = [
         {
             "role": role,
@@ -88,7 +88,7 @@ def _pair_of(pair: Mapping[str, Any], texts: Mapping[str, str | None]) -> dict[s
 
 
 def _three(value: float | None) -> str:
-    """A number with three decimals and a typographic minus; a pair of identical answers has no IPS."""
+    """A number with three decimals; pairs of identical answers have no IPS."""
     return "none" if value is None else f"{value:.3f}".replace("-", "\u2212")
 
 

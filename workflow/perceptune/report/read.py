@@ -63,7 +63,7 @@ def selection_statistics(path: Path) -> dict[str, Any]:
 def controlled_of(
     controls: Mapping[str, Path], benchmarks: Mapping[str, BenchmarkBlock], no_counterpart: Mapping[str, str]
 ) -> Controlled | None:
-    """The control comparisons of all policies, see `report.sections.verdicts`; None without controls."""
+    """The control comparisons of all policies; None without controls."""
     if not controls:
         return None
     table = pl.concat([frame(path, CONTROLS) for path in controls.values()])
@@ -81,7 +81,7 @@ def pair_statistics(path: Path) -> dict[str, Any]:
 
 
 def rounds_of(rounds: Mapping[str, RoundsOf]) -> list[Rounds]:
-    """The experiments that train in rounds, with their status; raises `UserError` for a broken status file."""
+    """The experiments that train in rounds; raises `UserError` for a broken status file."""
     found = []
     for experiment, files in rounds.items():
         status = Ending.read(files.marks)

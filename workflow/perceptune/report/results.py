@@ -1,4 +1,4 @@
-"""Results per benchmark and task from the metrics table in long format, and the plain-text table."""
+"""Results per benchmark and task from the metrics table, and the plain-text table."""
 
 from __future__ import annotations
 
@@ -129,13 +129,13 @@ def leading(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def measure(metric: str) -> Measure:
-    """Label and format of a metric. Metrics that no plug-in declares are shown under their own name."""
+    """Label and format of a metric; undeclared metrics are shown under their own name."""
     return _declared().get(metric) or Measure(metric.replace("_", " "), percent=False)
 
 
 @cache
 def _declared() -> dict[str, Measure]:
-    """Metrics declared by rewards and benchmarks; a benchmark's declaration overrides a reward's."""
+    """Metrics declared by rewards and benchmarks; benchmarks override rewards."""
     return {
         name: Measure(one.label, one.percent, one.lower_is_better)
         for plugin in (*_loaded("reward"), *_benchmarks())
@@ -273,7 +273,7 @@ class Sampled:
 
 
 def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
-    """Mean scores of the sampled answers to the questions of `result`; None without sampled answers."""
+    """Mean scores of the sampled answers of `result`; None without sampled answers."""
     rows = metrics.filter(
         pl.col("condition") == "mean_of_n",
         pl.col("benchmark") == result.benchmark,
@@ -350,7 +350,7 @@ def text_lines(text: str) -> list[str]:
 
 
 def _fitting(metrics: pl.DataFrame, result: Result) -> dict[str, Cells]:
-    """The columns of the text table: as many columns and intervals as fit beside the policy names."""
+    """The columns of the text table: as many columns and intervals as fit next to the names."""
     how = measure(result.primary)
     first = {how.label + how.unit: _column({p: c.get(result.primary) for p, c in result.rows.items()}, how)}
     first["gain, points" if how.percent else "gain"] = {p: _text_gain(result, p) for p in result.rows}
@@ -396,7 +396,7 @@ def _width(policies: Iterable[str], columns: Mapping[str, Cells]) -> int:
 
 
 def _lines(policies: Iterable[str], columns: Mapping[str, Cells]) -> list[list[str]]:
-    """The lines of each column, header first, with numbers right-aligned and intervals left-aligned."""
+    """The lines of each column, header first; numbers are right-aligned, intervals left-aligned."""
     found = []
     for header, cells in columns.items():
         digits = max(len(cells[p][0]) for p in policies)

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, a plain-text table, and figures for `snakemake --report`."""
+"""The report: a self-contained HTML page, a plain-text table, and SVG figures."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def _card(
     rows: Mapping[str, Mapping[str, Any] | None],
     styles: Mapping[str, str],
 ) -> dict[str, Any]:
-    """One example of the gallery: image with boxes, question, ground truth and the policies' answers.
+    """One example of the gallery: image with boxes, question, ground truth and answers.
 
     `rows` maps policies to their row of the rewards table.
     """

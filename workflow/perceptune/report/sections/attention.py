@@ -17,7 +17,7 @@ MEASURES = {
     "image_share": "attention on the image",
     "p_accuracy": "accuracy where the base AFR is high (P-Acc)",
 }
-"""Labels of the metrics of the condition `attention` in the table; the other metrics are per layer."""
+"""Labels of the attention metrics in the table; the other attention metrics are per layer."""
 LAYERS = {
     "afr_layer_": "attention focus ratio by layer",
     "image_share_layer_": "attention on the image by layer",
@@ -31,7 +31,7 @@ MOST_WHISKERS = 12
 def noise_rows(
     metrics: pl.DataFrame, result: Result, noise: Mapping[str, float]
 ) -> tuple[list[float], dict[str, list[Row | None]]]:
-    """The noise levels (sigma) of a benchmark, and policy to greedy rows of the primary metric per level.
+    """The noise levels (sigma) of a benchmark, and policy to greedy primary rows per level.
 
     `noise` maps views to sigma. Both results are empty with fewer than two levels.
     """
@@ -54,7 +54,7 @@ def noise_rows(
 def noise_section(
     metrics: pl.DataFrame, result: Result, noise: Mapping[str, float], styles: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """The primary metric over sigma: charts of value and gain with one line per policy, and a table.
+    """The primary metric over sigma: charts of value and gain by policy, and a table.
 
     None without a noise sweep.
     """
@@ -262,7 +262,7 @@ def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[s
 def text_columns(
     header: Sequence[str], rows: Mapping[str, Sequence[str]], width: int, named: str = "policy"
 ) -> Iterator[str]:
-    """The lines of a table; columns that do not fit into `width` continue in another table below."""
+    """The lines of a table; columns that do not fit into `width` continue below."""
     name_width = min(max(len(named), *map(len, rows)), 30)
     widths = [max(len(title), *(len(cells[i]) for cells in rows.values())) for i, title in enumerate(header)]
     start = 0

@@ -23,7 +23,7 @@ def control_section(
     controlled: Controlled,
     styles: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """Table and sentences of one benchmark and task; None if no policy has been compared with controls."""
+    """Table and sentences of one benchmark and task; None if no policy has controls."""
     compared = {p: control_rows(controlled, result, p) for p in result.rows if p in controlled.policies}
     present = [control for control in CONTROLS if any(control in rows for rows in compared.values())]
     if not present:
@@ -94,7 +94,7 @@ def _gain_cell(row: Row | None) -> dict[str, str]:
 
 
 def _control_cell(row: Row | None, result: Result, policy: str) -> dict[str, str]:
-    """What remains of the gain after a control, the control's own score, and the tag if there is a gain."""
+    """What remains of the gain after a control, the control's score, and the tag of a gain."""
     if row is None:
         return EMPTY
     how = measure(row["metric"])

@@ -1,4 +1,4 @@
-"""The report's section on generated pairs: pairs kept by the filter, and tables as in the P2-DPO paper."""
+"""The report's section on generated pairs, with tables as in the P2-DPO paper."""
 
 from __future__ import annotations
 

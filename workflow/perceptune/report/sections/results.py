@@ -1,4 +1,4 @@
-"""Sections of the report page: tables and charts of metrics, training logs and selection statistics.
+"""The report's sections on metrics, training logs and selection statistics.
 
 Each function turns data frames into plain values and drawings; the template only arranges them.
 """
@@ -37,7 +37,7 @@ MOST_SELECTIONS = 6
 
 
 def policy_styles(found: Sequence[Result], base: Mapping[str, str]) -> dict[str, str]:
-    """Policy to its style on the page: the first base model grey, up to five others coloured, the rest pale.
+    """Policy to its style: the first base model grey, up to five others coloured, the rest pale.
 
     With more than five others, those with the largest gains (see `ranked_by_gain`) are coloured.
     """
@@ -51,7 +51,7 @@ def policy_styles(found: Sequence[Result], base: Mapping[str, str]) -> dict[str,
 
 
 def ranked_by_gain(policies: Sequence[str], found: Sequence[Result]) -> list[str]:
-    """Policies sorted by their gain in the primary metric of the first result that has one, largest first.
+    """Policies sorted by gain in the primary metric of the first result with one, largest first.
 
     Policies without a gain come last, in the given order.
     """
@@ -174,7 +174,7 @@ def gain_figure(found: Sequence[Result], styles: Mapping[str, str]) -> list[Svg]
 
 
 def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> list[Svg]:
-    """One panel per leading metric: best of k sampled answers, and the mean answer as a dashed line.
+    """One panel per leading metric: best of k sampled answers, and their mean as a dashed line.
 
     Empty without sampled answers.
     """
@@ -252,7 +252,7 @@ def training_panels(training: pl.DataFrame, styles: Mapping[str, str]) -> tuple[
 
 
 def selection_section(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Kept and dropped groups per selection as table rows, and histograms of the first selections."""
+    """Kept and dropped groups per selection, and histograms of the first selections."""
     rows = [_selection_row(label, values) for label, values in statistics.items()]
     most = max([row["total"] for row in rows], default=0) or 1
     reasons = list(dict.fromkeys(reason for row in rows for reason in row["dropped"]))

@@ -46,7 +46,7 @@ PANELS = {
     "removed_entropy": "entropy with the object removed",
     "reference_kl": "KL from the base model",
 }
-"""Titles of the plotted training metrics, in panel order; the others are only in the training tables."""
+"""Titles of the plotted training metrics, in panel order; other metrics are not plotted."""
 SHARES = ("zero_variance", "truncated", "clip_high")
 ROUND = rf"{ROUND_MARK}\d+$"
 """Pattern of the end of a round's policy name, as in `grpo@2`."""
@@ -74,7 +74,7 @@ class Rounds:
         return self.policies[max(self.policies)]
 
     def handed_on(self, number: int) -> str:
-        """The adapter that a round has because training was stopped; empty for rounds before the stop."""
+        """The adapter of a round after training was stopped; empty for earlier rounds."""
         if self.stopped is None or number < self.stopped[0]:
             return ""
         return f"round {self.stopped[0] - 1}'s adapter" if self.stopped[0] > 1 else "the base model"
@@ -110,7 +110,7 @@ def earlier_policies(rounds: Sequence[Rounds]) -> set[str]:
 
 
 def handed_on(rounds: Sequence[Rounds]) -> dict[str, str]:
-    """Last policy to a description of its adapter, for experiments in which training was stopped."""
+    """Last policy to a description of its adapter, for experiments that were stopped."""
     return {r.last: adapter for r in rounds if (adapter := r.handed_on(max(r.policies)))}
 
 
@@ -138,7 +138,7 @@ def rounds_section(
     base: Mapping[str, str],
     styles: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """Curves over rounds, a table and sentences; None if no experiment with rounds is evaluated here.
+    """Curves over rounds, table and sentences; None without evaluated experiments with rounds.
 
     `styles` also contains the names of experiments; `base` maps policies to their base models.
     """
@@ -236,7 +236,7 @@ def gain_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
 
 
 def fall_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
-    """Which experiments have a last round outside the interval of their best round, on the worse side.
+    """Which experiments end worse than the interval of their best round.
 
     Empty if there are none.
     """
@@ -250,7 +250,7 @@ def fall_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
 
 
 def _fall(curve: Curve, r: Rounds) -> str:
-    """`papo (56.0 in round 2, last 42.0)` if the last value is outside the best round's interval, else empty."""
+    """`papo (56.0 in round 2, last 42.0)` if the last round is worse than the best's interval."""
     how, last = measure(curve.metric), curve.rows.get(r.last)
     rows = {k: curve.rows[p] for k, p in r.policies.items() if p in curve.rows and _has_interval(curve.rows[p])}
     if last is None or not rows or not finite(last["value"]):
@@ -332,7 +332,7 @@ def trained_once(training: pl.DataFrame, rounds: Sequence[Rounds]) -> pl.DataFra
 def training_section(
     training: pl.DataFrame, rounds: Sequence[Rounds], styles: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """One line per experiment over the optimiser steps of all its rounds; None without training logs.
+    """One line per experiment over the steps of all its rounds; None without training logs.
 
     Lines are smoothed within each round over `window` steps.
     """
@@ -364,7 +364,7 @@ def training_section(
 
 
 def cumulative(logs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, list[float]]]:
-    """Training rows of rounds `<experiment>@<k>` with `policy`, `experiment` and a `step` that runs through all rounds.
+    """Rows of rounds with `policy`, `experiment` and a `step` that runs through all rounds.
 
     Also returns the last step of each round with steps, by experiment.
     """

@@ -34,7 +34,7 @@ class Controlled(NamedTuple):
     table: pl.DataFrame
     """The `controls` tables of all policies."""
     prompts: Mapping[str, Sequence[str]]
-    """Benchmark to its own prompt, followed by the other prompts on which base models were evaluated."""
+    """Benchmark to its prompt, followed by the additional prompts of the base models."""
     no_counterpart: Mapping[str, str]
     """Policy without an SFT counterpart to the reason for that."""
 
@@ -45,7 +45,7 @@ class Controlled(NamedTuple):
 
 
 def explanation(row: Row) -> Explanation:
-    """Whether a control explains a gain, by the rule of this module; `row` is a row of `controls`."""
+    """Whether a control explains a gain, for a row of a `controls` table."""
     sign = _sign(row["metric"])
     gain, lowest = sign * row["gain"], min(sign * row["ci_low"], sign * row["ci_high"])
     half = gain > 0 and accounted(row) >= HALF * gain
@@ -55,7 +55,7 @@ def explanation(row: Row) -> Explanation:
 
 
 def accounted(row: Row) -> float:
-    """The part of the gain that a control accounts for; positive means better, whatever the metric."""
+    """The part of the gain that a control accounts for; positive means better for any metric."""
     return float(_sign(row["metric"]) * (row["gain"] - row["difference"]))
 
 
@@ -64,7 +64,7 @@ def _sign(metric: str) -> int:
 
 
 def control_rows(controlled: Controlled, result: Result, policy: str) -> dict[str, Row]:
-    """Control to its row for one policy; the row of the prompt is the one under which the base scores best.
+    """Control to its row for one policy; for prompts, the row of the base's best prompt.
 
     Ties go to the first prompt.
     """
