@@ -182,8 +182,12 @@ def test_the_headline_names_what_explains_which_gain() -> None:
     by_policy = {"dpo": of_dpo, "perpo": NOTHING}
     rows = [r | {"policy": policy} for policy, found in by_policy.items() for r in found.values()]
     assert headline(result, controlled(*rows)) == (
-        "controls: gain of perpo not explained by any control; gain of dpo explained by SFT on the best answers, "
+        "controls: the gain of perpo is not explained by any control; the gain of dpo is explained by SFT on the best answers, "
         "partly explained by a blank image"
+    )
+    unexplained = [r | {"policy": policy} for policy in by_policy for r in NOTHING.values()]
+    assert headline(result, controlled(*unexplained)) == (
+        "controls: the gains of perpo and dpo are not explained by any control"
     )
 
 

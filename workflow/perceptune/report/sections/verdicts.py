@@ -148,7 +148,11 @@ def headline(result: Result, controlled: Controlled) -> str:
         words = [f"explained by {_and(whole)}"] if whole else []
         words += [f"partly explained by {_and(part)}"] if part else []
         by_words.setdefault(", ".join(words) or "not explained by any control", []).append(policy)
-    return f"controls: {'; '.join(f'gain of {_and(policies)} {words}' for words, policies in by_words.items())}"
+    return f"controls: {'; '.join(f'{_gain_of(policies)} {words}' for words, policies in by_words.items())}"
+
+
+def _gain_of(policies: Sequence[str]) -> str:
+    return f"the gain of {policies[0]} is" if len(policies) == 1 else f"the gains of {_and(policies)} are"
 
 
 def _of_policy(rows: Mapping[str, Row], result: Result, controlled: Controlled) -> Iterator[str]:
