@@ -68,14 +68,14 @@ def test_views_are_made_again_from_the_tables_alone(finished: Workflow) -> None:
 def test_the_page_and_the_table_show_it(finished: Workflow) -> None:
     page = (finished.folder / "results/report.html").read_text()
     for part in (
-        'id="looks"',
+        'id="attention"',
         'id="pairs"',
         "attention focus ratio",
-        "of pairs with two different answers",
+        "pairs with different answers",
         "inverse crop (control)",
     ):
         assert part in page, part
-    assert page.count("<figcaption>attention, up to") == page.count("<figcaption>noisy, r.m.s.") > 0
+    assert page.count("<figcaption>attention, maximum") == page.count("<figcaption>noise, r.m.s.") > 0
     assert "the file does not exist" not in page
     assert "<script" not in page
     text = (finished.folder / "results/result.txt").read_text()
