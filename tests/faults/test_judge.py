@@ -293,7 +293,7 @@ def test_a_key_is_sent_and_written_nowhere(
         assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     assert table["text"].to_list()[1] == "Rating: 4 Bearer <key>"
     captured = capfd.readouterr()
-    assert "asking again in" in captured.err
+    assert "retrying in" in captured.err
     assert without_key(str(caught.value) + captured.out + captured.err)
     for file in folder.rglob("*"):
         if file.is_file():
