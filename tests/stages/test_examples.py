@@ -84,7 +84,7 @@ def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -
         ({k: v for k, v in row(1, qestion="x").items() if k != "question"}, "key `question` is missing; is it `qestion`, misspelled?"),
         (row(1, task="groundin"), "`task` is 'groundin', expected one of grounding, ocr, existence, counting, open; did you mean `grounding`?"),
         (row(1, task="existence", answer="perhaps"), "`answer` is 'perhaps', expected `yes` or `no`"),
-        (row(1, id="0"), "data.jsonl, line 2: `id` '0' was used in line 1 already, expected unique ids"),
+        (row(1, id="0"), "data.jsonl, line 2: `id` '0' was already used in line 1, expected unique ids"),
         ("[1, 2]", "found [1, 2], expected an object with keys"),
         (row(1, images=[], image=None), "`images` is [], expected a list of paths"),
     ],
@@ -190,7 +190,7 @@ def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.Cap
     assert message.splitlines()[-1] == "hint: `coordinates: thousand` fits 20 of 20 boxes, `pixels` 0"
     capsys.readouterr()
     assert imported(folder, lines, coordinates="thousand").height == 20
-    assert "coordinates: `thousand`; of 20 boxes there fit, read as `pixels` 0" in capsys.readouterr().out
+    assert "coordinates: `thousand`; boxes that fit (of 20): `pixels` 0" in capsys.readouterr().out
 
 
 def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
@@ -223,4 +223,4 @@ def test_rows_with_more_images_than_wanted_are_not_taken(tmp_path: Path, capsys:
     import_examples.run(config=block, examples=tmp_path / "examples.parquet")
     table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
     assert [row["example_id"] for row in table] == ["line-2", "line-3"]
-    assert "1 rows with more than 1 images are not taken" in capsys.readouterr().out
+    assert "1 rows with more than 1 images are left out" in capsys.readouterr().out

@@ -60,7 +60,7 @@ def test_every_example_is_a_row_with_its_answers_or_its_reason(tmp_path: Path, m
         "pair": None,
         "same": "one distinct answer",
         "scored": None,
-        "empty": "an empty answer",
+        "empty": "empty answer",
         "long": "prompt and answer exceed max_model_len",
         "token": "an answer contains the model's image token",
     }
@@ -86,11 +86,11 @@ def test_without_rewards_the_order_is_the_reward(tmp_path: Path, model: ModelBlo
     assert [(r["text"], r["reward"]) for r in rows["ranked"]["responses"]] == [("a", 1.0), ("c", 0.5), ("d", 0.0)]
     assert rows["ranked"]["messages"][0]["content"][1]["text"] == "what? Answer."
     assert [r["text"] for r in rows["unsorted"]["responses"]] == ["b", "a"]
-    assert rows["half"]["reason"] == "rewards that are no finite numbers, or of some answers only"
+    assert rows["half"]["reason"] == "rewards must be finite numbers for all answers, or missing for all"
     assert rows["huge"]["reason"] == rows["half"]["reason"]
-    assert rows["none"]["reason"] == "no given answers"
+    assert rows["none"]["reason"] == "no dataset preferences"
 
 
 def test_data_without_given_answers_stop_with_a_hint(tmp_path: Path, model: ModelBlock) -> None:
-    with pytest.raises(UserError, match=r"no list of 1 given ones is kept: no given answers \(1\)"):
+    with pytest.raises(UserError, match=r"none of 1 dataset preferences is kept: no dataset preferences \(1\)"):
         taken(tmp_path, "jsonl", [{"id": "none", "question": "what?"}], model)

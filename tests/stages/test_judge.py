@@ -117,7 +117,7 @@ def test_what_is_no_verdict_stops_and_the_others_are_kept(folder: Path, bad: Ans
         run_here(folder, BLOCK, {"answers_per_part": 4})
     assert "judge `tiny`, example `2`: " in str(caught.value)
     assert said in str(caught.value)
-    assert "3 of 6 verdicts are kept" in str(caught.value)
+    assert "3 of 6 verdicts are stored" in str(caught.value)
     Engine.says = lambda text: answer("Rating: 2")
     table = run_here(folder, BLOCK, {"answers_per_part": 4})
     assert table["text"].to_list() == [f"Rating: {n}" for n in (4, 4, 2, 4, 2, 2)]

@@ -142,7 +142,7 @@ def test_a_component_that_is_declared_and_not_given_is_refused(tmp_path: Path, f
         BREVITY.replace('name="brevity"', 'name="careless"').replace('{"words": words}', "{}")
     )
     tables = Tables(tmp_path, [example("q", "ocr", target="x")], [(request("q", 1, "b", "greedy"), ["a"])])
-    with pytest.raises(UserError, match="reward `careless` gives no component `words`, expected all that it declares"):
+    with pytest.raises(UserError, match="reward `careless` does not return its declared component `words`"):
         tables.rewards(RewardBlock(tasks={"ocr": "careless"}))
 
 

@@ -179,7 +179,7 @@ def test_without_a_crop_there_is_no_focus_pair(folder: Path, capsys: pytest.Capt
 def test_crops_of_other_examples_are_no_crops(folder: Path) -> None:
     table = read_table(folder / "salient.parquet", CROPS).slice(0, 2)
     write_table(folder / "salient.parquet", CROPS, table, {})
-    with pytest.raises(UserError, match="crop `salient` has no row of example `2`"):
+    with pytest.raises(UserError, match="crop `salient` has no row for example `2`"):
         plan(folder)
 
 
@@ -262,5 +262,5 @@ def test_at_most_so_many_records(folder: Path) -> None:
 
 
 def test_nothing_left_is_an_error_that_says_why(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"no pair of 6 records is kept: .*perplexity"):
+    with pytest.raises(UserError, match=r"no pair of the 6 records is kept: .*perplexity"):
         filtered(folder, max_ppl=1.0)

@@ -173,8 +173,8 @@ def test_the_readme_says_what_there_is_and_what_is_not(tables: Path, tmp_path: P
     exported(tables, tmp_path / "mine", "llama_factory")
     text = (tmp_path / "mine/README.md").read_text()
     for part in (
-        "experiment `perpo`", "in the format of `llama_factory`: 6 rows of 8 questions", "the best answer and the worst of each",
-        "Left out, 1 of them: its answers are all as good", "Left out, 1 of them: a text contains `<image>`",
+        "experiment `perpo`", "in the format of `llama_factory`:\n6 rows from 8 questions", "the best and the worst answer to each",
+        "Left out (1): all its answers have the same reward", "Left out (1): a text contains `<image>`",
         f"dataset_dir={(tmp_path / 'mine').as_posix()}", "| `rejected` | the worse one |",
         hashlib.sha256((tables / "lists.parquet").read_bytes()).hexdigest(),
     ):  # fmt: skip
@@ -200,7 +200,7 @@ def test_every_field_is_described(tables: Path, tmp_path: Path, kind: str) -> No
 def test_a_changed_image_and_an_empty_export_are_refused(tables: Path, tmp_path: Path) -> None:
     write_table(tmp_path / "tied.parquet", PREFERENCES, [_group(ROWS[3])], {})
     (tmp_path / "examples.parquet").write_bytes((tables / "examples.parquet").read_bytes())
-    with pytest.raises(UserError, match=r"can be exported as `trl`: its answers are all as good \(1\)"):
+    with pytest.raises(UserError, match=r"can be exported as `trl`: all its answers have the same reward \(1\)"):
         exported(tmp_path, tmp_path / "mine", "trl", of="tied")
     table = pl.read_parquet(tables / "examples.parquet").with_columns(
         image_sha256=pl.col("image_sha256").list.eval(pl.element().str.reverse())

@@ -191,7 +191,7 @@ def test_rows_in_are_rows_out_and_a_failed_row_says_why(folder: Path) -> None:
 
 def test_nothing_that_can_be_asked_is_a_mistake_with_its_reason(folder: Path) -> None:
     planned(folder, prompt="a long {question}")
-    with pytest.raises(UserError, match=r"no request could be asked\n  request `d/0/original/sampled`: too long"):
+    with pytest.raises(UserError, match=r"no request could be sampled\n  request `d/0/original/sampled`: too long"):
         sample(folder)
 
 

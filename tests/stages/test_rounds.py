@@ -166,7 +166,7 @@ def test_the_optimiser_can_start_anew(folder: Path, tmp_path: Path) -> None:
     assert not (anew / "optimizer.safetensors").exists()
     reset = load_file(anew / "adapter_model.safetensors")
     assert max(np.abs(carried[name] - reset[name]).max() for name in carried) > 1e-4
-    with pytest.raises(UserError, match=r"optimizer\.safetensors` does not exist, so the optimiser cannot go on"):
+    with pytest.raises(UserError, match=r"optimizer\.safetensors` does not exist, so the optimiser cannot resume"):
         trained(folder, tmp_path / "4", number=3, before=anew)
 
 
@@ -212,7 +212,7 @@ def test_two_processes_know_what_stands_out(folder: Path, salient: dict[str, Pat
 def test_an_example_without_a_saliency_is_named(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
     rows = read_table(salient["dino"], SALIENCY).to_pylist()
     write_table(tmp_path / "less.parquet", SALIENCY, rows[:-1], {})
-    with pytest.raises(UserError, match="saliency `dino` has no row of example `5`"):
+    with pytest.raises(UserError, match="saliency map `dino` has no row for example `5`"):
         trained(
             folder,
             tmp_path / "1",
@@ -222,7 +222,7 @@ def test_an_example_without_a_saliency_is_named(folder: Path, salient: dict[str,
         )
     rows[2] |= {"grid": None, "saliency": None, "reason": "the file does not exist"}
     write_table(tmp_path / "none.parquet", SALIENCY, rows, {})
-    with pytest.raises(UserError, match="view `hidden` of example `2`: no saliency: the file does not exist"):
+    with pytest.raises(UserError, match="view `hidden` of example `2`: no saliency map: the file does not exist"):
         trained(
             folder,
             tmp_path / "1",
@@ -293,7 +293,7 @@ def test_terms_of_other_answers_are_refused(folder: Path, tmp_path: Path) -> Non
     other = tmp_path / "other"
     other.mkdir()
     write_table(other / "responses.parquet", RESPONSES, rows, {})
-    with pytest.raises(UserError, match=r"responses\.parquet` does not fit group `mine/0/original/round-1`"):
+    with pytest.raises(UserError, match=r"responses\.parquet` does not match group `mine/0/original/round-1`"):
         train_round.run(
             experiment="e@1", number=1, preferences=folder / "preferences.parquet", responses=other / "responses.parquet",
             examples=folder / "examples.parquet", terms=tmp_path / "1/terms.parquet", before=None, adapter=other / "adapter",
@@ -313,5 +313,5 @@ def test_two_processes_train_the_round_that_one_trains(folder: Path, tmp_path: P
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"round": 1}', '{"round": 1, "stopped": {"round": 1}}'])
 def test_a_broken_ending_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "round.json").write_text(text)
-    with pytest.raises(UserError, match=r"round\.json` does not say how a round went"):
+    with pytest.raises(UserError, match=r"round\.json` is not a valid status file of a round"):
         Ending.read(tmp_path / "round.json")

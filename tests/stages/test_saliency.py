@@ -205,7 +205,7 @@ def test_requests_carry_the_cells(folder: Path, capsys: pytest.CaptureFixture[st
     requests.run_samples(dataset="mine", **shared, config=SamplingBlock(view="hidden"), views=views(folder))
     rows = read_table(target, REQUESTS).to_pylist()
     assert [row["example_id"] for row in rows] == ["0", "1", "2", "3"]
-    assert "1 questions left out: view `hidden`: no saliency: the file does not exist" in capsys.readouterr().out
+    assert "1 questions left out: view `hidden`: no saliency map: the file does not exist" in capsys.readouterr().out
     maps = {row["example_id"]: row["saliency"] for row in read_table(folder / "dino.parquet", SALIENCY).to_pylist()}
     for row in rows:
         recipe = Recipe.read(row["recipe"])
@@ -230,7 +230,7 @@ def test_one_of_several_views_may_need_a_saliency(folder: Path) -> None:
 
 def test_a_saliency_that_does_not_cover_the_questions_is_named(folder: Path) -> None:
     benchmark = BenchmarkBlock(dataset="mine", reward="r", split="test", n=0, views=("original", "hidden"))
-    with pytest.raises(UserError, match="saliency `dino` has no row of example `5`") as caught:
+    with pytest.raises(UserError, match="saliency map `dino` has no row for example `5`") as caught:
         requests.run_benchmarks(
             examples={"mine": folder / "examples.parquet"}, requests=folder / "b.parquet", benchmarks={"b": benchmark},
             views={"mine": views(folder)},

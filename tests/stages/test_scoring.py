@@ -163,8 +163,8 @@ def test_a_reward_of_another_kind_is_no_score_of_0(tmp_path: Path, reward: str, 
     with pytest.raises(UserError) as caught:
         measured()
     assert str(caught.value) == (
-        f"error: benchmark `b`: protocol `pope` needs `{missing}` of every answer, which reward `{reward}` for task `existence` "
-        "does not give\nhint: without `reward` in the benchmark block the protocol's own reads them"
+        f"error: benchmark `b`: protocol `pope` requires component `{missing}` for every answer, reward `{reward}` for task `existence` "
+        "does not provide it\nhint: remove `reward` from the benchmark block to use the protocol's own"
     )
 
 
@@ -184,7 +184,7 @@ def test_preferences_are_ranked_and_say_what_was_dropped(tmp_path: Path) -> None
 def test_no_kept_list_is_a_clear_error(tmp_path: Path) -> None:
     tables = Tables(tmp_path, ROWS, [(request("there", 2), ["yes", "yes"])])
     tables.rewards()
-    with pytest.raises(UserError, match=r"no list of 1 is kept: one distinct answer \(1\)"):
+    with pytest.raises(UserError, match=r"none of 1 lists is kept: one distinct answer \(1\)"):
         tables.preferences(SelectionBlock())
 
 

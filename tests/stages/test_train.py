@@ -237,7 +237,7 @@ def test_a_method_that_looks_where_it_does_not_say_is_refused(
 ) -> None:
     monkeypatch.setattr(load("method", "mdpo"), "views", lambda parameters, view: (view,), raising=False)
     asked = dict.fromkeys(("original", "corrupted"), folder / "terms.parquet")
-    with pytest.raises(UserError, match="method `mdpo` looks at view `corrupted`, which its `views` does not name"):
+    with pytest.raises(UserError, match="method `mdpo` queries view `corrupted`, which its `views` does not declare"):
         trained(folder, tmp_path, method="mdpo", terms=asked, views={"corrupted": ViewBlock(type="random_crop")})
 
 
@@ -245,7 +245,7 @@ def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:
     rows = read_table(folder / "terms.parquet", TERMS).to_pylist()
     rows[3]["logprobs"][0].append(-1.0)
     write_table(tmp_path / "terms.parquet", TERMS, rows, {})
-    with pytest.raises(UserError, match=r"terms\.parquet` does not fit group `3`"):
+    with pytest.raises(UserError, match=r"terms\.parquet` does not match group `3`"):
         train.run(
             experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
             terms={"original": tmp_path / "terms.parquet"}, adapter=tmp_path / "a", training=tmp_path / "t.parquet",

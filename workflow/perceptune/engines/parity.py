@@ -57,7 +57,7 @@ def _sample(model: ModelBlock, questions: Sequence[Question], scratch: Path, hal
 
 
 def scored(
-    model: ModelBlock, adapter: Path | None, dtype: str, given: Sequence[Answered], plain: bool = False
+    model: ModelBlock, adapter: Path | None, dtype: str, answers: Sequence[Answered], plain: bool = False
 ) -> list[float]:
     """transformers' log-probs of all answer tokens, in `dtype`.
 
@@ -69,7 +69,7 @@ def scored(
     policy.eval()
     padding = int(processor.tokenizer.pad_token_id or 0)
     values: list[float] = []
-    for one in given:
+    for one in answers:
         prefix = family.prefix(processor, one.question.messages, list(one.question.images))
         tokens = [answer.token_ids for answer in one.answers]
         batch = packed([Prompted(prefix, family.positions(loaded, prefix), tokens)], family, padding)
