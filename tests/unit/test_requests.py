@@ -248,7 +248,8 @@ def test_a_stopped_experiment_asks_nothing_more(examples: Path) -> None:
 
 def test_a_round_needs_as_many_examples_as_it_asks(examples: Path) -> None:
     with pytest.raises(
-        UserError, match="key `questions` of the rollout: 5 per round, but dataset `mine` has 4 examples of split `train`"
+        UserError,
+        match="key `questions` of the rollout: 5 per round, but dataset `mine` has 4 examples of split `train`",
     ):
         asked_in(examples, 1, questions=5)
 
