@@ -31,7 +31,8 @@ import numpy as np
 
 from perceptune.core.answers import boxes
 from perceptune.core.rewards._corners import hull
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.rewards.metrics import mean
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def giou(answers: Answers) -> Scores:
@@ -51,7 +52,13 @@ def giou(answers: Answers) -> Scores:
     return Scores((values + 1) / 2, parsed, {"giou": values}, reasons)
 
 
-REWARD = Reward("giou", giou)
+REWARD = Reward(
+    name="giou",
+    summary="GIoU of the answered box with the true one",
+    score=giou,
+    components=("giou",),
+    metrics={"mean_giou": RewardMetric(mean("giou"), "mean GIoU", percent=False, component="giou")},
+)
 '''
 
 HELPERS = '''"""What several of my rewards share."""
@@ -202,11 +209,14 @@ CONFIG: dict[str, Any] = {
             "lora": {"r": 4, "alpha": 8},
         },
     },
-    "benchmarks": {"mine": {"dataset": "mine", "protocol": "my_boxes", "views": ["original", "striped"], "resamples": 99}},
+    "benchmarks": {
+        "mine": {"dataset": "mine", "protocol": "my_boxes", "views": ["original", "striped"], "resamples": 99},
+        "plain": {"dataset": "mine", "reward": "overlap", "n": 2, "max_tokens": 24, "resamples": 99},
+    },
     "experiments": {
         "taught": {
             "model": "tiny", "dataset": "mine", "sampling": "n6", "reward": "overlap", "selection": "ranked",
-            "training": "two", "benchmarks": ["mine"],
+            "training": "two", "benchmarks": ["mine", "plain"],
         },
     },
 }  # fmt: skip
@@ -339,8 +349,9 @@ def test_plugins_of_ones_own_run_from_the_data_to_the_report(tmp_path: Path) -> 
 
 
 INCOMPLETE = {
-    "reward without function": ("rewards/giou.py", 'Reward("giou", giou)', 'Reward("giou")', "giou", "TypeError"),
-    "reward of another name": ("rewards/giou.py", 'Reward("giou"', 'Reward("iou2"', "giou", "calls itself `iou2`, expected the name of its file"),
+    "reward without function": ("rewards/giou.py", "    score=giou,\n", "", "giou", "TypeError"),
+    "reward of another name": ("rewards/giou.py", 'name="giou"', 'name="iou2"', "giou", "calls itself `iou2`, expected the name of its file"),
+    "reward with an unknown component": ("rewards/giou.py", 'mean("giou")', 'mean("overlap")', "giou", "reads unknown component 'overlap'"),
     "file with a slip": ("rewards/giou.py", "def giou(", "def giou(:", "giou", "SyntaxError"),
     "method without loss": ("methods/two_images.py", "def loss(", "def losses(", "two_images", "abstract"),
     "method without name": ("methods/two_images.py", 'name = "two_images"', "", "two_images", "the method has no `name`"),

@@ -64,11 +64,11 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("models.tiny.family", "lava", "; did you mean `llava`?"),
         ("models.tiny.pixels", [784, 7840], "key `models.tiny.pixels`: images of `llava` are not resized to a number of pixels, expected null"),
         ("models.tiny", {"path": "m", "family": "qwen3_vl", "pixels": [9, 4]}, "key `models.tiny.pixels`: at least 9 and at most 4, expected no less"),
-        ("slice", 0, "key `slice`: input should be greater than or equal to 1, got `0`"),
-        ("slice", True, "key `slice`: input should be a valid integer, got `True`"),
-        ("slice", "20", "key `slice`: input should be a valid integer, got `'20'`"),
+        ("rehearse", 0, "key `rehearse`: input should be greater than or equal to 1, got `0`"),
+        ("rehearse", True, "key `rehearse`: input should be a valid integer, got `True`"),
+        ("rehearse", "20", "key `rehearse`: input should be a valid integer, got `'20'`"),
         ("controls", True, "key `controls`: input should be a valid dictionary"),
-        ("dataset_preferences", {"n20": {}}, "config\n  `n20` is both a sampling and a given, expected different names"),
+        ("dataset_preferences", {"n20": {}}, "config\n  `n20` is both a sampling and a dataset_preference, expected different names"),
         ("exports", {"out": {"experiment": "perp", "format": "trl"}}, "key `exports.out.experiment`: `perp` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
         ("exports", {"out": {"experiment": "perpo@1", "format": "trl"}}, "`perpo@1` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
         ("exports", {"out": {"experiment": "perpo", "format": "tlr"}}, "key `exports.out.format`: `tlr` is not defined, expected one of 'easyr1', 'llama_factory'"),
@@ -173,12 +173,12 @@ P2DPO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_te
         ("pair_generations.self-made.focus.chosen.view", "noisy", "key `pair_generations.self-made.focus.chosen.view`: `noisy`, expected a view with a crop"),
         ("pair_generations.self-made.robust.rejected.view", "enhanced", "key `pair_generations.self-made.robust.rejected.view`: `enhanced`, expected a view without a crop"),
         ("pair_generations.self-made", {}, "key `pair_generations.self-made`: neither `focus` nor `robust`"),
-        ("pair_generations.n8", P2DPO["pair_generations"]["self-made"], "`n8` is both a sampling and a pairing"),
+        ("pair_generations.n8", P2DPO["pair_generations"]["self-made"], "`n8` is both a sampling and a pair_generation"),
         ("trainings.dpo.view", "enhanced", "key `trainings.dpo.view`: `enhanced` needs a crop, which ranked lists do not have"),
         ("experiments.p2dpo.training", "dpo", "key `experiments.p2dpo`: method `dpo` learns from lists, expected `sampling`, `reward` and `selection`"),
-        ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pairing` and `filter`"),
-        ("experiments.dpo.pair_generation", "self-made", "has `sampling`, `reward`, `selection`, `pairing`, expected either `sampling`, `reward` and `selection`, or `given`, or `pairing` and `filter`, or `rollout`, `reward` and `batch`"),
-        ("experiments.p2dpo.filter", None, "has `pairing`, expected either"),
+        ("experiments.dpo.training", "p2dpo", "key `experiments.dpo`: method `p2dpo` learns from pairs, expected `pair_generation` and `filter`"),
+        ("experiments.dpo.pair_generation", "self-made", "has `sampling`, `reward`, `selection`, `pair_generation`, expected either `sampling`, `reward` and `selection`, or `dataset_preference`, or `pair_generation` and `filter`, or `rollout`, `reward` and `batch_selection`"),
+        ("experiments.p2dpo.filter", None, "has `pair_generation`, expected either"),
     ],
 )  # fmt: skip
 def test_blocks_of_pairs_that_do_not_go_together(path: str, value: Any, expected: str) -> None:
@@ -266,7 +266,7 @@ def test_only_some_rounds_are_tested_and_always_the_last() -> None:
         ("views.masked", {"type": "noise", "parameters": {"side": 64}}, "key `trainings.papo_g`: view `masked` (`noise`) may change the image's size"),
         ("views.removing", {"choice": ["preserving"]}, "key `views.removing.choice`: `preserving` is itself one of several"),
         ("views.removing", {"choice": ["cover"]}, "key `views.removing.choice`: `cover` is not defined"),
-        ("views.removing", {"type": "zoom", "choice": ["covered"]}, "expected either `op` or `one_of`"),
+        ("views.removing", {"type": "zoom", "choice": ["covered"]}, "expected either `type` or `choice`"),
         ("experiments.grpo.rounds", None, "`rounds` and `rollout` go together"),
         ("experiments.grpo.batch_selection", None, "has `reward`, `rollout`, expected either"),
         ("experiments.grpo.batch_selection", "al", "key `experiments.grpo.batch_selection`: `al` is not defined, expected one of 'all'"),
@@ -319,8 +319,8 @@ def test_a_saliency_is_of_no_policy_and_goes_where_a_view_needs_it() -> None:
         ("views.hidden.crop", "salient", "key `views.hidden.crop`: `salient` is not defined"),
         ("views.hidden.parameters", {"share": 1.5}, "key `views.hidden.parameters.share`: input should be less than or equal to 1, got `1.5`"),
         ("views.hidden.parameters", {"cells": [[1]]}, "key `views.hidden.parameters.cells"),
-        ("views.removing", {"choice": ["hidden"], "saliency_map": "dino"}, "`one_of` has no `parameters`, no `crop` and no `saliency` of its own"),
-        ("saliency_maps.dino.layers", [6], "key `saliencies.dino.layers"),
+        ("views.removing", {"choice": ["hidden"], "saliency_map": "dino"}, "`choice` has no `parameters`, no `crop` and no `saliency_map` of its own"),
+        ("saliency_maps.dino.layers", [6], "key `saliency_maps.dino.layers"),
         ("saliency_maps.dino.split", "test", "key `saliency_maps.dino.split`: may leave out questions of `rollouts.g8`"),
         ("saliency_maps.dino.tasks", ["ocr"], "key `saliency_maps.dino.tasks`: may leave out questions of `rollouts.g8`"),
         ("saliency_maps.dino.limit", 600, "key `saliency_maps.dino.limit`: may leave out questions of `rollouts.g8`"),
@@ -391,8 +391,8 @@ def test_a_list_method_hands_over_every_view_that_it_sees() -> None:
     assert plan.saliencies("shapes", plan.views_trained("perpo")) == {"dino": "<results>/saliency/shapes/dino.parquet"}
     assert list(plan.terms("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
     assert len(set(plan.terms("perpo").values())) == 2
-    modules = plan.training_plugins("perpo")
-    assert {"perceptune.core.views.random_crop", "perceptune.core.views.semantic"} < set(modules)
+    modules = plan.view_modules(plan.views_trained("perpo"))
+    assert {"perceptune.core.views.random_crop", "perceptune.core.views.semantic"} <= set(modules)
     assert plan.views_trained("dpo") == ["original"]
 
 

@@ -1,6 +1,5 @@
 """What an edit in a module reruns of importers, scores, verdicts, official metrics and exports, and what it does not."""
 
-import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 from perceptune.contracts.plugins import file_of
 from perceptune.contracts.provenance import code
 from perceptune.contracts.provenance.code import plugin
-from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.planning import policies as planning
 from perceptune.planning.rules import RULES, job_of
 
@@ -66,31 +64,19 @@ def _modules(plan: planning.Plan, rule: str, wildcards: dict[str, str]) -> tuple
     return job_of(plan, rule, wildcards).modules
 
 
-def _forget() -> None:
-    for function in (code.code_digests, code._read, code._remembered):
-        function.cache_clear()
-
-
 @pytest.fixture
-def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Makes a module read as if a line of code had been added to its file."""
+def edit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes a module read as if its code had been edited."""
+    read = code._read
 
     def append(module: str) -> None:
-        file, parsed = file_of(module), code._parsed
-        assert file
+        assert file_of(module)
+        monkeypatch.setattr(code, "_read", lambda name: ("edited", read(name)[1]) if name == module else read(name))
+        code.code_digests.cache_clear()
 
-        def other(path: Path) -> ast.Module:
-            tree = parsed(path)
-            tree.body += ast.parse("EDITED = 1").body if path == file else []
-            return tree
-
-        monkeypatch.setattr(code, "_parsed", other)
-        monkeypatch.setattr(code, "MEMORY", DigestMemory(tmp_path / "empty.sqlite"))
-        _forget()
-
-    _forget()
+    code.code_digests.cache_clear()
     yield append
-    _forget()
+    code.code_digests.cache_clear()
 
 
 IMPORTS = {f"import {d}" for d in (*PROTOCOLS, "shapes")}
@@ -125,17 +111,17 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ("core.benchmarks.page_ocr.page_text", {"score page_ocr", "evaluate perpo"}),
         ("core.benchmarks.hallusionbench.vlmevalkit_yes_no", {"score hallusionbench", "evaluate perpo"}),
         ("core.benchmarks.pope.answers", {"score pope", *EVALUATIONS}),
-        ("core.yes_no_rules", EVALUATIONS),  # the second rule of POPE is read while measuring
+        ("core.answers.yes_no", EVALUATIONS),  # the second rule of POPE is read while measuring
         ("core.benchmarks.benchmark", EVALUATIONS | {"judge"}),
         ("core.benchmarks.pope.metrics", EVALUATIONS),
         ("core.benchmarks.pope.data", {"import pope", *EVALUATIONS}),  # the names of its categories
         ("core.benchmarks.page_ocr.metrics", {"evaluate perpo"}),
         ("core.benchmarks.mmhal.metrics", {"evaluate perpo", "judge"}),  # with the prompt of its judge
-        ("core.brought", SCORES | EVALUATIONS | {"judge"}),
-        ("core.metrics", SCORES | EVALUATIONS | {"judge"}),
-        ("core.bootstrap", EVALUATIONS | {"judge"}),
-        ("stages.official", EVALUATIONS),
-        ("stages.answered", EVALUATIONS | {"judge"}),
+        ("core.data.source_columns", SCORES | EVALUATIONS | {"judge"}),
+        ("core.rewards.metrics", SCORES | EVALUATIONS | {"judge"}),
+        ("core.benchmarks.bootstrap", EVALUATIONS | {"judge"}),
+        ("stages.evaluation.protocol_metrics", EVALUATIONS),
+        ("stages.evaluation.judged_answers", EVALUATIONS | {"judge"}),
         ("engines.judging", {"judge"}),
         ("core.benchmarks.control_prompts", {"ask", "take", "judge", *EVALUATIONS}),
         ("core.exporters.trl", {"export"}),
@@ -185,9 +171,10 @@ def test_variants_of_a_benchmark_have_their_own_settings_and_rewards() -> None:
         "amber": {"existence": "amber", "open": "amber_nouns"},
         "described": {"open": "amber_nouns"},
     }
-    assert "perceptune.core.benchmarks.geometry3k.metrics" in plan.evaluation_plugins("perpo")
-    assert plan.evaluation_settings("perpo")["benchmarks"]["cppo"]["variant"] == "cppo"
-    assert "variant" not in plan.asking_settings("perpo")["benchmarks"]["cppo"]
+    asked, evaluated = (job_of(plan, rule, {"policy": "perpo"}) for rule in ("plan_benchmarks", "evaluate_policy"))
+    assert "perceptune.core.benchmarks.geometry3k.metrics" in evaluated.modules
+    assert evaluated.settings["blocks"]["cppo"]["variant"] == "cppo"
+    assert "variant" not in asked.settings["asked"]["cppo"]
 
 
 def test_a_resource_counts_by_its_content(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_judged_number_leads_back_to_examples_verdicts_judge_and_prompt(measur
     text, changed = explained(measured)
     assert changed == []
     for line in (
-        "verdicts on mm: ", "by judge", "judge.model=stub", "prompt: prompt.txt", "examples mmhal: ", "data: mmhal.json", "images: 1",
+        "verdicts on mm: ", "by evaluation.judge_answers", "judge.model=stub", "prompt: prompt.txt", "examples mmhal: ", "data: mmhal.json", "images: 1",
         "benchmarks.mm.protocol=mmhal", "rewards mm: ",
     ):  # fmt: skip
         assert line in text, line

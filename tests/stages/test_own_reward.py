@@ -15,6 +15,7 @@ from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.planning import policies as planning
+from perceptune.planning.rules import job_of
 from perceptune.report import results, write
 from perceptune.stages.evaluation import compare_controls, evaluate
 
@@ -150,12 +151,13 @@ def test_the_plan_rejects_an_incomplete_reward(folder: Path) -> None:
     def planned(reward: str) -> Any:
         raw = copy.deepcopy(DEMO)
         raw["rewards"]["perception"]["tasks"]["ocr"] = reward
+        raw["plugins"] = [str(folder)]
         return planning.load(raw)
 
     module = "perceptune.core.rewards.brevity"
-    assert module in planned("brevity").reward_plugins("perception") and module in planned(
-        "brevity"
-    ).evaluation_plugins("tiny")
+    plan = planned("brevity")
+    assert module in plan.reward_modules("perception")
+    assert module in job_of(plan, "evaluate_policy", {"policy": "tiny"}).modules
     assert file_of(module) == folder / "rewards/brevity.py"
     half = folder / "rewards/half.py"
     half.write_text(BREVITY.replace('name="brevity"', 'name="half"').replace('components=("words",)', "components=()"))

@@ -233,7 +233,7 @@ def test_the_filter_judges_each_pair_by_itself(folder: Path) -> None:
 
 
 def test_the_focus_pair_may_decide_for_the_record_as_in_the_papers_code(folder: Path) -> None:
-    rows, _ = filtered(folder, margin=(-0.174, 0.208), max_ppl=2.5, decides="focus")
+    rows, _ = filtered(folder, margin=(-0.174, 0.208), max_ppl=2.5, applies_to="focus")
     assert verdicts(rows)["2", "robust"] == "perplexity"
     assert not rows["2"]["kept"]
 
@@ -247,7 +247,7 @@ def test_the_context_may_be_the_original_image(folder: Path) -> None:
 
 
 def test_limits_from_the_data(folder: Path) -> None:
-    rows, counted = filtered(folder, central=0.5, max_ppl=None)
+    rows, counted = filtered(folder, central_quantile=0.5, max_ppl=None)
     margins = sorted(
         p["margin"] for r in rows.values() for p in r["pairs"] if p["kind"] == "focus" and p["ips"] is not None
     )

@@ -299,7 +299,7 @@ def test_attention_metrics_are_paired_and_p_acc_uses_the_bases_focus(tmp_path: P
     evaluate.run(
         policy="ours", base="base", rewards={"b": ours["rewards"]}, base_rewards={"b": base["rewards"]},
         attention={"b": here}, base_attention={"b": there}, metrics=tmp_path / "metrics.parquet",
-        benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=99, attention="a")},
+        benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", n=2, resamples=99, attention_map="a")},
         reward_tasks={"r": {"grounding": "iou"}}, model=MODEL,
     )  # fmt: skip
     table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", METRICS))

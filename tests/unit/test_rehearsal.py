@@ -18,7 +18,7 @@ def test_a_slice_of_every_config_takes_few_examples_of_everything(file: Path) ->
     for section in ("samplings", "pair_generations", "benchmarks", "attention_maps", "saliency_maps"):
         assert all(block.limit <= 20 for block in getattr(config, section).values()), section
     assert all(block.questions <= 20 for block in config.rollouts.values())
-    assert all(block.keep is None and block.questions <= 20 for block in config.batches.values())
+    assert all(block.keep is None and block.questions <= 20 for block in config.batch_selections.values())
     assert all(block.min_margin == 0 for block in config.selections.values())
     assert all(block.margin is None and block.max_ppl is None for block in config.filters.values())
     assert all(block.rounds is None or block.rounds <= 2 for block in config.experiments.values())
@@ -45,7 +45,7 @@ def test_smaller_limits_stay_and_without_a_slice_nothing_changes() -> None:
 @pytest.mark.parametrize("wrong", [0, -1, "twenty", 1.5])
 def test_a_slice_is_a_number_of_examples(wrong: object) -> None:
     raw = yaml.safe_load(next(c for c in CONFIGS if c.name == "config.yaml").read_text())
-    with pytest.raises(UserError, match="key `slice`"):
+    with pytest.raises(UserError, match="key `rehearse`"):
         plan.load({**raw, "rehearse": wrong})
 
 

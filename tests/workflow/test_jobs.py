@@ -139,13 +139,15 @@ def test_a_job_and_its_children_end_when_snakemake_is_killed(project: Path) -> N
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(project: Path) -> None:
-    first = started("Path('begun').touch(); time.sleep(6)")
+    body = "Path('begun').touch(); [time.sleep(0.1) for _ in range(1200) if not Path('refused').exists()]"
+    first = started(body)
     deadline = time.monotonic() + 60
     while not Path("begun").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    second = started("Path('begun').touch(); time.sleep(6)")
+    second = started(body)
     output, _ = second.communicate(timeout=60)
+    Path("refused").touch()
     assert second.returncode == 1
     assert "cannot be locked" in output
     assert "Traceback" not in output

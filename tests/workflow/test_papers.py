@@ -99,7 +99,7 @@ def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatc
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         workflow = Workflow(tmp_path)
         targets = [f"rehearsal/metrics/{policy}.parquet" for policy in PAPERS[paper]]
-        workflow.run("--config", "slice=20", "--quiet", "rules", "host", "--", *targets, "rehearsal/report.html")
+        workflow.run("--config", "rehearse=20", "--quiet", "rules", "host", "--", *targets, "rehearsal/report.html")
     for policy, path in zip(PAPERS[paper], targets, strict=True):
         metrics = pl.read_parquet(tmp_path / path)
         asked = set(config["experiments"][policy.partition("@")[0]]["benchmarks"])

@@ -83,7 +83,7 @@ def test_the_two_protocols_differ_as_published() -> None:
 
 def test_settings_are_those_of_the_papers_configs() -> None:
     blocks = with_protocols(
-        {"benchmarks": {p: {"dataset": "d", "protocol": f"geometry3k_{p}"} for p in ("papo", "cppo")}}
+        {"benchmarks": {p: {"dataset": "d", "protocol": "geometry3k", "variant": p} for p in ("papo", "cppo")}}
     )["benchmarks"]
     shared = {"n": 8, "temperature": 1.0, "top_p": 1.0, "max_tokens": 2048}
     for name, top_k in (("papo", 50), ("cppo", 0)):
