@@ -164,6 +164,6 @@ def test_the_plan_rejects_an_incomplete_reward(folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         planned("half")
     assert caught.value.args[0] == (
-        f"config\n  reward `half` cannot be loaded from `{half}`: ValueError: `components` is empty, expected the names of what "
-        "`score` gives"
+        f"config\n  key `rewards.perception.tasks.ocr`: reward `half` cannot be loaded from `{half}`: ValueError: `components` is "
+        "empty, expected the names of what `score` gives"
     )

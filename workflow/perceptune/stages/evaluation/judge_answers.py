@@ -156,7 +156,7 @@ def _own_messages(file: Path, judged: Judged) -> Callable[[Answered], list[dict[
         for field in texts:
             if f"{{{field}}}" not in prompt:
                 expected = ", ".join(f"`{{{name}}}`" for name in texts)
-                raise UserError(f"judge's prompt `{file}` has no `{{{field}}}`, expected it to contain {expected}")
+                raise UserError(f"judge's prompt `{file}` has no `{{{field}}}`, expected {expected}")
         return [{"role": "user", "content": filled(prompt, texts)}]
 
     return messages
