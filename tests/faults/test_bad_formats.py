@@ -84,7 +84,7 @@ def test_missing_images_are_one_line_and_not_one_a_row(tmp_path: Path) -> None:
     (tmp_path / "coco_pope_random.json").write_text(json.dumps(rows))
     message = refused("pope", tmp_path, images=str(tmp_path / "val2014"))
     assert message == (
-        f"error: key `images` of the dataset: `{tmp_path / 'val2014'}` does not exist, expected the folder that image names begin in"
+        f"error: key `images` of the dataset: `{tmp_path / 'val2014'}` does not exist, expected the directory that image paths are relative to"
     )
     assert "is a file" in refused("pope", tmp_path, images=str(tmp_path / "coco_pope_random.json"))
 

@@ -130,7 +130,7 @@ def test_two_answers_of_one_question_differ(sampler: Sampler) -> None:
 def test_images_of_expert_and_amateur_must_be_as_many(sampler: Sampler) -> None:
     messages, image, noisy = asked(0)
     wrong = Question(messages, [image], 1, 0.0, 1.0, 0, 4, 0, Contrast([noisy, noisy], 0.1, 0.1))
-    with pytest.raises(ValueError, match="the amateur is shown 2 images, the expert 1"):
+    with pytest.raises(ValueError, match="the amateur has 2 images, the expert 1"):
         sampler.prepared(wrong)
 
 

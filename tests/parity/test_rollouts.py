@@ -586,7 +586,7 @@ def test_stored_numbers_of_other_answers_are_refused(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
     groups = [replace(rollouts[0], stored=rollouts[1].stored)]
-    with pytest.raises(ValueError, match="group `g0`: old original log-probabilities are not those of its responses"):
+    with pytest.raises(ValueError, match="group `g0`: old original log-probabilities do not match its responses"):
         a_round(model, groups, tmp_path)
 
 

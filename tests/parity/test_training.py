@@ -323,5 +323,5 @@ def test_a_view_with_other_pixels_is_refused(model: ModelBlock, records: list[Ra
     views = {**one.views, "noise": Shown(one.views["noise"].recipe, one.views["noise"].messages, "0" * 64)}
     changed = RankedList(**{**vars(one), "views": views})
     encoder = Encoder(family_of(model), load_processor(model), load_model(model), all_under("noise"))
-    with pytest.raises(ValueError, match="view `noise`: other pixels"):
+    with pytest.raises(ValueError, match="view `noise`: the pixels have changed"):
         encoder([changed])

@@ -69,7 +69,7 @@ def test_a_users_mistake_is_shown_once_and_not_retried() -> None:
     assert output.count("error: key `x` is wrong") == 1
     assert "hint: do y" in output
     assert "Traceback" not in output
-    assert "not tried again" in Path("logs/one.log").read_text()
+    assert "not retried" in Path("logs/one.log").read_text()
 
 
 def test_a_bug_shows_its_traceback_and_is_not_retried() -> None:
@@ -135,7 +135,7 @@ def test_a_job_and_its_children_end_when_snakemake_is_killed(project: Path) -> N
     snakemake.wait()
     _, alive = psutil.wait_procs(jobs, timeout=15)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-    assert "Snakemake has gone; this job ends" in (project / "logs/one.log").read_text()
+    assert "Snakemake has ended; stopping this job" in (project / "logs/one.log").read_text()
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(project: Path) -> None:

@@ -73,7 +73,7 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
         failed = workflow.run("--", MEASURED, check=False)
         assert failed.returncode != 0
         assert "answered 401: `Incorrect API key provided: Bearer <key>`" in failed.stdout
-        assert "of 8 verdicts are kept; run again and only the others are asked for" in failed.stdout
+        assert "of 8 verdicts are stored; rerun to request only the others" in failed.stdout
         assert "Traceback" not in failed.stdout
         there = len(list((folder / paths.at(paths.JUDGED, judge="stub")).rglob("*.json")))
         assert there == 3  # the fourth was rejected
