@@ -1,8 +1,9 @@
-"""Memory of attention rows against eager `output_attentions`, over the length of the sequence, in one process each.
+"""Memory of attention rows compared with eager `output_attentions`, by sequence length.
 
     python benchmarks/attention_memory.py
 
-Peak memory of a forward pass beyond that of the loaded model, from the operating system, on the CPU.
+Measures the peak memory of a forward pass on the CPU beyond that of the loaded model, as reported
+by the operating system. Each measurement runs in its own process.
 """
 
 import argparse
@@ -16,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 EAGER_UP_TO = 8192
-"""Beyond it the matrices do not fit into the memory of a usual machine."""
+"""Longer sequences' attention matrices do not fit into the memory of a typical machine."""
 
 
 def measured(kind: str, length: int, folder: str) -> None:
-    """Prints the peak in MiB; runs in a process of its own, since a peak never falls."""
+    """Prints the peak in MiB; runs in its own process, because the peak of a process never falls."""
     import torch
     from perceptune.engines.vision.attention_capture import look, watching
     from transformers import AutoModelForImageTextToText

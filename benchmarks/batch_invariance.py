@@ -1,9 +1,12 @@
-"""Does an answer depend on what it was batched with? The same requests in batches of other sizes and orders, on real vLLM.
+"""Does an answer depend on the rest of its batch? The same requests in batches of different sizes
+and orders, on real vLLM.
 
-    python benchmarks/batch_invariance.py [--questions 100] [--n 8] [--dtype bfloat16] [--batch-invariant]
+    python benchmarks/batch_invariance.py [--questions 100] [--n 8] [--dtype bfloat16]
+        [--batch-invariant]
 
-Prints, against the first row: answers whose tokens differ, and the largest difference of log-probabilities of answers whose
-tokens are equal. `--batch-invariant` switches vLLM's mode on (NVIDIA GPUs only).
+Prints, compared with the first setting, the number of answers whose tokens differ, and the largest
+difference in log-probability between answers with equal tokens. `--batch-invariant` enables vLLM's
+batch-invariant mode (NVIDIA GPUs only).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 SETTINGS = [
-    # (name, sequences at once, requests handed over together, reversed)
+    # (name, concurrent sequences, requests per call, reversed)
     ("as usual", 256, 1000, False),
     ("again", 256, 1000, False),
     ("in parts of 10", 256, 10, False),
@@ -29,7 +32,7 @@ SETTINGS = [
 def answered(
     model: str, questions: int, n: int, sequences: int, part: int, backwards: bool, dtype: str, invariant: bool
 ) -> None:
-    """Child process: prints name -> [[tokens, log-probabilities], ...] as JSON."""
+    """Child process: prints a JSON object {name: [[tokens, log-probabilities], ...]}."""
     from perceptune.contracts.config import EngineBlock, ModelBlock
     from perceptune.core.data.shapes import write_dataset
     from perceptune.engines.vllm.requests import Question
@@ -41,23 +44,23 @@ def answered(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_dataset(folder, 0, {"train": {"grounding": questions}})
-        asked = []
+        questions_by_name = []
         for number, line in enumerate((folder / "data.jsonl").read_text().splitlines()):
             row = json.loads(line)
             image = Image.open(folder / row["image"]).convert("RGB")
             content = [{"type": "image", "text": None}, {"type": "text", "text": row["question"]}]
-            asked.append(
+            questions_by_name.append(
                 (str(number), Question([{"role": "user", "content": content}], [image], n, 1.0, 1.0, 0, 24, number))
             )
         if backwards:
-            asked.reverse()
+            questions_by_name.reverse()
         found = {}
         with Sampler(block, None, 1, folder / "merged") as sampler:
-            for start in range(0, len(asked), part):
-                for name, given in sampler.answers(
-                    [(name, sampler.prepared(one)) for name, one in asked[start : start + part]]
+            for start in range(0, len(questions_by_name), part):
+                for name, answers_of in sampler.answers(
+                    [(name, sampler.prepared(one)) for name, one in questions_by_name[start : start + part]]
                 ).items():
-                    found[name] = [[a.token_ids, a.logprobs] for a in given]
+                    found[name] = [[a.token_ids, a.logprobs] for a in answers_of]
     print(json.dumps(found))
 
 
@@ -84,7 +87,7 @@ def main() -> None:
         largest = max(abs(x - y) for a, b in same for x, y in zip(a[1], b[1], strict=True))
         exact = sum(a == b for a, b in pairs)
         print(f"{name}: {len(pairs) - len(same)} of {len(pairs)} answers differ, {exact} equal to the last bit, "
-              f"largest difference of log-probabilities {largest:.1e}", flush=True)  # fmt: skip
+              f"largest difference in log-probability {largest:.1e}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

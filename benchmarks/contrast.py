@@ -1,8 +1,9 @@
-"""What contrastive amplification inside vLLM costs: amplified answers against plain ones of the same engine, and transformers.
+"""Cost of contrastive amplification inside vLLM, compared with plain sampling in the same engine
+and with transformers.
 
     python benchmarks/contrast.py --questions 200
 
-Each amplified token takes two forward passes, so a ratio of 2 would be free of other costs.
+Each amplified token takes two forward passes, so a ratio of 2 means no other costs.
 """
 
 import argparse
@@ -26,7 +27,7 @@ LONGEST = 24
 
 
 def questions(count: int, amplified: bool) -> list[Question]:
-    """Greedy questions about drawn scenes; as many output tokens as the answers have."""
+    """Greedy questions about drawn scenes, limited to the length of the answers."""
     made = []
     for number in range(count):
         scene, row = shapes.scene_and_row(11, "validation", number, shapes.TASKS[number % 4])
@@ -37,9 +38,9 @@ def questions(count: int, amplified: bool) -> list[Question]:
     return made
 
 
-def timed(sampler: Sampler, asked: list[Question]) -> tuple[float, int]:
-    """(seconds, answer tokens) without preparing the prompts."""
-    prepared = [(str(i), sampler.prepared(one)) for i, one in enumerate(asked)]
+def timed(sampler: Sampler, some: list[Question]) -> tuple[float, int]:
+    """(seconds, answer tokens), excluding the preparation of prompts."""
+    prepared = [(str(i), sampler.prepared(one)) for i, one in enumerate(some)]
     started = time.perf_counter()
     found = sampler.answers(prepared)
     return time.perf_counter() - started, sum(len(a.token_ids) for answers in found.values() for a in answers)
@@ -75,8 +76,10 @@ def main() -> None:
     slow = (time.perf_counter() - started) / count
     best = {name: min(values) for name, values in rates.items()}
     for name, seconds in {**best, "transformers, amplified": slow}.items():
-        print(f"{name}: {1e3 * seconds:.3f} ms a token")
-    print(f"amplified / plain vLLM: {best['amplified'] / best['plain']:.2f} times the time a token (2 forward passes)")
+        print(f"{name}: {1e3 * seconds:.3f} ms per token")
+    print(
+        f"amplified / plain vLLM: {best['amplified'] / best['plain']:.2f} times the time per token (2 forward passes)"
+    )
     print(f"transformers / amplified vLLM: {slow / best['amplified']:.1f}")
 
 

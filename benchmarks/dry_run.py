@@ -1,4 +1,4 @@
-"""How long Snakemake takes to plan: dry runs of the demo with 10 to 10,000 sampling jobs.
+"""Planning time of Snakemake: dry runs of the demo with 10 to 10,000 sampling jobs.
 
 python benchmarks/dry_run.py
 """
@@ -15,11 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PLANS = 4
-"""Request tables of the demo, each of which is sharded: training samples, and the benchmarks of three policies."""
+"""Number of sharded request tables in the demo: training samples, and the benchmarks of three
+policies.
+"""
 
 
 def dry_run(folder: Path, shards: int) -> tuple[float, int]:
-    """(seconds, sampling jobs) of a dry run with so many shards per table."""
+    """(seconds, sampling jobs) of a dry run with this many shards per table."""
     command = [
         "snakemake",
         "--snakefile",

@@ -1,9 +1,10 @@
-"""What committing costs: the sampling stage against bare `LLM.chat` on the same requests, in one run.
+"""Cost of committing answers: the sampling stage compared with bare `LLM.chat` on the same
+requests.
 
     python benchmarks/journal.py [--questions 400] [--n 20] [--rounds 3]
 
-Each runs in a process of its own, in turn; the engine's start and end are not counted in either. The stage also checks and
-opens every image, applies the view, and writes its tables.
+The two alternate, each in its own process; starting and stopping the engine is excluded from both.
+The stage additionally checks and opens every image, applies the view, and writes its tables.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MODEL = "resources/tiny-llava/model"
 
 
 def block() -> object:
-    """The model block of both."""
+    """The model block that both use."""
     from perceptune.contracts.config import EngineBlock, ModelBlock
 
     engine = EngineBlock(enforce_eager=True)
@@ -29,7 +30,7 @@ def block() -> object:
 
 
 def prepare(folder: Path, questions: int, n: int) -> None:
-    """Data, examples and requests."""
+    """Write the data, examples and requests."""
     from perceptune.contracts.config import FileDataset, SamplingBlock
     from perceptune.core.data.shapes import write_dataset
     from perceptune.stages.data import import_examples
@@ -45,7 +46,7 @@ def prepare(folder: Path, questions: int, n: int) -> None:
 
 
 def stage(folder: Path) -> tuple[float, int]:
-    """Seconds and tokens of the stage, the engine's start apart."""
+    """Seconds and tokens of the stage, excluding the engine's start."""
     from perceptune.contracts.tables.io import read_table
     from perceptune.contracts.tables.responses import RESPONSES
     from perceptune.engines.vllm.sampler import Sampler
@@ -74,13 +75,13 @@ def stage(folder: Path) -> tuple[float, int]:
         responses=folder / "responses.parquet", journal=folder / f"journal-{os.getpid()}", model=block(), weights="w",  # type: ignore[arg-type]
         adapter=None, shard=0, shards=1,
     )  # fmt: skip
-    seconds = ended[-1] - since - sum(starting)  # the engine's end comes after the table
+    seconds = ended[-1] - since - sum(starting)  # the engine stops after the table is written
     tokens = sum(len(ids) for ids in read_table(folder / "responses.parquet", RESPONSES)["token_ids"].to_pylist())
     return seconds, tokens
 
 
 def bare(folder: Path) -> tuple[float, int]:
-    """Seconds and tokens of one `LLM.chat` over all requests, with images opened beforehand as the caller must."""
+    """Seconds and tokens of one `LLM.chat` over all requests, excluding the opening of images."""
     from perceptune.contracts.tables.examples import EXAMPLES
     from perceptune.contracts.tables.io import read_table
     from perceptune.contracts.tables.requests import REQUESTS
@@ -131,7 +132,7 @@ def main() -> None:
                     raise SystemExit(done.stderr[-3000:])
                 seconds, tokens = json.loads(done.stdout.splitlines()[-1])
                 seen.append(tokens / seconds)
-                print(f"{name}: {tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} a second", flush=True)
+                print(f"{name}: {tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} per second", flush=True)
     best = {name: max(seen) for name, seen in rates.items()}
     print(
         f"best of {settings.rounds}: the stage takes {best['bare'] / best['stage']:.3f} times as long per token as bare LLM.chat"

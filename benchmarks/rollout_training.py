@@ -1,11 +1,14 @@
-"""How much the shared-prefix pass saves where a policy learns from its own answers: one optimiser step, two ways, in one run.
+"""Time saved by the shared-prefix pass in on-policy training: one optimiser step, computed in two
+ways.
 
-    python benchmarks/rollout_training.py [--image-tokens 576] [--groups 2] [--responses 8] [--tokens 40]
+    python benchmarks/rollout_training.py [--image-tokens 576] [--groups 2] [--responses 8]
+        [--tokens 40]
 
-For GRPO, PAPO (its terms of the round, one pass under the masked view included) and CPPO (passes under both views, with
-gradient): rows of `engines.rollouts` against one sequence per answer, each with its own copy of image and prompt, in a padded
-batch per group. Both do what the method needs to be right: terms of the round without gradient, then the step; CPPO's step is the
-two-phase one of the engine there, and one graph over all three views here. Prints a table with ratios; nothing is asserted.
+For GRPO, PAPO (including a pass under the masked view) and CPPO (passes with gradient under both
+views): rows of shared prefixes compared with one sequence per answer, each with its own copy of
+image and prompt, in one padded batch per group. Both do all that the method requires: stored
+log-probs without gradient, then the step. CPPO's step has two phases on shared prefixes, and one
+graph over all three views on separate sequences. Prints a table with ratios; nothing is asserted.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ METHODS_MEASURED = ("grpo", "papo_g", "cppo")
 
 
 def groups_of(folder: Path, image_tokens: int, groups: int, responses: int, tokens: int) -> list[Rollout]:
-    """Random pictures and answers; every other answer is right."""
+    """Random images and answers; every other answer is right."""
     random = np.random.default_rng(0)
     side = round(image_tokens**0.5) * tiny.PATCH_SIZE
     content = [{"type": "image", "text": None}, {"type": "text", "text": "locate the red circle."}]
@@ -76,7 +79,7 @@ def groups_of(folder: Path, image_tokens: int, groups: int, responses: int, toke
 
 
 class Shared:
-    """Everything on shared prefixes, as the engine does it."""
+    """The engine's shared-prefix passes."""
 
     def __init__(self, policy: Any, encoder: Encoder, groups: Sequence[Rollout]) -> None:
         self.policy, self.encoder, self.groups = policy, encoder, groups
@@ -100,7 +103,7 @@ class Shared:
 
 
 class Separate:
-    """Every answer with its own copy of image and prompt, the answers of a group in one padded batch."""
+    """One sequence per answer, with its own copy of image and prompt; one padded batch per group."""
 
     def __init__(self, policy: Any, encoder: Encoder, groups: Sequence[Rollout]) -> None:
         self.policy, self.groups = policy, groups

@@ -1,11 +1,13 @@
-"""What a round costs besides generating, and passing forward and backward: the second round of a real workflow run.
+"""Overhead of a round beyond generation and forward and backward passes: the second round of a real
+workflow run.
 
     python benchmarks/rounds.py [--questions 256] [--n 8] [--method grpo] [--tokens 128]
 
-Runs the workflow up to the end of round 1, and then measures the run of round 2: Snakemake's own start, planning, starting the
-engine with the merged adapter, sampling, scoring, batch, terms, training. The bundled model's answers have 6 tokens; with
-`--tokens` a random model answers, mostly as long as it may. The jobs' logs say how long generation and the passes took (to the
-second); everything else is overhead. Its parts come from Snakemake's time of each job.
+Runs the workflow up to the end of round 1, and then measures the run of round 2: Snakemake's start,
+planning, starting the engine with the merged adapter, sampling, scoring, batch selection, stored
+log-probs and training. The bundled model's answers have 6 tokens; with `--tokens`, a random-weight
+model answers, mostly up to that limit. The time of generation and passes comes from the jobs' logs,
+to the second; everything else is overhead. The time of each job comes from Snakemake.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ from tests.tiny_models import build_tiny_llava
 
 ROOT = Path(__file__).parents[1]
 WORK = {"sampling": "generation", "log-probabilities": "forward passes of terms", "training": "steps of training"}
-"""What the jobs call their progress."""
+"""Maps a progress label in the jobs' logs to the kind of work."""
 
 
 def config(questions: int, n: int, method: str, tokens: int | None) -> dict[str, Any]:
-    """The demo's, with one experiment of two rounds."""
+    """The demo's config with one experiment of two rounds."""
     task = "grounding"
     made: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
     made["datasets"] = {"shapes-rounds": {"kind": "shapes", "train": {task: 2 * questions}, "test": {task: 8}}}
@@ -52,7 +54,7 @@ def config(questions: int, n: int, method: str, tokens: int | None) -> dict[str,
 
 
 def snakemake(folder: Path, target: str) -> float:
-    """Seconds of a run."""
+    """Run Snakemake for a target; returns the seconds that it took."""
     places = [
         "--snakefile",
         str(ROOT / "Snakefile"),
@@ -80,7 +82,7 @@ def snakemake(folder: Path, target: str) -> float:
 
 
 def worked(folder: Path, policy: str, before: str) -> dict[str, float]:
-    """Kind of work to its seconds in the round that made `policy`."""
+    """Seconds per kind of work in the round that trained `policy`."""
     seconds = dict.fromkeys(WORK.values(), 0.0)
     for log in (folder / "logs").rglob("*.log"):
         of_round = before in log.parts or (log.parent.name == "training" and log.name.startswith(policy))
@@ -96,7 +98,7 @@ def worked(folder: Path, policy: str, before: str) -> dict[str, float]:
 
 
 def jobs(folder: Path, policy: str, before: str) -> dict[str, float]:
-    """Job to its seconds, as Snakemake measured them."""
+    """Seconds per job, as measured by Snakemake."""
     found = {}
     for table in (folder / "logs/benchmarks").rglob("*.tsv"):
         parts = table.relative_to(folder / "logs/benchmarks").parts
@@ -134,9 +136,7 @@ def main() -> None:
         print(f"  {kind}: {seconds:.0f} s, {seconds / total:.1%}")
     print(f"  everything else: {total - sum(work.values()):.0f} s, {1 - sum(work.values()) / total:.1%}")
     start = took.get("responses", 0) - work["generation"]
-    print(
-        f"  of which the sampling job besides generation (start of the engine, merge): {start:.0f} s, {start / total:.1%}"
-    )
+    print(f"  of which the sampling job excluding generation (engine start, merge): {start:.0f} s, {start / total:.1%}")
     print("  jobs: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items()))
 
 

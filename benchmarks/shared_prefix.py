@@ -1,10 +1,13 @@
-"""How much the shared-prefix pass saves: one training step over the same lists, three ways, in one run.
+"""Time saved by the shared-prefix pass: one training step over the same lists, computed in three
+ways.
 
     python benchmarks/shared_prefix.py [--image-tokens 576] [--lists 8] [--responses 20]
 
-* list of N: shared prefix against N separate sequences in one padded batch (what PerPO's released trainer does), PerPO loss;
-* pairs: shared prefix against TRL's DPOTrainer on the same best-and-worst pairs, same model, LoRA, batch and number format,
-  reference log-probabilities stored beforehand here, computed in every step there (TRL cannot store them for images).
+* lists of N, PerPO loss: shared prefix, or N separate sequences in one padded batch (as in PerPO's
+  released trainer)
+* pairs of best and worst, DPO loss: shared prefix, or TRL's DPOTrainer with the same model, LoRA,
+  batch and dtype; reference log-probs are stored beforehand for the former, and computed in every
+  step by TRL (which cannot store them for images)
 
 Prints a table with ratios; nothing is asserted.
 """
@@ -45,7 +48,7 @@ ANSWER = "[0.{:02d}, 0.{:02d}, 0.{:02d}, 0.{:02d}]"
 
 
 def build(folder: Path, image_tokens: int) -> ModelBlock:
-    """A random-weight LLaVA whose images take `image_tokens` tokens (a square number)."""
+    """Write a random-weight LLaVA with `image_tokens` (a square number) tokens per image."""
     side = round(image_tokens**0.5) * tiny.PATCH_SIZE
     config = tiny.llava_config(tiny.LARGE)
     config.vision_config.image_size = side
@@ -66,7 +69,7 @@ def adapted(block: ModelBlock) -> PreTrainedModel:
 
 
 def seconds(step: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of a step, the first (warm-up) one left out."""
+    """Median wall time of a step, excluding the first (warm-up)."""
     step()
     times = []
     for _ in range(repeats):
@@ -92,7 +95,7 @@ def shared_step(model: PreTrainedModel, lists: Sequence[Prompted]) -> Callable[[
 
 
 def separate_step(model: PreTrainedModel, lists: Sequence[Prompted]) -> Callable[[], None]:
-    """Every response with its own copy of image and prompt, all in one padded batch."""
+    """One sequence per response, with its own copy of image and prompt, all in one padded batch."""
 
     def step() -> None:
         rows = [(one, list(response)) for one in lists for response in one.responses]
@@ -115,7 +118,7 @@ def separate_step(model: PreTrainedModel, lists: Sequence[Prompted]) -> Callable
 def trl_seconds(
     block: ModelBlock, images: Sequence[Image.Image], pairs: Sequence[tuple[str, str]], repeats: int
 ) -> float:
-    """Seconds of one optimiser step of TRL's DPOTrainer over the same pairs."""
+    """Seconds per optimiser step of TRL's DPOTrainer on the same pairs."""
     question = [{"type": "image"}, {"type": "text", "text": "locate the red circle."}]
     rows = {
         "images": [[image] for image in images] * (repeats + 1),

@@ -1,4 +1,4 @@
-"""How tests share two processes, a busy machine, and the time that CI has."""
+"""How tests are distributed over two processes, and when to stop within CI's time limit."""
 
 import time
 from pathlib import Path
@@ -10,12 +10,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).parent
 LONG = ("workflow", "slurm", "parity")
-"""Folders of long tests, which start first, so that no process waits for the other at the end."""
+"""Folders of long tests, which start first so that no process idles at the end."""
 FINISHED = {file.name for file in (TESTS / "workflow").glob("test_*.py") if "finished: Workflow" in file.read_text()}
 """Files that share the fixture `finished`, which takes minutes."""
 
 STOP_AT = pytest.StashKey[float]()
-"""Seconds since 1970 after which no test starts."""
+"""Unix time after which no test starts."""
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--deadline",
         type=float,
         metavar="SECONDS",
-        help="start no test after so many seconds; what is left is skipped, and a test that runs is not stopped",
+        help="start no test after this many seconds: running tests finish, the others are skipped",
     )
 
 
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_configure_node(node: Any) -> None:
-    """All processes of xdist stop at the same time."""
+    """Give all xdist workers the same deadline."""
     node.workerinput["stop_at"] = node.config.stash[STOP_AT]
 
 
@@ -48,7 +48,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class ByFile(LoadScopeScheduling):
-    """A file's tests run in one process, since they share fixtures, and so do those of several files with a long one."""
+    """Run a file's tests in one process, because they share fixtures; so do files that share a long
+    fixture.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]

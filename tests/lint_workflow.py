@@ -1,7 +1,7 @@
 """Runs `snakemake --lint` and fails on every finding but one.
 
-Each rule is told to have a conda environment or a container. perceptune's jobs run in the one locked environment that
-runs Snakemake itself (envs/), so that finding is left out; all others count.
+The linter wants a conda environment or a container for each rule. perceptune's jobs run in the
+locked environment that runs Snakemake itself (envs/), so that finding is ignored.
 """
 
 import re
@@ -12,7 +12,7 @@ ACCEPTED = "Specify a conda environment or container for each rule"
 
 
 def findings() -> list[str]:
-    """The lints that are not accepted, each with the rule it stands under."""
+    """The remaining findings, each with its rule."""
     run = subprocess.run(["snakemake", "--lint"], capture_output=True, text=True, check=False)
     output = run.stdout + run.stderr
     if "Lints for" not in output and run.returncode == 0:
@@ -30,5 +30,5 @@ def findings() -> list[str]:
 
 if __name__ == "__main__":
     problems = findings()
-    print("\n".join(problems) or "snakemake --lint: nothing to complain about")
+    print("\n".join(problems) or "snakemake --lint: no findings")
     sys.exit(bool(problems))

@@ -1,4 +1,6 @@
-"""Official files of benchmarks, which are not ours to ship: tests read them from `../shared/data`, beside the checkout."""
+"""Official benchmark files, which perceptune may not redistribute: tests read them from
+`shared/data` next to the checkout.
+"""
 
 import os
 from pathlib import Path
@@ -7,11 +9,14 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data"
 REQUIRED = "PERCEPTUNE_REQUIRE_DATA"
-"""Environment variable under which a missing file fails the test, as in CI, where the folder is there."""
+"""Environment variable that makes a missing file fail the test, as in CI, where the folder exists.
+"""
 
 
 def official(name: str) -> Path:
-    """The official file or folder `name`. The test is skipped where it is missing, or fails if it must be there."""
+    """The official file or folder `name`. If it is missing, the test is skipped, or fails if
+    `REQUIRED` is set.
+    """
     path = FOLDER / name
     if not path.exists():
         reason = f"no official data at {path}"

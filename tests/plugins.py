@@ -1,4 +1,4 @@
-"""All built-in plug-ins by kind and name."""
+"""The built-in plug-ins by kind and name."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ def _all(kind: str) -> dict[str, Any]:
 
 
 BENCHMARKS = {v.name: v for b in _all("benchmark").values() for v in b.every_variant()}
-"""Variants, too, such as `amber_generative`."""
+"""Including variants such as `amber_generative`."""
 PROTOCOLS = {
     variant.name: {"protocol": b.name, "variant": variant.name.removeprefix(b.name).removeprefix("_") or None}
     for b in _all("benchmark").values()
     for variant in b.every_variant()
 }
-"""Keys of a benchmark block that name them."""
+"""Maps a benchmark's name to the keys of a benchmark block that select it."""
 EXPORTERS = _all("exporter")
 FAMILIES = _all("family")
 IMPORTERS = _all("importer")
 METHODS = _all("method")
 VIEWS = _all("view")
 REWARDS = {name: reward.score for name, reward in _all("reward").items()}
-"""Name to the function that scores answers."""
+"""Maps a reward's name to its scoring function."""
 REWARD_METRICS = {
     name: {metric: declared.metric for metric, declared in reward.metrics.items()}
     for name, reward in _all("reward").items()
 }
-"""Name of a reward to its metrics, functions of columns."""
+"""Maps a reward's name to its metrics."""

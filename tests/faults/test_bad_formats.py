@@ -84,7 +84,7 @@ def test_missing_images_are_one_line_and_not_one_a_row(tmp_path: Path) -> None:
     (tmp_path / "coco_pope_random.json").write_text(json.dumps(rows))
     message = refused("pope", tmp_path, images=str(tmp_path / "val2014"))
     assert message == (
-        f"error: key `images` of the dataset: `{tmp_path / 'val2014'}` does not exist, expected the folder that image names begin in"
+        f"error: key `images` of the dataset: `{tmp_path / 'val2014'}` does not exist, expected the directory that image paths are relative to"
     )
     assert "is a file" in refused("pope", tmp_path, images=str(tmp_path / "coco_pope_random.json"))
 
@@ -155,10 +155,10 @@ AMBER = {
         ("annotations.json", {"a": 1}, "`annotations.json` of `{folder}` is {{'a': 1}}, expected AMBER's list of annotations"),
         ("annotations.json", [3], "expected AMBER's list of annotations"),
         ("annotations.json", [{**AMBER["annotations.json"][0], "truth": "sky"}], "`truth` of annotation 1 is 'sky', expected a list of words"),
-        ("relation.json", ["sky"], "expected AMBER's object from words to words"),
-        ("relation.json", {"sky": 3}, "expected AMBER's object from words to words"),
+        ("relation.json", ["sky"], "expected an object that maps words to lists of words"),
+        ("relation.json", {"sky": 3}, "expected an object that maps words to lists of words"),
         ("relation.json", {"sea": ["sky"]}, "`sky` of annotation 1 is not in `relation.json`"),
-        ("query_all.json", [{"id": 2, "image": "0.png", "query": "q"}], "`id` is 2, expected a number of 1 to 1"),
+        ("query_all.json", [{"id": 2, "image": "0.png", "query": "q"}], "`id` is 2, expected a number from 1 to 1"),
     ],
 )  # fmt: skip
 def test_files_beside_ambers_questions(name: str, content: Any, expected: str, tmp_path: Path) -> None:
@@ -179,4 +179,4 @@ def test_a_reference_of_llava_bench_without_a_number(tmp_path: Path) -> None:
 
 def test_logicvistas_file_is_an_object(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("[]")
-    assert "has [], expected an object from names to records" in refused("logicvista", tmp_path / "dataset.json")
+    assert "has [], expected an object that maps names to records" in refused("logicvista", tmp_path / "dataset.json")

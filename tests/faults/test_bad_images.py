@@ -198,8 +198,8 @@ def _nothing(folder: Path) -> None: ...
         (_nothing, "sub/../../secret.png", "leaves the image folder .*key `images`"),
         (_nothing, "/etc/passwd", "leaves the image folder .*key `images`"),
         (_nothing, "/dev/zero", "leaves the image folder .*key `images`"),
-        (_nothing, "a\0b.png", "is no file name"),
-        (_nothing, "x" * 5000, "cannot be read|is no file name"),
+        (_nothing, "a\0b.png", "is not a valid file name"),
+        (_nothing, "x" * 5000, "cannot be read|is not a valid file name"),
         (_huge, "x", "bytes, at most"),
         (_nothing, "file:///etc/passwd", "does not exist"),
         (_nothing, "http://host/x.png", "does not exist"),
@@ -211,7 +211,7 @@ def _nothing(folder: Path) -> None: ...
         (_nothing, {"bytes": 7}, "expected a path"),
         (_nothing, ["0.png"], "expected a path"),
         (_nothing, True, "expected a path"),
-        (_nothing, "\ud800.png", "is no file name"),
+        (_nothing, "\ud800.png", "is not a valid file name"),
         (_nothing, "a\nb.png", r"image `a\\nb\.png`: the file does not exist"),
         (_nothing, "\x1b[31m\u202e\r.png", r"image `\\x1b\[31m\\u202e\\r\.png`: the file does not exist"),
         (_nothing, "../\n" * 100, "leaves the image folder"),
@@ -309,7 +309,7 @@ def test_a_box_on_a_turned_image_is_told(
     (folder / "x.jpg").write_bytes(encoded("JPEG", exif=exif))
     box = {"task": "grounding", "box": [1, 2, 30, 40]}
     imported(folder, [{**row("0.png"), **box}, {**row("x.jpg"), **box, "image_size": size}, row("x.jpg")])
-    warned = "warning: 1 of 2 boxes, line 2 the first, are on images that their EXIF orientation turns"
+    warned = "warning: 1 of 2 boxes (first: line 2) are on images that are rotated by their EXIF orientation"
     assert warned in capsys.readouterr().out
     imported(folder, [{**row("0.png"), **box}, row("x.jpg")])
     assert "EXIF" not in capsys.readouterr().out

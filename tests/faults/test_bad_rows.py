@@ -110,7 +110,7 @@ BAD: list[tuple[Any, str]] = [
     (but(id=True), "`id` is True, expected a string or an integer"),
     (but(id=["a"]), "expected a string or an integer"),
     (but(id="\ud800"), "`id` .* no valid Unicode"),
-    (but(id="first"), "`id` 'first' was used in line 1 already"),
+    (but(id="first"), "`id` 'first' was already used in line 1"),
     (but(split=3), "`split` is 3, expected text"),
     (but(split=""), "`split` is '', expected text"),
     (but(split=["train"]), "expected text"),
@@ -135,7 +135,7 @@ def test_an_id_of_any_length_is_quoted_in_a_short_line(folder: Path) -> None:
     lines = [but(id="x" * 100_000), but(id="x" * 100_000), but(id="last")]
     reasons = imported(folder, lines)["reason"].to_list()
     assert reasons[0] is reasons[2] is None
-    assert reasons[1].endswith("xxx... was used in line 1 already, expected unique ids")
+    assert reasons[1].endswith("xxx... was already used in line 1, expected unique ids")
     assert len(reasons[1]) < 200
 
 

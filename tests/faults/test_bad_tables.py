@@ -249,7 +249,8 @@ def test_images_that_cannot_be_reached_are_one_line(reachable: Path) -> None:
     with _unprivileged():
         message = _stopped(reachable, "jsonl", reachable / "mine.jsonl", images=str(reachable / "closed" / "images"))
     assert (
-        "closed/images` cannot be reached: Permission denied, expected the folder that image names begin in" in message
+        "closed/images` cannot be reached: Permission denied, expected the directory that image paths are relative to"
+        in message
     )
 
 

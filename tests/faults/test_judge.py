@@ -127,7 +127,7 @@ def test_a_fault_that_stays_stops_with_one_error_and_keeps_what_was_said(
         message = str(caught.value)
         assert f"judge `stub`, example `2`: `{server.url}` " in message
         assert said in message
-        assert "2 of 5 verdicts are kept; run again and only the others are asked for" in message
+        assert "2 of 5 verdicts are stored; rerun to request only the others" in message
         assert len(server.asked) == 2 + requests
         assert len(kept(folder)) == 2
         assert not (folder / "verdicts.parquet").exists()
@@ -224,7 +224,7 @@ def test_an_answer_that_is_missing_is_not_judged(folder: Path) -> None:
     with serving() as server:
         table = judged(folder, server.url)
         assert len(server.asked) == COUNT - 1
-    assert table.row(1, named=True)["reason"] == "it has no text"
+    assert table.row(1, named=True)["reason"] == "no answer text"
     assert table["text"].null_count() == 1
 
 
@@ -293,7 +293,7 @@ def test_a_key_is_sent_and_written_nowhere(
         assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     assert table["text"].to_list()[1] == "Rating: 4 Bearer <key>"
     captured = capfd.readouterr()
-    assert "asking again in" in captured.err
+    assert "retrying in" in captured.err
     assert without_key(str(caught.value) + captured.out + captured.err)
     for file in folder.rglob("*"):
         if file.is_file():
@@ -305,9 +305,9 @@ def test_a_key_is_sent_and_written_nowhere(
     ("value", "said"),
     [
         (None, "environment variable `STUB_KEY` is not set, expected the key of"),
-        ("", "is empty or has blanks or characters beyond ASCII"),
-        ("sk-two\nlines", "is empty or has blanks or characters beyond ASCII"),
-        ("sk-schlüssel", "is empty or has blanks or characters beyond ASCII"),
+        ("", "is empty or contains whitespace or non-ASCII characters"),
+        ("sk-two\nlines", "is empty or contains whitespace or non-ASCII characters"),
+        ("sk-schlüssel", "is empty or contains whitespace or non-ASCII characters"),
     ],
 )
 def test_a_key_that_cannot_be_sent_is_not_shown(

@@ -1,4 +1,6 @@
-"""Contrastive decoding with plain transformers: the reference of what vLLM does in step. Two forward passes per token."""
+"""Contrastive decoding with plain transformers, the reference for the vLLM implementation: two
+forward passes per token.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +12,7 @@ from perceptune.models.loading import load_model, load_processor
 
 
 class Reference:
-    """Greedy answers by whole forward passes, without any cache: slow, and nothing to go wrong."""
+    """Greedy answers by complete forward passes without a cache: slow but simple."""
 
     def __init__(self, block: Any) -> None:
         self.family: Family = family_of(block)
@@ -28,7 +30,7 @@ class Reference:
     def answer(
         self, messages: Any, images: Any, amateur: Any, strength: float, plausibility: float, most: int
     ) -> tuple[list[int], float]:
-        """(token ids, the smallest distance between the two likeliest tokens on the way)."""
+        """(token ids, smallest gap between the two most likely tokens over all steps)."""
         expert = self.family.prefix(self.processor, messages, images)
         other = None if amateur is None else self.family.prefix(self.processor, messages, amateur)
         tokens: list[int] = []

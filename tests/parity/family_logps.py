@@ -1,8 +1,9 @@
-"""Run by test_families in a process of its own (one vLLM engine per process): samples, and scores with transformers.
+"""Run by test_families in its own process (one vLLM engine per process): samples with vLLM, scores
+with transformers.
 
     python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER
 
-Prints one JSON line: whether prompts are right, and the largest difference of log-probabilities.
+Prints one JSON line: whether prompts agree, and the largest difference in log-probability.
 """
 
 import json
@@ -23,7 +24,9 @@ from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 
 PIXELS = {"qwen2_5_vl": (6000, 30000), "qwen3_vl": (6000, 30000)}
-"""Limits that are not those of the model folder, and are passed by images on both sides; Qwen2-VL keeps its folder's."""
+"""Pixel limits that differ from the model folder's and that some images exceed or fall below;
+Qwen2-VL keeps its folder's limits.
+"""
 SIZES = ([(112, 112)], [(96, 64)], [(56, 150), (300, 220)], [])
 
 

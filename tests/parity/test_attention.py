@@ -1,4 +1,4 @@
-"""Attention rows against transformers' eager `output_attentions`, on every family."""
+"""Attention rows equal transformers' eager `output_attentions`, for every family."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ TOLERANCE = 1e-5
 
 
 class Case:
-    """A tiny random model, one prompt with an image that is no square, and an answer."""
+    """A tiny random-weight model, a prompt with a non-square image, and an answer."""
 
     def __init__(self, family: str, folder: Path, images: int = 1) -> None:
         self.block = ModelBlock(path=str(tiny.BUILDERS[family](folder, 0)), family=family, dtype="float32")  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ class Case:
         self.image, self.whole = self.family.image_positions(processor, self.prefix)
 
     def eager(self) -> tuple[Any, Any]:
-        """(model, output) of the plain forward pass that materialises every attention matrix."""
+        """(model, output) of a plain forward pass that materialises all attention matrices."""
         model = AutoModelForImageTextToText.from_pretrained(
             self.block.path, dtype=torch.float32, attn_implementation="eager"
         ).eval()
@@ -64,7 +64,7 @@ def test_maps_and_shares_equal_eager_attention(case: Case) -> None:
         assert (found.maps[layer] - expected).abs().max() <= TOLERANCE
         shares = attention[0, :, rows][..., case.whole].sum(dim=-1).mean()
         assert abs(found.shares[layer] - shares) <= TOLERANCE
-        assert expected.max() > 100 * TOLERANCE  # the comparison means something
+        assert expected.max() > 100 * TOLERANCE  # the tolerance is small compared with the values
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -79,11 +79,13 @@ def test_gradient_weighted_attention_equals_autograd_through_eager(case: Case, l
     assert found.gradient is not None
     assert (found.gradient - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.max()))
     assert expected.max() > 0
-    assert (found.gradient / expected.max() - expected / expected.max()).abs().max() <= 1e-3  # also where it is tiny
+    assert (
+        found.gradient / expected.max() - expected / expected.max()
+    ).abs().max() <= 1e-3  # also where the attention is tiny
 
 
 def test_the_answer_does_not_change_the_map(case: Case) -> None:
-    """The position that predicts the first token does not see what follows it."""
+    """The position that predicts the first token does not attend to later tokens."""
     short, last = case.family.with_answer(case.model, case.prefix, [])
     with watching(case.model):
         alone = look(case.model, short, last, case.image)
@@ -125,7 +127,9 @@ def test_a_layer_that_is_not_there_is_refused(case: Case) -> None:
 def test_what_llava_sees_of_an_image(
     fit: str, size: tuple[int, int], region: tuple[float, ...], tmp_path: Path
 ) -> None:
-    """The region is where the prepared image's pixels come from: a marked pixel is found where the region says."""
+    """The region maps the preprocessed image to the original: a marked pixel appears at the mapped
+    position.
+    """
     block = ModelBlock(path=str(tiny.build_tiny_llava(tmp_path, 0)), family="llava", image_fit=fit)  # type: ignore[arg-type]
     family, processor = family_of(block), load_processor(block)
     assert family.covered(size) == region

@@ -1,4 +1,4 @@
-"""Contrastive amplification inside vLLM against plain transformers, token for token."""
+"""Contrastive amplification inside vLLM equals plain transformers, token for token."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ LONGEST = 24
 
 
 def asked(number: int) -> tuple[list[dict[str, Any]], Image.Image, Image.Image]:
-    """Messages, image and noisy image of one question about a scene; tasks in turn."""
+    """Messages, image and noisy image of one question about a scene; tasks alternate."""
     scene, row = shapes.scene_and_row(11, "validation", number, shapes.TASKS[number % 4])
     image = shapes.render(scene)
     (noisy,) = shown(Recipe("noise", {"sigma": 0.4}, number), [image])
@@ -54,7 +54,9 @@ def block() -> ModelBlock:
 
 @pytest.fixture(scope="module")
 def sampler(block: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sampler]:
-    """An engine in this process, which is left as it was: vLLM sets variables that later tests' processes would inherit."""
+    """An engine in this process; restores the environment variables that vLLM sets, which later
+    tests' processes would inherit.
+    """
     before = dict(os.environ)
     yield Sampler(block, None, 1, tmp_path_factory.mktemp("merged"), contrastive=True)
     cleanup_dist_env_and_memory()
@@ -72,7 +74,7 @@ def answers(sampler: Sampler, questions: list[Question]) -> list[list[Answer]]:
 def test_vllm_equals_transformers_token_for_token(
     sampler: Sampler, block: ModelBlock, strength: float, plausibility: float
 ) -> None:
-    """200 prompts, greedy, float32; lambda 1 so that the amateur has a say in many answers."""
+    """200 prompts, greedy, float32; with lambda 1, the amateur changes many answers."""
     found = answers(sampler, [question(i, (strength, plausibility)) for i in range(PROMPTS)])
     plain = answers(sampler, [question(i, None) for i in range(PROMPTS)])
     reference = Reference(block)
@@ -85,7 +87,7 @@ def test_vllm_equals_transformers_token_for_token(
         changed += plain[number][0].token_ids != expected
     print(f"lambda {strength}: {len(different)} of {PROMPTS} differ {different}; {changed} differ from plain decoding")
     assert not different
-    assert changed >= (40 if strength == 1 else 5)  # the amplification does something on these prompts
+    assert changed >= (40 if strength == 1 else 5)  # the amplification has an effect on these prompts
 
 
 @pytest.mark.parametrize("drawing", [{}, {"temperature": 1.0, "n": 3}, {"temperature": 0.7, "top_p": 0.9}])
@@ -96,7 +98,9 @@ def test_without_strength_it_is_plain_sampling(sampler: Sampler, drawing: dict[s
 
 
 def test_log_probabilities_are_the_experts_own(sampler: Sampler, block: ModelBlock) -> None:
-    """Not of the amplified distribution: the filter asks how likely the answer is given the clean image."""
+    """Not those of the amplified distribution: the filter uses the answer's probability given the
+    clean image.
+    """
     reference = Reference(block)
     for number in (0, 1):
         ((answer,),) = answers(sampler, [question(number, (1.0, 0.1))])
@@ -126,7 +130,7 @@ def test_two_answers_of_one_question_differ(sampler: Sampler) -> None:
 def test_images_of_expert_and_amateur_must_be_as_many(sampler: Sampler) -> None:
     messages, image, noisy = asked(0)
     wrong = Question(messages, [image], 1, 0.0, 1.0, 0, 4, 0, Contrast([noisy, noisy], 0.1, 0.1))
-    with pytest.raises(ValueError, match="the amateur is shown 2 images, the expert 1"):
+    with pytest.raises(ValueError, match="the amateur has 2 images, the expert 1"):
         sampler.prepared(wrong)
 
 
@@ -140,7 +144,7 @@ def test_a_pair_that_does_not_fit_is_refused(sampler: Sampler) -> None:
         list(pairs.answered(_pairs("one", prepared)))
 
 
-# the refusals, on the logits processor itself
+# errors, tested on the logits processor itself
 
 
 def told(pair: str, expert: bool) -> SamplingParams:

@@ -1,4 +1,6 @@
-"""Every family: packed passes against separate ones, prompts and log-probabilities against vLLM's, what may be trained."""
+"""Every family: packed passes equal separate ones, prompts and log-probs equal vLLM's, and which
+layers can be trained.
+"""
 
 import json
 import os
@@ -24,13 +26,17 @@ from tests.plugins import FAMILIES
 from tests.tiny_models import BUILDERS
 
 TOLERANCE = 1e-5
-"""Largest difference allowed of one token's log-probability in nats: float32 sums in another order."""
+"""Largest allowed difference in a token's log-probability, in nats: float32 sums in a different
+order.
+"""
 VLLM_TOLERANCE = 2e-5
-"""The same against vLLM, which has other kernels (1.4e-6 was seen). Positions one off, or no deep features, change 3e-3 and more."""
+"""The same for vLLM, which uses different kernels (1.4e-6 was observed). Positions off by one, or
+missing DeepStack features, change 3e-3 or more.
+"""
 
 
 class Setup:
-    """A tiny model with a LoRA adapter whose update is not zero."""
+    """A tiny model with a LoRA adapter whose update is non-zero."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.folder = BUILDERS[name](folder / "model", 0)
@@ -52,7 +58,9 @@ class Setup:
         return Prompted(prefix, positions, [self.random.integers(20, 250, n).tolist() for n in lengths])
 
     def separate(self, group: Prompted) -> torch.Tensor:
-        """Log-probability of every token of every response, by one plain forward pass each: the model's own positions."""
+        """Log-probability of every token of every response, from one plain forward pass per
+        response with the model's own positions.
+        """
         found = []
         for response in group.responses:
             inputs = dict(group.prefix)
@@ -92,7 +100,7 @@ def test_pixels_limit_what_the_model_sees_and_what_its_boxes_mean(name: str, tmp
             seen.append((columns * patch, rows * patch))
         assert resized_sizes(block, sizes).tolist() == [list(size) for size in seen]
         counted.append([w * h for w, h in seen])
-    assert max(counted[0]) <= 16_384  # as the tiny folders say
+    assert max(counted[0]) <= 16_384  # the limit in the tiny model folders
     assert all(60_000 <= pixels <= 90_000 for pixels in counted[1])
     merged_model(block, _adapter(name, block, tmp_path), tmp_path / "merged")
     kept = load_processor(ModelBlock(path=str(tmp_path / "merged"), family=name))  # type: ignore[arg-type]
@@ -110,7 +118,9 @@ def test_every_family_has_a_builder() -> None:
 
 
 def test_packed_passes_equal_separate_ones(setup: Setup) -> None:
-    """Prompts of one, one, two and no images in one pass; answers of one token among them, which the prefix alone predicts."""
+    """One pass over prompts with one, one, two and no images; includes one-token answers, which
+    only the prefix predicts.
+    """
     groups = [
         setup.group("locate the red circle.", [(112, 112)], [1, 6, 1]),
         setup.group("read", [(96, 64)], [3, 1]),
@@ -131,7 +141,7 @@ def test_packed_passes_equal_separate_ones(setup: Setup) -> None:
 
 
 def test_the_images_matter(setup: Setup) -> None:
-    """Another image changes what is predicted: the features arrive where the model looks for them."""
+    """A different image changes the predictions: the image features reach the right positions."""
     first, other = (setup.group("read", [(96, 64)], [1]) for _ in range(2))
     same = Prompted(other.prefix, other.positions, first.responses)
     shown = [token_logps(setup.model, packed([group], setup.family, 0)).item() for group in (first, same)]
@@ -162,14 +172,14 @@ def test_the_map_is_made_of_the_first_images_tokens(setup: Setup) -> None:
 
 
 def adapted_layers(setup: Setup, *names: str) -> set[str]:
-    """Layers that get an adapter when a training block has these `target_modules`."""
+    """Layers that get an adapter for these `target_modules` of a training block."""
     block = TrainingBlock(method="perpo", lora=LoraBlock(r=2, alpha=2, target_modules=names))
     adapted = with_adapter(load_model(setup.block), block, setup.family.lora_targets, setup.block.path)
     return {n.removeprefix("base_model.model.") for n, m in adapted.named_modules() if hasattr(m, "lora_A")}
 
 
 def test_named_layers_are_the_language_models_only(setup: Setup) -> None:
-    """`q_proj` is in LLaVA's vision towers too, `gate_proj` in Qwen2.5-VL's."""
+    """LLaVA's vision towers also have `q_proj`, and Qwen2.5-VL's has `gate_proj`."""
     found = adapted_layers(setup, "q_proj", "mlp.gate_proj")
     prefix, names = "model.language_model.layers.", ("self_attn.q_proj", "mlp.gate_proj")
     assert found == {f"{prefix}{layer}.{name}" for layer in (0, 1) for name in names}
@@ -190,16 +200,20 @@ def test_layers_outside_the_language_model_are_refused(name: str, layers: dict[s
         message = str(refused.value)
         assert f"key `lora.target_modules`: `{layer}` names `model.{where}`" in message
         assert "expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in message
-    with pytest.raises(UserError, match=r"`q_porj` names no layer, expected one of (.|\n)*did you mean `q_proj`"):
+    with pytest.raises(UserError, match=r"`q_porj` matches no layer, expected one of (.|\n)*did you mean `q_proj`"):
         adapted_layers(setup, "q_porj")
-    with pytest.raises(UserError, match=r"`lm_head` names `lm_head`, outside the linear layers of the language model"):
+    with pytest.raises(
+        UserError, match=r"`lm_head` matches `lm_head`, which is not a linear layer of the language model"
+    ):
         adapted_layers(setup, "lm_head")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_vllm_sees_the_same_prompts_and_gives_the_same_log_probabilities(name: str, tmp_path: Path) -> None:
-    """Of a model with an adapter in its weights, so that what is written for serving is what was trained."""
+    """For a model with a merged adapter, so that the weights written for serving are the trained
+    ones.
+    """
     setup = Setup(name, tmp_path)
     setup.model.save_pretrained(tmp_path / "adapter")
     script = Path(__file__).with_name("family_logps.py")

@@ -1,4 +1,6 @@
-"""Rounds of GRPO and what builds on it: against plain loops and separate forward passes, and what must not change the result."""
+"""Rounds of GRPO and derived methods: compared with plain loops and separate forward passes, and
+settings that must not change the result.
+"""
 
 import os
 import shutil
@@ -72,7 +74,7 @@ def with_terms(
     at_once: int = 3,
     autocast: str | None = None,
 ) -> list[Rollout]:
-    """The groups with every term; the engine saw log-probabilities that are a little lower than the trainer's."""
+    """The groups with all stored log-probs; the engine's are slightly lower than the trainer's."""
     base = load_model(model)
     stored: dict[str, dict[Any, Any]] = {one.group_id: {} for one in bare}
     asked = [("reference", base, "original"), *(("old", policy, view) for view in views)]
@@ -90,7 +92,9 @@ def with_terms(
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> list[Rollout]:
-    """Five groups of four answers of other lengths; with two groups a step the last step has one. One group has equal rewards."""
+    """Five groups of four answers of different lengths; with two groups per step, the last step has
+    one. One group has equal rewards.
+    """
     random = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("images")
     made = []
@@ -111,7 +115,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> list[Rollout]:
 
 @pytest.fixture(scope="module")
 def rollouts(model: ModelBlock, bare: list[Rollout]) -> list[Rollout]:
-    """With the terms of a fresh adapter, which is the base model."""
+    """The groups with stored log-probs of a fresh adapter, which equals the base model."""
     return with_terms(model, load_model(model), bare)
 
 
@@ -120,7 +124,7 @@ def adapter_of(policy: PeftModel) -> dict[str, Tensor]:
 
 
 def fresh(model: ModelBlock, spread: float = 0.0) -> PeftModel:
-    """A new adapter; with `spread` one that is not the base model."""
+    """A new adapter; with `spread`, one that differs from the base model."""
     policy = with_adapter(load_model(model), block(), family_of(model).lora_targets, model.path)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -165,7 +169,7 @@ ALL = sorted(name for name, method in METHODS.items() if method.groups == "rollo
 def test_the_first_ratio_is_1_and_all_that_is_watched_is_logged(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, name: str
 ) -> None:
-    """The stored log-probabilities come from other batches than the training pass."""
+    """Stored log-probs come from different batches than the training pass."""
     _, (log, stopped) = a_round(model, rollouts, tmp_path, name)
     assert stopped is None
     assert len(log) == 3
@@ -185,7 +189,9 @@ def test_the_first_ratio_is_1_and_all_that_is_watched_is_logged(
 def test_the_first_ratio_is_1_in_mixed_precision(
     model: ModelBlock, bare: list[Rollout], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU, here on the CPU: exactly 1 where groups come in passes of the same size, else only up to bfloat16."""
+    """Mixed precision as on a GPU, run on the CPU: exactly 1 if passes have the same size,
+    otherwise within bfloat16 precision.
+    """
     arguments = trainer.TrainingArguments
     monkeypatch.setattr(trainer, "TrainingArguments", lambda **given: arguments(**{**given, "bf16": True}))
     monkeypatch.setattr(stored_logprobs, "mixed_precision", lambda dtype: torch.autocast("cpu", getattr(torch, dtype)))
@@ -197,7 +203,9 @@ def test_the_first_ratio_is_1_in_mixed_precision(
 
 
 class Reference:
-    """The loss by plain loops over tokens, each response with its own forward pass of the plain model in float64."""
+    """The loss by plain loops over tokens, with one float64 forward pass of the plain model per
+    response.
+    """
 
     def __init__(self, model: ModelBlock, policy: PeftModel, groups: Sequence[Rollout]) -> None:
         self.family, self.processor = family_of(model), load_processor(model)
@@ -211,7 +219,7 @@ class Reference:
         return self.policy(**inputs, use_cache=False).logits[0, last : last + len(answer)].log_softmax(-1)
 
     def answers(self) -> Iterator[tuple[Rollout, int, float]]:
-        """(group, place of an answer in it, its advantage)."""
+        """(group, index of an answer in it, its advantage)."""
         for one in self.groups:
             mean = sum(one.rewards) / len(one.rewards)
             std = (sum((reward - mean) ** 2 for reward in one.rewards) / (len(one.rewards) - 1)) ** 0.5
@@ -300,7 +308,7 @@ class Reference:
 
 @pytest.fixture
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """The gradients of every optimiser step from here on, after clipping."""
+    """Records the gradients of every following optimiser step, after clipping."""
     seen: list[dict[str, Tensor]] = []
     original = engine.fitted
 
@@ -344,13 +352,15 @@ def test_a_step_equals_plain_loops_over_separate_passes(
     case: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Loss and gradient of a policy that is not the one that answered, in micro batches, with rows and logits in pieces."""
+    """Loss and gradient of a policy that differs from the sampling policy, with micro-batches and
+    split rows and logits.
+    """
     (name, given), groups = CASES[case], rollouts[2:]
     monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 11 * load_model(model).get_output_embeddings().weight.shape[0])
     changes = {"batch_size": 6, "micro_batch_size": 2, "max_grad_norm": 1e9}
     _, (log, _) = a_round(model, groups, tmp_path, name, given, fresh(model, 0.02), budget=9, **changes)
     policy = fresh(model, 0.02)
-    # the order counts where chunks are made
+    # the order matters for chunks
     loss = Reference(model, policy, order_of_the_first_step(groups, 1, 6)).loss(name, given)
     loss.backward()
     assert len(log) == len(gradients) == 1
@@ -361,14 +371,14 @@ def test_a_step_equals_plain_loops_over_separate_passes(
     assert size > 1e-3
     assert (
         furthest({n: g.double() for n, g in gradients[0].items()}, expected) < 1e-4 * size
-    )  # k3 of small differences loses digits in float32
+    )  # k3 of small differences loses precision in float32
     if name.startswith("cppo"):
         assert log[0]["selected"] > 0
         assert not np.isnan(log[0]["contrast_margin"])
 
 
 def order_of_the_first_step(rollouts: list[Rollout], number: int, count: int) -> list[Rollout]:
-    """As the Trainer draws it."""
+    """The order that the Trainer draws."""
     generator = torch.Generator().manual_seed(derived_seed(block().seed, number) % 2**32)
     return [rollouts[i] for i in torch.randperm(len(rollouts), generator=generator).tolist()][:count]
 
@@ -384,14 +394,14 @@ def order_of_the_first_step(rollouts: list[Rollout], number: int, count: int) ->
 def test_without_coefficients_the_adapter_is_grpos_bit_for_bit(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, name: str, none: dict[str, Any]
 ) -> None:
-    """Spec, parity 1."""
+    """With zero coefficients, PAPO and CPPO reduce to GRPO."""
     expected, _ = a_round(model, rollouts, tmp_path / "grpo")
     found, _ = a_round(model, rollouts, tmp_path / name, name, none)
     assert furthest(found, expected) == 0
 
 
 def test_a_mask_that_hides_nothing_has_no_perception_kl(model: ModelBlock, bare: list[Rollout], tmp_path: Path) -> None:
-    """Spec, parity 2."""
+    """Both views are the same image, so the KL between them is 0."""
     views = {
         "original": bare[0].views["original"],
         "masked": Shown(Recipe("masked", {"share": 0.0}, 5), bare[0].views["original"].messages),
@@ -406,7 +416,7 @@ def test_a_mask_that_hides_nothing_has_no_perception_kl(model: ModelBlock, bare:
 def test_identical_views_have_no_gradient(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, gradients: list[dict[str, Tensor]]
 ) -> None:
-    """Spec, parity 3: log 2 for every token where all are taken, and the gradient of GRPO."""
+    """The contrast is log 2 for every token if all are selected, and the gradient is that of GRPO."""
     same = [replace(one, views=dict.fromkeys(VIEWS, one.views["original"])) for one in rollouts]
     changes = {"batch_size": 6, "max_grad_norm": 1e9, "policy": fresh(model, 0.02)}
     _, (log, _) = a_round(model, same, tmp_path / "a", "cppo", {**STRONG, "tokens": "all", "gate": False}, **changes)
@@ -420,7 +430,9 @@ def test_identical_views_have_no_gradient(
 def test_the_gradients_of_the_contrast_sum_to_zero(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Spec, parity 6: over the three views, so that the sum does not depend on the contrast's weight."""
+    """Summed over the three views, they cancel, so the sum does not depend on the contrast's
+    weight.
+    """
     works: list[Any] = []
     original = engine.RolloutTrainer._replayed
 
@@ -443,7 +455,7 @@ def test_the_gradients_of_the_contrast_sum_to_zero(
 def test_memory_settings_do_not_change_a_round(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, case: str, changes: dict[str, Any]
 ) -> None:
-    """Also where the last step has one group."""
+    """Also if the last step has one group."""
     name, given = CASES[case]
     expected, (expected_log, _) = a_round(
         model, rollouts, tmp_path / "a", name, given, batch_size=4, micro_batch_size=4
@@ -452,7 +464,9 @@ def test_memory_settings_do_not_change_a_round(
     for here, there in zip(log, expected_log, strict=True):
         for metric in ("loss", "grad_norm", *METHODS[name].watched):  # type: ignore[attr-defined]
             assert here.get(metric) == pytest.approx(there.get(metric), rel=1e-3, abs=1e-5), metric
-    assert furthest(found, expected) < 5e-4  # AdamW divides by the gradient's size, so rounding in small ones shows
+    assert (
+        furthest(found, expected) < 5e-4
+    )  # AdamW divides by the gradient's size, which amplifies rounding in small ones
 
 
 @pytest.mark.parametrize("case", ["grpo", "cppo full"])
@@ -465,7 +479,7 @@ def test_two_processes_train_the_same_adapter(
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run([*torchrun, "-m", __name__, str(tmp_path)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     found, log = torch.load(tmp_path / "done.pt", weights_only=False)
-    # AdamW does not see the scale of gradients
+    # AdamW is invariant to the scale of gradients
     for metric in ("loss", "grad_norm", "response_tokens", "step"):
         values = [[entry[metric] for entry in one] for one in (log, expected_log)]
         assert values[0] == pytest.approx(values[1], rel=1e-3, abs=2e-6), metric
@@ -473,7 +487,7 @@ def test_two_processes_train_the_same_adapter(
 
 
 def one_of_two(folder: Path) -> None:
-    """What a process of that test does."""
+    """The work of one process in the two-process test."""
     model, groups, name, given = torch.load(folder / "job.pt", weights_only=False)
     adapter, (log, _) = a_round(model, groups, folder / "two", name, given)
     if os.environ["RANK"] == "0":
@@ -484,7 +498,7 @@ def one_of_two(folder: Path) -> None:
 def test_a_killed_round_goes_on_from_its_newest_complete_checkpoint(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, case: str
 ) -> None:
-    """With the optimiser's state of a round before, which the checkpoint's takes the place of."""
+    """With the optimiser state of an earlier round, which the checkpoint's state replaces."""
     name, given = CASES[case]
     before = {"save_optimizer": tmp_path / "before"}
     a_round(model, rollouts, tmp_path / "first", name, given, files=before)
@@ -503,7 +517,9 @@ def test_a_killed_round_goes_on_from_its_newest_complete_checkpoint(
 def test_a_carried_optimiser_goes_on_bit_for_bit(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path, gradients: list[dict[str, Tensor]]
 ) -> None:
-    """Two rounds, the second from the first's adapter folder and state, against one AdamW over the same gradients."""
+    """Two rounds, the second from the first's adapter and state, equal one AdamW over the same
+    gradients.
+    """
     start = fresh(model)
     plain = {n: p.detach().clone().requires_grad_() for n, p in start.named_parameters() if p.requires_grad}
     a_round(model, rollouts, tmp_path / "one", policy=start, files={"save_optimizer": tmp_path / "state"})
@@ -570,7 +586,7 @@ def test_stored_numbers_of_other_answers_are_refused(
     model: ModelBlock, rollouts: list[Rollout], tmp_path: Path
 ) -> None:
     groups = [replace(rollouts[0], stored=rollouts[1].stored)]
-    with pytest.raises(ValueError, match="group `g0`: old original log-probabilities are not those of its responses"):
+    with pytest.raises(ValueError, match="group `g0`: old original log-probabilities do not match its responses"):
         a_round(model, groups, tmp_path)
 
 
@@ -593,7 +609,7 @@ def test_dropout_is_refused(model: ModelBlock, rollouts: list[Rollout], tmp_path
 
 
 def test_stored_terms_equal_separate_passes(model: ModelBlock, bare: list[Rollout]) -> None:
-    """Of a policy with an adapter, in float64 one sequence at a time."""
+    """Of a policy with an adapter, compared with float64 passes of one sequence each."""
     policy = fresh(model, 0.02)
     encoder = encoder_for(model, policy.get_base_model(), "masked", 9)
     found = dict(stored_terms(policy, encoder, bare, 2, entropies=True))

@@ -1,4 +1,6 @@
-"""The shared-prefix pass against N separate forward passes of the plain model: loss and LoRA gradients, float32."""
+"""The shared-prefix pass equals N separate forward passes of the plain model: loss and LoRA
+gradients, float32.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +22,11 @@ from tests.plugins import FAMILIES, METHODS
 from tests.tiny_models import BUILDERS
 
 TOLERANCE = 1e-5
-"""Largest relative difference allowed: float32 sums in another order (design, sec. 2: 5e-7 was seen)."""
+"""Largest allowed relative difference: float32 sums in a different order (5e-7 was observed)."""
 
 
 class Setup:
-    """A tiny model with a LoRA adapter whose update is not zero, and lists of several shapes."""
+    """A tiny model with a LoRA adapter whose update is non-zero, and lists of several shapes."""
 
     def __init__(self, name: str, folder: Path) -> None:
         BUILDERS[name](folder, 0)
@@ -53,7 +55,7 @@ class Setup:
         return {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
 
     def separate(self, group: Prompted) -> torch.Tensor:
-        """Summed log-probability of every response by one plain forward pass each."""
+        """Summed log-probability of every response, from one plain forward pass per response."""
         sums = []
         for response in group.responses:
             inputs = dict(group.prefix)
@@ -77,7 +79,9 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def groups(setup: Setup) -> list[Prompted]:
-    """Lists of different sizes, answers of one to nine tokens, images of different shapes, one prompt with two images."""
+    """Lists of different sizes, with answers of one to nine tokens, images of different shapes, and
+    one prompt with two images.
+    """
     return [
         setup.group("locate the red circle.", [(112, 112)], [1, 9, 4, 1]),
         setup.group("read", [(120, 80)], [3, 2]),
@@ -104,7 +108,7 @@ def batch_of(setup: Setup, groups: list[Prompted], budget: int | None = None) ->
 
 @pytest.mark.parametrize("budget", [None, 6])
 def test_loss_and_gradients_equal_separate_passes(setup: Setup, groups: list[Prompted], budget: int | None) -> None:
-    """The budget cuts lists into several rows, which must change nothing."""
+    """The token budget splits lists into several rows, which must not change the result."""
     sizes = [len(group.responses) for group in groups]
     shared = response_logps(setup.model, batch_of(setup, groups, budget))
     loss = perpo(shared, sizes)
@@ -145,7 +149,9 @@ def test_blocks_of_logits_change_nothing(setup: Setup, groups: list[Prompted], m
 
 
 def test_the_first_token_comes_from_the_prefix(setup: Setup, groups: list[Prompted]) -> None:
-    """An off-by-one there would be fatal for yes/no answers: shifted predictors must give other numbers."""
+    """An off-by-one error would be fatal for yes/no answers: shifted positions must give different
+    numbers.
+    """
     batch = batch_of(setup, groups)
     right = token_logps(setup.model, batch)
     shifted = Packed(**{**vars(batch), "predictors": batch.predictors + 1})
@@ -163,7 +169,7 @@ def test_responses_do_not_see_each_other(setup: Setup) -> None:
 
 
 def test_logits_exist_for_responses_only(setup: Setup, groups: list[Prompted]) -> None:
-    """The head sees as many rows as there are response tokens: none for image or prompt tokens."""
+    """The LM head gets one row per response token, and none for image or prompt tokens."""
     seen: list[int] = []
     head = setup.model.get_base_model().get_output_embeddings()
     handle = head.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[0]))

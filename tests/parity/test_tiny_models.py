@@ -1,4 +1,6 @@
-"""The tiny models load unchanged in transformers, and the bundled one is what its page says: capable but sloppy."""
+"""The tiny models load unchanged in transformers, and the bundled one is capable but sloppy, as
+documented.
+"""
 
 from pathlib import Path
 
@@ -32,7 +34,9 @@ def test_builders_are_seeded_and_load(build, tmp_path: Path) -> None:  # type: i
 
 @pytest.mark.parametrize("build", list(tiny.BUILDERS.values()))
 def test_saved_names_lose_no_weight(build, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """transformers saves CLIP and SigLIP towers under names that vLLM does not know; ours must load in both."""
+    """transformers saves CLIP and SigLIP towers under names unknown to vLLM; saved models must load
+    in both.
+    """
     build(tmp_path, 5)
     _, report = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"]
@@ -54,7 +58,9 @@ def test_answers_round_trip_through_the_tokenizer() -> None:
 
 @pytest.mark.slow
 def test_the_bundled_model_is_capable_but_sloppy() -> None:
-    """Greedy, 200 held-out grounding scenes of another seed than its training: between 35 and 70 % at IoU 0.5."""
+    """Greedy, on 200 grounding scenes of a different seed than its training data: 35 to 70 % at IoU
+    0.5.
+    """
     model, processor = AutoModelForImageTextToText.from_pretrained(BUNDLED), AutoProcessor.from_pretrained(BUNDLED)
     processor.tokenizer.padding_side = "left"
     drawn = [shapes.scene_and_row(77, "test", index, "grounding") for index in range(200)]

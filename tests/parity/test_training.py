@@ -1,4 +1,6 @@
-"""The trainer: what must not change the trajectory, resuming, and that learning separates good from bad."""
+"""The trainer: settings that must not change the trajectory, resuming, and that training separates
+good from bad answers.
+"""
 
 import shutil
 from pathlib import Path
@@ -34,7 +36,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelBlock:
 
 @pytest.fixture(scope="module")
 def lists(model: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> list[RankedList]:
-    """Ten lists of four answers with reference terms; the last optimiser step of an epoch is smaller than the others."""
+    """Ten lists of four answers with reference log-probs; the last optimiser step of an epoch is
+    smaller than the others.
+    """
     random = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("images")
     made = []
@@ -96,11 +100,14 @@ def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.T
 def test_memory_settings_do_not_change_the_trajectory(
     model: ModelBlock, lists: list[RankedList], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    """Micro batches of 1, or the largest divisor of 4 up to 3, also in the epoch's last step of two lists."""
+    """Micro-batches of 1, or the largest divisor of 4 up to 3, also in the epoch's last step of two
+    lists.
+    """
     expected, expected_log = trained(model, lists, tmp_path / "a")
     found, log = trained(model, lists, tmp_path / "b", **changes)
     assert [e["loss"] for e in log] == pytest.approx([e["loss"] for e in expected_log], rel=1e-4)
-    # AdamW divides by the gradient's size, so rounding in small gradients shows; a wrong scale would show as 5e-3 a step
+    # AdamW divides by the gradient's size, which amplifies rounding in small gradients; a wrong
+    # scale would show as 5e-3 per step
     assert largest_difference(found, expected) < 5e-4
 
 
@@ -113,7 +120,7 @@ def test_a_killed_run_goes_on_from_its_newest_complete_checkpoint(
     steps = sorted(int(c.name.rpartition("-")[2]) for c in folder.glob("checkpoint-*"))
     assert steps[-1] == 6
     shutil.rmtree(folder / "checkpoint-6")
-    (folder / "checkpoint-5").mkdir()  # half-written: killed before its mark
+    (folder / "checkpoint-5").mkdir()  # incomplete: killed before it was marked as complete
     found, log = trained(model, lists, folder)
     assert largest_difference(found, expected) == 0
     assert [e["loss"] for e in log] == [e["loss"] for e in expected_log]
@@ -168,7 +175,9 @@ VIEWS = {
 
 @pytest.fixture(scope="module")
 def records(model: ModelBlock, lists: list[RankedList]) -> list[RankedList]:
-    """P2-DPO records with all twelve terms; the second has no robust pair, the third no focus pair."""
+    """P2-DPO records with all twelve stored log-probs; the second has no robust pair, the third no
+    focus pair.
+    """
     base = load_model(model)
     family, processor = family_of(model), load_processor(model)
     made = []
@@ -192,7 +201,7 @@ def records(model: ModelBlock, lists: list[RankedList]) -> list[RankedList]:
 
 
 def separate_logp(model: ModelBlock, base: Any, one: RankedList, view: str, response: int) -> float:
-    """One answer under one view by a plain forward pass of its own, in float64."""
+    """Log-probability of one answer under one view, from a plain float64 forward pass."""
     with torch.inference_mode():
         return float(separate_pass(model, base, one, view, response))
 
@@ -209,7 +218,9 @@ def separate_pass(model: ModelBlock, base: Any, one: RankedList, view: str, resp
 
 
 def test_twelve_terms_equal_separate_forward_passes(model: ModelBlock, records: list[RankedList]) -> None:
-    """What the loss is given, of a policy that is not the reference, against float64 and one sequence at a time."""
+    """The inputs of the loss for a policy that differs from the reference, compared with float64
+    passes of one sequence each.
+    """
     policy = load_model(model)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -239,7 +250,7 @@ def test_twelve_terms_equal_separate_forward_passes(model: ModelBlock, records: 
             assert reference is not None
             expected = separate_logp(model, base, one, view, 1)
             assert float(reference[1]) == pytest.approx(expected, abs=2e-4)
-    assert compared == 4 * 6 + 4 + 2  # four whole records, one without robust, one without focus pair
+    assert compared == 4 * 6 + 4 + 2  # four complete records, one without a robust and one without a focus pair
 
 
 def test_p2dpo_learns_both_kinds_of_pairs(model: ModelBlock, records: list[RankedList], tmp_path: Path) -> None:
@@ -253,7 +264,9 @@ def test_p2dpo_learns_both_kinds_of_pairs(model: ModelBlock, records: list[Ranke
 
 
 def test_mdpo_equals_separate_forward_passes(model: ModelBlock, lists: list[RankedList]) -> None:
-    """Loss and gradient of a policy that is not the reference, against the paper's terms in float64, answer by answer."""
+    """Loss and gradient of a policy that differs from the reference, compared with the paper's
+    terms in float64, answer by answer.
+    """
     policy, exact, base = load_model(model), load_model(model, torch.float64), load_model(model, torch.float64)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -310,5 +323,5 @@ def test_a_view_with_other_pixels_is_refused(model: ModelBlock, records: list[Ra
     views = {**one.views, "noise": Shown(one.views["noise"].recipe, one.views["noise"].messages, "0" * 64)}
     changed = RankedList(**{**vars(one), "views": views})
     encoder = Encoder(family_of(model), load_processor(model), load_model(model), all_under("noise"))
-    with pytest.raises(ValueError, match="view `noise`: other pixels"):
+    with pytest.raises(ValueError, match="view `noise`: the pixels have changed"):
         encoder([changed])

@@ -1,4 +1,4 @@
-"""vLLM's log-probabilities of the tokens that it sampled against transformers' of the same tokens."""
+"""vLLM's log-probabilities of its sampled tokens equal those of transformers."""
 
 import json
 import os
@@ -19,11 +19,13 @@ pytestmark = pytest.mark.slow
 
 BUILDERS = {"llava": tiny.build_tiny_llava, "qwen2_5_vl": tiny.build_tiny_qwen2_5_vl}
 TOLERANCE = 2e-4
-"""Largest difference of one token's log-probability in nats: two implementations in float32, other kernels, other order."""
+"""Largest allowed difference in a token's log-probability, in nats: two float32 implementations
+with different kernels and orders of summation.
+"""
 
 
 def adapter_of(family: str, folder: Path, target: Path) -> Path:
-    """A LoRA adapter whose update is not zero."""
+    """A LoRA adapter whose update is non-zero."""
     torch.manual_seed(3)
     block = ModelBlock(path=str(folder), family=family, dtype="float32")
     config = LoraConfig(r=8, lora_alpha=16, target_modules=FAMILIES[family].lora_targets, init_lora_weights=False)

@@ -1,8 +1,10 @@
-"""Run by test_vllm_logps in a process of its own (one vLLM engine per process): samples, and scores with transformers.
+"""Run by test_vllm_logps in its own process (one vLLM engine per process): samples with vLLM,
+scores with transformers.
 
     python vllm_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER_OR_-
 
-Prints one JSON line: the largest difference of log-probabilities, and whether greedy tokens are equal.
+Prints one JSON line: the largest difference in log-probability, and whether greedy tokens are
+equal.
 """
 
 import json
@@ -28,7 +30,8 @@ def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
     path = None if adapter == "-" else Path(adapter)
     random = np.random.default_rng(0)
     asked = []
-    # one prompt with two images, one image that is not square: the padding must be the same on both sides; one without an image
+    # one prompt with two images; one non-square image, because padding must be the same in both;
+    # one prompt without an image
     for number, sizes in enumerate(([(112, 112)], [(140, 70)], [(112, 112), (70, 126)], [])):
         images = [Image.fromarray(random.integers(0, 255, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
         content = [{"type": "image", "text": None} for _ in images] + [

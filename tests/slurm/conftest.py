@@ -1,4 +1,6 @@
-"""A private SLURM of one node with two GPUs that are none: real slurmctld, slurmd and munge on the loopback interface."""
+"""A private single-node SLURM cluster with two fake GPUs: real slurmctld, slurmd and munge on the
+loopback interface.
+"""
 
 import getpass
 import os
@@ -19,9 +21,10 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (Path(__file__).parent / "packages.txt").read_text().split()
-"""Debian packages, which `.ci/run` installs; anywhere else that is for the machine's owner to decide."""
+"""Debian packages that `.ci/run` installs; elsewhere, installing them is up to the machine's owner.
+"""
 REQUIRED = "PERCEPTUNE_REQUIRE_SLURM"
-"""Environment variable under which missing programs fail the tests, as in CI."""
+"""Environment variable that makes missing programs fail the tests, as in CI."""
 
 CONF = """
 ClusterName=perceptune
@@ -67,13 +70,13 @@ SRUN = '#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {srun} "$@"\n'  # the job
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster, and how to reach it."""
+    """A running cluster and the environment to reach it."""
 
     folder: Path
     environment: dict[str, str]
 
     def ask(self, *command: str) -> str:
-        """What a SLURM program prints."""
+        """The output of a SLURM command."""
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
 
     def start_node(self) -> None:
@@ -84,13 +87,15 @@ class Cluster:
         )
 
     def kill_node(self) -> None:
-        """SIGKILLs slurmd; running steps have a daemon of their own."""
+        """SIGKILLs slurmd; running steps have their own daemon and continue."""
         process = int((self.folder / "slurmd.pid").read_text())
         os.kill(process, signal.SIGKILL)
         until(lambda: not running(process), 20, "slurmd's end")
 
     def jobs(self, state: str = "R") -> list[tuple[int, str]]:
-        """(id, comment) of the jobs in a state; the plugin's comment has the rule's name."""
+        """(id, comment) of the jobs in a state; the executor plugin puts the rule's name into the
+        comment.
+        """
         lines = self.ask("squeue", "-h", "-t", state, "-o", "%A %k").splitlines()
         return [(int(line.split()[0]), line) for line in lines]
 
@@ -105,7 +110,7 @@ def until(condition: object, seconds: float, what: str) -> None:
 
 
 def running(process: int) -> bool:
-    """Whether there is such a process, and it is no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -113,11 +118,11 @@ def running(process: int) -> bool:
 
 
 def _check_installed() -> None:
-    """Skips the tests where SLURM is missing, or fails them if it must be there."""
+    """Skips the tests if SLURM is missing, or fails them if `REQUIRED` is set."""
     lacking = [program for program in ("slurmctld", "slurmd", "munged", "srun") if not shutil.which(program)]
     if not lacking:
         return
-    reason = f"{', '.join(lacking)} not found; Debian's packages: {' '.join(PACKAGES)}"
+    reason = f"{', '.join(lacking)} not found; Debian packages: {' '.join(PACKAGES)}"
     if os.environ.get(REQUIRED):
         pytest.fail(f"{reason}; {REQUIRED} is set")
     pytest.skip(reason)
@@ -125,7 +130,9 @@ def _check_installed() -> None:
 
 @pytest.fixture(scope="session")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The executor plugin in a folder of its own: in the environment it would slow every other test's start."""
+    """The executor plugin in a separate folder: installed in the environment, it would slow the
+    start of every other test.
+    """
     target = tmp_path_factory.mktemp("plugin")
     uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--python", sys.executable, "--quiet"]
     options = ["--no-deps", "--require-hashes", "--compile-bytecode", "--target", str(target)]
@@ -194,13 +201,13 @@ def _free_ports(count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Site:
-    """A project folder whose jobs go to the cluster."""
+    """A project folder whose jobs run on the cluster."""
 
     folder: Path
     cluster: Cluster
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`snakemake --profile workflow/profiles/slurm …`, polling more often than the profile says."""
+        """`snakemake --profile workflow/profiles/slurm …`, polling more often than the profile."""
         command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
         command += [
             "--configfile",
@@ -214,7 +221,7 @@ class Site:
         )
 
     def job_of(self, rule: str, other_than: tuple[int, ...] = ()) -> int:
-        """The id of a job of this rule, once it runs."""
+        """The id of a job of this rule; waits until it runs."""
         found: list[int] = []
 
         def runs() -> bool:
@@ -225,7 +232,7 @@ class Site:
         return found[0]
 
     def process_of(self, rule: str) -> psutil.Process:
-        """The process of a stage in this folder, once it runs."""
+        """The process of a stage in this folder; waits until it runs."""
         found: list[psutil.Process] = []
 
         def runs() -> bool:
@@ -245,7 +252,7 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The demo with one experiment, made small."""
+    """A small version of the demo with one experiment."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "resources").symlink_to(ROOT / "resources")
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())

@@ -1,4 +1,6 @@
-"""The demo's chain on a real SLURM, undisturbed and disturbed. Tests run in the order of the file."""
+"""The demo's chain on a real SLURM cluster, with and without faults. Tests run in the order of the
+file.
+"""
 
 import re
 import shutil
@@ -27,14 +29,14 @@ def finished(process: subprocess.Popen[str], status: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def chain(site: Site) -> Site:
-    """The site after one undisturbed run, with two shards of the sampling."""
+    """The site after one undisturbed run with two sampling shards."""
     finished(site.start("--set-scatter", "shard=2"))
     return site
 
 
 @pytest.fixture
 def without_responses(chain: Site) -> pl.DataFrame:
-    """The answers of the undisturbed run, which are no longer there."""
+    """The answers of the undisturbed run, whose file is deleted."""
     kept = chain.folder / "kept.parquet"
     if not kept.exists():
         shutil.copy(chain.folder / RESPONSES, kept)
@@ -51,13 +53,13 @@ def test_the_whole_chain_runs_on_the_cluster(chain: Site) -> None:
 
 def test_gpu_jobs_hold_what_slurm_gave_them(chain: Site) -> None:
     logs = [*(chain.folder / "logs/.partial/responses").rglob("*.log"), *(chain.folder / "logs/training").glob("*.log")]
-    given = {str(log.name): re.findall(r"^GPUs: (.*)$", log.read_text(), re.MULTILINE) for log in logs}
-    assert len(given) >= 4
-    assert all(gpus in (["0"], ["1"]) for gpus in given.values()), given
+    gpus_of = {str(log.name): re.findall(r"^GPUs: (.*)$", log.read_text(), re.MULTILINE) for log in logs}
+    assert len(gpus_of) >= 4
+    assert all(gpus in (["0"], ["1"]) for gpus in gpus_of.values()), gpus_of
 
 
 def test_small_jobs_travel_together(chain: Site) -> None:
-    """19 jobs in fewer submissions: each costs seconds."""
+    """19 jobs are grouped into fewer submissions, because each submission costs seconds."""
     log = max((chain.folder / ".snakemake/log").glob("*.log"), key=lambda path: path.stat().st_size).read_text()
     submitted = set(re.findall(r"SLURM jobid (\d+)", log))
     jobs = re.search(r"^total +(\d+)$", log, re.MULTILINE)
@@ -72,7 +74,7 @@ def test_a_cancelled_job_and_one_out_of_time_are_tried_again(chain: Site, withou
     second = chain.job_of("sample_responses", other_than=(first,))
     assert "TimeLimit=1-00:00:00" in chain.cluster.ask(
         "scontrol", "show", "job", str(second)
-    )  # twice the first attempt's
+    )  # twice that of the first attempt
     stuck = chain.process_of("sample_responses")
     stuck.suspend()
     chain.cluster.ask("scontrol", "update", f"JobId={second}", "TimeLimit=0:01")
@@ -94,7 +96,9 @@ def test_a_node_daemon_that_dies_and_comes_back_loses_nothing(chain: Site, witho
 def test_a_killed_snakemake_leaves_a_job_that_the_next_run_does_not_disturb(
     chain: Site, without_responses: pl.DataFrame
 ) -> None:
-    """The orphan goes on working; the second job of the same shard waits for it and takes over what it has answered."""
+    """The orphan keeps running; the second job of the same shard waits for it and reuses its
+    answers.
+    """
     first = chain.start("--", RESPONSES)
     orphan = chain.job_of("sample_responses")
     first.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The attention and CLIP stages on small random models: rows in are rows out, and what a bad setting says."""
+"""The attention and CLIP stages on small random models: complete tables, clear errors."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ CLIP = Path("resources/tiny-clip/model")
 
 @pytest.fixture(scope="module", params=["llava", "qwen2_5_vl"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three examples: with a box, without any truth, without an image; images that are no squares."""
+    """Three examples with non-square images: with a box, without ground truth, without an image."""
     target = tmp_path_factory.mktemp(request.param)
     builder = {"llava": tiny.build_tiny_llava, "qwen2_5_vl": tiny.build_tiny_qwen2_5_vl}[request.param]
     builder(target / "model", 0)
@@ -60,7 +60,7 @@ def measured(folder: Path, **settings: Any) -> list[dict[str, Any]]:
 def test_every_example_has_its_row(folder: Path) -> None:
     boxed, bare, blind = measured(folder)
     rows, columns = boxed["grid"]
-    assert rows < columns  # the image is wide, and padding is no part of it
+    assert rows < columns  # the image is wide, and padding is not part of it
     assert len(boxed["attention"]) == rows * columns
     assert boxed["afr"] > 0
     assert len(boxed["layer_afr"]) == len(boxed["image_share"]) == 2
@@ -84,7 +84,7 @@ def test_one_layer_or_the_mean_of_several(folder: Path) -> None:
      ({"layers": (1, 0)}, "expected first and last"),
      ({"layers": (0, 1), "method": "gradient"}, "expected the same layer twice for `method: gradient`")],
 )  # fmt: skip
-def test_layers_that_are_not_there(folder: Path, settings: dict[str, Any], message: str) -> None:
+def test_missing_layers_are_reported(folder: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         measured(folder, **settings)
 
@@ -107,7 +107,7 @@ def test_crops_and_their_scores(folder: Path) -> None:
 
 
 def test_the_clip_sees_what_the_question_names() -> None:
-    """The bundled model: an image of a red circle fits the question about it, and not one about a blue square."""
+    """The bundled model prefers the question about a red circle to one about a blue square."""
     from perceptune.core.data.shapes import Scene, Thing, render
     from perceptune.engines.vision.clip import Clip
 
@@ -121,7 +121,7 @@ def test_the_clip_sees_what_the_question_names() -> None:
 @pytest.mark.parametrize(
     ("name", "message"), [("absent", "cannot be loaded"), ("model", "expected a CLIP model|cannot be loaded")]
 )
-def test_what_is_no_clip_is_named(folder: Path, name: str, message: str) -> None:
+def test_a_folder_without_clip_is_reported(folder: Path, name: str, message: str) -> None:
     from perceptune.engines.vision.clip import Clip
 
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""A gain against its controls: numbers by hand, intervals against plain loops over the same draws."""
+"""A gain against its controls: hand-computed values, and intervals from plain loops."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def answered(
     prompts: tuple[str, ...] = (),
     sampled: tuple[str, ...] = (),
 ) -> compare_controls.Scored:
-    """A policy whose answers to question i are hits where the i-th letter is `+`; `sampled` has a word per question."""
+    """A policy that is right on question i if letter i is `+`; `sampled`: a word per question."""
     (folder / policy).mkdir()
     examples = [example(str(i), "grounding", box=[10.0, 10, 50, 50]) for i in range(len(greedy))]
     answers: list[tuple[dict[str, Any], list[str | None]]] = []
@@ -81,7 +81,7 @@ def test_every_control_is_a_paired_difference(
         ("prompt", 0): ("base", 0.75, 0.25, 0.5, 8),
         ("prompt", 1): ("base", 0.75, 0.375, 0.5, 8),
         ("prompt", 2): ("base", 0.75, 0.0, 0.5, 8),
-        ("blank", 1): ("ours", 0.5, 0.125, 0.5, 8),  # gains, with the image and without
+        ("blank", 1): ("ours", 0.5, 0.125, 0.5, 8),  # gains, with and without the image
         ("mean_of_n", 2): ("base", 0.75, 5 / 16, 0.5, 8),
         ("sft_on_best", 1): ("twin", 0.75, 0.625, 0.5, 8),
     }
@@ -108,7 +108,7 @@ def test_every_control_is_a_paired_difference(
         assert [found[key][c] for c in ("difference", "ci_low", "ci_high")] == pytest.approx(expected), key
 
 
-def test_what_was_not_asked_has_no_row(tmp_path: Path) -> None:
+def test_controls_without_answers_have_no_row(tmp_path: Path) -> None:
     rows = compared(tmp_path, twin=False)
     assert "sft_on_best" not in {r["control"] for r in rows}
     base = answered(tmp_path, "plain", BASE)
@@ -123,7 +123,7 @@ def test_what_was_not_asked_has_no_row(tmp_path: Path) -> None:
 
 
 def test_only_questions_that_both_have_are_compared(tmp_path: Path) -> None:
-    """A base that lacks the last two questions, both misses of ours: six of six against two of six."""
+    """The base lacks the last two questions, which the policy misses: 6 of 6 against 2 of 6."""
     base = answered(tmp_path, "base", BASE[:6])
     compare_controls.run(
         policy=answered(tmp_path, "ours", OURS), base=base, twin=None,
@@ -135,7 +135,7 @@ def test_only_questions_that_both_have_are_compared(tmp_path: Path) -> None:
 
 
 def test_a_metric_of_several_answers_has_another_for_single_ones(tmp_path: Path) -> None:
-    """F1 of yes is the primary metric of existence questions; the mean of sampled answers is told in accuracy."""
+    """Existence questions have F1 of yes as primary metric; the mean of samples is accuracy."""
     targets = ["yes", "yes", "no", "no"]
 
     def scored(policy: str, greedy: list[str], sampled: list[list[str]] | None = None) -> compare_controls.Scored:

@@ -1,4 +1,4 @@
-"""What a data set's digest covers, for every format, and what it costs the second time."""
+"""Which files a dataset's digest covers, for every format, and what it costs to recompute."""
 
 import json
 import subprocess
@@ -47,10 +47,10 @@ def test_a_changed_image_is_noticed_in_every_format(kind: str, tmp_path: Path, m
     assert data_digest(watched, memory) != first
     assert data_digest(plain, memory) == unwatched
     image.unlink()
-    assert data_digest(watched, memory) not in (first, unwatched)  # absent counts as absent
+    assert data_digest(watched, memory) not in (first, unwatched)  # missing files count as well
 
 
-def test_images_beside_a_parquet_file_and_inside_of_it(tmp_path: Path, memory: DigestMemory) -> None:
+def test_images_next_to_and_inside_a_parquet_file(tmp_path: Path, memory: DigestMemory) -> None:
     (tmp_path / "1.png").write_bytes(b"one")
     for name, image in {
         "beside": {"bytes": None, "path": "1.png"},
@@ -66,7 +66,7 @@ def test_images_beside_a_parquet_file_and_inside_of_it(tmp_path: Path, memory: D
     assert before["inside"] == after["inside"]
 
 
-def test_a_file_beside_the_named_one_counts(tmp_path: Path, memory: DigestMemory) -> None:
+def test_a_file_next_to_the_named_one_counts(tmp_path: Path, memory: DigestMemory) -> None:
     file = tmp_path / "refs(unc).p"
     file.write_bytes(b"not even a pickle")
     (tmp_path / "instances.json").write_text("{}")
@@ -103,9 +103,7 @@ def test_names_are_read_once(tmp_path: Path, memory: DigestMemory, monkeypatch: 
 @pytest.mark.parametrize(
     "content", ["{", "[1, {}]", '{"image": 3, "images": {"a": 1}}', '{"image": "\\ud800"}', "\x80"]
 )
-def test_what_is_no_such_data_has_a_digest_all_the_same(
-    kind: str, content: str, tmp_path: Path, memory: DigestMemory
-) -> None:
+def test_invalid_data_has_a_digest(kind: str, content: str, tmp_path: Path, memory: DigestMemory) -> None:
     file = tmp_path / ("TextVQA_1.json" if kind == "textvqa" else "data.json")
     file.write_bytes(content.encode("latin-1"))
     assert data_digest(block(kind, file), memory) == data_digest(block(kind, file), memory)

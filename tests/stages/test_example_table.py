@@ -1,4 +1,4 @@
-"""The one reader of `examples` tables: columns and rows on demand, images only if they are still what was imported."""
+"""The reader of `examples` tables: columns and rows on demand, and only unchanged images."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from PIL import Image
 
 COUNT = 7
 BAD = 2
-"""Number of the row that is quarantined."""
+"""Index of the quarantined row."""
 
 
 def picture(number: int) -> bytes:
@@ -25,7 +25,7 @@ def picture(number: int) -> bytes:
 
 
 def row(number: int, folder: Path) -> dict[str, Any]:
-    """Even rows keep their images in the table; odd ones refer to files, and have two."""
+    """Even rows store their images in the table; odd rows refer to two files each."""
     data = [picture(number)] if number % 2 == 0 else [picture(number), picture(number + 10)]
     images = []
     for place, one in enumerate(data):
@@ -42,7 +42,7 @@ def row(number: int, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A table of three groups of rows."""
+    """A table of three row groups."""
     monkeypatch.setattr(tables, "IMAGE_ROWS", 3)
     tables.write_table(
         tmp_path / "examples.parquet", EXAMPLES, [row(n, tmp_path) for n in range(COUNT)], {"stage": "t"}
@@ -66,7 +66,7 @@ def test_rows_come_in_order_without_images_and_quarantined_ones(path: Path) -> N
 
 def test_images_are_those_of_the_example(path: Path) -> None:
     known = IllustratedExamples(path)
-    for number in (6, 0, 5, 1, 4, 3):  # from group to group
+    for number in (6, 0, 5, 1, 4, 3):  # alternates between row groups
         widths = [4 + number] if number % 2 == 0 else [4 + number, 14 + number]
         assert [image.width for image in known.images(f"e{number}")] == widths
         assert known.image(f"e{number}", len(widths) - 1).width == widths[-1]
@@ -75,7 +75,7 @@ def test_images_are_those_of_the_example(path: Path) -> None:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of the groups of rows that are read, in order."""
+    """The row groups that are read, in order."""
     numbers: list[int] = []
     read = tables.RowGroups.read
 

@@ -1,4 +1,4 @@
-"""Bringing one's own images: every kind of mistake is one clear line."""
+"""Importing user data: every kind of mistake is one clear line."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -
         ({k: v for k, v in row(1, qestion="x").items() if k != "question"}, "key `question` is missing; is it `qestion`, misspelled?"),
         (row(1, task="groundin"), "`task` is 'groundin', expected one of grounding, ocr, existence, counting, open; did you mean `grounding`?"),
         (row(1, task="existence", answer="perhaps"), "`answer` is 'perhaps', expected `yes` or `no`"),
-        (row(1, id="0"), "data.jsonl, line 2: `id` '0' was used in line 1 already, expected unique ids"),
+        (row(1, id="0"), "data.jsonl, line 2: `id` '0' was already used in line 1, expected unique ids"),
         ("[1, 2]", "found [1, 2], expected an object with keys"),
         (row(1, images=[], image=None), "`images` is [], expected a list of paths"),
     ],
@@ -166,10 +166,11 @@ def test_odd_images_open(tmp_path: Path) -> None:
     opened = {name: open_image({"bytes": None, "path": str(tmp_path / name)}) for name in made}
     assert {i.mode for i in opened.values()} == {"RGB"}
     assert opened["deep.png"].getpixel((0, 0)) == (255, 255, 255)
-    assert opened["alpha.png"].getpixel((0, 0)) == (255, 255, 255)  # transparency lies on white
+    # transparent pixels become white
+    assert opened["alpha.png"].getpixel((0, 0)) == (255, 255, 255)
     turned = Image.new("RGB", (8, 4))
     exif = turned.getexif()
-    exif[0x0112] = 6  # rotate by 90 degrees
+    exif[0x0112] = 6  # rotates by 90 degrees
     turned.save(tmp_path / "turned.jpg", exif=exif)
     assert open_image({"bytes": None, "path": str(tmp_path / "turned.jpg")}).size == (4, 8)
 
@@ -182,7 +183,7 @@ def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Thousandths of images of 64 x 48 pixels, declared as pixels: two of them happen to be possible."""
+    """Thousandths of 64 x 48 images, declared as pixels: two of them happen to be valid."""
     boxes = [[5 * n, 5 * n, 50 * n + 50, 40 * n + 60] for n in range(20)]
     lines = [row(n, box=box) for n, box in enumerate(boxes)]
     message = mistakes(folder, lines)
@@ -190,7 +191,7 @@ def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.Cap
     assert message.splitlines()[-1] == "hint: `coordinates: thousand` fits 20 of 20 boxes, `pixels` 0"
     capsys.readouterr()
     assert imported(folder, lines, coordinates="thousand").height == 20
-    assert "coordinates: `thousand`; of 20 boxes there fit, read as `pixels` 0" in capsys.readouterr().out
+    assert "coordinates: `thousand`; boxes that fit (of 20): `pixels` 0" in capsys.readouterr().out
 
 
 def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
@@ -202,7 +203,8 @@ def test_a_possible_but_doubtful_frame_is_only_reported(folder: Path, capsys: py
     """Boxes that end at the image's lower edge in the padded square: 56 of 64."""
     boxes = [[0.1, 0.2 + 0.01 * n, 0.5, 0.875] for n in range(20)]
     table = imported(folder, [row(n, box=box) for n, box in enumerate(boxes)], coordinates="normalised")
-    assert table["box"][0].to_list() == pytest.approx([6.4, 9.6, 32, 42])  # as declared, whatever it looks like
+    # as declared, despite the doubt
+    assert table["box"][0].to_list() == pytest.approx([6.4, 9.6, 32, 42])
     said = capsys.readouterr().out
     assert "warning: is it `coordinates: padded_normalised`? Of 20 boxes 20 end at an edge" in said
 
@@ -223,4 +225,4 @@ def test_rows_with_more_images_than_wanted_are_not_taken(tmp_path: Path, capsys:
     import_examples.run(config=block, examples=tmp_path / "examples.parquet")
     table = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
     assert [row["example_id"] for row in table] == ["line-2", "line-3"]
-    assert "1 rows with more than 1 images are not taken" in capsys.readouterr().out
+    assert "1 rows with more than 1 images are left out" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A protocol's number leads back to its questions, the files that they came from, and what a judge said."""
+"""A protocol's number leads back to its questions, their source files, and the verdicts."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ BLOCK = {
 
 
 class Endpoint:
-    """Gives every answer 5 points."""
+    """Rates every answer with 5 points."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -44,7 +44,7 @@ class Endpoint:
 
 @pytest.fixture
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The metrics of one answer to a question of MMHal-Bench, made from its file on."""
+    """The metrics of one answer to a question of MMHal-Bench, starting from its file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(judge_answers, "Endpoint", Endpoint)
     monkeypatch.setattr(explain, "MEMORY", explain.DigestMemory(tmp_path / "memory.sqlite"))
@@ -110,7 +110,7 @@ def test_a_judged_number_leads_back_to_examples_verdicts_judge_and_prompt(measur
 
 
 @pytest.mark.parametrize("name", ["prompt.txt", "mmhal.json", "verdicts.parquet", "examples.parquet"])
-def test_what_has_changed_since_is_told(measured: Path, name: str) -> None:
+def test_later_changes_are_reported(measured: Path, name: str) -> None:
     Path(name).write_bytes(b"something else")
     assert Path(name).name in {Path(changed).name for changed in explained(measured)[1]}
 
@@ -126,7 +126,7 @@ def test_what_has_changed_since_is_told(measured: Path, name: str) -> None:
         (["--policy", "perpo"], "`results/metrics.parquet` does not exist"),
     ],
 )
-def test_what_cannot_be_explained_is_said(
+def test_unexplainable_numbers_are_reported(
     measured: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     assert main(["explain", *arguments]) == 1

@@ -1,4 +1,4 @@
-"""Answers that come with the data as ranked lists."""
+"""Dataset preferences: answers from the dataset as ranked lists."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_every_example_is_a_row_with_its_answers_or_its_reason(tmp_path: Path, m
         "pair": None,
         "same": "one distinct answer",
         "scored": None,
-        "empty": "an empty answer",
+        "empty": "empty answer",
         "long": "prompt and answer exceed max_model_len",
         "token": "an answer contains the model's image token",
     }
@@ -73,7 +73,7 @@ def test_every_example_is_a_row_with_its_answers_or_its_reason(tmp_path: Path, m
     assert [r["reward"] for r in scored["responses"]] == [7.0, 6.5]
     counted = json.loads((tmp_path / "statistics.json").read_text())
     assert (counted["groups"], counted["kept"]) == (6, 2)
-    # every scored answer is in a bin, those of 7 and 6.5 too: three examples with two answers
+    # every scored answer is in a bin, including those of 7 and 6.5: three examples with two answers
     assert sum(counted["reward_histogram"]["counts"]) == 6
     assert counted["reward_histogram"]["edges"][-1] == 7.0
 
@@ -82,15 +82,16 @@ def test_without_rewards_the_order_is_the_reward(tmp_path: Path, model: ModelBlo
     records = [{"question": "what?", **record} for record in LISTS]
     table = taken(tmp_path, "jsonl", records, model, list_size=3, prompt="{question} Answer.")
     rows = {row["example_id"]: row for row in table.to_dicts()}
-    # five answers in even steps from 1 to 0; the second `b` is dropped, and of a, b, c, d the best, the worst and one between
+    # five answers in even steps from 1 to 0; the second `b` is dropped; of a, b, c, d, the best,
+    # the worst and one in between are kept
     assert [(r["text"], r["reward"]) for r in rows["ranked"]["responses"]] == [("a", 1.0), ("c", 0.5), ("d", 0.0)]
     assert rows["ranked"]["messages"][0]["content"][1]["text"] == "what? Answer."
     assert [r["text"] for r in rows["unsorted"]["responses"]] == ["b", "a"]
-    assert rows["half"]["reason"] == "rewards that are no finite numbers, or of some answers only"
+    assert rows["half"]["reason"] == "rewards must be finite numbers for all answers, or missing for all"
     assert rows["huge"]["reason"] == rows["half"]["reason"]
-    assert rows["none"]["reason"] == "no given answers"
+    assert rows["none"]["reason"] == "no dataset preferences"
 
 
-def test_data_without_given_answers_stop_with_a_hint(tmp_path: Path, model: ModelBlock) -> None:
-    with pytest.raises(UserError, match=r"no list of 1 given ones is kept: no given answers \(1\)"):
+def test_data_without_preferences_stops_with_a_hint(tmp_path: Path, model: ModelBlock) -> None:
+    with pytest.raises(UserError, match=r"none of 1 dataset preferences is kept: no dataset preferences \(1\)"):
         taken(tmp_path, "jsonl", [{"id": "none", "question": "what?"}], model)

@@ -1,4 +1,4 @@
-"""The judge stage with a model of the config, and with vLLM's own server as the endpoint: both say the same."""
+"""The judge stage with a model of the config and with vLLM's server as the endpoint agree."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def model(**engine: Any) -> ModelBlock:
 
 
 def run_here(folder: Path, block: BenchmarkBlock, engine: dict[str, Any], **settings: Any) -> pl.DataFrame:
-    """The verdicts on the answers in `folder`, by the tiny model itself."""
+    """Verdicts of the tiny model on the answers in `folder`."""
     judge_answers.run(
         name="tiny", judge=JudgeBlock(model="tiny", **settings), benchmark="b", block=block, rewards=folder / "rewards.parquet",
         examples=folder / "examples.parquet", verdicts=folder / "here.parquet", kept=folder / "kept-here", model=model(**engine),
@@ -46,7 +46,7 @@ def run_here(folder: Path, block: BenchmarkBlock, engine: dict[str, Any], **sett
 
 
 class Engine:
-    """Says what `says` makes of the text that it is asked."""
+    """Answers with `says` of the text that it receives."""
 
     says: Callable[[str], Answer]
     asked: list[list[Question]]
@@ -87,7 +87,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_model_of_the_config_is_asked_greedily_without_image(folder: Path) -> None:
+def test_a_model_of_the_config_answers_greedily_without_image(folder: Path) -> None:
     table = run_here(folder, BLOCK, {"answers_per_part": 4})
     assert [len(part) for part in Engine.asked] == [4, 2]
     questions = [question for part in Engine.asked for question in part]
@@ -98,7 +98,7 @@ def test_a_model_of_the_config_is_asked_greedily_without_image(folder: Path) -> 
     assert set(table["model"]) == {"tiny 0123456789ab"}
     assert read_lineage(folder / "here.parquet")["parameters"]["weights"] == WEIGHTS
     run_here(folder, BLOCK, {"answers_per_part": 3})
-    assert len(Engine.asked) == 2  # all is known; the engine's settings are no part of it
+    assert len(Engine.asked) == 2  # all verdicts are stored, independent of the engine's settings
 
 
 @pytest.mark.parametrize(
@@ -111,19 +111,19 @@ def test_a_model_of_the_config_is_asked_greedily_without_image(folder: Path) -> 
         (answer(" \n"), "`tiny` gave an empty verdict"),
     ],
 )
-def test_what_is_no_verdict_stops_and_the_others_are_kept(folder: Path, bad: Answer, said: str) -> None:
+def test_an_invalid_verdict_stops_the_stage_and_the_others_are_kept(folder: Path, bad: Answer, said: str) -> None:
     Engine.says = lambda text: bad if "An answer 2" in text else answer("Rating: 4")
     with pytest.raises(UserError) as caught:
         run_here(folder, BLOCK, {"answers_per_part": 4})
     assert "judge `tiny`, example `2`: " in str(caught.value)
     assert said in str(caught.value)
-    assert "3 of 6 verdicts are kept" in str(caught.value)
+    assert "3 of 6 verdicts are stored" in str(caught.value)
     Engine.says = lambda text: answer("Rating: 2")
     table = run_here(folder, BLOCK, {"answers_per_part": 4})
     assert table["text"].to_list() == [f"Rating: {n}" for n in (4, 4, 2, 4, 2, 2)]
 
 
-def test_what_is_too_long_for_the_model_stops(folder: Path) -> None:
+def test_a_too_long_prompt_stops_the_stage(folder: Path) -> None:
     write_answers(folder, COUNT, text="A long answer, An answer")
     with pytest.raises(UserError, match=r"judge `tiny`, example `3`: prompt of 600 tokens and 1024 new ones exceed"):
         run_here(folder, BLOCK, {})
@@ -131,7 +131,7 @@ def test_what_is_too_long_for_the_model_stops(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """vLLM's OpenAI server with the tiny model; its address."""
+    """The address of vLLM's OpenAI server with the tiny model."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -169,7 +169,7 @@ def _is_up(port: int) -> bool:
 
 
 def short_prompt(folder: Path) -> BenchmarkBlock:
-    """What the tiny model can read: it knows 759 tokens."""
+    """Text that the tiny model can read: it knows 759 tokens."""
     (folder / "prompt.txt").write_text("{contents} {question} {reference} how many circles are there?{answer}")
     return BLOCK.model_copy(update={"judge_prompt": str(folder / "prompt.txt")})
 
@@ -184,7 +184,7 @@ def test_vllms_own_server_says_what_the_model_says_here(server: str, tmp_path: P
     here = read_table(tmp_path / "here.parquet", VERDICTS).to_pylist()
     assert [row["text"] for row in here] == there["text"].to_list()
     assert set(there["model"]) == {"tiny"}
-    assert len(set(there["text"])) > 1  # or equality would say little
+    assert len(set(there["text"])) > 1  # otherwise equality would prove little
 
 
 @pytest.mark.slow

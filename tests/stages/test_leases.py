@@ -1,4 +1,4 @@
-"""GPU leases between real processes, with device names that no driver looks at."""
+"""GPU leases between real processes, with device names that no driver reads."""
 
 import json
 import os
@@ -55,7 +55,8 @@ def test_four_jobs_on_two_gpus_never_share_one() -> None:
     for i, one in enumerate(held):
         for other in held[:i]:
             assert one["gpus"] != other["gpus"] or not overlap(one, other)
-    assert any(overlap(one, other) for i, one in enumerate(held) for other in held[:i])  # and both are used
+    # and both are used
+    assert any(overlap(one, other) for i, one in enumerate(held) for other in held[:i])
 
 
 def test_jobs_of_one_and_of_two_gpus_neither_share_nor_starve() -> None:
@@ -88,7 +89,7 @@ def test_the_environment_names_exactly_the_leased_gpus_and_is_restored(monkeypat
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aaaa, MIG-bbbb/1/0"
 
 
-def test_no_lease_shares_what_is_visible() -> None:
+def test_without_a_lease_visible_gpus_are_shared() -> None:
     with leased_gpus(2), leased_gpus(0) as none:
         assert none == []
 

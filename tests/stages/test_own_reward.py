@@ -1,4 +1,4 @@
-"""A reward of the user's own, from its file to the report."""
+"""A reward from a user's plug-in folder, from its file to the report."""
 
 import copy
 from collections.abc import Iterator
@@ -138,16 +138,16 @@ def test_without_metrics_of_single_answers_there_is_no_curve(tmp_path: Path, fol
     assert {r["control"] for r in read_table(tmp_path / "controls.parquet", CONTROLS).to_pylist()} == {"prompt"}
 
 
-def test_a_component_that_is_declared_and_not_given_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_a_declared_but_missing_component_is_rejected(tmp_path: Path, folder: Path) -> None:
     (folder / "rewards/careless.py").write_text(
         BREVITY.replace('name="brevity"', 'name="careless"').replace('{"words": words}', "{}")
     )
     tables = Tables(tmp_path, [example("q", "ocr", target="x")], [(request("q", 1, "b", "greedy"), ["a"])])
-    with pytest.raises(UserError, match="reward `careless` gives no component `words`, expected all that it declares"):
+    with pytest.raises(UserError, match="reward `careless` does not return its declared component `words`"):
         tables.rewards(RewardBlock(tasks={"ocr": "careless"}))
 
 
-def test_the_plan_refuses_a_reward_that_is_half_done(folder: Path) -> None:
+def test_the_plan_rejects_an_incomplete_reward(folder: Path) -> None:
     def planned(reward: str) -> Any:
         raw = copy.deepcopy(DEMO)
         raw["rewards"]["perception"]["tasks"]["ocr"] = reward
@@ -164,6 +164,6 @@ def test_the_plan_refuses_a_reward_that_is_half_done(folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         planned("half")
     assert caught.value.args[0] == (
-        f"config\n  reward `half` cannot be loaded from `{half}`: ValueError: `components` is empty, expected the names of what "
-        "`score` gives"
+        f"config\n  key `rewards.perception.tasks.ocr`: reward `half` cannot be loaded from `{half}`: ValueError: `components` is "
+        "empty, expected the names of what `score` gives"
     )

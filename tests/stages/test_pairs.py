@@ -49,7 +49,7 @@ PAIRING = PairingBlock(
         chosen=AnswerBlock(contrast=ContrastBlock(view="noisy", strength=0.1)), rejected=AnswerBlock(view="noisy")
     ),
 )
-# what the model says to (example, role): text and log-probabilities; others are good pairs
+# (example, role) to text and log-probs; all others are good pairs
 ODD = {
     ("0", "focus_rejected"): ("A", [-0.5]),  # identical to the chosen one
     ("1", "robust_chosen"): ("  ", [-0.5]),
@@ -176,10 +176,10 @@ def test_without_a_crop_there_is_no_focus_pair(folder: Path, capsys: pytest.Capt
     assert "1 questions left out: view `enhanced`: no crop: empty map" in capsys.readouterr().out
 
 
-def test_crops_of_other_examples_are_no_crops(folder: Path) -> None:
+def test_crops_of_other_examples_do_not_count(folder: Path) -> None:
     table = read_table(folder / "salient.parquet", CROPS).slice(0, 2)
     write_table(folder / "salient.parquet", CROPS, table, {})
-    with pytest.raises(UserError, match="crop `salient` has no row of example `2`"):
+    with pytest.raises(UserError, match="crop `salient` has no row for example `2`"):
         plan(folder)
 
 
@@ -228,7 +228,8 @@ def test_the_filter_judges_each_pair_by_itself(folder: Path) -> None:
         {"name": "clip_image", "value": 0.2}, {"name": "clip_crop", "value": 0.24}, {"name": "clip_inverse", "value": 0.1},
     ]  # fmt: skip
     ips = {p["kind"]: p["ips"] for p in rows["4"]["pairs"]}
-    assert ips == {"focus": pytest.approx(0.2), "robust": pytest.approx(0.2)}  # two tokens each, 0.1 apart
+    # two tokens each, 0.1 apart
+    assert ips == {"focus": pytest.approx(0.2), "robust": pytest.approx(0.2)}
 
 
 def test_the_focus_pair_may_decide_for_the_record_as_in_the_papers_code(folder: Path) -> None:
@@ -240,7 +241,8 @@ def test_the_focus_pair_may_decide_for_the_record_as_in_the_papers_code(folder: 
 def test_the_context_may_be_the_original_image(folder: Path) -> None:
     rows, _ = filtered(folder, context="original", margin=(0.05, 0.15), max_ppl=None)
     focus = rows["2"]["pairs"][0]
-    assert focus["margin"] == pytest.approx(0.1, abs=1e-6)  # of the terms, not of what made the answers
+    # from the stored log-probs, not from those of sampling
+    assert focus["margin"] == pytest.approx(0.1, abs=1e-6)
     assert focus["kept"]
 
 
@@ -262,5 +264,5 @@ def test_at_most_so_many_records(folder: Path) -> None:
 
 
 def test_nothing_left_is_an_error_that_says_why(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"no pair of 6 records is kept: .*perplexity"):
+    with pytest.raises(UserError, match=r"no pair of the 6 records is kept: .*perplexity"):
         filtered(folder, max_ppl=1.0)

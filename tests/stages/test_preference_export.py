@@ -1,4 +1,4 @@
-"""Exported preferences: what is written, and that the same format's importer finds the same questions, images and answers."""
+"""Exported preferences: re-importing finds the same questions, images and answers."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ ANSWERS: dict[str, list[tuple[str, float]]] = {
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tables of eight examples, one of which a filter dropped."""
+    """A folder with the tables of eight examples, one of which was filtered out."""
     folder = tmp_path_factory.mktemp("tables")
     Image.new("RGB", (30, 20), "red").save(folder / "red.png")
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
@@ -104,7 +104,8 @@ WRITTEN = ("one", "two", "boxed", "turned", "glass", "bare")
 def test_the_importer_finds_what_was_exported(tables: Path, tmp_path: Path, kind: str) -> None:
     again = imported(exported(tables, tmp_path / "mine", kind), kind, tmp_path)
     before = {row["example_id"]: row for row in pl.read_parquet(tables / "examples.parquet").to_dicts()}
-    # answers that are all as good make no pair but are a list; a literal mark would be a picture
+    # answers with equal rewards make a list, but no pair; a literal image token would be read as an
+    # image
     lists = EXPORTERS[kind].rows == "lists"
     assert set(again) == {*WRITTEN, *(["tied"] if lists else [])}
     for name in set(again) - {"turned", "glass"}:
@@ -116,7 +117,7 @@ def test_the_importer_finds_what_was_exported(tables: Path, tmp_path: Path, kind
     assert again["one"]["target"] == "yes"
     assert again["bare"]["target"] == ""
     assert again["two"]["target"] is None
-    # where the true answer is what is learnt from it is the box in pixels, whatever the data set writes
+    # where the ground truth is trained on, it is the box in pixels, whatever the dataset's format
     assert again["boxed"]["target"] == ("[1.0, 2.0, 20.0, 15.0]" if lists else "[0.03, 0.08, 0.63, 0.63]")
 
 
@@ -132,13 +133,13 @@ def test_images_are_what_perceptune_sees_for_any_reader(tables: Path, tmp_path: 
             assert plain.tobytes() == seen.tobytes()
     if not EXPORTERS[kind].inside:
         files = sorted((tmp_path / "mine/images").iterdir())
-        assert len(files) == 4  # two examples or more share a file
+        assert len(files) == 4  # at least two examples share a file
         assert all(hashlib.sha256(file.read_bytes()).hexdigest().startswith(file.stem) for file in files)
 
 
 def test_all_pairs_are_those_with_different_rewards(tables: Path, tmp_path: Path) -> None:
     again = imported(exported(tables, tmp_path / "mine", "ms_swift", "all"), "ms_swift", tmp_path)
-    # of four answers with rewards 1, 1/2, 1/2, 0 all six pairs but the one in the middle
+    # all six pairs of four answers with rewards 1, 1/2, 1/2, 0, except the middle one
     assert {name for name in again if name.startswith("one/")} == {
         f"one/{p}" for p in ("0-1", "0-2", "0-3", "1-3", "2-3")
     }
@@ -149,7 +150,8 @@ def test_all_pairs_are_those_with_different_rewards(tables: Path, tmp_path: Path
 @pytest.mark.parametrize("kind", ["trl", "verl"])
 def test_pairs_have_an_order_and_no_rewards(tables: Path, tmp_path: Path, kind: str) -> None:
     again = imported(exported(tables, tmp_path / "mine", kind, of="pairs"), kind, tmp_path)
-    rewards = (None, None) if kind == "verl" else (1.0, 0.0)  # what an importer makes of a pair without scores
+    # rewards that an importer assigns to a pair without scores
+    rewards = (None, None) if kind == "verl" else (1.0, 0.0)
     (row,) = again.values()
     given = json.loads(row["source"])["answers_given"]
     assert row["example_id"] == "one/focus"
@@ -163,18 +165,18 @@ def test_images_are_shown_under_the_training_view(tables: Path, tmp_path: Path, 
     picture = open_image(again["one"]["images"][0])
     assert picture.size == original.size
     assert picture.tobytes() != original.tobytes()
-    assert again["boxed"]["box"] is None  # which may be elsewhere in another view
-    assert again["boxed"]["target"] is None  # it says where, too
+    assert again["boxed"]["box"] is None  # it may be elsewhere in another view
+    assert again["boxed"]["target"] is None  # it contains positions as well
     assert again["boxed"]["task"] == "open"
     assert again["one"]["target"] == "yes"
 
 
-def test_the_readme_says_what_there_is_and_what_is_not(tables: Path, tmp_path: Path) -> None:
+def test_the_readme_lists_contents_and_omissions(tables: Path, tmp_path: Path) -> None:
     exported(tables, tmp_path / "mine", "llama_factory")
     text = (tmp_path / "mine/README.md").read_text()
     for part in (
-        "experiment `perpo`", "in the format of `llama_factory`: 6 rows of 8 questions", "the best answer and the worst of each",
-        "Left out, 1 of them: its answers are all as good", "Left out, 1 of them: a text contains `<image>`",
+        "experiment `perpo`", "in the format of `llama_factory`:\n6 rows from 8 questions", "the best and the worst answer to each",
+        "Left out (1): all its answers have the same reward", "Left out (1): a text contains `<image>`",
         f"dataset_dir={(tmp_path / 'mine').as_posix()}", "| `rejected` | the worse one |",
         hashlib.sha256((tables / "lists.parquet").read_bytes()).hexdigest(),
     ):  # fmt: skip
@@ -200,7 +202,7 @@ def test_every_field_is_described(tables: Path, tmp_path: Path, kind: str) -> No
 def test_a_changed_image_and_an_empty_export_are_refused(tables: Path, tmp_path: Path) -> None:
     write_table(tmp_path / "tied.parquet", PREFERENCES, [_group(ROWS[3])], {})
     (tmp_path / "examples.parquet").write_bytes((tables / "examples.parquet").read_bytes())
-    with pytest.raises(UserError, match=r"can be exported as `trl`: its answers are all as good \(1\)"):
+    with pytest.raises(UserError, match=r"can be exported as `trl`: all its answers have the same reward \(1\)"):
         exported(tmp_path, tmp_path / "mine", "trl", of="tied")
     table = pl.read_parquet(tables / "examples.parquet").with_columns(
         image_sha256=pl.col("image_sha256").list.eval(pl.element().str.reverse())
@@ -213,7 +215,7 @@ def test_a_changed_image_and_an_empty_export_are_refused(tables: Path, tmp_path:
 
 
 def test_datasets_and_trl_read_the_export(tables: Path, tmp_path: Path) -> None:
-    """TRL's own steps: which kind of data it is, the chat template, and the collator of its DPOTrainer for images."""
+    """TRL's own steps: data type, chat template, and the image collator of its DPOTrainer."""
     from datasets import load_dataset
     from transformers import AutoProcessor
     from trl.data_utils import is_conversational, maybe_extract_prompt
@@ -232,7 +234,7 @@ def test_datasets_and_trl_read_the_export(tables: Path, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(build_tiny_llava(tmp_path / "model", 0))
     batch = DataCollatorForVisionPreference(processor)([rows["one"], rows["two"]])
     texts = processor.tokenizer.batch_decode(batch["input_ids"])
-    assert len(texts) == 4  # the chosen ones, then the rejected ones
+    assert len(texts) == 4  # the chosen responses, then the rejected ones
     assert [text.count("<image>") // 64 for text in texts] == [1, 2, 1, 2]  # 64 tokens per image
     assert all("is it red?" in text for text in (texts[0], texts[2]))
     assert ["yes" in texts[0], "none" in texts[2], "the first" in texts[1], "the second" in texts[3]] == [True] * 4

@@ -1,4 +1,4 @@
-"""The report page, the result table and the figures, from small tables that fit the contracts."""
+"""The report page, the result table and the figures, made from small valid tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VOID = {"wbr", "meta", "br", "img", "link", "hr", "input"}
 
 
 def metric_row(policy: str, metric: str, value: float | None, **changes: Any) -> dict[str, Any]:
-    """One row of the metrics table; a `gain` brings an interval of +-0.03 unless told otherwise."""
+    """One row of the metrics table; a `gain` has an interval of +-0.03 unless `changes` sets another."""
     row = dict.fromkeys(METRICS.schema.names)
     row |= {"policy": policy, "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
     row |= {"condition": "greedy", "k": 1, "metric": metric, "value": value, "n": 600, "n_failed": 0}
@@ -64,7 +64,7 @@ def metric_row(policy: str, metric: str, value: float | None, **changes: Any) ->
 
 
 def metrics_of(gains: dict[str, float | None], sampled: bool = True) -> list[dict[str, Any]]:
-    """Rows of policies with these gains in accuracy over a base at 48 %; None marks the base."""
+    """Metric rows of policies with these gains in accuracy over a base at 48 %; None marks the base."""
     rows = []
     for policy, gain in gains.items():
         for metric, value, scale in (("accuracy_iou_0.5", 0.48, 1.0), ("mean_iou", 0.44, 0.6)):
@@ -186,8 +186,8 @@ RECIPES = {
 }
 
 
-def looks_of(gains: dict[str, float | None]) -> list[dict[str, Any]]:
-    """Rows of a noise sweep and of the condition `attention`, of four layers."""
+def noise_and_attention_of(gains: dict[str, float | None]) -> list[dict[str, Any]]:
+    """Metric rows of a noise sweep and of the condition `attention` with four layers."""
     rows = []
     for policy, gain in gains.items():
         for view, value in (("noise-0.1", 0.41), ("noise-0.4", 0.23)):
@@ -206,16 +206,16 @@ def looks_of(gains: dict[str, float | None]) -> list[dict[str, Any]]:
 
 
 def write_pairs(folder: Path, examples: list[dict[str, Any]], hostile: bool) -> dict[str, Path]:
-    """Groups of pairs with all tables behind them: every third pair dropped, the margin grows with the number."""
+    """Writes groups of pairs and the tables behind them: every third is dropped, margins grow with the number."""
     groups = []
     for i, example in enumerate(examples):
-        told = HOSTILE[i % len(HOSTILE)] if hostile else None
-        texts = {role: told if told is not None else f"{role} {i}" for role in ROLES}
+        text = HOSTILE[i % len(HOSTILE)] if hostile else None
+        texts = {role: text if text is not None else f"{role} {i}" for role in ROLES}
         pairs = [
             {
                 "kind": kind, "chosen": 2 * k, "rejected": 2 * k + 1, "ppl_chosen": 1.5 + i, "ppl_rejected": 2.25 + i,
                 "margin": (-1) ** i * (i + k / 2) / 100, "ips": i - 7.5, "kept": i % 3 != 0,
-                "reason": None if i % 3 else (told or "margin"),
+                "reason": None if i % 3 else (text or "margin"),
             }
             for k, kind in enumerate(("focus", "robust"))
         ]  # fmt: skip
@@ -267,8 +267,8 @@ def written(
     pairs: bool = False,
     **config: Any,
 ) -> Path:
-    """Writes all tables for these policies, runs the stage, and returns the page."""
-    rows = metrics_of(gains) + (looks_of(gains) if pairs else []) if metrics is None else metrics
+    """Writes all tables for these policies, runs the stage and returns the page."""
+    rows = metrics_of(gains) + (noise_and_attention_of(gains) if pairs else []) if metrics is None else metrics
     folder.mkdir(exist_ok=True)
     write_table(folder / "metrics.parquet", METRICS, rows, MADE)
     examples = write_examples(folder / "examples.parquet", 40)
@@ -306,7 +306,7 @@ SWEEP: dict[str, float | None] = {
 
 
 class Page(HTMLParser):
-    """The page's elements; complains about a tag that closes nothing or stays open."""
+    """The elements of a page; fails for tags that are not opened or not closed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(convert_charrefs=True)
@@ -336,7 +336,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """What a reader sees, with single spaces."""
+        """The visible text, with single spaces."""
         return " ".join(" ".join(self.words).split())
 
 
@@ -350,7 +350,7 @@ def attributes(page: Page) -> list[tuple[str, str, str]]:
     [(DEMO, False), (DEMO, True), ({"tiny": None}, False), (SWEEP, False)],
     ids=["demo", "hostile answers", "base only", "sweep"],
 )
-def test_every_page_is_whole_and_needs_nothing_else(
+def test_every_page_is_complete_and_self_contained(
     tmp_path: Path, gains: dict[str, float | None], hostile: bool, pairs: bool
 ) -> None:
     page = Page(written(tmp_path, gains, hostile=hostile, pairs=pairs))
@@ -373,7 +373,7 @@ def test_every_page_is_whole_and_needs_nothing_else(
     assert "nan" not in page.text.lower().split()
 
 
-def test_the_page_tells_the_result(tmp_path: Path) -> None:
+def test_the_page_shows_the_result(tmp_path: Path) -> None:
     page = Page(written(tmp_path, DEMO, title="A title & more", caption="What it is about"))
     for words in (
         "A title & more",
@@ -396,7 +396,7 @@ def test_the_page_tells_the_result(tmp_path: Path) -> None:
     assert page.source.count('class="scene"') == 12
 
 
-def test_what_a_model_says_stays_text(tmp_path: Path) -> None:
+def test_answers_stay_text(tmp_path: Path) -> None:
     page = Page(
         written(tmp_path, DEMO, hostile=True, gallery=40, title="<b>bold</b>", caption="</style><script>1</script>")
     )
@@ -412,16 +412,16 @@ def test_what_a_model_says_stays_text(tmp_path: Path) -> None:
     assert "no four numbers in <b>answer</b>" in page.text
 
 
-def test_without_pairs_and_a_sweep_nothing_of_them_is_on_the_page(tmp_path: Path) -> None:
+def test_without_pairs_and_a_sweep_the_page_does_not_mention_them(tmp_path: Path) -> None:
     page = Page(written(tmp_path, DEMO))
-    assert not {"noise", "looks", "pairs"} & set(page.ids)
+    assert not {"noise", "attention", "pairs"} & set(page.ids)
     for word in ("AFR", "sigma", "IPS", "perplexity", "crop"):
         assert word not in page.text
         assert word not in (tmp_path / "result.txt").read_text()
 
 
 def cells(page: Page, section: str, row: str) -> str:
-    """The text of the first table row of that name after the heading of a section."""
+    """The text of the first table row named `row` in a section."""
     start = page.source.index(f'<section id="{section}">')
     found = re.search(
         rf'<tr[^>]*><th scope="row">(?:<[^>]*>)*{re.escape(row)}<.*?</tr>', page.source[start:], re.DOTALL
@@ -430,31 +430,31 @@ def cells(page: Page, section: str, row: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", found[0]).split())
 
 
-def test_noise_and_attention_are_told_with_the_numbers_of_the_metrics(tmp_path: Path) -> None:
+def test_noise_and_attention_have_the_numbers_of_the_metrics(tmp_path: Path) -> None:
     page = Page(written(tmp_path, DEMO, pairs=True))
     assert cells(page, "noise", "tiny") == "tiny 48.0 [44.0, 52.0] 41.0 [37.0, 45.0] 23.0 [19.0, 27.0]"
     assert cells(page, "noise", "perpo") == (
         "perpo 58.2 [54.2, 62.2] +10.2 * [+7.2, +13.2] 46.1 [42.1, 50.1] +5.1 * [+2.1, +8.1] "
         "28.1 [24.1, 32.1] +5.1 * [+2.1, +8.1]"
     )
-    assert "n = 600 questions at each level" in page.text
-    assert cells(page, "looks", "perpo") == (
+    assert "n = 600 questions per level" in page.text
+    assert cells(page, "attention", "perpo") == (
         "perpo 4.60 [4.56, 4.64] +0.10 [+0.07, +0.13] * 65.2 % [61.2, 69.2] +10.2 [+7.2, +13.2] * "
         "71.2 % [67.2, 75.2] +10.2 [+7.2, +13.2] *"
     )
-    assert cells(page, "looks", "dpo").count("*") == 0  # +2.1 [-0.9, +5.1]
+    assert cells(page, "attention", "dpo").count("*") == 0  # +2.1 [-0.9, +5.1]
     assert "n = 250" in page.text
     assert "n = 249" in page.text
-    for title in ("attention focus ratio of each layer", "attention on the image: gain over the base, points"):
+    for title in ("attention focus ratio by layer", "attention on the image: gain over the base, points"):
         assert title in page.text
-    told = (tmp_path / "result.txt").read_text()
+    text = (tmp_path / "result.txt").read_text()
     frame = pl.read_parquet(tmp_path / "metrics.parquet")
-    assert told == write.result_text(frame, NOISE)
-    assert "perpo   58.2*  46.1*  28.1*  4.60 +0.10 *" in told
-    assert "dpo +0.02 [-0.01, +0.05], perpo +0.10 [+0.07, +0.13] *." in told
+    assert text == write.result_text(frame, NOISE)
+    assert "perpo   58.2*  46.1*  28.1*  4.60 +0.10 *" in text
+    assert "dpo +0.02 [-0.01, +0.05], perpo +0.10 [+0.07, +0.13] *." in text
 
 
-def test_pairs_are_told_with_their_numbers(tmp_path: Path) -> None:
+def test_the_section_on_pairs_has_their_numbers(tmp_path: Path) -> None:
     page = Page(written(tmp_path, DEMO, pairs=True))
     assert "26 of 40 records kept" in page.text
     assert "perplexity below 2.5" in page.text
@@ -462,23 +462,23 @@ def test_pairs_are_told_with_their_numbers(tmp_path: Path) -> None:
     assert cells(page, "pairs", "robust") == "robust 26 14 40 none 20.0 % 19.2 %"
     chosen = "focus, perplexity, chosen before 40 21.000 11.690 1.500 11.250 21.000 30.750 40.500"  # 1.5, 2.5 ... 40.5
     assert cells(page, "pairs", "focus, perplexity, chosen") == chosen
-    assert cells(page, "pairs", "noise, r.m.s. of a pixel").startswith("noise, r.m.s. of a pixel 2 0.150")
+    assert cells(page, "pairs", "noise, r.m.s. per pixel").startswith("noise, r.m.s. per pixel 2 0.150")
     assert "attention crop, crop / image 1 0.500" in page.text
-    assert "1 examples whose image scores 0 or less are left out" in page.text
+    assert "examples omitted because the image scores 0 or less: 1." in page.text
 
 
-def test_the_pairs_pictures_are_what_the_model_was_shown(tmp_path: Path) -> None:
+def test_the_pictures_of_pairs_are_the_views_of_the_model(tmp_path: Path) -> None:
     page = Page(written(tmp_path, DEMO, pairs=True, gallery=4))
     start = page.source.index('<section id="pairs">')
     part = page.source[start : page.source.index("</section>", start)]
     assert part.count('<article class="card">') == 4
     assert part.count("<figure>") == 4 * 5  # image, attention, and three views
-    assert "g039" not in part  # ids of groups are not shown, those of examples are
+    assert "g039" not in part  # the page has example ids, not group ids
     ids = re.findall(r'title="(e\d+)"', part)
     assert len(set(ids)) == 4
     drawn = {int(i[1:]) for i in ids[:2]}
     assert [int(i[1:]) for i in ids[2:]] == sorted(set(range(40)) - drawn)[-2:][::-1]  # the largest margins
-    assert part.count("<figcaption>attention, up to 0.500 a cell; focus ratio 3.25</figcaption>") == 4
+    assert part.count("<figcaption>attention, maximum 0.500 per cell; focus ratio 3.25</figcaption>") == 4
     assert 'x="60" y="60" width="40" height="40"' in part  # the inverse crop
     number = int(ids[2][1:])
     for role in ROLES:
@@ -495,7 +495,7 @@ def test_the_pairs_pictures_are_what_the_model_was_shown(tmp_path: Path) -> None
         assert gallery.data_uri(shown(RECIPES[view], [image])[picture]) in part
 
 
-def test_what_a_model_says_in_a_pair_stays_text(tmp_path: Path) -> None:
+def test_answers_of_pairs_stay_text(tmp_path: Path) -> None:
     page = Page(written(tmp_path, DEMO, hostile=True, pairs=True, gallery=40))
     start = page.source.index('<section id="pairs">')
     part = page.source[start : page.source.index("</section>", start)]
@@ -516,27 +516,27 @@ def test_pairs_without_attention_or_with_a_broken_example_still_have_a_card(tmp_
     assert list(pair_cards.pair_galleries({LABEL: plain}, 0)) == [(LABEL, {})]
     (group,) = pl.read_parquet(tables["preferences"]).head(1).to_dicts()
     (example,) = pl.read_parquet(tables["examples"]).head(1).to_dicts()
-    (looked,) = pl.read_parquet(tables["attention"]).head(1).to_dicts()
+    (attention,) = pl.read_parquet(tables["attention"]).head(1).to_dicts()
     known = IllustratedExamples(tables["examples"])
     assert pair_cards._pair_pictures(group, known, None, None, None) == ([], "no image in the table")
     imageless = {**example, "image_sha256": []}
     assert pair_cards._pair_pictures(group, known, imageless, None, None) == ([], "no image in the table")
-    pictures, problem = pair_cards._pair_pictures(group, known, example, {**looked, "grid": [3, 3]}, None)
+    pictures, problem = pair_cards._pair_pictures(group, known, example, {**attention, "grid": [3, 3]}, None)
     assert pictures == []
     assert "reshape" in (problem or "")
     without = {"box": None, "inverse": None}
-    pictures, problem = pair_cards._pair_pictures(group, known, example, {**looked, "attention": None}, without)
+    pictures, problem = pair_cards._pair_pictures(group, known, example, {**attention, "attention": None}, without)
     assert problem is None
     assert len(pictures) == 4
 
 
-def test_a_file_that_counts_no_pairs_is_named(tmp_path: Path) -> None:
+def test_a_file_without_pair_statistics_is_named(tmp_path: Path) -> None:
     (tmp_path / "central.json").write_text('{"groups": 3, "kept": 1}')
-    with pytest.raises(UserError, match=r"central.json. holds no statistics of pairs: no \['context', 'kinds'"):
+    with pytest.raises(UserError, match=r"central.json.: no `context`, `kinds`, `limits`, `strength`, expected"):
         read.pair_statistics(tmp_path / "central.json")
 
 
-def test_only_a_base_model_has_no_training_and_no_gains(tmp_path: Path) -> None:
+def test_a_base_model_alone_has_no_training_and_no_gains(tmp_path: Path) -> None:
     page = Page(written(tmp_path, {"tiny": None}))
     assert not {"training", "lists"} & set(page.ids)
     assert {"result", "gallery"} <= set(page.ids)
@@ -551,12 +551,12 @@ def test_thirty_policies_share_five_colours(tmp_path: Path) -> None:
     }
     assert coloured == {f"swatch s{i}" for i in range(1, 6)}
     assert all(policy in page.text for policy in SWEEP)
-    assert "27 left out" in page.text  # 30 trained, 3 beside the base
+    assert "27 not shown" in page.text  # 30 trained policies, 3 in the gallery
     answers = [found for tag, found in page.elements if found.get("class") == "answer"]
     assert len(answers) == 12 * 5  # truth, base and three policies
 
 
-def test_empty_and_broken_tables_still_make_a_page(tmp_path: Path) -> None:
+def test_empty_tables_and_missing_values_still_make_a_page(tmp_path: Path) -> None:
     page = Page(written(tmp_path, {}, metrics=[]))
     assert "No results" in page.text
     rows = [
@@ -572,7 +572,7 @@ def test_an_unknown_metric_and_task_is_shown_under_its_name(tmp_path: Path) -> N
     assert "my metric" in Page(written(tmp_path, {"tiny": None}, metrics=rows)).text
 
 
-def test_many_metrics_are_folded_away_and_a_reason_stands_below(tmp_path: Path) -> None:
+def test_many_metrics_are_folded_with_the_reason_below(tmp_path: Path) -> None:
     names, reason = list(BENCHMARKS["amber"].metrics), "not measured: needs language resources"
     rows = []
     for policy, gain in (("tiny", None), ("dpo", 0.1)):
@@ -590,17 +590,17 @@ def test_many_metrics_are_folded_away_and_a_reason_stands_below(tmp_path: Path) 
     assert folded.partition("</details>")[0].count("<tr>") == 1 + len(names) - len(BENCHMARKS["amber"].quoted)
 
 
-def test_an_image_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     written(tmp_path, DEMO)
     (row, *_) = pl.read_parquet(tmp_path / "examples.parquet").to_dicts()
     row |= {"images": [{"bytes": b"no image", "path": "x.png"}]}
-    for digest, said in (
+    for digest, message in (
         (hashlib.sha256(b"no image").hexdigest(), "the file is no image that Pillow can read"),
         (row["image_sha256"][0], "the image has changed since the import; import the dataset again"),
     ):
         write_table(tmp_path / "broken.parquet", EXAMPLES, [{**row, "image_sha256": [digest]}], MADE)
         known = IllustratedExamples(tmp_path / "broken.parquet")
-        assert write._drawing(known, row, []) == (None, said)
+        assert write._drawing(known, row, []) == (None, message)
 
 
 def test_figures_are_svg_files_and_the_table_is_the_printed_one(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The journal of the sampling stage, with an engine that answers at once (the real one: tests/workflow, tests/parity)."""
+"""The journal of the sampling stage, with an engine that answers instantly (real engines:
+tests/workflow, tests/parity).
+"""
 
 import hashlib
 import os
@@ -26,11 +28,11 @@ COUNT, N = 10, 3
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing handles it."""
+    """Stands in for SIGKILL: nothing handles it."""
 
 
 class Engine:
-    """Answers with a text made of the seed; dies when it has been asked `lives` times."""
+    """Answers with a text derived from the seed; dies after `lives` calls."""
 
     asked: list[list[str]]
     lives: int
@@ -62,7 +64,7 @@ class Engine:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten questions; parts of two questions."""
+    """Ten questions in parts of two."""
     monkeypatch.setattr(responses, "start", Engine)
     Engine.asked, Engine.lives = [], 1000
     rows = []
@@ -114,7 +116,7 @@ def interrupted(folder: Path, after: int) -> None:
 @pytest.mark.parametrize("after", range(5))
 def test_a_killed_run_goes_on_with_the_part_that_it_was_at(folder: Path, after: int) -> None:
     whole = read_table(sample(folder), RESPONSES).to_pylist()
-    gathered(folder, [folder / "1-of-1.parquet"])  # forgets the journal
+    gathered(folder, [folder / "1-of-1.parquet"])  # removes the journal
     interrupted(folder, after)
     assert read_table(sample(folder), RESPONSES).to_pylist() == whole
     assert len(Engine.asked) == 5 - after
@@ -142,7 +144,7 @@ def test_another_number_of_shards_takes_over_a_journal(folder: Path) -> None:
     assert len(Engine.asked) == 2
 
 
-def test_a_damaged_part_is_asked_again(folder: Path) -> None:
+def test_a_damaged_part_is_sampled_again(folder: Path) -> None:
     whole = read_table(sample(folder), RESPONSES).to_pylist()
     part = sorted((folder / "journal").rglob("*.parquet"))[0]
     part.write_bytes(part.read_bytes()[:-20])
@@ -158,7 +160,7 @@ def test_answers_of_other_weights_or_settings_are_not_continued(folder: Path, ch
     assert len(Engine.asked) == 5
 
 
-def test_only_changed_requests_are_asked_again(folder: Path) -> None:
+def test_only_changed_requests_are_sampled_again(folder: Path) -> None:
     interrupted(folder, 4)
     planned(folder, limit=9, prompt="{question}")
     sample(folder)
@@ -189,9 +191,9 @@ def test_rows_in_are_rows_out_and_a_failed_row_says_why(folder: Path) -> None:
     assert all(row["reason"] is None for row in rows if row["text"] is not None)
 
 
-def test_nothing_that_can_be_asked_is_a_mistake_with_its_reason(folder: Path) -> None:
+def test_no_valid_request_is_an_error_with_the_reason(folder: Path) -> None:
     planned(folder, prompt="a long {question}")
-    with pytest.raises(UserError, match=r"no request could be asked\n  request `d/0/original/sampled`: too long"):
+    with pytest.raises(UserError, match=r"no request could be sampled\n  request `d/0/original/sampled`: too long"):
         sample(folder)
 
 
@@ -208,7 +210,7 @@ def test_gathering_forgets_the_journal_and_keeps_the_lineage(folder: Path) -> No
 
 
 def with_others(folder: Path, **settings: Any) -> responses.Asked:
-    """The same examples, asked otherwise by another job."""
+    """Another job's requests for the same examples."""
     requests.run_samples(
         dataset="d", examples=folder / "examples.parquet", requests=folder / "others.parquet",
         config=SamplingBlock(**{"n": 2, "seed": 5, **settings}),
@@ -229,7 +231,8 @@ def sample_both(folder: Path, requests: str, journal: str, beside: list[response
 def test_one_engine_answers_everything_that_waits_for_its_policy(folder: Path) -> None:
     others = with_others(folder)
     sample_both(folder, "requests.parquet", "journal", [others])
-    assert len(Engine.asked) == 5 + 4  # parts of at least six answers: of two questions, and of three
+    # parts of at least six answers: two questions each, and three
+    assert len(Engine.asked) == 5 + 4
     Engine.asked, Engine.lives = [], 0
     rows = sample_both(folder, "others.parquet", "journal-of-others", [])  # starts no engine
     Engine.lives = 1000
@@ -237,7 +240,7 @@ def test_one_engine_answers_everything_that_waits_for_its_policy(folder: Path) -
     assert rows == sample_both(folder, "others.parquet", str(alone), [])
 
 
-def test_what_is_planned_later_or_needs_another_engine_is_left_to_its_own_job(folder: Path) -> None:
+def test_later_plans_and_other_engines_are_left_to_their_own_job(folder: Path) -> None:
     absent = responses.Asked(folder / "absent.parquet", {"d": folder / "examples.parquet"}, folder / "x")
     sample_both(folder, "requests.parquet", "journal", [absent])
     assert len(Engine.asked) == 5
@@ -250,7 +253,7 @@ def test_what_is_planned_later_or_needs_another_engine_is_left_to_its_own_job(fo
     assert len(Engine.asked) == 5
 
 
-def test_what_another_job_is_at_is_left_to_it(folder: Path) -> None:
+def test_a_table_that_another_job_samples_is_left_to_it(folder: Path) -> None:
     others = with_others(folder)
     sample_both(folder, "others.parquet", "journal-of-others", [])
     (lock,) = others.journal.rglob("*.lock")
@@ -262,7 +265,7 @@ def test_what_another_job_is_at_is_left_to_it(folder: Path) -> None:
     assert len(Engine.asked) == 5
 
 
-def test_what_is_finished_is_not_asked_again_although_its_journal_is_gone(folder: Path) -> None:
+def test_finished_tables_are_not_sampled_again_without_their_journal(folder: Path) -> None:
     others = replace(with_others(folder), responses=folder / "done.parquet")
     (folder / "done.parquet").write_bytes(b"")
     sample_both(folder, "requests.parquet", "journal", [others])

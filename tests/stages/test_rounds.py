@@ -1,4 +1,4 @@
-"""Rounds on real tables: terms of a policy with an adapter, training from the adapter before, and what a stop leaves."""
+"""Rounds on real tables: stored log-probs, training from the previous adapter, early stops."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ GROUPS, ANSWERS = 6, 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Examples, a round's requests, responses and rewards as the stages write them, and a random model."""
+    """Examples, a random model, and a round's requests, responses and rewards."""
     folder = tmp_path_factory.mktemp("rounds")
     tiny.build_tiny_llava(folder / "model", 0)
     random = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def trained(
     saliencies: dict[str, Path] | None = None,
     **changes: Any,
 ) -> Path:
-    """The terms and the adapter of a round; gives the adapter's folder."""
+    """Computes the stored log-probs and the adapter of a round; returns the adapter's folder."""
     settings: dict[str, Any] = {
         "method": "grpo", "lora": LoraBlock(r=4, alpha=8), "learning_rate": 5e-3, "batch_size": 2, "micro_batch_size": 2,
         "scheduler": "constant",
@@ -148,7 +148,8 @@ def test_rounds_go_on_from_one_another(folder: Path, tmp_path: Path) -> None:
     assert old != reference
     assert metrics(tmp_path / "2", "reference_kl")[0] > 0
     steps = load_file(two / "optimizer.safetensors")
-    assert {int(value) for name, value in steps.items() if name.endswith(".step")} == {6}  # three of each round
+    # three per round
+    assert {int(value) for name, value in steps.items() if name.endswith(".step")} == {6}
 
 
 def test_the_first_policy_is_the_base_model(folder: Path, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_the_optimiser_can_start_anew(folder: Path, tmp_path: Path) -> None:
     assert not (anew / "optimizer.safetensors").exists()
     reset = load_file(anew / "adapter_model.safetensors")
     assert max(np.abs(carried[name] - reset[name]).max() for name in carried) > 1e-4
-    with pytest.raises(UserError, match=r"optimizer\.safetensors` does not exist, so the optimiser cannot go on"):
+    with pytest.raises(UserError, match=r"optimizer\.safetensors` does not exist, so the optimiser cannot resume"):
         trained(folder, tmp_path / "4", number=3, before=anew)
 
 
@@ -189,7 +190,7 @@ def salient(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("entropy", ["stored", "live"])
 def test_papo_with_its_semantic_mask(folder: Path, salient: dict[str, Path], tmp_path: Path, entropy: str) -> None:
-    """The same wherever it looks: stored terms and live passes; and nothing is hidden by a mask of nothing."""
+    """Stored log-probs and live passes agree, and an empty mask hides nothing."""
     parameters = {"mask": "hidden", "eta_masked": 0.01, "masked_entropy": entropy}
     shared: dict[str, Any] = {"method": "papo_g", "saliency_maps": salient}
     one = trained(folder, tmp_path / "1", **shared, parameters=parameters)
@@ -202,17 +203,17 @@ def test_papo_with_its_semantic_mask(folder: Path, salient: dict[str, Path], tmp
     assert metrics(tmp_path / "3", "perception_kl")[0] == pytest.approx(0, abs=1e-9)
 
 
-def test_two_processes_know_what_stands_out(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
+def test_two_processes_read_the_saliency_maps(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
     shared: dict[str, Any] = {"method": "papo_g", "saliency_maps": salient, "parameters": {"mask": "hidden"}}
     one = load_file(trained(folder, tmp_path / "one", **shared) / "adapter_model.safetensors")
     two = load_file(trained(folder, tmp_path / "two", **shared, devices=2) / "adapter_model.safetensors")
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4
 
 
-def test_an_example_without_a_saliency_is_named(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
+def test_an_example_without_a_saliency_map_is_reported(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
     rows = read_table(salient["dino"], SALIENCY).to_pylist()
     write_table(tmp_path / "less.parquet", SALIENCY, rows[:-1], {})
-    with pytest.raises(UserError, match="saliency `dino` has no row of example `5`"):
+    with pytest.raises(UserError, match="saliency map `dino` has no row for example `5`"):
         trained(
             folder,
             tmp_path / "1",
@@ -222,7 +223,7 @@ def test_an_example_without_a_saliency_is_named(folder: Path, salient: dict[str,
         )
     rows[2] |= {"grid": None, "saliency": None, "reason": "the file does not exist"}
     write_table(tmp_path / "none.parquet", SALIENCY, rows, {})
-    with pytest.raises(UserError, match="view `hidden` of example `2`: no saliency: the file does not exist"):
+    with pytest.raises(UserError, match="view `hidden` of example `2`: no saliency map: the file does not exist"):
         trained(
             folder,
             tmp_path / "1",
@@ -242,7 +243,7 @@ def test_a_limit_keeps_the_adapter_before_and_says_why(folder: Path, tmp_path: P
     assert "at step 2, above its limit 1e-09" in ending.stopped.reason
     ours, theirs = ((path / "adapter_model.safetensors").read_bytes() for path in (one, two))
     assert ours == theirs
-    assert len(metrics(tmp_path / "2", "loss")) == 2  # what it did until then
+    assert len(metrics(tmp_path / "2", "loss")) == 2  # the steps until it stopped
     three = trained(folder, tmp_path / "3", number=3, before=two)
     assert Ending.read(three / "round.json") == Ending(3, ending.stopped)
     assert (three / "adapter_model.safetensors").read_bytes() == ours
@@ -281,19 +282,19 @@ def test_dynamic_sampling_leaves_groups_without_variance_out(folder: Path, tmp_p
     assert max(metrics(tmp_path / "all", "zero_variance")) == 0.5
 
 
-def test_what_is_kept_by_must_be_a_component(folder: Path, tmp_path: Path) -> None:
+def test_keep_must_be_a_component(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no component `acuracy`, expected one of `accuracy`, `reward`"):
         select(folder, tmp_path / "x.parquet", keep="acuracy")
 
 
-def test_terms_of_other_answers_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_stored_logprobs_of_other_answers_are_rejected(folder: Path, tmp_path: Path) -> None:
     trained(folder, tmp_path / "1")
     rows = read_table(folder / "responses.parquet", RESPONSES).to_pylist()
     rows[2]["logprobs"] = rows[2]["logprobs"][:-1]
     other = tmp_path / "other"
     other.mkdir()
     write_table(other / "responses.parquet", RESPONSES, rows, {})
-    with pytest.raises(UserError, match=r"responses\.parquet` does not fit group `mine/0/original/round-1`"):
+    with pytest.raises(UserError, match=r"responses\.parquet` does not match group `mine/0/original/round-1`"):
         train_round.run(
             experiment="e@1", number=1, preferences=folder / "preferences.parquet", responses=other / "responses.parquet",
             examples=folder / "examples.parquet", terms=tmp_path / "1/terms.parquet", before=None, adapter=other / "adapter",
@@ -307,11 +308,12 @@ def test_two_processes_train_the_round_that_one_trains(folder: Path, tmp_path: P
     two = load_file(trained(folder, tmp_path / "two", method="cppo", devices=2) / "adapter_model.safetensors")
     losses = [metrics(tmp_path / name, "grad_norm") for name in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
+    # AdamW amplifies rounding in small gradients
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"round": 1}', '{"round": 1, "stopped": {"round": 1}}'])
-def test_a_broken_ending_is_named(tmp_path: Path, text: str) -> None:
+def test_a_broken_status_file_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "round.json").write_text(text)
-    with pytest.raises(UserError, match=r"round\.json` does not say how a round went"):
+    with pytest.raises(UserError, match=r"round\.json` is not a valid status file of a round"):
         Ending.read(tmp_path / "round.json")

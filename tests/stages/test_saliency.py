@@ -1,4 +1,4 @@
-"""What stands out in images: the engine against a plain DINOv2 in NumPy, the stage's table, and views that are made of it."""
+"""Saliency maps: the engine against DINOv2 in NumPy, the stage's table, and views that use it."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def plain(folder: Path, image: Image.Image, first: int, last: int) -> np.ndarray:
-    """The attention that patches receive, by hand in float64: (patches,)."""
+    """The attention that patches receive, computed by hand in float64: (patches,)."""
     weights = {name: value.astype(float) for name, value in load_file(folder / "model.safetensors").items()}
     told = json.loads((folder / "preprocessor_config.json").read_text())
     pixels = (np.asarray(image, dtype=float) / 255 - told["image_mean"]) / told["image_std"]
@@ -90,20 +90,20 @@ def plain(folder: Path, image: Image.Image, first: int, last: int) -> np.ndarray
 
 
 @pytest.mark.parametrize("layers", [(0, 0), (1, 2), (0, 3), (3, 3)])
-def test_the_engine_adds_up_what_a_plain_dinov2_does(dino: Path, layers: tuple[int, int]) -> None:
+def test_the_engine_matches_a_plain_dinov2(dino: Path, layers: tuple[int, int]) -> None:
     images = [noise(SIDE, SIDE, seed) for seed in range(3)]
     found = Dino(SaliencyBlock(path=str(dino), layers=layers, size=SIDE)).received(images)
     assert found.shape == (3, GRID * GRID)  # N - 1 of N = 65 tokens
     for image, ours in zip(images, found, strict=True):
         expected = plain(dino, image, *layers)
         assert ours == pytest.approx(expected, rel=1e-4)
-        assert np.ptp(expected) > 0.3 * expected.mean()  # there is something to see
+        assert np.ptp(expected) > 0.3 * expected.mean()  # the map is not flat
         assert salient_cells(ours, 0.6) == salient_cells(expected, 0.6)
         assert len(salient_cells(ours, 0.6)) == 38  # floor(0.6 x 64), not of 65
 
 
 def test_images_of_any_size_are_seen_whole(dino: Path) -> None:
-    """Not their middle, as the processor of the folder would have it."""
+    """Not centre-cropped, as the folder's processor would do."""
     model = Dino(SaliencyBlock(path=str(dino), layers=(1, 2), size=70))
     assert model.grid == (5, 5)
     wide = noise(300, 40)
@@ -115,7 +115,7 @@ def test_images_of_any_size_are_seen_whole(dino: Path) -> None:
     assert np.abs(model.received([wide]) - one).max() > 1e-3
 
 
-def test_registers_are_no_patches(dino: Path, tmp_path: Path) -> None:
+def test_registers_do_not_count_as_patches(dino: Path, tmp_path: Path) -> None:
     config = Dinov2WithRegistersConfig(
         hidden_size=32,
         num_hidden_layers=3,
@@ -141,14 +141,14 @@ def test_registers_are_no_patches(dino: Path, tmp_path: Path) -> None:
         ({"path": "facebook/dinov2-base"}, "DINOv2 model folder `facebook/dinov2-base` cannot be loaded"),
     ],
 )
-def test_what_does_not_fit_is_named(dino: Path, settings: dict[str, Any], message: str) -> None:
+def test_unsuitable_settings_are_reported(dino: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Dino(SaliencyBlock(**{"path": str(dino), "layers": (0, 1), "size": 112, **settings}))
 
 
 @pytest.fixture(scope="module")
 def folder(dino: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Examples with one image, the same one again, two images, none, one that has gone since, and one of another split."""
+    """Examples with one image, the same again, two, none, a deleted one, and of another split."""
     folder = tmp_path_factory.mktemp("examples")
     names = {"0": ["a"], "1": ["a"], "2": ["a", "b"], "3": [], "4": ["gone"], "5": ["b"]}
     for number, name in enumerate(("a", "b", "gone")):
@@ -183,11 +183,11 @@ def test_every_example_has_its_row(dino: Path, folder: Path) -> None:
     assert one["saliency"][0] == again["saliency"][0] == two["saliency"][0] != two["saliency"][1]
     expected = Dino(SaliencyBlock(path=str(dino), layers=(1, 2), size=70)).received([noise(60, 45, 1)])[0]
     assert two["saliency"][1] == pytest.approx(expected, rel=1e-5)
-    assert (blind["saliency"], blind["reason"]) == ([], None)  # no image, so nothing to blacken
+    assert (blind["saliency"], blind["reason"]) == ([], None)  # no image, so nothing to black out
     assert (gone["grid"], gone["saliency"], gone["reason"]) == (None, None, "the file does not exist")
 
 
-def test_less_at_once_gives_the_same(dino: Path, folder: Path) -> None:
+def test_smaller_batches_give_the_same_maps(dino: Path, folder: Path) -> None:
     one, other = measured(dino, folder), measured(dino, folder, halvings=5)
     assert [row["saliency"] and len(row["saliency"]) for row in one] == [
         row["saliency"] and len(row["saliency"]) for row in other
@@ -205,7 +205,7 @@ def test_requests_carry_the_cells(folder: Path, capsys: pytest.CaptureFixture[st
     requests.run_samples(dataset="mine", **shared, config=SamplingBlock(view="hidden"), views=views(folder))
     rows = read_table(target, REQUESTS).to_pylist()
     assert [row["example_id"] for row in rows] == ["0", "1", "2", "3"]
-    assert "1 questions left out: view `hidden`: no saliency: the file does not exist" in capsys.readouterr().out
+    assert "1 questions left out: view `hidden`: no saliency map: the file does not exist" in capsys.readouterr().out
     maps = {row["example_id"]: row["saliency"] for row in read_table(folder / "dino.parquet", SALIENCY).to_pylist()}
     for row in rows:
         recipe = Recipe.read(row["recipe"])
@@ -214,7 +214,7 @@ def test_requests_carry_the_cells(folder: Path, capsys: pytest.CaptureFixture[st
         assert all(len(cells) == 12 for cells in expected)  # floor(0.5 x 25)
 
 
-def test_one_of_several_views_may_need_a_saliency(folder: Path) -> None:
+def test_a_choice_of_a_view_may_need_a_saliency_map(folder: Path) -> None:
     blocks = {**BLACKENED, "masked": ViewBlock(type="masked"), "either": ViewBlock(choice=("hidden", "masked"))}
     ops = set()
     for seed in range(8):
@@ -228,9 +228,9 @@ def test_one_of_several_views_may_need_a_saliency(folder: Path) -> None:
     assert ops == {"semantic", "masked"}
 
 
-def test_a_saliency_that_does_not_cover_the_questions_is_named(folder: Path) -> None:
+def test_a_saliency_map_that_does_not_cover_the_questions_is_reported(folder: Path) -> None:
     benchmark = BenchmarkBlock(dataset="mine", reward="r", split="test", n=0, views=("original", "hidden"))
-    with pytest.raises(UserError, match="saliency `dino` has no row of example `5`") as caught:
+    with pytest.raises(UserError, match="saliency map `dino` has no row for example `5`") as caught:
         requests.run_benchmarks(
             examples={"mine": folder / "examples.parquet"}, requests=folder / "b.parquet", benchmarks={"b": benchmark},
             views={"mine": views(folder)},

@@ -124,8 +124,8 @@ def test_a_task_without_reward_is_named(tmp_path: Path) -> None:
         tables.rewards(RewardBlock(tasks={"grounding": "iou"}))
 
 
-def test_a_column_that_an_example_does_not_bring_is_named(tmp_path: Path) -> None:
-    """A protocol that is named after its questions were asked: they do not count as its own."""
+def test_a_missing_source_column_is_reported(tmp_path: Path) -> None:
+    """A protocol that is added after sampling: the dataset lacks its columns."""
     asked = request("there", 1, "b", "greedy")
     some = example("there", "existence", target="yes", source='{"category": "VD", "subcategory": "x"}')
     tables = Tables(tmp_path, [some], [(asked, ["yes"])])
@@ -145,7 +145,7 @@ def test_a_column_that_an_example_does_not_bring_is_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("reward", "missing"), [("yes_no", None), ("exact_match", "predicted_yes"), ("free_text", "predicted_yes")]
 )
-def test_a_reward_of_another_kind_is_no_score_of_0(tmp_path: Path, reward: str, missing: str | None) -> None:
+def test_an_unsuitable_reward_is_an_error_not_a_score_of_0(tmp_path: Path, reward: str, missing: str | None) -> None:
     some = example("there", "existence", target="yes", source='{"category": "random"}')
     tables = Tables(tmp_path, [some], [(request("there", 1, "b", "greedy"), ["yes"])])
     tables.rewards(RewardBlock(tasks={"existence": reward}))
@@ -163,8 +163,8 @@ def test_a_reward_of_another_kind_is_no_score_of_0(tmp_path: Path, reward: str, 
     with pytest.raises(UserError) as caught:
         measured()
     assert str(caught.value) == (
-        f"error: benchmark `b`: protocol `pope` needs `{missing}` of every answer, which reward `{reward}` for task `existence` "
-        "does not give\nhint: without `reward` in the benchmark block the protocol's own reads them"
+        f"error: benchmark `b`: protocol `pope` requires component `{missing}` for every answer, reward `{reward}` for task `existence` "
+        "does not provide it\nhint: remove `reward` from the benchmark block to use the protocol's own"
     )
 
 
@@ -184,12 +184,12 @@ def test_preferences_are_ranked_and_say_what_was_dropped(tmp_path: Path) -> None
 def test_no_kept_list_is_a_clear_error(tmp_path: Path) -> None:
     tables = Tables(tmp_path, ROWS, [(request("there", 2), ["yes", "yes"])])
     tables.rewards()
-    with pytest.raises(UserError, match=r"no list of 1 is kept: one distinct answer \(1\)"):
+    with pytest.raises(UserError, match=r"none of 1 lists is kept: one distinct answer \(1\)"):
         tables.preferences(SelectionBlock())
 
 
 def benchmarked(folder: Path, policy: str, greedy: list[str], sampled: list[list[str]]) -> Tables:
-    """Answers to the benchmark `b` of as many grounding examples, greedily and twice sampled."""
+    """Answers to the benchmark `b` of grounding examples, greedy and sampled twice."""
     folder = folder / policy
     folder.mkdir()
     examples = [example(str(i), "grounding", box=[10.0, 10, 50, 50]) for i in range(len(greedy))]
@@ -230,7 +230,7 @@ def test_metrics_with_gains_and_curves(tmp_path: Path) -> None:
 def prompted(
     folder: Path, policy: str, greedy: list[str], others: list[list[str]], sampled: list[list[str]] | None = None
 ) -> Tables:
-    """Answers to grounding questions about one box: greedily, to other prompts, without the image, and sampled."""
+    """Answers to grounding questions about one box: greedy, other prompts, no image, sampled."""
     folder = folder / policy
     folder.mkdir()
     examples = [example(str(i), "grounding", box=[10.0, 10, 50, 50]) for i in range(len(greedy))]
@@ -253,7 +253,7 @@ HITS = Benchmark(
     columns=lambda answers: {"hit": np.array([float(a.components["iou"] >= 0.5) for a in answers])},
     metrics={"hits": Measured(lambda columns: columns["hit"].mean(axis=-1), "hits")},
 )
-"""A published benchmark with one metric, in place of another: lineage looks for a module of its name."""
+"""A benchmark with one metric that replaces another one: lineage needs a module of its name."""
 
 
 @pytest.mark.parametrize(("protocol", "metric"), [(None, "accuracy_iou_0.5"), ("pope", "hits")])
@@ -289,11 +289,11 @@ def looked(path: Path, afr: list[float | None], shares: list[float]) -> Path:
     return path
 
 
-def test_attention_metrics_are_paired_and_p_acc_looks_where_the_base_looks_well(tmp_path: Path) -> None:
+def test_attention_metrics_are_paired_and_p_acc_uses_the_bases_focus(tmp_path: Path) -> None:
     hit, miss = "[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]"
     base = benchmarked(tmp_path, "base", [hit, miss, miss, miss], [[hit, miss]] * 4)
     ours = benchmarked(tmp_path, "ours", [hit, hit, miss, miss], [[hit, miss]] * 4)
-    # the base's average AFR is 4: examples 0 and 1 are above it, whatever ours are
+    # the base's mean AFR is 4: examples 0 and 1 are above it, whatever the policy's AFRs
     there = looked(tmp_path / "base.parquet", [6.0, 5.0, 3.0, 2.0], [0.1] * 4)
     here = looked(tmp_path / "ours.parquet", [6.5, 5.5, 3.5, 9.0], [0.2] * 4)
     evaluate.run(
@@ -334,17 +334,13 @@ def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: P
         )
 
 
-def test_another_frame_of_the_models_boxes_is_reported_and_not_taken(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A model said to write shares of the padded square writes shares of the image, 100 x 50 pixels: [10, 10, 50, 40]."""
+def test_another_coordinate_format_is_reported_and_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A padded-square model writes fractions of the image, 100 x 50 pixels: [10, 10, 50, 40]."""
     wide = [example(f"box-{n}", "grounding", box=[10.0, 10, 50, 40], image_sizes=[[100, 50]]) for n in range(30)]
     asked = [(request(f"box-{n}", 1, "ref", "greedy"), ["[0.1, 0.2, 0.5, 0.8]"]) for n in range(30)]
-    asked += [
-        (request(f"box-{n}", 1, "ref"), ["[0.1, 0.45, 0.5, 0.65]"]) for n in range(30)
-    ]  # sampled ones do not count
+    asked += [(request(f"box-{n}", 1, "ref"), ["[0.1, 0.45, 0.5, 0.65]"]) for n in range(30)]  # samples do not count
     table = Tables(tmp_path, wide, asked).rewards()
-    # padded by 25 pixels at top and bottom: the numbers mean y from -5 to 55, so the overlap is 40 x 30 of 40 x 60
+    # padded by 25 pixels at top and bottom: y spans -5 to 55, so the overlap is 40 x 30 of 40 x 60
     assert table["reward"][:30].to_list() == pytest.approx([0.5] * 30)
     said = capsys.readouterr().out
     assert "mean IoU of 30 boxes" in said

@@ -1,4 +1,4 @@
-"""The terms and train stages on real tables, in one process and in two."""
+"""The stored-log-probs and training stages on real tables, in one process and in two."""
 
 import multiprocessing
 import time
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight lists of three answers, one list dropped by the selection; a random model."""
+    """Eight lists of three answers, one of them dropped by the selection; a random model."""
     folder = tmp_path_factory.mktemp("train")
     tiny.build_tiny_llava(folder / "model", 0)
     random = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def trained(
     return weights, read_table(target / "training.parquet", TRAINING).to_pylist()
 
 
-def test_terms_are_of_kept_lists_per_token(folder: Path) -> None:
+def test_logprobs_are_stored_per_token_of_kept_lists(folder: Path) -> None:
     rows = read_table(folder / "terms.parquet", TERMS).to_pylist()
     assert [r["group_id"] for r in rows] == [str(n) for n in range(8)]
     assert [[len(v) for v in r["logprobs"]] for r in rows] == [[2, 3, 4]] * 8
@@ -112,11 +112,12 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> No
     losses, losses_of_two = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_two))
     assert len(losses) == 4
     assert losses_of_two == pytest.approx(losses, rel=1e-4)
-    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
+    # AdamW amplifies rounding in small gradients
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4
 
 
 def train_slowly(folder: Path, target: Path, seconds: float) -> None:
-    """In a process of its own: a checkpoint after every step, and a pause, so that it can be killed between any two."""
+    """In a separate process, with a checkpoint and a pause after every step, to be killed there."""
     step = trainer.ListTrainer.training_step
 
     def slow(*arguments: Any, **options: Any) -> Any:
@@ -128,7 +129,7 @@ def train_slowly(folder: Path, target: Path, seconds: float) -> None:
 
 
 def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_path: Path) -> None:
-    """Dropout is on: data order, random states, optimiser and schedule must all come back."""
+    """Dropout is on: data order, random states, optimiser and schedule must all be restored."""
     spawn = multiprocessing.get_context("spawn")
     whole = spawn.Process(target=train_slowly, args=(folder, tmp_path / "whole", 0))
     whole.start()
@@ -157,10 +158,11 @@ def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_
 
 
 def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_path: Path) -> None:
-    """What the attempts after running out of memory do: smaller passes, the same lists in an optimiser step."""
+    """After running out of memory: smaller passes, the same lists per optimiser step."""
     one, _ = trained(folder, tmp_path / "one", halvings=0, micro_batch_size=4)
     two, _ = trained(folder, tmp_path / "two", halvings=12, micro_batch_size=4)
-    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4  # AdamW enlarges rounding in small gradients
+    # AdamW amplifies rounding in small gradients
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4
     stored_logprobs.run(
         preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
         model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={}, halvings=12,
@@ -180,7 +182,7 @@ def test_sft_learns_the_ground_truth_in_the_models_notation(folder: Path, tmp_pa
 
 
 def seeing(saliencies: dict[str, Path], share: float = 0.6) -> dict[str, Any]:
-    """What a job is told of a second view that may be a crop or a semantic mask."""
+    """Job arguments for a second view that may be a crop or a semantic mask."""
     views = {
         "part": ViewBlock(type="random_crop"),
         "hidden": ViewBlock(type="semantic", parameters={"share": share}, saliency_map="dino"),
@@ -190,7 +192,9 @@ def seeing(saliencies: dict[str, Path], share: float = 0.6) -> dict[str, Any]:
 
 
 def test_a_list_method_with_a_second_view(folder: Path, tmp_path: Path) -> None:
-    """It is stored and trained under the same pixels, is part of the lineage, and other pixels start anew."""
+    """Its pixels are the same in stored log-probs and training, are part of the lineage, and
+    changed pixels start anew.
+    """
     saliency.run(
         dataset="mine", examples=folder / "examples.parquet", saliency=tmp_path / "dino.parquet", weights="w",
         config=SaliencyBlock(path=str(tiny.build_tiny_dinov2(tmp_path / "dino")), layers=(1, 2), size=112),
@@ -216,7 +220,7 @@ def test_a_list_method_with_a_second_view(folder: Path, tmp_path: Path) -> None:
 def test_a_killed_run_does_not_go_on_with_other_pixels(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything that the method sees is part of what a checkpoint belongs to."""
+    """All views of the method are part of a checkpoint's fingerprint."""
     seen = []
 
     def fingerprint(settings: Any, inputs: Any, module: str, plugins: Any) -> str:
@@ -232,20 +236,18 @@ def test_a_killed_run_does_not_go_on_with_other_pixels(
     assert seen[0] == seen[1] != seen[2]
 
 
-def test_a_method_that_looks_where_it_does_not_say_is_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_querying_an_undeclared_view_is_rejected(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load("method", "mdpo"), "views", lambda parameters, view: (view,), raising=False)
     asked = dict.fromkeys(("original", "corrupted"), folder / "terms.parquet")
-    with pytest.raises(UserError, match="method `mdpo` looks at view `corrupted`, which its `views` does not name"):
+    with pytest.raises(UserError, match="method `mdpo` queries view `corrupted`, which its `views` does not declare"):
         trained(folder, tmp_path, method="mdpo", terms=asked, views={"corrupted": ViewBlock(type="random_crop")})
 
 
-def test_terms_of_other_lists_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_stored_logprobs_of_other_lists_are_rejected(folder: Path, tmp_path: Path) -> None:
     rows = read_table(folder / "terms.parquet", TERMS).to_pylist()
     rows[3]["logprobs"][0].append(-1.0)
     write_table(tmp_path / "terms.parquet", TERMS, rows, {})
-    with pytest.raises(UserError, match=r"terms\.parquet` does not fit group `3`"):
+    with pytest.raises(UserError, match=r"terms\.parquet` does not match group `3`"):
         train.run(
             experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
             terms={"original": tmp_path / "terms.parquet"}, adapter=tmp_path / "a", training=tmp_path / "t.parquet",

@@ -1,4 +1,6 @@
-"""Small models of every family and of DINOv2, built offline: tokenizers, chat templates, processors and random weights."""
+"""Small models of every family and of DINOv2, built offline: tokenizers, chat templates, processors
+and random weights.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +57,13 @@ BUILDERS: dict[str, Callable[[Path, int], Path]] = {
     "qwen3_vl": build_tiny_qwen3_vl,
     "internvl": build_tiny_internvl,
 }
-"""Family to what writes a random-weight model of it into a folder, given a seed."""
+"""Maps a family to the function (folder, seed) that writes a random-weight model of it."""
 
 
 def build_tiny_dinov2(folder: Path, seed: int = 0, layers: int = 4) -> Path:
-    """Write a random-weight `Dinov2Model` for images of 8 x 8 patches of 14 pixels, with its processor, into `folder`."""
+    """Write a random-weight `Dinov2Model` for 8 x 8 patches of 14 pixels, and its processor, to
+    `folder`.
+    """
     torch.manual_seed(seed)
     config = Dinov2Config(
         hidden_size=32,

@@ -1,4 +1,5 @@
-"""Small models of LLaVA's architecture with random weights: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision and InternVL.
+"""Small random-weight models with LLaVA's architecture: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision and
+InternVL.
 
 `resources/tiny-llava` trains the model that `llava_config(LARGE)` describes.
 """
@@ -66,7 +67,9 @@ INTERNVL_NAMES = {
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes of a LLaVA model; the vision tower's last layer is never used (LLaVA reads the one before)."""
+    """Sizes of a LLaVA model; LLaVA reads the vision tower's second-to-last layer and never uses
+    the last.
+    """
 
     vision: int
     vision_layers: int
@@ -80,19 +83,23 @@ LARGE = Widths(vision=128, vision_layers=5, text=192, text_inner=384, text_layer
 
 
 def build_tiny_llava(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `LlavaForConditionalGeneration` with tokenizer and processor into `folder`."""
+    """Write a random-weight `LlavaForConditionalGeneration` with tokenizer and processor to
+    `folder`.
+    """
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(llava_config(SMALL))
     return save_llava(model, folder)
 
 
 def save_llava(model: LlavaForConditionalGeneration, folder: Path) -> Path:
-    """Write the model, its processor, its tokenizer and a greedy generation config into `folder`."""
+    """Write the model, processor, tokenizer and a greedy generation config to `folder`."""
     return _save(model, llava_processor(), folder)
 
 
 def llava_config(widths: Widths) -> LlavaConfig:
-    """LLaVA-1.5 for 112-pixel images: 64 image tokens, features of the tower's last layer but one, no class token."""
+    """LLaVA-1.5 for 112-pixel images: 64 image tokens, features of the second-to-last layer, no
+    class token.
+    """
     return LlavaConfig(
         vision_config=_clip(widths),
         text_config=_llama(widths),
@@ -104,7 +111,7 @@ def llava_config(widths: Widths) -> LlavaConfig:
 
 
 def llava_processor() -> LlavaProcessor:
-    """Processor that pads to a square as LLaVA-1.5 does, and resizes to 112 pixels."""
+    """A processor that pads images to a square, as in LLaVA-1.5, and resizes them to 112 pixels."""
     return LlavaProcessor(
         image_processor=LlavaImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=SIZE, do_pad=True),
         tokenizer=llava_tokenizer(),
@@ -116,7 +123,9 @@ def llava_processor() -> LlavaProcessor:
 
 
 def build_tiny_llava_next(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `LlavaNextForConditionalGeneration`: an overview of 64 tokens and two to four tiles per image."""
+    """Write a random-weight `LlavaNextForConditionalGeneration`: an overview of 64 tokens and two
+    to four tiles per image.
+    """
     grid = [[IMAGE_SIZE * rows, IMAGE_SIZE * columns] for rows, columns in ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1))]
     torch.manual_seed(seed)
     model = LlavaNextForConditionalGeneration(
@@ -142,9 +151,10 @@ def build_tiny_llava_next(folder: Path, seed: int = 0) -> Path:
 
 
 def build_tiny_llava_onevision(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `LlavaOnevisionForConditionalGeneration`: an overview of 64 tokens and up to twelve tiles per image.
+    """Write a random-weight `LlavaOnevisionForConditionalGeneration`: an overview of 64 tokens and
+    up to twelve tiles per image.
 
-    More than nine tiles' tokens are thinned out, as in the published models.
+    As in the published models, the features of more than nine tiles are downsampled.
     """
     tokenizer = byte_tokenizer((*CHATML_SPECIALS, "<image>", "<video>"), chatml("<image>\n"))
     grid = [[IMAGE_SIZE * rows, IMAGE_SIZE * columns] for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 4))]
@@ -178,7 +188,9 @@ def build_tiny_llava_onevision(folder: Path, seed: int = 0) -> Path:
 
 
 def build_tiny_internvl(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `InternVLForConditionalGeneration`: up to six tiles of 16 tokens per image, and an overview."""
+    """Write a random-weight `InternVLForConditionalGeneration`: up to six tiles of 16 tokens per
+    image, and an overview.
+    """
     specials = (*CHATML_SPECIALS, *INTERNVL_NAMES.values())
     tokenizer = byte_tokenizer(specials, chatml("<IMG_CONTEXT>\n"), INTERNVL_NAMES)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Small Qwen-VL models with random weights: Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
+"""Small random-weight Qwen-VL models: Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ WIDTH = 4 * HEAD_SIZE
 
 
 def build_tiny_qwen2_vl(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `Qwen2VLForConditionalGeneration` with a byte-level tokenizer and processor."""
+    """Write a random-weight `Qwen2VLForConditionalGeneration` with a byte-level tokenizer and
+    processor.
+    """
     vision = {
         "depth": 2,
         "embed_dim": 2 * HEAD_SIZE,
@@ -45,7 +47,9 @@ def build_tiny_qwen2_vl(folder: Path, seed: int = 0) -> Path:
 
 
 def build_tiny_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `Qwen2_5_VLForConditionalGeneration` with a byte-level tokenizer and processor."""
+    """Write a random-weight `Qwen2_5_VLForConditionalGeneration` with a byte-level tokenizer and
+    processor.
+    """
     vision = {
         "depth": 2,
         "hidden_size": 2 * HEAD_SIZE,
@@ -61,7 +65,9 @@ def build_tiny_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
 
 
 def build_tiny_qwen3_vl(folder: Path, seed: int = 0) -> Path:
-    """Write a random-weight `Qwen3VLForConditionalGeneration`; two layers of its tower feed the first two decoder layers."""
+    """Write a random-weight `Qwen3VLForConditionalGeneration`; two layers of its vision tower feed
+    the first two decoder layers (DeepStack).
+    """
     vision = {
         "depth": 3,
         "hidden_size": 2 * HEAD_SIZE,
@@ -78,7 +84,7 @@ def build_tiny_qwen3_vl(folder: Path, seed: int = 0) -> Path:
 
 
 def _processor(kind: Callable[..., ProcessorMixin], video: Callable[..., Any], patch: int) -> ProcessorMixin:
-    """Images become 4 to 16 tokens each, of twice two patches."""
+    """A processor that turns images into 4 to 16 tokens of 2 x 2 patches."""
     token = 2 * patch
     pixels = {"min_pixels": (2 * token) ** 2, "max_pixels": (4 * token) ** 2}
     return kind(
@@ -132,5 +138,5 @@ def _build(
 
 
 def _rope(section: list[int]) -> dict[str, Any]:
-    """Time, height and width share half a head's 32 numbers."""
+    """M-RoPE: time, height and width share the 16 frequencies of a 32-dimensional head."""
     return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": section}

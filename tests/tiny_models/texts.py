@@ -1,4 +1,4 @@
-"""What the small models have in common: sizes, tokenizers and chat templates, built offline."""
+"""Sizes, tokenizers and chat templates that the small models share, built offline."""
 
 from __future__ import annotations
 
@@ -60,13 +60,15 @@ CHATML_TEMPLATE = """\
 {%- endfor -%}
 {{- '<|im_start|>assistant\n' if add_generation_prompt -}}
 """
-"""`IMAGE` is what a family writes for an image, see `chatml`."""
+"""`IMAGE` stands for the family's image placeholder, see `chatml`."""
 
 
 def llava_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole question words, single characters, one token per two-decimal coordinate with its comma or bracket.
+    """A tokenizer of whole question words, single characters, and one token per two-decimal
+    coordinate with its comma or bracket.
 
-    The chat template writes `<s>`, the tokenizer adds nothing; an answer starts with its space, as in Llama.
+    The chat template writes `<s>`; the tokenizer adds no special tokens. An answer starts with its
+    space, as in Llama.
     """
     pieces = llava_pieces()
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
@@ -87,7 +89,9 @@ def llava_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def llava_pieces() -> list[tuple[str, float]]:
-    """The vocabulary in token id order with Unigram scores: one word piece always beats its characters."""
+    """The vocabulary in token id order with Unigram scores that prefer a word piece over its
+    characters.
+    """
     words = ["locate", "read", "is", "how", "the", "text", "there", "many", "are", "an", "yes", "no"]
     words += [*COLOURS, *SHAPES, *map(plural, SHAPES)]
     words += ["USER:", "ASSISTANT:"]
@@ -106,14 +110,16 @@ def llava_pieces() -> list[tuple[str, float]]:
 
 
 def chatml(image: str) -> str:
-    """The chat template of Qwen's language models, with `image` where an image is."""
+    """The chat template of Qwen's language models, with `image` as the image placeholder."""
     return CHATML_TEMPLATE.replace("IMAGE", image)
 
 
 def byte_tokenizer(
     specials: Sequence[str], template: str, named: dict[str, str] | None = None
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE without merges (a token per byte) and special tokens, as attributes too where they are `named`."""
+    """Byte-level BPE without merges (one token per byte), plus special tokens; those in `named` are
+    also attributes.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={byte: number for number, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -131,7 +137,7 @@ def byte_tokenizer(
 
 
 def set_stop_tokens(model: PreTrainedModel, bos: int, eos: list[int], pad: int) -> None:
-    """Greedy generation that ends at any of `eos`."""
+    """Set greedy generation that stops at any token of `eos`."""
     generation = model.generation_config
     generation.bos_token_id, generation.eos_token_id, generation.pad_token_id = bos, eos, pad
     generation.do_sample = False

@@ -1,4 +1,4 @@
-"""The charts: what is drawn where, and what is left out."""
+"""Charts: positions, styles, and values that are not drawn."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_doubling_k_is_one_step_to_the_right() -> None:
     assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
 
 
-def test_values_that_are_no_numbers_are_left_out() -> None:
+def test_values_that_are_not_finite_are_not_drawn() -> None:
     frame = curves(dpo=[0.1, math.nan, 0.3], perpo=[math.inf, 0.2, 0.2])
     svg = charts.line_panel(frame, title="loss", x_label="step", styles=STYLES)
     lines = of_class(svg, "curve")
@@ -52,14 +52,14 @@ def test_values_that_are_no_numbers_are_left_out() -> None:
     assert "inf" not in charts.text(svg).lower()
 
 
-def test_nothing_to_draw_says_so() -> None:
+def test_empty_charts_show_a_message() -> None:
     svg = charts.line_panel(curves(dpo=[math.nan]), title="loss", x_label="step", styles=STYLES)
     assert "no values" in charts.text(svg)
     assert "no values" in charts.text(charts.histogram_panel([0.0, 1.0], [0], title="rewards", x_label="reward"))
     assert "nothing to show" in charts.figure([], {})
 
 
-def test_bars_are_as_high_as_their_counts() -> None:
+def test_bar_heights_are_proportional_to_counts() -> None:
     svg = charts.histogram_panel([0.0, 0.5, 1.0], [10, 30], title="rewards", x_label="reward")
     small, large = (float(bar.get("height", "0")) for bar in of_class(svg, "bar"))
     assert large == pytest.approx(3 * small, rel=1e-4)  # 30 / 10
@@ -74,7 +74,7 @@ def test_a_dot_is_filled_only_when_the_interval_excludes_zero() -> None:
     assert not of_class(charts.interval_cell(0.05, None, None, axis, "s1"), "mark")
 
 
-def test_the_forest_puts_gains_on_their_side_of_zero() -> None:
+def test_the_forest_plot_puts_gains_on_the_right_side_of_zero() -> None:
     frame = pl.DataFrame({"policy": ["dpo", "perpo"], "gain": [-0.05, 0.1], "low": [-0.1, 0.05], "high": [0.0, 0.15]})
     svg = charts.forest_panel(frame, title="t", x_label="gain", styles=STYLES, percent=True)
     (zero,) = of_class(svg, "zero")
@@ -90,7 +90,7 @@ def test_smoothing_is_the_mean_of_neighbours_within_a_series() -> None:
     assert frame.filter(series="perpo")["y"].to_list() == [10.0] * 3
 
 
-def test_many_lines_only_the_coloured_have_marks() -> None:
+def test_of_many_lines_only_coloured_ones_have_markers() -> None:
     frame = curves(**{f"p{i}": [0.1 * i, 0.2 * i] for i in range(30)})
     svg = charts.line_panel(frame, title="t", x_label="k", styles={"p3": "s1"})
     assert len(of_class(svg, "curve")) == 30
@@ -98,7 +98,7 @@ def test_many_lines_only_the_coloured_have_marks() -> None:
     assert of_class(svg, "curve")[-1].get("class") == "curve s1"  # drawn last, on top
 
 
-def test_a_figure_is_a_whole_file_that_other_programs_read() -> None:
+def test_a_figure_is_a_complete_svg_file() -> None:
     panels = [charts.histogram_panel([0, 1], [3], title="<a> & b", x_label="x") for _ in range(4)]
     text = charts.figure(panels, {"perpo": "s2"}, columns=3)
     root = ElementTree.fromstring(text)

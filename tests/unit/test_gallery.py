@@ -1,4 +1,4 @@
-"""The gallery: text made visible, honest choice, boxes where they belong."""
+"""The gallery: invisible characters, choice of examples, positions of boxes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_nothing_invisible_remains(text: str | None, shown: str) -> None:
     assert gallery.visible(text) == shown
 
 
-def test_long_text_is_cut_and_says_how_much() -> None:
+def test_long_text_is_truncated_with_the_number_of_missing_characters() -> None:
     assert gallery.visible("x" * 100_000, 600) == "x" * 600 + "\u2026 (99,400 more characters)"  # 100,000 - 600
     assert gallery.visible("x" * 600, 600) == "x" * 600
 
@@ -70,11 +70,11 @@ def test_gains_and_losses_are_the_largest_outside_the_random_sample() -> None:
     free = [e for e in ids if e not in groups["random"]]
     assert groups["gain"] == free[::-1][:3]
     assert groups["loss"] == free[:3]
-    assert choices == gallery.chosen(base.reverse(), after.reverse(), 12, "shapes")  # row order is no part of it
+    assert choices == gallery.chosen(base.reverse(), after.reverse(), 12, "shapes")  # row order does not matter
     assert choices != gallery.chosen(base, after, 12, "other benchmark")
 
 
-def test_without_gains_the_sample_is_larger_and_nothing_is_called_a_gain() -> None:
+def test_without_gains_all_examples_are_random() -> None:
     base = answers({f"e{i}": 0.5 for i in range(40)})
     choices = gallery.chosen(base, base, 12, "shapes")
     assert len({c.example_id for c in choices}) == 12
@@ -89,7 +89,7 @@ def test_few_examples_are_shown_once_each() -> None:
     assert gallery.chosen(base, after, 0, "s") == []
 
 
-def test_the_random_half_does_not_look_at_rewards() -> None:
+def test_the_random_half_does_not_depend_on_rewards() -> None:
     ids = [f"e{i:02d}" for i in range(40)]
     base = answers(dict.fromkeys(ids, 0.5))
     one = gallery.chosen(base, answers({e: i / 40 for i, e in enumerate(ids)}), 12, "s")
@@ -106,12 +106,12 @@ def test_a_box_is_drawn_in_the_pixels_of_the_original_image() -> None:
     assert [r.get("class") for r in rects] == ["halo s1", "outline s1"]
     assert [rects[1].get(k) for k in ("x", "y", "width", "height")] == ["100", "100", "200", "100"]
     (picture,) = svg.iter("image")
-    assert picture.get("class") is None  # smooth: it is no tiny image
+    assert picture.get("class") is None  # smooth, because the image is not tiny
     data = base64.b64decode(picture.get("href", "").removeprefix("data:image/png;base64,"))
     assert Image.open(io.BytesIO(data)).size == (440, 220)
 
 
-def test_tiny_images_keep_their_pixels_and_photographs_stay_modest() -> None:
+def test_tiny_images_keep_their_pixels_and_photographs_stay_small() -> None:
     tiny = ElementTree.fromstring(gallery.annotated_image(Image.new("RGB", (112, 112)), [], ""))
     assert next(tiny.iter("image")).get("class") == "pixels"
     noise = Image.effect_noise((440, 440), 90).convert("RGB")
@@ -142,4 +142,4 @@ def test_pairs_are_drawn_by_seed_and_by_margin() -> None:
     assert len({g["group_id"] for g in first}) == 4
     rest = sorted({str(i) for i in range(10) if i != 3} - {g["group_id"] for g in first[:2]}, key=int, reverse=True)
     assert [g["group_id"] for g in first[2:]] == rest[:2]
-    assert len(gallery.chosen_pairs(groups, 40, "a")) == 9  # group 3 has nothing to show
+    assert len(gallery.chosen_pairs(groups, 40, "a")) == 9  # group 3 has no views

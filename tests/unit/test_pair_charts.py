@@ -1,4 +1,4 @@
-"""What P2-DPO's sections draw and tell in words."""
+"""Charts and sentences of the report's sections on noise, attention and pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STYLES = {"tiny": "base", "p2dpo": "s1", "static": "s2"}
 
 
 def sweep(levels: int, policies: tuple[str, ...] = ("tiny", "p2dpo")) -> tuple[pl.DataFrame, dict[str, float]]:
-    """A noise sweep of so many levels, with the AFR."""
+    """Metrics of a noise sweep with AFR, and view to sigma."""
     noise = {"original": 0.0, **{f"noise-0.{i:02}": i / 100 for i in range(1, levels)}}
     rows = []
     for policy in policies:
@@ -26,7 +26,7 @@ def sweep(levels: int, policies: tuple[str, ...] = ("tiny", "p2dpo")) -> tuple[p
 
 
 @pytest.mark.parametrize("levels", [2, 13, 40])
-def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
+def test_a_long_sweep_continues_below_without_losing_numbers(levels: int) -> None:
     metrics, noise = sweep(levels, ("tiny", "p2dpo", "p2dpo-with-a-name-that-is-much-too-long-for-a-column"))
     lines = attention.sweep_lines(metrics, results.results(metrics), noise, results.TEXT_WIDTH)
     assert max(map(len, lines)) <= results.TEXT_WIDTH
@@ -39,7 +39,7 @@ def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
     assert "p2dpo +0.05 [+0.02, +0.08] *" in "\n".join(lines)
 
 
-def test_levels_that_a_benchmark_was_not_asked_have_no_column() -> None:
+def test_levels_that_were_not_evaluated_have_no_column() -> None:
     metrics, noise = sweep(3)
     (result,) = results.results(metrics)
     found = attention.noise_section(metrics, result, {**noise, "noise-of-another": 0.9}, STYLES)
@@ -68,7 +68,7 @@ def test_gains_are_drawn_in_points_around_zero_and_the_base_is_not() -> None:
     assert base_only["gains"] is None
 
 
-def test_intervals_stand_beside_each_other_at_their_values() -> None:
+def test_intervals_of_series_are_side_by_side() -> None:
     frame = pl.DataFrame(
         [(name, x, 0.5, 0.4, 0.7) for name in STYLES for x in (0.0, 0.2)],
         schema=["series", "x", "y", "low", "high"],
@@ -86,7 +86,7 @@ def test_intervals_stand_beside_each_other_at_their_values() -> None:
     assert (float(drawn[0].get("y1", "0")) - float(drawn[0].get("y2", "0"))) > 0  # low lies below high
 
 
-def test_layers_are_counted_in_whole_numbers() -> None:
+def test_ticks_of_layers_are_integers() -> None:
     frame = pl.DataFrame({"series": ["tiny"] * 2, "x": [0.0, 1.0], "y": [1.0, 2.0]})
     svg = charts.line_panel(frame, title="t", x_label="layer", styles=STYLES, whole=True)
     bottom = [t.text for t in svg.iter("text") if t.get("y") == f"{charts.HEIGHT - charts.BOTTOM + 15:g}"]
@@ -107,15 +107,16 @@ def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
     assert len(of_class(panel, "spread")) == (0 if bands else layers)
 
 
-def test_the_crops_in_words() -> None:
+def test_the_sentence_on_crops() -> None:
     clip = {"crop": {"above_image": 0.25, "without_ratio": 3}, "inverse": {"above_image": None, "without_ratio": 3}}
     assert pairs._above_image(clip) == (
-        "the attention crop scores higher than the image in 25.0 %; 3 examples whose image scores 0 or less are left out"
+        "the attention crop scores higher than the image for 25.0 % of the examples; "
+        "examples omitted because the image scores 0 or less: 3"
     )
     assert pairs._above_image(None) == ""
 
 
-def test_reasons_particular_to_a_row_share_a_column() -> None:
+def test_rare_reasons_share_a_column() -> None:
     often = {"identical answers": 9, "margin": 8, "perplexity": 7}
     rare = {f"\x1b[2J engine said {i}": 1 for i in range(9)}
     own, others = pairs._reasons([{**often, **rare}, often])

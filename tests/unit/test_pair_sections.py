@@ -1,4 +1,4 @@
-"""The report's sections about noise, attention and pairs: their numbers are those of the tables."""
+"""The report's sections on noise, attention and pairs: numbers and plain text."""
 
 from typing import Any
 
@@ -56,23 +56,23 @@ def test_without_a_sweep_there_is_no_section(metrics: pl.DataFrame) -> None:
     assert attention.sweep_lines(clean, [result], {}, 100) == []
 
 
-def test_where_it_looks(metrics: pl.DataFrame) -> None:
+def test_attention_metrics(metrics: pl.DataFrame) -> None:
     (result,) = results.results(metrics)
     found = attention.attention_section(metrics, result, STYLES)
     assert found is not None
     assert found["measures"] == [
         "attention focus ratio",
         "attention on the image",
-        "accuracy where the base looks well",
+        "accuracy where the base AFR is high (P-Acc)",
     ]
     values = {row["policy"]: [(c["value"], c["gain"]) for c in row["cells"]] for row in found["rows"]}
     assert values["p2dpo"] == [("4.05", "+0.05"), ("55.0 %", "+5.0"), ("75.0 %", "+5.0")]
     assert values["tiny"] == [("4.00", ""), ("50.0 %", ""), ("70.0 %", "")]
-    assert len(found["panels"]) == 1  # one layer's worth of image shares is no chart
+    assert len(found["panels"]) == 1  # image shares have a single layer, which gets no chart
     assert found["n"] == 40
 
 
-def test_the_plain_text_fits_and_marks_what_is_sure(metrics: pl.DataFrame) -> None:
+def test_the_plain_text_fits_and_marks_gains_that_exclude_zero(metrics: pl.DataFrame) -> None:
     lines = attention.sweep_lines(metrics, results.results(metrics), NOISE, 100)
     assert lines[1] == "shapes-test / grounding: accuracy at IoU 0.5 % under noise of sigma s"
     assert lines[2].split() == ["policy", "s=0", "s=0.1", "s=0.4", "AFR"]
@@ -82,7 +82,7 @@ def test_the_plain_text_fits_and_marks_what_is_sure(metrics: pl.DataFrame) -> No
     assert "\n".join(lines).strip() in text
 
 
-def test_pairs_in_numbers() -> None:
+def test_the_numbers_of_pairs() -> None:
     table = {"n": 3.0, "mean": 1.5, "sd": 0.1, "min": -1.0, "q1": 1.0, "median": 1.5, "q3": 2.0, "max": 2.5}
     kind = {
         "pairs": 10, "kept": 3, "dropped": {"margin": 4, "identical answers": 3}, "negative_ips": {"before": 0.25, "after": None},
@@ -106,8 +106,8 @@ def test_pairs_in_numbers() -> None:
         "before",
         ["3", "1.500", "0.100", "\u22121.000", "1.000", "1.500", "2.000", "2.500"],
     )
-    assert [title for title, _ in found["strength"]] == ["noise, r.m.s. of a pixel"]
+    assert [title for title, _ in found["strength"]] == ["noise, r.m.s. per pixel"]
     assert [title for title, _ in found["clip"]] == [
         "attention crop, crop / image",
-        "inverse crop (control), 100 (crop - image)",
+        "inverse crop (control), 100 × (crop − image)",
     ]

@@ -158,8 +158,8 @@ def test_what_has_no_reward_is_not_asked(examples: Path) -> None:
     with pytest.raises(UserError) as caught:
         planned(examples, {"r": ("grounding", "counting")}, split="train")
     assert str(caught.value) == (
-        "error: benchmark `b`: dataset `mine` has questions of task `ocr`, expected grounding, counting, as reward `r` has\n"
-        "hint: key `benchmarks.b.tasks` says which are asked"
+        "error: benchmark `b`: dataset `mine` has questions of task `ocr`, expected grounding, counting (the tasks of reward `r`)\n"
+        "hint: key `benchmarks.b.tasks` selects the tasks"
     )
     assert planned(examples, {"r": ("grounding",)}, split="train", tasks=["grounding"]) == 4
 
@@ -175,7 +175,7 @@ def test_what_a_protocol_could_not_measure_is_not_asked(tmp_path: Path, missing:
         return
     with pytest.raises(
         UserError,
-        match=f"benchmark `b`: dataset `mine`, example `1` has no `{missing}`, expected it for protocol `hallusionbench`",
+        match=f"benchmark `b`: dataset `mine`, example `1` has no `{missing}`, required by protocol `hallusionbench`",
     ):
         planned(tmp_path / "examples.parquet", {}, protocol="hallusionbench")
     assert planned(tmp_path / "examples.parquet", {}) == 2  # without a protocol nothing reads it
@@ -198,7 +198,7 @@ def test_a_mathematical_protocol_asks_rows_of_its_own_kind_only(
 ) -> None:
     row = example(0, source=json.dumps(source), task="open", split="test", target="B", box=None)
     write_table(tmp_path / "examples.parquet", EXAMPLES, [row], {})
-    with pytest.raises(UserError, match=f"example `0` has no `{missing}`, expected it for protocol `{protocol}`"):
+    with pytest.raises(UserError, match=f"example `0` has no `{missing}`, required by protocol `{protocol}`"):
         planned(tmp_path / "examples.parquet", {}, protocol=protocol)
 
 
@@ -248,7 +248,8 @@ def test_a_stopped_experiment_asks_nothing_more(examples: Path) -> None:
 
 def test_a_round_needs_as_many_examples_as_it_asks(examples: Path) -> None:
     with pytest.raises(
-        UserError, match="key `questions` of the rollout: 5 a round, but dataset `mine` has 4 of split `train`"
+        UserError,
+        match="key `questions` of the rollout: 5 per round, but dataset `mine` has 4 examples of split `train`",
     ):
         asked_in(examples, 1, questions=5)
 

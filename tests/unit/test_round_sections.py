@@ -1,4 +1,4 @@
-"""The report of experiments that learn in rounds: learning curves, what they say, and one training line each."""
+"""The report of experiments that train in rounds: curves over rounds, sentences, and training logs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OWN = {"papo": ("perception_kl", "masked_nll"), "cppo": ("contrast_margin", "sel
 
 
 def measured(policy: str, value: float, base: float | None) -> list[dict[str, Any]]:
-    """All rows of one policy: greedy, blank, eight samples."""
+    """All metric rows of one policy: greedy, blank image, eight sampled answers."""
     made = []
     for metric, scale in (("accuracy_iou_0.5", 1.0), ("mean_iou", 0.95)):
         for condition, view, k, shown, width in (
@@ -86,7 +86,7 @@ BASE = {"tiny": "tiny", **{f"{e}@{k}": "tiny" for e in CURVES for k in range(1, 
 
 
 def write_round(path: Path, experiment: str, number: int, steps: int = 12) -> None:
-    """The training table of a round; of a stopped round two steps, and none of those after it."""
+    """Writes the training table of a round: two steps if training stopped in it, none after a stop."""
     draw = random.Random(f"{experiment}{number}")
     stop = STOPPED.get(experiment, (9, ""))[0]
     rows = []
@@ -108,7 +108,7 @@ def write_round(path: Path, experiment: str, number: int, steps: int = 12) -> No
 
 
 def written(folder: Path, every: int = 1, once: bool = False) -> Path:
-    """Writes all tables of three experiments with four rounds, runs the stage, and returns the page."""
+    """Writes all tables of three experiments with four rounds, runs the stage and returns the page."""
     folder.mkdir(exist_ok=True)
     write_table(folder / "metrics.parquet", METRICS, rows_of_rounds(every, once), MADE)
     examples = write_examples(folder / "examples.parquet", 12)
@@ -146,7 +146,7 @@ def written(folder: Path, every: int = 1, once: bool = False) -> Path:
 
 
 def of(values: list[float], experiment: str = "grpo", widths: float = 0.05, gain: float = 0.01) -> list[dict[str, Any]]:
-    """Greedy rows of an experiment's rounds, the last with that gain."""
+    """Greedy metric rows of the rounds of an experiment."""
     return [
         metric_row(f"{experiment}@{k}", "accuracy", v, gain=gain, ci_low=v - widths, ci_high=v + widths, **PLACE)
         for k, v in enumerate(values, 1)
@@ -162,7 +162,7 @@ def rounds(experiment: str, count: int) -> Rounds:
     return Rounds(experiment, {k: f"{experiment}@{k}" for k in range(1, count + 1)}, count)
 
 
-def test_only_the_last_round_stands_in_the_result(tmp_path: Path) -> None:
+def test_only_the_last_round_is_in_the_result(tmp_path: Path) -> None:
     page = Page(written(tmp_path))
     result = page.source[page.source.index('<section id="result">') : page.source.index('<section id="rounds">')]
     assert re.findall(r"(\w+po@\d)", result) == ["grpo@4", "papo@4", "cppo@4"]
@@ -180,7 +180,7 @@ def test_only_the_last_round_stands_in_the_result(tmp_path: Path) -> None:
     assert "nan" not in page.text.lower().split()
 
 
-def test_the_rounds_are_told_with_the_numbers_of_the_metrics(tmp_path: Path) -> None:
+def test_the_section_on_rounds_has_the_numbers_of_the_metrics(tmp_path: Path) -> None:
     page = Page(written(tmp_path))
     assert cells(page, "rounds", "tiny") == ("tiny 0 55.0 [48.2, 61.8] 49.0 [44.0, 54.0] · sd 1.8 5.6 [2.6, 8.6]")
     assert cells(page, "rounds", "grpo") == (
@@ -195,6 +195,7 @@ def test_the_rounds_are_told_with_the_numbers_of_the_metrics(tmp_path: Path) -> 
     assert "grpo, greedy    55.0  57.5  59.0*  60.0*  61.5*" in text
     assert "cppo, acc@8     49.0  52.0  55.0*  59.0*  60.0*" in text
     assert f"papo: stopped in round 3: {REASON}; rounds 3 to 4" in text
+    assert "shapes-rounds-test / grounding: accuracy at IoU 0.5 % by round (0 = base model)" in text
 
 
 def test_rounds_that_were_not_evaluated_have_no_point(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_rounds_that_were_not_evaluated_have_no_point(tmp_path: Path) -> None:
     assert "po@" not in (tmp_path / "training.svg").read_text()
 
 
-def test_curves_begin_at_the_base_and_lines_stand_side_by_side() -> None:
+def test_curves_start_at_the_base_and_markers_are_side_by_side() -> None:
     frame = table(rows_of_rounds())
     section = round_sections.rounds_section(frame, results.results(frame)[0], experiments(), BASE, STYLES)
     assert section is not None
@@ -220,7 +221,7 @@ def test_curves_begin_at_the_base_and_lines_stand_side_by_side() -> None:
     assert "acc@8: accuracy at IoU 0.5, mean of 8 answers" in charts.text(section["panels"][1])
     lines = {line.get("class", "").split()[1]: places(line) for line in of_class(panel, "curve")}
     assert [len(lines[s]) for s in ("s1", "s2", "s3", "base")] == [5, 5, 5, 1]
-    assert len({lines[s][0] for s in ("s1", "s2", "s3", "base")}) == 1  # all begin in the base model's point
+    assert len({lines[s][0] for s in ("s1", "s2", "s3", "base")}) == 1  # all start at the base model's point
     assert len({lines[s][1][0] for s in ("s1", "s2", "s3")}) == 3
     assert len(of_class(panel, "spread")) == 3 * 4 + 1
     assert len(of_class(panel, "mark")) == 3 * 4 + 1
@@ -228,11 +229,11 @@ def test_curves_begin_at_the_base_and_lines_stand_side_by_side() -> None:
     assert bottom == ["0", "1", "2", "3", "4"]
 
 
-def test_without_rounds_there_is_nothing() -> None:
+def test_without_rounds_there_are_no_sections() -> None:
     frame = table(measured("tiny", 0.55, None) + measured("perpo", 0.6, 0.55))
     found = results.results(frame)
     assert round_sections.rounds_section(frame, found[0], [], {}, {}) is None
-    assert round_sections.rounds_section(frame, found[0], experiments(), BASE, {}) is None  # not tested here
+    assert round_sections.rounds_section(frame, found[0], experiments(), BASE, {}) is None  # not evaluated here
     assert round_sections.round_lines(frame, found, [], {}) == []
     training = pl.DataFrame({"experiment": ["perpo"], "step": [1], "metric": ["reward"], "value": [1.0]})
     assert round_sections.training_section(training, experiments(), {}) is None
@@ -240,30 +241,33 @@ def test_without_rounds_there_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stopped", "count", "said"),
+    ("stopped", "count", "sentence"),
     [
         (None, 4, ""),
-        ((3, "why"), 4, "grpo: stopped in round 3: why; rounds 3 to 4 are round 2's adapter"),
-        ((4, "why"), 4, "grpo: stopped in round 4: why; round 4 is round 3's adapter"),
-        ((1, "why"), 2, "grpo: stopped in round 1: why; rounds 1 to 2 are the base model"),
+        ((3, "why"), 4, "grpo: stopped in round 3: why; rounds 3 to 4 use round 2's adapter"),
+        ((4, "why"), 4, "grpo: stopped in round 4: why; round 4 uses round 3's adapter"),
+        ((1, "why"), 2, "grpo: stopped in round 1: why; rounds 1 to 2 use the base model"),
     ],
 )
-def test_a_stop_in_words(stopped: tuple[int, str] | None, count: int, said: str) -> None:
-    assert Rounds("grpo", {count: f"grpo@{count}"}, count, stopped).stop_sentence == said
+def test_the_sentence_on_a_stop(stopped: tuple[int, str] | None, count: int, sentence: str) -> None:
+    assert Rounds("grpo", {count: f"grpo@{count}"}, count, stopped).stop_sentence == sentence
 
 
 def test_only_intervals_that_do_not_overlap_set_experiments_apart() -> None:
     found = followed(*of([0.5, 0.6]), *of([0.5, 0.75], "cppo"), *of([0.5, 0.62], "papo"))
     tested = [rounds(e, 2) for e in ("grpo", "cppo", "papo")]
-    said = round_sections.apart_sentence(found, tested)
-    assert "greedy intervals are apart for grpo below cppo, cppo above papo and overlap otherwise." in said
+    sentence = round_sections.apart_sentence(found, tested)
+    expected = "greedy intervals do not overlap for grpo below cppo, cppo above papo and overlap for the others."
+    assert expected in sentence
     assert round_sections.apart_sentence(found, tested[:1]) == ""
 
 
-def test_last_rounds_against_the_base_in_words() -> None:
+def test_the_sentences_on_last_rounds_against_the_base() -> None:
     (curve,) = followed(*of([0.5, 0.6], gain=0.1), *of([0.5, 0.4], "cppo", gain=-0.1), *of([0.5, 0.51], "papo"))
-    said = round_sections.gain_sentence(curve, [rounds(e, 2) for e in ("grpo", "cppo", "papo")]).replace("\u00a0", " ")
-    assert said == (
+    sentence = round_sections.gain_sentence(curve, [rounds(e, 2) for e in ("grpo", "cppo", "papo")]).replace(
+        "\u00a0", " "
+    )
+    assert sentence == (
         "last round, greedy: grpo (+10.0 points [+7.0, +13.0]) better than the base; "
         "cppo (\u221210.0 points [\u221213.0, \u22127.0]) worse than the base; "
         "papo (+1.0 points [\u22122.0, +4.0]) not distinguishable from the base"
@@ -271,11 +275,11 @@ def test_last_rounds_against_the_base_in_words() -> None:
     assert round_sections.gain_sentence(curve, [rounds("unknown", 2)]) == ""
 
 
-def test_a_fall_beyond_the_interval_of_the_best_round_is_said() -> None:
+def test_a_fall_below_the_interval_of_the_best_round_is_reported() -> None:
     (curve,) = followed(*of([0.6, 0.7, 0.64]), *of([0.5, 0.6, 0.56], "cppo"), *of([0.7], "papo"))
-    said = round_sections.fall_sentence(curve, [rounds("grpo", 3), rounds("cppo", 3), rounds("papo", 2)])
-    assert said.replace("\u00a0", " ").startswith(
-        "worse again in the last round, greedy: grpo (70.0 in round 2, last 64.0); choosing"
+    sentence = round_sections.fall_sentence(curve, [rounds("grpo", 3), rounds("cppo", 3), rounds("papo", 2)])
+    assert sentence.replace("\u00a0", " ").startswith(
+        "last round worse than the best round, greedy: grpo (70.0 in round 2, last 64.0); selecting"
     )
     assert round_sections.fall_sentence(curve, [rounds("cppo", 3)]) == ""
 
@@ -283,11 +287,11 @@ def test_a_fall_beyond_the_interval_of_the_best_round_is_said() -> None:
 def test_many_pairs_of_experiments_are_counted() -> None:
     names = [f"e{i}" for i in range(5)]
     found = followed(*(row for i, e in enumerate(names) for row in of([0.1 + i * 0.2], e)))
-    said = round_sections.apart_sentence(found, [rounds(e, 1) for e in names])
-    assert "greedy intervals are apart for 10 of 10 pairs." in said
+    sentence = round_sections.apart_sentence(found, [rounds(e, 1) for e in names])
+    assert "greedy intervals do not overlap for 10 of 10 pairs." in sentence
 
 
-def test_steps_are_counted_through_the_rounds() -> None:
+def test_steps_run_through_all_rounds() -> None:
     rows = [("grpo@10", 1), ("grpo@9", 1), ("grpo@9", 2), ("grpo@9", 3), ("cppo@1", 1)]
     logs = pl.DataFrame(
         [(e, step, "reward", 0.5) for e, step in rows], schema=["experiment", "step", "metric", "value"], orient="row"
@@ -299,7 +303,7 @@ def test_steps_are_counted_through_the_rounds() -> None:
     assert ends == {"cppo": [1.0], "grpo": [3.0, 4.0]}
 
 
-def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path: Path) -> None:
+def test_training_has_one_line_per_experiment_and_marks_the_end_of_rounds(tmp_path: Path) -> None:
     paths = [tmp_path / f"{e}@{k}.parquet" for e in CURVES for k in range(1, 5)]
     for path in paths:
         write_round(path, path.stem.partition("@")[0], int(path.stem[-1]))
@@ -317,16 +321,16 @@ def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path:
     assert len(turns) == 3
     xs = [x for x, _ in lines["s1"]]
     assert [sum(x < turn for x in xs) for turn in turns] == [12, 24, 36]
-    masked = next(p for p in section["panels"] if "image is masked" in charts.text(p))
-    assert len(of_class(masked, "curve")) == 1  # what GRPO did not measure has no line
-    assert len(of_class(masked, "turn")) == 2  # the third is after its last step
+    masked = next(p for p in section["panels"] if "KL between full and masked image" in charts.text(p))
+    assert len(of_class(masked, "curve")) == 1  # GRPO did not measure it
+    assert len(of_class(masked, "turn")) == 2  # the third is after the last step
     assert round_sections.training_section(logs.filter(pl.col("step") > 99), experiments(), STYLES) is None
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"round": 4}', '{"round": "x", "stopped": null}', '{"round": 4, "stopped": 3}']
 )
-def test_a_file_that_holds_no_marks_is_named(tmp_path: Path, text: str) -> None:
+def test_a_broken_status_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "grpo.json").write_text(text)
     with pytest.raises(UserError, match=r"grpo.json"):
         read.rounds_of({"grpo": read.RoundsOf({4: "grpo@4"}, tmp_path / "grpo.json")})

@@ -1,8 +1,10 @@
-"""Kills Snakemake and its jobs at random moments, and compares what comes out with an uninterrupted run.
+"""Kills Snakemake and its jobs at random moments, and compares the results with an uninterrupted
+run.
 
     python -m tests.workflow.chaos [--kills 50] [--seed 0] [--folder /tmp/chaos]
 
-SIGKILL only: nothing gets a chance to clean up. Ends with status 1 if any table, adapter or result differs in any row.
+SIGKILL only: nothing gets a chance to clean up. Ends with status 1 if any table, adapter or result
+differs in any row.
 """
 
 from __future__ import annotations
@@ -30,29 +32,29 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 VOLATILE = ("tokens_per_second",)
-"""Metrics of the training table that measure time."""
+"""Time-dependent metrics of the training table."""
 
 
 @dataclass
 class Outcome:
-    """What was killed, what it cost, and what differs."""
+    """The kills, their cost, and the differences from the undisturbed run."""
 
     kills: list[tuple[str, str, float]] = field(default_factory=list)
-    """(what was killed, the rules that were running, seconds into the run)."""
+    """(killed process, running rules, seconds into the run) of each kill."""
     runs: int = 0
     chains: int = 1
-    """How often the whole chain was run, start to end."""
+    """Number of complete runs of the chain."""
     seconds: float = 0.0
     reference_seconds: float = 0.0
     starts: Counter[str] = field(default_factory=Counter)
     reference_starts: Counter[str] = field(default_factory=Counter)
     lost_answers: int = 0
-    """Answers that had been committed before a kill and were not there after it."""
+    """Answers that were committed before a kill and missing after it."""
     compared: int = 0
     differences: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """The report."""
+        """The report as text."""
         killed = Counter(what for what, _, _ in self.kills)
         during = Counter(rule for _, rules, _ in self.kills for rule in rules.split("+"))
         redone = {
@@ -70,7 +72,7 @@ class Outcome:
 
 
 def small_config(questions: int, tests: int, part: int) -> dict[str, Any]:
-    """The demo's chain with fewer questions, in small parts and with a checkpoint every other step."""
+    """The demo's chain with fewer questions, small shards and a checkpoint every other step."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config["models"]["tiny"]["engine"]["answers_per_part"] = part
     config["models"]["tiny"]["threads"] = 1  # two jobs at once
@@ -89,10 +91,11 @@ def small_config(questions: int, tests: int, part: int) -> dict[str, Any]:
 
 
 def chaos(folder: Path, config: dict[str, Any], kills: int, seed: int, longest: float = 25.0) -> Outcome:
-    """Runs the workflow in `folder`/calm undisturbed and in `folder`/chaos with so many kills, and compares them.
+    """Runs the workflow in `folder`/calm undisturbed and in `folder`/chaos with this many kills,
+    and compares the results.
 
-    A kill comes after up to `longest` seconds, most of them early: starting an engine must be interrupted, and it must also
-    get somewhere now and then.
+    A kill comes after at most `longest` seconds, usually early: it should hit the start of an
+    engine, but sometimes leave time for progress.
     """
     chance, outcome = random.Random(seed), Outcome()
     calm, wild = (_prepared(folder / name, config) for name in ("calm", "chaos"))
@@ -119,7 +122,7 @@ def chaos(folder: Path, config: dict[str, Any], kills: int, seed: int, longest: 
         process.wait()
         outcome.starts += _starts(output)
         if process.returncode == 0 and len(outcome.kills) < kills:
-            # finished before it was killed often enough: once more from the start
+            # finished before enough kills: start over
             _compare(calm, wild, outcome)
             outcome.chains += 1
             shutil.rmtree(wild / "results")
@@ -154,7 +157,7 @@ def _environment() -> dict[str, str]:
 
 
 def _started(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """A run; the lock of a killed one is removed first, as a user does."""
+    """Starts a run after removing the lock of a killed one, as a user would."""
     subprocess.run(_command(folder, "--unlock"), cwd=ROOT, env=_environment(), capture_output=True, check=True)
     output = folder / f"run-{time.monotonic_ns()}.txt"
     with output.open("wb") as file:
@@ -176,7 +179,7 @@ def _starts(output: Path) -> Counter[str]:
 
 
 def _jobs(snakemake: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
-    """Rule name to the process of a running job."""
+    """Maps a rule name to the process of its running job."""
     found = {}
     try:
         children = psutil.Process(snakemake.pid).children(recursive=True)
@@ -194,7 +197,7 @@ def _jobs(snakemake: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
 
 
 def _kill(snakemake: subprocess.Popen[bytes], wait: float, kind: str, outcome: Outcome, since: float) -> bool:
-    """Waits, then kills Snakemake or one of its jobs; False if there was nothing left to kill."""
+    """Waits, then kills Snakemake or one of its jobs; False if nothing was left to kill."""
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline and snakemake.poll() is None:
         time.sleep(0.02)
@@ -214,7 +217,7 @@ def _kill(snakemake: subprocess.Popen[bytes], wait: float, kind: str, outcome: O
 
 
 def _committed(folder: Path) -> Counter[Path]:
-    """Journal to the answers in it now."""
+    """Maps a journal to its current number of answers."""
     found = Counter[Path]()
     for path in (folder / "results/.partial").glob("journal/**/*.parquet"):
         if not path.name.startswith("."):
@@ -246,7 +249,7 @@ def _pairs(calm: Path, wild: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _rows(path: Path) -> pl.DataFrame:
-    """The rows; image paths and times apart, nothing may differ."""
+    """The rows without image paths and times; everything else must be equal."""
     table = pl.read_parquet(path)
     return table.filter(~pl.col("metric").is_in(VOLATILE)) if "metric" in table.columns else table
 

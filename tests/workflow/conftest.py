@@ -1,4 +1,4 @@
-"""Real Snakemake runs by command line, in a folder of their own."""
+"""Real Snakemake runs from the command line, each in its own folder."""
 
 import json
 import os
@@ -30,7 +30,9 @@ class Workflow:
     def run(
         self, *arguments: str, config: str = "config.yaml", check: bool = True, root: Path = ROOT
     ) -> subprocess.CompletedProcess[str]:
-        """`snakemake --cores 2 …` with the Snakefile and the package of `root`; output as text, both streams together."""
+        """`snakemake --cores 2 …` with the Snakefile and the package of `root`; output as text,
+        with both streams merged.
+        """
         command = ["snakemake", *self._words(*arguments, config=config, root=root)]
         done = subprocess.run(
             command,
@@ -54,11 +56,13 @@ class Workflow:
         return {rule for rule, _ in self.jobs(*arguments, config=config)}
 
     def jobs(self, *arguments: str, config: str = "config.yaml", root: Path = ROOT) -> set[tuple[str, str]]:
-        """(rule, whose) of the jobs that a run would execute now, shards together: as mutations.py names them."""
+        """(rule, owner) of the jobs that a run would execute now, as in mutations.py; shards are
+        merged.
+        """
         return self._jobs_of(self.run("--dry-run", *arguments, config=config, root=root).stdout)
 
     def graph(self, config: str = "config.yaml") -> dict[Key, Node]:
-        """All jobs of a config, computed in this process, whose working directory must be the folder."""
+        """All jobs of a config, computed in this process; the working directory must be the folder."""
         return graph(policies.load(yaml.safe_load((self.folder / config).read_text())))
 
     @staticmethod
@@ -72,9 +76,10 @@ class Workflow:
         return found
 
     def edited(self, path: str, value: object, name: str = "edited.yaml") -> str:
-        """Writes the config again with one key, or several apart by blanks, changed; returns the new file's name.
+        """Writes a copy of the config with one or more keys (separated by spaces) changed; returns
+        its file name.
 
-        Several keys take one value, or each its own of a tuple.
+        Several keys share one value, or each takes its own from a tuple.
         """
         config = json.loads(
             json.dumps(yaml.safe_load((self.folder / "config.yaml").read_text()))
@@ -93,13 +98,13 @@ class Workflow:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """With the package of `root`."""
+    """Environment variables with the package of `root`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(root / "workflow")}
 
 
 def named(keys: Iterable[Key]) -> set[tuple[str, str]]:
-    """Jobs of a graph as mutations.py names them, shards together."""
+    """The jobs of a graph, named as in mutations.py; shards are merged."""
     return {(rule, _whose(rule, dict(wildcards))) for rule, wildcards in keys}
 
 
@@ -129,7 +134,7 @@ def _whose_terms(of: dict[str, str]) -> str:
 
 
 def _own_images(folder: Path) -> None:
-    """Eight images with questions, as a user brings them."""
+    """Eight images with questions, as a user's own dataset."""
     folder.mkdir()
     lines = []
     for number in range(8):
@@ -146,7 +151,7 @@ def _own_images(folder: Path) -> None:
 
 
 def _own_pairs(config: dict[str, Any]) -> None:
-    """P2-DPO beside the others, on the same questions."""
+    """P2-DPO in addition to the other experiments, on the same questions."""
     demo = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_text())
     first = demo["attention_maps"]["first-token"]
     config["attention_maps"] = {"first": first, "test": {**first, "split": "test"}}
@@ -167,7 +172,7 @@ def _own_pairs(config: dict[str, Any]) -> None:
 
 
 def _own_answers(config: dict[str, Any]) -> None:
-    """An experiment that learns from the answers in the user's own file, and an export."""
+    """An experiment that learns from dataset preferences in the user's own file, and an export."""
     config["dataset_preferences"] = {name: {"split": "test"} for name in ("taken", "others")}
     config["trainings"]["taught"] = {**config["trainings"]["dpo"], "batch_size": 4}
     config["experiments"]["dataset_preference"] = {
@@ -177,7 +182,9 @@ def _own_answers(config: dict[str, Any]) -> None:
 
 
 def _own_rounds(config: dict[str, Any]) -> None:
-    """Two methods that learn in rounds, on the same questions; they share the first round's answers."""
+    """Two methods that learn in rounds, on the same questions; they share the first round's
+    answers.
+    """
     demo = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())
     config["views"] |= {name: demo["views"][name] for name in ("masked", "covered", "zoomed", "removing")}
     config["saliency_maps"] = {"dino": {"path": "dino", "layers": [1, 2], "size": 112}}
@@ -207,7 +214,9 @@ def workflow(tmp_path: Path) -> Workflow:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The demo's chain, made small, with a second benchmark on own images, after one complete run."""
+    """A small version of the demo's chain with a second benchmark on the user's images, after one
+    complete run.
+    """
     folder = tmp_path_factory.mktemp("finished")
     (folder / "resources").symlink_to(ROOT / "resources")
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -235,8 +244,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         ("batch_selections", "all"),
         ("saliency_maps", "dino"),
     ):
-        config[section]["other"] = dict(config[section][name])  # a block that nobody uses yet
-    # nobody answers what they would judge: tests/workflow/test_judge_chain.py has a judge
+        config[section]["other"] = dict(config[section][name])  # a block that nothing uses yet
+    # no policy has answers for them to judge; tests/workflow/test_judge_chain.py has a judge
     config["judges"] = {name: {"model": "nobody", "url": "http://localhost:1/v1"} for name in ("stub", "second")}
     config["benchmarks"]["judged"] = {"dataset": "own", "protocol": "mmhal", "judge": "stub"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

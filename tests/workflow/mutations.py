@@ -1,6 +1,7 @@
-"""What an edit should rerun, written down by hand: the jobs of the `finished` chain and what each needs.
+"""What an edit should rerun, written by hand: the jobs of the `finished` chain and their inputs.
 
-A job is (rule, whose): a policy or experiment, a dataset, or nothing where there is one job.
+A job is (rule, owner). The owner is a policy, an experiment or a dataset, or empty if the rule has
+a single job.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ EXPERIMENTS = ("dpo", "perpo", "p2dpo")
 POLICIES = (BASE, *EXPERIMENTS)
 GIVEN = "given"
 ROUNDS = ("grpo@2", "papo@1")
-"""The rounds that are tested: the last ones."""
+"""The evaluated rounds, which are the last ones."""
 GRPO, PAPO = "old@original+reference@original", "old@either+old@original+reference@original"
 SAMPLES, BENCHMARKS = "shapes/n20", "benchmarks"
 
@@ -21,7 +22,7 @@ Job = tuple[str, str]
 
 
 def _needs() -> dict[Job, set[Job]]:
-    """Job to the jobs whose tables it reads."""
+    """Maps a job to the jobs whose tables it reads."""
     shapes, own = ("import_examples", "shapes"), ("import_examples", "own")
     needs: dict[Job, set[Job]] = {
         ("make_shapes", "shapes"): set(),
@@ -46,7 +47,7 @@ def _needs() -> dict[Job, set[Job]]:
         needs["train_adapter", experiment] = {select, terms, shapes}
     pairs = _pairs(needs, shapes)
     for policy in POLICIES:
-        # dpo and p2dpo are not asked about the user's own images
+        # dpo and p2dpo are not evaluated on the user's own images
         examples = {shapes, own} if policy in ("tiny", "perpo") else {shapes}
         needs["compute_attention_maps", f"{policy} shapes test"] = {shapes} | (
             {("train_adapter", policy)} if policy in EXPERIMENTS else set()
@@ -68,7 +69,9 @@ def _needs() -> dict[Job, set[Job]]:
 
 
 def _given(needs: dict[Job, set[Job]], own: Job) -> None:
-    """The jobs of an experiment that learns from given answers; it is tested on the user's own images."""
+    """The jobs of an experiment that learns from dataset preferences and is evaluated on the user's
+    own images.
+    """
     taken, terms, trained = (
         ("use_dataset_preferences", BASE),
         ("compute_logprobs", "taken original"),
@@ -83,7 +86,7 @@ def _given(needs: dict[Job, set[Job]], own: Job) -> None:
 
 
 def _pairs(needs: dict[Job, set[Job]], shapes: Job) -> set[Job]:
-    """P2-DPO's jobs; gives those whose tables the report shows."""
+    """Adds P2-DPO's jobs; returns those whose tables the report shows."""
     looked, crops = ("compute_attention_maps", "tiny shapes first"), ("find_crops", "salient")
     asked, whose, made = ("plan_pairs", "self-made"), "tiny shapes/self-made", ("make_pairs", "self-made")
     kept, clips = ("filter_pairs", "central"), ("compute_clip_scores", "tiny-clip")
@@ -101,7 +104,9 @@ def _pairs(needs: dict[Job, set[Job]], shapes: Job) -> set[Job]:
 
 
 def _rounds(needs: dict[Job, set[Job]], shapes: Job, own: Job) -> set[Job]:
-    """The jobs of rounds; gives the trainings. Round k + 1 asks the policy of round k."""
+    """Adds the jobs of rounds; returns the trainings. Round k + 1 samples from the policy of round
+    k.
+    """
 
     def answered(policy: str, plan: str, requests: Job, examples: set[Job]) -> None:
         whose = f"{policy} {plan}"
@@ -133,7 +138,7 @@ NEEDS = _needs()
 
 
 def rerun(roots: Iterable[Job]) -> set[Job]:
-    """The roots and everything that reads, directly or not, what they write."""
+    """The roots and everything that reads their outputs, directly or indirectly."""
     jobs = set(roots)
     while more := {job for job, needed in NEEDS.items() if needed & jobs} - jobs:
         jobs |= more
@@ -141,14 +146,14 @@ def rerun(roots: Iterable[Job]) -> set[Job]:
 
 
 def every(*rules: str) -> set[Job]:
-    """All jobs of these rules."""
+    """Every job of these rules."""
     return {job for job in NEEDS if job[0] in rules}
 
 
 MODEL = every(
     "compute_attention_maps", "use_dataset_preferences", "sample_responses", "score_responses", "compute_logprobs", "train_adapter", "train_round", "evaluate_policy"
 )  # fmt: skip
-"""What looks at a model block."""
+"""The jobs that depend on a model block."""
 ASKED = every("plan_benchmarks", "evaluate_policy")
 OWN = ("tiny", "perpo", *ROUNDS, GIVEN)
 ASKED_OWN = {job for job in ASKED if job[1] in OWN}
@@ -175,7 +180,8 @@ CLEAN = {("compute_logprobs", f"{policy} old@clean+reference@clean") for policy 
 }
 NOTHING: set[Job] = set()
 
-# (key, another value, jobs that run first); `replaced` names a block that the key is moved to, see `test_mutations`
+# (key, new value, jobs that rerun first); `replaced` names a block that the key is moved to, see
+# `test_mutations`
 EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.path", "same-model", NOTHING),  # a folder with the same contents
     ("models.tiny.family", "qwen2_5_vl", MODEL),
@@ -199,7 +205,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("datasets.own.path", "own/other.jsonl", IMPORT),
     ("datasets.own.images", "own/", IMPORT),
     ("datasets.own.coordinates", "thousand", IMPORT),
-    ("datasets.own.watch_images", False, IMPORT),  # another digest, of less
+    ("datasets.own.watch_images", False, IMPORT),  # a different digest, of fewer files
     ("datasets.own.task", "ocr", IMPORT),
     ("datasets.own.split", "validation", IMPORT),
     ("datasets.own.max_images", 1, IMPORT),
@@ -219,7 +225,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("views.clean.type", "blank", PAIR),
     ("views.noisy.parameters", {"sigma": 0.3}, PAIR),
     ("views.noisy.seed", 1, PAIR),
-    ("views.removing.choice", ["covered"], NOTHING),  # nobody looks at it
+    ("views.removing.choice", ["covered"], NOTHING),  # no job uses it
     ("views.masked.parameters", {"share": 0.5}, MASKED),
     ("views.masked.seed", 1, MASKED),
     ("views.hidden.parameters", {"share": 0.4}, MASKED),
@@ -228,7 +234,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("saliency_maps.dino.layers", [0, 2], SALIENT),
     ("saliency_maps.dino.size", 70, SALIENT),
     ("saliency_maps.dino.dtype", "bfloat16", SALIENT),
-    ("saliency_maps.other.split", "test", NOTHING),  # in a block in use it would leave out what is asked, and is refused
+    ("saliency_maps.other.split", "test", NOTHING),  # in a used block, it would leave out required examples and be rejected
     ("saliency_maps.other.tasks", ["ocr"], NOTHING),
     ("saliency_maps.other.limit", 3, NOTHING),
     ("views.enhanced.crop", "other", PAIR | {("find_crops", "other"), *CLIP}),
@@ -274,7 +280,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("clip_scores.tiny-clip.dtype", "bfloat16", CLIP),
     ("rollouts.g4.questions", 10, ASK_ROUND),
     ("rollouts.g4.n", 3, ASK_ROUND),
-    ("rollouts.g4.temperature", 1, NOTHING),  # the only one there is
+    ("rollouts.g4.temperature", 1, NOTHING),  # the only temperature
     ("rollouts.g4.top_p", 0.9, ASK_ROUND),
     ("rollouts.g4.top_k", 5, ASK_ROUND),
     ("rollouts.g4.max_tokens", 23, ASK_ROUND),
@@ -345,13 +351,13 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("benchmarks.own-test.temperature", 0.9, ASKED_OWN | REPORT),
     ("benchmarks.own-test.top_p", 0.9, ASKED_OWN | REPORT),
     ("benchmarks.own-test.top_k", 5, ASKED_OWN | REPORT),
-    ("benchmarks.own-test.protocol", "refcoco", ASKED_OWN | REPORT),  # it brings its prompt
+    ("benchmarks.own-test.protocol", "refcoco", ASKED_OWN | REPORT),  # it has its own prompt
     ("benchmarks.own-test.max_tokens", 23, ASKED_OWN | REPORT),
     ("benchmarks.own-test.views", ["original"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompts", ["{question} Answer."], {("plan_benchmarks", BASE), ("evaluate_policy", BASE)} | REPORT),
     ("benchmarks.own-test.seed", 1, ASKED_OWN | REPORT),
-    ("benchmarks.judged.judge", "second", REPORT),  # nobody is tested on it; tests/contracts/test_judges.py says what judges rerun
+    ("benchmarks.judged.judge", "second", REPORT),  # no policy is evaluated on it; tests/contracts/test_judges.py covers judges
     ("benchmarks.judged.judge_prompt", "own/data.jsonl", REPORT),
     *(
         (f"judges.stub.{key}", value, NOTHING)
@@ -361,7 +367,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
         }.items()
     ),
     ("benchmarks.own-test.resamples", 98, EVALUATED_OWN | REPORT),
-    ("exports.out.experiment", "perpo", NOTHING),  # exports are made when they are asked for
+    ("exports.out.experiment", "perpo", NOTHING),  # exports are made on request
     ("exports.out.format", "verl", NOTHING),
     ("exports.out.pairs", "all", NOTHING),
     ("report.title", "Another", REPORT),

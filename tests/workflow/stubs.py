@@ -1,5 +1,6 @@
-"""Stand-ins for what the papers' configs name, laid out as docs/reproduce.md says: official files with a few rows, drawn images,
-and tiny models of random weights."""
+"""Stand-ins for the files of the papers' configs, laid out as in docs/reproduce.md: official
+formats with a few rows, drawn images, and tiny random-weight models.
+"""
 
 import json
 import pickle
@@ -18,7 +19,9 @@ SIZE = (96, 64)
 
 
 def lay_out(folder: Path, config: Mapping[str, Any], count: int = 4) -> None:
-    """Everything that a config needs, below `folder`; `count` rows or groups of rows of every data set."""
+    """Write everything that a config needs below `folder`, with `count` rows or groups of rows per
+    dataset.
+    """
     for block in config["models"].values():
         if not (folder / block["path"]).exists():
             BUILDERS[block["family"]](folder / block["path"], 0)
@@ -27,7 +30,7 @@ def lay_out(folder: Path, config: Mapping[str, Any], count: int = 4) -> None:
     for block in config.get("saliency_maps", {}).values():
         build_tiny_dinov2(folder / block["path"], layers=10)
     for block in config.get("rewards", {}).values():
-        if block.get("resources"):  # without what METEOR and AMBER's descriptions need, as a new user's
+        if block.get("resources"):  # a new user lacks the resources of METEOR and AMBER's descriptions
             (folder / block["resources"]).mkdir(parents=True, exist_ok=True)
     for block in config["datasets"].values():
         path = folder / block["path"]
@@ -36,7 +39,7 @@ def lay_out(folder: Path, config: Mapping[str, Any], count: int = 4) -> None:
 
 
 def draw(path: Path, number: int = 0) -> None:
-    """An image with a rectangle that moves with `number`."""
+    """Draw an image with a rectangle whose position depends on `number`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", SIZE, (250, 250, (7 * number) % 256))
     image.paste((200, 30, 30), _box(number))
@@ -150,7 +153,7 @@ def _textvqa(path: Path, images: Path, count: int) -> None:
 
 
 def _amber(path: Path, images: Path, count: int) -> None:
-    """Descriptions first, then questions: the annotation of number n is the n-th."""
+    """Descriptions first, then questions; the n-th annotation has number n."""
     path.mkdir(parents=True, exist_ok=True)
     kinds = [
         ("discriminative-attribute-state", "yes"), ("discriminative-attribute-number", "no"), ("discriminative-attribute-action", "no"),
@@ -212,7 +215,7 @@ def _problems(path: Path, images: Path, count: int) -> None:
 
 
 def _table(make: Callable[[int], list[dict[str, Any]]]) -> Callable[[Path, Path, int], None]:
-    """A TSV file of VLMEvalKit's, from the rows of a number."""
+    """Write a TSV file in VLMEvalKit's format; a function gives the row of each number."""
 
     def write(path: Path, images: Path, count: int) -> None:
         rows = [row for number in range(count) for row in make(number)]

@@ -1,4 +1,4 @@
-"""The whole chain with real vLLM, PEFT and Snakemake, and what an edit reruns."""
+"""The complete chain with real vLLM, PEFT and Snakemake, and what an edit reruns."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Random SIGKILLs, few of them; `make chaos` is the long version."""
+"""A few random SIGKILLs; `make chaos` is the long version."""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""The switch `controls` from the command line: what it adds to a small demo, and what the report then says."""
+"""The `controls` switch on the command line: the jobs that it adds to a small demo, and the
+report's texts.
+"""
 
 import subprocess
 import sys
@@ -63,7 +65,7 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
     assert held["sft_on_best", 1]["control_value"] == pytest.approx(metrics[TWIN, "original", "greedy", 1]["value"])
     assert held["blank", 1]["control_value"] == pytest.approx(metrics["perpo", "blank", "greedy", 1]["gain"])
     text = (results / "result.txt").read_text()
-    assert "gain or format?" in text
+    assert "controls: gain in " in text
     page = (results / "report.html").read_text()
     assert '<section id="controls">' in page
     assert workflow.planned() == set()

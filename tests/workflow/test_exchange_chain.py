@@ -1,4 +1,6 @@
-"""Given answers in, models and preferences out: the chain of a user who brings other trainers' data and leaves with other formats."""
+"""Import dataset preferences, export models and preferences: the chain of a user who exchanges data
+with other trainers.
+"""
 
 import json
 from pathlib import Path
@@ -19,7 +21,9 @@ IOUS = [0.9, 0.7, 0.1, 0.0]
 
 
 def _data(folder: Path) -> None:
-    """Twelve pairs as TRL has them, eight to learn from, and four ranked lists as PerPO released them."""
+    """Twelve pairs in TRL's format, eight of them for training, and four ranked lists in PerPO's
+    released format.
+    """
     folder.mkdir()
     pairs, lists = [], []
     for number in range(12):
@@ -87,7 +91,7 @@ def test_given_answers_are_learnt_from(exchanged: Workflow) -> None:
     pairs = pl.read_parquet(exchanged.folder / "results/preferences/tiny/pairs/all.parquet")
     lists = pl.read_parquet(exchanged.folder / "results/preferences/tiny/lists/three.parquet")
     assert [len(responses) for responses in pairs["responses"]] == [2] * 8
-    # three of four, best and worst among them
+    # three of four, including best and worst
     assert [[response["text"] for response in responses] for responses in lists["responses"]] == [
         [BOXES[0], BOXES[2], BOXES[3]]
     ] * 4

@@ -1,4 +1,4 @@
-"""Every family of models goes the whole way: sample, train, evaluate."""
+"""Every model family completes the chain: sample, train, evaluate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.workflow.conftest import Workflow
 pytestmark = pytest.mark.slow
 
 ALWAYS = ("qwen2_5_vl",)
-"""Tested by `make test`; the demo's chain has LLaVA."""
+"""Families tested by `make test`; the demo's chain covers LLaVA."""
 OTHERS = tuple(sorted(BUILDERS.keys() - set(ALWAYS)))
 
 
@@ -28,7 +28,9 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 
 def trained(folder: Path, families: Sequence[str]) -> Workflow:
-    """One run of several families: a tiny model of random weights each, six questions to train on and four to be tested on."""
+    """One run of several families, each with a tiny random-weight model, six training and four test
+    questions.
+    """
     for family in families:
         BUILDERS[family](folder / "models" / family, 0)
     engine = {"enforce_eager": True, "max_num_seqs": 16}

@@ -1,4 +1,4 @@
-"""What surrounds a job, in real Snakemake runs of a workflow of one rule."""
+"""The job wrapper in real Snakemake runs of a workflow with one rule."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def started(body: str, cores: int = 1) -> subprocess.Popen[str]:
 
 
 def run(body: str) -> tuple[int, str, list[str]]:
-    """(exit status, what the terminal shows, the attempts that got as far as the stage)."""
+    """(exit status, terminal output, attempts that reached the stage)."""
     process = started(body)
     output, _ = process.communicate(timeout=120)
     return process.returncode, output, Path("attempts").read_text().split()
@@ -69,7 +69,7 @@ def test_a_users_mistake_is_shown_once_and_not_retried() -> None:
     assert output.count("error: key `x` is wrong") == 1
     assert "hint: do y" in output
     assert "Traceback" not in output
-    assert "not tried again" in Path("logs/one.log").read_text()
+    assert "not retried" in Path("logs/one.log").read_text()
 
 
 def test_a_bug_shows_its_traceback_and_is_not_retried() -> None:
@@ -135,7 +135,7 @@ def test_a_job_and_its_children_end_when_snakemake_is_killed(project: Path) -> N
     snakemake.wait()
     _, alive = psutil.wait_procs(jobs, timeout=15)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-    assert "Snakemake has gone; this job ends" in (project / "logs/one.log").read_text()
+    assert "Snakemake has ended; stopping this job" in (project / "logs/one.log").read_text()
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(project: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:
     body = "import errno; raise OSError(errno.EROFS, 'Read-only file system', 'results/x.parquet')"
     status, output, attempts = run(body)
     assert status == 1
-    assert attempts == ["1", "2", "3"]  # somebody may mount it again
+    assert attempts == ["1", "2", "3"]  # the folder may be mounted again
     assert "error: cannot write: [Errno 30] Read-only file system: 'results/x.parquet'" in output
     assert "Traceback" not in output
 
@@ -188,7 +188,7 @@ rule one:
 def test_four_jobs_of_one_run_share_two_gpus_without_sharing_one(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Nothing limits the run: Snakemake starts all four at once, and the leases sort it out."""
+    """Snakemake starts all four jobs at once without a limit; the leases assign the GPUs."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("leases")))
     (project / "Snakefile").write_text(FOUR)

@@ -1,4 +1,6 @@
-"""Answers of a real chain, judged by an endpoint that misbehaves: what comes out, what an edit reruns, and where no key is."""
+"""Answers of a real chain, judged by a faulty endpoint: the results, what an edit reruns, and that
+the key is never written to a file.
+"""
 
 import base64
 import json
@@ -27,7 +29,7 @@ MEASURED = str(paths.at(paths.METRICS, policy="tiny"))
 
 
 def configured(folder: Path, url: str) -> None:
-    """The demo's model, asked eight questions in MMHal-Bench's form."""
+    """The demo's model with eight questions in MMHal-Bench's format."""
     (folder / "mmhal").mkdir()
     rows = []
     for number in range(COUNT):
@@ -50,7 +52,7 @@ def configured(folder: Path, url: str) -> None:
 
 
 def edited(folder: Path, **changes: Any) -> str:
-    """The name of a config with another judge."""
+    """The name of a config with a different judge."""
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["judges"]["stub"] |= changes
     (folder / "edited.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -58,7 +60,7 @@ def edited(folder: Path, **changes: Any) -> str:
 
 
 def found_in(folder: Path, secret: str) -> list[Path]:
-    """Files below `folder`, other than links, that contain it."""
+    """Files below `folder`, except links, that contain the text."""
     files = [file for file in folder.rglob("*") if file.is_file() and "resources" not in file.parts]
     return [file for file in files if secret.encode() in file.read_bytes()]
 
@@ -71,10 +73,10 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
         failed = workflow.run("--", MEASURED, check=False)
         assert failed.returncode != 0
         assert "answered 401: `Incorrect API key provided: Bearer <key>`" in failed.stdout
-        assert "of 8 verdicts are kept; run again and only the others are asked for" in failed.stdout
+        assert "of 8 verdicts are stored; rerun to request only the others" in failed.stdout
         assert "Traceback" not in failed.stdout
         there = len(list((folder / paths.at(paths.JUDGED, judge="stub")).rglob("*.json")))
-        assert there == 3  # the fourth was refused
+        assert there == 3  # the fourth was rejected
         server.asked.clear()
         server.behave = lambda number: "500" if number == 1 else "fine"
         done = workflow.run("--", MEASURED)
@@ -89,7 +91,7 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
         assert (score["n"], score["n_failed"], score["judge"]) == (COUNT, 0, "stub: stub-1")
         assert set(metrics["judge"]) == {"stub: stub-1"}
 
-        # what a judge is has a say in its verdicts, how it is reached has none
+        # verdicts depend on what the judge is, not on how it is reached
         reached = {"concurrency": 5, "timeout": 50.0, "retries": 5, "key": "OTHER_KEY"}
         assert workflow.planned("--", MEASURED, config=edited(folder, **reached)) == set()
         another = edited(folder, model="another")
@@ -102,4 +104,4 @@ def test_answers_are_judged(workflow: Workflow, monkeypatch: pytest.MonkeyPatch)
         assert not server.asked
     assert not found_in(folder, KEY)
     assert not found_in(folder, base64.b64encode(KEY.encode()).decode())
-    assert found_in(folder, "Rating: ")  # the search finds what is there
+    assert found_in(folder, "Rating: ")  # the search works

@@ -1,4 +1,6 @@
-"""Every config key, the weights, an image, the code: an edit reruns exactly what it concerns. See mutations.py."""
+"""An edit of any config key, the weights, an image or the code reruns exactly what depends on it.
+See mutations.py.
+"""
 
 import os
 import shutil
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def _tested(policy: str) -> set[Job]:
-    """What a policy costs that is tested besides the others."""
+    """The jobs that one more evaluated policy adds."""
     answers = {(rule, f"{policy} benchmarks") for rule in ("sample_responses", "gather_responses", "score_responses")}
     one_each = {(rule, policy) for rule in ("plan_benchmarks", "evaluate_policy")}
     return answers | one_each | {("collect_metrics", ""), ("write_report", "")}
@@ -44,7 +46,7 @@ ROUND_3: set[Job] = {
     *((rule, "grpo@2 shapes/g4") for rule in ("sample_responses", "gather_responses", "score_responses")),
     *_tested("grpo@3"),
 }  # fmt: skip
-"""What a third round costs: nothing of the two before."""
+"""The jobs that a third round adds; none of the first two rounds reruns."""
 
 TWIN, OF_GIVEN = "sft-on-best-n20-ranked", "sft-on-best-taken"
 TWINS: set[Job] = {("compute_attention_maps", f"{TWIN} shapes test"), *_tested(TWIN), *_tested(OF_GIVEN)} | {
@@ -53,7 +55,9 @@ TWINS: set[Job] = {("compute_attention_maps", f"{TWIN} shapes test"), *_tested(T
 CONTROLLED = rerun(mutations.ASKED | mutations.REPORT) | {
     ("compare_controls", policy) for policy in (*mutations.EXPERIMENTS, mutations.GIVEN, *mutations.ROUNDS)
 }
-"""What the switch costs besides the twins: every policy is asked more, and held against the controls."""
+"""The jobs that the `controls` switch adds beyond the SFT counterparts: every policy answers more
+questions and is compared with the controls.
+"""
 
 OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     (
@@ -109,7 +113,7 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
 
 
 def config_keys() -> Iterator[str]:
-    """`section.key` of every key that a config may have, from the pydantic models."""
+    """`section.key` for every possible config key, from the pydantic models."""
     for section, field in Config.model_fields.items():
         for block in _blocks_in(field.annotation):
             for path in _keys_of(block):
@@ -126,7 +130,7 @@ def _keys_of(block: type[BaseModel]) -> Iterator[str]:
     for name, field in block.model_fields.items():
         inner = _blocks_in(field.annotation)
         if name == "kind":
-            continue  # another kind of dataset is another block
+            continue  # a different kind of dataset is a different block
         if inner:
             yield from (f"{name}.{key}" for key in _keys_of(inner[0]))
         else:
@@ -134,7 +138,7 @@ def _keys_of(block: type[BaseModel]) -> Iterator[str]:
 
 
 def mentioned(edit: str) -> str:
-    """`section.key` of an edited key: without the block's name."""
+    """`section.key` of an edited key, without the block's name."""
     section, *rest = edit.split(".")
     return ".".join([section, *(rest if section in ("report", "controls") else rest[1:])])
 
@@ -145,7 +149,7 @@ def test_every_key_of_the_schema_is_edited() -> None:
 
 @pytest.fixture(scope="session")
 def chain(finished: Workflow) -> Workflow:
-    """The finished chain, with what edits refer to."""
+    """The finished chain, with the files that edits refer to."""
     folder = finished.folder
     if not (folder / "same-model").exists():
         shutil.copytree(ROOT / "resources/tiny-llava/model", folder / "same-model")
@@ -156,7 +160,7 @@ def chain(finished: Workflow) -> Workflow:
 
 
 def difference(found: set[Job], expected: set[Job]) -> str:
-    """What is wrong, in words; empty if nothing is."""
+    """A description of the differences; empty if there are none."""
     surplus, missing = (sorted(" ".join(job) for job in jobs) for jobs in (found - expected, expected - found))
     return "; ".join(f"{what} {', '.join(jobs)}" for what, jobs in (("needlessly", surplus), ("not", missing)) if jobs)
 
@@ -253,14 +257,14 @@ IMAGES = (
     )
 )
 REALLY = (2, 4, 13)
-"""Places in `CODE` of edits that are tried with Snakemake, too."""
+"""Indices in `CODE` of edits that are also tried with Snakemake."""
 CODE: list[tuple[str, str, str, set[Job]]] = [
-    # file under workflow/, text, other text, jobs that run first
+    # file under workflow/, old text, new text, jobs that rerun first
     ("perceptune/core/methods/perpo.py", "from __future__", "# a comment\nfrom __future__", NOTHING),
     ("perceptune/core/methods/perpo.py", '"""', '"""Another docstring. ', NOTHING),
     ("perceptune/core/methods/perpo.py", "(weights * softplus(", "(2 * weights * softplus(", {("train_adapter", "perpo")}),
     ("perceptune/core/methods/method.py", "from __future__ import annotations", "from __future__ import annotations\nVALUE = 1", mutations.every("train_adapter", "train_round", "compute_logprobs")),
-    # what one edit used to rerun needlessly
+    # edits that used to cause unnecessary reruns
     ("perceptune/contracts/tables/metrics.py", '    ("judge", pa.string(), NULL)', '    ("added", pa.string(), NULL),\n    ("judge", pa.string(), NULL)', mutations.every("evaluate_policy", "collect_metrics", "write_report")),
     ("perceptune/contracts/errors.py", "did you mean", "do you mean", NOTHING),
     ("perceptune/contracts/tables/io.py", "delete the file and rerun", "remove the file and rerun", NOTHING),
@@ -292,7 +296,7 @@ CODE: list[tuple[str, str, str, set[Job]]] = [
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project's code, as another checkout: every file has a new date."""
+    """A copy of the project's code, like a fresh checkout: every file has a new date."""
     target = tmp_path_factory.mktemp("checkout")
     for name in ("workflow", "profiles", "config"):
         shutil.copytree(ROOT / name, target / name, copy_function=shutil.copyfile)
@@ -306,7 +310,7 @@ def test_another_checkout_reruns_nothing(chain: Workflow, copied: Path) -> None:
 
 @contextmanager
 def changed(copied: Path, file: str, old: str, new: str) -> Iterator[None]:
-    """The copy with a text of one file replaced, or with another file where `old` is empty."""
+    """The copy with a text replaced in one file, or with a new file if `old` is empty."""
     path = copied / "workflow" / file
     before = path.read_text() if old else None
     assert before is None or old in before
@@ -324,7 +328,7 @@ def _forget() -> None:
 
 @pytest.fixture
 def in_copy(chain: Workflow, copied: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Digests are those of the copied files."""
+    """Compute digests from the copied files."""
     monkeypatch.chdir(chain.folder)
     monkeypatch.setattr(plugins, "ROOT", copied / "workflow/perceptune")
     _forget()

@@ -1,4 +1,4 @@
-"""P2-DPO's chain after a real run: the tables fit together, and the page shows them."""
+"""P2-DPO's chain after a real run: the tables are consistent, and the report shows them."""
 
 import math
 
@@ -26,7 +26,9 @@ def test_every_example_of_the_pairing_has_its_record(finished: Workflow) -> None
 
 
 def test_the_two_engines_agree_on_amplified_answers(finished: Workflow) -> None:
-    """vLLM's log-probabilities of an amplified answer, given image and question, against the terms of transformers."""
+    """vLLM's log-probs of an amplified answer, given image and question, equal the stored log-probs
+    from transformers.
+    """
     groups = table(finished, "pairs/tiny/shapes/self-made.parquet").filter("kept")
     terms = dict(
         table(finished, "terms/tiny/shapes/self-made/reference@original.parquet")
@@ -66,14 +68,14 @@ def test_views_are_made_again_from_the_tables_alone(finished: Workflow) -> None:
 def test_the_page_and_the_table_show_it(finished: Workflow) -> None:
     page = (finished.folder / "results/report.html").read_text()
     for part in (
-        'id="looks"',
+        'id="attention"',
         'id="pairs"',
         "attention focus ratio",
-        "of pairs with two different answers",
+        "pairs with different answers",
         "inverse crop (control)",
     ):
         assert part in page, part
-    assert page.count("<figcaption>attention, up to") == page.count("<figcaption>noisy, r.m.s.") > 0
+    assert page.count("<figcaption>attention, maximum") == page.count("<figcaption>noise, r.m.s.") > 0
     assert "the file does not exist" not in page
     assert "<script" not in page
     text = (finished.folder / "results/result.txt").read_text()

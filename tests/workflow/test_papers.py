@@ -1,4 +1,6 @@
-"""The papers' configs plan on data laid out as docs/reproduce.md says, and 20 examples of them go the whole way."""
+"""The papers' configs plan on data laid out as in docs/reproduce.md, and a rehearsal with 20
+examples completes.
+"""
 
 import json
 import os
@@ -22,7 +24,7 @@ PAPERS = {
     "papo": ["papo_g@2"],
     "cppo": ["cppo@2"],
 }
-"""Paper to the policies that its rehearsal makes."""
+"""Maps a paper to the policies that its rehearsal trains."""
 TESTED = {
     "perpo": ["refcoco-val", "llava-bench", "pope"],
     "dpo-ocr": ["fox"],
@@ -30,11 +32,13 @@ TESTED = {
     "papo_g": ["geometry3k", "mathverse-vision"],
     "cppo": ["we-math", "dynamath"],
 }
-"""Experiment to those of its benchmarks that are rehearsed: each takes minutes of a CPU, and those of a paper are alike."""
+"""Maps an experiment to its rehearsed benchmarks; not all, because each takes CPU minutes and those
+of a paper are alike.
+"""
 
 
 def _config(paper: str) -> dict[str, Any]:
-    """Without the aliases of YAML, which are one object in several places."""
+    """The config without YAML aliases, which share one object."""
     return dict(json.loads(json.dumps(yaml.safe_load((ROOT / f"config/papers/{paper}.yaml").read_text()))))
 
 
@@ -52,7 +56,9 @@ def test_everything_is_planned(paper: str, tmp_path: Path) -> None:
 
 
 def _small(paper: str, judge: str) -> dict[str, Any]:
-    """A paper's config for tiny models on a CPU: short answers, one thread, a judge on this machine."""
+    """A paper's config for tiny models on a CPU: short answers, one thread, a judge on this
+    machine.
+    """
     config = _config(paper)
     for block in config["models"].values():
         block.update({"dtype": "float32", "threads": 1, "max_model_len": 1024})
@@ -74,7 +80,7 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
     for section in ("samplings", "benchmarks"):
         for block in config.get(section, {}).values():
             if "bounding box" in block.get("prompt", ""):
-                block["prompt"] = "locate the {question}."  # what the bundled model knows
+                block["prompt"] = "locate the {question}."  # a prompt that the bundled model knows
     for block in config.get("attention_maps", {}).values():
         block["layers"] = [1, 1]  # of two
     for block in config["trainings"].values():
@@ -91,9 +97,9 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
 def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-a-test")
     with serving() as server:
-        server.say = lambda body, number: "8 7\nRating: 4, correct"  # something for every benchmark's reading
+        server.say = lambda body, number: "8 7\nRating: 4, correct"  # every benchmark's parser finds a verdict
         config = _small(paper, server.url)
-        if paper == "perpo":  # answers of random weights are no boxes, and lists of equal rewards teach nothing
+        if paper == "perpo":  # random-weight models write no boxes, and lists of equal rewards are dropped
             shutil.copytree(ROOT / "resources/tiny-llava/model", tmp_path / config["models"]["llava-1.5-7b"]["path"])
         lay_out(tmp_path, config, count=20)
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -111,7 +117,7 @@ def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatc
     assert {path.name for path in (tmp_path / "results").iterdir()} <= {
         "examples",
         ".judged",
-    }  # a full run's are not touched
+    }  # those of a full run are untouched
     assert server.told > 0 or "judges" not in config
     assert os.environ["OPENAI_API_KEY"] == "key-of-a-test"
 

@@ -1,4 +1,6 @@
-"""Learning in rounds with real vLLM, PEFT and Snakemake: what came out, what is shared, and kills inside a round."""
+"""Training in rounds with real vLLM, PEFT and Snakemake: the results, shared jobs, and kills within
+a round.
+"""
 
 import signal
 import subprocess
@@ -62,7 +64,7 @@ def test_the_terms_of_a_round_are_one_table(finished: Workflow) -> None:
 
 
 def test_kills_inside_rounds_change_nothing(finished: Workflow, workflow: Workflow) -> None:
-    """SIGKILL for Snakemake in the midst of a training, and for the job in the midst of the next round's sampling."""
+    """SIGKILL Snakemake during training, and the sampling job during the next round."""
     (workflow.folder / "config.yaml").write_text((finished.folder / "config.yaml").read_text())
     target = str(paths.at(paths.ADAPTER, experiment="grpo@2"))
     checkpoints = workflow.folder / paths.at(paths.CHECKPOINTS, experiment="grpo@1")
@@ -85,7 +87,7 @@ def test_kills_inside_rounds_change_nothing(finished: Workflow, workflow: Workfl
 
 
 def _killed(folder: Path, target: str, rule: str, ready: Callable[[], bool]) -> None:
-    """A run that is killed, Snakemake and all, once the rule's job is running and all is `ready`."""
+    """A run that is killed, including Snakemake, once the rule's job runs and `ready` holds."""
     subprocess.run(_command(folder, "--unlock"), env=_environment(), capture_output=True, check=True)
     with (folder / "killed.txt").open("wb") as output:
         process = subprocess.Popen(

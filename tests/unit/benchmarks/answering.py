@@ -1,4 +1,6 @@
-"""Synthetic answers to official question files, scored by the rewards and measured by the benchmarks."""
+"""Synthetic answers to official question files, scored by the rewards and evaluated by the
+benchmarks.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +30,7 @@ Row = dict[str, Any]
 
 
 def questions(kind: str, path: Path) -> list[Row]:
-    """The importer's rows of an official file, none of them refused."""
+    """The importer's rows of an official file; asserts that none is rejected."""
     rows = [row for _, row in IMPORTERS[kind].rows(Files(path))]
     refused = [str(row) for row in rows if isinstance(row, RowError)]
     assert not refused, refused[:3]
@@ -43,26 +45,26 @@ def answered(
     verdicts: Sequence[str | None] | None = None,
     resources: Path | None = None,
 ) -> list[Answered]:
-    """The answers as the benchmark gets them, scored by its own rewards."""
+    """The answers as passed to the benchmark, scored by its own rewards."""
     kind = next(k for k in IMPORTERS if protocol.startswith(k))
     found: dict[int, Answered] = {}
     tasks = [str(row.get("task") or IMPORTERS[kind].task) for row in rows]
     for task, reward in BENCHMARKS[protocol].rewards.items():
-        mine = [i for i in range(len(rows)) if tasks[i] == task]
-        given = [i for i in mine if texts[i] is not None]
+        of_task = [i for i in range(len(rows)) if tasks[i] == task]
+        present = [i for i in of_task if texts[i] is not None]
         scores = REWARDS[reward](
             Answers(
-                texts=[str(texts[i]) for i in given],
-                targets=[rows[i].get("answer") for i in given],
-                boxes=np.full((len(given), 4), np.nan),
-                sizes=np.full((len(given), 2), 1.0),
+                texts=[str(texts[i]) for i in present],
+                targets=[rows[i].get("answer") for i in present],
+                boxes=np.full((len(present), 4), np.nan),
+                sizes=np.full((len(present), 2), 1.0),
                 frame="padded_square",
-                sources=[rows[i] for i in given],
+                sources=[rows[i] for i in present],
                 resources=resources,
             )
         )
-        place = {i: number for number, i in enumerate(given)}
-        for i in mine:
+        place = {i: number for number, i in enumerate(present)}
+        for i in of_task:
             at = place.get(i)
             found[i] = Answered(
                 example_id=rows[i]["id"],
@@ -90,8 +92,8 @@ def values(protocol: str, answers: Sequence[Answered]) -> dict[str, float]:
 def failures(protocol: str, answers: Sequence[Answered], metric: str) -> tuple[int, int]:
     """`n` and `n_failed` of a metric."""
     measured = BENCHMARKS[protocol].metrics[metric]
-    mine = [a for a in answers if measured.of(a)]
-    return len(mine), sum(map(measured.failed, mine))
+    covered = [a for a in answers if measured.of(a)]
+    return len(covered), sum(map(measured.failed, covered))
 
 
 def shuffled(answers: Sequence[Answered], seed: int) -> list[Answered]:
@@ -100,7 +102,7 @@ def shuffled(answers: Sequence[Answered], seed: int) -> list[Answered]:
 
 
 def drawn_images(folder: Path, names: Sequence[str]) -> Path:
-    """Stand-in images of the given names, each of its own colour."""
+    """Stand-in images with these names, each of a different colour."""
     for number, name in enumerate(sorted(set(names))):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         colour = (number % 251, number // 251, 99)
@@ -111,8 +113,11 @@ def drawn_images(folder: Path, names: Sequence[str]) -> Path:
 def through_the_stages(
     folder: Path, protocol: str, dataset: FileDataset, texts: Mapping[str, str | list[str] | None], **settings: Any
 ) -> pl.DataFrame:
-    """The metrics table of one policy whose answer to each example is given, or its sampled answers, of which the first is the
-    greedy one; from the import on, all stages but sampling."""
+    """The metrics table of one policy after all stages from import on, except sampling.
+
+    `texts` maps an example to its answer, or to its sampled answers, of which the first is the
+    greedy one.
+    """
     benchmark = BENCHMARKS[protocol]
     tables = {name: folder / f"{name}.parquet" for name in ("examples", "requests", "responses", "rewards", "metrics")}
     import_examples.run(config=dataset, examples=tables["examples"])
@@ -121,8 +126,8 @@ def through_the_stages(
     requests.run_benchmarks(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}
     )
-    asked = read_table(tables["requests"], REQUESTS).to_pylist()
-    responses = [_response(row, texts[row["example_id"]], i) for row in asked for i in range(row["n"])]
+    planned = read_table(tables["requests"], REQUESTS).to_pylist()
+    responses = [_response(row, texts[row["example_id"]], i) for row in planned for i in range(row["n"])]
     write_table(tables["responses"], RESPONSES, responses, {})
     reward = RewardBlock(tasks=dict(benchmark.rewards), max_failed_share=1.0)
     score.run(
@@ -137,9 +142,9 @@ def through_the_stages(
     return pl.DataFrame(pl.from_arrow(read_table(tables["metrics"], METRICS)))
 
 
-def _response(asked: Row, given: str | list[str] | None, index: int) -> Row:
-    text = given[index] if isinstance(given, list) else given
-    row = {**{k: asked[k] for k in ("request_id", "example_id", "view")}, "sample_index": index, "reason": None}
+def _response(planned: Row, answer_text: str | list[str] | None, index: int) -> Row:
+    text = answer_text[index] if isinstance(answer_text, list) else answer_text
+    row = {**{k: planned[k] for k in ("request_id", "example_id", "view")}, "sample_index": index, "reason": None}
     if text is None:
         return {**row, "reason": "nothing came"}
     return {**row, "text": text, "token_ids": [1], "logprobs": [-1.0], "finish_reason": "stop", "prompt_tokens": 1}

@@ -1,4 +1,4 @@
-"""Files in the layouts that mathematical benchmarks are published in, with drawn images."""
+"""Files in the published formats of the mathematical benchmarks, with drawn images."""
 
 import base64
 import csv
@@ -14,19 +14,19 @@ from PIL import Image
 
 
 def picture(number: int = 0) -> bytes:
-    """The bytes of a small image of its own colour."""
+    """The bytes of a small image whose colour depends on its number."""
     file = io.BytesIO()
     Image.new("RGB", (40, 30), (number % 251, number // 251, 77)).save(file, "PNG")
     return file.getvalue()
 
 
 def embedded(number: int = 0) -> dict[str, Any]:
-    """An image as the Hugging Face feature has it."""
+    """An image as the Hugging Face `Image` feature stores it."""
     return {"bytes": picture(number), "path": f"{number}.png"}
 
 
 def in_base64(number: int = 0) -> str:
-    """An image as VLMEvalKit's TSV files have it."""
+    """An image as VLMEvalKit's TSV files store it."""
     return base64.b64encode(picture(number)).decode()
 
 
@@ -51,7 +51,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def drawn_names(folder: Path, names: Sequence[str]) -> None:
-    """Images of these names in a folder."""
+    """Images with these names in a folder."""
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(picture(number))

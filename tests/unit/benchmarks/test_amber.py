@@ -1,4 +1,6 @@
-"""AMBER on its full official files: yes/no questions and descriptions with known nouns, against plain loops over the annotations."""
+"""AMBER on its full official files: yes/no questions and descriptions with known nouns, compared
+with plain loops over the annotations.
+"""
 
 import json
 from collections import Counter
@@ -39,7 +41,7 @@ STRANGE = ("unicorn", "Dog", "teapot")
 
 
 def alike(one: str, other: str) -> bool:
-    """Stand-in for the vectors: equal, or both long with the same first four letters."""
+    """Stand-in for word vectors: equal words, or long words with the same first four letters."""
     return one == other or (min(len(one), len(other)) > 4 and one[:4] == other[:4])
 
 
@@ -66,7 +68,7 @@ def annotations(folder: Path) -> list[dict[str, Any]]:
     return list(json.loads((folder / "annotations.json").read_text()))
 
 
-def asked(rows: list[Row]) -> list[Row]:
+def yes_no_rows(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["task"] == "existence"]
 
 
@@ -94,25 +96,27 @@ def test_official_row_counts(rows: list[Row], folder: Path) -> None:
 
 
 def by_hand(rows: list[Row], texts: list[str], read: Callable[[str], str | None]) -> dict[str, dict[str, int]]:
-    """The official script's counters: asked, right, truly no, those found, answered no, those true."""
+    """The official script's counters: questions, right answers, true no, hits, predicted no,
+    correct no.
+    """
     groups = ("discriminative", "existence", "attribute", "state", "number", "action", "relation")
     names = ("num", "correct", "no_num", "no_score", "ans_no_num", "ans_no_score")
     table = {group: dict.fromkeys(names, 0) for group in groups}
     for row, text in zip(rows, texts, strict=True):
-        mine = ["discriminative"]
+        counted_in = ["discriminative"]
         if row["type"].startswith("discriminative-attribute"):
-            mine += ["attribute", row["type"].rsplit("-", 1)[1]]
+            counted_in += ["attribute", row["type"].rsplit("-", 1)[1]]
         else:
-            mine.append("existence" if row["type"] == "discriminative-hallucination" else "relation")
-        said = read(text)
-        for group in mine:
+            counted_in.append("existence" if row["type"] == "discriminative-hallucination" else "relation")
+        predicted = read(text)
+        for group in counted_in:
             counters = table[group]
             counters["num"] += 1
-            counters["correct"] += said == row["answer"]
+            counters["correct"] += predicted == row["answer"]
             if row["answer"] == "no":
                 counters["no_num"] += 1
-                counters["no_score"] += said == "no"
-            if said == "no":
+                counters["no_score"] += predicted == "no"
+            if predicted == "no":
                 counters["ans_no_num"] += 1
                 counters["ans_no_score"] += row["answer"] == "no"
     return table
@@ -137,7 +141,8 @@ def check(rows: list[Row], texts: list[str]) -> dict[str, float]:
             wanted = {"accuracy": c["correct"] / c["num"], "precision": precision, "recall": recall, "f1": f1}
             for name, value in wanted.items():
                 assert found[f"{group}_{name}{ending}"] == pytest.approx(value, abs=1e-12), (group, name, ending)
-            # the script's last digits: percentages rounded before F1, a thousandth (existence) or less added below it
+            # the script's last digits: it rounds percentages before F1, and adds up to 0.001 to the
+            # denominator
             printed_precision, printed_recall = round(precision * 100, 1) / 100, round(recall * 100, 1) / 100
             extra = 0.001 if group == "existence" else 0.0001
             printed = 200 * printed_precision * printed_recall / (printed_precision + printed_recall + extra)
@@ -148,13 +153,15 @@ def check(rows: list[Row], texts: list[str]) -> dict[str, float]:
 @pytest.mark.parametrize("seed", range(3))
 def test_any_answers(rows: list[Row], seed: int) -> None:
     draw = Random(seed)
-    found = check(asked(rows), [draw.choice(SAID) for _ in asked(rows)])
+    found = check(yes_no_rows(rows), [draw.choice(SAID) for _ in yes_no_rows(rows)])
     assert found["discriminative_f1"] < found["discriminative_f1_by_beginning"]
 
 
 def test_all_no(rows: list[Row]) -> None:
-    """9,427 of the 14,216 questions are to be denied, all 4,924 about existence, and 689 of 1,664 about relations."""
-    found = check(asked(rows), ["No"] * 14216)
+    """The truth is no for 9,427 of 14,216 questions: all 4,924 about existence, 689 of 1,664 about
+    relations.
+    """
+    found = check(yes_no_rows(rows), ["No"] * 14216)
     assert found["discriminative_precision"] == pytest.approx(9427 / 14216)
     assert found["discriminative_recall"] == 1.0
     assert found["existence_f1"] == 1.0
@@ -163,20 +170,20 @@ def test_all_no(rows: list[Row]) -> None:
 
 
 def test_all_yes(rows: list[Row]) -> None:
-    found = check(asked(rows), ["Yes"] * 14216)
+    found = check(yes_no_rows(rows), ["Yes"] * 14216)
     assert found["discriminative_f1"] == found["existence_accuracy"] == 0.0
     assert found["relation_accuracy"] == pytest.approx(975 / 1664)
     assert found["action_accuracy"] == 0.5
 
 
 def test_perfect(rows: list[Row]) -> None:
-    found = check(asked(rows), [row["answer"].capitalize() for row in asked(rows)])
+    found = check(yes_no_rows(rows), [row["answer"].capitalize() for row in yes_no_rows(rows)])
     assert set(found.values()) == {1.0}
 
 
 @pytest.mark.parametrize("text", ["", None])
 def test_empty_and_missing_answers(rows: list[Row], text: str | None) -> None:
-    answers = answered("amber_discriminative", asked(rows), [text] * 14216)
+    answers = answered("amber_discriminative", yes_no_rows(rows), [text] * 14216)
     assert set(values("amber_discriminative", answers).values()) == {0.0}
     for metric in ("discriminative_f1", "discriminative_f1_by_beginning"):
         assert failures("amber_discriminative", answers, metric) == (14216, 14216)
@@ -184,7 +191,7 @@ def test_empty_and_missing_answers(rows: list[Row], text: str | None) -> None:
 
 
 def test_words_after_yes_are_wrong_officially_and_counted(rows: list[Row]) -> None:
-    answers = answered("amber_discriminative", asked(rows), ["No, it is not."] * 14216)
+    answers = answered("amber_discriminative", yes_no_rows(rows), ["No, it is not."] * 14216)
     found = values("amber_discriminative", answers)
     assert (found["discriminative_f1"], found["existence_f1_by_beginning"]) == (0.0, 1.0)
     assert failures("amber_discriminative", answers, "discriminative_f1") == (14216, 14216)
@@ -193,14 +200,16 @@ def test_words_after_yes_are_wrong_officially_and_counted(rows: list[Row]) -> No
 
 def test_order_does_not_matter(rows: list[Row]) -> None:
     draw = Random(4)
-    answers = answered("amber_discriminative", asked(rows), [draw.choice(SAID) for _ in asked(rows)])
+    answers = answered("amber_discriminative", yes_no_rows(rows), [draw.choice(SAID) for _ in yes_no_rows(rows)])
     assert values("amber_discriminative", shuffled(answers, 1)) == values("amber_discriminative", answers)
 
 
 def test_known_counts() -> None:
-    """80 true yes, 10 false yes, 20 false no, 90 true no, "no" being positive (dossier c.11); existence at recall 71.2 %."""
+    """80 true yes, 10 false yes, 20 false no, 90 true no, where "no" is positive; existence at
+    recall 71.2 %.
+    """
     made = [("Yes", "yes")] * 80 + [("Yes", "no")] * 10 + [("No", "yes")] * 20 + [("No", "no")] * 90
-    found = values("amber_discriminative", small([(said, true, "relation") for said, true in made]))
+    found = values("amber_discriminative", small([(predicted, true, "relation") for predicted, true in made]))
     assert found["relation_precision"] == pytest.approx(0.8182, abs=5e-5)
     assert found["relation_recall"] == 0.9
     assert found["relation_f1"] == pytest.approx(0.8571, abs=5e-5)
@@ -208,7 +217,7 @@ def test_known_counts() -> None:
     found = values("amber_discriminative", small(exist))
     assert (found["existence_precision"], found["existence_recall"]) == (1.0, 0.712)
     assert found["existence_f1"] == pytest.approx(0.8318, abs=5e-5)
-    assert np.isnan(found["relation_f1"])  # nothing of it was asked
+    assert np.isnan(found["relation_f1"])  # there are no such questions
 
 
 def small(made: list[tuple[str, str, str]]) -> list[Any]:
@@ -234,7 +243,9 @@ def test_rules(text: str, exact: str | None, start: str | None) -> None:
 
 
 def drawn_nouns(rows: list[Row], seed: int) -> list[str]:
-    """Nouns of the truth, of the expected mistakes, of anything in the vocabulary, and of nothing."""
+    """Nouns from the truth, the expected hallucinations, the rest of the vocabulary, and outside
+    it.
+    """
     draw = Random(seed)
     found = []
     for row in rows:
@@ -245,7 +256,7 @@ def drawn_nouns(rows: list[Row], seed: int) -> list[str]:
 
 
 def counted(rows: list[Row], texts: list[str], relation: dict[str, list[str]], safe: list[str]) -> dict[str, float]:
-    """The official script's counters for descriptions, with a slot per word of the two lists and flags on the annotated ones."""
+    """The official script's counters for descriptions, with a flag for each word of the two lists."""
     vocabulary = set(relation) | {word for words in relation.values() for word in words}
     total: Counter[str] = Counter()
     for row, text in zip(rows, texts, strict=True):
@@ -306,7 +317,9 @@ def test_any_descriptions(rows: list[Row], folder: Path, language: Language, see
 
 
 def test_perfect_descriptions(rows: list[Row], folder: Path, language: Language) -> None:
-    """All annotated objects and no other: nothing is hallucinated; words that stand for another one keep Cover below 1."""
+    """All annotated objects and no others: nothing is hallucinated, but related words keep Cover
+    below 1.
+    """
     found = check_described(described(rows), [" ".join(row["truth"]) for row in described(rows)], folder)
     assert (found["chair"], found["hal"], found["cog"]) == (0.0, 0.0, 0.0)
     assert 0.8 < found["cover"] < 1
@@ -331,7 +344,9 @@ def test_order_of_descriptions_does_not_matter(rows: list[Row], language: Langua
 
 
 def test_toy(language: Language) -> None:
-    """dog, frisbee, tree and car named; dog, frisbee, grass and person there; a car expected (dossier c.11)."""
+    """Named: dog, frisbee, tree, car. In the image: dog, frisbee, grass, person. Expected but
+    absent: car.
+    """
     row: Row = {
         "id": "1", "question": "Describe this image.", "task": "open", "type": "generative", "image_file": "a.jpg",
         "truth": ["dog", "frisbee", "grass", "person"], "hallu": ["car"],
@@ -370,7 +385,7 @@ def test_amber_score(rows: list[Row], folder: Path, language: Language) -> None:
 def test_without_resources_only_descriptions_are_not_measured(
     rows: list[Row], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing there is 0: a missing resource makes no number."""
+    """Metrics that need the missing resource are null, not 0."""
     draw = Random(1)
     texts = ["A dog." if row["task"] == "open" else draw.choice(SAID) for row in rows]
     answers = answered("amber", rows, texts)
@@ -413,7 +428,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def data(tmp_path: Path, folder: Path) -> Iterator[Path]:
-    """A small copy with the authors' layout: queries in a folder of their own."""
+    """A small copy in the authors' layout, with the queries in a separate folder."""
     (tmp_path / "query").mkdir()
     for name in ("annotations.json", "relation.json", "safe_words.txt"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
@@ -429,14 +444,14 @@ def test_layout_of_the_authors_folder(data: Path) -> None:
 def test_mistakes(data: Path) -> None:
     (data / "query" / "query_all.json").write_text(json.dumps([{"id": 15221, "image": "a.jpg", "query": "?"}]))
     ((_, refused),) = IMPORTERS["amber"].rows(Files(data))
-    assert str(refused) == "`id` is 15221, expected a number of 1 to 15220, as `annotations.json` has"
+    assert str(refused) == "`id` is 15221, expected a number from 1 to 15220, as in `annotations.json`"
     (data / "safe_words.txt").unlink()
     with pytest.raises(UserError, match=r"safe_words.txt` does not exist"):
         list(IMPORTERS["amber"].rows(Files(data)))
 
 
 def test_full_file_through_the_stages(rows: list[Row], folder: Path, tmp_path: Path, language: Language) -> None:
-    """15,220 rows with 1,004 stand-in images: imported, asked, scored and measured as in a run."""
+    """15,220 rows with 1,004 stand-in images go through all stages except sampling."""
     images = drawn_images(tmp_path / "image", [row["image"] for row in rows])
     draw = Random(2)
     nouns = iter(drawn_nouns(described(rows), 2))
@@ -460,7 +475,7 @@ def test_full_file_through_the_stages_without_resources(rows: list[Row], folder:
 
 
 def test_answers_are_scored_alone() -> None:
-    """A reward is given answers without their sources, too: of AMBER's questions."""
+    """The reward of the yes/no questions also works without sources."""
     answers = Answers(["Yes", "no"], ["yes", "no"], np.full((2, 4), np.nan), np.ones((2, 2)), "padded_square")
     from tests.plugins import REWARDS
 

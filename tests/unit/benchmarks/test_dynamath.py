@@ -1,4 +1,6 @@
-"""DynaMath: JSON replies by type, the average over variants and the worst case, against a plain loop over questions."""
+"""DynaMath: JSON replies by type, average and worst-case accuracy, compared with a plain loop over
+questions.
+"""
 
 import json
 import math
@@ -17,7 +19,7 @@ KINDS = [("float", "2.500"), ("multiple choice", "B"), ("text", "Yes, it is even
 
 
 def published(variant: int) -> list[dict[str, Any]]:
-    """One of the ten splits; three questions, one of each type."""
+    """One of the ten splits, with three questions, one of each type."""
     return [
         {
             "id": str(seed), "question": f"{seed}, variant {variant}?", "image": f"{seed}.png", "decoded_image": embedded(seed),
@@ -53,7 +55,7 @@ def boxed_reply(answer: Any, box: str) -> str:
         (reply("2.501"), (True, False, False)), (reply(2.4995), (True, False, False)), (reply("2.502"), (False, False, False)),
         (reply("2.5 cm"), (True, False, False)), ("2.5", (True, False, False)), ("\\boxed{2.5}", (True, False, False)),
         (reply("B"), (False, True, False)), (reply("(b) 7"), (False, True, False)), (reply("A or B"), (False, False, False)),
-        ("b", (False, True, False)), ("B: because D", (False, True, False)),  # two letters, but it begins with the right one
+        ("b", (False, True, False)), ("B: because D", (False, True, False)),  # two letters, but starts with the right one
         (reply("yes"), (False, False, True)), ("yes", (False, False, True)), (reply("no"), (False, False, False)),
         (boxed_reply("B", "20 cm^2"), (False, True, False)), (boxed_reply("2.500", "\\frac{5}{2}"), (True, False, False)),
         ("Here it is:\n" + boxed_reply("B", "C"), (False, True, False)), (f"We get \\boxed{{20}}.\n{reply('B')}", (False, True, False)),

@@ -1,4 +1,6 @@
-"""HallusionBench on its full official file: groups and verdicts against plain loops over the official records, and closed forms."""
+"""HallusionBench on its full official file: groups and verdicts compared with plain loops over the
+official records, and closed forms.
+"""
 
 import json
 from collections import Counter
@@ -13,7 +15,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.requests import REQUESTS
-from perceptune.core.benchmarks.hallusionbench.vlmevalkit_yes_no import said
+from perceptune.core.benchmarks.hallusionbench.vlmevalkit_yes_no import yes_or_no
 from perceptune.stages.data import import_examples
 
 from tests.official_data import official
@@ -56,7 +58,7 @@ def rows() -> list[Row]:
 
 
 def checks_of_words(records: Sequence[Record], texts: Sequence[str]) -> list[int]:
-    """0, 1 or 2 of answers in which "yes" and "no" are words of their own: none of `TEXTS` needs more."""
+    """0, 1 or 2 for answers where "yes" and "no" are whole words, which suffices for `TEXTS`."""
     found = []
     for record, text in zip(records, texts, strict=True):
         words = text.lower().replace(",", "").replace(".", "").split()
@@ -77,7 +79,7 @@ def accuracy_of_groups(rows: Sequence[Record], *keys: str) -> float:
 
 
 def expected(records: Sequence[Record], checks: Sequence[int]) -> dict[str, float]:
-    """The official tables, counted by hand: every record on its own, then groups of records."""
+    """The official tables, counted by plain loops over records and groups of records."""
     rows = []
     for record, check in zip(records, checks, strict=True):
         unsure_is_right = record["category"] == "VS" and int(record["figure_id"]) == 0
@@ -108,10 +110,10 @@ def expected(records: Sequence[Record], checks: Sequence[int]) -> dict[str, floa
         "qAcc_image": accuracy_of_groups(with_image, "question_id"),
     }
     for category in ("VD", "VS"):
-        mine = [r for r in rows if r["category"] == category]
-        found[f"aAcc_{category}"] = sum(r["correct"] for r in mine) / len(mine)
-        found[f"qAcc_{category}"] = accuracy_of_groups(mine, "question_id")
-        shown = [r for r in mine if not (category == "VS" and r["figure_id"] == "0")]
+        inside = [r for r in rows if r["category"] == category]
+        found[f"aAcc_{category}"] = sum(r["correct"] for r in inside) / len(inside)
+        found[f"qAcc_{category}"] = accuracy_of_groups(inside, "question_id")
+        shown = [r for r in inside if not (category == "VS" and r["figure_id"] == "0")]
         found[f"fAcc_{category}"] = accuracy_of_groups(shown, "figure_id")
     return found
 
@@ -129,7 +131,9 @@ def check(
 
 
 def test_official_row_counts(rows: list[Row], records: list[Record]) -> None:
-    """1,129 questions, 178 of them without an image, and 346 images; the published tables' groups are 455 and 430."""
+    """1,129 questions, 178 of them without an image, and 346 images; the published tables' groups
+    are 455 and 430.
+    """
     assert Counter(len(row["images"]) for row in rows) == {1: 951, 0: 178}
     assert len({row["id"] for row in rows}) == 1129
     assert len({image for row in rows for image in row["images"]}) == 346
@@ -151,7 +155,7 @@ def test_any_answers_by_words(rows: list[Row], records: list[Record], seed: int)
 
 @pytest.mark.parametrize("seed", range(3))
 def test_any_verdicts_of_a_judge(rows: list[Row], records: list[Record], seed: int) -> None:
-    """The judge decides, whatever the words say."""
+    """The judge decides, whatever the answer's words."""
     draw = Random(seed)
     found = check(rows, records, ["Yes"] * 1129, [draw.choice(VERDICTS) for _ in rows])
     assert found["judged"] == 1.0
@@ -179,7 +183,7 @@ def test_perfect(rows: list[Row], records: list[Record]) -> None:
 
 
 def test_empty_answers_are_unclear(rows: list[Row], records: list[Record]) -> None:
-    """Right for the 178 questions without a figure only, where not to know is no mistake."""
+    """They are right only for the 178 questions without a figure, where not knowing is acceptable."""
     found = check(rows, records, [""] * 1129)
     assert found["aAcc"] == pytest.approx(178 / 1129)
     assert (found["fAcc"], found["aAcc_image"], found["consistency_wrong"]) == (0.0, 0.0, 1.0)
@@ -204,7 +208,7 @@ def test_order_does_not_matter(rows: list[Row]) -> None:
 
 
 def test_toy() -> None:
-    """Questions A and B, each on figures 1 and 2, only B on figure 2 wrong (dossier c.11)."""
+    """Questions A and B, each on figures 1 and 2; only B on figure 2 is wrong."""
     rows: list[Row] = [
         {"id": f"{q}{f}", "question": "?", "answer": "yes", "category": "VD", "subcategory": "illusion", "set_id": "0", "figure_id": f,
          "question_id": q, "visual_input": f, "gt_answer_details": "so"}
@@ -216,15 +220,17 @@ def test_toy() -> None:
 
 
 def test_sample_predictions(rows: list[Row], records: list[Record]) -> None:
-    """The authors' own sample of 254 answers, read by their words, as plain loops over the sample's records have it."""
+    """The authors' sample of 254 answers, read by their words, compared with plain loops over its
+    records.
+    """
     folder = official("hallusionbench")
     sample = json.loads((folder / "HallusionBench_result_sample.json").read_text())
     of_address = {tuple(r[k] for k in ADDRESS): (r, row) for r, row in zip(records, rows, strict=True)}
-    known = [of_address[tuple(r[k] for k in ADDRESS)] for r in sample]  # the sample has no truths of its own
+    known = [of_address[tuple(r[k] for k in ADDRESS)] for r in sample]  # the sample has no ground truth
     records, rows = [record for record, _ in known], [row for _, row in known]
     texts = [r["model_prediction"] for r in sample]
     found = values("hallusionbench", answered("hallusionbench", rows, texts))
-    checks = [2 if (s := said(t)) is None else int(s == r["answer"]) for t, r in zip(texts, rows, strict=True)]
+    checks = [2 if (s := yes_or_no(t)) is None else int(s == r["answer"]) for t, r in zip(texts, rows, strict=True)]
     wanted = expected(records, checks)
     assert found == pytest.approx({**wanted, "judged": 0.0}, abs=1e-12)
     assert 0 < checks.count(2) < len(checks) / 2
@@ -239,15 +245,15 @@ def test_sample_predictions(rows: list[Row], records: list[Record]) -> None:
     ],
 )  # fmt: skip
 def test_words(text: str, read: str | None) -> None:
-    assert said(text) == read
+    assert yes_or_no(text) == read
 
 
 def test_judge_is_asked_as_by_the_authors(rows: list[Row]) -> None:
     judged = BENCHMARKS["hallusionbench"].judged
     assert judged is not None
     answers = answered("hallusionbench", rows[:2], ["Yes {reference}", None])
-    ((message,), asked) = judged.messages(answers[0]), [judged.asked(answer) for answer in answers]
-    assert asked == [True, False]
+    ((message,), needs_judge) = judged.messages(answers[0]), [judged.asked(answer) for answer in answers]
+    assert needs_judge == [True, False]
     assert message["role"] == "user"
     assert message["content"].startswith("Imagine you are an intelligent teacher. Thoroughly read the question, ")
     assert message["content"].endswith(
@@ -257,7 +263,9 @@ def test_judge_is_asked_as_by_the_authors(rows: list[Row]) -> None:
 
 
 def test_full_file_through_the_stages(rows: list[Row], tmp_path: Path) -> None:
-    """1,129 questions with 346 stand-in images: imported, asked, scored and measured; 178 requests have no image."""
+    """1,129 questions with 346 stand-in images go through all stages except sampling; 178 have no
+    image.
+    """
     images = drawn_images(tmp_path / "hallusion_bench", [image for row in rows for image in row["images"]])
     draw = Random(3)
     texts: dict[str, str | None] = {row["id"]: draw.choice(TEXTS) for row in rows}
@@ -265,12 +273,12 @@ def test_full_file_through_the_stages(rows: list[Row], tmp_path: Path) -> None:
     table = through_the_stages(tmp_path, "hallusionbench", dataset, texts, views=["original", "blank"])
     wanted = values("hallusionbench", answered("hallusionbench", rows, [texts[row["id"]] for row in rows]))
     for view in ("original", "blank"):
-        mine = table.filter(view=view)
-        assert dict(mine.select("metric", "value").iter_rows()) == pytest.approx(wanted, abs=1e-12)
-        n = dict(mine.select("metric", "n").iter_rows())
+        inside = table.filter(view=view)
+        assert dict(inside.select("metric", "value").iter_rows()) == pytest.approx(wanted, abs=1e-12)
+        n = dict(inside.select("metric", "n").iter_rows())
         assert (n["aAcc"], n["fAcc"], n["aAcc_image"], n["aAcc_VD"]) == (1129, 951, 951, 591)
-    asked = read_table(tmp_path / "requests.parquet", REQUESTS).to_pylist()
-    kinds = Counter(tuple(item["type"] for item in row["messages"][0]["content"]) for row in asked)
+    needs_judge = read_table(tmp_path / "requests.parquet", REQUESTS).to_pylist()
+    kinds = Counter(tuple(item["type"] for item in row["messages"][0]["content"]) for row in needs_judge)
     assert kinds == {("image", "text"): 2 * 951, ("text",): 2 * 178}
 
 

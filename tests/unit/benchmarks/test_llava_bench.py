@@ -1,4 +1,6 @@
-"""LLaVA-Bench (in the wild): how verdicts are read, scores written out, and its three files as the official script reads them."""
+"""LLaVA-Bench (in the wild): parsing of verdicts, scores by hand, and its three files in the format
+of the official script.
+"""
 
 import json
 import math
@@ -102,7 +104,7 @@ def test_what_cannot_be_read_is_left_out_and_counted(rows: list[Row]) -> None:
 
 
 def test_a_judge_that_says_nothing_readable_gives_no_score(rows: list[Row]) -> None:
-    """In the official script every such verdict counts as -1 for both, and the result is 100."""
+    """In the official script, such a verdict counts as -1 for both, and the result is 100."""
     found = values("llava_bench", answered("llava_bench", rows, ["An answer."] * 4, verdicts=["Good."] * 4))
     assert all(math.isnan(value) for value in found.values())
 

@@ -73,7 +73,7 @@ def test_what_officially_counts_as_letters(text: str, letters: str | None) -> No
     ],
 )  # fmt: skip
 def test_letters_of_answers(text: str, letters: str | None) -> None:
-    """ "I" and "A" are options where they cannot be words."""
+    """ "I" and "A" are options only if they cannot be words."""
     assert letters_in(text) == letters
 
 
@@ -89,8 +89,10 @@ def test_punctuation_around_the_judges_letters_does_not_count(tmp_path: Path, ve
 
 def test_several_letters_of_the_judge(tmp_path: Path) -> None:
     (_, row, _) = rows(tmp_path)
-    said = [answered("logicvista", [row], ["?"], verdicts=[verdict]) for verdict in ("A, B.", "(A), (B)", "A and B")]
-    assert [values("logicvista", one)["accuracy_judged"] for one in said] == [1, 1, 0]
+    judged_answers = [
+        answered("logicvista", [row], ["?"], verdicts=[verdict]) for verdict in ("A, B.", "(A), (B)", "A and B")
+    ]
+    assert [values("logicvista", one)["accuracy_judged"] for one in judged_answers] == [1, 1, 0]
 
 
 def test_hand_derived_and_judged(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""MathVerse: five versions of each problem; letters and equal values by rules, 0 or 1 by a judge."""
+"""MathVerse: five versions of each problem; letters and equal values by rules, 0 or 1 from a judge."""
 
 import math
 from pathlib import Path
@@ -69,7 +69,7 @@ def rows(folder: Path) -> list[Row]:
     ],
 )  # fmt: skip
 def test_options(text: str, letter: str | None) -> None:
-    """Names of points and angles are no options; what is not beyond doubt is left to the judge."""
+    """Names of points and angles are not options; unclear answers are left to the judge."""
     assert option_of(text, CHOICES) == letter
 
 
@@ -102,7 +102,7 @@ def test_versions_that_no_problem_holds_together_are_refused(tmp_path: Path) -> 
 
 
 TEXTS = ["B", "The answer is B.", "40°", "A", None, "0.5", "\\boxed{\\frac12}", "x = 1/2", "1/3", "1/2"]
-"""Of ten questions, the last five are of the second problem."""
+"""Answers to ten questions; the last five belong to the second problem."""
 
 
 def test_hand_derived(tmp_path: Path) -> None:
@@ -118,13 +118,13 @@ def test_hand_derived(tmp_path: Path) -> None:
     assert failures("mathverse", answers, "accuracy_vision_only") == (2, 1)
     assert values("mathverse", shuffled(answers, 4)) == pytest.approx(found, nan_ok=True)
     columns = BENCHMARKS["mathverse"].columns(answers)
-    assert columns["accuracy asked"].tolist() == [5, 5]  # a problem's versions make one unit
+    assert columns["accuracy questions"].tolist() == [5, 5]  # a problem's versions form one unit
     assert np.allclose(columns["accuracy right"], [3, 4])
 
 
 def test_perfect_and_empty(tmp_path: Path) -> None:
     perfect = values("mathverse", answered("mathverse", rows(tmp_path), ["B"] * 5 + ["0.5"] * 5))
-    assert set(perfect.values()) == {1}  # judged, too: there is nothing left to ask
+    assert set(perfect.values()) == {1}  # including judged ones: no answer needs the judge
     assert all(math.isnan(v) for v in values("mathverse", []).values())
 
 

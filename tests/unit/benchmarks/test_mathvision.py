@@ -1,4 +1,4 @@
-"""MATH-Vision: letters, numbers up to 1e-6 and LaTeX, by level."""
+"""MATH-Vision: letters, numbers within 1e-6, LaTeX, and accuracy by level."""
 
 import math
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_free_answers(tmp_path: Path, text: str, target: str, right: bool) -> No
     ("text", "right"), [("D", True), ("\\boxed{D}", True), ("So it is (D)", True), ("4", True), ("A or D", False)]
 )
 def test_options(tmp_path: Path, text: str, right: bool) -> None:
-    """`4` is the text of option D, and of no other."""
+    """`4` is the text of option D only."""
     assert (answered("mathvision", rows(tmp_path)[:1], [text])[0].components["accuracy"] == 1) is right
 
 

@@ -1,4 +1,4 @@
-"""MathVista: the published query, rules for letters, numbers and lists, and the judge's extraction beside them."""
+"""MathVista: the published query, rules for letters, numbers and lists, and extraction by a judge."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,7 @@ RIGHT = ["The answer is B.", "So the number is 14.", "It costs $1.45.", "Between
 
 
 def parquet(folder: Path) -> Path:
-    """As `AI4Math/MathVista` has its rows; two of them with their query, the others without."""
+    """Rows in the format of `AI4Math/MathVista`, two with a query and the others without."""
     rows = []
     for i, row in enumerate(ROWS):
         kind = "multi_choice" if row["choices"] else "free_form"
@@ -50,7 +50,7 @@ def parquet(folder: Path) -> Path:
 
 
 def tsv(folder: Path) -> Path:
-    """As VLMEvalKit's file has them."""
+    """Rows in the format of VLMEvalKit's file."""
     rows = []
     for i, row in enumerate(ROWS):
         option = "B" if row["choices"] else ""
@@ -102,7 +102,7 @@ def test_option_letters(answer: str, letter: str | None) -> None:
     ("text", "kind", "target", "precision", "right"),
     [
         ("14", "integer", "14", 0, True), ("14.0", "integer", "14", 0, True), ("It is 1,400", "integer", "1400", 0, True),
-        ("14.9", "integer", "14", 0, True),  # cut, as in the official script
+        ("14.9", "integer", "14", 0, True),  # truncated, as in the official script
         ("1.449", "float", "1.45", 2, True), ("1.44", "float", "1.45", 2, False), ("0.6", "float", "0.6", 1, True),
         ("[2007,2008]", "list", "[2007, 2008]", 0, True), ("2007, 2008", "list", "[2007, 2008]", 0, False),
         ("The answer is 3. It was not 4.", "integer", "3", 0, True),
@@ -113,7 +113,9 @@ def test_option_letters(answer: str, letter: str | None) -> None:
     ],
 )  # fmt: skip
 def test_typed_answers(text: str, kind: str, target: str, precision: int | None, right: bool) -> None:
-    """Without a precision the places of the truth count; one without any has to be met."""
+    """Without a precision, answers are rounded to the ground truth's decimal places; without any,
+    they must be equal.
+    """
     assert same_typed(typed_answer(text, kind, {}), target, kind, precision) is right
 
 
@@ -136,7 +138,7 @@ def test_numbers_of_final_answers(text: str, number: float | None) -> None:
 
 
 def test_a_fraction_is_left_to_the_judge(tmp_path: Path) -> None:
-    """As the published scripts, which cannot make a number of `1/2` either."""
+    """The published scripts cannot parse `1/2` as a number either."""
     row = {**rows(tmp_path)[2], "answer": "0.50"}
     (answer,) = answered("mathvista", [row], ["\\boxed{\\frac{1}{2}}"], verdicts=["0.5"])
     assert failures("mathvista", [answer], "accuracy") == (1, 1)
@@ -145,7 +147,7 @@ def test_a_fraction_is_left_to_the_judge(tmp_path: Path) -> None:
 
 
 def test_without_a_precision_floats_are_rounded_as_their_answer_is_written(tmp_path: Path) -> None:
-    """VLMEvalKit's file need not have the column."""
+    """VLMEvalKit's file may lack the column."""
     shared = {"image": in_base64(), "question": "How much?", "choices": "[]", "task": "math word problem"}
     given = [
         {"index": i, **shared, "answer": answer, "answer_type": kind}
@@ -180,7 +182,9 @@ def test_invariants(tmp_path: Path) -> None:
 
 
 def test_the_judge_extracts_what_rules_cannot(tmp_path: Path) -> None:
-    """It is asked about all but the named option and the right number; its letters and numbers are compared by the same rules."""
+    """The judge is skipped for the named option and the right number; its replies are compared by
+    the same rules.
+    """
     texts = ["A", "It is 14", "a dollar forty-five", "from 2007 to 2008"]
     answers = answered("mathvista", rows(tmp_path), texts, verdicts=[None, None, "1.45", "[2007, 2009]"])
     judged = BENCHMARKS["mathvista"].judged

@@ -1,4 +1,4 @@
-"""MMHal-Bench on its full official file: how verdicts are read, and scores written out."""
+"""MMHal-Bench on its full official file: parsing of verdicts, and scores by hand."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def rows() -> list[Row]:
     return questions("mmhal", official("mmhal") / FILE)
 
 
-def said(ratings: list[int]) -> list[str]:
+def rated(ratings: list[int]) -> list[str]:
     return [f"It says what is there.\nRating: {number}" for number in ratings]
 
 
@@ -36,8 +36,8 @@ def said(ratings: list[int]) -> list[str]:
         ("Rating: 3 since ... so Rating: 3", 3),
         ("Rating: 3. On second thoughts, Rating: 4", None),
         ("Rating: 7", None),
-        ("Rating:5", None),  # the official script asks for the blank
-        ("Rating: 10", 1),  # and looks at one digit
+        ("Rating:5", None),  # the official script requires the space
+        ("Rating: 10", 1),  # and reads a single digit
         ("4", None),
         ("", None),
         (None, None),
@@ -49,7 +49,7 @@ def test_the_one_rating_counts(verdict: str | None, expected: int | None) -> Non
 
 def test_the_official_rows_load(rows: list[Row]) -> None:
     assert len(rows) == 96 == len({row["id"] for row in rows}) == len({row["image"] for row in rows})
-    assert [row["question_type"] for row in rows] == list(TYPES) * 12  # what the official script goes by
+    assert [row["question_type"] for row in rows] == list(TYPES) * 12  # the order that the official script assumes
     assert rows[0]["image"] == "7206072054_c53d53b97d_o.jpg"
     assert rows[0]["answer"] == "The color of the fire hydrant cap in the image is yellow."
 
@@ -67,10 +67,12 @@ def test_the_official_file_becomes_examples(tmp_path: Path) -> None:
 
 
 def test_scores_of_known_ratings(rows: list[Row]) -> None:
-    """Type number t gets ratings t, but `holistic` (6) one 0 among twelve 6, and `other` (7) no rating in three of twelve."""
+    """Type t has ratings t, except that `holistic` (6) has one 0, and `other` (7) three verdicts
+    without a rating.
+    """
     ratings = [index % 8 for index in range(96)]
     ratings[6] = 0
-    verdicts: list[str | None] = [*said(ratings)]
+    verdicts: list[str | None] = [*rated(ratings)]
     others = range(7, 96, 8)
     for index in others:
         verdicts[index] = "Rating: 5"
@@ -80,13 +82,13 @@ def test_scores_of_known_ratings(rows: list[Row]) -> None:
     by_type = [0, 1, 2, 3, 4, 5, 6 * 11 / 12, 5 * 9 / 12]
     assert [found[f"mmhal_score_{kind}"] for kind in TYPES] == pytest.approx(by_type)
     assert found["mmhal_score"] == pytest.approx(sum(by_type) / 8)  # twelve of each
-    # below 3: attribute, adversarial, comparison in full, one holistic, three without a rating
+    # below 3: all attribute, adversarial and comparison, one holistic, three without a rating
     assert HALLUCINATED_BELOW == 3
     assert found["mmhal_hallucination_rate"] == pytest.approx((3 * 12 + 1 + 3) / 96)
 
 
 def test_failures_are_verdicts_that_cannot_be_read_and_answers_that_are_missing(rows: list[Row]) -> None:
-    verdicts: list[str | None] = [*said([4] * 96)]
+    verdicts: list[str | None] = [*rated([4] * 96)]
     verdicts[0] = "no number"
     verdicts[8] = None
     texts: list[str | None] = ["Some answer."] * 96
@@ -101,14 +103,14 @@ def test_failures_are_verdicts_that_cannot_be_read_and_answers_that_are_missing(
 
 
 def test_the_order_of_questions_says_nothing(rows: list[Row]) -> None:
-    verdicts = said([(index * 5) % 7 for index in range(96)])
+    verdicts = rated([(index * 5) % 7 for index in range(96)])
     answers = answered("mmhal", rows, ["Some answer."] * 96, verdicts=verdicts)
     assert values("mmhal", shuffled(answers, 1)) == pytest.approx(values("mmhal", answers))
 
 
 def test_a_type_that_was_not_asked_has_no_score(rows: list[Row]) -> None:
     some = [row for row in rows if row["question_type"] != "counting"]
-    found = values("mmhal", answered("mmhal", some, ["Some answer."] * 84, verdicts=said([3] * 84)))
+    found = values("mmhal", answered("mmhal", some, ["Some answer."] * 84, verdicts=rated([3] * 84)))
     assert math.isnan(found["mmhal_score_counting"])
     assert found["mmhal_score"] == 3
 

@@ -1,4 +1,4 @@
-"""MMMU-Pro, vision: its own rule for the letter, without its random answers."""
+"""MMMU-Pro, vision: the official rule for the letter, without its random answers."""
 
 import math
 from pathlib import Path

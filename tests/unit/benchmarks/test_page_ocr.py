@@ -1,4 +1,6 @@
-"""Dense OCR: the dossier's numbers (c.7), BLEU by hand and against NLTK's published value, METEOR with a WordNet of three words."""
+"""Dense OCR: edit distance and token overlap by hand, BLEU by hand and from NLTK, METEOR with a
+WordNet of three words.
+"""
 
 import json
 import math
@@ -23,15 +25,15 @@ ANSWER = words("It is a guide to action which ensures that the military always o
 
 
 def scored(texts: list[str | None], targets: list[str], resources: Path | None = None) -> list[Answered]:
-    given = [i for i, text in enumerate(texts) if text is not None]
-    n = len(given)
+    present = [i for i, text in enumerate(texts) if text is not None]
+    n = len(present)
     scores = REWARDS["page_text"](
         Answers(
-            [str(texts[i]) for i in given], [targets[i] for i in given], np.full((n, 4), np.nan), np.ones((n, 2)), "original",
+            [str(texts[i]) for i in present], [targets[i] for i in present], np.full((n, 4), np.nan), np.ones((n, 2)), "original",
             resources=resources,
         )
     )  # fmt: skip
-    at = {i: place for place, i in enumerate(given)}
+    at = {i: place for place, i in enumerate(present)}
     return [
         Answered(
             f"p{i}", "ocr", "read", text, targets[i], None,
@@ -42,19 +44,21 @@ def scored(texts: list[str | None], targets: list[str], resources: Path | None =
 
 
 def test_bleu_by_hand() -> None:
-    """18 answered words of 16 true ones: 11 of 18 words, 8 of 17 pairs, 6 of 16 triples and 4 of 15 fours are shared, no penalty."""
+    """18 words against 16 true ones share 11 of 18 unigrams, 8 of 17 bigrams, 6 of 16 trigrams and
+    4 of 15 4-grams, without a brevity penalty.
+    """
     assert bleu(TRUTH, ANSWER) == pytest.approx((11 / 18 * 8 / 17 * 6 / 16 * 4 / 15) ** 0.25)
     assert bleu(TRUTH, ANSWER) == pytest.approx(0.41180376356915777)  # NLTK 3.10.4's sentence_bleu
     assert bleu(words("a b c d e f"), words("a b c d")) == pytest.approx(math.exp(1 - 6 / 4))
     assert bleu(words("a b c d"), words("a b c d e f")) == pytest.approx((4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
-    assert bleu(words("the cat is on the mat"), words("the cat on the mat")) == 0  # no shared four
+    assert bleu(words("the cat is on the mat"), words("the cat on the mat")) == 0  # no shared 4-gram
     assert bleu(words("a b c d"), words("a a a a")) == 0
     assert bleu([], []) == bleu(["a"], []) == bleu([], ["a"]) == 0
     assert bleu(TRUTH, TRUTH) == 1
 
 
-def test_the_dossiers_numbers() -> None:
-    """Precision is of the answer: Fox's tool prints the two the other way round."""
+def test_edit_distance_and_token_overlap() -> None:
+    """Precision refers to the answer; Fox's script swaps precision and recall."""
     answers = scored(["a b x", "hello", "", "sitting"], ["a b c d", "hello world", "abc", "kitten"])
     ned = [a.components["ned"] for a in answers]
     assert ned == pytest.approx([3 / 7, 6 / 11, 1, 3 / 7])
@@ -63,7 +67,7 @@ def test_the_dossiers_numbers() -> None:
 
 
 def test_the_tools_order_exchanges_truth_and_answer() -> None:
-    """An answer that stops early is punished by BLEU, but not in the tool's order."""
+    """BLEU penalises an answer that stops early, but not with Fox's swapped arguments."""
     answers = scored(["a b c d"], ["a b c d e f"])
     assert answers[0].components["bleu"] == pytest.approx(math.exp(-1 / 2))
     assert answers[0].components["bleu_fox"] == pytest.approx((4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
@@ -98,7 +102,7 @@ def test_chinese_pages_have_an_edit_distance_only() -> None:
 
 
 def small_wordnet(folder: Path) -> Path:
-    """A WordNet in which `car` and `auto` are one thing, in its own file format."""
+    """A WordNet in which `car` and `auto` are synonyms, in WordNet's file format."""
     home = folder / "nltk_data" / "corpora" / "wordnet"
     home.mkdir(parents=True)
     licence = "  1 a licence of its own\n"
@@ -118,7 +122,9 @@ def small_wordnet(folder: Path) -> Path:
 
 
 def test_meteor_by_hand(tmp_path: Path) -> None:
-    """Exact `the`, stemmed `walk`, synonym `car`: 3 of 4 answered and of 5 true words, in 2 chunks."""
+    """Exact `the`, stemmed `walk`, synonym `car`: 3 matches of 4 answer words and 5 true words, in
+    2 chunks.
+    """
     pytest.importorskip("nltk", reason="METEOR needs NLTK (make language)")
     similar = meteor(small_wordnet(tmp_path))
     precision, recall, chunks = 3 / 4, 3 / 5, 2

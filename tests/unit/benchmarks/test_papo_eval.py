@@ -1,4 +1,4 @@
-"""acc@8 as PAPO's tool computes it, and Geometry3K under both protocols."""
+"""acc@8 as PAPO's script computes it, and Geometry3K in both variants."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,22 +25,22 @@ from tests.unit.benchmarks.tables import embedded, write_parquet
 
 BOXED = "<think> so </think> \\boxed{%s}"
 RUNS = [[1, 1, 1, 0, 1, 1, 0, 1], [0] * 8, [0, 1, 0, 0, 0, 0, 1, 0]]
-"""TV9: three problems, eight answers each, right or wrong."""
+"""Three problems with eight answers each, right (1) or wrong (0)."""
 
 
 def scored(reward: str, texts: Sequence[str | None], targets: Sequence[str]) -> list[Answered]:
-    given = [i for i, text in enumerate(texts) if text is not None]
-    n = len(given)
+    present = [i for i, text in enumerate(texts) if text is not None]
+    n = len(present)
     scores = REWARDS[reward](
         Answers(
-            [str(texts[i]) for i in given],
-            [targets[i] for i in given],
+            [str(texts[i]) for i in present],
+            [targets[i] for i in present],
             np.full((n, 4), np.nan),
             np.ones((n, 2)),
             "original",
         )
     )
-    at = {i: place for place, i in enumerate(given)}
+    at = {i: place for place, i in enumerate(present)}
     return [
         Answered(
             f"q{i}", "open", "?", text, targets[i], None,
@@ -54,8 +54,10 @@ def scored(reward: str, texts: Sequence[str | None], targets: Sequence[str]) -> 
 @pytest.mark.parametrize(
     ("protocol", "reward"), [("geometry3k_papo", "boxed_exact"), ("geometry3k_cppo", "mathvision")]
 )
-def test_the_dossiers_vector(protocol: str, reward: str) -> None:
-    """TV9: .75, 0 and .25 per problem are acc@8 1/3; the eight runs' spread is .178174."""
+def test_acc_at_8_by_hand(protocol: str, reward: str) -> None:
+    """Accuracies of .75, 0 and .25 per problem give an acc@8 of 1/3; the spread of the eight runs
+    is .178174.
+    """
     runs = []
     for run in range(8):
         texts = [BOXED % ("7" if problem[run] else "8") for problem in RUNS]
@@ -68,7 +70,7 @@ def test_the_dossiers_vector(protocol: str, reward: str) -> None:
 
 
 def test_the_two_protocols_differ_as_published() -> None:
-    """Equal numbers and whole texts count for CPPO; for PAPO only the box, by MathRuler."""
+    """CPPO accepts equal numbers and whole texts; PAPO only the box, by MathRuler."""
     texts = [BOXED % "4/2", "2", BOXED % "2", BOXED % "\\frac{1}{2}", "\\boxed{2.5000001}", None]
     targets = ["2", "2", "2", "0.5", "2.5", "2"]
     papo = [a.components.get("accuracy") for a in scored("boxed_exact", texts, targets)]
@@ -103,7 +105,7 @@ def test_published_file_through_all_stages(tmp_path: Path) -> None:
 
 
 def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
-    """TV9 again: acc@8 is `accuracy` under `mean_of_n`, with the runs' spread beside, and best of 8 is 2/3."""
+    """acc@8 is `accuracy` under `mean_of_n`, with the runs' spread, and best of 8 is 2/3."""
     rows = [{"images": [embedded(i)], "problem": f"<image>Find x, {i}.", "answer": "7"} for i in range(3)]
     path = write_parquet(tmp_path / "test-00000-of-00001.parquet", rows)
     tables = {
@@ -111,19 +113,19 @@ def test_eight_answers_through_all_stages(tmp_path: Path) -> None:
     }
     import_examples.run(config=FileDataset(kind="geometry3k", path=str(path)), examples=tables["examples"])
     protocol = BENCHMARKS["geometry3k_papo"]
-    given = {"dataset": "d", "reward": "r", **PROTOCOLS["geometry3k_papo"], "views": ("original",), "resamples": 50}
-    block = BenchmarkBlock(**{**protocol.settings, **given})
+    keys = {"dataset": "d", "reward": "r", **PROTOCOLS["geometry3k_papo"], "views": ("original",), "resamples": 50}
+    block = BenchmarkBlock(**{**protocol.settings, **keys})
     requests.run_benchmarks(
         examples={"d": tables["examples"]}, requests=tables["requests"], benchmarks={"b": block}, views={}
     )
     responses = [
         {
-            **{k: asked[k] for k in ("request_id", "example_id", "view")}, "sample_index": run, "token_ids": [1], "logprobs": [-1.0],
-            "text": BOXED % ("7" if RUNS[int(asked["example_id"][-1]) - 1][run] else "8"), "finish_reason": "stop",
+            **{k: request[k] for k in ("request_id", "example_id", "view")}, "sample_index": run, "token_ids": [1], "logprobs": [-1.0],
+            "text": BOXED % ("7" if RUNS[int(request["example_id"][-1]) - 1][run] else "8"), "finish_reason": "stop",
             "prompt_tokens": 1, "reason": None,
         }
-        for asked in read_table(tables["requests"], REQUESTS).to_pylist()
-        for run in range(asked["n"])
+        for request in read_table(tables["requests"], REQUESTS).to_pylist()
+        for run in range(request["n"])
     ]  # fmt: skip
     write_table(tables["responses"], RESPONSES, responses, {})
     score.run(

@@ -1,4 +1,6 @@
-"""POPE on its full official files: both published rules, against plain loops over the answers and against closed forms."""
+"""POPE on its full official files: both published rules, compared with plain loops over the answers
+and with closed forms.
+"""
 
 import json
 import math
@@ -31,7 +33,7 @@ ANSWERS = (
     "Yes", "No", "Yes, there is a dog in the image.", "No, there is not.", "no", "yes.", "NO", "No!", "not at all",
     "There is a dog. No cat.", "There is no dog, only a cat.", "I know of another one", "", "Yes and no", " No", "No\nsorry",
 )  # fmt: skip
-"""What rules disagree about is among them."""
+"""Includes answers that the rules read differently."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def rows() -> list[Row]:
 def counted(
     rows: list[Row], texts: list[str], rule: Callable[[str, str], bool]
 ) -> dict[str, tuple[int, int, int, int]]:
-    """TP, FP, TN, FN by category, as the official scripts count them; `rule`: text and truth to "is a yes"."""
+    """TP, FP, TN, FN by category, as the official scripts count them; `rule` maps text and truth to
+    "is a yes".
+    """
     table = {category: [0, 0, 0, 0] for category in CATEGORIES}
     for row, text in zip(rows, texts, strict=True):
         is_yes, true = rule(text, row["answer"]), row["answer"] == "yes"
@@ -74,7 +78,7 @@ def expected(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
 
 
 def check(rows: list[Row], texts: list[str]) -> dict[str, float]:
-    """All metrics against the plain loops."""
+    """Compares all metrics with plain loops."""
     found = values("pope", answered("pope", rows, [text.strip() for text in texts]))
     for suffix, rule in (("", pope_yes), ("_vcd", vcd_yes)):
         by_category = counted(rows, [text.strip() for text in texts], rule)
@@ -101,7 +105,7 @@ def test_one_file_alone(rows: list[Row]) -> None:
     assert alone == [row for row in rows if row["category"] == "popular"]
     found = values("pope", answered("pope", alone, ["Yes"] * 3000))
     assert found["mean_f1"] == found["f1"] == found["f1_popular"] == pytest.approx(2 / 3)
-    assert found["f1_random"] != found["f1_random"]  # nothing asked: not a number
+    assert found["f1_random"] != found["f1_random"]  # NaN: no questions
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -129,7 +133,7 @@ def test_perfect(rows: list[Row]) -> None:
 
 
 def test_empty_answers_are_a_yes_by_the_official_rule_and_counted(rows: list[Row]) -> None:
-    """By VCD's an empty answer is never right: TP = TN = 0."""
+    """By VCD's rule, an empty answer is never right: TP = TN = 0."""
     found = check(rows, [""] * len(rows))
     assert found["mean_f1"] == pytest.approx(2 / 3)
     assert (found["accuracy_vcd"], found["mean_f1_vcd"], found["yes_ratio_vcd"]) == (0.0, 0.0, 0.5)
@@ -160,7 +164,7 @@ def test_units_are_images(rows: list[Row]) -> None:
 
 
 def test_known_counts() -> None:
-    """TP 80, FP 10, FN 20, TN 90 (dossier c.11)."""
+    """TP 80, FP 10, FN 20, TN 90."""
     made = [("Yes", "yes")] * 80 + [("Yes", "no")] * 10 + [("No", "yes")] * 20 + [("No", "no")] * 90
     rows = [
         {"id": str(n), "question": "?", "answer": true, "category": "random", "image_file": str(n)}
@@ -216,15 +220,15 @@ def test_other_data_sets_and_wrong_names(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         list(IMPORTERS["pope"].rows(Files(tmp_path)))
     assert str(caught.value) == (
-        f"error: `{tmp_path}` has POPE files of coco, gqa, expected those of one of them\n"
-        "hint: their numbers are never pooled: a folder and a dataset block for each"
+        f"error: `{tmp_path}` has POPE files of coco, gqa, expected one image source\n"
+        "hint: results of different sources are never pooled: use a folder and a dataset block for each"
     )
     with pytest.raises(UserError, match=r"no POPE file, expected names such as `coco_pope_random.json`"):
         list(IMPORTERS["pope"].rows(Files(tmp_path / "answers.json")))
 
 
 def test_full_file_through_the_stages(rows: list[Row], tmp_path: Path) -> None:
-    """9,000 rows with stand-in images: imported, asked, scored and measured as in a run."""
+    """9,000 rows with stand-in images go through all stages except sampling."""
     images = drawn_images(tmp_path / "val2014", [row["image"] for row in rows])
     draw = Random(11)
     texts: dict[str, str | None] = {row["id"]: draw.choice(ANSWERS) for row in rows}
@@ -241,6 +245,6 @@ def test_full_file_through_the_stages(rows: list[Row], tmp_path: Path) -> None:
 
 
 def says_something(text: str) -> bool:
-    """Whether the first sentence says yes or, as the official rule sees it, no."""
+    """Whether the first sentence contains a yes or, by the official rule, a no."""
     first = text.split(".")[0]
     return not pope_yes(text.strip(), "") or (first.lower().startswith("yes") and " no" not in first)

@@ -1,4 +1,4 @@
-"""RefCOCO: accuracy at IoU 0.5, inclusive, in the model's frame; the dossier's boxes (c.6)."""
+"""RefCOCO: accuracy at IoU 0.5 or more, in the model's coordinate format, on boxes with known IoU."""
 
 import math
 
@@ -14,15 +14,15 @@ SIZE = (100.0, 100.0)
 
 
 def located(texts: list[str | None], boxes: list[list[float]], frame: str = "original") -> list[Answered]:
-    """Answers about two objects: the first two expressions name one of them."""
-    given = [i for i, text in enumerate(texts) if text is not None]
+    """Answers about two objects; the first two expressions refer to the same one."""
+    present = [i for i, text in enumerate(texts) if text is not None]
     scores = REWARDS["iou"](
         Answers(
-            [str(texts[i]) for i in given], [None] * len(given), np.array([boxes[i] for i in given], dtype=float).reshape(-1, 4),
-            np.array([SIZE] * len(given)).reshape(-1, 2), frame, np.array([SIZE] * len(given)).reshape(-1, 2),  # type: ignore[arg-type]
+            [str(texts[i]) for i in present], [None] * len(present), np.array([boxes[i] for i in present], dtype=float).reshape(-1, 4),
+            np.array([SIZE] * len(present)).reshape(-1, 2), frame, np.array([SIZE] * len(present)).reshape(-1, 2),  # type: ignore[arg-type]
         )
     )  # fmt: skip
-    place = {i: at for at, i in enumerate(given)}
+    place = {i: at for at, i in enumerate(present)}
     return [
         Answered(
             f"e{i}", "grounding", "the cup", text, None,
@@ -43,7 +43,7 @@ def test_exactly_half_is_right_and_what_cannot_be_read_is_wrong() -> None:
     found = values("refcoco", answers)
     assert found["accuracy_iou_0.5"] == 1 / 4
     assert found["mean_iou"] == pytest.approx((1 / 2 + 1 / 7) / 4)
-    assert found["accuracy_iou_0.5_padded_frame"] == 1 / 4  # a square image has one frame
+    assert found["accuracy_iou_0.5_padded_frame"] == 1 / 4  # for a square image, both frames are the same
     assert failures("refcoco", answers, "accuracy_iou_0.5") == (4, 2)
 
 
@@ -62,5 +62,5 @@ def test_frames_of_shares_are_not_measured_where_boxes_are_pixels() -> None:
 
 def test_expressions_about_one_object_make_one_unit() -> None:
     columns = BENCHMARKS["refcoco"].columns(located([None] * 4, BOXES))
-    assert columns["asked"].tolist() == [1, 3]
+    assert columns["questions"].tolist() == [1, 3]
     assert all(np.isnan(v) for v in values("refcoco", []).values())

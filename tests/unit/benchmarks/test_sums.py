@@ -1,4 +1,4 @@
-"""Metrics of published benchmarks look at sums only, and their intervals are those of drawing whole units."""
+"""Metrics of published benchmarks use only sums, and their intervals resample whole units."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.plugins import BENCHMARKS, REWARDS
 
 
 class AnyColumns(dict[str, np.ndarray]):
-    """Whatever column a metric asks for, of seven units."""
+    """Returns any column that a metric uses, for seven units."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,14 +33,14 @@ def test_a_metric_of_columns_is_the_metric_of_their_sums(benchmark: str, metric:
 
 def test_resampled_totals_give_the_intervals_of_the_general_bootstrap() -> None:
     generator = np.random.default_rng(1)
-    ours, base = ({"hits": generator.integers(0, 4, 300) * 1.0, "all": np.full(300, 4.0)} for _ in range(2))
+    policy, base = ({"hits": generator.integers(0, 4, 300) * 1.0, "all": np.full(300, 4.0)} for _ in range(2))
     metric = share("hits", "all")
-    mine, theirs = resampled_totals([ours, base], resamples=2999, seed=5)
-    assert mine["hits"].shape == (2999, 1)
-    assert metric(mine).shape == (2999,)
-    assert bounds(metric(mine)) == pytest.approx(interval(metric, ours, resamples=2999, seed=5)[1:])
-    gain = paired_gain(metric, ours, base, resamples=2999, seed=5)[1:]
-    assert bounds(metric(mine) - metric(theirs)) == pytest.approx(gain)
+    totals, base_totals = resampled_totals([policy, base], resamples=2999, seed=5)
+    assert totals["hits"].shape == (2999, 1)
+    assert metric(totals).shape == (2999,)
+    assert bounds(metric(totals)) == pytest.approx(interval(metric, policy, resamples=2999, seed=5)[1:])
+    gain = paired_gain(metric, policy, base, resamples=2999, seed=5)[1:]
+    assert bounds(metric(totals) - metric(base_totals)) == pytest.approx(gain)
 
 
 def test_several_runs_are_drawn_together() -> None:

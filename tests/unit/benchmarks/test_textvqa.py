@@ -1,4 +1,6 @@
-"""TextVQA: the VQA accuracy of ten answers, by hand and against a plain loop over who is left out; the official normalisation."""
+"""TextVQA: VQA accuracy of ten answers, by hand and compared with a plain leave-one-out loop; the
+official normalisation.
+"""
 
 import json
 import math
@@ -29,17 +31,19 @@ from tests.unit.benchmarks.answering import (
 
 @pytest.mark.parametrize(("agree", "accuracy"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
 def test_accuracy_by_hand(agree: int, accuracy: float) -> None:
-    """Three agree: left out once each, 2 of 3 others remain; the seven others leave all three: (3 * 2/3 + 7) / 10."""
+    """Three agree. Leaving out one of them leaves 2 of 3; leaving out any of the other seven leaves
+    all 3: (3 * 2/3 + 7) / 10.
+    """
     assert accuracy_of("x", ["x"] * agree + ["y"] * (10 - agree)) == pytest.approx(accuracy)
 
 
 def test_accuracy_is_that_of_the_loop() -> None:
-    for given in combinations_with_replacement("xyz", 10):
+    for answers_of_ten in combinations_with_replacement("xyz", 10):
         loop = 0.0
         for left_out in range(10):
-            others = [one for i, one in enumerate(given) if i != left_out]
+            others = [one for i, one in enumerate(answers_of_ten) if i != left_out]
             loop += min(1, sum(one == "x" for one in others) / 3)
-        assert accuracy_of("x", list(given)) == pytest.approx(loop / 10)
+        assert accuracy_of("x", list(answers_of_ten)) == pytest.approx(loop / 10)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_normalisation(text: str, same: str) -> None:
 
 
 def test_contractions_are_the_official_ones() -> None:
-    """A sample of the official list, and words that look like some but are none."""
+    """A sample of the official list, and similar words that are not in it."""
     official = {"aint": "ain't", "hes": "he's", "yall'd've": "y'all'd've", "y'alld've": "y'all'd've", "twas": "'twas"}
     official |= {
         "somebodyd've": "somebody'd've",
@@ -105,7 +109,9 @@ def test_official_file_through_all_stages(tmp_path: Path) -> None:
 
 
 def test_p_acc_is_this_accuracy_where_the_policy_looks_well(tmp_path: Path) -> None:
-    """AFR 1, 4 and 7 have mean 4: only the last question is above it, and its answer scores 0.6."""
+    """AFRs of 1, 4 and 7 have mean 4; only the last question is above it, and its answer scores
+    0.6.
+    """
     file = tmp_path / "TextVQA_0.5.1_val.json"
     file.write_text(json.dumps({"data": RECORDS}))
     images = drawn_images(tmp_path / "images", ["i0.jpg", "i1.jpg"])
@@ -152,8 +158,8 @@ def test_invariants() -> None:
 
 
 def test_other_numbers_of_answers_are_no_vqa_accuracy() -> None:
-    with pytest.raises(UserError, match="a question has 3 `answers`, expected those of 10 people"):
+    with pytest.raises(UserError, match="a question has 3 `answers`, expected 10"):
         answered("textvqa", [{**rows()[0], "answers": ["a"] * 3}], ["a"])
     bare = answered("textvqa", [{k: v for k, v in rows()[0].items() if k != "answers"}], ["nokia"])
-    assert bare[0].components["accuracy"] == 1  # the reward still tells right from wrong
+    assert bare[0].components["accuracy"] == 1  # the reward still separates right from wrong
     assert math.isnan(values("textvqa", bare)["accuracy"])

@@ -1,4 +1,6 @@
-"""We-Math: four classes of 525 problems, against a plain loop over problems; the dossier's vector (TV12); the official letter rule."""
+"""We-Math: four classes of 525 problems compared with a plain loop, a score by hand, and the
+official letter rule.
+"""
 
 import math
 from collections import defaultdict
@@ -28,7 +30,9 @@ PROBLEMS = [("2steps", 360), ("3steps", 165)]
 
 
 def records() -> list[dict[str, Any]]:
-    """1,740 questions as `testmini.json` has them: first all first steps of two, and so on; the answer is always C."""
+    """1,740 questions in the order of `testmini.json` (all first steps of two-step problems, and so
+    on); the answer is always C.
+    """
     found = []
     for kind, number in PROBLEMS:
         for part in [*range(1, int(kind[0]) + 1), "multi"]:
@@ -48,7 +52,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 
 def by_the_loop(answers: list[Answered]) -> dict[str, float]:
-    """Classes and scores as the paper defines them, problem by problem."""
+    """Classes and scores by the paper's definition, in a loop over problems."""
     problems: dict[str, dict[str, bool]] = defaultdict(dict)
     for a in answers:
         problems[a.source["problem"]][a.source["key"].split("_")[1]] = bool(a.components.get("accuracy"))
@@ -92,8 +96,8 @@ def test_scores_are_those_of_the_loop(rows: list[Row], seed: int) -> None:
     assert failures("we_math", answers, "accuracy") == (1740, sum(t in (None, "I do not know") for t in texts))
 
 
-def test_the_dossiers_vector() -> None:
-    """TV12: of 525 problems 100 IG, 50 RM and 200 IK lose 50, 50 and 200."""
+def test_score_by_hand() -> None:
+    """Of 525 problems, 100 IG, 50 RM and 200 IK lose 50, 50 and 200."""
     columns = {name: np.zeros(525) for name in ("problems", "ig", "rm strict", "ik")}
     columns["problems"][:] = 1
     for name, start, end in (("ig", 0, 100), ("rm strict", 100, 150), ("ik", 150, 350)):
@@ -141,7 +145,9 @@ def test_problems_without_all_their_steps_have_no_class(rows: list[Row]) -> None
     ],
 )  # fmt: skip
 def test_letters(text: str, letter: str | None) -> None:
-    """The last word `Answer` counts, in this case alone; a bracket is no letter; a box that follows goes before it."""
+    """The last `Answer` (case-sensitive) counts; a bracket is not a letter; a box after it
+    overrides it.
+    """
     assert letter_of(text) == letter
 
 
@@ -163,7 +169,9 @@ def test_all_forms_give_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_a_run_that_solves_nothing_says_nothing_of_rote_memorisation(tmp_path: Path) -> None:
-    """Two problems, three runs: the first solves both, one of them by rote; the second solves none; the third one, by rote."""
+    """Two problems, three runs: the first run solves both, one by rote; the second none; the third
+    one, by rote.
+    """
     few = [r for r in records() if r["ID"] in ("2steps_0", "3steps_0")]
     drawn_names(tmp_path, ["image.png"])
     data = FileDataset(kind="we_math", path=str(write_json(tmp_path / "testmini.json", few)))

@@ -100,7 +100,7 @@ def test_missing_files_are_named() -> None:
 def test_the_log_names_missing_files(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path / "data", train_00000_of_00003=[RECORDS["trl"]], train_00002_of_00003=[RECORDS["trl"]])
     imported("trl", folder)
-    said = "warning: `data` lacks 1 of its files, as their names count them: `train-00001-of-00003.parquet`"
+    said = "warning: `data` is missing 1 of the files that its shard names count: `train-00001-of-00003.parquet`"
     assert said in capsys.readouterr().out
     imported("trl", folder / "train-00000-of-00003.parquet")  # a part that was asked for
     assert "lacks" not in capsys.readouterr().out

@@ -71,7 +71,10 @@ def test_a_question_has_one_box(folder: Path, imported: Imported, mistakes: Call
     assert [row["box"] for row in imported("textvqa", folder, images=images)] == [[10, 20, 40, 28]] * 2
     write_json(folder / "val_bbox.json", [box, {**box, "bbox": [1, 2, 3, 4]}])
     message = mistakes("textvqa", folder, images=images)
-    assert "`val_bbox.json`, record 2: question 34601 has the box [1, 2, 3, 4] and, before, [10, 20, 30, 8]" in message
+    assert (
+        "`val_bbox.json`, record 2: question 34601 has the box [1, 2, 3, 4] and an earlier box [10, 20, 30, 8]"
+        in message
+    )
     write_json(folder / "val_bbox.json", [{**box, "bbox": [10.5, 20, 10**400, 8]}])
     assert "question 1: `bbox` is [10.5, 20, 1000" in mistakes("textvqa", folder, images=images)
 

@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible endpoint: every question gets its verdict, or the whole stops with one clear error."""
+"""Judges behind an OpenAI-compatible endpoint: one verdict per case, or one clear error."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from perceptune.contracts.config import JudgeBlock
 from perceptune.contracts.errors import UserError, printable
 
 FIRST_WAIT = 1.0
-"""Seconds before a question is asked again for the first time; it doubles from time to time, by chance up to a half less."""
+"""Seconds before the first retry; doubled each time, minus up to a half at random (jitter)."""
 LONGEST_WAIT = 60.0
-"""Seconds between two times, unless the endpoint asks for more."""
+"""Longest wait between two attempts, in seconds, unless the endpoint asks for more."""
 PATIENCE = 600.0
-"""Seconds that an endpoint may ask to be left alone before the stage stops instead."""
+"""Longest wait that an endpoint may request, in seconds; above it the stage stops."""
 SEED = 0
 SOON = {408, 409, 425, 429, *range(500, 600)}
-"""Answers of an endpoint after which the same question may go well."""
+"""Status codes after which the same request may succeed."""
 QUOTED = 300
-"""Characters of a server's message that are quoted."""
+"""Characters of a server message that are quoted."""
 CUT_OFF = "length"
-"""The finish reason of what ended because it was long enough."""
+"""Finish reason of an answer that reached the token limit."""
 NO_KEY = "none"
-"""Sent where no key is configured: the client would else send what it finds in OPENAI_API_KEY to whatever endpoint."""
+"""Sent if no key is configured: otherwise the client would send OPENAI_API_KEY to any endpoint."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question to a judge."""
+    """One request to a judge."""
 
     key: str
-    """Identifies all that is asked."""
+    """Digest of everything that is sent."""
     about: str
-    """What messages call it, such as `example 7`."""
+    """Name in messages, such as `example 7`."""
     messages: Sequence[dict[str, str]]
     max_tokens: int
     may_end_early: bool = False
-    """Whether a verdict that is cut off after `max_tokens` counts."""
+    """Whether a verdict that was cut off after `max_tokens` counts."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Said:
 
     text: str
     model: str
-    """Who said it, as the endpoint names it."""
+    """The model's name as reported by the endpoint."""
 
 
 def complaint(text: str | None, ended: str | None, case: Case) -> str | None:
-    """Why what a judge said is no verdict; None if it is one. `ended`: the reason that it finished."""
+    """Why a judge's answer is not a verdict; None if it is one. `ended` is the finish reason."""
     if ended == CUT_OFF and not case.may_end_early:
         return f"cut its verdict off after {case.max_tokens} tokens"
     if ended == "content_filter":
@@ -72,12 +72,15 @@ def complaint(text: str | None, ended: str | None, case: Case) -> str | None:
 
 
 def help_with(ended: str | None, judge: str) -> str | None:
-    """What the user can do about it."""
+    """A hint for the user, or None."""
     return f"key `judges.{judge}.max_tokens` allows longer ones" if ended == CUT_OFF else None
 
 
 class _FailureError(Exception):
-    """Why there is no verdict yet; `again`: the next try may go better; `wait`: the seconds that the endpoint asks for."""
+    """Why there is no verdict yet.
+
+    `again`: a retry may succeed. `wait`: seconds requested by the endpoint.
+    """
 
     def __init__(self, what: str, *, again: bool, wait: float | None = None, hint: str | None = None) -> None:
         super().__init__(what)
@@ -88,15 +91,15 @@ class Endpoint:
     """An OpenAI-compatible endpoint (chat completions)."""
 
     def __init__(self, name: str, judge: JudgeBlock, secret: str | None) -> None:
-        """`name` is the judge's in the config, `secret` the key itself; it is in no message of what is raised or printed.
+        """`name` is the judge's config name, `secret` the API key, which appears in no message.
 
         Raises `UserError` for a key that cannot be sent: the client's own message would show it.
         """
         secret = None if secret is None else secret.strip()
         if secret is not None and not re.fullmatch(r"[\x21-\x7e]+", secret):
             raise UserError(
-                f"judge `{name}`: the key in environment variable `{judge.key}` is empty or has blanks or characters "
-                "beyond ASCII, expected one that can be sent"
+                f"judge `{name}`: the key in environment variable `{judge.key}` is empty or contains whitespace or "
+                "non-ASCII characters, expected printable ASCII"
             )
         self._name, self._judge, self._secret = name, judge, secret
         self._seeded = True
@@ -105,10 +108,10 @@ class Endpoint:
         self._over = asyncio.Event()
 
     def verdicts(self, cases: Iterable[Case], keep: Callable[[Case, Said], None]) -> None:
-        """Asks about every case, several at once, and calls `keep` with each verdict as soon as it is there.
+        """Sends all cases concurrently and calls `keep` with each verdict as soon as it arrives.
 
-        Raises `UserError` when the endpoint refuses a question, or has failed it once more than `retries` times; what is
-        under way then is still kept.
+        Raises `UserError` when the endpoint rejects a request, or has failed it more than `retries`
+        times; the verdicts of requests in flight are still kept.
         """
         asyncio.run(self._ask_all(cases, keep))
         if self._failure is not None:
@@ -119,26 +122,28 @@ class Endpoint:
         async with AsyncOpenAI(
             api_key=self._secret or NO_KEY,
             base_url=self._judge.url,
-            max_retries=0,  # ours know more: bodies that are no verdict, all that is asked at once, when to stop
+            # own retries: they also handle malformed bodies, and pause and stop all requests
+            # together
+            max_retries=0,
             timeout=self._judge.timeout,
         ) as client:
             await asyncio.gather(*(self._ask(client, waiting, keep) for _ in range(self._judge.concurrency)))
 
     async def _ask(self, client: AsyncOpenAI, waiting: Iterator[Case], keep: Callable[[Case, Said], None]) -> None:
         for case in waiting:
-            said = await self._insisted(client, case)
+            said = await self._with_retries(client, case)
             if said is None:
                 return
             keep(case, said)
 
-    async def _insisted(self, client: AsyncOpenAI, case: Case) -> Said | None:
-        """The verdict after as many tries as it takes; None once anything has failed for good."""
+    async def _with_retries(self, client: AsyncOpenAI, case: Case) -> Said | None:
+        """The verdict, after as many attempts as needed; None once a request failed for good."""
         tries = 0
         while self._failure is None:
             tries += 1
             try:
                 await self._rest(max(0.0, self._quiet_until - time.monotonic()))
-                return await self._asked(client, case)
+                return await self._attempt(client, case)
             except _FailureError as failure:
                 if self._is_for_good(failure, tries):
                     times = f", {tries} times" if tries > 1 else ""
@@ -148,13 +153,13 @@ class Endpoint:
                     self._over.set()
                     return None
                 seconds = self._pause(failure, tries)
-                again = f"asking again in {seconds:.1f} s ({tries} of {self._judge.retries})"
+                again = f"retrying in {seconds:.1f} s ({tries} of {self._judge.retries})"
                 print(f"judge, {case.about}: the endpoint {failure.what}; {again}", file=sys.stderr, flush=True)
                 await self._rest(seconds)
         return None
 
     async def _rest(self, seconds: float) -> None:
-        """Waits, unless there is nothing to wait for any more."""
+        """Waits, unless a request has failed for good."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), seconds)
 
@@ -162,14 +167,14 @@ class Endpoint:
         return not failure.again or tries > self._judge.retries or (failure.wait or 0) > PATIENCE
 
     def _pause(self, failure: _FailureError, tries: int) -> float:
-        """Seconds until the next try; an endpoint that asks to be left alone is left alone by all questions."""
+        """Seconds until the next attempt; a wait set by the endpoint applies to all requests."""
         usual = min(FIRST_WAIT * 2 ** (tries - 1), LONGEST_WAIT) * random.uniform(0.5, 1)
         if failure.wait is not None:
             self._quiet_until = max(self._quiet_until, time.monotonic() + failure.wait)
         return max(usual, failure.wait or 0)
 
-    async def _asked(self, client: AsyncOpenAI, case: Case) -> Said:
-        """One try."""
+    async def _attempt(self, client: AsyncOpenAI, case: Case) -> Said:
+        """One attempt."""
         seconds, seeded = self._judge.timeout, self._seeded
         question: dict[str, Any] = {
             "model": self._judge.model,
@@ -179,7 +184,8 @@ class Endpoint:
             **({"seed": SEED} if seeded else {}),
         }
         try:
-            async with asyncio.timeout(seconds):  # the client's own limit begins anew with every byte
+            # the client's own timeout restarts with every byte
+            async with asyncio.timeout(seconds):
                 response = await client.chat.completions.with_raw_response.create(**question)
         except (TimeoutError, openai.APITimeoutError):
             raise _FailureError(f"gave no answer within {seconds:g} s", again=True) from None
@@ -189,17 +195,17 @@ class Endpoint:
             else:
                 raise self._refused(error) from None
         except Exception as error:
-            # of whichever network library: its messages may show what was sent, the key included
+            # any network library: its message may show what was sent, including the key
             cause = error.__cause__ or error
             what = f"could not be reached: {type(cause).__name__}: {self._shown(cause)}"
             raise _FailureError(what, again=True) from None
         else:
-            return self._said(response.http_response.text, case)
-        print("judge: the endpoint takes no seed; asking without", file=sys.stderr, flush=True)
-        return await self._asked(client, case)
+            return self._verdict(response.http_response.text, case)
+        print("judge: the endpoint does not support `seed`; retrying without it", file=sys.stderr, flush=True)
+        return await self._attempt(client, case)
 
-    def _said(self, body: str, case: Case) -> Said:
-        """The verdict in an answer of the endpoint."""
+    def _verdict(self, body: str, case: Case) -> Said:
+        """The verdict in a response of the endpoint."""
         try:
             answer = json.loads(body)
             choice = answer["choices"][0]
@@ -214,17 +220,17 @@ class Endpoint:
                 hint=f"key `judges.{self._name}.url` is the address before `/chat/completions`",
             ) from None
         if wrong := complaint(text, ended, case):
-            # temperature 0: what was cut off or filtered would be so again
+            # temperature 0: a cut-off or filtered answer would be so again
             again = ended not in (CUT_OFF, "content_filter")
             raise _FailureError(wrong, again=again, hint=help_with(ended, self._name))
         return Said(self._without_secret(str(text)), self._without_secret(model))
 
     def _refused(self, error: openai.APIStatusError) -> _FailureError:
-        """What an answer with an error status means."""
+        """The failure that a response with an error status stands for."""
         status, body = error.status_code, error.response.text
         code, message = _reported(body)
         what = f"answered {status}: `{self._shown(message)}`"
-        wait = _wait_asked_for(error.response.headers)
+        wait = _retry_after(error.response.headers)
         if wait is not None and wait > PATIENCE:
             what += f" and asks to wait for {wait:.0f} s"
         key = f"key `judges.{self._name}"
@@ -238,12 +244,12 @@ class Endpoint:
         return _FailureError(what, again=again, wait=wait, hint=hints.get(status))
 
     def _shown(self, text: object) -> str:
-        """As a message quotes it."""
+        """`text` as quoted in a message."""
         line = printable(self._without_secret(" ".join(str(text).split()) or "nothing"))
         return line if len(line) <= QUOTED else f"{line[:QUOTED]}..."
 
     def _without_secret(self, text: str) -> str:
-        """Servers say the key back when they refuse it."""
+        """Removes the key: servers repeat it when they reject it."""
         if not self._secret:
             return text
         plain = self._secret
@@ -253,7 +259,7 @@ class Endpoint:
 
 
 def _reported(body: str) -> tuple[str, str]:
-    """Code and message of an error as endpoints report it, or the whole body."""
+    """Code and message of an error response; ("", body) if it has none."""
     try:
         error = json.loads(body)
         error = error.get("error", error)
@@ -264,16 +270,16 @@ def _reported(body: str) -> tuple[str, str]:
     return str(code), str(message)
 
 
-def _wait_asked_for(headers: Any) -> float | None:
-    """The seconds of a Retry-After header, which are a number or a date; None where there is none that can be read."""
-    asked = headers.get("retry-after")
-    if asked is None:
+def _retry_after(headers: Any) -> float | None:
+    """Seconds of a Retry-After header (a number or a date); None if absent or unreadable."""
+    value = headers.get("retry-after")
+    if value is None:
         return None
     try:
-        return max(0.0, float(asked))
+        return max(0.0, float(value))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None

@@ -1,4 +1,4 @@
-"""The same answers under vLLM, under transformers, and under base and adapter: log-probabilities to compare."""
+"""Log-probs of the same answers under vLLM, transformers, and the base model with an adapter."""
 
 from __future__ import annotations
 
@@ -27,40 +27,41 @@ class Answered:
 
     @property
     def logprobs(self) -> list[float]:
-        """vLLM's, of all tokens of all answers."""
+        """vLLM's log-probs of all tokens of all answers."""
         return [value for answer in self.answers for value in answer.logprobs]
 
 
 def answered(model: ModelBlock, questions: Sequence[Question], scratch: Path, halvings: int = 0) -> list[Answered]:
-    """vLLM's answers of a model folder, by an engine in a process of its own, which leaves no memory behind.
+    """vLLM's answers from a model folder, sampled in a separate process, which frees all memory.
 
-    Questions that cannot be asked, being too long, are left out. Each of the `halvings` halves what it holds at once.
+    Questions that are too long are left out. Each of the `halvings` halves the engine's batch size.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        answers = pool.submit(_asked, model, questions, scratch, halvings).result()
-    return [Answered(question, given) for question, given in zip(questions, answers, strict=True) if given]
+        answers = pool.submit(_sample, model, questions, scratch, halvings).result()
+    return [Answered(question, found) for question, found in zip(questions, answers, strict=True) if found]
 
 
-def _asked(model: ModelBlock, questions: Sequence[Question], scratch: Path, halvings: int) -> list[list[Answer]]:
-    from perceptune.engines.vllm.sampler import Sampler  # here, so that only this process loads vLLM
+def _sample(model: ModelBlock, questions: Sequence[Question], scratch: Path, halvings: int) -> list[list[Answer]]:
+    from perceptune.engines.vllm.sampler import Sampler  # only the child process loads vLLM
 
     most = max((len(question.images) for question in questions), default=1)
     with Sampler(model, None, most, scratch, halvings) as sampler:
-        asked = []
+        prepared = []
         for number, question in enumerate(questions):
             try:
-                asked.append((str(number), sampler.prepared(question)))
+                prepared.append((str(number), sampler.prepared(question)))
             except ValueError as error:
-                print(f"not asked: {error}")
-        found = sampler.answers(asked)
+                print(f"question left out: {error}")
+        found = sampler.answers(prepared)
     return [found.get(str(number), []) for number in range(len(questions))]
 
 
 def scored(
-    model: ModelBlock, adapter: Path | None, dtype: str, given: Sequence[Answered], plain: bool = False
+    model: ModelBlock, adapter: Path | None, dtype: str, answers: Sequence[Answered], plain: bool = False
 ) -> list[float]:
-    """transformers' log-probabilities of all tokens of the answers, in `dtype`, with the adapter beside the weights if there is
-    one; `plain`: with it switched off.
+    """transformers' log-probs of all answer tokens, in `dtype`.
+
+    `adapter` is applied without merging; `plain` disables it.
     """
     family, processor = family_of(model), load_processor(model)
     loaded = load_model(model, getattr(torch, dtype))
@@ -68,7 +69,7 @@ def scored(
     policy.eval()
     padding = int(processor.tokenizer.pad_token_id or 0)
     values: list[float] = []
-    for one in given:
+    for one in answers:
         prefix = family.prefix(processor, one.question.messages, list(one.question.images))
         tokens = [answer.token_ids for answer in one.answers]
         batch = packed([Prompted(prefix, family.positions(loaded, prefix), tokens)], family, padding)

@@ -1,4 +1,4 @@
-"""Which layers an adapter may be put on: linear ones of the language model."""
+"""The layers that an adapter may modify: linear layers of the language model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ KEY = "lora.target_modules"
 
 
 def language_layers(model: nn.Module, names: Sequence[str]) -> str:
-    """A regular expression of the layers of these names (`q_proj`, `self_attn.q_proj`) in the language model, and nowhere else.
+    """A regular expression that matches the layers with these names in the language model only.
 
-    Layers of the vision tower and projector that have the same names stay frozen. `UserError` for a name that the language
-    model has no linear layer of.
+    Names are such as `q_proj` or `self_attn.q_proj`. Layers of the vision tower and projector with
+    the same names stay frozen. Raises `UserError` for a name that matches no linear layer of the
+    language model.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     inside = [name for name in linear if "language_model" in name.split(".")]
@@ -28,7 +29,11 @@ def language_layers(model: nn.Module, names: Sequence[str]) -> str:
             found = ", ".join(f"`{layer}`" for layer in elsewhere[:SHOWN]) + (", ..." if elsewhere[SHOWN:] else "")
             mistakes.append(
                 f"key `{KEY}`: `{name}` "
-                + (f"names {found}, outside the linear layers of the language model" if elsewhere else "names no layer")
+                + (
+                    f"matches {found}, which is not a linear layer of the language model"
+                    if elsewhere
+                    else "matches no layer"
+                )
                 + f", expected one of {', '.join(allowed)}"
             )
     if mistakes:
@@ -37,5 +42,5 @@ def language_layers(model: nn.Module, names: Sequence[str]) -> str:
 
 
 def _named(layers: Sequence[str], name: str) -> list[str]:
-    """The layers that a name means: it, or what ends in it after a dot."""
+    """The layers that a name matches: exactly, or as the last parts of their path."""
     return [layer for layer in layers if layer == name or layer.endswith(f".{name}")]

@@ -1,4 +1,4 @@
-"""What the numbers of a model's boxes mean. Reads configuration files only, no weights."""
+"""The coordinate format of a model's boxes. Reads configuration files only, no weights."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ from perceptune.core.answers.boxes import Frame
 
 
 def coordinate_frame(model: ModelBlock) -> Frame:
-    """The frame of a model's boxes: its own `coordinates`, or its family's."""
+    """The coordinate format of a model's boxes: the block's `coordinates`, or its family's."""
     frame: Frame = model.coordinates or load("family", model.family).frame
     return frame
 
 
 def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
-    """Width and height (n, 2) after the Qwen-VL processor's resize of images of `sizes` (n, 2), in pixels; NaN of no image."""
+    """Width and height after the Qwen-VL processor's resize, in pixels, (n, 2).
+
+    `sizes` are the original sizes, (n, 2); NaN (no image) stays NaN.
+    """
     resized = [(w, h) if np.isnan(w) else _resized(model.path, model.pixels, int(w), int(h)) for w, h in sizes]
     return np.array(resized, dtype=float).reshape(-1, 2)
 
 
 def framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, Any], Frame, tuple[int, int] | None]:
-    """What `Family.ground_truth` takes: the example, the frame of the model's boxes, and the resized size where it matters."""
+    """The arguments of `Family.ground_truth`: example, coordinate format, resized size if
+    needed.
+    """
     frame = coordinate_frame(model)
     if frame != "resized_pixels" or example["box"] is None:
         return example, frame, None
@@ -35,11 +40,12 @@ def framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, 
 
 
 def pixel_limits(model: ModelBlock) -> dict[str, dict[str, int]]:
-    """What a Qwen-VL processor is to be told besides what its folder says."""
+    """Processor arguments for the block's `pixels`; empty if it has none."""
     if model.pixels is None:
         return {}
     fewest, most = model.pixels
-    return {"size": {"shortest_edge": fewest, "longest_edge": most}}  # called edges, but numbers of pixels
+    # named edges, but these are numbers of pixels
+    return {"size": {"shortest_edge": fewest, "longest_edge": most}}
 
 
 @cache

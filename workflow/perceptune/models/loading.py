@@ -1,4 +1,4 @@
-"""Loading models and processors, and writing an adapter into the weights."""
+"""Loads models and processors, and merges adapters into weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,25 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.js
 
 
 def load_processor(model: ModelBlock) -> ProcessorMixin:
-    """The processor of a model folder; `UserError` when it cannot be loaded."""
+    """The processor of a model folder.
+
+    Raises `UserError` if it cannot be loaded.
+    """
     try:
         loaded = AutoProcessor.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"processor of model folder `{model.path}` cannot be loaded: {error}") from error
-    for key, value in pixel_limits(model).items():  # after loading: the processor of videos would take them, too
+    # after loading: otherwise the video processor would use them as well
+    for key, value in pixel_limits(model).items():
         setattr(loaded.image_processor, key, type(getattr(loaded.image_processor, key))(**value))
     return loaded
 
 
 def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The model in the block's number format (or `dtype`), from safetensors, on this process's GPU if there is one."""
+    """The model in the block's dtype (or `dtype`), on this process's GPU if there is one.
+
+    Raises `UserError` if it cannot be loaded.
+    """
     try:
         loaded = AutoModelForImageTextToText.from_pretrained(
             model.path,
@@ -50,12 +57,17 @@ def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTraine
 
 
 def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -> PeftModel:
-    """The model with the adapter of a folder, in the number formats that a new one has: float32 on a model of 16 bits."""
+    """The model with the adapter in `folder`, in a new adapter's dtype: float32 for 16-bit
+    models.
+    """
     return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
 
 def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:
-    """Writes a complete model folder with the adapter added to the weights; sums in float32, stored in the block's format."""
+    """Writes a complete model folder with the adapter merged into the weights.
+
+    Sums are computed in float32 and stored in the block's dtype.
+    """
     base = load_model(model, torch.float32)
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +78,7 @@ def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:
 
 
 def save_weights(model: PreTrainedModel, folder: Path, stored_name: Callable[[str], str]) -> None:
-    """Saves the model as safetensors under the names that vLLM loads; transformers loads them as well."""
+    """Saves the model as safetensors under names that both vLLM and transformers load."""
     model.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         save_file({stored_name(k): v for k, v in load_file(file).items()}, file, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Models inside their wrappers, and tensors where the models are."""
+"""Unwraps models, and moves tensors to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bare(model: nn.Module) -> PreTrainedModel:
 
 
 def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
-    """The tensors where the model is, those of floating point in its number format."""
+    """The tensors on the model's device; floating-point tensors in its dtype."""
     return {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
         for name, tensor in inputs.items()

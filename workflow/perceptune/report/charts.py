@@ -1,9 +1,9 @@
 """Charts as SVG, pure functions of tidy polars frames.
 
-Colours are CSS variables, so one drawing serves light and dark pages; a series is drawn in the class that `styles`
-gives it: `base`, `s1` to `s5`, or `rest` for the many lines that only give context. The palette is Paul Tol's
-"vibrant" scheme, which stays distinct with the common colour vision deficiencies; markers differ, too.
-Values that are null or not finite are not drawn.
+Colours are CSS variables, so that one drawing works on light and dark pages. `styles` maps a series
+to its class: `base`, `s1` to `s5`, or `rest` for lines that only give context. The palette is Paul
+Tol's "vibrant" scheme, which is safe for common colour vision deficiencies; the markers also
+differ. Values that are null or not finite are not drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 34, 44
 CELL_WIDTH, CELL_HEIGHT = 190, 20
 CHARACTER = 6.1
-"""Mean width in pixels of a character at the labels' 11 px."""
+"""Mean width in pixels of a character at the label size of 11 px."""
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--panel:#f6f7f9;--ink:#16191d;--muted:#5d6672;--line:#dfe3e8;
@@ -71,14 +71,19 @@ def line_panel(
     turns: Sequence[float] = (),
     start: float | None = None,
 ) -> Svg:
-    """Curves of `frame`: columns `series`, `x`, `y`, and if there `low` and `high` (a band) and `raw` (a thin line).
+    """Curves of `frame`: `series`, `x`, `y`, optional `low`, `high` (band), `raw` (thin line).
 
-    `doubling` spaces x by its logarithm, with one tick per x value and markers; `percent` shows shares times 100;
-    `levels` (series to y) are dashed lines over the whole width. `whiskers` is for few x values and series that overlap:
-    a marker at each value and its interval as an upright line, the series a little apart, instead of bands. `whole` puts
-    ticks at whole x only; `zero` keeps y = 0 in sight. `turns` are thin upright lines at those of some x that are in sight.
-    At `start`, where several curves begin in one common point, only a series that has no other point gets a marker and an
-    interval.
+    Args:
+        percent: Show shares as percentages.
+        doubling: Logarithmic x axis with one tick per x value, and markers.
+        levels: Series to y of a dashed line over the whole width.
+        whiskers: For few x values and overlapping series: a marker and a vertical interval line at
+            each value instead of a band, with the series shifted slightly apart.
+        whole: Ticks only at integer x.
+        zero: Include y = 0.
+        turns: x of thin vertical lines; those outside the x range are not drawn.
+        start: x of a point shared by several curves. Only a series without other points gets a
+            marker and an interval there.
     """
     svg = _panel(title)
     frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
@@ -106,9 +111,9 @@ def line_panel(
     going = set(frame.filter(pl.col("x") != start)["series"]) if start is not None else set(order)
     coloured = [s for s in order if s in going and styles.get(s, "rest") != "rest"]
     gap = min([x_at(b) - x_at(a) for a, b in pairwise(map(place, xs))], default=0.0)
-    beside = 3.0 if start is None else min(8.0, max(3.0, 0.5 * gap / max(len(coloured), 1)))
+    shift = 3.0 if start is None else min(8.0, max(3.0, 0.5 * gap / max(len(coloured), 1)))
     for series in order:
-        apart = beside * (coloured.index(series) - (len(coloured) - 1) / 2) if whiskers and series in coloured else 0.0
+        offset = shift * (coloured.index(series) - (len(coloured) - 1) / 2) if whiskers and series in coloured else 0.0
         points = frame.filter(pl.col("series") == series).sort("x")
         if series in level_of:
             _line(
@@ -123,7 +128,7 @@ def line_panel(
             svg,
             points,
             styles.get(series, "rest"),
-            _beside(lambda x: x_at(place(x)), apart, start),
+            _shifted(lambda x: x_at(place(x)), offset, start),
             y_at,
             marked=doubling or whiskers,
             with_raw=len(order) <= 6,
@@ -136,7 +141,7 @@ def line_panel(
 def histogram_panel(
     edges: Sequence[float], counts: Sequence[int], *, title: str, x_label: str, style: str = "s1"
 ) -> Svg:
-    """Bars of `counts` (k) between `edges` (k + 1)."""
+    """Histogram with `counts` (k) between `edges` (k + 1)."""
     svg = _panel(title)
     if not counts or not sum(counts):
         _add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
@@ -157,7 +162,7 @@ def histogram_panel(
 
 
 def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mapping[str, str], percent: bool) -> Svg:
-    """One row per policy of `frame` (columns `policy`, `gain`, `low`, `high`): the gain, its interval, a zero line."""
+    """Forest plot of `frame` (`policy`, `gain`, `low`, `high`) with one row per policy."""
     left, row, top = 210, 22, 40
     width, height = 620, top + row * max(frame.height, 1) + 44
     svg = _svg(width, height)
@@ -176,7 +181,7 @@ def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mappi
 
 
 def interval_cell(gain: float | None, low: float | None, high: float | None, axis: Range, style: str) -> Svg:
-    """A table cell's drawing of a gain with its interval; the dot is hollow where the interval holds 0."""
+    """Table cell with a gain and its interval; the dot is hollow if the interval includes 0."""
     svg = _svg(CELL_WIDTH, CELL_HEIGHT)
     x_at = _scale(axis, (8, CELL_WIDTH - 8))
     _line(svg, x_at(0), 0, x_at(0), CELL_HEIGHT, "zero")
@@ -185,7 +190,7 @@ def interval_cell(gain: float | None, low: float | None, high: float | None, axi
 
 
 def pair_cell(without: float | None, with_: float | None, axis: Range, style: str) -> Svg:
-    """A table cell's drawing of two values of one policy: hollow without the image, filled with it."""
+    """Table cell with two values of a policy: without the image (hollow) and with it (filled)."""
     svg = _svg(CELL_WIDTH, CELL_HEIGHT)
     x_at, y = _scale(axis, (8, CELL_WIDTH - 8)), CELL_HEIGHT / 2
     _line(svg, 8, y, CELL_WIDTH - 8, y, "grid")
@@ -198,7 +203,7 @@ def pair_cell(without: float | None, with_: float | None, axis: Range, style: st
 
 
 def axis_cell(axis: Range, percent: bool) -> Svg:
-    """The scale above a column of cells: round numbers near its ends, and 0 where there is room for it."""
+    """Axis above a column of cells: round numbers near its ends, and 0 if there is room."""
     svg = _svg(CELL_WIDTH, 14)
     x_at = _scale(axis, (8, CELL_WIDTH - 8))
     inside = [t for t in _ticks(axis) if axis[0] <= t <= axis[1]]
@@ -217,7 +222,7 @@ def axis_cell(axis: Range, percent: bool) -> Svg:
 
 
 def figure(panels: Sequence[Svg], legend: Mapping[str, str], columns: int = 3) -> str:
-    """One stand-alone SVG file: a legend (name to style) over a grid of panels, with its own style sheet."""
+    """A stand-alone SVG file with style sheet: a legend (name to style) above panels."""
     columns = max(1, min(columns, len(panels)))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     width = max([sum(_size(p)[0] for p in row) for row in rows] + [WIDTH])
@@ -247,19 +252,19 @@ def figure(panels: Sequence[Svg], legend: Mapping[str, str], columns: int = 3) -
 
 
 def text(svg: Svg) -> str:
-    """The drawing as markup, for a page or a file."""
+    """The drawing as markup."""
     return ElementTree.tostring(svg, encoding="unicode")
 
 
 def smoothed(frame: pl.DataFrame, window: int) -> pl.DataFrame:
-    """Per series the centred rolling mean of `y` over `window` points; the points themselves go to `raw`."""
+    """Centred rolling mean of `y` over `window` points per series; the original is `raw`."""
     return frame.sort("series", "x").with_columns(
         raw=pl.col("y"), y=pl.col("y").rolling_mean(window, center=True, min_samples=1).over("series")
     )
 
 
 def finite_range(frame: pl.DataFrame, columns: Iterable[str]) -> Range:
-    """Smallest and largest finite value in those of `columns` that there are; (0, 1) if there is none."""
+    """Minimum and maximum finite value of the existing `columns`; (0, 1) without finite values."""
     values = [
         v
         for c in columns
@@ -271,14 +276,14 @@ def finite_range(frame: pl.DataFrame, columns: Iterable[str]) -> Range:
 
 
 def with_zero(values: Range) -> Range:
-    """The range, extended to hold 0 and 4 % of air at both ends."""
+    """The range, extended to include 0 and by 4 % at both ends."""
     low, high = min(values[0], 0.0), max(values[1], 0.0)
     air = 0.04 * (high - low) or 0.05
     return low - air, high + air
 
 
 def signed(value: float, percent: bool, digits: int) -> str:
-    """A difference with its sign (a true minus), in points when `percent`; 0 has none."""
+    """A difference with its sign (typographic minus; none for 0), in points if `percent`."""
     shown = f"{abs(value) * (100 if percent else 1):.{digits}f}"
     if float(shown) == 0:
         return shown
@@ -286,7 +291,7 @@ def signed(value: float, percent: bool, digits: int) -> str:
 
 
 def shortened(name: str, limit: int) -> str:
-    """A name cut in the middle, where sweep names differ least."""
+    """A name with its middle elided, because sweep names differ at their ends."""
     return name if len(name) <= limit else f"{name[: limit // 3]}\u2026{name[-(limit - limit // 3 - 1) :]}"
 
 
@@ -313,7 +318,7 @@ def _curve(
     whiskers: bool,
     bare: float | None = None,
 ) -> None:
-    """One series; at the x `bare` only its line."""
+    """Draws one series; at x = `bare` without marker and interval."""
     at = {
         c: [(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if _finite(v)] for c in points.columns[2:]
     }
@@ -334,13 +339,13 @@ def _curve(
             _marker(svg, x_at(x), y_at(y), style)
 
 
-def _beside(x_at: Scale, pixels: float, start: float | None) -> Scale:
-    """The same scale, moved to the right except at `start`."""
+def _shifted(x_at: Scale, pixels: float, start: float | None) -> Scale:
+    """The scale, shifted to the right except at `start`."""
     return lambda x: x_at(x) + (0.0 if x == start else pixels)
 
 
 def _marker(svg: Svg, x: float, y: float, style: str) -> None:
-    """A dot whose form, too, tells the series."""
+    """Draws a marker whose shape also depends on the style."""
     corners = {"s2": 4, "s3": 3, "s4": -4, "s5": -3}.get(style)
     if corners is None:
         _add(svg, "circle", cx=x, cy=y, r=3.6, class_=f"mark {style}")
@@ -356,7 +361,7 @@ def _marker(svg: Svg, x: float, y: float, style: str) -> None:
 
 
 def _legend(svg: Svg, legend: Mapping[str, str], width: float) -> float:
-    """Draws the legend in as many lines as it needs; its height."""
+    """Draws the legend, wrapped to `width`; returns its height."""
     x, y = 12.0, 18.0
     for name, style in legend.items():
         shown = shortened(name, 40)
@@ -400,7 +405,7 @@ def _ticks(values: Range, whole: bool = False) -> list[float]:
 
 
 def _widened(values: Range) -> Range:
-    """A range of one point gets a width: nothing can be scaled to nothing."""
+    """The range, widened if it is a single point, which cannot be scaled."""
     low, high = values
     return values if high > low else (low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5))
 

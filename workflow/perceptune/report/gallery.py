@@ -1,6 +1,7 @@
-"""Examples before and after training: which to show, and how to draw an image with boxes.
+"""Examples before and after training: which examples to show, and images with boxes.
 
-Everything here comes from models and users: text is made visible, cut, and left to the template to escape.
+All text comes from models and users: invisible characters are spelled out, long text is truncated,
+and the template escapes the result.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from PIL import Image
 from perceptune.contracts.seeds import derived_seed
 
 LONGEST_SIDE = 440
-"""Pixels that an embedded image has at most on its longer side."""
+"""Maximum side length of an embedded image, in pixels."""
 LARGEST_PNG = 96 * 1024
-"""Bytes up to which an image is embedded as PNG; photographs above it become JPEG."""
+"""Maximum size of an embedded PNG in bytes; larger images are embedded as JPEG."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A box (x1, y1, x2, y2 in pixels of the original image), drawn in a class of the charts' style sheet."""
+    """A box (x1, y1, x2, y2 in pixels of the original image) and its class in `charts.STYLE`."""
 
     box: Box
     style: str
@@ -49,23 +50,24 @@ class Choice:
 
 
 def visible(text: str | None, limit: int = 600) -> str:
-    """Text as a person may see it: at most `limit` characters, control and invisible characters spelled out.
+    """At most `limit` characters of `text`, with control and invisible characters spelled out.
 
-    Line breaks and tabs stay; an escape character, a bidirectional override or a zero-width space becomes `\\x1b`,
-    `\\u202e`, `\\u200b`: none can hide or reorder what a model said. The count of what was cut is appended.
+    Line breaks and tabs stay. An escape character, a bidirectional override or a zero-width space
+    becomes `\\x1b`, `\\u202e` or `\\u200b`, so that none can hide or reorder a model's answer. The
+    number of truncated characters is appended.
     """
     if text is None:
         return ""
-    shown = "".join(c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else _spelled(c) for c in text[:limit])
-    return shown if len(text) <= limit else f"{shown}\u2026 ({len(text) - limit:,} more characters)"
+    spelled = "".join(c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else _spelled(c) for c in text[:limit])
+    return spelled if len(text) <= limit else f"{spelled}\u2026 ({len(text) - limit:,} more characters)"
 
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories without a visible shape of their own."""
+"""Unicode categories of characters without a glyph."""
 
 
 def pixel_box(parsed: str | None) -> Box | None:
-    """The parsed answer's box in pixels of the image; None where there is none with four finite numbers."""
+    """The box of a parsed answer (JSON) in image pixels; None without four finite numbers."""
     try:
         value = json.loads(parsed or "null")
         box = tuple(float(v) for v in value["box_pixels"])
@@ -75,11 +77,12 @@ def pixel_box(parsed: str | None) -> Box | None:
 
 
 def chosen(base: pl.DataFrame, after: pl.DataFrame | None, count: int, *seed: str) -> list[Choice]:
-    """Which examples to show: half of `count` drawn by a fixed seed, the rest the largest gains and the largest losses.
+    """The examples to show: half of `count` at random, the rest the largest gains and losses.
 
-    `base` and `after` have `example_id` and `reward`, of one answer each. Without `after` all are drawn. Only true
-    gains and losses count, and no example is shown twice; where there are too few, more are drawn. Ties go to the
-    smaller `example_id`.
+    `base` and `after` have the columns `example_id` and `reward`, one answer per example. Without
+    `after`, all examples are drawn at random. Gains and losses differ from 0, and no example is
+    shown twice; if there are too few, more are drawn at random. Ties go to the smaller `example_id`.
+    `seed` determines the draw.
     """
     ids = sorted(base["example_id"].unique().to_list())
     shuffled = Random(derived_seed("gallery", *seed)).sample(ids, len(ids))
@@ -100,7 +103,7 @@ def chosen(base: pl.DataFrame, after: pl.DataFrame | None, count: int, *seed: st
 
 
 def data_uri(image: Image.Image) -> str:
-    """The image, no longer than `LONGEST_SIDE`, as a data URI: PNG, or JPEG where a PNG would be large."""
+    """The image as a data URI, at most `LONGEST_SIDE`: PNG, or JPEG if the PNG is too large."""
     small = image.copy()
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer, kind = io.BytesIO(), "png"
@@ -112,7 +115,10 @@ def data_uri(image: Image.Image) -> str:
 
 
 def heat_map(image: Image.Image, attention: np.ndarray) -> Image.Image:
-    """The image in grey with the map (rows, columns) laid over it: the more attention, the warmer; the largest value is full."""
+    """The image in grey under a red overlay of the attention map.
+
+    The opacity of the overlay is proportional to the attention (rows, columns) divided by its maximum.
+    """
     grey = image.convert("L").convert("RGB")
     scaled = attention / max(float(attention.max()), 1e-12)
     mask = Image.fromarray(np.rint(scaled * 200).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
@@ -120,7 +126,10 @@ def heat_map(image: Image.Image, attention: np.ndarray) -> Image.Image:
 
 
 def chosen_pairs(groups: Sequence[Mapping[str, Any]], count: int, seed: str) -> list[Mapping[str, Any]]:
-    """Which pairs to show: half of `count` drawn by a fixed seed, half with the largest absolute margin."""
+    """The groups to show: half of `count` at random, half with the largest absolute margin.
+
+    Groups without views are not shown. `seed` determines the draw.
+    """
     measured = sorted((g for g in groups if g["views"]), key=lambda g: str(g["group_id"]))
     drawn = Random(derived_seed("pairs", seed)).sample(measured, min(len(measured), (count + 1) // 2))
     names = {g["group_id"] for g in drawn}
@@ -133,10 +142,10 @@ def _largest_margin(group: Mapping[str, Any]) -> float:
 
 
 def annotated_image(image: Image.Image, outlines: Sequence[Outline], description: str) -> str:
-    """The image with boxes as SVG: small images keep their square pixels, lines are equally thin at any size.
+    """The image with boxes as SVG. Small images keep square pixels; the line width does not scale.
 
-    The first outline lies at the bottom. Each line has a white edge, so that it shows on any ground; boxes that
-    share an edge stay tellable since every line is a little thinner than the one below.
+    Outlines are drawn in the given order. Each has a white halo, to be visible on any background,
+    and is slightly thinner than the one below it, so that coinciding edges can be told apart.
     """
     width, height = image.size
     svg = ElementTree.Element("svg", {"class": "scene", "viewBox": f"0 0 {width} {height}", "role": "img"})

@@ -1,4 +1,4 @@
-"""The report's gallery of pairs: what the model was shown, and what it said."""
+"""The report's gallery of generated pairs: the views and the answers behind each pair."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from perceptune.report.read import SHOWN_COLUMNS, frame, rows_of
 from perceptune.stages.data.example_images import IllustratedExamples
 
 CAPTIONS = {
-    "enhanced": "the crop, share of the area",
-    "degraded": "erased, share of the area",
-    "noise": "noisy, r.m.s.",
+    "enhanced": "crop, share of the image area",
+    "degraded": "crop erased, share of the image area",
+    "noise": "noise, r.m.s.",
 }
 NUMBERS = {"clip_image": "image", "clip_crop": "crop", "clip_inverse": "inverse crop"}
-"""CLIP's scores of a group, the cosine of the question and the whole image, its crop, the inverse crop."""
+"""CLIP scores of a group: cosine similarity of the question and each picture."""
 
 
 def pair_galleries(
     pairs: Mapping[str, Mapping[str, Path]], count: int
 ) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
-    """Per label the cards `random` and `margin`: some groups with every picture that the model was shown, and its answers."""
+    """Per label the cards of some groups, `count` in total: all views, and the answers.
+
+    `random` cards are drawn at random, `margin` cards have the largest margins.
+    """
     for i, (label, tables) in enumerate(pairs.items()):
         share = count // len(pairs) + (i < count % len(pairs))
         groups = gallery.chosen_pairs(frame(tables["preferences"], PREFERENCES).to_dicts(), share, label)
@@ -43,7 +46,7 @@ def pair_galleries(
             _pair_card(g, known, examples.get(e), attention.get(e), crops.get(e))
             for g, e in zip(groups, ids, strict=True)
         ]
-        drawn = (share + 1) // 2  # what `chosen_pairs` draws comes first
+        drawn = (share + 1) // 2  # `chosen_pairs` puts the random ones first
         yield label, {name: part for name, part in (("random", cards[:drawn]), ("margin", cards[drawn:])) if part}
 
 
@@ -54,8 +57,8 @@ def _pair_card(
     attention: Mapping[str, Any] | None,
     crop: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """One group: the pictures with their captions, and each pair's answers with their numbers."""
-    said = {response["role"]: response["text"] for response in group["responses"]}
+    """One group: pictures with captions, and the answers of each pair with their numbers."""
+    texts = {response["role"]: response["text"] for response in group["responses"]}
     pictures, problem = _pair_pictures(group, known, example, attention, crop)
     scores = {n["name"]: n["value"] for n in group["numbers"] if n["value"] is not None}
     return {
@@ -64,17 +67,17 @@ def _pair_card(
         "truth": gallery.visible(example["target"], 200) if example else "",
         "pictures": pictures,
         "problem": problem,
-        "pairs": [_pair_of(pair, said) for pair in group["pairs"]],
+        "pairs": [_pair_of(pair, texts) for pair in group["pairs"]],
         "scores": ", ".join(f"{NUMBERS.get(name, name)} {_three(value)}" for name, value in scores.items()),
     }
 
 
-def _pair_of(pair: Mapping[str, Any], said: Mapping[str, str | None]) -> dict[str, Any]:
-    """One pair: its two answers with their perplexities, margin and IPS, and whether it is kept."""
+def _pair_of(pair: Mapping[str, Any], texts: Mapping[str, str | None]) -> dict[str, Any]:
+    """One pair: both answers with their perplexities, margin, IPS, and whether it is kept."""
     answers = [
         {
             "role": role,
-            "text": gallery.visible(said.get(f"{pair['kind']}_{role}"), 300),
+            "text": gallery.visible(texts.get(f"{pair['kind']}_{role}"), 300),
             "perplexity": _three(pair[f"ppl_{role}"]),
         }
         for role in ("chosen", "rejected")
@@ -85,7 +88,7 @@ def _pair_of(pair: Mapping[str, Any], said: Mapping[str, str | None]) -> dict[st
 
 
 def _three(value: float | None) -> str:
-    """A number with three decimals and a true minus; a pair of identical answers has no IPS."""
+    """A number with three decimals; pairs of identical answers have no IPS."""
     return "none" if value is None else f"{value:.3f}".replace("-", "\u2212")
 
 
@@ -96,17 +99,17 @@ def _pair_pictures(
     attention: Mapping[str, Any] | None,
     crop: Mapping[str, Any] | None,
 ) -> tuple[list[tuple[Markup, str]], str | None]:
-    """(drawings with captions, why there is none)."""
+    """(drawings with captions, None), or ([], reason) if there are none."""
     if example is None or not example["image_sha256"]:
         return [], "no image in the table"
     truth = [gallery.Outline(tuple(example["box"]), "truth", "ground truth")] if example["box"] else []
     crops = _crop_outlines(crop)
     try:
         images = known.images(example["example_id"])
-        found = [(images[0], truth + crops, "the image")]
+        found = [(images[0], truth + crops, "original image")]
         if attention is not None and attention["attention"] is not None:
             grid = np.array(attention["attention"], dtype=float).reshape(attention["grid"])
-            caption = f"attention, up to {grid.max():.3f} a cell"
+            caption = f"attention, maximum {grid.max():.3f} per cell"
             if attention["afr"] is not None:
                 caption += f"; focus ratio {attention['afr']:.2f}"
             found.append((gallery.heat_map(images[0], grid), truth + crops[:1], caption))
@@ -119,7 +122,7 @@ def _pair_pictures(
 
 
 def _crop_outlines(crop: Mapping[str, Any] | None) -> list[gallery.Outline]:
-    """The crop, then its control, as far as there are."""
+    """The crop and the inverse crop, if they exist."""
     drawn = (("box", "s1", "crop"), ("inverse", "s2", "inverse crop"))
     return [
         gallery.Outline(tuple(crop[name]), style, label)

@@ -1,4 +1,4 @@
-"""What the report reads."""
+"""Readers of the report's input files."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ from perceptune.stages.training.round_status import Ending
 
 @dataclass(frozen=True)
 class RoundsOf:
-    """An experiment that learns in rounds, as `planning` describes it."""
+    """Input files of an experiment that trains in rounds, as listed by `planning`."""
 
     policies: Mapping[int, str]
-    """Evaluated round to its policy, in order."""
+    """Evaluated round number to policy, in order."""
     marks: Path
-    """How the last round went (`stages.rounds.Ending`)."""
+    """Status file of the last round, see `stages.training.round_status`."""
 
 
 SHOWN_COLUMNS = ("example_id", "question", "image_sha256", "target", "box")
-"""What galleries tell of an example."""
+"""Columns of the examples table that galleries show."""
 PAIR_KEYS = {"groups", "kept", "limits", "context", "kinds", "strength"}
 
 
 def frame(path: Path, kind: Table) -> pl.DataFrame:
+    """The table at `path`; raises `UserError` if it is not a table of this kind."""
     table = pl.from_arrow(read_table(path, kind))
     assert isinstance(table, pl.DataFrame)
     return table
 
 
 def rows_of(path: Path | None, kind: Table, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rows of the examples `ids` by example id; empty without a file."""
     if path is None:
         return {}
     rows = frame(path, kind).filter(pl.col("example_id").is_in(list(ids)))
@@ -50,38 +52,41 @@ def rows_of(path: Path | None, kind: Table, ids: Sequence[str]) -> dict[str, dic
 
 
 def selection_statistics(path: Path) -> dict[str, Any]:
+    """The statistics of a selection; raises `UserError` if the file is not a JSON object."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as invalid:
-        raise UserError(f"`{path}` holds no statistics of a selection: {invalid}", "delete it and run again") from None
+        message = f"`{path}`: {invalid}, expected the statistics of a selection"
+        raise UserError(message, "delete the file and rerun") from None
 
 
 def controlled_of(
-    controls: Mapping[str, Path], benchmarks: Mapping[str, BenchmarkBlock], twinless: Mapping[str, str]
+    controls: Mapping[str, Path], benchmarks: Mapping[str, BenchmarkBlock], no_counterpart: Mapping[str, str]
 ) -> Controlled | None:
-    """What is known of the controls, see `core.explanations`; None without any."""
+    """The control comparisons of all policies; None without controls."""
     if not controls:
         return None
     table = pl.concat([frame(path, CONTROLS) for path in controls.values()])
     prompts = {name: (block.prompt, *block.prompts) for name, block in benchmarks.items()}
-    return Controlled(table, prompts, twinless)
+    return Controlled(table, prompts, no_counterpart)
 
 
 def pair_statistics(path: Path) -> dict[str, Any]:
-    """What the filter counted; a `UserError` names a file that holds something else."""
+    """The statistics of the pair filter; raises `UserError` if keys are missing."""
     found = selection_statistics(path)
     if missing := PAIR_KEYS - set(found):
-        raise UserError(f"`{path}` holds no statistics of pairs: no {sorted(missing)}", "delete it and run again")
+        names = ", ".join(f"`{name}`" for name in sorted(missing))
+        raise UserError(f"`{path}`: no {names}, expected the statistics of a pair filter", "delete the file and rerun")
     return found
 
 
 def rounds_of(rounds: Mapping[str, RoundsOf]) -> list[Rounds]:
-    """The experiments with rounds and what became of them; a `UserError` names a file that does not say it."""
+    """The experiments that train in rounds; raises `UserError` for a broken status file."""
     found = []
-    for experiment, told in rounds.items():
-        ending = Ending.read(told.marks)
-        stop = ending.stopped
+    for experiment, files in rounds.items():
+        status = Ending.read(files.marks)
+        stop = status.stopped
         stopped = None if stop is None else (stop.round, visible(stop.reason, 300))
-        policies = {int(number): policy for number, policy in told.policies.items()}
-        found.append(Rounds(experiment, policies, ending.round, stopped))
+        policies = {int(number): policy for number, policy in files.policies.items()}
+        found.append(Rounds(experiment, policies, status.round, stopped))
     return found

@@ -1,4 +1,4 @@
-"""From the long metrics table to what a person reads: the result per benchmark and task, and the plain-text table."""
+"""Results per benchmark and task from the metrics table, and the plain-text table."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from perceptune.report.charts import signed
 
 Row = Mapping[str, Any]
 Cells = Mapping[str, tuple[str, str]]
-"""A column of the text table: policy to a number and what follows it."""
+"""A column of the text table: policy to (number, interval or other suffix)."""
 TEXT_WIDTH = 100
 FIXED = "\u00a0"
-"""A space at which no line breaks."""
+"""A non-breaking space."""
 SPREAD = "_run_std"
-"""What the metrics stage puts after a metric's name for its standard deviation over runs."""
+"""Suffix of the metric that holds the standard deviation over runs."""
 MOST_COLUMNS = 6
-"""Metrics that a table shows side by side; of more it shows those that papers quote, or the first so many."""
+"""Maximum number of metric columns. With more metrics, a table shows those that papers quote, or
+the first ones."""
 MANY = 8
-"""Trained policies above which a sentence counts them instead of naming all."""
+"""With more trained policies than this, sentences count policies instead of naming them."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How a metric is named and shown."""
+    """Label and number format of a metric."""
 
     label: str
     percent: bool = True
@@ -43,17 +44,17 @@ class Measure:
 
     @property
     def unit(self) -> str:
-        """What follows the numbers."""
+        """Suffix of the numbers."""
         return " %" if self.percent else ""
 
     def number(self, value: float | None) -> str:
-        """A value: a share as percentage with one decimal, anything else with three."""
+        """A value as text: shares as percentages with one decimal, anything else with three."""
         if not finite(value):
             return "n/a"
         return f"{value * 100:.1f}" if self.percent else f"{value:.3f}"
 
     def interval(self, low: float | None, high: float | None) -> str:
-        """`[low, high]`, or nothing where there is no interval."""
+        """`[low, high]`, or an empty string without an interval."""
         return f"[{self.number(low)}, {self.number(high)}]" if finite(low) and finite(high) else ""
 
     def difference(self, value: float | None) -> str:
@@ -61,61 +62,64 @@ class Measure:
         return signed(value, self.percent, 1 if self.percent else 3) if finite(value) else "n/a"
 
     def difference_interval(self, low: float | None, high: float | None) -> str:
-        """`[low, high]` with signs, or nothing."""
+        """`[low, high]` with signs, or an empty string without an interval."""
         return f"[{self.difference(low)}, {self.difference(high)}]" if finite(low) and finite(high) else ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark and task: greedy answers, one row per policy and metric."""
+    """Greedy results on one benchmark, split and task: one row per policy and metric."""
 
     benchmark: str
     split: str
     task: str
     view: str
     metrics: tuple[str, ...]
-    """The primary metric first, then the others that lead."""
+    """The primary metric, then the other leading ones, then the rest."""
     rows: dict[str, dict[str, Row]]
-    """Policy to metric to its row of the metrics table."""
+    """Policy to metric to row of the metrics table."""
 
     @property
     def primary(self) -> str:
-        """The metric that the result is judged by."""
+        """The metric that policies are compared by."""
         return self.metrics[0]
 
     @property
     def leading(self) -> tuple[str, ...]:
-        """The metrics to look at first, the primary one before the others; all, where there are few."""
+        """The metrics shown first, starting with the primary one; all metrics if there are few."""
         return leading(self.metrics)
 
     @property
     def questions(self) -> int:
-        """Answers behind the numbers, the largest count of any policy."""
+        """Number of answers, the maximum over policies and metrics."""
         return max(int(row["n"]) for cells in self.rows.values() for row in cells.values())
 
     @property
     def judge(self) -> str:
-        """Who judged, as `, judged by gpt-4: gpt-4-0613`; several where they differ; nothing without a judge."""
-        known = (row.get("judge") for cells in self.rows.values() for row in cells.values())
-        names = list(dict.fromkeys(name for name in known if name))
+        """`, judged by gpt-4: gpt-4-0613` (all judges, if they differ), or an empty string."""
+        judges = (row.get("judge") for cells in self.rows.values() for row in cells.values())
+        names = list(dict.fromkeys(name for name in judges if name))
         return f", judged by {' and '.join(names)}" if names else ""
 
     def failed(self, policy: str) -> int:
-        """Answers of a policy that could not be parsed."""
+        """Number of unparsable answers of a policy, the maximum over metrics."""
         return max(int(row["n_failed"]) for row in self.rows[policy].values())
 
     def trained(self, policy: str) -> bool:
-        """Whether the policy is compared with a base."""
+        """Whether the policy is compared with a base model."""
         return any(row["base_value"] is not None or row["gain"] is not None for row in self.rows[policy].values())
 
 
 def finite(value: Any) -> TypeGuard[float]:
-    """Whether there is a number to show."""
+    """Whether `value` is a finite number."""
     return value is not None and math.isfinite(value)
 
 
 def leading(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Of a benchmark's metrics, the primary one first, those to look at first: all of a few, of many those that papers quote."""
+    """The metrics of a benchmark to show first, starting with the primary one.
+
+    Up to `MOST_COLUMNS` metrics are all shown; of more, those that papers quote.
+    """
     if len(metrics) <= MOST_COLUMNS:
         return tuple(metrics)
     quoted = next(
@@ -125,13 +129,13 @@ def leading(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def measure(metric: str) -> Measure:
-    """How a metric is shown; one that no plug-in declares as it is."""
+    """Label and format of a metric; undeclared metrics are shown under their own name."""
     return _declared().get(metric) or Measure(metric.replace("_", " "), percent=False)
 
 
 @cache
 def _declared() -> dict[str, Measure]:
-    """Metrics of all rewards, and of all benchmarks, which go before."""
+    """Metrics declared by rewards and benchmarks; benchmarks override rewards."""
     return {
         name: Measure(one.label, one.percent, one.lower_is_better)
         for plugin in (*_loaded("reward"), *_benchmarks())
@@ -145,7 +149,10 @@ def _benchmarks() -> list[Benchmark]:
 
 @cache
 def _loaded(kind: str) -> tuple[Any, ...]:
-    """All plug-ins of a kind, but broken ones: those that the config names are checked before."""
+    """All plug-ins of a kind that can be loaded.
+
+    Broken ones are skipped: the plug-ins that the config uses have been validated before.
+    """
     found = []
     for name in names(kind):
         with suppress(UserError):
@@ -156,34 +163,38 @@ def _loaded(kind: str) -> tuple[Any, ...]:
 def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> list[Result]:
     """The greedy results per benchmark, split and task, in the order of the table.
 
-    `views` gives the view that a benchmark is judged by; without it `original`, else the first in the table.
+    `views` maps benchmarks to the view that counts. The default is `original`, or the first view in
+    the table if there is no `original`.
     """
     greedy = metrics.filter(pl.col("condition") == "greedy")
     found = []
     for (benchmark, split, task), rows in greedy.group_by("benchmark", "split", "task", maintain_order=True):
-        shown = rows["view"].unique(maintain_order=True).to_list()
+        available = rows["view"].unique(maintain_order=True).to_list()
         view = (views or {}).get(benchmark, "original")
-        view = view if view in shown else shown[0]
-        judged = rows.filter(pl.col("view") == view)
-        names = judged["metric"].unique(maintain_order=True).to_list()
+        view = view if view in available else available[0]
+        of_view = rows.filter(pl.col("view") == view)
+        names = of_view["metric"].unique(maintain_order=True).to_list()
         cells: dict[str, dict[str, Row]] = {}
-        for row in judged.iter_rows(named=True):
+        for row in of_view.iter_rows(named=True):
             cells.setdefault(row["policy"], {})[row["metric"]] = row
-        told = [m for m in names if not _repeats(m, names[0], cells)]
-        ordered = tuple(dict.fromkeys([*leading(told), *told]))
+        distinct = [m for m in names if not _repeats(m, names[0], cells)]
+        ordered = tuple(dict.fromkeys([*leading(distinct), *distinct]))
         found.append(Result(str(benchmark), str(split), str(task), view, ordered, cells))
     return found
 
 
 def _repeats(metric: str, primary: str, cells: Mapping[str, Mapping[str, Row]]) -> bool:
-    """Whether it reads boxes in another frame and gives every policy the primary value: the declared frame."""
+    """Whether `metric` repeats the primary metric.
+
+    The metric of the declared coordinate frame (`..._frame`) has the primary value for every policy.
+    """
     return metric.endswith("_frame") and all(
         metric in c and primary in c and c[metric]["value"] == c[primary]["value"] for c in cells.values()
     )
 
 
 def verdict(row: Row | None, metric: str) -> str:
-    """`better`, `worse`, `same` (the gain's interval holds 0) or `unknown`."""
+    """`better`, `worse`, `same` (the gain's interval includes 0) or `unknown` (no interval)."""
     if row is None or not (finite(row["gain_ci_low"]) and finite(row["gain_ci_high"])):
         return "unknown"
     if row["gain_ci_low"] <= 0 <= row["gain_ci_high"]:
@@ -192,41 +203,44 @@ def verdict(row: Row | None, metric: str) -> str:
 
 
 def verdict_sentences(result: Result) -> list[str]:
-    """In words, which gains in the primary metric exclude 0 and which do not."""
+    """Sentences on which gains in the primary metric have an interval that excludes 0."""
     how = measure(result.primary)
-    said: dict[str, list[tuple[float, str]]] = {}
+    by_verdict: dict[str, list[tuple[float, str]]] = {}
     for policy, cells in result.rows.items():
         row = cells.get(result.primary)
         if row is not None and result.trained(policy):
             points = " points" if how.percent and finite(row["gain"]) else ""
             size = abs(row["gain"]) if finite(row["gain"]) else 0.0
             named = (size, f"{policy} ({how.difference(row['gain'])}{points})")
-            said.setdefault(verdict(row, result.primary), []).append(named)
+            by_verdict.setdefault(verdict(row, result.primary), []).append(named)
     opening = {
         "better": f"better than the base in {how.label}, interval excludes 0:",
         "worse": f"worse than the base in {how.label}, interval excludes 0:",
         "same": "not distinguishable from the base, interval includes 0:",
-        "unknown": "without an interval:",
+        "unknown": "no interval:",
     }
-    compared = sum(map(len, said.values()))
-    sentences = [f"{opening[v]} {_listed(said[v], compared)}" for v in opening if v in said]
+    compared = sum(map(len, by_verdict.values()))
+    sentences = [f"{opening[v]} {_listed(by_verdict[v], compared)}" for v in opening if v in by_verdict]
     if compared >= 10:
         sentences.append(
-            f"{compared} comparisons: of policies equal to their base about 1 in 20 would still exclude 0, by chance, "
-            "and the largest of many gains overstates itself"
+            f"{compared} comparisons: for policies equal to their base, about 1 interval in 20 would still exclude 0 "
+            "by chance, and the largest of many gains is likely an overestimate"
         )
     return sentences or ["no trained policy to compare"]
 
 
 def _listed(names: list[tuple[float, str]], compared: int) -> str:
-    """All names; of many only the count and the largest change."""
+    """All names, or only the count and the largest change if more than `MANY` are compared."""
     if compared <= MANY:
         return ", ".join(name for _, name in names)
     return f"{len(names)} of {compared}, the largest change {max(names)[1]}"
 
 
 def without_image(metrics: pl.DataFrame, result: Result) -> dict[str, tuple[Row, Row]]:
-    """Policy to its rows of the primary metric with the image and with a blank one; empty if blank was not asked."""
+    """Policy to its rows of the primary metric, with the image and with a blank image.
+
+    Empty if the blank view was not evaluated.
+    """
     if result.view == "blank":
         return {}
     blank = metrics.filter(
@@ -243,10 +257,10 @@ def without_image(metrics: pl.DataFrame, result: Result) -> dict[str, tuple[Row,
 
 @dataclass(frozen=True)
 class Sampled:
-    """The n sampled answers to each question of a result, in one metric: the mean over answers and questions."""
+    """Scores of the n sampled answers per question: the mean over answers and questions."""
 
     metric: str
-    """The primary metric, or where that cannot be told of single answers (F1) another one."""
+    """The primary metric, or another one if that has no value per answer (F1)."""
     n: int
     rows: dict[str, Row]
     spreads: dict[str, float]
@@ -254,12 +268,12 @@ class Sampled:
 
     @property
     def label(self) -> str:
-        """`acc@8` as papers write it; `mean@8` of a metric that is no share of right answers."""
+        """`acc@8` as in papers; `mean@8` for a metric that is not a share of correct answers."""
         return f"{'acc' if self.metric.startswith('accuracy') or self.metric == 'exact' else 'mean'}@{self.n}"
 
 
 def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
-    """What the sampled answers of a result score on average; None where none were drawn."""
+    """Mean scores of the sampled answers of `result`; None without sampled answers."""
     rows = metrics.filter(
         pl.col("condition") == "mean_of_n",
         pl.col("benchmark") == result.benchmark,
@@ -281,38 +295,41 @@ def sampled(metrics: pl.DataFrame, result: Result) -> Sampled | None:
 
 
 def overall_sentence(metrics: pl.DataFrame, found: Sequence[Result]) -> str:
-    """The overall `acc@k` of each policy as papers give it; empty unless several benchmarks or tasks have it."""
+    """The overall `acc@k` of each policy, the unweighted mean over benchmarks and tasks.
+
+    Empty unless at least two benchmarks or tasks have an `acc@k` with the same k.
+    """
     parts = [drawn for result in found if (drawn := sampled(metrics, result)) and drawn.label.startswith("acc")]
     policies = [p for p in dict.fromkeys(p for drawn in parts for p in drawn.rows) if all(p in d.rows for d in parts)]
     if len(parts) < 2 or len({drawn.n for drawn in parts}) > 1 or not policies:
         return ""
     values = {p: [drawn.rows[p]["value"] for drawn in parts] for p in policies}
-    told = [f"{p} {100 * macro_mean(v):.1f} %".replace(" ", FIXED) for p, v in values.items() if all(map(finite, v))]
-    return (
-        f"overall {parts[0].label}, each of the {len(parts)} parts with the same weight: {', '.join(told)}"
-        if told
-        else ""
-    )
+    means = [f"{p} {100 * macro_mean(v):.1f} %".replace(" ", FIXED) for p, v in values.items() if all(map(finite, v))]
+    return f"overall {parts[0].label}, unweighted mean over {len(parts)} results: {', '.join(means)}" if means else ""
 
 
 def result_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
-    """The result as plain text, at most 100 columns wide: one line per policy, and a verdict in words; then `more` lines."""
+    """The results as plain text, at most 100 columns wide.
+
+    Each result has one line per policy and a verdict in words; the lines `more` follow.
+    """
     found = results(metrics)
     parts = ["\n".join(_text_of(metrics, result)) for result in found]
     if not parts:
         return "no results: the metrics table has no greedy rows\n"
     notes = [
-        "Brackets: 95 % bootstrap intervals. Gain: paired difference to the base model on the same questions; "
-        "`*` marks an interval that excludes 0. Unparsed: answers that could not be read, scored 0 unless the benchmark says else."
+        "Brackets: 95 % bootstrap intervals. Gain: paired difference from the base model on the same questions; "
+        "`*` marks an interval that excludes 0. Unparsed: answers that could not be parsed; they score 0 unless the "
+        "benchmark defines otherwise."
     ]
     if any(sampled(metrics, result) for result in found):
         notes.append("acc@k, mean@k: mean over all k sampled answers to each question, in the metric's unit.")
     if any(without_image(metrics, result) for result in found):
-        notes.append("No image: the same questions with a blank image, greedy.")
+        notes.append("No image: greedy answers to the same questions with a blank image.")
     overall = overall_sentence(metrics, found)
-    told = ["\n".join(text_lines(overall[0].upper() + overall[1:] + "."))] if overall else []
-    told += ["\n".join(more).strip("\n")] if more else []
-    return "\n\n".join([*parts, *told, "\n".join(textwrap.wrap(" ".join(notes), TEXT_WIDTH))]) + "\n"
+    parts += ["\n".join(text_lines(overall[0].upper() + overall[1:] + "."))] if overall else []
+    parts += ["\n".join(more).strip("\n")] if more else []
+    return "\n\n".join([*parts, "\n".join(textwrap.wrap(" ".join(notes), TEXT_WIDTH))]) + "\n"
 
 
 def _text_of(metrics: pl.DataFrame, result: Result) -> Iterator[str]:
@@ -326,14 +343,14 @@ def _text_of(metrics: pl.DataFrame, result: Result) -> Iterator[str]:
 
 
 def text_lines(text: str) -> list[str]:
-    """A sentence or title as lines of plain text."""
+    """Text wrapped at `TEXT_WIDTH`, with ASCII minus signs; intervals are not split."""
     whole = re.sub(r"\[[^\]]*\]|\d points", lambda found: found[0].replace(" ", FIXED), text.replace("\u2212", "-"))
     lines = textwrap.wrap(whole, TEXT_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return [line.replace(FIXED, " ") for line in lines]
 
 
 def _fitting(metrics: pl.DataFrame, result: Result) -> dict[str, Cells]:
-    """The columns of the text table: as many, and with as many intervals, as leave room for the policies' names."""
+    """The columns of the text table: as many columns and intervals as fit next to the names."""
     how = measure(result.primary)
     first = {how.label + how.unit: _column({p: c.get(result.primary) for p, c in result.rows.items()}, how)}
     first["gain, points" if how.percent else "gain"] = {p: _text_gain(result, p) for p in result.rows}
@@ -374,12 +391,12 @@ def _column(rows: Mapping[str, Row | None], how: Measure) -> Cells:
 
 
 def _width(policies: Iterable[str], columns: Mapping[str, Cells]) -> int:
-    """What all columns beside the names take, gaps included."""
+    """Width of all columns after the names, gaps included."""
     return sum(2 + max(map(len, lines)) for lines in _lines(policies, columns))
 
 
 def _lines(policies: Iterable[str], columns: Mapping[str, Cells]) -> list[list[str]]:
-    """Each column's lines, its header first: numbers end, and intervals begin, at one place."""
+    """The lines of each column, header first; numbers are right-aligned, intervals left-aligned."""
     found = []
     for header, cells in columns.items():
         digits = max(len(cells[p][0]) for p in policies)
@@ -388,11 +405,11 @@ def _lines(policies: Iterable[str], columns: Mapping[str, Cells]) -> list[list[s
 
 
 def _aligned(policies: Sequence[str], columns: Mapping[str, Cells]) -> Iterator[str]:
-    """The table's lines; a name that is too long stands on a line of its own."""
+    """The lines of the table; a name that is too long gets a line of its own."""
     lines = _lines(policies, columns)
     widths = [max(map(len, texts)) for texts in lines]
-    beside = _width(policies, columns)
-    name_width = min(max(map(len, ["policy", *policies])), TEXT_WIDTH - beside)
+    columns_width = _width(policies, columns)
+    name_width = min(max(map(len, ["policy", *policies])), TEXT_WIDTH - columns_width)
     for i, name in enumerate(["policy", *policies]):
         if len(name) > name_width:
             yield from textwrap.wrap(name, TEXT_WIDTH, break_on_hyphens=False)
@@ -400,7 +417,7 @@ def _aligned(policies: Sequence[str], columns: Mapping[str, Cells]) -> Iterator[
         texts = (texts[i].ljust(width) for texts, width in zip(lines, widths, strict=True))
         yield "  ".join([shown.ljust(name_width), *texts]).rstrip()
         if i == 0:
-            yield "-" * (name_width + beside)
+            yield "-" * (name_width + columns_width)
 
 
 def _text_gain(result: Result, policy: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a person reads at the end: one self-contained page, a plain-text table, and figures for `snakemake --report`."""
+"""The report: a self-contained HTML page, a plain-text table, and SVG figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from perceptune.stages.data.example_images import IllustratedExamples
 
 TEMPLATE = "template.html.jinja"
 COMPARED = 3
-"""Trained policies whose answers stand beside the base model's in the gallery."""
+"""Number of trained policies whose answers the gallery shows, in addition to the base model's."""
 ANSWER_COLUMNS = ["example_id", "text", "target", "reward", "parsed", "reason"]
 
 
@@ -68,29 +68,40 @@ def run(
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
-    `pairs` maps labels to the tables behind pairs, `noise` the views of a noise sweep to their sigma, `rounds` experiments
-    that learn in rounds to their evaluated policies, `controls` policies to their comparison with what else may explain their
-    gain, `twinless` those without SFT on the best answers to the words for why; all may be empty. Of an experiment with rounds
-    only the last policy is shown, except in the section about rounds.
+    Args:
+        metrics: The metrics table of all policies.
+        training: Policy to the log of its training.
+        statistics: Label to the statistics of a selection (JSON).
+        pairs: Label to the tables behind generated pairs; may be empty.
+        rounds: Experiment that trains in rounds to its evaluated policies; may be empty. Only the
+            last policy of such an experiment is shown outside the section on rounds.
+        noise: View of the noise sweep to its sigma; may be empty.
+        predictions: Policy to benchmark to rewards table.
+        examples: Dataset to examples table.
+        benchmarks: The config blocks of the evaluated benchmarks.
+        base: Policy to base model.
+        controls: Policy to its table of control comparisons; may be empty.
+        twinless: Policy without an SFT counterpart to the reason for that.
+
+    Raises:
+        UserError: An input file is broken.
     """
-    learned = rounds_of(rounds)
-    earlier = round_sections.earlier_policies(learned)
-    everything, judged = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    experiments = rounds_of(rounds)
+    earlier = round_sections.earlier_policies(experiments)
+    everything, views = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
     measured = everything.filter(~pl.col("policy").is_in(list(earlier)))
-    found, all_found = results.results(measured, judged), results.results(everything, judged)
+    found, all_found = results.results(measured, views), results.results(everything, views)
     all_bases, base = base, {policy: model for policy, model in base.items() if policy not in earlier}
     styles = result_sections.policy_styles(found, base)
-    styles |= {r.experiment: styles.get(r.last, "rest") for r in learned}
+    styles |= {r.experiment: styles.get(r.last, "rest") for r in experiments}
     logs = pl.concat([frame(path, TRAINING) for path in training.values()]) if training else None
     counts = {label: selection_statistics(path) for label, path in statistics.items()}
-
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
-
     controlled = controlled_of(controls, benchmarks, twinless)
 
-    write_text(result_table, result_text(everything, noise, learned, all_bases, controlled))
+    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled))
     for name, path in figures.items():
-        write_text(path, _figure(name, measured, found, styles, logs, counts, learned))
+        write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
     sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
     sources |= {
@@ -98,9 +109,8 @@ def run(
     }
     sources |= {f"examples of {d}": path for d, path in examples.items()}
     sources |= {f"controls of {p}": path for p, path in controls.items()}
-    made = _provenance(sources)
-    once = None if logs is None else round_sections.trained_once(logs, learned)
-    handed_on = round_sections.handed_on(learned)
+    once = None if logs is None else round_sections.trained_once(logs, experiments)
+    handed_on = round_sections.handed_on(experiments)
     page = (
         _environment()
         .get_template(TEMPLATE)
@@ -110,7 +120,7 @@ def run(
             style=Markup(charts.STYLE),
             styles=styles,
             more=any(style == "rest" for style in styles.values()),
-            headline=[(r, [*results.verdict_sentences(r), *_explained(r, controlled)]) for r in found],
+            headline=[(r, [*results.verdict_sentences(r), *_control_headline(r, controlled)]) for r in found],
             controls=[
                 part
                 for r in found
@@ -122,23 +132,23 @@ def run(
             rounds=[
                 part
                 for r in all_found
-                if (part := round_sections.rounds_section(everything, r, learned, all_bases, styles))
+                if (part := round_sections.rounds_section(everything, r, experiments, all_bases, styles))
             ],
-            stops=[r.stop_sentence for r in learned if r.stopped],
+            stops=[r.stop_sentence for r in experiments if r.stopped],
             curves=[(r, panels) for r in found if (panels := result_sections.curve_panels(measured, r, styles))],
             blanks=[section for r in found if (section := result_sections.blank_section(measured, r, styles))],
             training=result_sections.training_panels(once, styles)
             if once is not None and not once.is_empty()
             else None,
             trained=list(once["experiment"].unique(maintain_order=True)) if once is not None else [],
-            learning=round_sections.training_section(logs, learned, styles) if logs is not None else None,
+            learning=round_sections.training_section(logs, experiments, styles) if logs is not None else None,
             selections=result_sections.selection_section(counts) if counts else None,
             sweeps=[part for r in found if (part := attention_sections.noise_section(measured, r, noise, styles))],
-            looks=[part for r in found if (part := attention_sections.attention_section(measured, r, styles))],
+            attention=[part for r in found if (part := attention_sections.attention_section(measured, r, styles))],
             pairs=pair_sections.pairs_section(pair_counts),
             pair_galleries=dict(pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
-            lineage=made,
+            lineage=_provenance(sources),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
@@ -152,7 +162,7 @@ def result_text(
     base: Mapping[str, str] | None = None,
     controlled: Controlled | None = None,
 ) -> str:
-    """The plain-text result table that a run ends with; at most 100 columns wide."""
+    """The plain-text result table, at most 100 columns wide."""
     shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
     more = round_sections.round_lines(metrics, results.results(metrics), rounds, base or {})
     more += attention_sections.sweep_lines(shown, results.results(shown), noise, results.TEXT_WIDTH)
@@ -161,9 +171,9 @@ def result_text(
     return results.result_text(shown, more)
 
 
-def _explained(result: Result, controlled: Controlled | None) -> list[str]:
-    """Which gains a control explains; nothing without controls."""
-    return [words] if controlled and (words := verdict_sections.headline(result, controlled)) else []
+def _control_headline(result: Result, controlled: Controlled | None) -> list[str]:
+    """One sentence on the gains that controls explain; empty without controls."""
+    return [sentence] if controlled and (sentence := verdict_sections.headline(result, controlled)) else []
 
 
 def _figure(
@@ -175,7 +185,7 @@ def _figure(
     statistics: Mapping[str, Mapping[str, Any]],
     rounds: Sequence[Rounds],
 ) -> str:
-    """The figure of that name as a stand-alone SVG file."""
+    """The figure `name` as the text of a stand-alone SVG file."""
     legend = {policy: style for policy, style in styles.items() if style != "rest"}
     match name:
         case "result":
@@ -207,7 +217,7 @@ def _galleries(
     styles: Mapping[str, str],
     count: int,
 ) -> Iterator[dict[str, Any]]:
-    """One gallery per benchmark, task and base model; `count` examples in all, shared evenly."""
+    """One gallery per benchmark, task and base model, `count` examples in total, split evenly."""
     wanted = [
         (result, model)
         for result in found
@@ -230,9 +240,9 @@ def _galleries(
         by_id = {p: {row["example_id"]: row for row in frame.iter_rows(named=True)} for p, frame in answers.items()}
         cards: dict[str, list[dict[str, Any]]] = {}
         for choice in choices:
-            given = {p: by_id[p].get(choice.example_id) for p in answers}
+            of_example = {p: by_id[p].get(choice.example_id) for p in answers}
             cards.setdefault(choice.group, []).append(
-                _card(choice.example_id, known, rows.get(choice.example_id), given, styles)
+                _card(choice.example_id, known, rows.get(choice.example_id), of_example, styles)
             )
         yield {
             "result": result,
@@ -247,15 +257,18 @@ def _card(
     example_id: str,
     known: IllustratedExamples,
     example: Mapping[str, Any] | None,
-    given: Mapping[str, Mapping[str, Any] | None],
+    rows: Mapping[str, Mapping[str, Any] | None],
     styles: Mapping[str, str],
 ) -> dict[str, Any]:
-    """One example of the gallery: the drawn image, the question, the truth and every policy's answer."""
+    """One example of the gallery: image with boxes, question, ground truth and answers.
+
+    `rows` maps policies to their row of the rewards table.
+    """
     answers, outlines = [], []
-    truth = next((row["target"] for row in given.values() if row is not None), None)
+    truth = next((row["target"] for row in rows.values() if row is not None), None)
     if example and example["box"]:
         outlines.append(gallery.Outline(tuple(example["box"]), "truth", "ground truth"))
-    for policy, row in given.items():
+    for policy, row in rows.items():
         box = gallery.pixel_box(row["parsed"]) if row else None
         style = styles.get(policy, "rest")
         if box:
@@ -285,7 +298,7 @@ def _card(
 def _drawing(
     known: IllustratedExamples, example: Mapping[str, Any] | None, outlines: Sequence[gallery.Outline]
 ) -> tuple[Markup | None, str | None]:
-    """The image with its boxes, or why there is none."""
+    """(image with boxes, None), or (None, reason) if there is no image."""
     if example is None or not example["image_sha256"]:
         return None, "no image in the table"
     try:
@@ -311,7 +324,7 @@ def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
 
 
 def _provenance(sources: Mapping[str, Path]) -> dict[str, Any]:
-    """Which tables the page shows and which versions made them."""
+    """The tables shown on the page, and the package versions that they were made with."""
     tables: list[dict[str, str]] = []
     versions: dict[str, set[str]] = {}
     for name, path in sources.items():

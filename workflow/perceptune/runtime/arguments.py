@@ -1,4 +1,4 @@
-"""From a job of Snakemake to the arguments of a stage, by name and type."""
+"""Converts a Snakemake job into the arguments of a stage, by name and type."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pydantic import TypeAdapter
 
 
 def arguments_of(snakemake: Any) -> dict[str, Any]:
-    """Everything that a job brings: wildcards, settings, inputs, outputs and details, later ones taking precedence.
+    """A job's wildcards, settings, inputs, outputs and details; later ones take precedence.
 
-    Inputs with several files by name become mappings, optional ones that are absent become None.
+    Inputs with several named files become mappings; missing optional inputs become None.
     """
     details = dict(snakemake.params.details)
     names = details.pop("names")
     inputs = {name: _named(files, names.get(name)) for name, files in snakemake.input.items()}
-    given = (dict(snakemake.wildcards.items()), snakemake.params.settings, inputs, dict(snakemake.output.items()))
-    return {key: value for part in (*given, details) for key, value in part.items()}
+    sources = (dict(snakemake.wildcards.items()), snakemake.params.settings, inputs, dict(snakemake.output.items()))
+    return {key: value for part in (*sources, details) for key, value in part.items()}
 
 
 def _named(files: Any, names: list[str] | None) -> Any:
@@ -28,19 +28,19 @@ def _named(files: Any, names: list[str] | None) -> Any:
     return dict(zip(names, files, strict=True)) if names is not None else list(files)
 
 
-def bound(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that `function` takes, converted to the types that it declares.
+def bound(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that `function` takes, converted to their declared types.
 
-    Paths come as text and blocks of the config as mappings. An empty list stands for an optional file that is absent.
-    Raises `TypeError` where an argument without default is missing.
+    Paths arrive as text and config blocks as mappings. An empty list stands for a missing optional
+    file. Raises `TypeError` if a required argument is missing.
     """
     hints, arguments = get_type_hints(function), dict[str, Any]()
     for name, parameter in inspect.signature(function).parameters.items():
-        if name not in given:
+        if name not in values:
             if parameter.default is inspect.Parameter.empty:
-                raise TypeError(f"{function.__module__}.{function.__name__}: no argument `{name}`")
+                raise TypeError(f"{function.__module__}.{function.__name__}: missing argument `{name}`")
             continue
-        value = given[name]
+        value = values[name]
         if value == [] and hints[name] in (Path | None, Path):
             value = None
         arguments[name] = TypeAdapter(hints[name], config=None).validate_python(value)

@@ -1,4 +1,4 @@
-"""Training in several processes, and what every adapter is saved and recognised by."""
+"""Training in several processes, run fingerprints, and atomic saving of adapters."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from perceptune.runtime.job import end_with_snakemake
 SPEED_ONLY = {"micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
 
 
-def launch(module: str, told: Mapping[str, Any], devices: int) -> None:
-    """Runs `module` in so many processes, each told the same; a `UserError` or `MemoryError` of theirs is raised here."""
+def launch(module: str, job: Mapping[str, Any], devices: int) -> None:
+    """Runs `module` in `devices` processes with the same job.
+
+    Raises their `UserError` or `MemoryError` in this process.
+    """
     with tempfile.TemporaryDirectory(prefix="perceptune-train-") as folder:
         file, failure = Path(folder) / "job.json", Path(folder) / "failure.json"
-        file.write_text(json.dumps({**told, "failure": str(failure)}))
+        file.write_text(json.dumps({**job, "failure": str(failure)}))
         command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
         done = subprocess.run([sys.executable, *command, "-m", module, str(file)], check=False)
         if failure.exists():
@@ -40,12 +43,12 @@ def launch(module: str, told: Mapping[str, Any], devices: int) -> None:
 
 @contextmanager
 def one_of_several(file: Path) -> Iterator[dict[str, Any]]:
-    """What `launch` told this process, for as long as it runs."""
+    """The job that `launch` passed to this process; reports its failure to the parent."""
     end_with_snakemake()
-    told = json.loads(file.read_text())
-    failure = Path(told.pop("failure"))
+    job = json.loads(file.read_text())
+    failure = Path(job.pop("failure"))
     try:
-        yield told
+        yield job
     except UserError as error:
         failure.write_text(json.dumps(["user", error.args[0], error.hint]))
         raise
@@ -55,12 +58,12 @@ def one_of_several(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def first() -> bool:
-    """Whether this process writes what all have made."""
+    """Whether this process writes the results."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def fingerprint(settings: Mapping[str, Any], inputs: Mapping[str, Path], module: str, plugins: list[str]) -> str:
-    """Identifies a run: what changes only the speed does not count."""
+    """Identifies a run; settings that affect only speed do not count."""
     same = {
         **settings,
         "model": {k: v for k, v in settings["model"].items() if k not in ("engine", "path", "threads")},
@@ -73,7 +76,7 @@ def fingerprint(settings: Mapping[str, Any], inputs: Mapping[str, Path], module:
 
 @contextmanager
 def appearing_adapter(adapter: Path, record: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder to save into, which takes its place with its lineage only when it is complete."""
+    """A temporary folder to save into, moved to `adapter` with its lineage once it is complete."""
     temporary = adapter.with_name(f".{adapter.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

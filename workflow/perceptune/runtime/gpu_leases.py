@@ -1,6 +1,6 @@
-"""GPUs for jobs: each has its own, by a file lock that dies with the job.
+"""GPU leases: each job gets its own GPUs, by a file lock that is released when the job dies.
 
-Snakemake counts GPUs (`--resources gpu=2`) but does not say which one a job may use.
+Snakemake counts GPUs (`--resources gpu=2`) but does not say which ones a job may use.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from filelock import FileLock, Timeout
 from perceptune.contracts.errors import UserError
 
 POLL = 0.5
-"""Seconds between looks at whether a GPU has become free."""
+"""Polling interval for free GPUs, in seconds."""
 
 
 @contextmanager
 def leased_gpus(count: int) -> Iterator[list[str]]:
-    """`count` of the visible GPUs for this process alone, named in CUDA_VISIBLE_DEVICES; waits until they are free.
+    """Leases `count` visible GPUs to this process, via CUDA_VISIBLE_DEVICES; waits for free ones.
 
-    0 leases none: the process sees what it saw before and may share it. Where there are no GPUs at all it runs on the CPU.
-    All jobs of a user on a machine heed each other, of other Snakemake runs too. Must be entered before CUDA is initialised.
-    Raises `UserError` when fewer are visible than asked for.
+    0 leases none: the process may share whatever it saw before. On machines without GPUs, jobs run
+    on the CPU. All jobs of a user on a machine respect each other's leases, across Snakemake runs.
+    Must be entered before CUDA is initialised. Raises `UserError` if fewer than `count` are
+    visible.
     """
     visible = visible_gpus()
     if not count or not visible:
@@ -54,7 +55,7 @@ def leased_gpus(count: int) -> Iterator[list[str]]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: those in it, or all of the machine."""
+    """The GPUs that this process may use: those in CUDA_VISIBLE_DEVICES, or all of the machine."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
@@ -62,10 +63,11 @@ def visible_gpus() -> list[str]:
 
 
 def _acquired(count: int, visible: list[str], held: ExitStack) -> list[str]:
-    """Locks `count` GPUs at once or none, so that two jobs which need several never wait for each other's."""
+    """Locks `count` GPUs at once or none, so that two jobs that need several never deadlock."""
     folder = _folder()
     waited = False
-    # one job at a time takes its pick, so that one which needs several is not overtaken for ever by those that need one
+    # one job at a time picks GPUs, so that jobs that need several are not starved by those that
+    # need one
     with FileLock(folder / "turn.lock"):
         while True:
             with ExitStack() as taken:
@@ -87,7 +89,7 @@ def _acquired(count: int, visible: list[str], held: ExitStack) -> list[str]:
 
 
 def _folder() -> Path:
-    """One for all runs of a user on this machine; one per SLURM job, inside of which SLURM numbers the GPUs anew."""
+    """One folder per user and machine, and one per SLURM job, which numbers its GPUs from 0."""
     job = os.environ.get("SLURM_JOB_ID")
     name = f"perceptune-gpus-{getpass.getuser()}" + (f"-{job}" if job else "")
     folder = Path(tempfile.gettempdir()) / name

@@ -1,4 +1,4 @@
-"""What surrounds a stage when Snakemake runs it: log, GPUs, retries, and an end when the run ends."""
+"""The environment of a stage run by Snakemake: log, GPUs, retries, end with Snakemake."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from perceptune.contracts.progress import show_bars_on
 from perceptune.runtime.gpu_leases import leased_gpus
 
 FINAL = ".final"
-"""Suffix of a note beside the log (Snakemake empties logs before a retry): the job failed for a reason that stays."""
+"""Suffix of a file next to the log: the failure is permanent.
+
+Not in the log itself, which Snakemake empties before a retry.
+"""
 
 SHORT_OF_MEMORY = ("out of memory", "No available memory for the cache blocks", "less than desired GPU memory")
-"""What torch and vLLM say; only the type differs between versions."""
+"""Messages of torch and vLLM; the exception type differs between versions."""
 
 SHORT = ".memory"
-"""Suffix of a note beside the log: how many attempts of this run were short of memory."""
+"""Suffix of a file next to the log: the number of attempts of this run that ran out of memory."""
 
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 WATCH_INTERVAL = 1.0
@@ -36,24 +39,28 @@ WATCH_INTERVAL = 1.0
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[int]:
-    """Runs a stage for Snakemake; gives the number of its attempts that were short of memory, as often to halve what it holds.
+    """Runs a stage for Snakemake; yields the number of attempts so far that ran out of memory, by
+    which a stage halves what it computes at once.
 
-    Everything it prints, compiled libraries included, goes to the job's log file. A mistake of the user appears as its one
-    line on the terminal too and ends the job with status 1; any other exception is a bug and shows its traceback in both
-    places. The job has as many GPUs as the rule's `gpu` resource says, to itself, and ends when Snakemake is killed. A retry
-    goes on only if it can end otherwise.
+    Everything that the job prints, including output of compiled libraries, goes to its log file. A
+    user error also appears as one line on the terminal and ends the job with status 1. Any other
+    exception is a bug and shows its traceback in both places. The job has exclusive use of as many
+    GPUs as the rule's `gpu` resource says, and ends when Snakemake is killed. A retry runs only if
+    its outcome can differ.
     """
     attempt = int(snakemake.resources.get("attempt", 1))
     with job_log(snakemake.log[0], attempt), leased_gpus(int(snakemake.resources.get("gpu", 0))):
         end_with_snakemake()
         note = Path(f"{snakemake.log[0]}{SHORT}")
-        # not simply the number of attempts: one that was killed must come back to the very same numbers
+        # not the number of attempts: a job that was killed must reproduce its numbers exactly
         yield int(note.read_text()) if note.exists() else 0
 
 
 @contextmanager
 def job_log(path: str, attempt: int = 1) -> Iterator[None]:
-    """Sends everything the job prints to the file `path`, and what concerns the user to the terminal too."""
+    """Redirects the job's output to the file `path`; messages for the user also go to the
+    terminal.
+    """
     log = Path(path)
     log.parent.mkdir(parents=True, exist_ok=True)
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
@@ -85,7 +92,7 @@ def job_log(path: str, attempt: int = 1) -> Iterator[None]:
             raise SystemExit(1) from None
         if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
             _say(traceback.format_exc(), None)
-            _say(f"error: cannot write: {error}; nothing that was finished is lost\n", terminal)
+            _say(f"error: cannot write: {error}; finished results are kept\n", terminal)
             raise SystemExit(1) from None
         _say(traceback.format_exc(), terminal)
         _end(final, traceback.format_exc())
@@ -97,7 +104,8 @@ def job_log(path: str, attempt: int = 1) -> Iterator[None]:
 def end_with_snakemake() -> None:
     """Ends this process as soon as one of its ancestors up to Snakemake has died.
 
-    A killed Snakemake leaves its jobs behind, which would keep the GPUs and write what the next run writes too.
+    A killed Snakemake leaves its jobs running; they would keep the GPUs and write the files of the
+    next run.
     """
     ancestors = _up_to_snakemake()
     if ancestors:
@@ -119,7 +127,7 @@ def _up_to_snakemake() -> list[psutil.Process]:
 def _watch(ancestors: list[psutil.Process]) -> None:
     while all(_alive(process) for process in ancestors):
         time.sleep(WATCH_INTERVAL)
-    print("Snakemake has gone; this job ends", file=sys.stderr, flush=True)
+    print("Snakemake has ended; stopping this job", file=sys.stderr, flush=True)
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(1)
@@ -142,7 +150,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _end(final: Path, reason: str) -> None:
-    final.write_text(f"{reason}\n(not tried again: it would end the same way)\n")
+    final.write_text(f"{reason}\n(not retried: the outcome would be the same)\n")
     raise SystemExit(1) from None
 
 

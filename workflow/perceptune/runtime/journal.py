@@ -1,7 +1,7 @@
-"""Finished answers in small files, until the declared table is complete.
+"""Journal of finished answers: small files that are kept until the declared table is complete.
 
-Snakemake deletes the declared outputs of a job that failed or was killed. What was answered until then is kept here, outside
-of them, and asked never again.
+Snakemake deletes the declared outputs of a job that failed or was killed. Answers are kept here,
+outside of them, and are never sampled twice.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from perceptune.contracts.tables.journal import JOURNAL
 
 
 class Journal:
-    """The journal of one policy's answers to one plan, shared by all shards and by any number of them.
+    """The journal of one policy's answers to one table of requests, shared by any number of shards.
 
-    `fingerprint` identifies everything that has a say in an answer besides the request itself (weights, settings, code):
-    answers made otherwise are in another folder and are not seen.
+    `fingerprint` identifies everything that affects an answer apart from the request itself
+    (weights, settings, code); answers with another fingerprint are in another folder and are
+    ignored.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -31,16 +32,17 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def answers(self, keys: Iterable[str]) -> pl.DataFrame:
-        """What has been committed of the requests with these keys: a `journal` table, every answer once.
+        """The committed answers to requests with these keys: a `journal` table without duplicates.
 
-        An unreadable file (a full disk, a crashed machine) is removed; its answers will be asked again.
+        An unreadable file (full disk, crashed machine) is removed; its answers will be sampled
+        again.
         """
         parts = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
                 parts.append(pl.DataFrame(pl.from_arrow(read_table(path, JOURNAL))))
             except UserError as error:
-                print(f"{error.args[0]}; its answers will be asked again", file=sys.stderr, flush=True)
+                print(f"{error.args[0]}; its answers will be sampled again", file=sys.stderr, flush=True)
                 path.unlink(missing_ok=True)
         if not parts:
             return pl.DataFrame(pl.from_arrow(JOURNAL.schema.empty_table()))
@@ -48,7 +50,9 @@ class Journal:
         return pl.concat(parts).join(wanted, "key", "semi").unique(["key", "sample_index"], maintain_order=True)
 
     def commit(self, rows: list[dict[str, Any]]) -> None:
-        """Keeps finished answers; when this returns they survive the end of the process and of the machine."""
+        """Stores finished answers durably: once this returns, they survive a crash of the
+        machine.
+        """
         if not rows:
             return
         name = sha256_of_json(sorted({row["key"] for row in rows}))[:16]
@@ -56,5 +60,5 @@ class Journal:
 
 
 def key_of(request: Mapping[str, Any], image_sha256: list[str]) -> str:
-    """Identifies a request by all that is asked, images by content."""
+    """Digest of everything in a request, with images by content."""
     return sha256_of_json([dict(request), image_sha256])

@@ -1,4 +1,4 @@
-"""One writer at a time."""
+"""File locks: one writer at a time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def only_writer(lock: Path, what: str) -> Iterator[None]:
-    """Holds the file lock while the block runs; waits, and says so, while another process works on `what`.
+    """Holds the file lock while the block runs; reports if it must wait for `what`.
 
-    That can be the orphan of a killed run. The lock dies with its process.
+    The other process may be the orphan of a killed run. The lock is released when its process dies.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
         held.acquire(blocking=False)
     except Timeout:
-        print(f"another process still works on {what}; waiting for it to end", file=sys.stderr, flush=True)
+        print(f"another process is still writing {what}; waiting for it to finish", file=sys.stderr, flush=True)
         held.acquire()
     try:
         yield
@@ -31,7 +31,7 @@ def only_writer(lock: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def writer_if_free(lock: Path) -> Iterator[bool]:
-    """Holds the file lock while the block runs if no other process does, and says whether."""
+    """Holds the file lock while the block runs, if it is free; yields whether it is held."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:

@@ -1,4 +1,4 @@
-"""What a published benchmark declares: how it asks, how an answer is read, and its official metrics."""
+"""What a published benchmark declares: its prompt, its answer reader, its judge and its metrics."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from perceptune.core.rewards.metrics import Columns, DeclaredMetric, Metric, rat
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer to one question, with all that is known of both."""
+    """One answer to one question, with everything known about both."""
 
     example_id: str
     task: str
     question: str
     text: str | None
-    """The answer; None where there is none, which counts as one that cannot be parsed."""
+    """The answer; None if it is missing, which counts as unparsable."""
     target: str | None
     parsed: Mapping[str, Any] | None
-    """What the reward read from it."""
+    """What the reward parsed from the answer."""
     components: Mapping[str, float]
-    """The reward's numbers; empty where there is no answer."""
+    """The reward's components; empty if the answer is missing."""
     reason: str | None
-    """Why it could not be parsed."""
+    """Why the answer could not be parsed; None if it was."""
     source: Mapping[str, Any]
-    """The example's other columns, as its importer gave them."""
+    """The example's source columns, as its importer wrote them."""
     verdict: str | None = None
-    """What the judge said; None without a judge, or where the judge was not asked."""
+    """The judge's reply; None without a judge, or for answers that do not need one."""
 
 
 def always(answered: Answered) -> bool:
@@ -47,21 +47,22 @@ def unread(answered: Answered) -> bool:
 
 @dataclass(frozen=True)
 class Measured(DeclaredMetric):
-    """One official metric, of the columns that the benchmark makes.
+    """One official metric, computed from the benchmark's columns.
 
-    It looks at their sums over the last axis and at nothing else, since intervals are made of
-    resampled sums; shares are in [0, 1]. NaN: it could not be measured, see `needs`.
+    It may use only their sums over the last axis, because intervals are computed from resampled
+    sums. Shares are in [0, 1]. NaN means that it could not be measured, see `needs`.
     """
 
     of: Callable[[Answered], bool] = always
-    """The answers that it is about: their number is `n`."""
+    """Selects the answers that the metric covers; `n` counts them."""
     failed: Callable[[Answered], bool] = unread
-    """Those of them that could not be read: their number is `n_failed`."""
+    """Selects the covered answers that could not be read; `n_failed` counts them."""
     needs: str = ""
-    """What is missing where it is NaN, such as a resource that has to be brought."""
+    """What is missing when the metric is NaN, such as a resource that the user must provide."""
     of_some_runs: bool = False
-    """Whether runs of answers where it is NaN, such as those that solve nothing, are left out of the mean over runs; else the mean
-    is NaN, too."""
+    """Whether the mean over runs of sampled answers skips runs whose value is NaN (for example,
+    runs that solve nothing). Otherwise one such run makes the mean NaN.
+    """
 
 
 @dataclass(frozen=True)
@@ -72,49 +73,63 @@ class Judged:
     """A chat of `role` and `content`, text only."""
     max_tokens: int = 256
     asked: Callable[[Answered], bool] = always
-    """Answers that need a judge."""
+    """Selects the answers that need a judge."""
     fields: Callable[[Answered], dict[str, str]] | None = None
-    """What a prompt that the user brings (`judge_prompt`) must name in braces, each with its text; None: it takes none."""
+    """Placeholders that a custom prompt (`judge_prompt`) must contain, each with its text; None: no
+    custom prompt is possible.
+    """
     may_end_early: bool = False
-    """Whether a verdict that is cut off after `max_tokens` counts, because what matters stands at its beginning."""
+    """Whether a verdict cut off at `max_tokens` still counts, because the part that is read comes
+    first.
+    """
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published benchmark, under the name that `protocol` of a benchmark block gives."""
+    """A published benchmark, selected by `protocol` of a benchmark block."""
 
     name: str
     rewards: Mapping[Task, str]
-    """Task to the reward that reads its answers."""
+    """Maps a task to the reward that reads its answers."""
     columns: Callable[[Sequence[Answered]], Columns]
-    """Columns of shape (units,) that metrics are made of, of the greedy answers, or of the i-th sampled answers, to all
-    questions. Intervals resample units: what belongs together, such as all questions about an image, makes one unit."""
+    """Computes the columns, float64 of shape (units,), that the metrics use. Called with the greedy
+    answers, or with the i-th sampled answers, to all questions. Intervals resample units; answers
+    that are not independent, such as those about one image, form one unit.
+    """
     metrics: Mapping[str, Measured]
-    """By name, the primary one first. A name means the same in every benchmark that has it."""
+    """Metrics by name, primary first. A name has the same meaning in every benchmark."""
     quoted: Sequence[str] = ()
-    """Of many metrics those that papers quote, the primary one first: the report folds the others away. Empty: the first few."""
+    """The metrics that papers quote, primary first; the report folds the others away. Empty: the
+    first few.
+    """
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of a benchmark block with their official values, such as `prompt`; the block's own keys go before."""
+    """Official values of keys of a benchmark block, such as `prompt`; the block's own keys override
+    them.
+    """
     components: Mapping[Task, Sequence[str]] = field(default_factory=dict)
-    """Task to the components that the reward of its answers must give, also where it is another one than in `rewards`."""
+    """Maps a task to the components that its reward must return, even if the block overrides
+    `rewards`.
+    """
     reads: Mapping[Task, Sequence[str]] = field(default_factory=dict)
-    """Task to the columns of the source that its questions must bring: without them there is no number, or another one."""
+    """Maps a task to the source columns that its questions must have. Without them, metrics would
+    be missing or wrong.
+    """
     judged: Judged | None = None
-    """How a judge is asked, where the metrics need one or can use one."""
+    """How to judge answers; None if no metric uses a judge."""
     judge_required: bool = False
-    """Whether there is no score without a judge."""
+    """Whether every score requires a judge."""
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What `variant` of a benchmark block may be, to the fields that differ from those here."""
+    """Maps each allowed value of the block's `variant` to the fields that it overrides."""
     variant_required: bool = False
-    """Whether there is no default: a block has to name one of the variants."""
+    """Whether a block must name a variant, because there is no default."""
 
     def __post_init__(self) -> None:
-        list(self.every_variant())  # an unknown field is found now
+        list(self.every_variant())  # fail on an unknown field at import
 
     def variant(self, name: str | None) -> Benchmark:
-        """This benchmark as a variant, called `<benchmark>_<variant>`; itself without a name.
+        """The variant `name`, called `<benchmark>_<variant>`; the benchmark itself for None.
 
-        Raises `UserError` for an unknown variant, and for none where one is needed.
+        Raises `UserError` for an unknown variant, or for None if a variant is required.
         """
         allowed = ", ".join(f"`{one}`" for one in self.variants) or "none"
         if name is None and not self.variant_required:
@@ -126,7 +141,7 @@ class Benchmark:
         return self._varied(name)
 
     def every_variant(self) -> Iterator[Benchmark]:
-        """All that `variant` can give."""
+        """Every benchmark that `variant` can return."""
         if not self.variant_required:
             yield self
         yield from map(self._varied, self.variants)
@@ -137,18 +152,20 @@ class Benchmark:
 
 
 def protocol_of(block: BenchmarkBlock) -> Benchmark | None:
-    """The published benchmark that a block names, in its variant; None where it names none."""
+    """The published benchmark of a block, in its variant; None if the block has no `protocol`."""
     return None if block.protocol is None else load("benchmark", block.protocol).variant(block.variant)
 
 
 def filled(prompt: str, fields: Mapping[str, str]) -> str:
-    """The prompt with each `{name}` of a field replaced by its text; other braces, also in the texts, stay as they are."""
+    """The prompt with each `{field}` replaced by its text. Other braces, including those in the
+    texts, are kept.
+    """
     names = "|".join(map(re.escape, fields))
     return re.sub(rf"\{{({names})\}}", lambda found: fields[found[1]], prompt)
 
 
 def summed(units: Sequence[str], columns: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
-    """The columns summed by unit, in the order of the units' first appearance: shape (number of units,), float64."""
+    """Sums each column by unit, in order of first appearance: float64 of shape (units,)."""
     order = {unit: index for index, unit in enumerate(dict.fromkeys(units))}
     index = np.array([order[unit] for unit in units], dtype=int)
     return {
@@ -158,19 +175,19 @@ def summed(units: Sequence[str], columns: Mapping[str, Sequence[float]]) -> dict
 
 
 def share(above: str, below: str) -> Metric:
-    """The sum of one column over the sum of another; 0 where the latter is 0."""
+    """The sum of one column divided by the sum of another; 0 if the latter is 0."""
     return lambda columns: ratio(columns[above].sum(axis=-1), columns[below].sum(axis=-1))
 
 
 def f1(hits: str, predicted: str, true: str) -> Metric:
-    """Twice the hits over predicted and true positives together: the harmonic mean of precision and recall."""
+    """F1, as 2 * hits / (predicted + true) of the three columns' sums."""
     return lambda columns: ratio(
         2 * columns[hits].sum(axis=-1), columns[predicted].sum(axis=-1) + columns[true].sum(axis=-1)
     )
 
 
 def mean_of_known(values: np.ndarray) -> np.ndarray:
-    """The mean over the first axis of what is not NaN; NaN where nothing is known."""
+    """The mean over the first axis, ignoring NaN; NaN where all values are NaN."""
     known = ~np.isnan(values)
     mean = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return np.where(known.any(axis=0), mean, np.nan)
@@ -182,12 +199,12 @@ def mean_of(metrics: Sequence[Metric]) -> Metric:
 
 
 def right(answered: Answered) -> float:
-    """1 where the rules find the answer right, else 0."""
+    """1.0 if the reward's rules count the answer as right, else 0.0."""
     return answered.components.get("accuracy", 0.0)
 
 
 def known_share(above: str, below: str) -> Metric:
-    """The sum of one column over the sum of another; NaN where the latter is 0, since there is nothing to be right about."""
+    """The sum of one column divided by the sum of another; NaN if the latter is 0."""
 
     def metric(columns: Columns) -> np.ndarray:
         total = columns[below].sum(axis=-1)

@@ -7,10 +7,12 @@ from scipy.special import gammaln
 
 
 def best_of_k(values: np.ndarray, k: int, *, more_is_better: bool = True) -> np.ndarray:
-    """Expected best of k of the N values of each row, over all subsets of size k without replacement.
+    """Expected best of k of the N values in each row, over all subsets of size k without
+    replacement.
 
-    `values` has shape (n, N); the result has shape (n,). With the values of a row sorted ascending, the r-th (0-based) is the
-    largest of a subset of k in C(r, k - 1) of C(N, k) cases. For 0/1 values with c ones this is 1 - C(N - c, k) / C(N, k).
+    `values` has shape (n, N); the result has shape (n,). If a row is sorted in ascending order, its
+    r-th value (0-based) is the largest of C(r, k - 1) of the C(N, k) subsets. For 0/1 values with c
+    ones, this is the pass@k estimator 1 - C(N - c, k) / C(N, k).
     """
     ordered = np.sort(values if more_is_better else -values, axis=1)
     weights = best_of_k_weights(values.shape[1], k)
@@ -19,7 +21,9 @@ def best_of_k(values: np.ndarray, k: int, *, more_is_better: bool = True) -> np.
 
 
 def best_of_k_weights(count: int, k: int) -> np.ndarray:
-    """Probability that the r-th smallest of `count` values is the largest of a random k of them: shape (count,)."""
+    """Probability that the r-th smallest of `count` values is the largest of k random ones: shape
+    (count,).
+    """
     rank = np.arange(count, dtype=float)
     possible = rank >= k - 1
     chosen = np.where(possible, rank, k - 1)

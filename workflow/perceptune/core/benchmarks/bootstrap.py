@@ -9,12 +9,12 @@ import numpy as np
 from perceptune.core.rewards.metrics import Columns, Metric
 
 CHUNK = 4_000_000
-"""Numbers drawn at once while bootstrapping: bounds the memory."""
+"""Numbers drawn at once; bounds the memory."""
 LEVEL = 0.95
 
 
 def interval(metric: Metric, columns: Columns, *, resamples: int, seed: int) -> tuple[float, float, float]:
-    """(value, low, high): the metric of n examples and its 95 % percentile-bootstrap interval over examples."""
+    """(value, low, high): the metric and its 95 % percentile bootstrap interval over n examples."""
     draws = _draws([(metric, columns)], resamples, seed)
     low, high = bounds(draws[0])
     return float(metric(columns)), low, high
@@ -23,17 +23,17 @@ def interval(metric: Metric, columns: Columns, *, resamples: int, seed: int) -> 
 def paired_gain(
     metric: Metric, columns: Columns, base: Columns, *, resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """(gain, low, high): difference to the base policy, both resampled with the same examples."""
+    """(gain, low, high): the difference from the base policy, with both resampled jointly."""
     return paired_sum([(1, metric, columns), (-1, metric, base)], resamples=resamples, seed=seed)
 
 
 def paired_sum(
     terms: Sequence[tuple[float, Metric, Columns]], *, resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """(value, low, high): the sum of weighted metrics of the same n examples, all resampled together.
+    """(value, low, high): a weighted sum of metrics on the same n examples, resampled jointly.
 
-    Columns have n examples on their last axis, in the same order. A gain is (1, policy), (-1, base); what an image adds to it
-    takes away the same without the image.
+    All columns have the n examples on their last axis, in the same order. A gain is (1, policy),
+    (-1, base); the part of it that needs the image subtracts the same gain without the image.
     """
     draws = _draws([(metric, columns) for _, metric, columns in terms], resamples, seed)
     weights = [weight for weight, _, _ in terms]
@@ -42,10 +42,11 @@ def paired_sum(
 
 
 def resampled_totals(tables: Sequence[Columns], *, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """Each table's columns (..., units) summed over the same bootstrap samples of the units: shape (..., resamples, 1).
+    """Sums each table's columns (..., units) over shared bootstrap samples of the units: shape
+    (..., resamples, 1).
 
-    For metrics that look at sums only. All metrics share the samples, and a product of matrices makes them: with many metrics
-    of many units this is some hundred times faster than drawing for each of them.
+    For metrics that use only sums. All metrics share the samples, and one matrix product sums them:
+    with many metrics and units this is about a hundred times faster than drawing per metric.
     """
     count = next(iter(tables[0].values())).shape[-1]
     generator = np.random.default_rng(seed)
@@ -62,7 +63,7 @@ def resampled_totals(tables: Sequence[Columns], *, resamples: int, seed: int) ->
 
 
 def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) -> list[np.ndarray]:
-    """For each (metric, columns) its values on the same `resamples` bootstrap samples of the n examples."""
+    """The values of each (metric, columns) on the same `resamples` bootstrap samples of n examples."""
     count = next(iter(measured[0][1].values())).shape[-1]
     generator = np.random.default_rng(seed)
     values: list[list[np.ndarray]] = [[] for _ in measured]
@@ -75,7 +76,7 @@ def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) ->
 
 
 class _Resampled(dict[str, np.ndarray]):
-    """Columns (n,) seen through row numbers (resamples, n); only those that a metric asks for are drawn."""
+    """Columns (n,) indexed by row numbers (resamples, n), computed only when a metric uses them."""
 
     def __init__(self, columns: Columns, rows: np.ndarray) -> None:
         super().__init__()
@@ -88,19 +89,20 @@ class _Resampled(dict[str, np.ndarray]):
 
 def bounds(draws: np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of bootstrap values."""
-    known = draws[~np.isnan(draws)]  # NaN: a resample without any example that the metric is about
+    known = draws[~np.isnan(draws)]  # NaN: a resample without examples that the metric covers
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if known.size else (np.nan, np.nan)
     return float(low), float(high)
 
 
 def run_spread(values: np.ndarray) -> float:
-    """Standard deviation (n - 1) of the N runs' means: `values` (n, N) holds the i-th answers of all questions in column i.
+    """Standard deviation (ddof 1) of the means of N runs; column i of `values` (n, N) is run i.
 
-    It says how much one run of sampled answers differs from the next, not how sure the mean is: questions stay the same.
+    It measures the variation between runs of sampled answers on fixed questions, not the
+    uncertainty of the mean.
     """
     return float(values.mean(axis=0).std(ddof=1))
 
 
 def macro_mean(values: Sequence[float]) -> float:
-    """The overall of several benchmarks: their mean, each with the same weight whatever its number of questions."""
+    """The unweighted mean over benchmarks, whatever their numbers of questions."""
     return sum(values) / len(values)

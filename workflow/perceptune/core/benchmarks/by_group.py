@@ -1,4 +1,4 @@
-"""Benchmarks that report the accuracy on all questions and on groups of them."""
+"""Benchmarks that report accuracy on all questions and on groups of questions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from perceptune.core.rewards.metrics import Columns
 
 MAX_TOKENS = 2048
 ACCURACY = "accuracy"
-"""The group of all questions, whose metric is the primary one."""
+"""The group of all questions; its metric is the primary one."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some of a benchmark's questions, whose accuracy is a metric."""
+    """A subset of the questions whose accuracy is a metric."""
 
     label: str
     of: Callable[[Answered], bool] = always
 
 
 def has(key: str, value: str) -> Callable[[Answered], bool]:
-    """Whether a column of the example has a value, or is a list that holds it."""
+    """A predicate: the source column `key` equals `value`, or is a list that contains it."""
 
     def holds(answered: Answered) -> bool:
         found = answered.source.get(key)
@@ -45,19 +45,23 @@ def has(key: str, value: str) -> Callable[[Answered], bool]:
 def group_columns(
     answers: Sequence[Answered], groups: Mapping[str, Group], units: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """For each group by its name, how many of its questions a unit has (`<name> asked`) and gets right (`<name> right`)."""
+    """Per unit and group, the number of questions (`<name> questions`) and of right answers
+    (`<name> right`).
+    """
     columns = {}
     for name, group in groups.items():
         inside = [float(group.of(a)) for a in answers]
-        columns[f"{name} asked"] = inside
+        columns[f"{name} questions"] = inside
         columns[f"{name} right"] = [i * right(a) for i, a in zip(inside, answers, strict=True)]
     return summed(units, columns)
 
 
 def group_metrics(groups: Mapping[str, Group]) -> dict[str, Measured]:
-    """The accuracy of each group under its name, of the columns of `group_columns`."""
+    """The accuracy of each group by name, computed from the columns of `group_columns`."""
     return {
-        name: Measured(known_share(f"{name} right", f"{name} asked"), group.label, of=group.of, needs="such questions")
+        name: Measured(
+            known_share(f"{name} right", f"{name} questions"), group.label, of=group.of, needs="such questions"
+        )
         for name, group in groups.items()
     }
 
@@ -65,23 +69,27 @@ def group_metrics(groups: Mapping[str, Group]) -> dict[str, Measured]:
 def judged_columns(
     answers: Sequence[Answered],
     units: Sequence[str],
-    asked: Callable[[Answered], bool],
+    needs_judge: Callable[[Answered], bool],
     accepts: Callable[[Answered], bool],
 ) -> dict[str, np.ndarray]:
-    """`judged right`: by the judge where it is `asked`, else by the rules; `unjudged`: asked, but there is no verdict."""
-    wanted = [asked(a) for a in answers]
+    """Columns of `judged_metric`.
+
+    `judged right` uses the judge's verdict where `needs_judge` holds, and the rules elsewhere;
+    `unjudged` counts the answers whose verdict is missing.
+    """
+    wanted = [needs_judge(a) for a in answers]
     accepted = [
         float(a.verdict is not None and accepts(a)) if w else right(a) for a, w in zip(answers, wanted, strict=True)
     ]
     missing = [float(w and a.verdict is None) for a, w in zip(answers, wanted, strict=True)]
-    return summed(units, {"judged asked": [1.0] * len(answers), "judged right": accepted, "unjudged": missing})
+    return summed(units, {"judged questions": [1.0] * len(answers), "judged right": accepted, "unjudged": missing})
 
 
 def judged_metric(label: str) -> Measured:
-    """The accuracy of `judged_columns`; not measured while verdicts are missing."""
+    """The accuracy of `judged_columns`; NaN if any verdict is missing."""
 
     def metric(columns: Columns) -> np.ndarray:
-        share = known_share("judged right", "judged asked")(columns)
+        share = known_share("judged right", "judged questions")(columns)
         return np.where(columns["unjudged"].sum(axis=-1) > 0, np.nan, share)
 
     return Measured(metric, label, failed=lambda answered: answered.text is None, needs="a judge")
@@ -98,10 +106,10 @@ def accuracy_by_group(
     judged_label: str = "",
     accepts: Callable[[Answered], bool] = always,
 ) -> Benchmark:
-    """A benchmark of task `open`, whose answers the reward of its name reads.
+    """A benchmark of task `open` whose answers are read by the reward of the same name.
 
-    `unit` says what belongs together when intervals resample. With a judge, the metric
-    `accuracy_judged` counts what it `accepts` where it is asked.
+    `unit` names the resampling unit of an answer. With a judge, the metric `accuracy_judged` counts
+    the verdicts that `accepts` takes as right.
     """
 
     def columns(answers: Sequence[Answered]) -> Columns:

@@ -1,4 +1,4 @@
-"""Counts of yes/no answers against the truth, and the rates that are made of them."""
+"""Confusion counts of yes/no answers, and the rates computed from them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ Counts = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Read:
-    """One answer, as a rule reads it."""
+    """One answer as read by a rule."""
 
     predicted: bool
-    """Whether it is the positive one."""
+    """Whether the answer is the positive one."""
     true: bool
-    """Whether the positive one is true."""
+    """Whether the ground truth is the positive one."""
     right: bool
-    """Whether it is the true one; what can be neither yes nor no is not."""
+    """Whether the answer equals the ground truth; False if it is neither yes nor no."""
 
 
 def counts(name: str, reads: Sequence[Read | None]) -> Counts:
-    """Columns `<name> n`, `right`, `hits`, `predicted` and `true`, one number per answer; None: not of this group."""
+    """Columns `<name> n`, `right`, `hits`, `predicted` and `true`, one number per answer; all 0 for
+    None, an answer outside the group.
+    """
     known = [(1.0, r.right, r.predicted and r.true, r.predicted, r.true) if r else (0.0,) * 5 for r in reads]
     columns = ("n", "right", "hits", "predicted", "true")
     return {f"{name} {column}": [float(row[place]) for row in known] for place, column in enumerate(columns)}
 
 
 def rates(name: str) -> dict[str, Metric]:
-    """`f1`, `accuracy`, `precision` and `recall` of the positive answer, and `positive_ratio`, the share of it in the answers.
+    """`f1`, `accuracy`, `precision` and `recall` of the positive answer, and `positive_ratio`, its
+    share of all answers.
 
-    NaN where nothing of this group was asked; precision, recall and F1 are 0 where they have nothing to be a share of.
+    NaN if the group has no questions; precision, recall and F1 are 0 if their denominator is 0.
     """
 
     def total(columns: Columns, column: str) -> np.ndarray:
@@ -56,5 +59,5 @@ def rates(name: str) -> dict[str, Metric]:
 
 
 def where_asked(name: str, metric: Metric) -> Metric:
-    """The metric; NaN where nothing of group `name` was asked, or its number is not known."""
+    """The metric, or NaN where group `name` has no questions or an unknown number of them."""
     return lambda columns: np.where(columns[f"{name} n"].sum(axis=-1) > 0, metric(columns), np.nan)

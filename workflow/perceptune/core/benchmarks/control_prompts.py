@@ -1,4 +1,6 @@
-"""Other ways of asking a question, as controls: a gain that another prompt brings, too, is one of format."""
+"""Alternative prompts as controls: a gain that the base model also gets from another prompt is a
+gain in answer format, not in perception.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,24 @@ FORMATS = {
     "counting": "Answer only with a number.",
     "open": "Answer the question using a single word or phrase.",
 }
-"""Task to words that ask for the format of its answers; what is open has none of its own, and is asked to be short."""
+"""Maps a task to an instruction for its answer format. Open questions have no format of their own;
+the instruction asks for short answers.
+"""
 
 CONDITION = "prompt-"
 
 
 def asked_as(prompt: str, question: str, task: str) -> str:
-    """The user's turn: `{question}` and `{format}` of a prompt filled in."""
+    """The user turn: the prompt with `{question}` and `{format}` filled in."""
     return prompt.replace("{format}", FORMATS[task]).replace("{question}", question)
 
 
 def condition_of(number: int) -> str:
-    """What requests and answers to the other prompt of that number, from 1, are marked with."""
+    """The condition that marks requests and answers of alternative prompt `number`, from 1."""
     return f"{CONDITION}{number}"
 
 
 def number_of(condition: str) -> int | None:
-    """The inverse of `condition_of`; None for another condition."""
+    """The inverse of `condition_of`; None for any other condition."""
     number = condition.removeprefix(CONDITION)
     return int(number) if number != condition else None

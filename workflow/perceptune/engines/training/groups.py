@@ -20,60 +20,60 @@ from perceptune.models.families.family import Family
 
 @dataclass(frozen=True)
 class Shown:
-    """What the model is asked under a view: how the images are shown, and the messages that go with them."""
+    """A rendered view: how the images are shown, and the messages that go with them."""
 
     recipe: Recipe
     messages: Sequence[Mapping[str, Any]]
     sha256: str | None = None
-    """Digest of the pixels, where it is known: others would be another view."""
+    """Digest of the pixels if known; other pixels are an error."""
 
 
 @dataclass(frozen=True)
 class RankedList:
-    """One example with the responses that a pass needs; of ranked lists the best first."""
+    """One example with the responses of a pass; ranked lists are sorted best first."""
 
     group_id: str
     images: Sequence[Mapping[str, Any]]
-    """Image structs of the example, before any view."""
+    """The example's image structs, before any view."""
     views: Mapping[str, Shown]
     responses: Sequence[Sequence[int]]
     """Token ids."""
     rewards: Sequence[float]
     reference: Mapping[str, Sequence[float]] | None = None
-    """View to the summed reference log-probability of each response."""
+    """View to the summed reference log-prob of each response."""
     pairs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Kind of a kept pair to the places of its chosen and its rejected response."""
+    """Kind of a kept pair to the indices of its chosen and its rejected response."""
     numbers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
-        """Response tokens."""
+        """Number of response tokens."""
         return sum(map(len, self.responses))
 
 
 @dataclass(frozen=True)
 class StoredTokens:
-    """Numbers of a group that do not change while training: [response][token]."""
+    """Values of a group that are constant during training, indexed [response][token]."""
 
     logps: Sequence[Sequence[float]]
     entropies: Sequence[Sequence[float]] | None = None
-    """Of the whole distribution, in nats; None where nobody asked for them."""
+    """Entropy of the full next-token distribution, in nats; None if not computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout(RankedList):
-    """One group of a round: the responses of the policy of that round to one example."""
+    """One group of a round: the responses of that round's policy to one example."""
 
     sampled: Sequence[Sequence[float]]
-    """Log-probabilities [response][token] as the sampling engine saw them."""
+    """Log-probs [response][token] as reported by the sampling engine."""
     truncated: Sequence[bool]
-    """Whether a response came to its longest length."""
+    """Whether each response reached the token limit."""
     stored: Mapping[tuple[Literal["reference", "old"], str], StoredTokens]
-    """(term, view) to the numbers of that term under that view; what `Method.stored` names."""
+    """(term, view) to the stored values; the keys are those of `Method.stored`."""
 
 
 Looks = Callable[[RankedList], Sequence[Look]]
-"""What a pass wants to know of a group."""
+"""The log-prob queries of a pass for one group."""
 
 
 def all_under(view: str) -> Looks:
@@ -81,42 +81,46 @@ def all_under(view: str) -> Looks:
     return lambda one: [Look(view, tuple(range(len(one.responses))))]
 
 
-class Batch(NamedTuple):  # a tuple, since the Trainer looks into it
-    """Groups ready for one forward pass: a packed row, or several, for each look of each group."""
+class Batch(NamedTuple):  # a tuple, since the Trainer inspects it
+    """Groups ready for one forward pass: one packed row or more per log-prob query."""
 
     packed: Packed
     lists: Sequence[RankedList]
     looks: Sequence[Sequence[Look]]
-    """The looks of each group; in `packed` they follow one another."""
+    """The log-prob queries of each group, in the order of `packed`."""
 
     @property
     def tokens(self) -> int:
-        """Response tokens whose log-probabilities are asked for."""
+        """Number of queried response tokens."""
         return len(self.packed.targets)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Groups to packed batches, for one model and token budget."""
+    """Encodes groups as packed batches, for one model and token budget."""
 
     family: Family
     processor: ProcessorMixin
     model: PreTrainedModel
-    """Asked for position ids only."""
+    """Used for position ids only."""
     looks: Looks
     budget: int | None = None
-    """Response tokens per packed row."""
+    """Response tokens per packed row; None: no limit."""
 
     def __call__(self, lists: Sequence[RankedList]) -> Batch:
-        """The batch of these groups. Raises `ValueError` where a view does not give the pixels that it gave before."""
+        """The batch of these groups.
+
+        Raises `ValueError` if the pixels of a view have changed.
+        """
         looks = [list(self.looks(one)) for one in lists]
-        prompted = [self._prompted(one, look) for one, wanted in zip(lists, looks, strict=True) for look in wanted]
+        prompted = [self._prompted(one, look) for one, queries in zip(lists, looks, strict=True) for look in queries]
         return Batch(packed(prompted, self.family, self._padding(), self.budget), list(lists), looks)
 
     def per_view(self, lists: Sequence[RankedList], views: Sequence[str]) -> dict[str, Packed]:
-        """All responses of these groups, packed once for each view: every view has the same tokens in the same order.
+        """All responses of these groups, packed once per view, tokens in the same order.
 
-        Raises `UserError` where the prompt has other positions than under the first view, as when an image changed its size.
+        Raises `UserError` if a view changes the prompt's positions, for example by resizing an
+        image.
         """
         found: dict[str, list[Prompted]] = {}
         for view in views:
@@ -128,7 +132,7 @@ class Encoder:
                     )
                     raise UserError(
                         f"group `{one.group_id}`, view `{view}`: the prompt's positions differ, {lengths}",
-                        "its view must keep the number and the sizes of the images",
+                        "the view must keep the number and the sizes of the images",
                     )
         return {view: packed(prompted, self.family, self._padding(), self.budget) for view, prompted in found.items()}
 
@@ -136,7 +140,9 @@ class Encoder:
         view = one.views[look.view]
         images = shown(view.recipe, [open_image(image) for image in one.images])
         if view.sha256 is not None and pixel_digest(images) != view.sha256:
-            raise ValueError(f"group `{one.group_id}`, view `{look.view}`: other pixels than when the pairs were made")
+            raise ValueError(
+                f"group `{one.group_id}`, view `{look.view}`: the pixels have changed since the pairs were made"
+            )
         prefix = self.family.prefix(self.processor, view.messages, images)
         return Prompted(prefix, self.family.positions(self.model, prefix), [one.responses[i] for i in look.responses])
 
@@ -146,6 +152,6 @@ class Encoder:
 
 
 def per_look(values: torch.Tensor, batch: Batch) -> list[list[torch.Tensor]]:
-    """Values of all responses, (R,), cut into one tensor per look of each group."""
+    """Values of all responses, (R,), split into one tensor per log-prob query of each group."""
     parts = iter(values.split(batch.packed.counts))
     return [[next(parts) for _ in looks] for looks in batch.looks]

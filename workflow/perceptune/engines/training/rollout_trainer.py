@@ -1,10 +1,11 @@
-"""LoRA training on the groups of one round (GRPO and what builds on it), on the Trainer that the ranked lists use.
+"""LoRA training on the groups of one round (GRPO and its descendants).
 
-The loss is normalised over the whole optimiser step, whatever its micro batches and processes. A method without live views needs
-one forward and backward pass per micro batch. One with live views (CPPO) relates passes over several views, and tokens of the
-whole step, to each other; so the step is seen twice: without gradient to know every number that the loss depends on and the
-loss's slope in each of them, and again with these slopes as constants, so that only one view's graph of one micro batch
-is alive at a time (dossier d.4).
+The loss is normalised over the whole optimiser step, independent of micro batches and processes. A
+method without live views needs one forward and backward pass per micro batch. A method with live
+views (CPPO) relates log-probs under several views, and of all tokens of the step, to each other.
+The step is then run twice: first without gradient, to compute the loss and its derivative with
+respect to every log-prob; then with these derivatives as constants, so that only the graph of one
+view of one micro batch is in memory at a time.
 """
 
 from __future__ import annotations
@@ -41,39 +42,39 @@ from perceptune.engines.training.shared_prefix import (
 from perceptune.engines.training.trainer import AdapterTrainer, fitted, prepare
 
 ADAMW = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW remembers of a parameter."""
+"""AdamW's state per parameter."""
 
 
-class Part(NamedTuple):  # a tuple, since the Trainer looks into it
-    """The groups of a micro batch, packed once for each view; the training view comes first."""
+class Part(NamedTuple):  # a tuple, since the Trainer inspects it
+    """The groups of a micro batch, packed once per view; the training view comes first."""
 
     packed: Mapping[str, Packed]
     groups: Sequence[Rollout]
 
 
 class Direct(NamedTuple):
-    """A micro batch whose loss needs nothing but itself."""
+    """A micro batch whose loss is independent of the others."""
 
     packed: Packed
     tokens: Tokens
-    """All but what the policy under training says."""
+    """Everything except the current policy's values."""
 
 
 class Replayed(NamedTuple):
-    """A micro batch whose loss has been computed; what is left are passes with known slopes, one for each view."""
+    """A micro batch whose loss is known; one pass per view with fixed derivatives remains."""
 
     packed: Mapping[str, Packed]
     slopes: Mapping[str, Tensor]
-    """View to the derivative of the step's loss in each log-probability, (T,)."""
+    """View to the derivative of the step's loss with respect to each log-prob, (T,)."""
     kl_slopes: Mapping[str, Tensor]
-    """View to the derivative in each divergence KL(training view || view), (T,)."""
+    """View to the derivative with respect to each divergence KL(training view || view), (T,)."""
     states: Mapping[str, Tensor]
-    """View to the hidden states of the first pass, where divergences are asked for."""
+    """View to the hidden states of the first pass, for full KL divergences."""
 
 
 @dataclass
 class _Seen:
-    """What one view's pass, or one view's divergence, has given for the micro batches of a step so far."""
+    """Values and divergences of one view, one entry per micro batch of the step so far."""
 
     values: list[TokenValues] = field(default_factory=list)
     kl: list[Tensor] = field(default_factory=list)
@@ -100,7 +101,7 @@ class RolloutTrainer(AdapterTrainer):
         self._loss = 0.0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """A new optimiser, or one that goes on from the state of the round before."""
+        """A new optimiser, restored from the previous round's state if there is one."""
         optimizer = super().create_optimizer(model)
         if self.carried is not None:
             load_optimizer(optimizer, self.model, self.carried)
@@ -109,7 +110,7 @@ class RolloutTrainer(AdapterTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Part], num_batches: int, device: torch.device
     ) -> tuple[list[Any], int]:
-        """The micro batches of one optimiser step on this device, with all that they must know of the whole step."""
+        """The micro batches of one optimiser step on this device, prepared for `compute_loss`."""
         parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         groups = [one for part in parts for one in part.groups]
         lengths = [len(response) for one in groups for response in one.responses]
@@ -143,8 +144,8 @@ class RolloutTrainer(AdapterTrainer):
         return made
 
     def _replayed(self, tokens: Tokens, parts: Sequence[Part], counts: list[int]) -> list[Replayed]:
-        """The passes without gradient, the loss of the step, and its slopes."""
-        seen, states = self._looked(parts)
+        """The passes without gradient, the step's loss, and its derivatives."""
+        seen, states = self._first_pass(parts)
         leaves = {name: torch.cat([v.logps for v in seen[name].values]).requires_grad_() for name in self.views}
         kls = {name: torch.cat(seen[name].kl).requires_grad_() for name in self.views if seen[name].kl}
         entropies = {name: torch.cat([v.entropies for v in seen[name].values]) for name in self.views}
@@ -173,8 +174,10 @@ class RolloutTrainer(AdapterTrainer):
         return made
 
     @torch.no_grad()
-    def _looked(self, parts: Sequence[Part]) -> tuple[dict[str, _Seen], list[dict[str, Tensor]]]:
-        """What every view's pass gives, and the hidden states of each micro batch where they will be needed again."""
+    def _first_pass(self, parts: Sequence[Part]) -> tuple[dict[str, _Seen], list[dict[str, Tensor]]]:
+        """Values of every view, and each micro batch's hidden states if the second pass needs
+        them.
+        """
         seen: dict[str, _Seen] = {name: _Seen() for name in self.views}
         kept: list[dict[str, Tensor]] = []
         for part in parts:
@@ -196,15 +199,15 @@ class RolloutTrainer(AdapterTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """This micro batch's part of the step's loss, or for a replayed one a sum with the same gradient."""
-        # DistributedDataParallel averages gradients over processes, weights are over all of them
+        """This micro batch's part of the step's loss; if replayed, a sum with the same gradient."""
+        # DistributedDataParallel averages gradients over processes; the weights are global
         processes = self.accelerator.num_processes
         if isinstance(inputs, Direct):
             return self._loss_of(model, inputs) * processes
         work: Replayed = inputs
         for name in self.views[1:]:
             if work.slopes[name].any() or (name in work.kl_slopes and work.kl_slopes[name].any()):
-                # gradients are exchanged once, after the last pass, which is the caller's
+                # gradients are exchanged once, after the last pass, which the Trainer runs
                 with self.accelerator.no_sync(model):
                     self.accelerator.backward(self._with_slopes(model, work, name) * processes)
         return self._with_slopes(model, work, self.view) * processes
@@ -221,7 +224,7 @@ class RolloutTrainer(AdapterTrainer):
         return loss
 
     def _with_slopes(self, model: nn.Module, work: Replayed, name: str) -> Tensor:
-        """Of one view: what it says, times the known slopes."""
+        """One view's values times their fixed derivatives."""
         batch = work.packed[name]
         head, states = token_states(model, batch)
         total = (logps_of(head, states, batch.targets) * work.slopes[name]).sum()
@@ -239,22 +242,26 @@ class RolloutTrainer(AdapterTrainer):
 
     @torch.no_grad()
     def _measure(self, loss: float, tokens: Tokens) -> None:
-        """Metrics of this process's part of the step; the parts of the loss add up, what is logged are means over processes."""
+        """Metrics of this process's part of the step.
+
+        Losses add up over processes; the log has means over processes.
+        """
         metrics = self.method.metrics(tokens, self.parameters)
         self._sums.add({"loss": loss * self.accelerator.num_processes, **metrics})
 
 
 def views_of(method: RolloutMethod, parameters: Any, view: str) -> list[str]:
-    """What the policy under training is shown, the training view first."""
+    """The views that the current policy is evaluated under, the training view first."""
     return list(dict.fromkeys([view, *method.live(parameters)]))
 
 
 def tokens_of(
     groups: Sequence[Rollout], method: RolloutMethod, parameters: Any, view: str, weights: Tensor, share: float
 ) -> Tokens:
-    """What is known of groups before the policy under training is asked; until then it is the policy that answered.
+    """The tokens of groups before the forward pass, with the old policy's log-probs.
 
-    `weights` (T,) and `share` as in `Tokens`. Raises `ValueError` where stored numbers do not belong to the responses.
+    `weights` (T,) and `share` as in `Tokens`. Raises `ValueError` if stored values do not match the
+    responses.
     """
     device = weights.device
     responses = [response for one in groups for response in one.responses]
@@ -263,7 +270,7 @@ def tokens_of(
     def flat(term: str, nested: Sequence[Sequence[Sequence[float]]]) -> Tensor:
         for one, rows in zip(groups, nested, strict=True):
             if [len(row) for row in rows] != [len(response) for response in one.responses]:
-                raise ValueError(f"group `{one.group_id}`: {term} log-probabilities are not those of its responses")
+                raise ValueError(f"group `{one.group_id}`: {term} log-probabilities do not match its responses")
         return torch.tensor(list(chain.from_iterable(chain.from_iterable(nested))), dtype=torch.float32, device=device)
 
     def of(term: Literal["reference", "old"], name: str) -> Seen:
@@ -272,15 +279,15 @@ def tokens_of(
         entropies = [numbers.entropies for numbers in found if numbers.entropies is not None]
         return Seen(logps, flat(f"{term} {name}", entropies) if len(entropies) == len(found) else None)
 
-    wanted = method.stored(parameters, view)
-    stored = {name: of(term, name) for term, name in wanted if term == "old"}
+    required = method.stored(parameters, view)
+    stored = {name: of(term, name) for term, name in required if term == "old"}
     old = stored[view]
     unknown = torch.full_like(old.logps, torch.nan)
     return Tokens(
         logps=old.logps,
         old=old.logps,
         sampled=flat("sampled", [one.sampled for one in groups]),
-        reference=of("reference", view).logps if ("reference", view) in wanted else None,
+        reference=of("reference", view).logps if ("reference", view) in required else None,
         entropy=unknown if old.entropy is None else old.entropy,
         old_entropy=unknown if old.entropy is None else old.entropy,
         owners=torch.arange(len(responses)).repeat_interleave(lengths).to(device),
@@ -294,12 +301,12 @@ def tokens_of(
 
 
 class RoundLog(NamedTuple):
-    """What a round of training has given, besides the adapter."""
+    """The result of a round of training, apart from the adapter."""
 
     log: list[dict[str, float]]
     """Metrics of every optimiser step."""
     stopped: str | None
-    """The limit that ended the round early."""
+    """The limit that ended the round early, or None."""
 
 
 def train_round(
@@ -320,15 +327,15 @@ def train_round(
 ) -> RoundLog:
     """Trains the adapter of `model` in place on the groups of one round.
 
-    `longest`: tokens that a response may have. `optimizer` and `save_optimizer`: safetensors of the optimiser's state that
-    the round starts from and ends with. The encoder's `looks` are not used: what is shown is up to the method. Resumes
-    from the newest complete checkpoint. Raises `UserError` when the loss is no longer finite or a view changes the size of
-    an image.
+    `longest` is the token limit of a response. `optimizer` and `save_optimizer` are safetensors
+    files of the optimiser's state at the start and at the end. The encoder's `looks` are not used:
+    the method determines the views. Resumes from the newest complete checkpoint. Raises `UserError`
+    for a non-finite loss, and for a view that changes the size of an image.
     """
     if block.lora.dropout:
         raise UserError(
             f"key `lora.dropout`: {block.lora.dropout}, expected 0 with method `{block.method}`",
-            "with dropout the policy under training is another one than the policy that answered",
+            "with dropout, the trained policy differs from the one that generated the responses",
         )
     prepared = prepare(model, block, derived_seed(block.seed, round) % 2**32, dtype, checkpoints, fingerprint)
     views = views_of(method, parameters, block.view)
@@ -351,19 +358,22 @@ def train_round(
 
 
 class _Watch(TrainerCallback):
-    """Ends training as soon as a limit is passed. All processes agree, since what is logged is the same in all of them."""
+    """Ends training as soon as a limit is exceeded.
+
+    All processes agree, since they log the same values.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if tripped(state.log_history, self.limits):
-            # without a checkpoint of this step a killed run does it again, and ends here again
+            # without a checkpoint of this step, a killed run repeats it and ends here again
             control.should_training_stop, control.should_save = True, False
 
 
 def store_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: Path) -> None:
-    """Writes what AdamW remembers, as safetensors under `<parameter>.<quantity>`."""
+    """Writes AdamW's state as safetensors under `<parameter>.<quantity>`."""
     tensors = {}
     for name, parameter in model.named_parameters():
         for quantity in ADAMW if parameter in optimizer.state else ():
@@ -373,12 +383,15 @@ def store_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: Pa
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: Path) -> None:
-    """The other way round; `UserError` where the file is of other parameters."""
+    """Restores AdamW's state.
+
+    Raises `UserError` if the file belongs to other parameters.
+    """
     tensors = load_file(file)
     names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if tensors and {f"{name}.{quantity}" for name in names for quantity in ADAMW} != tensors.keys():
         raise UserError(f"`{file}`: optimiser state of another adapter", "`optimizer: reset` starts without one")
     for name, parameter in names.items() if tensors else ():
         state = {quantity: tensors[f"{name}.{quantity}"] for quantity in ADAMW}
-        # `step` stays on the CPU, where AdamW keeps it
+        # AdamW keeps `step` on the CPU
         optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}

@@ -1,8 +1,8 @@
-"""See the image once: all responses of a list branch off one encoded prefix (design, sec. 2).
+"""Shared-prefix passes: all responses of a list branch off one encoded prompt with its images.
 
-A packed row is `[padding | prefix | r1 | r2 | ... | rN | padding]`. A response attends to the prefix and to itself only and its
-positions continue the prefix's, so every token sees exactly what it would see alone: the result equals N separate
-forward passes up to rounding.
+A packed row is `[padding | prefix | r1 | r2 | ... | rN | padding]`. A response attends to the
+prefix and to itself only, and its positions continue those of the prefix. Every token therefore
+sees exactly what it would see alone: the result equals N separate forward passes up to rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from perceptune.models.families.family import Family
 from perceptune.models.placement import bare, on_device
 
 LOGITS_AT_ONCE = 2**26
-"""Numbers in a block of logits (256 MiB in float32); the softmax is taken block by block."""
+"""Numbers in a block of logits (256 MiB in float32); the softmax is computed block by block."""
 
 
 @dataclass(frozen=True)
@@ -29,38 +29,41 @@ class Prompted:
     """One list: its encoded prompt and the tokens of its responses."""
 
     prefix: Mapping[str, Tensor]
-    """The processor's tensors; `input_ids` (1, P)."""
+    """The processor's tensors; `input_ids` has shape (1, P)."""
     positions: Tensor
     """Position ids of the prefix, (axes, P)."""
     responses: Sequence[Sequence[int]]
-    """Token ids of each response, end of sequence included; none is empty."""
+    """Token ids of each response, including the end-of-sequence token; none is empty."""
 
 
 @dataclass(frozen=True)
 class Packed:
     """Rows ready for a forward pass.
 
-    B rows of length L; the prefixes end at column `start` in every row.
+    B rows of length L; in every row, the prefix ends at column `start`.
     """
 
     inputs: dict[str, Tensor]
     """`input_ids` (B, L), `attention_mask` (B, 1, L, L) bool, `position_ids`, and the images."""
     start: int
-    """Column of the prefixes' last token: it predicts the first token of every response."""
+    """Column of the prefix's last token, which predicts the first token of every response."""
     targets: Tensor
-    """Token ids (T,) of all responses of all rows, one after the other."""
+    """Token ids of all responses of all rows, concatenated, (T,)."""
     rows: Tensor
     """Row of each target, (T,)."""
     predictors: Tensor
-    """Column, counted from `start`, of the token that predicts each target, (T,)."""
+    """Column of the token that predicts each target, counted from `start`, (T,)."""
     owners: Tensor
-    """Number of the response that each target belongs to, counted through all lists of the batch, (T,)."""
+    """Index of each target's response within the batch, (T,)."""
     counts: list[int]
     """Responses per list."""
 
 
 def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int | None = None) -> Packed:
-    """Packs lists into rows of at most `budget` response tokens (None: one row per list; a single longer response fits)."""
+    """Packs lists into rows of at most `budget` response tokens.
+
+    None: one row per list. A single response longer than the budget gets a row of its own.
+    """
     rows = [(g, part) for g in range(len(groups)) for part in _parts(groups[g].responses, budget)]
     prefix_length = max(g.positions.shape[1] for g in groups)
     longest = max(sum(len(groups[g].responses[r]) for r in part) for g, part in rows)
@@ -88,7 +91,7 @@ def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int
             branch[row, column:end] = number
             targets += tokens
             row_of += [row] * len(tokens)
-            # the first token is predicted by the prefix's last position, the others by the token before
+            # the prefix's last position predicts the first token, each token the next one
             predictor += [0, *range(column - prefix_length + 1, end - prefix_length)]
             owner += [first[g] + response] * len(tokens)
             column = end
@@ -115,7 +118,10 @@ def _parts(responses: Sequence[Sequence[int]], budget: int | None) -> Iterator[l
 
 
 def _mask(branch: Tensor) -> Tensor:
-    """(B, 1, L, L) bool: causal, to the prefix and the own response. Padding sees itself, or its softmax would be NaN."""
+    """Attention mask, (B, 1, L, L) bool: causal, limited to prefix and own response.
+
+    Padding attends to itself, or its softmax would be NaN.
+    """
     query, key = branch[:, :, None], branch[:, None, :]
     length = branch.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
@@ -124,27 +130,27 @@ def _mask(branch: Tensor) -> Tensor:
 
 
 def token_logps(model: nn.Module, batch: Packed) -> Tensor:
-    """Log-probability of every target under `model`, (T,) float32, with gradient where the model has one."""
+    """Log-prob of every target under `model`, (T,) float32, with gradient if the model has one."""
     head, states = token_states(model, batch)
     return logps_of(head, states, batch.targets)
 
 
 class TokenValues(NamedTuple):
-    """What a model says of tokens, (T,) float32 each."""
+    """A model's values per token, (T,) float32 each."""
 
     logps: Tensor
     entropies: Tensor
-    """Of the whole distribution that each was drawn from, in nats; no gradient."""
+    """Entropy of the full distribution that each token was drawn from, in nats; no gradient."""
 
 
 def token_values(model: nn.Module, batch: Packed) -> TokenValues:
-    """Log-probability of every target, as by `token_logps`, and the entropy where it stands, from the same logits."""
+    """Log-prob of every target and the entropy of its distribution, from the same logits."""
     head, states = token_states(model, batch)
     return values_of(head, states, batch.targets)
 
 
 def token_states(model: nn.Module, batch: Packed) -> tuple[nn.Module, Tensor]:
-    """The head, and the hidden states (T, width) that it makes the prediction of every target from.
+    """The language-model head, and the hidden state that predicts every target, (T, width).
 
     `model` is the family's model, bare or wrapped by PEFT or DistributedDataParallel.
     """
@@ -154,14 +160,14 @@ def token_states(model: nn.Module, batch: Packed) -> tuple[nn.Module, Tensor]:
     keep = torch.arange(batch.start, inputs["input_ids"].shape[1], device=device)
     with _hidden_states_for_logits(inner) as head:
         hidden = model(**inputs, logits_to_keep=keep, use_cache=False).logits
-    # under mixed precision they come back as float32, the head's weights are what they are
+    # under mixed precision they are float32, while the head keeps its own dtype
     states = hidden[batch.rows.to(device), batch.predictors.to(device)].to(head.weight.dtype)
     return head, states
 
 
 @contextmanager
 def _hidden_states_for_logits(model: PreTrainedModel) -> Iterator[nn.Module]:
-    """The model gives hidden states in place of logits meanwhile; yields the head that it would have used."""
+    """Makes the model return hidden states instead of logits; yields its actual head."""
     head = model.get_output_embeddings()
     model.set_output_embeddings(nn.Identity())
     try:
@@ -171,7 +177,7 @@ def _hidden_states_for_logits(model: PreTrainedModel) -> Iterator[nn.Module]:
 
 
 def logps_of(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of every target given its hidden state, (T,) float32."""
+    """Log-prob of every target from its hidden state, (T,) float32."""
 
     def block(states: Tensor, targets: Tensor) -> tuple[Tensor]:
         return (_log_softmax_at(head(states).float(), targets)[0],)
@@ -180,7 +186,7 @@ def logps_of(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
 
 
 def values_of(head: nn.Module, states: Tensor, targets: Tensor) -> TokenValues:
-    """Log-probability of every target given its hidden state, and the entropy there."""
+    """Log-prob of every target from its hidden state, and the entropy of its distribution."""
 
     def block(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(states).float()
@@ -192,14 +198,17 @@ def values_of(head: nn.Module, states: Tensor, targets: Tensor) -> TokenValues:
     return TokenValues(*_in_blocks(head, block, states, targets.to(states.device)))
 
 
-def full_kl(head: nn.Module, ours: Tensor, theirs: Tensor) -> Tensor:
-    """KL(ours || theirs) over the whole vocabulary, (T,) float32 in nats, of the predictions from two sets of hidden states."""
+def full_kl(head: nn.Module, p_states: Tensor, q_states: Tensor) -> Tensor:
+    """KL(p || q) over the vocabulary for the predictions from two sets of hidden states.
 
-    def block(ours: Tensor, theirs: Tensor) -> tuple[Tensor]:
-        first, second = (head(states).float().log_softmax(dim=1) for states in (ours, theirs))
+    (T,) float32, in nats.
+    """
+
+    def block(p_states: Tensor, q_states: Tensor) -> tuple[Tensor]:
+        first, second = (head(states).float().log_softmax(dim=1) for states in (p_states, q_states))
         return ((first.exp() * (first - second)).sum(dim=1),)
 
-    return _in_blocks(head, block, ours, theirs)[0]
+    return _in_blocks(head, block, p_states, q_states)[0]
 
 
 def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,12 +217,12 @@ def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _in_blocks(head: nn.Module, block: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`block` of the tensors, (T, ...) each, as many rows at a time as logits may exist of."""
+    """Applies `block` to the tensors, (T, ...) each, in chunks that bound the logits' size."""
     step = max(1, LOGITS_AT_ONCE // int(head.weight.shape[0]))  # type: ignore[index]
     if len(tensors[0]) <= step:
         return block(*tensors)
     parts = zip(*(tensor.split(step) for tensor in tensors), strict=True)
-    if torch.is_grad_enabled():  # keep no block of logits for the backward pass
+    if torch.is_grad_enabled():  # keeps no block of logits for the backward pass
         found = [checkpoint(block, *part, use_reentrant=False) for part in parts]
     else:
         found = [block(*part) for part in parts]
@@ -221,7 +230,7 @@ def _in_blocks(head: nn.Module, block: Callable[..., tuple[Tensor, ...]], *tenso
 
 
 def response_logps(model: nn.Module, batch: Packed) -> Tensor:
-    """Summed log-probability of every response of the batch, (R,) float32."""
+    """Summed log-prob of every response of the batch, (R,) float32."""
     logps = token_logps(model, batch)
     sums = torch.zeros(sum(batch.counts), dtype=logps.dtype, device=logps.device)
     return sums.index_add(0, batch.owners.to(logps.device), logps)

@@ -1,4 +1,4 @@
-"""Numbers of response tokens that do not change while training: computed once, without gradient."""
+"""Stored log-probs: values of response tokens that are constant during training."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def stored_terms(
     entropies: bool = False,
     autocast: str | None = None,
 ) -> Iterator[tuple[str, StoredTokens]]:
-    """(group id, its numbers in float32) under the weights of `model`, with its adapter if it has one, in any order.
+    """(group id, its float32 values) under `model` with its adapter, if any, in any order.
 
-    `autocast`: the number format of a model block; the pass then mixes formats as training does, so that the first ratio of a
-    round is 1. The encoder must look at all responses of a list, once. Lists of similar length are packed together; the
-    numbers do not depend on it beyond rounding.
+    `autocast`: dtype of a model block. The pass then uses mixed precision as training does, so that
+    the first ratio of a round is 1. The encoder must query all responses of a list, once. Lists of
+    similar length are packed together; the values do not depend on it beyond rounding.
     """
     model.eval()
     order = sorted(range(len(lists)), key=lambda i: lists[i].tokens)
@@ -42,7 +42,7 @@ def stored_terms(
                     values_of(head, states, batch.targets) if entropies else (logps_of(head, states, batch.targets),)
                 )
             lengths = [len(response) for one in chosen for response in one.responses]
-            # a list that was split over several rows has its responses in order all the same
+            # responses are in order even if a list was split over several rows
             columns = [iter(values.cpu().split(lengths)) for values in found]
             for one in chosen:
                 numbers = [[next(column).tolist() for _ in one.responses] for column in columns]
@@ -51,7 +51,7 @@ def stored_terms(
 
 
 def mixed_precision(dtype: str | None) -> AbstractContextManager[None]:
-    """What the Trainer runs the forward passes of a model of this number format in."""
+    """The autocast context in which the Trainer runs forward passes of a model of this dtype."""
     if dtype not in ("bfloat16", "float16") or not torch.cuda.is_available():
         return nullcontext()
     return torch.autocast("cuda", getattr(torch, dtype))

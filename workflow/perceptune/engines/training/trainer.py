@@ -1,8 +1,9 @@
-"""LoRA training: what every `transformers.Trainer` here has in common, and the one for methods over ranked lists.
+"""LoRA training: the common parts of all trainers, and the trainer for methods over ranked lists.
 
-Several GPUs: start the same job through `torchrun` or `accelerate launch`, as `stages.train` does for `devices` above 1; the
-lists of an optimiser step are the same whatever the number of processes and the micro batch size. (Only where the lists of the
-last step of an epoch cannot be shared evenly, accelerate repeats some, so that every process has work.)
+For several GPUs, start the same job through `torchrun` or `accelerate launch`, as
+`stages.training.train` does if `devices` is above 1. The lists of an optimiser step do not depend
+on the number of processes or the micro batch size. (The only exception: if the lists of an epoch's
+last step cannot be shared evenly, accelerate repeats some, so that every process has work.)
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.models.adapters import language_layers
 
 COMPLETE = "complete.json"
-"""Written last into a checkpoint: without it the checkpoint is half-written."""
+"""Written last into a checkpoint: without it the checkpoint is incomplete."""
 
 
 def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, base_path: str) -> PeftModel:
-    """The model with a new LoRA adapter on the language model's linear layers; everything else is frozen.
+    """The model with a new LoRA adapter on the language model's linear layers; the rest is frozen.
 
-    `UserError` for names in `lora.target_modules` that the language model does not have.
+    Raises `UserError` for names in `lora.target_modules` that the language model does not have.
     """
     set_seed(block.seed)
     named = block.lora.target_modules
@@ -56,7 +57,11 @@ def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, bas
 
 
 def micro_batches(block: TrainingBlock, processes: int) -> tuple[int, int]:
-    """(lists per device and pass, passes per optimiser step): the largest micro batch that divides the device's share."""
+    """(lists per device and pass, passes per optimiser step), with the largest micro batch that
+    divides the device's share.
+
+    Raises `UserError` if the processes cannot share a batch evenly.
+    """
     share, rest = divmod(block.batch_size, processes)
     if rest:
         raise UserError(f"key `batch_size`: {block.batch_size} lists cannot be shared evenly by {processes} processes")
@@ -70,28 +75,29 @@ class _Sums:
 
     values: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    """Groups that had the metric."""
+    """Number of groups that had the metric."""
     tokens: int = 0
     since: float = field(default_factory=time.perf_counter)
-    """When the first of them was begun, in seconds."""
+    """Start time of the sums, in seconds."""
 
     def add(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
-            absent = math.isnan(value)
-            self.values[name] = self.values.get(name, 0.0) + (0.0 if absent else value)
-            self.counts[name] = self.counts.get(name, 0) + (not absent)
+            missing = math.isnan(value)
+            self.values[name] = self.values.get(name, 0.0) + (0.0 if missing else value)
+            self.counts[name] = self.counts.get(name, 0) + (not missing)
 
 
 class AdapterTrainer(Trainer):
-    """Logs sums of what its loss has measured, and leaves batches to `compute_loss`, whose value is the step's mean already."""
+    """Logs the metrics collected by its loss; `compute_loss` must return the step's mean itself."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # the losses below are divided by their number in the step
+        # the losses below are already divided by the number of lists in the step
+        self.model_accepts_loss_kwargs = True
         self._sums = _Sums()
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not estimated: the Trainer's formula knows nothing of shared prefixes."""
+        """Not estimated: the Trainer's formula does not account for shared prefixes."""
         return 0
 
     def _prepare_inputs(self, inputs: Any) -> Any:
@@ -103,7 +109,9 @@ class AdapterTrainer(Trainer):
         return self.accelerator.reduce(here, "sum").tolist()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics, averaged over what had them since the last log, in all processes."""
+        """Adds metrics, averaged over all groups (of all processes) that had them since the last
+        log.
+        """
         if "loss" in logs and self._sums.values:
             sums, names = self._sums, sorted(self._sums.values)
             numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens]
@@ -126,7 +134,9 @@ class ListTrainer(AdapterTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], int]:
-        """The micro batches of one optimiser step on this device, and the number of lists in it over all devices."""
+        """One optimiser step: its micro batches on this device, its number of lists on all
+        devices.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches, self._total(sum(len(batch.lists) for batch in batches))[0]
 
@@ -137,7 +147,7 @@ class ListTrainer(AdapterTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Sum of the lists' losses over the number of lists in the optimiser step; metrics on the way."""
+        """Sum of the lists' losses over the number of lists in the step; collects metrics."""
         batch: Batch = inputs
         logps = per_look(response_logps(model, batch.packed), batch)
         losses = []
@@ -151,36 +161,39 @@ class ListTrainer(AdapterTrainer):
                 self._sums.add({"loss": loss.item(), **self.method.metrics(group, self.parameters)})
         self._sums.tokens += batch.tokens
         count = len(batch.lists) if num_items_in_batch is None else num_items_in_batch
-        # DistributedDataParallel averages gradients over processes, the count is over all of them
+        # DistributedDataParallel averages gradients over processes; the count is global
         return torch.stack(losses).sum() * self.accelerator.num_processes / count
 
 
 def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], view: str) -> Group:
-    """What the loss of a group is given; `policy` has the log-probabilities of each look. `view` is the training view."""
+    """A group as the loss sees it.
+
+    `policy` holds the log-probs of each query; `view` is the training view.
+    """
     count, device = len(one.responses), policy[0].device
 
     def tensor(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
 
     unknown = torch.full((count,), math.nan, device=device)
-    asked = {
+    queried = {
         look.view: unknown.index_copy(0, torch.tensor(look.responses, device=device), logps)
         for look, logps in zip(looks, policy, strict=True)
     }
     stored = {name: tensor(values) for name, values in (one.reference or {}).items()}
     return Group(
-        logps=asked.get(view, unknown),
+        logps=queried.get(view, unknown),
         reference=None if one.reference is None else stored.get(view, unknown),
         lengths=tensor([len(r) for r in one.responses]),
         rewards=tensor(one.rewards),
-        views={name: (asked.get(name, unknown), stored.get(name, unknown)) for name in {*asked, *stored} - {view}},
+        views={name: (queried.get(name, unknown), stored.get(name, unknown)) for name in {*queried, *stored} - {view}},
         pairs=one.pairs,
         numbers=one.numbers,
     )
 
 
 class _Bar(TrainerCallback):
-    """Progress of the first process."""
+    """Progress bar of the first process."""
 
     progress: Progress | None = None
 
@@ -198,7 +211,7 @@ class _Bar(TrainerCallback):
 
 
 class _Checkpoints(TrainerCallback):
-    """Marks checkpoints that are finished and on the disk."""
+    """Marks checkpoints that are complete and synced to disk."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -210,7 +223,7 @@ class _Checkpoints(TrainerCallback):
 
 
 def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
-    """The newest complete checkpoint of this very run in `folder`; anything else there is removed.
+    """The newest complete checkpoint of the same run in `folder`; anything else there is removed.
 
     `fingerprint` identifies settings and inputs: checkpoints of an edited config are not resumed.
     """
@@ -240,9 +253,9 @@ def train(
     checkpoints: Path,
     fingerprint: str,
 ) -> list[dict[str, float]]:
-    """Trains the adapter of `model` in place and returns the log: one dict of metrics per optimiser step.
+    """Trains the adapter of `model` in place; returns the log, one dict of metrics per step.
 
-    Resumes from the newest complete checkpoint. Raises `UserError` when the loss is no longer finite.
+    Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss.
     """
     prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint)
     trainer = ListTrainer(
@@ -257,21 +270,24 @@ def train(
 
 
 class Prepared(NamedTuple):
-    """What every training run begins with."""
+    """The start of every training run."""
 
     settings: dict[str, Any]
-    """Of its Trainer."""
+    """Keyword arguments of the Trainer."""
     resume: Path | None
-    """The checkpoint to go on from."""
+    """The checkpoint to resume from, or None."""
 
 
 def prepare(
     model: PeftModel, block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, fingerprint: str
 ) -> Prepared:
-    """Settings of a Trainer that steps over `block.batch_size` of the data in the order of `seed`, and where it resumes."""
+    """Trainer settings with steps of `block.batch_size` lists, shuffled by `seed`, and the
+    checkpoint to resume from.
+    """
     resume = newest_checkpoint(checkpoints, fingerprint)
     arguments = _arguments(block, seed, dtype, checkpoints)
-    arguments._n_gpu = 1  # one process per GPU; the Trainer would split a batch over all that it sees
+    # one process per GPU; the Trainer would otherwise split a batch over all visible GPUs
+    arguments._n_gpu = 1
     micro, accumulation = micro_batches(block, arguments.world_size)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
@@ -280,8 +296,11 @@ def prepare(
 
 
 def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
-    """Trains to the end and returns the log; `UserError` when the loss is no longer finite."""
-    trainer.remove_callback(PrinterCallback)  # the numbers of every step are in the training table
+    """Trains to the end and returns the log.
+
+    Raises `UserError` for a non-finite loss.
+    """
+    trainer.remove_callback(PrinterCallback)  # the training table has the values of every step
     count, arguments = len(trainer.train_dataset), trainer.args
     step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = math.ceil(count / step * arguments.num_train_epochs)
@@ -289,7 +308,7 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     try:
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except FloatingPointError as error:
-        raise UserError(str(error), "lower `learning_rate`, or use `dtype: bfloat16` in place of float16") from None
+        raise UserError(str(error), "lower `learning_rate`, or use `dtype: bfloat16` instead of float16") from None
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -299,7 +318,8 @@ def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -
         output_dir=str(checkpoints),
         learning_rate=block.learning_rate,
         lr_scheduler_type=block.scheduler,
-        warmup_steps=min(block.warmup_ratio, 0.999),  # below 1 the Trainer takes it as a share
+        # the Trainer treats a value below 1 as a share
+        warmup_steps=min(block.warmup_ratio, 0.999),
         weight_decay=block.weight_decay,
         max_grad_norm=block.max_grad_norm,
         num_train_epochs=block.epochs,

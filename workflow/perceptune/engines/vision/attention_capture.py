@@ -1,7 +1,8 @@
-"""Where a model looks: the attention of a few query rows, without ever holding a full attention matrix.
+"""Attention of a few query rows, without ever materialising a full attention matrix.
 
-The forward pass runs on PyTorch's fused attention, whose memory grows linearly with the sequence. Beside it the wanted rows are
-computed again from the same queries and keys: (heads, rows, length) numbers per layer, which are reduced at once.
+The forward pass uses PyTorch's fused attention, whose memory grows linearly with the sequence. In
+addition, the requested rows are recomputed from the same queries and keys: (heads, rows, length)
+numbers per layer, which are reduced at once.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ NAME = "perceptune_rows"
 
 @dataclass
 class _Capture:
-    """What the running forward pass is to look at."""
+    """What the running forward pass captures."""
 
     rows: Tensor
     """Query positions, (R,)."""
     image: Tensor
     """Positions of the tokens that make the map, (n,)."""
     whole: Tensor
-    """Positions of all the image's tokens, (m,)."""
+    """Positions of all image tokens, (m,)."""
     gradient_layer: int | None
     maps: dict[int, Tensor] = field(default_factory=dict)
     """Layer to the first row's attention on the image, mean over heads, (n,)."""
     shares: dict[int, Tensor] = field(default_factory=dict)
-    """Layer to the attention that goes to image tokens, mean over heads and rows."""
+    """Layer to the share of attention on image tokens, mean over heads and rows."""
     leaf: Tensor | None = None
-    """The first row's attention in the gradient's layer, (heads, length)."""
+    """The first row's attention in the gradient layer, (heads, length)."""
 
     def take(self, layer: int, weights: Tensor) -> None:
         self.maps[layer] = weights[:, 0, self.image].mean(dim=0)
@@ -52,7 +53,7 @@ _CAPTURE: ContextVar[_Capture | None] = ContextVar("capture", default=None)
 def _forward(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """The attention function that transformers calls: fused, and the wanted rows beside it."""
+    """The attention function called by transformers: fused, plus the requested rows."""
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     capture = _CAPTURE.get()
     if capture is not None:
@@ -72,7 +73,10 @@ def _forward(
 
 
 def attention_rows(query: Tensor, key: Tensor, rows: Tensor, scaling: float) -> Tensor:
-    """Causal softmax attention of some queries: (heads, R, length) float32, from query and key of shape (heads, length, d)."""
+    """Causal softmax attention of some query rows.
+
+    (heads, R, length) float32, from query and key of shape (heads, length, d).
+    """
     scores = (query[:, rows] @ key.transpose(1, 2)).float() * scaling
     ahead = torch.arange(key.shape[1], device=key.device)[None] > rows[:, None]
     return scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)
@@ -87,16 +91,20 @@ class Looked:
     """Attention of one prompt: float32 tensors on the CPU."""
 
     maps: Tensor
-    """(layers, n): on each token of the map, from the position that predicts the first answer token, mean over heads."""
+    """(layers, n): attention on each token of the map from the position that predicts the first
+    answer token, mean over heads.
+    """
     shares: Tensor
-    """(layers,): the share of attention on image tokens, mean over heads and all positions that predict the answer."""
+    """(layers,): share of attention on image tokens, mean over heads and answer positions."""
     gradient: Tensor | None
-    """(n,): one layer's attention x ReLU(gradient of the log-probability of the likeliest first token), mean over heads."""
+    """(n,): one layer's attention x ReLU(gradient of the top first token's log-prob), mean over
+    heads.
+    """
 
 
 @contextmanager
 def watching(model: PreTrainedModel) -> Iterator[None]:
-    """The language model reports its attention meanwhile; everything else stays as it was."""
+    """Makes the language model report its attention while the block runs."""
     language = language_model(model)
     before = language.config._attn_implementation
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -126,10 +134,10 @@ def look(
 ) -> Looked:
     """One forward pass over one prompt (batch of 1, no padding), inside `watching(model)`.
 
-    `answer_from` is the position of the prompt's last token; what follows it in `input_ids` is the answer. `image` has the
-    positions of the tokens that make the map and `whole` those of all the image's tokens, where these are more; tensors may lie
-    on any device. With `gradient_layer` a backward pass through the layers above it.
-    Raises `ValueError` for a layer that the model has not.
+    `answer_from` is the position of the prompt's last token; the tokens after it in `input_ids` are
+    the answer. `image` has the positions of the tokens that make the map, `whole` those of all
+    image tokens if there are more; both may be on any device. `gradient_layer` adds a backward pass
+    through the layers above it. Raises `ValueError` if the model does not have that layer.
     """
     layers = int(language_model(model).config.num_hidden_layers)
     if gradient_layer is not None and gradient_layer >= layers:
@@ -152,7 +160,7 @@ def look(
 
 
 def _weighted(capture: _Capture, logits: Tensor) -> Tensor:
-    """Attention x ReLU(gradient) of the likeliest token's log-probability, on the image, mean over heads."""
+    """Attention x ReLU(gradient) of the top token's log-prob, on the image, mean over heads."""
     assert capture.leaf is not None
     (gradient,) = torch.autograd.grad(logits.log_softmax(dim=-1).max(), capture.leaf)
     weighted = capture.leaf.detach() * gradient.clamp(min=0)

@@ -1,4 +1,4 @@
-"""Cosines of texts and pictures, by any CLIP of transformers."""
+"""Cosine similarity of texts and images, with any CLIP model of transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Clip:
     """A loaded CLIP model, on this process's GPU if there is one."""
 
     def __init__(self, block: ClipBlock) -> None:
-        """Raises `UserError` when the folder holds none."""
+        """Raises `UserError` if the folder does not hold a CLIP model."""
         try:
             self._processor = AutoProcessor.from_pretrained(block.path)
             model = AutoModel.from_pretrained(block.path, dtype=getattr(torch, block.dtype), use_safetensors=True)
@@ -29,7 +29,10 @@ class Clip:
         self._longest = int(self._model.config.text_config.max_position_embeddings)
 
     def cosines(self, texts: Sequence[str], images: Sequence[Sequence[Image]]) -> list[list[float]]:
-        """Cosine of each text with each of its own images: one list per text. What a text has too much is cut off."""
+        """Cosine of each text with each of its own images, one list per text.
+
+        Long texts are truncated.
+        """
         pictures = [image for group in images for image in group]
         encoded = self._processor(
             text=list(texts),

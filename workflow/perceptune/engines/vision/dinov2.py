@@ -1,4 +1,4 @@
-"""The attention that the patches of images receive, in a DINOv2 of transformers."""
+"""The attention that image patches receive in a DINOv2 model of transformers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ KINDS = ("dinov2", "dinov2_with_registers")
 
 
 class Dino:
-    """A loaded DINOv2 up to the last layer that is asked for, on this process's GPU if there is one."""
+    """A loaded DINOv2 up to the last requested layer, on this process's GPU if there is one."""
 
     def __init__(self, block: SaliencyBlock) -> None:
-        """Raises `UserError` when the folder holds none, or none that has these layers and can see images of that size.
+        """Raises `UserError` if the folder does not hold a DINOv2 model, or one without these
+        layers or that cannot handle images of this size.
 
         Nothing is ever downloaded.
         """
         try:
-            told = AutoImageProcessor.from_pretrained(block.path, local_files_only=True)
+            processor = AutoImageProcessor.from_pretrained(block.path, local_files_only=True)
             model = AutoModel.from_pretrained(
                 block.path,
                 dtype=getattr(torch, block.dtype),
-                attn_implementation="eager",  # the others do not give their attention away
+                # the other implementations do not return attention weights
+                attn_implementation="eager",
                 use_safetensors=True,
                 local_files_only=True,
             )
@@ -47,10 +49,12 @@ class Dino:
             raise UserError(
                 f"key `size`: {block.size}, expected a multiple of the model's patch of {self._patch} pixels"
             )
-        del model.encoder.layer[last + 1 :]  # they have no say
+        del model.encoder.layer[last + 1 :]  # unused
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._first, self._size = first, block.size
-        self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (told.image_mean, told.image_std))
+        self._mean, self._std = (
+            torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
+        )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -58,9 +62,10 @@ class Dino:
         return self._size // self._patch, self._size // self._patch
 
     def received(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """The attention that every patch receives, row by row, mean over heads and layers: (images, patches) float32.
+        """Attention received by every patch, mean over heads and layers: (images, patches) float32.
 
-        The whole of an image is scaled to the square, unlike what the processor would do, which cuts its middle out.
+        Patches are in row-major order. The whole image is scaled to a square; the processor would
+        crop its centre instead.
         """
         pixels = torch.stack([self._pixels(image) for image in images]).to(self._model.device, self._model.dtype)
         with torch.inference_mode():

@@ -1,8 +1,9 @@
-"""Contrastive amplification inside vLLM: the two requests of a pair advance in step, and their logits become one.
+"""Contrastive amplification in vLLM: two requests advance in lockstep and share logits.
 
-Each pair is two requests of one engine: the expert is shown the image, the amateur another view of it. At every step this logits
-processor replaces both rows by the amplified one, so that both draw the same token (same logits, same seed). That is sound only
-while both are in the batch with the same answer so far; anything else raises `OutOfStepError`.
+Each pair is two requests of one engine: the expert sees the image, the amateur another view of it.
+At every step, this logits processor replaces both rows by the amplified one, so both draw the same
+token (same logits, same seed). This is sound only while both are in the batch with the same answer
+so far; anything else raises `OutOfStepError`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 KEY = "perceptune_contrast"
-"""Of `SamplingParams.extra_args`."""
+"""Key in `SamplingParams.extra_args`."""
 
 
 class OutOfStepError(RuntimeError):
@@ -40,11 +41,11 @@ class _Row:
     strength: float
     plausibility: float
     answer: list[int]
-    """Its tokens so far; vLLM appends to this very list."""
+    """Tokens so far; vLLM appends to this list object."""
 
 
 class Lockstep(LogitsProcessor):
-    """vLLM's side of it. Requests without `extra_args[KEY]` pass through."""
+    """vLLM's logits processor. Requests without `extra_args[KEY]` are left unchanged."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._device = device
@@ -56,10 +57,12 @@ class Lockstep(LogitsProcessor):
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
-        """A half-told pair is refused before it is queued."""
-        told = (sampling_params.extra_args or {}).get(KEY)
-        if told is not None and set(told) != {"pair", "expert", "strength", "plausibility"}:
-            raise ValueError(f"extra_args[{KEY!r}] has {sorted(told)}, expected pair, expert, strength, plausibility")
+        """Rejects an incomplete pair before it is queued."""
+        settings = (sampling_params.extra_args or {}).get(KEY)
+        if settings is not None and set(settings) != {"pair", "expert", "strength", "plausibility"}:
+            raise ValueError(
+                f"extra_args[{KEY!r}] has {sorted(settings)}, expected pair, expert, strength, plausibility"
+            )
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         if process_dict_updates(self._rows, batch_update, _row):
@@ -87,9 +90,9 @@ class Lockstep(LogitsProcessor):
         pairs = self._pairs()
         for name, places in pairs.items():
             if len(places) != 2:
-                there = "expert" if True in places else "amateur"
+                present = "expert" if True in places else "amateur"
                 raise OutOfStepError(
-                    f"contrast pair `{name}`: only its {there} is in the batch, expected both in every step"
+                    f"contrast pair `{name}`: only its {present} is in the batch, expected both in every step"
                 )
         self._checked = [(self._rows[p[True]], self._rows[p[False]]) for p in pairs.values()]
         experts = [places[True] for places in pairs.values()]
@@ -108,15 +111,17 @@ class Lockstep(LogitsProcessor):
 
 
 def _row(parameters: SamplingParams, prompt: list[int] | None, answer: list[int]) -> _Row | None:
-    told = (parameters.extra_args or {}).get(KEY)
-    if told is None:
+    settings = (parameters.extra_args or {}).get(KEY)
+    if settings is None:
         return None
-    return _Row(told["pair"], told["expert"], float(told["strength"]), float(told["plausibility"]), answer)
+    return _Row(
+        settings["pair"], settings["expert"], float(settings["strength"]), float(settings["plausibility"]), answer
+    )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One amplified answer to draw: the two prompts, and sampling parameters that both share."""
+    """One amplified answer to draw: the two prompts, and their common sampling parameters."""
 
     name: str
     expert: Mapping[str, Any]
@@ -127,10 +132,11 @@ class Pair:
 
 
 class Pairs:
-    """Feeds pairs to an engine so that both requests of a pair are always admitted in the same step, and never preempted.
+    """Feeds pairs to an engine: both requests are admitted in the same step and never preempted.
 
-    vLLM's scheduler admits waiting requests in order while the step's token budget and the cache have room, so a pair enters
-    only when there is certainly room for both: prompts whole in one step, and cache for the longest answers of all that run.
+    vLLM's scheduler admits waiting requests in order while the step's token budget and the cache
+    have room. A pair enters only when there is certainly room for both: complete prompts in one
+    step, and cache for the longest answers of all running requests.
     """
 
     def __init__(self, engine: LLM, max_model_len: int) -> None:
@@ -139,13 +145,13 @@ class Pairs:
         self._budget = settings.scheduler_config.max_num_batched_tokens
         self._most = settings.scheduler_config.max_num_seqs
         cache = settings.cache_config
-        self._cache = (cache.num_gpu_blocks - 1) * cache.block_size  # block 0 is vLLM's own
+        self._cache = (cache.num_gpu_blocks - 1) * cache.block_size  # vLLM reserves block 0
         self._block = cache.block_size
 
     def answered(self, pairs: Iterable[Pair]) -> Iterator[tuple[str, Any]]:
         """(name of the pair, the expert's finished `RequestOutput`), in any order.
 
-        Raises `OutOfStepError` where the two requests of a pair have ended differently.
+        Raises `OutOfStepError` if the two requests of a pair ended differently.
         """
         waiting = deque(pairs)
         running: dict[str, str] = {}  # request id to pair
@@ -158,10 +164,10 @@ class Pairs:
                 pair = waiting.popleft()
                 ids = self._engine.enqueue(
                     [pair.expert, pair.amateur],
-                    [_told(pair, expert) for expert in (True, False)],
+                    [_parameters(pair, expert) for expert in (True, False)],
                     use_tqdm=False,
                 )
-                # vLLM adds a random ending to the names that its outputs have
+                # vLLM appends a random suffix to the request ids
                 running |= dict.fromkeys((name.rpartition("-")[0] or name for name in ids), pair.name)
                 used[pair.name] = 2 * self._rounded(self._longest)
                 entering += 1
@@ -177,7 +183,8 @@ class Pairs:
         return -(-tokens // self._block) * self._block
 
     def _has_room(self, running: int, entering: int, used: int) -> bool:
-        tokens = running - 2 * entering + (entering + 1) * 2 * self._longest  # those at work take one each
+        # running requests take one token each
+        tokens = running - 2 * entering + (entering + 1) * 2 * self._longest
         if running + 2 > self._most or tokens > self._budget or used + 2 * self._rounded(self._longest) > self._cache:
             if not running:
                 raise OutOfStepError(
@@ -188,15 +195,15 @@ class Pairs:
         return True
 
 
-def _told(pair: Pair, expert: bool) -> SamplingParams:
+def _parameters(pair: Pair, expert: bool) -> SamplingParams:
     parameters = pair.sampling.clone()
-    told = {"pair": pair.name, "expert": expert, "strength": pair.strength, "plausibility": pair.plausibility}
-    parameters.extra_args = {KEY: told}
+    settings = {"pair": pair.name, "expert": expert, "strength": pair.strength, "plausibility": pair.plausibility}
+    parameters.extra_args = {KEY: settings}
     return parameters
 
 
 def _agreed(name: str, ended: Sequence[Any]) -> Any:
-    """The expert's output: it is the one that was queued first."""
+    """The output of the expert, which was queued first."""
     first, second = sorted(ended, key=lambda output: int(output.request_id))
     if list(first.outputs[0].token_ids) != list(second.outputs[0].token_ids):
         raise OutOfStepError(f"contrast pair `{name}`: expert and amateur ended with different answers")

@@ -1,4 +1,4 @@
-"""What a sampling engine is asked and what it answers; without the engine, which takes long to import."""
+"""Questions and answers of a sampling engine, without the engine, which takes long to import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 @dataclass(frozen=True)
 class Contrast:
-    """Contrastive amplification: what the amateur is shown, lambda, and the plausible share."""
+    """Contrastive amplification: the amateur's images, lambda, and the plausibility threshold."""
 
     images: Sequence[Image]
     strength: float
@@ -37,7 +37,8 @@ class Question:
 class Answer:
     """One sampled response.
 
-    `logprobs`: of the sampled tokens under the model itself, before temperature, top-p and top-k, float32.
+    `logprobs`: log-probs of the sampled tokens under the model itself, before temperature, top-p
+    and top-k, float32.
     """
 
     text: str

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# before vLLM is imported: the engine in this process (a second one takes a minute to start on a CPU), no telemetry
+# Set before vLLM is imported: run the engine in this process (a second one takes a minute to start
+# on a CPU), without telemetry.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -54,20 +55,22 @@ class Sampler:
         halvings: int = 0,
         contrastive: bool = False,
     ) -> None:
-        """Starts the engine. Weights with the adapter in them go to the folder `merged`, which is removed at the end.
+        """Starts the engine.
 
-        Each of the `halvings` halves the sequences and tokens that the engine works on at once. `contrastive` makes it ready
-        for amplified answers.
+        Weights with the adapter merged in are written to the folder `merged`, which is removed at
+        the end. Each of the `halvings` halves the number of sequences and tokens that the engine
+        processes at once. `contrastive` prepares it for amplified answers.
         """
         if contrastive:
-            os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # its logits processors have another interface
+            # the V2 runner has another logits-processor interface
+            os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         if model.engine.batch_invariant:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read when the worker starts
         self._family, self._processor, self._model = family_of(model), load_processor(model), model
         self._merged = merged
         folder = model.path
         if adapter is not None:
-            shutil.rmtree(merged, ignore_errors=True)  # of a killed run
+            shutil.rmtree(merged, ignore_errors=True)  # left by a killed run
             merged_model(model, adapter, merged)
             folder = str(merged)
         try:
@@ -99,7 +102,10 @@ class Sampler:
         shutil.rmtree(self._merged, ignore_errors=True)
 
     def prepared(self, question: Question) -> Prepared:
-        """The question as the engine takes it; `ValueError` says why it cannot be asked."""
+        """The question as the engine takes it.
+
+        Raises `ValueError` with the reason if it cannot be sampled.
+        """
         tokens = self._family.prompt_ids(self._processor, question.messages)
         images = [self._family.prepare_image(image, self._processor) for image in question.images]
         length = self._family.prompt_length(self._processor, tokens, images)
@@ -114,7 +120,7 @@ class Sampler:
             return Prepared(prompt, sampling)
         if len(contrast.images) != len(question.images):
             raise ValueError(
-                f"the amateur is shown {len(contrast.images)} images, the expert {len(question.images)}, expected as many"
+                f"the amateur has {len(contrast.images)} images, the expert {len(question.images)}, expected the same number"
             )
         amateur = [self._family.prepare_image(image, self._processor) for image in contrast.images]
         return Prepared(prompt, sampling, _prompt(tokens, amateur), contrast)
@@ -124,8 +130,8 @@ class Sampler:
     ) -> dict[str, list[Answer]]:
         """The n answers of every question, by name.
 
-        Calls `advance` with the number of answers that have just been finished. Nothing of earlier calls has a say: the
-        engine is empty when this begins, and its caches are emptied when this ends.
+        Calls `advance` with the number of answers that have just finished. Earlier calls have no
+        influence: the engine is empty at the start, and its caches are emptied at the end.
         """
         plain = [(name, question) for name, question in questions if question.contrast is None]
         answers = self._plain(plain, advance) | self._amplified(questions, advance)
@@ -160,8 +166,8 @@ class Sampler:
         for name, output in Pairs(self._engine, self._model.max_model_len).answered(pairs):
             found[name] = _answer(output.outputs[0], len(output.prompt_token_ids or []))
             advance(1)
-        asked = [(name, question.sampling.n) for name, question in questions if question.contrast]
-        return {name: [found[f"{name}/{i}"] for i in range(n)] for name, n in asked}
+        amplified = [(name, question.sampling.n) for name, question in questions if question.contrast]
+        return {name: [found[f"{name}/{i}"] for i in range(n)] for name, n in amplified}
 
 
 def _prompt(tokens: list[int], images: Sequence[Image]) -> dict[str, Any]:
@@ -169,7 +175,7 @@ def _prompt(tokens: list[int], images: Sequence[Image]) -> dict[str, Any]:
 
 
 def _pairs(name: str, question: Prepared) -> Iterator[Pair]:
-    """One pair per answer of an amplified question, each with the seed that vLLM would give it."""
+    """One pair per answer of an amplified question, each with the seed that vLLM would use."""
     contrast, sampling = question.contrast, question.sampling
     if contrast is None or question.amateur is None:
         return
@@ -182,7 +188,7 @@ def _pairs(name: str, question: Prepared) -> Iterator[Pair]:
 
 
 class _Advance:
-    """What vLLM takes for its own progress bars: one over the prompts that it is given, one that is told of answers."""
+    """A stand-in for vLLM's progress bars: one over prompts, one updated with answers."""
 
     def __init__(self, advance: Callable[[int], object], prompts: Iterable[object] = (), **_: object) -> None:
         self._advance, self._prompts, self.n, self.postfix = advance, prompts, 0, ""
@@ -214,13 +220,13 @@ def _placement(model: ModelBlock, halvings: int, contrastive: bool) -> dict[str,
         placement["max_num_batched_tokens"] = max(16384 >> halvings, 2 * model.max_model_len)
         return placement
     if current_platform.is_cpu():
-        # on a CPU vLLM 0.32 cannot rewind a seeded generator after part of a prompt, so prompts must go in whole
+        # on a CPU, vLLM 0.32 cannot rewind a seeded generator after a part of a prompt
         tokens = max(16384 >> halvings, model.max_model_len)
         return {**placement, "enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
     if halvings:
         placement["max_num_batched_tokens"] = max(
             8192 >> halvings, placement["max_num_seqs"]
-        )  # 8192: vLLM's own for GPUs
+        )  # 8192: vLLM's default for GPUs
     return placement
 
 
@@ -233,7 +239,7 @@ def _sampling(question: Question, never: list[int]) -> SamplingParams:
         max_tokens=question.max_tokens,
         seed=question.seed % 2**62,  # vLLM draws answer i of a request with seed + i
         logprobs=0,
-        logit_bias=dict.fromkeys(never, -100.0),  # vLLM's lowest
+        logit_bias=dict.fromkeys(never, -100.0),  # vLLM's minimum
         skip_special_tokens=True,
     )
 

@@ -1,4 +1,4 @@
-"""What a family of vision-language models declares: prompts, images, positions, answers, LoRA targets.
+"""Declaration of a model family: prompts, images, positions, answers, LoRA targets.
 
 Declarations are read without torch, transformers, numpy and Pillow; methods import what they need.
 """
@@ -30,22 +30,22 @@ class Family(ABC):
     model_types: ClassVar[tuple[str, ...]]
     """Values of `model_type` in the `config.json` of its checkpoints."""
     frame: ClassVar[Frame]
-    """What the numbers of its boxes mean: the coordinate frame that it was trained with."""
+    """The coordinate format of boxes that the family was trained with."""
     resizes_by_pixels: ClassVar[bool] = False
-    """Whether its processor resizes images to a number of pixels, which `pixels` of a model block limits."""
+    """Whether its processor resizes images to a number of pixels, limited by a block's `pixels`."""
     squares_images: ClassVar[bool] = False
-    """Whether images become squares first, as `image_fit` of a model block says."""
+    """Whether images are made square first, as a model block's `image_fit` says."""
     lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    """Regular expression of the language model's linear layers; vision tower, projector and head stay frozen."""
+    """Regular expression for the language model's linear layers; everything else stays frozen."""
 
     def of(self, model: ModelBlock) -> Family:
-        """The family as a model block sets it up; itself where the block has nothing to say."""
+        """The family configured by a model block; itself if the block has no settings for it."""
         return self
 
     def prompt_text(self, processor: ProcessorMixin, messages: Messages) -> str:
-        """The chat prompt up to where the model answers, one placeholder per image.
+        """The chat prompt up to the start of the answer, with one placeholder per image.
 
-        A literal image placeholder in a user's text would stand for an image that is not there: `ValueError`.
+        Raises `ValueError` if a user's text contains the image placeholder, which needs an image.
         """
         placeholder = self.placeholder(processor)
         structured = [
@@ -66,18 +66,23 @@ class Family(ABC):
         return str(processor.image_token)
 
     def placeholder_ids(self, processor: ProcessorMixin) -> list[int]:
-        """Tokens that stand for pictures: in an answer they would ask for an image that is not there, so none is drawn."""
+        """Token ids that stand for images or videos.
+
+        They are never sampled: their pixels would be missing.
+        """
         names = [getattr(processor, name, None) for name in ("image_token", "video_token")]
         return sorted({processor.tokenizer.convert_tokens_to_ids(name) for name in names if name})
 
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
-        """What is done to an RGB image before the model's own processor sees it, when sampling as when training."""
+        """An RGB image as passed to the model's own processor, in sampling and training alike."""
         return image
 
     def prefix(
         self, processor: ProcessorMixin, messages: Messages, images: list[Image.Image]
     ) -> dict[str, torch.Tensor]:
-        """The processor's tensors for one prompt: `input_ids` of shape (1, P), pixels, and the family's extras."""
+        """The processor's tensors for one prompt: `input_ids` (1, P), pixels, the family's
+        extras.
+        """
         prepared = [self.prepare_image(image, processor) for image in images]
         text = self.prompt_text(processor, messages)
         special = self._adds_special_tokens(processor, text)
@@ -85,37 +90,43 @@ class Family(ABC):
         return dict(encoded)
 
     def prompt_ids(self, processor: ProcessorMixin, messages: Messages) -> list[int]:
-        """The prompt's tokens with one placeholder per image: vLLM expands it, as the processor does in `prefix`."""
+        """The prompt's token ids with one placeholder per image, which vLLM expands as the
+        processor does in `prefix`.
+        """
         text = self.prompt_text(processor, messages)
         special = self._adds_special_tokens(processor, text)
         return list(processor.tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def prompt_length(self, processor: ProcessorMixin, tokens: Sequence[int], images: Sequence[Image.Image]) -> int:
-        """Tokens of a prompt from `prompt_ids` once its placeholders are expanded for these images, prepared ones."""
+        """Length of a prompt from `prompt_ids`, expanded for these prepared images, in tokens."""
         if not images:
             return len(tokens)
         sizes = [(image.height, image.width) for image in images]
-        counted = processor._get_num_multimodal_tokens(image_sizes=sizes)  # what vLLM and transformers' own server ask
+        # the method that vLLM and transformers' server use
+        counted = processor._get_num_multimodal_tokens(image_sizes=sizes)
         return len(tokens) + sum(counted.num_image_tokens) - len(images)
 
     @staticmethod
     def _adds_special_tokens(processor: ProcessorMixin, text: str) -> bool:
-        """Whether the tokenizer must add its first token: some templates write it themselves, and two would be wrong."""
+        """Whether the tokenizer must add its first token: some templates contain it already."""
         first = processor.tokenizer.bos_token
         return first is None or not text.startswith(first)
 
     @abstractmethod
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Position ids of the prefix, shape (axes, P), int64. Responses go on at the largest of them + 1, on every axis."""
+        """Position ids of the prefix, shape (axes, P), int64.
+
+        Responses continue from their maximum + 1 on every axis.
+        """
 
     @abstractmethod
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-        """Rows and columns of each image's tokens in the prompt, which come row by row."""
+        """Rows and columns of each image's tokens in the prompt, which are in row-major order."""
 
     def image_positions(
         self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the first image is in the prompt: (tokens of its grid, row by row; all its tokens), positions of shape (n,)."""
+        """Positions of the first image's tokens: (those of its grid, all), shape (n,) each."""
         placeholder = processor.tokenizer.convert_tokens_to_ids(self.placeholder(processor))
         rows, columns = self.grids(processor, prefix)[0]
         seen = (prefix["input_ids"][0] == placeholder).nonzero()[: rows * columns, 0]
@@ -123,12 +134,17 @@ class Family(ABC):
 
     @abstractmethod
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """What that grid covers of an image of `size` (width, height): x1, y1, x2, y2 in its pixels; padding lies beyond it."""
+        """The region that the grid covers: x1, y1, x2, y2 in pixels, beyond the image for padding.
+
+        `size` is (width, height).
+        """
 
     def with_answer(
         self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor], answer: Sequence[int]
     ) -> tuple[dict[str, torch.Tensor], int]:
-        """(inputs of a plain forward pass over prompt and answer, position of the prompt's last token)."""
+        """(inputs of a forward pass over prompt and answer, position of the prompt's last
+        token).
+        """
         import torch
 
         positions = self.positions(model, prefix)
@@ -141,31 +157,34 @@ class Family(ABC):
         return inputs, prefix["input_ids"].shape[1] - 1
 
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The image tensors of several prompts, as one forward pass takes them."""
+        """The image tensors of several prompts, for one forward pass."""
         import torch
 
         keys = [k for k in ("pixel_values", "image_grid_thw") if any(k in p for p in prefixes)]
         return {k: torch.cat([p[k] for p in prefixes if k in p]) for k in keys}
 
     def shaped_positions(self, positions: torch.Tensor) -> torch.Tensor:
-        """Positions (axes, batch, length) in the shape that the model's forward pass takes."""
+        """Positions (axes, batch, length) in the shape of the model's forward pass."""
         return positions
 
     def stored_name(self, name: str) -> str:
-        """A weight's name in the files that vLLM loads, given the one that transformers saves."""
+        """A weight's name in the files that vLLM loads, from its name in transformers."""
         return name
 
     def answer_ids(self, processor: ProcessorMixin, text: str) -> list[int]:
-        """The tokens of an answer as the model writes it after the prompt, the end-of-sequence token included."""
+        """Token ids of an answer following the prompt, including the end-of-sequence token."""
         tokenizer = processor.tokenizer
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """Four numbers of a box in the notation of the family; here `[0.12, 0.34, 0.56, 0.78]` or `[161, 119, 322, 357]`."""
+        """A box in the family's notation: `[0.12, 0.34, 0.56, 0.78]` or `[161, 119, 322, 357]`."""
         return f"[{', '.join(written(numbers, frame))}]"
 
     def ground_truth(self, example: Mapping[str, Any], frame: Frame, resized: tuple[int, int] | None) -> str:
-        """The true answer of an example as this family would write it; `ValueError` when the example has none."""
+        """An example's ground truth as this family would write it.
+
+        Raises `ValueError` if the example has none.
+        """
         import numpy as np
 
         from perceptune.core.answers.boxes import from_pixels
@@ -185,6 +204,6 @@ def family_of(model: ModelBlock) -> Family:
 
 
 def written(numbers: np.ndarray, frame: Frame) -> list[str]:
-    """Shares of a side with two decimals, as in LLaVA's instruction data; pixels and thousandths as whole numbers."""
+    """Fractions with two decimals, as in LLaVA's instruction data; other numbers as integers."""
     shares = frame in ("padded_square", "original")
     return [f"{number:.2f}" if shares else str(round(float(number))) for number in numbers]

@@ -1,4 +1,4 @@
-"""InternVL in Hugging Face format (`InternVLForConditionalGeneration`, the checkpoints whose names end in `-hf`)."""
+"""InternVL in Hugging Face format (`InternVLForConditionalGeneration`; checkpoints `*-hf`)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class InternVL(LlavaLike):
-    """An image becomes tiles and, after them, an overview: the whole of it squeezed into a tile. Only one tile is its own overview.
+    """An image becomes tiles and a thumbnail of the whole image; a single tile has no thumbnail.
 
-    Maps are of the overview, on which every token sees its part of the image.
+    Maps are made of the thumbnail, in which every token covers its part of the image.
     """
 
     name = "internvl"
@@ -27,7 +27,7 @@ class InternVL(LlavaLike):
     frame = "thousand"
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-        """The square of a tile's tokens, per image."""
+        """The square grid of a tile's tokens, per image."""
         images = int((prefix["input_ids"][0] == processor.start_image_token_id).sum())
         side = round(processor.image_seq_length**0.5)
         return [(side, side)] * images
@@ -49,11 +49,11 @@ class InternVL(LlavaLike):
         return 0.0, 0.0, float(size[0]), float(size[1])
 
     def stored_name(self, name: str) -> str:
-        """vLLM has the names that transformers saves."""
+        """The same: vLLM uses the names that transformers saves."""
         return name
 
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """`[[161, 119, 322, 357]]`: thousandths, as in its training data (InternVL's documentation, chat data format)."""
+        """`[[161, 119, 322, 357]]`: thousandths, as in InternVL's documented chat data format."""
         return f"[[{', '.join(written(numbers, frame))}]]"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Llava(LlavaLike):
-    """`fit` is what happens to images that are no squares: padded, as LLaVA-1.5 was trained, or their middle cut out."""
+    """`fit`: how images become square, padded (as in LLaVA-1.5's training) or centre-cropped."""
 
     name = "llava"
     model_types = ("llava",)
@@ -28,13 +28,14 @@ class Llava(LlavaLike):
         self.fit = fit
 
     def of(self, model: ModelBlock) -> Family:
-        """With the block's `image_fit`."""
+        """The family with the block's `image_fit`."""
         return Llava(model.image_fit)
 
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
-        """Made a square: padded with the processor's mean colour, or its middle cut out.
+        """The image as a square: padded with the processor's mean colour, or centre-cropped.
 
-        The latter is what the processors of many checkpoints in Hugging Face format do; on a square they do nothing.
+        Cropping is what the processors of many checkpoints in Hugging Face format do; they leave
+        squares unchanged.
         """
         if image.width == image.height:
             return image
@@ -50,13 +51,13 @@ class Llava(LlavaLike):
         return square
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-        """A square of patches per image."""
+        """A square grid of patches per image."""
         height, width = prefix["pixel_values"].shape[-2:]
         patch = processor.patch_size
         return [(height // patch, width // patch)] * len(prefix["pixel_values"])
 
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """The square around the image, or the one in its middle."""
+        """The square around the image, or the one at its centre."""
         side = max(size) if self.fit == "pad" else min(size)
         left, top = ((length - side) // 2 if self.fit == "crop" else -((side - length) // 2) for length in size)
         return float(left), float(top), float(left + side), float(top + side)

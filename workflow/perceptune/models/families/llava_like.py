@@ -1,4 +1,4 @@
-"""What the models of LLaVA's architecture have in common: vision tower, projector, and a language model with plain positions."""
+"""Common parts of LLaVA-style models: vision tower, projector, plain positions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def stored_name(name: str) -> str:
-    """transformers 5 leaves out a level of the CLIP and SigLIP towers that published checkpoints, and so vLLM, have."""
+    """A weight's name in published checkpoints, and so in vLLM.
+
+    transformers 5 omits a level of the CLIP and SigLIP towers.
+    """
     head, dot, tail = name.partition("vision_tower.")
     return f"{head}{dot}vision_model.{tail}" if dot and not tail.startswith("vision_model.") else name
 
@@ -33,21 +36,27 @@ class LlavaLike(Family):
         return stored_name(name)
 
     def answer_ids(self, processor: ProcessorMixin, text: str) -> list[int]:
-        """An answer starts with a space where the prompt ends in a word (`ASSISTANT:`, `[/INST]`), not in a line break."""
+        """An answer starts with a space if the prompt ends in a word (`ASSISTANT:`, `[/INST]`)
+        rather than in a line break.
+        """
         prompt = self.prompt_text(processor, [{"role": "user", "content": [{"type": "text", "text": "?"}]}])
         return super().answer_ids(processor, text if prompt[-1:].isspace() else f" {text}")
 
 
 class AnyResolution(LlavaLike):
-    """An image becomes an overview, the whole of it squeezed into a square, and tiles of a larger, padded one.
+    """An image becomes a thumbnail (squeezed into a square) and tiles of a larger, padded image.
 
-    Its tokens are the overview's, row by row, then the tiles' without padding, row by row of the whole image and a token after
-    each row. Maps are of the overview: one for each image, of the same size, on which every token sees its part of the image.
-    Several images in a prompt are all tiled, as vLLM does.
+    The thumbnail's tokens come first, in row-major order. The tiles' tokens follow without padding,
+    in row-major order of the whole image, with a separator token after each row. Maps are made of
+    the thumbnail: one per image, of constant size, in which every token covers its part of the
+    image. Several images in a prompt are all tiled, as in vLLM.
     """
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-        """The square of the overview's patches, per image; `pixel_values` is (images, tiles, 3, height, width)."""
+        """The square grid of the thumbnail's patches, per image.
+
+        `pixel_values` is (images, tiles, 3, height, width).
+        """
         if "pixel_values" not in prefix:
             return []
         images, _, _, height, width = prefix["pixel_values"].shape
@@ -57,7 +66,7 @@ class AnyResolution(LlavaLike):
     def image_positions(
         self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(The overview's tokens; these and the tiles' and those after each row.)"""
+        """(The thumbnail's tokens; all tokens of the image, including separators.)"""
         import torch
 
         overview, _ = super().image_positions(processor, prefix)
@@ -66,7 +75,7 @@ class AnyResolution(LlavaLike):
         return overview, overview[0] + torch.arange(count)
 
     def patch_size(self, processor: ProcessorMixin, height: int) -> int:
-        """Pixels on the side of a patch, in a tile of `height` pixels."""
+        """Side of a patch in pixels, for a tile of `height` pixels."""
         return int(processor.patch_size)
 
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -74,14 +83,14 @@ class AnyResolution(LlavaLike):
         return 0.0, 0.0, float(size[0]), float(size[1])
 
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Tiles of all images, with empty ones where another image has more, and the sizes that say which are empty."""
+        """Tiles of all images, padded with empty tiles, and the sizes that tell them apart."""
         import torch
 
-        given = [p for p in prefixes if "pixel_values" in p]
-        if not given:
+        encoded = [p for p in prefixes if "pixel_values" in p]
+        if not encoded:
             return {}
-        tiles = max(p["pixel_values"].shape[1] for p in given)
-        pixels = [p["pixel_values"] for p in given]
+        tiles = max(p["pixel_values"].shape[1] for p in encoded)
+        pixels = [p["pixel_values"] for p in encoded]
         missing = [(0, 0) * 3 + (0, tiles - p.shape[1]) for p in pixels]
         padded = [torch.nn.functional.pad(p, room) for p, room in zip(pixels, missing, strict=True)]
-        return {"pixel_values": torch.cat(padded), "image_sizes": torch.cat([p["image_sizes"] for p in given])}
+        return {"pixel_values": torch.cat(padded), "image_sizes": torch.cat([p["image_sizes"] for p in encoded])}

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT, also LLaVA-1.6 (`LlavaNextForConditionalGeneration`)."""
+"""LLaVA-NeXT, also known as LLaVA-1.6 (`LlavaNextForConditionalGeneration`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from perceptune.models.families.llava_like import AnyResolution
 
 
 class LlavaNext(AnyResolution):
-    """Boxes as in LLaVA-1.5, whose instruction data its own contain.
+    """Boxes as in LLaVA-1.5, whose instruction data is part of its own.
 
-    Its makers do not say whether they adapted the boxes to tiles (haotian-liu/LLaVA#1158): `coordinates` can be set otherwise.
+    The authors do not say whether they adapted the boxes to tiles (haotian-liu/LLaVA#1158); set
+    `coordinates` to override.
     """
 
     name = "llava_next"

@@ -13,18 +13,22 @@ if TYPE_CHECKING:
 
 
 class LlavaOnevision(AnyResolution):
-    """Boxes as in LLaVA-NeXT. vLLM has `anyres_max_9` built in, the tokens of at most nine tiles, as all published models have."""
+    """Boxes as in LLaVA-NeXT.
+
+    vLLM has `anyres_max_9` built in (the tokens of at most nine tiles), which all published models
+    use.
+    """
 
     name = "llava_onevision"
     model_types = ("llava_onevision",)
     frame = "padded_square"
 
     def patch_size(self, processor: ProcessorMixin, height: int) -> int:
-        """The processor knows the number of patches only."""
+        """The processor knows only the number of patches."""
         return height // round(processor.num_image_tokens**0.5)
 
     def model_inputs(self, prefixes: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Each image is told to be the only one of its prompt: others get no tiles, in transformers but not in vLLM."""
+        """Marks each image as its prompt's only one: transformers, unlike vLLM, tiles no others."""
         import torch
 
         inputs = super().model_inputs(prefixes)

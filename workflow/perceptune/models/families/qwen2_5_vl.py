@@ -6,7 +6,7 @@ from perceptune.models.families.qwen_vl import QwenVL
 
 
 class Qwen25VL(QwenVL):
-    """Boxes are pixels of the resized image (report, arXiv:2502.13923, sec. 2.2)."""
+    """Boxes are pixels of the resized image (technical report, arXiv:2502.13923, section 2.2)."""
 
     name = "qwen2_5_vl"
     model_types = ("qwen2_5_vl",)

@@ -19,9 +19,10 @@ class Qwen2VL(QwenVL):
     frame = "thousand"
 
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
-        """`<|box_start|>(161,119),(322,357)<|box_end|>`: thousandths, as in its training data (arXiv:2409.12191, sec. 2.2.1).
+        """`<|box_start|>(161,119),(322,357)<|box_end|>`: thousandths, as in its training data
+        (arXiv:2409.12191, section 2.2.1).
 
-        The marks are special tokens: sampled answers are stored without them.
+        The markers are special tokens: sampled answers are stored without them.
         """
         x1, y1, x2, y2 = written(numbers, frame)
         return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"

@@ -6,10 +6,11 @@ from perceptune.models.families.qwen_vl import QwenVL
 
 
 class Qwen3VL(QwenVL):
-    """Boxes are thousandths of width and height again (report, arXiv:2511.21631; the makers' cookbook on 2D grounding).
+    """Boxes are thousandths of width and height (arXiv:2511.21631; official 2D-grounding cookbook).
 
-    The axes of M-RoPE interleave, and features of several layers of the vision tower are added to the image's tokens after the
-    first decoder layers (DeepStack). The model does both itself, from the same positions and grids.
+    M-RoPE's axes interleave, and features of several vision layers are added to the image tokens
+    after the first decoder layers (DeepStack). The model does both itself, from the same positions
+    and grids.
     """
 
     name = "qwen3_vl"

@@ -1,4 +1,4 @@
-"""What the Qwen-VL models have in common: images of any size as one grid, positions on three axes (M-RoPE)."""
+"""Common parts of the Qwen-VL models: images of any size as one grid, M-RoPE positions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class QwenVL(Family):
         return positions[:, 0]
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-        """The processor's own grids, merged."""
+        """The processor's own grids after patch merging."""
         merge = processor.image_processor.merge_size
         return [(int(rows) // merge, int(columns) // merge) for _, rows, columns in prefix.get("image_grid_thw", ())]
 
     def covered(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """The whole image: it is resized, not cut."""
+        """The whole image: it is resized, not cropped."""
         return 0.0, 0.0, float(size[0]), float(size[1])

@@ -1,7 +1,4 @@
-"""Sections of the report: noise sweep, and where policies look.
-
-Like `core.sections`: frames and statistics to plain values and drawings.
-"""
+"""The report's sections on the noise sweep and on attention."""
 
 from __future__ import annotations
 
@@ -15,27 +12,28 @@ from perceptune.report import charts
 from perceptune.report.charts import Svg
 from perceptune.report.results import FIXED, Result, Row, finite, measure
 
-LOOKS = {
+MEASURES = {
     "afr": "attention focus ratio",
     "image_share": "attention on the image",
-    "p_accuracy": "accuracy where the base looks well",
+    "p_accuracy": "accuracy where the base AFR is high (P-Acc)",
 }
-"""Metrics of the condition `attention` that stand in the table; the others are per layer."""
+"""Labels of the attention metrics in the table; the other attention metrics are per layer."""
 LAYERS = {
-    "afr_layer_": "attention focus ratio of each layer",
-    "image_share_layer_": "share of attention on the image, each layer",
+    "afr_layer_": "attention focus ratio by layer",
+    "image_share_layer_": "attention on the image by layer",
 }
+"""Prefix of the metrics per layer to the title of their chart."""
 GAINS = {"afr_layer_": "attention focus ratio", "image_share_layer_": "attention on the image"}
 MOST_WHISKERS = 12
-"""Layers up to which each has its own upright interval; the many of a large model share a band."""
+"""Maximum number of layers with one interval line each; more layers get a band."""
 
 
 def noise_rows(
     metrics: pl.DataFrame, result: Result, noise: Mapping[str, float]
 ) -> tuple[list[float], dict[str, list[Row | None]]]:
-    """The levels (sigma) asked of this benchmark, and policy to its greedy rows of the primary metric at these levels.
+    """The noise levels (sigma) of a benchmark, and policy to greedy primary rows per level.
 
-    Both are empty without a sweep: a single level is none.
+    `noise` maps views to sigma. Both results are empty with fewer than two levels.
     """
     rows = metrics.filter(
         pl.col("condition") == "greedy",
@@ -45,18 +43,21 @@ def noise_rows(
         pl.col("task") == result.task,
         pl.col("metric") == result.primary,
     )
-    asked = set(rows["view"])
-    if len(asked) < 2:
+    evaluated = set(rows["view"])
+    if len(evaluated) < 2:
         return [], {}
-    by_place = {(row["policy"], row["view"]): row for row in rows.iter_rows(named=True)}
-    views = [view for view in noise if view in asked]
-    return [noise[view] for view in views], {p: [by_place.get((p, view)) for view in views] for p in result.rows}
+    by_view = {(row["policy"], row["view"]): row for row in rows.iter_rows(named=True)}
+    views = [view for view in noise if view in evaluated]
+    return [noise[view] for view in views], {p: [by_view.get((p, view)) for view in views] for p in result.rows}
 
 
 def noise_section(
     metrics: pl.DataFrame, result: Result, noise: Mapping[str, float], styles: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """The primary metric over the noise's sigma: charts of the value and of the gain, one line per policy, and the numbers."""
+    """The primary metric over sigma: charts of value and gain by policy, and a table.
+
+    None without a noise sweep.
+    """
     levels, found = noise_rows(metrics, result, noise)
     if not found:
         return None
@@ -67,7 +68,7 @@ def noise_section(
         for sigma, row in zip(levels, rows, strict=True)
         if row is not None
     ]
-    x_label = "sigma of the noise, 1 is white"
+    x_label = "noise sigma (1 = white)"
     panel = charts.line_panel(
         _points(rows), title=how.label, x_label=x_label, styles=styles, percent=how.percent, whiskers=True
     )
@@ -90,11 +91,11 @@ def noise_section(
 
 
 POINTS = {"series": pl.String, "x": pl.Float64, "y": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-"""The columns that a chart with lines and intervals is made of."""
+"""Columns of the points of a line chart with intervals."""
 
 
 def _points(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """Rows with `series` and `x` as points of a chart of their values."""
+    """Metric rows with `series` and `x` as points of a line chart."""
     values = [(row["series"], row["x"], row["value"], row["ci_low"], row["ci_high"]) for row in rows]
     return pl.DataFrame(values, schema=POINTS, orient="row")
 
@@ -109,7 +110,7 @@ def _gain_panel(
     whiskers: bool = True,
     whole: bool = False,
 ) -> Svg | None:
-    """The chart of their gains over the base, in points where the metric is a share; None where nothing is compared."""
+    """Chart of the gains over the base, in points for shares; None without gains."""
     scale = 100.0 if percent else 1.0
     gains = [
         (row["series"], row["x"], *(scale * row[c] if finite(row[c]) else None for c in GAIN))
@@ -129,12 +130,12 @@ GAIN = ("gain", "gain_ci_low", "gain_ci_high")
 
 
 def _counts(found: Iterator[int]) -> str:
-    """`n = 40`, or from the smallest to the largest."""
+    """`n = 40`, or `n = 38 to 40` if the counts differ."""
     counts = sorted({int(n) for n in found})
     return f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
 
 
-def _sure(row: Row) -> bool:
+def _excludes_zero(row: Row) -> bool:
     """Whether the gain's interval excludes 0."""
     low, high = row["gain_ci_low"], row["gain_ci_high"]
     return finite(low) and finite(high) and (low > 0 or high < 0)
@@ -153,67 +154,70 @@ def _noise_cell(row: Row | None, metric: str) -> dict[str, str]:
 
 
 def _starred(gain: str, row: Row) -> str:
-    """A gain with its star; nothing where the policy is compared with none."""
-    return "" if not finite(row["gain"]) else gain + (" *" if _sure(row) else "")
+    """A gain with its star; empty if the policy has no base model to compare with."""
+    return "" if not finite(row["gain"]) else gain + (" *" if _excludes_zero(row) else "")
 
 
 def attention_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> dict[str, Any] | None:
-    """Where the policies look on one benchmark and task: numbers per policy, and charts over the layers."""
-    looked = metrics.filter(
+    """Attention metrics on one benchmark and task: numbers per policy, and charts over the layers.
+
+    None without attention metrics.
+    """
+    of_task = metrics.filter(
         pl.col("condition") == "attention",
         pl.col("benchmark") == result.benchmark,
         pl.col("split") == result.split,
         pl.col("task") == result.task,
     )
-    named = {(row["policy"], row["metric"]): row for row in looked.iter_rows(named=True)}
-    there = [metric for metric in LOOKS if any((p, metric) in named for p in result.rows)]
-    if not there:
+    rows = {(row["policy"], row["metric"]): row for row in of_task.iter_rows(named=True)}
+    present = [metric for metric in MEASURES if any((p, metric) in rows for p in result.rows)]
+    if not present:
         return None
-    drawn = [panels for prefix in LAYERS if (panels := _layer_panels(looked, prefix, styles)) is not None]
+    drawn = [panels for prefix in LAYERS if (panels := _layer_panels(of_task, prefix, styles)) is not None]
     return {
         "result": result,
-        "measures": [LOOKS[metric] for metric in there],
-        "counts": [_counts(row["n"] for (_, m), row in named.items() if m == metric) for metric in there],
+        "measures": [MEASURES[metric] for metric in present],
+        "counts": [_counts(row["n"] for (_, m), row in rows.items() if m == metric) for metric in present],
         "rows": [
             {
                 "policy": policy,
                 "style": styles.get(policy, "rest"),
-                "cells": [_look_cell(named.get((policy, metric)), metric) for metric in there],
+                "cells": [_attention_cell(rows.get((policy, metric)), metric) for metric in present],
             }
             for policy in result.rows
         ],
         "panels": [values for values, _ in drawn],
         "gain_panels": [gains for _, gains in drawn if gains is not None],
-        "n": max(int(row["n"]) for row in named.values()),
+        "n": max(int(row["n"]) for row in rows.values()),
     }
 
 
-def _look_cell(row: Row | None, metric: str) -> dict[str, str]:
-    """A share in percent, a ratio with two decimals; the gain of a share is in points."""
+def _attention_cell(row: Row | None, metric: str) -> dict[str, str]:
+    """Shares in percent with gains in points; the ratio with two decimals."""
     if row is None:
         return {"value": "n/a", "interval": "", "gain": "", "gain_interval": ""}
     percent = metric != "afr"
 
-    def shown(value: float) -> str:
+    def number(value: float) -> str:
         return f"{100 * value:.1f}" if percent else f"{value:.2f}"
 
-    def changed(value: float) -> str:
+    def difference(value: float) -> str:
         return charts.signed(value, percent, 1 if percent else 2)
 
     interval, gains = (row["ci_low"], row["ci_high"]), (row["gain_ci_low"], row["gain_ci_high"])
     return {
-        "value": "n/a" if not finite(row["value"]) else shown(row["value"]) + (" %" if percent else ""),
-        "interval": f"[{', '.join(map(shown, interval))}]" if all(map(finite, interval)) else "",
-        "gain": changed(row["gain"]) if finite(row["gain"]) else "",
-        "gain_interval": f"[{', '.join(map(changed, gains))}]" + (" *" if _sure(row) else "")
+        "value": "n/a" if not finite(row["value"]) else number(row["value"]) + (" %" if percent else ""),
+        "interval": f"[{', '.join(map(number, interval))}]" if all(map(finite, interval)) else "",
+        "gain": difference(row["gain"]) if finite(row["gain"]) else "",
+        "gain_interval": f"[{', '.join(map(difference, gains))}]" + (" *" if _excludes_zero(row) else "")
         if all(map(finite, gains))
         else "",
     }
 
 
-def _layer_panels(looked: pl.DataFrame, prefix: str, styles: Mapping[str, str]) -> tuple[Svg, Svg | None] | None:
-    """The values of each layer, and their gains over the base; None of fewer than two layers."""
-    layers = looked.filter(pl.col("metric").str.starts_with(prefix))
+def _layer_panels(of_task: pl.DataFrame, prefix: str, styles: Mapping[str, str]) -> tuple[Svg, Svg | None] | None:
+    """(values by layer, gains over the base by layer); None with fewer than two layers."""
+    layers = of_task.filter(pl.col("metric").str.starts_with(prefix))
     if layers["metric"].n_unique() < 2:
         return None
     rows = [
@@ -229,25 +233,28 @@ def _layer_panels(looked: pl.DataFrame, prefix: str, styles: Mapping[str, str]) 
 
 
 def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[str, float], width: int) -> list[str]:
-    """The noise sweep and the attention focus ratio as plain text, at most `width` columns; none without them."""
+    """The noise sweep and the attention focus ratio as plain text of at most `width` columns.
+
+    Empty without a sweep and attention metrics.
+    """
     lines: list[str] = []
     for result in found:
         levels, rows = noise_rows(metrics, result, noise)
-        looked = _focus(metrics, result)
-        if not rows and not looked:
+        focus = _focus(metrics, result)
+        if not rows and not focus:
             continue
         how = measure(result.primary)
-        header = [f"s={sigma:g}" for sigma in levels] + (["AFR"] if looked else [])
+        header = [f"s={sigma:g}" for sigma in levels] + (["AFR"] if focus else [])
         cells = {
             policy: [_plain(_noise_cell(row, result.primary)) for row in rows.get(policy, [])]
-            + ([_focus_cell(looked.get(policy))] if looked else [])
+            + ([_focus_cell(focus.get(policy))] if focus else [])
             for policy in result.rows
         }
-        place = f"{result.benchmark} / {result.task}"
-        title = f"{place}: {how.label}{how.unit} under noise of sigma s" if rows else f"{place}: where it looks"
+        task = f"{result.benchmark} / {result.task}"
+        title = f"{task}: {how.label}{how.unit} under noise of sigma s" if rows else f"{task}: attention"
         lines += ["", *textwrap.wrap(title, width, break_on_hyphens=False)]
         lines += text_columns(header, cells, width)
-        wrapped = textwrap.wrap(_focus_gains(looked), width, subsequent_indent="  ", break_on_hyphens=False)
+        wrapped = textwrap.wrap(_focus_gains(focus), width, subsequent_indent="  ", break_on_hyphens=False)
         lines += [line.replace(FIXED, " ") for line in wrapped]
     return lines
 
@@ -255,7 +262,7 @@ def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[s
 def text_columns(
     header: Sequence[str], rows: Mapping[str, Sequence[str]], width: int, named: str = "policy"
 ) -> Iterator[str]:
-    """A table's lines; columns that do not fit beside the names go on in a table below."""
+    """The lines of a table; columns that do not fit into `width` continue below."""
     name_width = min(max(len(named), *map(len, rows)), 30)
     widths = [max(len(title), *(len(cells[i]) for cells in rows.values())) for i, title in enumerate(header)]
     start = 0
@@ -272,7 +279,7 @@ def text_columns(
 
 
 def _plain(cell: Mapping[str, str]) -> str:
-    """The value, with a star where the gain's interval excludes 0."""
+    """The value, with a star if the gain's interval excludes 0."""
     return cell["value"] + ("*" if cell["gain"].endswith("*") else "")
 
 
@@ -289,18 +296,18 @@ def _focus(metrics: pl.DataFrame, result: Result) -> dict[str, Row]:
 
 
 def _focus_cell(row: Row | None) -> str:
-    cell = _look_cell(row, "afr")
-    star = " *" if row is not None and _sure(row) else ""
+    cell = _attention_cell(row, "afr")
+    star = " *" if row is not None and _excludes_zero(row) else ""
     return f"{cell['value']} {cell['gain']}{star}".strip().replace("\u2212", "-")
 
 
-def _focus_gains(looked: Mapping[str, Row]) -> str:
+def _focus_gains(focus: Mapping[str, Row]) -> str:
     """The gains in the attention focus ratio with their intervals, in one line."""
-    cells = {policy: _look_cell(row, "afr") for policy, row in looked.items()}
-    said = [
+    cells = {policy: _attention_cell(row, "afr") for policy, row in focus.items()}
+    gains = [
         f"{policy} {c['gain']} {c['gain_interval']}".replace(" ", FIXED) for policy, c in cells.items() if c["gain"]
     ]
-    if not said:
+    if not gains:
         return ""
-    counts = _counts(row["n"] for row in looked.values())
-    return f"AFR (attention focus ratio, {counts}), gain: {', '.join(said)}.".replace("\u2212", "-")
+    counts = _counts(row["n"] for row in focus.values())
+    return f"AFR (attention focus ratio, {counts}), gain: {', '.join(gains)}.".replace("\u2212", "-")

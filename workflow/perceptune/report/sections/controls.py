@@ -1,7 +1,4 @@
-"""Section of the report: gain or format?
-
-Like `core.sections`: frames to plain values. The rule and the words are those of `core.explanations`.
-"""
+"""The report's section on controls; `report.sections.verdicts` has the rule and the sentences."""
 
 from __future__ import annotations
 
@@ -12,11 +9,11 @@ import polars as pl
 
 from perceptune.report.results import TEXT_WIDTH, Result, Row, finite, measure, text_lines, verdict
 from perceptune.report.sections.attention import noise_rows, text_columns
-from perceptune.report.sections.verdicts import CONTROLS, Controlled, best_of, control_rows, says, sentences
+from perceptune.report.sections.verdicts import CONTROLS, Controlled, best_of, control_rows, explanation, sentences
 
-EMPTY = {"value": "n/a", "interval": "", "detail": "", "says": ""}
-SAID = {"explained": "explains it", "partly": "explains it partly", "undecided": "undecided", "not": ""}
-"""What stands beside a number; nothing where a control explains nothing."""
+EMPTY = {"value": "n/a", "interval": "", "detail": "", "tag": ""}
+TAGS = {"explained": "explained", "partly": "partly explained", "undecided": "undecided", "not": ""}
+"""Explanation to the tag of a number; a control that does not explain the gain has none."""
 
 
 def control_section(
@@ -26,15 +23,15 @@ def control_section(
     controlled: Controlled,
     styles: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """The table and the sentences of one benchmark and task; None where no policy was held against controls."""
+    """Table and sentences of one benchmark and task; None if no policy has controls."""
     compared = {p: control_rows(controlled, result, p) for p in result.rows if p in controlled.policies}
-    there = [control for control in CONTROLS if any(control in rows for rows in compared.values())]
-    if not there:
+    present = [control for control in CONTROLS if any(control in rows for rows in compared.values())]
+    if not present:
         return None
     levels, noisy = noise_rows(metrics, result, noise)
     drawn = best_of(metrics, result)
-    titles = [_title(control, compared.values()) for control in there]
-    titles += [f"best of {max(int(row['k']) for row in drawn.values())} each"] if drawn else []
+    titles = [_title(control, compared.values()) for control in present]
+    titles += [f"best of {max(int(row['k']) for row in drawn.values())}"] if drawn else []
     titles += [f"noise {levels[-1]:g}"] if levels else []
     return {
         "result": result,
@@ -46,7 +43,7 @@ def control_section(
                 "style": styles.get(policy, "rest"),
                 "cells": [
                     _gain_cell(result.rows[policy].get(result.primary)),
-                    *(_control_cell(rows.get(control), result, policy) for control in there),
+                    *(_control_cell(rows.get(control), result, policy) for control in present),
                     *([_gain_cell(drawn.get(policy))] if drawn else []),
                     *([_gain_cell(noisy[policy][-1])] if levels else []),
                 ],
@@ -60,15 +57,16 @@ def control_section(
 def control_lines(
     metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[str, float], controlled: Controlled
 ) -> Iterator[str]:
-    """The same as plain text, at most 100 columns wide; none without controls."""
+    """The section as plain text, at most 100 columns wide; empty without controls."""
     for result in found:
         section = control_section(metrics, result, noise, controlled, {})
         if section is None:
             continue
         how = section["measure"]
         yield ""
-        title = f"{result.benchmark} / {result.task}: gain or format? Gain in {how.label}{', points' if how.percent else ''}; "
-        yield from text_lines(f"{title}what is left of it against each control")
+        points = ", points" if how.percent else ""
+        title = f"{result.benchmark} / {result.task}, controls: gain in {how.label}{points}"
+        yield from text_lines(f"{title}, and what remains of it after each control")
         rows = {row["policy"]: [_plain(cell) for cell in row["cells"]] for row in section["rows"]}
         yield from text_columns(section["titles"], rows, TEXT_WIDTH)
         for policy, words in section["sentences"]:
@@ -82,7 +80,7 @@ def _title(control: str, compared: Any) -> str:
 
 
 def _gain_cell(row: Row | None) -> dict[str, str]:
-    """A gain over the base in the same condition."""
+    """The gain over the base under the same condition."""
     if row is None or not finite(row["gain"]):
         return EMPTY
     how = measure(row["metric"])
@@ -91,12 +89,12 @@ def _gain_cell(row: Row | None) -> dict[str, str]:
         "value": how.difference(row["gain"]) + star,
         "interval": how.difference_interval(row["gain_ci_low"], row["gain_ci_high"]),
         "detail": f"base {how.number(row['base_value'])}{how.unit}",
-        "says": "",
+        "tag": "",
     }
 
 
 def _control_cell(row: Row | None, result: Result, policy: str) -> dict[str, str]:
-    """What a control leaves of the gain, what it scores itself, and what that says where there is a gain."""
+    """What remains of the gain after a control, the control's score, and the tag of a gain."""
     if row is None:
         return EMPTY
     how = measure(row["metric"])
@@ -108,14 +106,14 @@ def _control_cell(row: Row | None, result: Result, policy: str) -> dict[str, str
         "interval": how.difference_interval(row["ci_low"], row["ci_high"]),
         "detail": {
             "prompt": f"base {score}, {'prompt ' + str(row['k']) if row['k'] else 'own prompt'}",
-            "blank": f"gain {how.difference(row['control_value'])} without it",
+            "blank": f"gain {how.difference(row['control_value'])} without the image",
             "mean_of_n": f"base {score}",
-            "sft_on_best": f"it has {score}",
+            "sft_on_best": f"SFT {score}",
         }[row["control"]],
-        "says": SAID[says(row)] if gains else "",
+        "tag": TAGS[explanation(row)] if gains else "",
     }
 
 
 def _plain(cell: Mapping[str, str]) -> str:
-    """For the text table: the number, and whether it explains the gain."""
-    return f"{cell['value']}{' (' + cell['says'] + ')' if cell['says'] else ''}".replace("\u2212", "-")
+    """For the text table: the number and the tag."""
+    return f"{cell['value']}{' (' + cell['tag'] + ')' if cell['tag'] else ''}".replace("\u2212", "-")

@@ -1,7 +1,4 @@
-"""The section of the report about pairs: what the filter kept, and the tables of P2-DPO's form.
-
-Like `core.sections`: statistics to plain values.
-"""
+"""The report's section on generated pairs, with tables as in the P2-DPO paper."""
 
 from __future__ import annotations
 
@@ -12,22 +9,23 @@ from typing import Any
 from perceptune.report.gallery import visible
 
 MOST_REASONS = 5
+"""Maximum number of drop reasons with a column of their own."""
 QUARTILES = ("mean", "sd", "min", "q1", "median", "q3", "max")
 TABLES = {
     "ppl_chosen": "perplexity, chosen",
     "ppl_rejected": "perplexity, rejected",
     "margin": "margin, per token",
-    "ips": "IPS, summed",
+    "ips": "IPS, summed over tokens",
 }
 STRENGTHS = {
-    "enhanced": "crop, share of the area",
-    "degraded": "erased, share of the area",
-    "noise": "noise, r.m.s. of a pixel",
+    "enhanced": "crop, share of the image area",
+    "degraded": "crop erased, share of the image area",
+    "noise": "noise, r.m.s. per pixel",
 }
 
 
 def pairs_section(statistics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per label what the filter kept and dropped, and the tables of the paper's form."""
+    """Per label the counts of kept and dropped pairs, and the tables as in the paper."""
     return [_pairs_of(label, values) for label, values in statistics.items()]
 
 
@@ -40,9 +38,7 @@ def _pairs_of(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
         "groups": values["groups"],
         "kept": values["kept"],
         "reasons": [visible(reason, 80) for reason in reasons] + (["other reasons"] if others else []),
-        "context": {"own": "what made each answer", "original": "the original image and the plain question"}[
-            values["context"]
-        ],
+        "context": {"own": "the view of each answer", "original": "the original image and question"}[values["context"]],
         "max_ppl": limits["max_ppl"],
         "kinds": [
             {
@@ -74,7 +70,10 @@ def _pairs_of(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reasons(dropped: Sequence[Mapping[str, int]]) -> tuple[list[str], list[str]]:
-    """The reasons with a column of their own, by name, and those that share one: a reason may be particular to a row."""
+    """(reasons with a column of their own, the others), each sorted by name.
+
+    Rare reasons share a column because some occur in only one row.
+    """
     counts: Counter[str] = Counter()
     for kind in dropped:
         counts.update(kind)
@@ -86,7 +85,7 @@ def _clip_rows(clip: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:
     if not clip:
         return []
     titles = {"crop": "attention crop", "inverse": "inverse crop (control)"}
-    kinds = {"ratio": "crop / image", "difference": "100 (crop - image)"}
+    kinds = {"ratio": "crop / image", "difference": "100 × (crop − image)"}
     return [
         (f"{titles[name]}, {kinds[kind]}", _numbers(clip[name][kind]))
         for name in titles
@@ -96,18 +95,18 @@ def _clip_rows(clip: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:
 
 
 def _above_image(clip: Mapping[str, Any] | None) -> str:
-    """In words: how often the crop fits the question better than the image, and how many have no ratio."""
+    """A sentence on how often each crop has a higher CLIP score than the image."""
     if not clip:
         return ""
     titles = {"crop": "the attention crop", "inverse": "the inverse crop"}
-    said = [
-        f"{title} scores higher than the image in {_share(clip[name]['above_image'])}"
+    parts = [
+        f"{title} scores higher than the image for {_share(clip[name]['above_image'])} of the examples"
         for name, title in titles.items()
         if clip[name].get("above_image") is not None
     ]
-    left_out = max((clip[name].get("without_ratio", 0) for name in titles), default=0)
-    said += [f"{left_out:,} examples whose image scores 0 or less are left out"] if left_out else []
-    return "; ".join(said)
+    omitted = max((clip[name].get("without_ratio", 0) for name in titles), default=0)
+    parts += [f"examples omitted because the image scores 0 or less: {omitted:,}"] if omitted else []
+    return "; ".join(parts)
 
 
 def _numbers(found: Mapping[str, float]) -> list[str]:

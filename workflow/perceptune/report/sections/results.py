@@ -1,6 +1,6 @@
-"""The sections of the report page: tables and charts made from metrics, training logs and selection statistics.
+"""The report's sections on metrics, training logs and selection statistics.
 
-Each function turns frames into plain values and drawings; the template only lays them out.
+Each function turns data frames into plain values and drawings; the template only arranges them.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from perceptune.report.results import SPREAD, Result, finite, leading, measure, 
 TRAINING_PANELS = {
     "loss": "loss",
     "margin": "margin, best minus worst answer",
-    "ranking_accuracy": "best answer preferred to the worst",
-    "chosen_logps": "log-probability of the best answer",
-    "rejected_logps": "log-probability of the worst answer",
+    "ranking_accuracy": "best answer preferred over the worst",
+    "chosen_logps": "log-prob of the best answer",
+    "rejected_logps": "log-prob of the worst answer",
     "robust_margin": "margin of the robust pairs",
-    "conditional_margin": "margin of the best answer, image minus corrupted image",
+    "conditional_margin": "best answer, image minus corrupted image",
     "anchor_reward": "implicit reward of the best answer",
-    "chosen_enhanced_logps": "log-probability of the chosen answer, crop shown",
-    "chosen_degraded_logps": "log-probability of the chosen answer, crop erased",
+    "chosen_enhanced_logps": "log-prob of the chosen answer, crop shown",
+    "chosen_degraded_logps": "log-prob of the chosen answer, crop erased",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
     "tokens_per_second": "tokens per second",
     "response_tokens": "answer tokens per step",
 }
-"""Training metrics with a title of their own, in the order of their panels; others follow."""
+"""Titles of training metrics, in the order of their panels; metrics without a title follow."""
 MOST_PANELS = 12
 MOST_SELECTIONS = 6
-"""Selections whose histograms are drawn; the table has them all."""
+"""Maximum number of selections with histograms; the table lists all."""
 
 
 def policy_styles(found: Sequence[Result], base: Mapping[str, str]) -> dict[str, str]:
-    """Policy to its style on the whole page: the first base model grey, up to five others coloured, the rest pale.
+    """Policy to its style: the first base model grey, up to five others coloured, the rest pale.
 
-    Where there are more than five, those with the largest gains in the first primary metric that compares them get it.
+    With more than five others, those with the largest gains (see `ranked_by_gain`) are coloured.
     """
     bases = list(dict.fromkeys(base.values()))
     others = [p for p in [*bases[1:], *base] if p not in bases[:1]]
@@ -51,7 +51,10 @@ def policy_styles(found: Sequence[Result], base: Mapping[str, str]) -> dict[str,
 
 
 def ranked_by_gain(policies: Sequence[str], found: Sequence[Result]) -> list[str]:
-    """Policies by their best-judged gain in a primary metric, largest first; without one, last in the given order."""
+    """Policies sorted by gain in the primary metric of the first result with one, largest first.
+
+    Policies without a gain come last, in the given order.
+    """
 
     def gain(policy: str) -> float:
         for result in found:
@@ -66,13 +69,13 @@ def ranked_by_gain(policies: Sequence[str], found: Sequence[Result]) -> list[str
 def result_section(
     metrics: pl.DataFrame, result: Result, styles: Mapping[str, str], notes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The result table of one benchmark and task, with a drawing of each gain beside its number.
+    """The result table of one benchmark and task, with a drawing of each gain.
 
-    `notes` are words that stand beside a policy's name.
+    `notes` maps policies to a tag next to their name.
     """
     how, drawn, blank = measure(result.primary), sampled(metrics, result), without_image(metrics, result)
-    also = [drawn.label + measure(drawn.metric).unit] if drawn else []
-    also += ["no image" + how.unit] if blank else []
+    extra = [drawn.label + measure(drawn.metric).unit] if drawn else []
+    extra += ["no image" + how.unit] if blank else []
     gains = gain_frame(result)
     axis = charts.with_zero(charts.finite_range(gains, ("gain", "low", "high")))
     rows = []
@@ -87,7 +90,7 @@ def result_section(
                 "style": styles.get(policy, "rest"),
                 "trained": trained,
                 "note": notes.get(policy, ""),
-                "also": others,
+                "extra": others,
                 "cells": [_cell(cells.get(metric), metric) for metric in result.leading],
                 "drawing": _gain_cell(row, axis, styles.get(policy, "rest")) if trained else None,
                 "failed": result.failed(policy),
@@ -100,14 +103,14 @@ def result_section(
         "folded": [_metric_row(result, m) for m in result.metrics if m not in result.leading],
         "unmeasured": _unmeasured(result),
         "primary": how,
-        "also": also,
+        "extra": extra,
         "axis": charts.axis_cell(axis, how.percent) if not gains.is_empty() else None,
         "rows": rows,
     }
 
 
 def _unmeasured(result: Result) -> dict[str, list[str]]:
-    """Why leading metrics have no number, to their labels."""
+    """Reason why leading metrics were not measured to the labels of these metrics."""
     reasons: dict[str, list[str]] = {}
     for metric in result.leading:
         rows = [cells[metric] for cells in result.rows.values() if metric in cells]
@@ -117,16 +120,16 @@ def _unmeasured(result: Result) -> dict[str, list[str]]:
 
 
 def _metric_row(result: Result, metric: str) -> dict[str, Any]:
-    """A metric over all policies, for the table that has a line per metric."""
+    """One metric over all policies, for the table with one row per metric."""
     rows = [cells.get(metric) for cells in result.rows.values()]
-    there = [row for row in rows if row is not None]
+    present = [row for row in rows if row is not None]
     starred = [verdict(row, metric) in ("better", "worse") for row in rows]
     return {
         "measure": measure(metric),
         "cells": [{**_cell(row, metric), "star": star} for row, star in zip(rows, starred, strict=True)],
-        "n": max(int(row["n"]) for row in there),
-        "failed": max(int(row["n_failed"]) for row in there),
-        "reason": next((row["reason"] for row in there if row["reason"]), ""),
+        "n": max(int(row["n"]) for row in present),
+        "failed": max(int(row["n_failed"]) for row in present),
+        "reason": next((row["reason"] for row in present if row["reason"]), ""),
     }
 
 
@@ -149,7 +152,7 @@ def _cell(row: Mapping[str, Any] | None, metric: str) -> dict[str, str]:
 
 
 def gain_frame(result: Result) -> pl.DataFrame:
-    """The gains in the primary metric, for a forest chart: `policy`, `gain`, `low`, `high`."""
+    """The gains in the primary metric: `policy`, `gain`, `low`, `high`."""
     rows = [(p, c.get(result.primary)) for p, c in result.rows.items() if result.trained(p)]
     values = [(p, r["gain"], r["gain_ci_low"], r["gain_ci_high"]) for p, r in rows if r is not None]
     schema = {"policy": pl.String, "gain": pl.Float64, "low": pl.Float64, "high": pl.Float64}
@@ -157,7 +160,7 @@ def gain_frame(result: Result) -> pl.DataFrame:
 
 
 def gain_figure(found: Sequence[Result], styles: Mapping[str, str]) -> list[Svg]:
-    """One forest chart per benchmark and task that has a trained policy."""
+    """One forest plot per benchmark and task with a trained policy."""
     panels = []
     for result in found:
         gains, how = gain_frame(result), measure(result.primary)
@@ -171,8 +174,11 @@ def gain_figure(found: Sequence[Result], styles: Mapping[str, str]) -> list[Svg]
 
 
 def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> list[Svg]:
-    """Per leading metric the best of k sampled answers, the mean answer as a dashed level; none if nothing was sampled."""
-    asked = metrics.filter(
+    """One panel per leading metric: best of k sampled answers, and their mean as a dashed line.
+
+    Empty without sampled answers.
+    """
+    of_task = metrics.filter(
         pl.col("condition").is_in(["best_of_n", "mean_of_n"]),
         ~pl.col("metric").str.ends_with(SPREAD),
         pl.col("benchmark") == result.benchmark,
@@ -180,9 +186,9 @@ def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str
         pl.col("task") == result.task,
     )
     panels = []
-    for metric in leading(asked["metric"].unique(maintain_order=True).to_list()):
+    for metric in leading(of_task["metric"].unique(maintain_order=True).to_list()):
         how = measure(metric)
-        frame = asked.filter(pl.col("metric") == metric).select(
+        frame = of_task.filter(pl.col("metric") == metric).select(
             "condition", series="policy", x=pl.col("k").cast(pl.Float64), y="value", low="ci_low", high="ci_high"
         )
         means = frame.filter(pl.col("condition") == "mean_of_n").sort("x").group_by("series").agg(pl.col("y").last())
@@ -190,7 +196,7 @@ def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str
             charts.line_panel(
                 frame.filter(pl.col("condition") == "best_of_n").drop("condition"),
                 title=how.label,
-                x_label="best of k answers",
+                x_label="k, best of k answers",
                 styles=styles,
                 percent=how.percent,
                 doubling=True,
@@ -201,7 +207,7 @@ def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str
 
 
 def blank_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str]) -> dict[str, Any] | None:
-    """The no-image test of one benchmark and task; None where the blank view was not asked."""
+    """Scores with and without the image; None if the blank view was not evaluated."""
     pairs = without_image(metrics, result)
     if not pairs:
         return None
@@ -230,7 +236,7 @@ def blank_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, st
 
 
 def training_panels(training: pl.DataFrame, styles: Mapping[str, str]) -> tuple[list[Svg], int]:
-    """One panel per training metric, smoothed over the window (in steps) that is returned, too."""
+    """(one panel per training metric, the smoothing window in steps)."""
     steps = training["step"].n_unique() if not training.is_empty() else 0
     window = max(1, round(steps / 20))
     names = training["metric"].unique(maintain_order=True).to_list()
@@ -246,7 +252,7 @@ def training_panels(training: pl.DataFrame, styles: Mapping[str, str]) -> tuple[
 
 
 def selection_section(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Kept and dropped groups per selection as table rows, and histograms of the first few."""
+    """Kept and dropped groups per selection, and histograms of the first selections."""
     rows = [_selection_row(label, values) for label, values in statistics.items()]
     most = max([row["total"] for row in rows], default=0) or 1
     reasons = list(dict.fromkeys(reason for row in rows for reason in row["dropped"]))
@@ -257,11 +263,11 @@ def selection_section(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 
 def histogram_panels(values: Mapping[str, Any], label: str) -> list[Svg]:
-    """The histograms of rewards and of margins that a selection's statistics hold."""
+    """Histograms of the rewards and margins in the statistics of a selection."""
     panels = []
     for key, title, x_label, style in (
         ("reward_histogram", "rewards of all answers", "reward", "s1"),
-        ("margin_histogram", "best minus worst reward of a list", "margin", "s2"),
+        ("margin_histogram", "best minus worst reward", "margin", "s2"),
     ):
         histogram = values.get(key)
         if histogram:

@@ -1,6 +1,6 @@
-"""Sections of the report about experiments that learn in rounds: learning curves over rounds, and one training line each.
+"""The report's sections on experiments that train in rounds: curves over rounds, and training logs.
 
-Like `core.sections`: frames to plain values and drawings. Round k learns from samples of round k - 1's policy; 0 is the base.
+Round k trains on answers sampled from the policy of round k - 1; round 0 is the base model.
 """
 
 from __future__ import annotations
@@ -31,88 +31,94 @@ from perceptune.report.sections.attention import POINTS, text_columns
 
 PANELS = {
     "reward": "mean reward of the sampled answers",
-    "zero_variance": "groups whose answers all score the same",
-    "length": "tokens of an answer",
-    "truncated": "answers cut at the limit of tokens",
+    "zero_variance": "groups with equal rewards",
+    "length": "tokens per answer",
+    "truncated": "answers truncated at the token limit",
     "loss": "loss",
-    "entropy": "entropy of a token",
-    "clip_high": "tokens clipped above",
-    "old_kl": "divergence from the round's start",
-    "engine_gap": "sampler against trainer, log-probability",
-    "perception_kl": "divergence where the image is masked",
-    "masked_nll": "surprise where the image is masked",
+    "entropy": "entropy per token",
+    "clip_high": "tokens clipped from above",
+    "old_kl": "KL from the policy at the round's start",
+    "engine_gap": "log-prob difference, sampler to trainer",
+    "perception_kl": "KL between full and masked image",
+    "masked_nll": "negative log-likelihood, masked image",
     "contrast_margin": "contrast margin",
-    "selected": "tokens chosen for the contrast, per answer",
-    "removed_entropy": "entropy where the object is removed",
-    "reference_kl": "divergence from the base model",
+    "selected": "tokens selected for the contrast, per answer",
+    "removed_entropy": "entropy with the object removed",
+    "reference_kl": "KL from the base model",
 }
-"""Training metrics of rounds that are drawn, in the order of their panels; the others are in the training tables."""
+"""Titles of the plotted training metrics, in panel order; other metrics are not plotted."""
 SHARES = ("zero_variance", "truncated", "clip_high")
 ROUND = rf"{ROUND_MARK}\d+$"
-"""How a round's policy ends: `grpo@2`."""
+"""Pattern of the end of a round's policy name, as in `grpo@2`."""
 MOST_PAIRS = 4
-"""Pairs of experiments above which a sentence counts them instead of naming all."""
+"""With more pairs of experiments than this, sentences count pairs instead of naming them."""
 MOST_TURNS = 24
-"""Upright lines between rounds up to which they are drawn."""
+"""Maximum number of round boundaries that are drawn."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """An experiment that learns in rounds."""
+    """An experiment that trains in rounds."""
 
     experiment: str
     policies: dict[int, str]
-    """Evaluated round to its policy, in order."""
+    """Evaluated round number to policy, in order."""
     count: int
-    """Rounds in all."""
+    """Total number of rounds."""
     stopped: tuple[int, str] | None = None
-    """The round that a rule stopped, and why."""
+    """The round in which training was stopped by a limit, and the reason."""
 
     @property
     def last(self) -> str:
-        """The policy that the experiment is judged by."""
+        """The policy of the last evaluated round, which represents the experiment."""
         return self.policies[max(self.policies)]
 
     def handed_on(self, number: int) -> str:
-        """Which adapter a round after a stop really has; empty for the others."""
+        """The adapter of a round after training was stopped; empty for earlier rounds."""
         if self.stopped is None or number < self.stopped[0]:
             return ""
         return f"round {self.stopped[0] - 1}'s adapter" if self.stopped[0] > 1 else "the base model"
 
     @property
     def stop_sentence(self) -> str:
-        """Which round was stopped, why, and what became of it; empty if none was."""
+        """In which round training was stopped, why, and the adapter of the remaining rounds.
+
+        Empty if training was not stopped.
+        """
         if self.stopped is None:
             return ""
         first, reason = self.stopped
-        which = f"round {first} is" if first == self.count else f"rounds {first} to {self.count} are"
+        which = f"round {first} uses" if first == self.count else f"rounds {first} to {self.count} use"
         return f"{self.experiment}: stopped in round {first}: {reason}; {which} {self.handed_on(first)}"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One condition of a benchmark and task that is followed over the rounds."""
+    """Scores of one benchmark and task under one condition, over the rounds."""
 
     name: str
     title: str
     metric: str
     rows: Mapping[str, Row]
     spreads: Mapping[str, float]
-    """Policy to the standard deviation over runs, where there are runs."""
+    """Policy to standard deviation over runs; empty without runs."""
 
 
 def earlier_policies(rounds: Sequence[Rounds]) -> set[str]:
-    """Policies of rounds before each experiment's last: only the section about rounds shows them."""
+    """Policies of all rounds but the last evaluated one; only the section on rounds shows them."""
     return {policy for r in rounds for policy in r.policies.values() if policy != r.last}
 
 
 def handed_on(rounds: Sequence[Rounds]) -> dict[str, str]:
-    """Last policies that have the adapter of another round, with the words for it."""
-    return {r.last: words for r in rounds if (words := r.handed_on(max(r.policies)))}
+    """Last policy to a description of its adapter, for experiments that were stopped."""
+    return {r.last: adapter for r in rounds if (adapter := r.handed_on(max(r.policies)))}
 
 
 def curves(metrics: pl.DataFrame, result: Result) -> list[Curve]:
-    """Greedy, the mean of the sampled answers, and greedily without the image: what there is of these."""
+    """Curves of greedy answers, the mean of sampled answers, and greedy answers without the image.
+
+    Conditions that were not evaluated have no curve.
+    """
     how = measure(result.primary)
     primary = {p: cells[result.primary] for p, cells in result.rows.items() if result.primary in cells}
     found = [Curve("greedy", f"{how.label}, greedy", result.primary, primary, {})]
@@ -120,8 +126,8 @@ def curves(metrics: pl.DataFrame, result: Result) -> list[Curve]:
         title = f"{drawn.label}: {measure(drawn.metric).label}, mean of {drawn.n} answers"
         found.append(Curve(drawn.label, title, drawn.metric, drawn.rows, drawn.spreads))
     if blank := without_image(metrics, result):
-        unseen = {p: row for p, (_, row) in blank.items()}
-        found.append(Curve("no image", f"{how.label}, no image", result.primary, unseen, {}))
+        rows = {p: row for p, (_, row) in blank.items()}
+        found.append(Curve("no image", f"{how.label}, no image", result.primary, rows, {}))
     return found
 
 
@@ -132,40 +138,37 @@ def rounds_section(
     base: Mapping[str, str],
     styles: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """Curves over rounds, their numbers, and what they say; None where no experiment with rounds is tested.
+    """Curves over rounds, table and sentences; None without evaluated experiments with rounds.
 
-    `styles` has the experiments' names, too; `base` maps policies to their base models.
+    `styles` also contains the names of experiments; `base` maps policies to their base models.
     """
     tested = [r for r in rounds if set(r.policies.values()) & set(result.rows)]
     if not tested:
         return None
-    followed = curves(metrics, result)
+    all_curves = curves(metrics, result)
     return {
         "result": result,
         "names": [*_bases(rounds, base), *(r.experiment for r in tested)],
-        "spread": any(curve.spreads for curve in followed),
-        "panels": [_panel(curve, tested, base, styles) for curve in followed],
-        "columns": [_title(curve) for curve in followed],
-        "rows": list(_rows(followed, tested, base, styles)),
-        "sentences": _told([f(c, tested) for c in followed for f in (gain_sentence, fall_sentence)], followed, tested),
+        "spread": any(curve.spreads for curve in all_curves),
+        "panels": [_panel(curve, tested, base, styles) for curve in all_curves],
+        "columns": [_title(curve) for curve in all_curves],
+        "rows": list(_rows(all_curves, tested, base, styles)),
+        "sentences": [
+            *filter(None, (sentence(c, tested) for c in all_curves for sentence in (gain_sentence, fall_sentence))),
+            *filter(None, [apart_sentence(all_curves, tested)]),
+        ],
     }
-
-
-def _told(said: Sequence[str], followed: Sequence[Curve], rounds: Sequence[Rounds]) -> list[str]:
-    """The sentences that say something, and the one about experiments against each other."""
-    return [sentence for sentence in [*said, apart_sentence(followed, rounds)] if sentence]
 
 
 def _panel(curve: Curve, rounds: Sequence[Rounds], base: Mapping[str, str], styles: Mapping[str, str]) -> Svg:
     rows = [(r.experiment, k, curve.rows.get(p)) for r in rounds for k, p in _numbered(r, base)]
-    rows += [
-        (b, 0, curve.rows.get(b)) for b in _bases(rounds, base)
-    ]  # last: their mark lies upon the curves' beginnings
+    # The bases come last, so that their markers are drawn over the start of the curves.
+    rows += [(b, 0, curve.rows.get(b)) for b in _bases(rounds, base)]
     points = [(s, float(k), row["value"], row["ci_low"], row["ci_high"]) for s, k, row in rows if row is not None]
     return charts.line_panel(
         pl.DataFrame(points, schema=POINTS, orient="row"),
         title=curve.title,
-        x_label="round, 0 is the base model",
+        x_label="round (0 = base model)",
         styles=styles,
         percent=measure(curve.metric).percent,
         whiskers=True,
@@ -175,7 +178,7 @@ def _panel(curve: Curve, rounds: Sequence[Rounds], base: Mapping[str, str], styl
 
 
 def _numbered(r: Rounds, base: Mapping[str, str]) -> list[tuple[int, str]]:
-    """Rounds with their policies, the base model as round 0."""
+    """Round numbers with their policies, including the base model as round 0."""
     return [(0, base[r.last]), *r.policies.items()]
 
 
@@ -188,13 +191,13 @@ def _title(curve: Curve) -> str:
 
 
 def _rows(
-    followed: Sequence[Curve], rounds: Sequence[Rounds], base: Mapping[str, str], styles: Mapping[str, str]
+    all_curves: Sequence[Curve], rounds: Sequence[Rounds], base: Mapping[str, str], styles: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Table rows: the base models, then each experiment's rounds."""
-    places = [(b, 0, b, "") for b in _bases(rounds, base)]
-    places += [(r.experiment, k, p, r.handed_on(k)) for r in rounds for k, p in r.policies.items()]
-    for name, number, policy, note in places:
-        cells = [_cell(curve, policy) for curve in followed]
+    """Table rows: the base models, then the rounds of each experiment."""
+    entries = [(b, 0, b, "") for b in _bases(rounds, base)]
+    entries += [(r.experiment, k, p, r.handed_on(k)) for r in rounds for k, p in r.policies.items()]
+    for name, number, policy, note in entries:
+        cells = [_cell(curve, policy) for curve in all_curves]
         yield {"name": name, "style": styles.get(name, "rest"), "round": number, "note": note, "cells": cells}
 
 
@@ -213,35 +216,41 @@ def _cell(curve: Curve, policy: str) -> dict[str, str]:
 
 
 def gain_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
-    """Which experiments' last round differs from the base model; empty where nothing is compared."""
+    """Which experiments differ from the base model in their last round; empty without gains."""
     how, points = measure(curve.metric), " points" if measure(curve.metric).percent else ""
-    said: dict[str, list[str]] = {}
+    by_verdict: dict[str, list[str]] = {}
     for r in rounds:
         row = curve.rows.get(r.last)
         if row is not None and finite(row["gain"]):
             interval = how.difference_interval(row["gain_ci_low"], row["gain_ci_high"])
             gain = f"{how.difference(row['gain'])}{points} {interval}".rstrip()
             named = f"{r.experiment} ({gain})".replace(" ", FIXED)
-            said.setdefault(verdict(row, curve.metric), []).append(named)
+            by_verdict.setdefault(verdict(row, curve.metric), []).append(named)
     better, worse = "better", "worse"
-    if curve.name == "no image":  # a better score without the image is no better seeing
+    if curve.name == "no image":  # a higher score without the image is not an improvement
         better, worse = ("lower", "higher") if how.lower_is_better else ("higher", "lower")
-    words = {"better": f"{better} than the base", "worse": f"{worse} than the base"}
-    words |= {"same": "not distinguishable from the base", "unknown": "without an interval"}
-    parts = [f"{', '.join(said[v])} {words[v]}" for v in words if v in said]
+    endings = {"better": f"{better} than the base", "worse": f"{worse} than the base"}
+    endings |= {"same": "not distinguishable from the base", "unknown": "without an interval"}
+    parts = [f"{', '.join(by_verdict[v])} {endings[v]}" for v in endings if v in by_verdict]
     return f"last round, {curve.name}: {'; '.join(parts)}" if parts else ""
 
 
 def fall_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
-    """Which experiments' last round is worse than a round before, beyond that one's interval; empty if none is."""
+    """Which experiments end worse than the interval of their best round.
+
+    Empty if there are none.
+    """
     falls = [fall for r in rounds if (fall := _fall(curve, r))]
     if not falls or curve.name == "no image":
         return ""
-    return f"worse again in the last round, {curve.name}: {', '.join(falls)}; choosing a round by this benchmark flatters it"
+    return (
+        f"last round worse than the best round, {curve.name}: {', '.join(falls)}; "
+        "selecting a round on this benchmark would overestimate its score"
+    )
 
 
 def _fall(curve: Curve, r: Rounds) -> str:
-    """`papo (56.0 in round 2, last 42.0)` where the last value lies beyond the interval of the best; else nothing."""
+    """`papo (56.0 in round 2, last 42.0)` if the last round is worse than the best's interval."""
     how, last = measure(curve.metric), curve.rows.get(r.last)
     rows = {k: curve.rows[p] for k, p in r.policies.items() if p in curve.rows and _has_interval(curve.rows[p])}
     if last is None or not rows or not finite(last["value"]):
@@ -252,10 +261,14 @@ def _fall(curve: Curve, r: Rounds) -> str:
     return f"{r.experiment} ({next(values)} in round {best}, last {next(values)})".replace(" ", FIXED) if beyond else ""
 
 
-def apart_sentence(followed: Sequence[Curve], rounds: Sequence[Rounds]) -> str:
-    """Whose last rounds have intervals that do not overlap: all that these numbers say of one experiment against another."""
+def apart_sentence(all_curves: Sequence[Curve], rounds: Sequence[Rounds]) -> str:
+    """Which experiments have last rounds whose intervals do not overlap.
+
+    The metrics table has no paired comparison between experiments, so that intervals are all there
+    is to compare. Empty with fewer than two experiments.
+    """
     found = []
-    for curve in followed:
+    for curve in all_curves:
         last = {r.experiment: row for r in rounds if (row := curve.rows.get(r.last)) and _has_interval(row)}
         if curve.name == "no image" or len(last) < 2:
             continue
@@ -266,14 +279,13 @@ def apart_sentence(followed: Sequence[Curve], rounds: Sequence[Rounds]) -> str:
         ]
         total = len(last) * (len(last) - 1) // 2
         named = ", ".join(pairs) if len(pairs) <= MOST_PAIRS else f"{len(pairs)} of {total} pairs"
-        rest = " and overlap otherwise" if len(pairs) < total else ""
-        said = f"are apart for {named}{rest}" if pairs else "all overlap"
-        found.append(f"{curve.name} intervals {said}")
+        rest = " and overlap for the others" if len(pairs) < total else ""
+        found.append(f"{curve.name} intervals {f'do not overlap for {named}{rest}' if pairs else 'all overlap'}")
     if not found:
         return ""
     return (
-        f"between experiments, last round: {'; '.join(found)}. Where they overlap, no difference is shown; "
-        "experiments are compared with the base question by question, not with each other"
+        f"between experiments, last round: {'; '.join(found)}. Overlapping intervals show no difference; "
+        "only comparisons with the base are paired by question"
     )
 
 
@@ -284,53 +296,54 @@ def _has_interval(row: Row) -> bool:
 def round_lines(
     metrics: pl.DataFrame, found: Sequence[Result], rounds: Sequence[Rounds], base: Mapping[str, str]
 ) -> list[str]:
-    """The learning curves, what they say and why rounds were stopped, as plain text of at most `TEXT_WIDTH` columns."""
+    """The section on rounds as plain text of at most `TEXT_WIDTH` columns; empty without rounds."""
     lines: list[str] = []
     for result in found:
         tested = [r for r in rounds if set(r.policies.values()) & set(result.rows)]
         if not tested:
             continue
-        followed, how = curves(metrics, result), measure(result.primary)
+        all_curves, how = curves(metrics, result), measure(result.primary)
         numbers = sorted({k for r in tested for k in r.policies} | {0})
         rows = {}
         for r in tested:
             policies = dict(_numbered(r, base))
-            for curve in followed:
+            for curve in all_curves:
                 cells = [_cell(curve, policies[k]) if k in policies else None for k in numbers]
                 rows[f"{r.experiment}, {curve.name}"] = [
                     c["value"] + ("*" if c["gain"].endswith("*") else "") if c else "" for c in cells
                 ]
-        place = f"{result.benchmark} / {result.task}: {how.label}{how.unit} by round, 0 is the base model"
-        lines += ["", *text_lines(place)]
+        title = f"{result.benchmark} / {result.task}: {how.label}{how.unit} by round (0 = base model)"
+        lines += ["", *text_lines(title)]
         lines += text_columns([str(k) for k in numbers], rows, TEXT_WIDTH, "experiment")
-        said = [gain_sentence(curve, tested) for curve in followed[1:]]  # the result above says it of greedy answers
-        said += [fall_sentence(curve, tested) for curve in followed]
-        for sentence in _told(said, followed, tested):
+        # The result table above already has the sentence on greedy answers.
+        sentences = [gain_sentence(curve, tested) for curve in all_curves[1:]]
+        sentences += [fall_sentence(curve, tested) for curve in all_curves]
+        for sentence in filter(None, [*sentences, apart_sentence(all_curves, tested)]):
             lines += text_lines(sentence[0].upper() + sentence[1:] + ".")
     stops = [line for r in rounds if r.stopped for line in text_lines(r.stop_sentence + ".")]
     return lines + (["", *stops] if stops else [])
 
 
 def trained_once(training: pl.DataFrame, rounds: Sequence[Rounds]) -> pl.DataFrame:
-    """The rows of a training table that belong to no round."""
+    """The rows of a training table that do not belong to a round."""
     return training.filter(~_in_rounds(training, rounds))
 
 
 def training_section(
     training: pl.DataFrame, rounds: Sequence[Rounds], styles: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """One line per experiment over the optimiser steps of all its rounds; None where no round has trained.
+    """One line per experiment over the steps of all its rounds; None without training logs.
 
-    Lines are smoothed within a round, over the window (in steps) that is returned, too.
+    Lines are smoothed within each round over `window` steps.
     """
     logs, ends = cumulative(training.filter(_in_rounds(training, rounds), pl.col("value").is_finite()))
     if logs.is_empty():
         return None
     window = max(1, round(max(end for of_one in ends.values() for end in of_one) / 20))
     turns = sorted({end + 0.5 for of_one in ends.values() for end in of_one[:-1]})
-    there = set(logs["metric"])
+    names = set(logs["metric"])
     panels = []
-    for metric in [m for m in PANELS if m in there]:
+    for metric in [m for m in PANELS if m in names]:
         points = charts.smoothed(logs.filter(metric=metric).select(series="policy", x="step", y="value"), window)
         panels.append(
             charts.line_panel(
@@ -346,14 +359,14 @@ def training_section(
         "panels": panels,
         "window": window,
         "names": [r.experiment for r in rounds if r.experiment in ends],
-        "others": sorted(there - set(PANELS)),
+        "others": sorted(names - set(PANELS)),
     }
 
 
 def cumulative(logs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, list[float]]]:
-    """Training rows of rounds `<experiment>@<k>` with `policy`, `experiment` and the `step` counted through all rounds.
+    """Rows of rounds with `policy`, `experiment` and a `step` that runs through all rounds.
 
-    Also the last step of each round that has any, by experiment.
+    Also returns the last step of each round with steps, by experiment.
     """
     parts = pl.col("experiment").str.split(ROUND_MARK)
     logs = logs.with_columns(
@@ -371,7 +384,7 @@ def cumulative(logs: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, list[float]]
 
 
 def _in_rounds(training: pl.DataFrame, rounds: Sequence[Rounds]) -> pl.Series:
-    """Whether each row is of a round: its experiment is called `<experiment>@<k>`."""
+    """Whether each row belongs to a round, that is, its experiment is named `<experiment>@<k>`."""
     names = [r.experiment for r in rounds]
     experiment = training["experiment"]
     return experiment.str.contains(ROUND) & experiment.str.replace(ROUND, "").is_in(names)

@@ -1,12 +1,14 @@
-"""Gain or format? What else than better seeing may explain a gain, by rule and in words.
+"""Whether something other than better perception explains a gain: the rule and the sentences.
 
-A control is what a policy's gain is held against (`stages.comparing`). Of a policy whose gain excludes 0, a control accounts for
-the gain minus the paired difference that it leaves; it
+`stages.evaluation.compare_controls` compares a policy's gain with controls. For a gain whose
+interval excludes 0, a control accounts for the gain minus the paired difference that remains. It
 
-* explains the gain: it accounts for at least half of it, and the difference includes 0 or is on the control's side;
-* explains it partly: at least half, but the difference excludes 0;
-* leaves it undecided: less than half, but the difference includes 0, so that more questions are needed to tell;
-* does not explain it: less than half, and the difference excludes 0.
+* explains the gain if it accounts for at least half, and the difference includes 0 or favours the
+  control;
+* partly explains it if it accounts for at least half, but the difference excludes 0;
+* leaves it undecided if it accounts for less than half, but the difference includes 0: more
+  questions are needed;
+* does not explain it if it accounts for less than half, and the difference excludes 0.
 """
 
 from __future__ import annotations
@@ -20,40 +22,40 @@ from perceptune.report.results import MANY, Result, Row, measure, verdict
 from perceptune.report.sections.attention import noise_rows
 
 CONTROLS = ("prompt", "blank", "mean_of_n", "sft_on_best")
-"""What can explain a gain, in the order of columns and sentences."""
+"""The controls that can explain a gain, in the order of columns and sentences."""
 HALF = 0.5
-"""Share of the gain from which on a control explains it."""
-Says = Literal["explained", "partly", "undecided", "not"]
+"""Minimum share of the gain that a control accounts for to explain it."""
+Explanation = Literal["explained", "partly", "undecided", "not"]
 
 
 class Controlled(NamedTuple):
-    """All that is known of the controls, besides the metrics."""
+    """The control comparisons of all policies."""
 
     table: pl.DataFrame
     """The `controls` tables of all policies."""
     prompts: Mapping[str, Sequence[str]]
-    """Benchmark to its own prompt and, from place 1 on, the other ones that base models were asked with."""
-    twinless: Mapping[str, str]
-    """Policy to the words for why there is no SFT on the best answers to compare it with."""
+    """Benchmark to its prompt, followed by the additional prompts of the base models."""
+    no_counterpart: Mapping[str, str]
+    """Policy without an SFT counterpart to the reason for that."""
 
     @property
     def policies(self) -> set[str]:
-        """Those that are held against controls."""
+        """Policies that are compared with controls."""
         return set(self.table["policy"])
 
 
-def says(row: Row) -> Says:
-    """What a control's row says of a gain, by the rule of this module."""
+def explanation(row: Row) -> Explanation:
+    """Whether a control explains a gain, for a row of a `controls` table."""
     sign = _sign(row["metric"])
-    gain, left = sign * row["gain"], min(sign * row["ci_low"], sign * row["ci_high"])
+    gain, lowest = sign * row["gain"], min(sign * row["ci_low"], sign * row["ci_high"])
     half = gain > 0 and accounted(row) >= HALF * gain
-    if left > 0:
+    if lowest > 0:
         return "partly" if half else "not"
     return "explained" if half else "undecided"
 
 
 def accounted(row: Row) -> float:
-    """How much of the gain a control accounts for, in the metric's better direction."""
+    """The part of the gain that a control accounts for; positive means better for any metric."""
     return float(_sign(row["metric"]) * (row["gain"] - row["difference"]))
 
 
@@ -62,7 +64,10 @@ def _sign(metric: str) -> int:
 
 
 def control_rows(controlled: Controlled, result: Result, policy: str) -> dict[str, Row]:
-    """Control to its row for one policy; of the prompts the one under which the base does best, its own first."""
+    """Control to its row for one policy; for prompts, the row of the base's best prompt.
+
+    Ties go to the first prompt.
+    """
     rows = controlled.table.filter(
         pl.col("policy") == policy,
         pl.col("benchmark") == result.benchmark,
@@ -79,7 +84,10 @@ def control_rows(controlled: Controlled, result: Result, policy: str) -> dict[st
 
 
 def best_of(metrics: pl.DataFrame, result: Result) -> dict[str, Row]:
-    """Policy to the row of its best of N answers, N the largest, in the primary metric or, without that, the first there is."""
+    """Policy to the row of its best of N answers with the largest N, in the primary metric.
+
+    If the primary metric has no best of N, the first metric that has one is used.
+    """
     rows = metrics.filter(
         pl.col("condition") == "best_of_n",
         pl.col("benchmark") == result.benchmark,
@@ -94,7 +102,7 @@ def best_of(metrics: pl.DataFrame, result: Result) -> dict[str, Row]:
 
 
 def gains(result: Result, controlled: Controlled) -> list[str]:
-    """Policies with something to explain: a gain in the primary metric whose interval excludes 0; the largest first."""
+    """Policies with a gain in the primary metric whose interval excludes 0, largest gain first."""
     rows = {p: c[result.primary] for p, c in result.rows.items() if p in controlled.policies and result.primary in c}
     better = [p for p, row in rows.items() if verdict(row, result.primary) == "better"]
     return sorted(better, key=lambda p: -abs(rows[p]["gain"]))
@@ -103,95 +111,105 @@ def gains(result: Result, controlled: Controlled) -> list[str]:
 def sentences(
     metrics: pl.DataFrame, result: Result, noise: Mapping[str, float], controlled: Controlled
 ) -> list[tuple[str, str]]:
-    """What the controls say, as pairs of policy and words; of many gains only how many each control explains, of no policy."""
+    """(policy, sentence) on what the controls explain.
+
+    For more than `MANY` gains, only the number that each control explains, with an empty policy.
+    """
     gaining = gains(result, controlled)
     if not gaining:
-        return [("", "no gain whose interval excludes 0, so there is nothing to explain")]
-    told = {p: control_rows(controlled, result, p) for p in gaining}
+        return [("", "no gain has an interval that excludes 0, so there is nothing to explain")]
+    rows = {p: control_rows(controlled, result, p) for p in gaining}
     if len(gaining) > MANY:
-        return [("", sentence) for sentence in _counted(told)]
+        return [("", sentence) for sentence in _counted(rows)]
     found = []
     for policy in gaining:
-        why = controlled.twinless.get(policy)
-        said = [
-            *_of_policy(told[policy], result, controlled),
-            f"no SFT on the best answers to compare with: {why}" if why else "",
-            _sharpened(metrics, result, policy),
-            _noisy(metrics, result, noise, policy),
+        reason = controlled.no_counterpart.get(policy)
+        of_policy = [
+            *_of_policy(rows[policy], result, controlled),
+            f"no SFT counterpart: {reason}" if reason else "",
+            _best_of_n_sentence(metrics, result, policy),
+            _noise_sentence(metrics, result, noise, policy),
         ]
-        found += [(policy, sentence) for sentence in said if sentence]
+        found += [(policy, sentence) for sentence in of_policy if sentence]
     return found
 
 
 def headline(result: Result, controlled: Controlled) -> str:
-    """In one sentence, which gains are explained; empty where there is none to explain."""
-    told = {p: control_rows(controlled, result, p) for p in gains(result, controlled)}
-    if not told:
+    """One sentence on which gains are explained; empty without gains."""
+    rows_of = {p: control_rows(controlled, result, p) for p in gains(result, controlled)}
+    if not rows_of:
         return ""
-    if len(told) > MANY:
-        return f"gain or format? {'; '.join(_counted(told))}"
-    by: dict[str, list[str]] = {}
-    for policy, rows in told.items():
-        whole = [_named(row) for row in rows.values() if says(row) == "explained"]
-        part = [_named(row) for row in rows.values() if says(row) == "partly"]
+    if len(rows_of) > MANY:
+        return f"controls: {'; '.join(_counted(rows_of))}"
+    by_words: dict[str, list[str]] = {}
+    for policy, rows in rows_of.items():
+        whole = [_named(row) for row in rows.values() if explanation(row) == "explained"]
+        part = [_named(row) for row in rows.values() if explanation(row) == "partly"]
         words = [f"explained by {_and(whole)}"] if whole else []
         words += [f"partly explained by {_and(part)}"] if part else []
-        by.setdefault(", ".join(words) or "not explained by any of the controls", []).append(policy)
-    return f"gain or format? {'; '.join(f'{_and(policies)}: {words}' for words, policies in by.items())}"
+        by_words.setdefault(", ".join(words) or "not explained by any control", []).append(policy)
+    return f"controls: {'; '.join(f'{_gain_of(policies)} {words}' for words, policies in by_words.items())}"
+
+
+def _gain_of(policies: Sequence[str]) -> str:
+    return f"the gain of {policies[0]} is" if len(policies) == 1 else f"the gains of {_and(policies)} are"
 
 
 def _of_policy(rows: Mapping[str, Row], result: Result, controlled: Controlled) -> Iterator[str]:
-    """What explains a gain, what may, and what does not."""
+    """One sentence per control that explains the gain or might, and one on all others."""
     for row in rows.values():
-        if says(row) != "not":
-            yield _told(row, result, controlled)
-    rest = [row for row in rows.values() if says(row) == "not"]
+        if explanation(row) != "not":
+            yield _control_sentence(row, result, controlled)
+    rest = [row for row in rows.values() if explanation(row) == "not"]
     if rest and len(rest) == len(rows):
-        yield f"the gain is not explained by any of the controls: {', '.join(map(_weighed, rest))}"
+        yield f"the gain is not explained by any control: {', '.join(map(_with_share, rest))}"
     elif rest:
-        yield f"not explained by {', '.join(map(_weighed, rest))}"
+        yield f"not explained by {', '.join(map(_with_share, rest))}"
 
 
-def _weighed(row: Row) -> str:
-    """A control that explains nothing, and how much it accounts for."""
+def _with_share(row: Row) -> str:
+    """A control and how much it accounts for."""
     own = row["control"] == "prompt" and row["k"] == 0
-    return f"{_named(row)} ({'none is better for the base' if own else f'accounts for {_share(row)}'})"
+    return f"{_named(row)} ({'the base scores best with the original one' if own else f'accounts for {_share(row)}'})"
 
 
-def _told(row: Row, result: Result, controlled: Controlled) -> str:
-    """A control that explains a gain, in whole or in part, or may."""
+def _control_sentence(row: Row, result: Result, controlled: Controlled) -> str:
+    """On a control that explains the gain, partly explains it or leaves it undecided."""
     how, control = measure(row["metric"]), row["control"]
     points = " points" if how.percent else ""
     includes = "includes 0" if row["ci_low"] <= 0 <= row["ci_high"] else "excludes 0"
-    if includes == "excludes 0" and says(row) == "explained":
-        includes = "is on the control's side"
+    if includes == "excludes 0" and explanation(row) == "explained":
+        includes = "favours the control"
     left = f"{how.difference(row['difference'])} {how.difference_interval(row['ci_low'], row['ci_high'])}{points}"
-    scores = f"{how.number(row['control_value'])}{how.unit}, the policy {how.number(row['value'])}{how.unit}"
+    control_score = f"{how.number(row['control_value'])}{how.unit}"
+    scores = f"{control_score}, the policy {how.number(row['value'])}{how.unit}"
     what = {
-        "prompt": f"{_asked(row, result, controlled) if control == 'prompt' else ''} the base scores {scores}",
-        "blank": f"{_share(row)} of the gain remain with a blank image",
-        "mean_of_n": f"an average one of {row['k']} sampled answers of the base scores {scores}",
-        "sft_on_best": f"{row['against']}, on the same lists with the same budget, scores {scores}",
+        "prompt": f"{_prompt(row, result, controlled) if control == 'prompt' else ''} the base scores {scores}",
+        "blank": f"{_share(row)} remain when the image is blanked",
+        "mean_of_n": f"the base's {row['k']} sampled answers average {scores}",
+        "sft_on_best": f"{row['against']}, trained on the same lists with the same budget, scores {scores}",
     }[control]
     opening = {
-        "explained": f"{'seen without the image, too' if control == 'blank' else f'explained by {_named(row)}'}: {what}",
+        "explained": f"explained by {_named(row)}: {what}",
         "partly": f"partly explained by {_named(row)}, which accounts for {_share(row)}: {what}",
-        "undecided": f"not decided by {_named(row)}, which accounts for {_share(row)}: {what}",
+        "undecided": f"undecided for {_named(row)}, which accounts for {_share(row)}: {what}",
         "not": "",
-    }[says(row)]
-    rest = "what the image adds" if control == "blank" else "the paired difference"
-    more = "; more questions would tell" if says(row) == "undecided" else ""
+    }[explanation(row)]
+    if control == "blank" and explanation(row) == "explained":
+        opening = f"also present without the image: {what}"
+    rest = "the gain that depends on the image" if control == "blank" else "the paired difference"
+    more = "; more questions are needed" if explanation(row) == "undecided" else ""
     return f"{opening}; {rest}, {left}, {includes}{more}"
 
 
-def _asked(row: Row, result: Result, controlled: Controlled) -> str:
-    """The prompt of a row, as a sentence has it."""
+def _prompt(row: Row, result: Result, controlled: Controlled) -> str:
+    """The prompt of a row as part of a sentence."""
     prompt = " ".join(controlled.prompts[result.benchmark][row["k"]].split())
-    return f"under prompt {row['k']} (\u201c{prompt}\u201d)" if row["k"] else "under its own prompt"
+    return f"with prompt {row['k']} (\u201c{prompt}\u201d)" if row["k"] else "with the benchmark's prompt"
 
 
 def _share(row: Row) -> str:
-    """`1.0 of 6.0 points`."""
+    """How much of the gain a control accounts for, as `1.0 of 6.0 points`."""
     how = measure(row["metric"])
     part = how.number(accounted(row)).replace("-", "\u2212")
     return f"{part} of {how.number(abs(row['gain']))}{' points' if how.percent else ''}"
@@ -206,48 +224,47 @@ def _named(row: Row) -> str:
     }[row["control"]]
 
 
-def _sharpened(metrics: pl.DataFrame, result: Result, policy: str) -> str:
-    """Whether the policy has answers that its base model had not, by the best of many."""
+def _best_of_n_sentence(metrics: pl.DataFrame, result: Result, policy: str) -> str:
+    """Whether the policy gives answers that its base model did not give, by the best of N."""
     row = best_of(metrics, result).get(policy)
     if row is None or verdict(row, row["metric"]) == "unknown":
         return ""
     how, n = measure(row["metric"]), row["k"]
     gain = f"{how.difference(row['gain'])} {how.difference_interval(row['gain_ci_low'], row['gain_ci_high'])}"
-    found = f"{how.number(row['value'])}{how.unit} against {how.number(row['base_value'])}{how.unit} ({gain})"
+    scores = f"{how.number(row['value'])}{how.unit}, base {how.number(row['base_value'])}{how.unit} ({gain})"
     what = {
-        "better": "is better, too: it finds answers that the base did not draw",
-        "worse": "is worse: training gave up answers that the base draws",
-        "same": f"cannot be told apart: as far as {n} answers show, training chose among those that the base gives already",
+        "better": "better than the base, so the policy gives answers that the base did not sample",
+        "worse": "worse than the base, so training lost answers that the base samples",
+        "same": f"not distinguishable: within {n} answers, training selected among those that the base already gives",
     }[verdict(row, row["metric"])]
-    return f"the best of {n} answers each, {found}, {what}"
+    return f"best of {n} answers: {scores}; {what}"
 
 
-def _noisy(metrics: pl.DataFrame, result: Result, noise: Mapping[str, float], policy: str) -> str:
-    """Under which noise the gain is there; that alone says nothing of what explains it."""
+def _noise_sentence(metrics: pl.DataFrame, result: Result, noise: Mapping[str, float], policy: str) -> str:
+    """At which noise levels the gain persists; this does not show what explains it."""
     levels, found = noise_rows(metrics, result, noise)
     rows = [(s, row) for s, row in zip(levels, found.get(policy, []), strict=False) if row is not None and s]
-    there = [f"{sigma:g}" for sigma, row in rows if verdict(row, result.primary) == "better"]
-    gone = [f"{sigma:g}" for sigma, row in rows if verdict(row, result.primary) != "better"]
+    present = [f"{sigma:g}" for sigma, row in rows if verdict(row, result.primary) == "better"]
+    absent = [f"{sigma:g}" for sigma, row in rows if verdict(row, result.primary) != "better"]
     if not rows:
         return ""
-    if not there:
-        return f"under noise of sigma {_and(gone)} no gain can be told from 0"
-    return f"under noise the gain is there at sigma {_and(there)}" + (f", not at {_and(gone)}" if gone else "")
+    if not present:
+        return f"under noise of sigma {_and(absent)} the gain is not distinguishable from 0"
+    return f"under noise the gain persists at sigma {_and(present)}" + (f" but not at {_and(absent)}" if absent else "")
 
 
-def _counted(told: Mapping[str, Mapping[str, Row]]) -> list[str]:
-    """How many of many gains each control explains, and how many none does."""
+def _counted(rows_of: Mapping[str, Mapping[str, Row]]) -> list[str]:
+    """How many gains each control explains, and how many are not explained by any."""
     found = []
     for control in CONTROLS:
-        held = {p: rows[control] for p, rows in told.items() if control in rows}
-        by = [p for p, row in held.items() if says(row) == "explained"]
-        if held:
-            name = _named(next(iter(held.values())))
-            found.append(
-                f"{name} explains {len(by)} of {len(held)} gains" + (f", the largest that of {by[0]}" if by else "")
-            )
-    none = sum(not any(says(row) == "explained" for row in rows.values()) for rows in told.values())
-    return [*found, f"{none} of {len(told)} gains are not explained by any of the controls"]
+        compared = {p: rows[control] for p, rows in rows_of.items() if control in rows}
+        explained = [p for p, row in compared.items() if explanation(row) == "explained"]
+        if compared:
+            name = _named(next(iter(compared.values())))
+            largest = f", the largest for {explained[0]}" if explained else ""
+            found.append(f"{name} explains {len(explained)} of {len(compared)} gains{largest}")
+    none = sum(not any(explanation(row) == "explained" for row in rows.values()) for rows in rows_of.values())
+    return [*found, f"{none} of {len(rows_of)} gains are not explained by any control"]
 
 
 def _and(names: Sequence[str]) -> str:

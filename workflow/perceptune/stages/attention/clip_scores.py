@@ -1,4 +1,4 @@
-"""CLIP scores: does the question fit the image, its salient crop, and the control crop?"""
+"""CLIP scores: match of the question with the image, its salient crop, and the control crop."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ AT_ONCE = 32
 
 
 def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights: str, halvings: int = 0) -> None:
-    """Writes `clips`, one row per row of `crops`: cosines. `weights` is the digest of the model's files.
+    """Writes `clips`, the cosines of every row of `crops`.
 
-    Each of the `halvings` halves what is computed at once, not the result.
+    `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
+    without changing the result.
     """
     cut = read_table(crops, CROPS).to_pylist()
     known = IllustratedExamples(examples)

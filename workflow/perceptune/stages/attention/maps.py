@@ -1,4 +1,4 @@
-"""Where a policy looks before it answers: one map per example, and how much each layer looks at the image at all."""
+"""Attention maps of a policy before it answers, and the image share of each layer."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ def run(
     adapter: Path | None,
     config: AttentionBlock,
 ) -> None:
-    """Writes `attention`, one row per example that the block asks about.
+    """Writes `attention`, one row per example that the block selects.
 
-    The map is of the position that predicts the first token of the answer; the layers' image shares are of all positions that
-    predict the true answer, where there is one. `weights` is the digest of the model's files.
+    The map belongs to the position that predicts the answer's first token. The layers' image shares
+    are averaged over all positions that predict the ground truth, if there is one. `weights` is the
+    digest of the model's files.
     """
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     family, processor, loaded = family_of(model), load_processor(model), load_model(model)
     if adapter is not None:
         loaded = PeftModel.from_pretrained(loaded, str(adapter))
     loaded.eval()
-    watcher = _Watcher(IllustratedExamples(examples), family, processor, loaded, model, config)
+    maps = _Maps(IllustratedExamples(examples), family, processor, loaded, model, config)
     rows = []
     with watching(loaded), Progress("attention", len(chosen), "examples") as progress:
         for example in chosen:
-            rows.append(watcher.row(example))
+            rows.append(maps.row(example))
             progress.advance()
     parameters = {
         "model": model.model_dump(mode="json"),
@@ -66,8 +67,8 @@ def run(
     )
 
 
-class _Watcher:
-    """Examples to rows."""
+class _Maps:
+    """Computes rows from examples."""
 
     def __init__(
         self,
@@ -97,27 +98,27 @@ class _Watcher:
         if not example["image_sha256"]:
             return {**row, "reason": "no image"}
         try:
-            looked, grid, region = self._look(example)
+            captured, grid, region = self._capture(example)
         except ValueError as error:
             return {**row, "reason": str(error)}
-        flat = looked.gradient if looked.gradient is not None else self._mean(looked)
+        flat = captured.gradient if captured.gradient is not None else self._mean(captured)
         shown = on_image(flat.numpy().reshape(grid), region, size)
         box = example["box"]
-        layers = [on_image(layer.numpy().reshape(grid), region, size) for layer in looked.maps] if box else []
+        layers = [on_image(layer.numpy().reshape(grid), region, size) for layer in captured.maps] if box else []
         return {
             **row,
             "grid": list(shown.shape),
             "attention": shown.astype(np.float32).ravel().tolist(),
             "afr": attention_focus_ratio(shown, size, tuple(box)) if box else None,
             "layer_afr": [attention_focus_ratio(layer, size, tuple(box)) for layer in layers] if box else None,
-            "image_share": [float(share) for share in looked.shares],
+            "image_share": [float(share) for share in captured.shares],
         }
 
-    def _mean(self, looked: Looked) -> torch.Tensor:
+    def _mean(self, captured: Looked) -> torch.Tensor:
         first, last = self._layers
-        return looked.maps[first : last + 1].mean(dim=0)
+        return captured.maps[first : last + 1].mean(dim=0)
 
-    def _look(self, example: Mapping[str, Any]) -> tuple[Looked, tuple[int, int], Region]:
+    def _capture(self, example: Mapping[str, Any]) -> tuple[Looked, tuple[int, int], Region]:
         images = self._examples.images(example["example_id"])
         text = self._config.prompt.replace("{question}", example["question"])
         prefix = self._family.prefix(self._processor, messages_for(text, Recipe("original"), len(images)), images)
@@ -129,7 +130,7 @@ class _Watcher:
         return look(self._model, inputs, last, image, layer, whole), grid, region
 
     def _answer(self, example: Mapping[str, Any]) -> list[int]:
-        """The true answer as the model would write it; empty where there is none."""
+        """Token ids of the ground truth as the model would write it; empty if there is none."""
         if example["box"] is None and example["target"] is None:
             return []
         return self._family.answer_ids(self._processor, self._family.ground_truth(*framed(example, self._block)))

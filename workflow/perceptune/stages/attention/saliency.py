@@ -1,4 +1,4 @@
-"""What stands out in the images of every example, whoever looks at them."""
+"""Saliency maps: which patches of an image attract attention, independent of the policy."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ AT_ONCE = 16
 def run(
     *, dataset: str, examples: Path, saliency: Path, config: SaliencyBlock, weights: str, halvings: int = 0
 ) -> None:
-    """Writes `saliency`, one row per example that the block asks about. `weights` is the digest of the model's files.
+    """Writes `saliency`, one row per example that the block selects.
 
-    Each of the `halvings` halves what is computed at once, not the result.
+    `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
+    without changing the result.
     """
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     dino = Dino(config)
-    # several questions may be about one image
+    # several questions may share an image
     images: dict[str, tuple[str, int]] = {}
     for row in chosen:
         for place, sha in enumerate(row["image_sha256"]):
@@ -50,7 +51,7 @@ def run(
 def _maps(
     dino: Dino, examples: IllustratedExamples, images: Mapping[str, tuple[str, int]]
 ) -> dict[str, np.ndarray | str]:
-    """Digest of an image to its map, or to why there is none."""
+    """Image digest to its map, or to the reason why there is none."""
     opened, maps = {}, dict[str, np.ndarray | str]()
     for sha, (example_id, place) in images.items():
         try:

@@ -1,4 +1,4 @@
-"""Examples with their images, of which a stage holds only those that it has asked for."""
+"""Examples with their images, loaded on demand so that a stage holds only those that it uses."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from perceptune.stages.data.examples import Examples
 
 
 class IllustratedExamples(Examples):
-    """The usable rows of an `examples` table, and their images if they are still those that were imported.
+    """The usable rows of an `examples` table, with images that are verified against the import.
 
-    Images are read by group of rows, of which the last one is kept: ask for them in the order of the table, or `fetch`
-    those that are asked for in another order.
+    Images are read by row group, and only the last group is kept: request them in the order of the
+    table, or `fetch` those that are needed in another order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class IllustratedExamples(Examples):
         self._fetched: dict[str, list[dict[str, Any]]] = {}
 
     def fetch(self, ids: Iterable[str]) -> None:
-        """Reads the images of these examples in one pass and keeps them, in place of those of the last call."""
+        """Reads the images of these examples in one pass; replaces those of the previous call."""
         rows_of: dict[int, dict[str, int]] = {}
         for example_id in ids:
             number, row = self._groups.place_of(self._places[example_id][0])
@@ -42,21 +42,25 @@ class IllustratedExamples(Examples):
             self._fetched |= {example_id: column[row].as_py() for example_id, row in rows.items()}
 
     def images(self, example_id: str) -> list[Image]:
-        """The images of an example, opened; raises `ValueError` as `image` does."""
+        """The images of an example, opened.
+
+        Raises `ValueError` like `image`.
+        """
         return [_opened(*pair) for pair in zip(*self._stored(example_id), strict=True)]
 
     def image(self, example_id: str, number: int) -> Image:
         """One image of an example, counted from 0.
 
-        Raises `ValueError` with the reason when it cannot be opened or is no longer the one that was imported.
+        Raises `ValueError` if it cannot be opened or has changed since the import.
         """
         images, digests = self._stored(example_id)
         return _opened(images[number], digests[number])
 
     def files(self, example_id: str) -> list[dict[str, Any]]:
-        """The image structs of an example as they are stored, for stages that cannot go on without them.
+        """The image structs of an example as stored, for stages that cannot continue without them.
 
-        Raises `UserError` naming image and example when one is unreadable or no longer the one that was imported.
+        Raises `UserError` with image and example if one is unreadable or has changed since the
+        import.
         """
         images, digests = self._stored(example_id)
         for image, digest in zip(images, digests, strict=True):
@@ -74,7 +78,7 @@ class IllustratedExamples(Examples):
             return self._fetched[example_id], digests
         number, row = self._groups.place_of(place)
         if self._group is None or self._group[0] != number:
-            self._group = None  # before the next one is read
+            self._group = None  # frees memory before the next group is read
             self._group = number, self._groups.read(number, "images")
         return self._group[1][row].as_py(), digests
 
@@ -84,7 +88,7 @@ class IllustratedExamples(Examples):
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, list[str]]]:
-        """Id to the number of its row and the digests of its images."""
+        """Id to row number and image digests."""
         found = read_table(self.path, EXAMPLES, ["example_id", "image_sha256", "reason"]).to_pylist()
         return {r["example_id"]: (n, r["image_sha256"]) for n, r in enumerate(found) if r["reason"] is None}
 
@@ -94,7 +98,10 @@ def _opened(image: Mapping[str, Any], digest: str) -> Image:
 
 
 def _checked(image: Mapping[str, Any], digest: str) -> bytes:
-    """The encoded file of an image struct; `ValueError` when it is unreadable or another one than at the import."""
+    """The encoded file of an image struct.
+
+    Raises `ValueError` if it is unreadable or has changed since the import.
+    """
     data = image_bytes(image)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError("the image has changed since the import; import the dataset again")

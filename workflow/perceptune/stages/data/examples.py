@@ -1,4 +1,4 @@
-"""The examples of a dataset as stages read them: the columns of the rows that they need, without images."""
+"""Reader of `examples` tables: only the requested columns and rows, without images."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ COLUMNS = tuple(name for name in EXAMPLES.schema.names if name != "images")
 
 
 class Examples:
-    """The usable rows of an `examples` table; quarantined rows are left out. Nothing is read before it is asked for."""
+    """The usable rows of an `examples` table, without quarantined rows, read on demand."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def table(self, columns: Sequence[str] = COLUMNS, ids: Iterable[str] | None = None) -> pa.Table:
-        """Columns of the rows with these ids, or of all rows, in the table's order.
+        """Columns of the rows with these ids (default: all rows), in the table's order.
 
-        Raises `UserError` for a file that is absent or no `examples` table.
+        Raises `UserError` if the file is missing or not an `examples` table.
         """
         found = read_table(self.path, EXAMPLES, list(dict.fromkeys([*columns, "example_id", "reason"])))
-        wanted = pc.is_null(found["reason"])
+        mask = pc.is_null(found["reason"])
         if ids is not None:
-            wanted = pc.and_(wanted, pc.is_in(found["example_id"], pa.array(list(ids), pa.string())))
-        return found.filter(wanted).select(list(columns))
+            mask = pc.and_(mask, pc.is_in(found["example_id"], pa.array(list(ids), pa.string())))
+        return found.filter(mask).select(list(columns))
 
     def rows(self, ids: Iterable[str] | None = None, columns: Sequence[str] = COLUMNS) -> dict[str, dict[str, Any]]:
-        """Id to row, as `table` has them."""
+        """Id to row, as in `table`."""
         found = self.table(list(dict.fromkeys([*columns, "example_id"])), ids)
         names = found["example_id"].to_pylist()
         return dict(zip(names, found.select(list(columns)).to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""Imports a dataset: every row checked, every image opened and identified by content."""
+"""Imports a dataset: checks every row, opens every image and identifies it by content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from perceptune.core.importers.importer import Importer, Placed, missing_shards
 
 
 class Probe(NamedTuple):
-    """A box as it is written, and what is known of its image."""
+    """A box as written, with facts about its image."""
 
     place: str
     box: list[float]
@@ -38,8 +38,8 @@ class Probe(NamedTuple):
 def run(*, config: FileDataset, examples: Path) -> None:
     """Writes the `examples` table of a dataset.
 
-    Raises `UserError` with all mistakes, first ones spelled out, when more than `max_failed_share` of the rows are unusable; up to
-    that they are written with their reason.
+    Raises `UserError` with all mistakes (the first ones in full) if more than `max_failed_share` of
+    the rows are unusable; below that they are written with their reason.
     """
     source = Path(config.path)
     importer = load("importer", config.kind)
@@ -75,26 +75,28 @@ def run(*, config: FileDataset, examples: Path) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises `UserError` for a folder of images that is none."""
+    """Raises `UserError` if the image folder is not a directory."""
     try:
         if folder.is_dir():
             return
         what = "is a file" if folder.exists() else "does not exist"
     except OSError as error:
         what = f"cannot be reached: {error.strerror}"
-    raise UserError(f"key `images` of the dataset: `{folder}` {what}, expected the folder that image names begin in")
+    raise UserError(
+        f"key `images` of the dataset: `{folder}` {what}, expected the directory that image paths are relative to"
+    )
 
 
 def _lines_on_shards(files: Files, source: Path) -> Iterator[str]:
-    """For the log: what a folder lacks of its numbered files, which some leave away and others have not got."""
+    """For the log: numbered files missing from a folder, on purpose or by accident."""
     missing = missing_shards(files.read) if source.is_dir() else []
     if missing:
         listed = ", ".join(f"`{name}`" for name in missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-        yield f"warning: `{source.name}` lacks {len(missing)} of its files, as their names count them: {listed}"
+        yield f"warning: `{source.name}` is missing {len(missing)} of the files that its shard names count: {listed}"
 
 
 def _taken(rows: Iterator[Placed], most: int | None) -> Iterator[Placed]:
-    """The rows without those of too many images."""
+    """The rows that do not have too many images."""
     passed = 0
     for place, row in rows:
         if most is not None and isinstance(row, dict) and _number_of_images(row) > most:
@@ -102,7 +104,7 @@ def _taken(rows: Iterator[Placed], most: int | None) -> Iterator[Placed]:
         else:
             yield place, row
     if passed:
-        print(f"{passed} rows with more than {most} images are not taken")
+        print(f"{passed} rows with more than {most} images are left out")
 
 
 def _number_of_images(row: Mapping[str, Any]) -> int:
@@ -111,7 +113,7 @@ def _number_of_images(row: Mapping[str, Any]) -> int:
 
 
 def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
-    """What the format says where the block says nothing."""
+    """Settings that the format declares, unless the block overrides them."""
     return {
         "coordinates": config.coordinates or importer.coordinates or "pixels",
         "task": config.task or importer.task,
@@ -121,7 +123,7 @@ def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
 def _all_checked(
     rows: list[tuple[str, Any]], config: FileDataset, folder: Path, imageless: bool
 ) -> tuple[list[dict[str, Any]], list[Probe]]:
-    """The rows of the `examples` table, and the boxes of all those whose image is known, good or not."""
+    """The rows of the `examples` table, and all boxes with a readable image."""
     probes: list[Probe | None] = [None] * len(rows)
 
     def check(number: int) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _arrays(probes: list[Probe]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _other_frame(probes: list[Probe], config: FileDataset) -> str | None:
-    """What more boxes fit than the declared coordinates, in words."""
+    """A hint if more boxes fit another coordinate format than the declared one."""
     if not probes:
         return None
     boxes, sizes = _arrays(probes)
@@ -151,24 +153,24 @@ def _other_frame(probes: list[Probe], config: FileDataset) -> str | None:
 
 
 def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
-    """For the log: how many boxes fit under each reading, and what speaks for another one than the declared."""
+    """For the log: how many boxes fit each coordinate format, and doubts about the declared one."""
     if not probes:
         return
     (boxes, sizes), declared = _arrays(probes), config.coordinates or "pixels"
     counts = ", ".join(f"`{name}` {number}" for name, number in fitting(boxes, sizes).items())
-    yield f"coordinates: `{declared}`; of {len(boxes)} boxes there fit, read as {counts}"
+    yield f"coordinates: `{declared}`; boxes that fit (of {len(boxes)}): {counts}"
     for line in (better_fit(boxes, declared, sizes), doubt(boxes, declared, sizes)):
         if line:
             yield f"warning: {line}"
     if turned := [probe.place for probe in probes if probe.image.turned]:
         yield (
-            f"warning: {len(turned)} of {len(probes)} boxes, {turned[0]} the first, are on images that their EXIF orientation"
-            " turns: boxes count in the upright image, those drawn on the pixels as they are stored are wrong"
+            f"warning: {len(turned)} of {len(probes)} boxes (first: {turned[0]}) are on images that are rotated"
+            " by their EXIF orientation; boxes refer to the upright image, so boxes drawn on the stored pixels are wrong"
         )
 
 
 def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Mapping[str, int]) -> Iterator[str]:
-    """For the log: the number of rows by split, beside the published one where there is one."""
+    """For the log: the number of rows per split, with the published number if there is one."""
     splits = Counter(str(row.get("split") or config.split or "train") for _, row in rows if isinstance(row, Mapping))
     whole = {"all": len(rows)} if "all" in published else {}
     for split, number in {**whole, **splits}.items():
@@ -180,7 +182,10 @@ def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Ma
 def _checked(
     place: str, row: Any, config: FileDataset, folder: Path, imageless: bool
 ) -> tuple[dict[str, Any], Probe | None]:
-    """The row of the `examples` table; a failed one has empty columns and its reason. And its box as written."""
+    """The row of the `examples` table, and its box as written.
+
+    A failed row has empty columns and its reason.
+    """
     probe = None
     try:
         if isinstance(row, RowError):
@@ -195,7 +200,7 @@ def _checked(
             checked["box"] = pixel_box(checked["box"], config, facts[0].size)
     except RowError as error:
         return _empty(place, str(error)), probe
-    except RecursionError:  # JSON that could just be read need not be writable
+    except RecursionError:  # JSON that is just shallow enough to read may be too deep to write
         return _empty(place, "nested too deeply"), probe
     example_id = checked.pop("example_id") or place.replace(" ", "-")
     digests = {"image_sha256": [f.sha256 for f in facts], "image_sizes": [list(f.size) for f in facts]}
@@ -203,7 +208,10 @@ def _checked(
 
 
 def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The image with its path relative to the working directory where it lies inside; it may not lie outside of `folder`."""
+    """The image with its path, relative to the working directory if it is inside.
+
+    Raises `RowError` for a path outside of `folder`.
+    """
     if image["bytes"] is not None:
         return {"bytes": bytes(image["bytes"]), "path": image["path"]}
     name = image["path"]
@@ -211,10 +219,10 @@ def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
         target = path.resolve()
         inside = target.is_relative_to(folder.resolve())
-    except (ValueError, UnicodeError):  # a null character, half a character
-        raise RowError(f"image {shown(name)} is no file name") from None
+    except (ValueError, UnicodeError):  # a null character or an unpaired surrogate
+        raise RowError(f"image {shown(name)} is not a valid file name") from None
     except RuntimeError:
-        raise RowError(f"image `{one_line(name)}`: a symbolic link that leads to itself") from None
+        raise RowError(f"image `{one_line(name)}`: a circular symbolic link") from None
     except OSError as error:
         raise RowError(f"image `{one_line(name)}`: the file cannot be read: {error.strerror}") from None
     if not inside:
@@ -227,13 +235,13 @@ def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _outside(name: str, target: Path, folder: Path) -> str:
-    """Why an image lies outside of its folder: its name leads there, or a link in it does."""
+    """Why an image is outside of its folder: its name leads there, or a link in its path."""
     if (folder / name).absolute().is_relative_to(folder.absolute()) and ".." not in Path(name).parts:
         return (
-            f"is a link to `{one_line(target)}`, outside of the image folder `{folder}`, expected the file itself inside:"
+            f"is a link to `{one_line(target)}`, outside of the image folder `{folder}`, expected a file inside it:"
             " a copy, or a hard link (`cp -rlL`)"
         )
-    return f"leaves the image folder `{folder}`, expected one inside; key `images` says which folder"
+    return f"leaves the image folder `{folder}`, expected a path inside; key `images` sets the folder"
 
 
 def _facts(image: dict[str, Any], folder: Path) -> ImageFacts:
@@ -248,13 +256,13 @@ def _facts(image: dict[str, Any], folder: Path) -> ImageFacts:
 
 
 def _mark_duplicates(table: list[dict[str, Any]], places: list[str]) -> None:
-    """Later rows with an id that was there before fail."""
+    """Marks rows that repeat an earlier id as failed."""
     first: dict[str, str] = {}
     for place, row in zip(places, table, strict=True):
         if row["reason"] is None and first.setdefault(row["example_id"], place) != place:
             original = first[row["example_id"]]
             identity = shown(row["example_id"])
-            row.update(_empty(place, f"`id` {identity} was used in {original} already, expected unique ids"))
+            row.update(_empty(place, f"`id` {identity} was already used in {original}, expected unique ids"))
 
 
 def _empty(place: str, reason: str) -> dict[str, Any]:

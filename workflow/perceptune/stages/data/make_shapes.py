@@ -1,4 +1,4 @@
-"""Generates the demo data in the format that users bring."""
+"""Generates the demo data in the format of user datasets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perceptune.core.data.shapes import write_dataset
 
 
 def run(*, config: ShapesDataset, data: Path) -> None:
-    """Writes `data` (JSON lines) and its images beside it, and its lineage."""
+    """Writes `data` (JSON lines), its images next to it, and its lineage."""
     splits = {"train": config.train, "validation": config.validation, "test": config.test}
     counts = {name: {str(task): n for task, n in tasks.items()} for name, tasks in splits.items() if tasks}
     write_dataset(data.parent, config.seed, counts)

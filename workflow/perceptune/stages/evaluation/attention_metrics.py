@@ -1,4 +1,4 @@
-"""Where a policy looks, as rows of the metrics table."""
+"""Attention metrics: rows of the metrics table from attention maps."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from perceptune.stages.evaluation.metric_rows import Measuring, matched, mean_of
 
 
 def attention_rows(
-    looked: tuple[Path, Path | None],
-    ours: pl.DataFrame,
-    theirs: pl.DataFrame | None,
+    maps: tuple[Path, Path | None],
+    scored: pl.DataFrame,
+    base_scored: pl.DataFrame | None,
     measured: Measuring,
     benchmark: str,
     view: str,
 ) -> Iterator[dict[str, Any]]:
-    """Per task: attention focus ratio and image share, of the map and of each layer, and P-Acc (dossier b.3).
+    """Per task: attention focus ratio and image share, of the map and of each layer, and P-Acc.
 
-    P-Acc is the accuracy on the examples whose AFR under the *base model* is above its average: the same ones for every policy.
+    P-Acc is the accuracy on the examples whose AFR under the *base model* is above its mean: the
+    same examples for every policy.
     """
-    table, base_table = (None if path is None else read_table(path, ATTENTION).to_pylist() for path in looked)
-    answers = ours.filter(condition="greedy", view=view)
+    table, base_table = (None if path is None else read_table(path, ATTENTION).to_pylist() for path in maps)
+    answers = scored.filter(condition="greedy", view=view)
     task_of = dict(answers.select("example_id", "task").iter_rows())
-    here = {row["example_id"]: row for row in table or [] if row["reason"] is None}
+    policy = {row["example_id"]: row for row in table or [] if row["reason"] is None}
     base = None if base_table is None else {row["example_id"]: row for row in base_table if row["reason"] is None}
     for task in dict.fromkeys(task_of.values()):
-        ids = [i for i in here if task_of.get(i) == task and (base is None or i in base)]
-        for metric, numbers in _looks(here, base, ids).items():
+        ids = [i for i in policy if task_of.get(i) == task and (base is None or i in base)]
+        for metric, numbers in _values(policy, base, ids).items():
             values = [None if c is None else {"value": np.array(c, dtype=float)} for c in numbers]
             address = (benchmark, str(task), view, "attention", metric)
             found = measured_row(mean_of_column, values[0], values[1], measured.block, address)
@@ -47,17 +48,17 @@ def attention_rows(
                 **count,
                 **found,
             }
-        yield from _perceived(here, base, ids, str(task), answers, theirs, measured, benchmark)
+        yield from _p_accuracy(policy, base, ids, str(task), answers, base_scored, measured, benchmark)
 
 
-def _looks(
-    here: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]] | None, ids: list[str]
+def _values(
+    policy: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]] | None, ids: list[str]
 ) -> dict[str, tuple[list[float], list[float] | None]]:
-    """Metric to its values of the policy and of its base model, of the examples where both have one."""
+    """Metric to its values for policy and base model, on the examples where both have one."""
     found: dict[str, tuple[list[float], list[float] | None]] = {}
 
     def add(metric: str, value: Any) -> None:
-        pairs = [(value(here[i]), value(here[i] if base is None else base[i])) for i in ids]
+        pairs = [(value(policy[i]), value(policy[i] if base is None else base[i])) for i in ids]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
         if known:
             found[metric] = ([a for a, _ in known], None if base is None else [b for _, b in known])
@@ -68,7 +69,7 @@ def _looks(
     def average(row: dict[str, Any]) -> float | None:
         return None if row["image_share"] is None else float(np.mean(row["image_share"]))
 
-    layers = max((len(here[i]["image_share"]) for i in ids), default=0)
+    layers = max((len(policy[i]["image_share"]) for i in ids), default=0)
     add("afr", lambda row: row["afr"])
     add("image_share", average)
     for layer in range(layers):
@@ -77,18 +78,18 @@ def _looks(
     return found
 
 
-def _perceived(
-    here: dict[str, dict[str, Any]],
+def _p_accuracy(
+    policy: dict[str, dict[str, Any]],
     base: dict[str, dict[str, Any]] | None,
     ids: list[str],
     task: str,
     answers: pl.DataFrame,
-    theirs: pl.DataFrame | None,
+    base_scored: pl.DataFrame | None,
     measured: Measuring,
     benchmark: str,
 ) -> Iterator[dict[str, Any]]:
-    """P-Acc, where boxes say what is inside and what outside."""
-    focus = {i: (here if base is None else base)[i]["afr"] for i in ids}
+    """P-Acc; requires boxes."""
+    focus = {i: (policy if base is None else base)[i]["afr"] for i in ids}
     known = {i: value for i, value in focus.items() if value is not None}
     if not known:
         return
@@ -97,7 +98,7 @@ def _perceived(
     part = answers.filter(pl.col("task") == task, pl.col("example_id").is_in(chosen.implode()))
     if not part.height:
         return
-    base_part = None if theirs is None else matched(theirs, part)
+    base_part = None if base_scored is None else matched(base_scored, part)
     values = measured.primary(part, base_part, (benchmark, task, "p_accuracy"))
     failed = int(part["reason"].is_not_null().sum())
     yield {

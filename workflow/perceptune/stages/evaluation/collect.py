@@ -1,4 +1,4 @@
-"""The metrics of all policies in one table."""
+"""Collects the metrics of all policies in one table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceptune.contracts.tables.metrics import METRICS
 
 
 def run(*, metrics: list[Path], collected: Path) -> None:
-    """Writes `collected`, the rows of all `metrics` tables in the order given."""
+    """Writes `collected`, the rows of all `metrics` tables in the given order."""
     table = pa.concat_tables([read_table(path, METRICS) for path in metrics])
     inputs = {path.stem: path for path in metrics}
     write_table(collected, METRICS, table, lineage("evaluation.collect", {}, inputs))

@@ -1,4 +1,4 @@
-"""A policy's gain against what else may explain it: other prompts, no image, averages of answers, plain fine-tuning."""
+"""Compares a policy's gain with controls that could explain it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLANK = "blank"
 
 @dataclass(frozen=True)
 class Scored:
-    """A policy's name and, by benchmark, its scored answers and what a judge said of them."""
+    """A policy's name and, by benchmark, its scored answers and the judge's verdicts on them."""
 
     policy: str
     rewards: Mapping[str, Path]
@@ -43,10 +43,11 @@ def run(
     examples: Mapping[str, Path],
     controls: Path,
 ) -> None:
-    """Writes the `controls` table of `policy`, trained from `base`: in the primary metric, greedy answers under the first view.
+    """Writes the `controls` table of `policy`, trained from `base`.
 
-    `twin` learnt the best answers of the same lists with the same budget. `examples` are by dataset; `reward_tasks` as in
-    `evaluate.run`.
+    Controls use the primary metric and greedy answers under the first view. `twin` is the SFT
+    counterpart: trained on the best answers of the same lists with the same budget. `examples` are
+    by dataset; `reward_tasks` as in `evaluate.run`.
     """
     rows: list[dict[str, Any]] = []
     scored = [one for one in (policy, base, twin) if one is not None]
@@ -55,8 +56,8 @@ def run(
         measured = measuring(name, block, reward_tasks[block.reward], examples, verdicts)
         tables = [answers_of(one.rewards[name], name) for one in scored]
         fixed = {"policy": policy.policy, "benchmark": name, "split": block.split, "view": block.views[0]}
-        ours = _greedy(tables[0], block.views[0])
-        for task, part in measured.parts(ours):
+        greedy = _greedy(tables[0], block.views[0])
+        for task, part in measured.parts(greedy):
             compared = _Compared(measured, part, tables, [one.policy for one in scored], (name, task))
             rows += [{**fixed, "task": task, **row} for row in compared.rows()]
     inputs = {f"rewards {b} of {one.policy}": path for one in scored for b, path in one.rewards.items()}
@@ -76,7 +77,11 @@ def _greedy(answers: pl.DataFrame, view: str, condition: str = "greedy") -> pl.D
 
 
 class _Compared:
-    """One benchmark and task of a policy: `part` holds its greedy answers, `tables` all answers of it, its base and its twin."""
+    """One benchmark and task.
+
+    `part` holds the policy's greedy answers, `tables` all answers of the policy, its base model and
+    its SFT counterpart.
+    """
 
     def __init__(
         self,
@@ -91,7 +96,7 @@ class _Compared:
         self._view = measured.block.views[0]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One row per control, without policy, benchmark, split, task and view; none of what was not asked or measured."""
+        """One row per control that has data, without policy, benchmark, split, task and view."""
         base = self._tables[1]
         for condition in base.filter(view=self._view)["condition"].unique(maintain_order=True):
             number = 0 if condition == "greedy" else number_of(condition)
@@ -104,31 +109,31 @@ class _Compared:
             yield from self._against("sft_on_best", 1, 2, _greedy(self._tables[2], self._view))
 
     def _against(
-        self, control: str, k: int, whose: int, answers: pl.DataFrame, *, averaged: bool = False
+        self, control: str, k: int, table_index: int, control_answers: pl.DataFrame, *, averaged: bool = False
     ) -> Iterator[dict[str, Any]]:
         """The policy's greedy answers against other answers to the same questions."""
-        ours, base, theirs = _aligned(self._part, _greedy(self._tables[1], self._view), answers)
-        if not ours.height:
+        answers, base, others = _aligned(self._part, _greedy(self._tables[1], self._view), control_answers)
+        if not answers.height:
             return
         read = self._measured.averaged if averaged else self._measured.greedy
-        other = read(theirs, whose=whose)
+        other = read(others, table_index=table_index)
         if other is None:
             return
-        here = self._measured.greedy(ours, other.name)
-        there = self._measured.greedy(base, other.name, whose=1)
+        here = self._measured.greedy(answers, other.name)
+        there = self._measured.greedy(base, other.name, table_index=1)
         values = {"value": here.value, "control_value": other.value, "gain": here.value - there.value}
-        yield from self._row(control, k, whose, other.name, ours.height, values, [(1, here), (-1, other)])
+        yield from self._row(control, k, table_index, other.name, answers.height, values, [(1, here), (-1, other)])
 
     def _without_image(self) -> Iterator[dict[str, Any]]:
-        """The gain with the image against that without it."""
-        asked = [_greedy(table, BLANK) for table in self._tables[:2]]
-        if self._view == BLANK or not all(answers.height for answers in asked):
+        """The gain with the image against the gain without it."""
+        blank = [_greedy(table, BLANK) for table in self._tables[:2]]
+        if self._view == BLANK or not all(answers.height for answers in blank):
             return
-        parts = _aligned(self._part, _greedy(self._tables[1], self._view), *asked)
+        parts = _aligned(self._part, _greedy(self._tables[1], self._view), *blank)
         if not parts[0].height:
             return
         seen, base, unseen, base_unseen = (
-            self._measured.greedy(part, whose=whose) for part, whose in zip(parts, (0, 1, 0, 1), strict=True)
+            self._measured.greedy(part, table_index=index) for part, index in zip(parts, (0, 1, 0, 1), strict=True)
         )
         gain, left = seen.value - base.value, unseen.value - base_unseen.value
         terms = [(1, seen), (-1, base), (-1, unseen), (1, base_unseen)]
@@ -139,26 +144,26 @@ class _Compared:
         self,
         control: str,
         k: int,
-        whose: int,
+        table_index: int,
         metric: str,
         n: int,
         values: dict[str, float],
         terms: Sequence[tuple[float, Reading]],
     ) -> Iterator[dict[str, Any]]:
         if not all(map(math.isfinite, values.values())):
-            return  # a metric that could not be measured
+            return  # the metric could not be measured
         block = self._measured.block
         seed = derived_seed("bootstrap", block.seed, *self._address, metric)
         summed: list[tuple[float, Metric, Columns]] = [(w, r.metric, r.columns) for w, r in terms]
         difference, low, high = paired_sum(summed, resamples=block.resamples, seed=seed)
         yield {
-            "control": control, "against": self._names[whose], "k": k, "metric": metric, "n": n, **values,
+            "control": control, "against": self._names[table_index], "k": k, "metric": metric, "n": n, **values,
             "difference": difference, "ci_low": low, "ci_high": high,
         }  # fmt: skip
 
 
 def _aligned(*answers: pl.DataFrame) -> list[pl.DataFrame]:
-    """The answers to the questions that all of them have, in the order of the first; those to one question stay together."""
+    """The answers to the questions that all tables have, ordered by question as in the first."""
     common = answers[0].select("example_id").unique(maintain_order=True)
     for other in answers[1:]:
         common = common.join(other.select("example_id"), "example_id", "semi", maintain_order="left")

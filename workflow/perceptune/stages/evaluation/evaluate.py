@@ -1,4 +1,4 @@
-"""The metrics of one policy on its benchmarks, with intervals and the paired gain over its base model."""
+"""One policy's metrics on its benchmarks, with intervals and the paired gain over its base."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from perceptune.stages.evaluation.metric_rows import (
     Reading,
     answers_of,
     columns_of,
+    condition_columns,
     each_answer,
     matched,
     mean_of_column,
     measured_row,
     per_answer,
     sampled_rows,
-    told_as,
 )
-from perceptune.stages.evaluation.protocol_metrics import Official
+from perceptune.stages.evaluation.protocol_metrics import ProtocolMetrics
 
 
 def run(
@@ -51,24 +51,25 @@ def run(
 ) -> None:
     """Writes the `metrics` table of `policy`.
 
-    `rewards` and `base_rewards` map a benchmark to the scored answers of the policy and of its base model, `attention` and
-    `base_attention` those that measure it to where the two look, `verdicts` and `base_verdicts` those that are judged to what
-    the judge said; `examples` are by dataset. `reward_tasks` maps a reward block to the reward of each task, which says which
-    metrics its components make; a benchmark with a protocol brings its own.
+    Mappings are by benchmark: `rewards` and `base_rewards` are the scored answers of the policy and
+    its base model, `attention` and `base_attention` their attention maps (where measured),
+    `verdicts` and `base_verdicts` the judge's verdicts (where judged). `examples` are by dataset.
+    `reward_tasks` maps a reward block to the reward of each task, which declares the metrics; a
+    protocol declares its own.
     """
     rows: list[dict[str, Any]] = []
     for name, block in benchmarks.items():
-        ours = answers_of(rewards[name], name)
-        theirs = answers_of(base_rewards[name], name) if base_rewards else None
+        answers = answers_of(rewards[name], name)
+        base_answers = answers_of(base_rewards[name], name) if base_rewards else None
         shared: dict[str, Any] = {"policy": policy, "benchmark": name, "split": block.split}
         if name in verdicts:
             shared["judge"] = judged_by(str(block.judge), verdicts[name])
         judged = (verdicts.get(name), base_verdicts.get(name))
         measured = measuring(name, block, reward_tasks[block.reward], examples, judged)
-        found = list(measured.rows(ours, theirs))
+        found = list(measured.rows(answers, base_answers))
         if name in attention:
-            looked = (attention[name], base_attention[name] if base_attention else None)
-            found += attention_rows(looked, ours, theirs, measured, name, block.views[0])
+            maps = (attention[name], base_attention[name] if base_attention else None)
+            found += attention_rows(maps, answers, base_answers, measured, name, block.views[0])
         rows += [{**shared, **row} for row in found]
     inputs = {f"rewards {k}": v for k, v in rewards.items()}
     inputs |= {f"base rewards {k}": v for k, v in (base_rewards or {}).items()}
@@ -90,7 +91,7 @@ def run(
 def measuring_plugins(
     benchmarks: Mapping[str, BenchmarkBlock], reward_tasks: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    """The modules that declare the metrics of some blocks: published benchmarks, and rewards."""
+    """The plug-ins that declare the metrics of these blocks: benchmarks and rewards."""
     protocols = sorted({block.protocol for block in benchmarks.values() if block.protocol})
     rewards = sorted({reward for block in benchmarks.values() for reward in reward_tasks[block.reward].values()})
     return [*(plugin("benchmark", name) for name in protocols), *(plugin("reward", name) for name in rewards)]
@@ -103,41 +104,44 @@ def measuring(
     examples: Mapping[str, Path],
     verdicts: tuple[Path | None, ...],
 ) -> Measuring:
-    """How a benchmark is measured. `rewards`: task to reward; `examples` by dataset; `verdicts` of all whose answers are read."""
+    """How a benchmark is measured.
+
+    `rewards`: task to reward. `examples`: by dataset. `verdicts`: one table per compared policy.
+    """
     if block.protocol:
-        return Official(name, block, rewards, examples[block.dataset], verdicts)
-    return Rewarded(name, block, rewards)
+        return ProtocolMetrics(name, block, rewards, examples[block.dataset], verdicts)
+    return RewardMetrics(name, block, rewards)
 
 
-class Rewarded:
-    """A benchmark block that is measured by what its reward makes."""
+class RewardMetrics:
+    """A benchmark block that is measured by the metrics of its reward."""
 
     def __init__(self, name: str, block: BenchmarkBlock, rewards: dict[str, str]) -> None:
         """`rewards` maps tasks to their reward."""
         self.block = block
         self._name, self._rewards = name, rewards
 
-    def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
-        """Rows of the metrics table for every task, view and condition, without policy, benchmark and split."""
-        for (task, view, condition), part in ours.group_by("task", "view", "condition", maintain_order=True):
-            baseline = None if theirs is None else theirs.filter(task=task, view=view, condition=condition)
+    def rows(self, answers: pl.DataFrame, base_answers: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
+        """Metrics rows per task, view and condition, without policy, benchmark and split."""
+        for (task, view, condition), part in answers.group_by("task", "view", "condition", maintain_order=True):
+            baseline = None if base_answers is None else base_answers.filter(task=task, view=view, condition=condition)
             measured = sampled_rows if condition == "sampled" else _greedy
             address = (self._name, str(task), str(view))
             for row in measured(part, baseline, self._rewards[str(task)], self.block, address):
                 yield {"task": task, "view": view, **row}
 
     def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-        """Task by task."""
+        """Answers by task."""
         yield from ((str(task), part) for (task,), part in answers.group_by("task", maintain_order=True))
 
-    def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
+    def greedy(self, part: pl.DataFrame, metric: str | None = None, table_index: int = 0) -> Reading:
         """A metric of the reward."""
         found = load("reward", self._reward(part)).metrics
         name = metric or next(iter(found))
         return Reading(name, found[name].metric, columns_of(part))
 
-    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading | None:
-        """The first metric of single answers, averaged over those to each question."""
+    def averaged(self, part: pl.DataFrame, table_index: int = 0) -> Reading | None:
+        """The first per-answer metric, averaged over the answers to each question."""
         found = per_answer(self._reward(part))
         if not found:
             return None
@@ -152,9 +156,9 @@ class Rewarded:
     def primary(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
     ) -> dict[str, float | None]:
-        """Value and gain in the reward's first metric, of greedy answers of one task."""
-        ours, base = self.greedy(part), None if baseline is None else columns_of(baseline)
-        return measured_row(ours.metric, ours.columns, base, self.block, address)
+        """Value and gain of the reward's first metric, for greedy answers of one task."""
+        reading, base = self.greedy(part), None if baseline is None else columns_of(baseline)
+        return measured_row(reading.metric, reading.columns, base, self.block, address)
 
 
 def _greedy(
@@ -167,5 +171,5 @@ def _greedy(
         if declared.only_with and declared.only_with not in columns:
             continue
         values = measured_row(declared.metric, columns, base, block, (*address, metric))
-        fixed = told_as(part["condition"][0])
+        fixed = condition_columns(part["condition"][0])
         yield {**fixed, "metric": metric, "n": part.height, "n_failed": failed, **values}

@@ -1,4 +1,4 @@
-"""What a judge says of a policy's answers to one benchmark."""
+"""A judge's verdicts on a policy's answers to one benchmark."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, protocol_of
 from perceptune.engines.judging import SEED, Case, Endpoint, Said, complaint, help_with
 from perceptune.engines.vllm.requests import Question
-from perceptune.stages.evaluation.judged_answers import answered
+from perceptune.stages.evaluation.judged_answers import with_verdicts
 from perceptune.stages.evaluation.metric_rows import answers_of
 from perceptune.stages.sampling.responses import SPEED_ONLY, start
 
@@ -43,34 +43,35 @@ def run(
     weights: str | None = None,
     halvings: int = 0,
 ) -> None:
-    """Writes the table `verdicts`: a row for every scored answer to `benchmark`, in the order of requests and samples.
+    """Writes the table `verdicts`: a row for every scored answer, ordered by request and sample.
 
-    `name` is the judge's. Each verdict is kept in the folder `kept` as soon as it is there, by all that was asked, and is not
-    asked for again, by whatever policy, table or process. `model` and the digest `weights` of its files are those of a judge
-    without `url`, which runs here. Raises `UserError` when the judge cannot be asked, refuses or keeps failing.
+    `name` is the judge's name. Each verdict is stored in the folder `kept` as soon as it arrives,
+    keyed by everything that was sent, and is never requested again by any policy, table or process.
+    `model` and the digest `weights` of its files belong to a judge without `url`, which runs in
+    this process. Raises `UserError` if the judge cannot be reached, refuses, or keeps failing.
     """
     protocol = protocol_of(block)
     if protocol is None or protocol.judged is None:
-        raise ValueError(f"benchmark `{block.protocol}` asks no judge")
+        raise ValueError(f"benchmark `{block.protocol}` does not use a judge")
     rows = answers_of(rewards, benchmark)
-    answers = answered(rows, examples, None)
+    answers = with_verdicts(rows, examples, None)
     identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=SPEED_ONLY)]
     cases = _cases(answers, protocol.judged, judge, block.judge_prompt, identity)
-    book = Kept(kept)
-    waiting = list({case.key: case for case in cases if case and book.said(case.key) is None}.values())
+    store = VerdictStore(kept)
+    waiting = list({case.key: case for case in cases if case and store.find(case.key) is None}.values())
     if waiting:
         total = len({case.key for case in cases if case})
         try:
             with Progress("judging answers", total, "verdicts", done=total - len(waiting)) as progress:
                 if model is None:
-                    _ask_endpoint(name, judge, waiting, book, progress)
+                    _ask_endpoint(name, judge, waiting, store, progress)
                 else:
-                    _ask_here(name, judge, model, str(weights), waiting, book, progress, halvings)
+                    _ask_here(name, judge, model, str(weights), waiting, store, progress, halvings)
         except UserError as error:
-            there = sum(book.said(key) is not None for key in {case.key for case in cases if case})
-            hint = f"{there} of {total} verdicts are kept; run again and only the others are asked for"
+            stored = sum(store.find(key) is not None for key in {case.key for case in cases if case})
+            hint = f"{stored} of {total} verdicts are stored; rerun to request only the others"
             raise UserError(error.args[0], f"{error.hint}; {hint}" if error.hint else hint) from None
-    table = [_row(*row, book) for row in zip(rows.iter_rows(named=True), answers, cases, strict=True)]
+    table = [_row(*row, store) for row in zip(rows.iter_rows(named=True), answers, cases, strict=True)]
     inputs = {"rewards": rewards, "examples": examples}
     inputs |= {"prompt": Path(block.judge_prompt)} if block.judge_prompt else {}
     parameters = {
@@ -85,34 +86,35 @@ def run(
     write_table(verdicts, VERDICTS, table, lineage("evaluation.judge_answers", parameters, inputs, plugins))
 
 
-class Kept:
-    """All that a judge has ever said, a file per verdict.
+class VerdictStore:
+    """All verdicts of a judge, one file each.
 
-    Files appear whole under names made of all that was asked: any number of processes may write at once, on network file
-    systems too, and a killed one loses only what it was just being told.
+    Files are written atomically under names derived from the whole request: any number of processes
+    may write at once, also on network file systems, and a killed process loses only the verdicts in
+    flight.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def said(self, key: str) -> Said | None:
-        """The verdict on what has this key; None where there is none that can be read."""
+    def find(self, key: str) -> Said | None:
+        """The stored verdict with this key; None if there is none or it is unreadable."""
         try:
             kept = json.loads(self._file(key).read_text())
             return Said(str(kept["text"]), str(kept["model"]))
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def keep(self, case: Case, said: Said) -> None:
-        """When this returns the verdict survives the end of the process and of the machine.
+    def keep(self, case: Case, verdict: Said) -> None:
+        """Stores a verdict durably: once this returns, it survives a crash of the machine.
 
-        The first one counts: whoever asked the same at the same time may have been told something else.
+        The first verdict wins if several processes sent the same request at the same time.
         """
-        asked = {"messages": list(case.messages), "max_tokens": case.max_tokens}
-        record = {"text": said.text, "model": said.model, "asked": asked}
+        sent = {"messages": list(case.messages), "max_tokens": case.max_tokens}
+        record = {"text": verdict.text, "model": verdict.model, "asked": sent}
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
-            if self.said(case.key) is None:
+            if self.find(case.key) is None:
                 write_text(self._file(case.key), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 
     def _file(self, key: str) -> Path:
@@ -122,7 +124,7 @@ class Kept:
 def _cases(
     answers: Sequence[Answered], judged: Judged, judge: JudgeBlock, prompt: str | None, identity: Any
 ) -> list[Case | None]:
-    """What the judge is asked about each answer; None where it is not asked."""
+    """The request about each answer; None if the answer is not judged."""
     messages = judged.messages if prompt is None else _own_messages(Path(prompt), judged)
     longest = judge.max_tokens or judged.max_tokens
     found: list[Case | None] = []
@@ -130,17 +132,20 @@ def _cases(
         if not judged.asked(answer):
             found.append(None)
             continue
-        asked = messages(answer)
-        key = sha256_of_json([identity, asked, {"temperature": 0, "max_tokens": longest, "seed": SEED}])
-        found.append(Case(key, f"example `{answer.example_id}`", asked, longest, judged.may_end_early))
+        sent = messages(answer)
+        key = sha256_of_json([identity, sent, {"temperature": 0, "max_tokens": longest, "seed": SEED}])
+        found.append(Case(key, f"example `{answer.example_id}`", sent, longest, judged.may_end_early))
     return found
 
 
 def _own_messages(file: Path, judged: Judged) -> Callable[[Answered], list[dict[str, str]]]:
-    """Messages made with a prompt that the user brings; a `UserError` names a field that it leaves out."""
+    """Builds messages from the user's own prompt.
+
+    Raises `UserError` for a field that the prompt does not contain.
+    """
     fields = judged.fields
     if fields is None:
-        raise ValueError(f"`{file}` is given to a benchmark that takes no prompt")
+        raise ValueError(f"`{file}` is set for a benchmark that does not take a prompt")
     try:
         prompt = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -151,34 +156,36 @@ def _own_messages(file: Path, judged: Judged) -> Callable[[Answered], list[dict[
         for field in texts:
             if f"{{{field}}}" not in prompt:
                 expected = ", ".join(f"`{{{name}}}`" for name in texts)
-                raise UserError(f"judge's prompt `{file}` has no `{{{field}}}`, expected {expected} in it")
+                raise UserError(f"judge's prompt `{file}` has no `{{{field}}}`, expected {expected}")
         return [{"role": "user", "content": filled(prompt, texts)}]
 
     return messages
 
 
-def _open(waiting: Sequence[Case], book: Kept, progress: Progress) -> Iterator[Case]:
-    """The cases that still have no verdict when their turn comes: another process may be asking the same."""
+def _open(waiting: Sequence[Case], store: VerdictStore, progress: Progress) -> Iterator[Case]:
+    """The cases without a verdict when their turn comes: another process may have stored one."""
     for case in waiting:
-        if book.said(case.key) is None:
+        if store.find(case.key) is None:
             yield case
         else:
             progress.advance()
 
 
-def _ask_endpoint(name: str, judge: JudgeBlock, waiting: Sequence[Case], book: Kept, progress: Progress) -> None:
+def _ask_endpoint(
+    name: str, judge: JudgeBlock, waiting: Sequence[Case], store: VerdictStore, progress: Progress
+) -> None:
     secret = None if judge.key is None else os.environ.get(judge.key)
     if judge.key is not None and secret is None:
         raise UserError(
             f"judge `{name}`: environment variable `{judge.key}` is not set, expected the key of `{judge.url}`",
-            "export it where Snakemake is started; it is written nowhere",
+            "export it in the shell that starts Snakemake; it is never written to a file",
         )
 
-    def keep(case: Case, said: Said) -> None:
-        book.keep(case, said)
+    def keep(case: Case, verdict: Said) -> None:
+        store.keep(case, verdict)
         progress.advance()
 
-    Endpoint(name, judge, secret).verdicts(_open(waiting, book, progress), keep)
+    Endpoint(name, judge, secret).verdicts(_open(waiting, store, progress), keep)
 
 
 def _ask_here(
@@ -187,48 +194,48 @@ def _ask_here(
     model: ModelBlock,
     weights: str,
     waiting: Sequence[Case],
-    book: Kept,
+    store: VerdictStore,
     progress: Progress,
     halvings: int,
 ) -> None:
-    """Asks a model of the config, which vLLM runs in this process."""
+    """Runs a model of the config in this process, with vLLM."""
     room = model.engine.answers_per_part
-    with start(model, None, 1, book.folder / "merged", halvings) as sampler:
+    with start(model, None, 1, store.folder / "merged", halvings) as sampler:
         for first in range(0, len(waiting), room):
-            part = {case.key: case for case in _open(waiting[first : first + room], book, progress)}
-            asked = []
+            part = {case.key: case for case in _open(waiting[first : first + room], store, progress)}
+            prepared = []
             for case in part.values():
                 try:
-                    asked.append((case.key, sampler.prepared(_question(case))))
+                    prepared.append((case.key, sampler.prepared(_question(case))))
                 except ValueError as error:
                     raise UserError(f"judge `{name}`, {case.about}: {error}") from None
             wrong = None
-            for key, (answer,) in sampler.answers(asked, progress.advance).items():
+            for key, (answer,) in sampler.answers(prepared, progress.advance).items():
                 if found := complaint(answer.text, answer.finish_reason, part[key]):
                     wrong = UserError(
                         f"judge `{name}`, {part[key].about}: `{judge.model}` {found}",
                         help_with(answer.finish_reason, name),
                     )
                 else:
-                    book.keep(part[key], Said(answer.text, f"{judge.model} {weights[:12]}"))
+                    store.keep(part[key], Said(answer.text, f"{judge.model} {weights[:12]}"))
             if wrong:
                 raise wrong
 
 
 def _question(case: Case) -> Question:
-    """The case as the sampling engine takes it: text only, greedy."""
+    """The case as a question to the sampling engine: text only, greedy."""
     messages = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in case.messages]
     return Question(messages, [], n=1, max_tokens=case.max_tokens, seed=SEED, **GREEDY)  # type: ignore[arg-type]
 
 
-def _row(scored: dict[str, Any], answer: Answered, case: Case | None, book: Kept) -> dict[str, Any]:
-    said = book.said(case.key) if case else None
-    reason = None if said else "it has no text" if answer.text is None else "it needs no judge"
+def _row(scored: dict[str, Any], answer: Answered, case: Case | None, store: VerdictStore) -> dict[str, Any]:
+    verdict = store.find(case.key) if case else None
+    reason = None if verdict else "no answer text" if answer.text is None else "no judge needed"
     shared = ("request_id", "sample_index", "example_id", "view", "condition")
     return {
         **{column: scored[column] for column in shared},
         "key": case.key if case else "",
-        "text": said and said.text,
-        "model": said and said.model,
+        "text": verdict and verdict.text,
+        "model": verdict and verdict.model,
         "reason": reason,
     }

@@ -1,4 +1,4 @@
-"""Scored answers as published benchmarks see them: with their question, its source and what the judge said."""
+"""Scored answers with their question, its source columns and the judge's verdict."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from perceptune.stages.data.examples import Examples
 ANSWER = ["request_id", "sample_index"]
 
 
-def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> list[Answered]:
-    """The rows of `rewards` in their order, each with its example from the table `examples` of their dataset.
+def with_verdicts(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> list[Answered]:
+    """The rows of `rewards` in order, each with its example from the table `examples`.
 
-    `verdicts`: the table of what the judge said of them, None without a judge; an answer that it does not mention has none.
+    `verdicts` is the table of the judge's verdicts, None without a judge; an answer without a row
+    there has no verdict.
     """
     questions = pl.DataFrame(pl.from_arrow(Examples(examples).table(["example_id", "question", "source"])))
     joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")
@@ -28,18 +29,18 @@ def answered(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> li
         joined = joined.with_columns(verdict=pl.lit(None, dtype=pl.String))
     else:
         table = pl.DataFrame(pl.from_arrow(read_table(verdicts, VERDICTS).select([*ANSWER, "text"])))
-        given = table.rename({"text": "verdict"})
-        joined = joined.join(given, ANSWER, "left", validate="1:1", maintain_order="left")
-    return [_answered(row) for row in joined.iter_rows(named=True)]
+        renamed = table.rename({"text": "verdict"})
+        joined = joined.join(renamed, ANSWER, "left", validate="1:1", maintain_order="left")
+    return [_from_row(row) for row in joined.iter_rows(named=True)]
 
 
 def judged_by(judge: str, verdicts: Path) -> str:
-    """Who judged: the judge's name in the config, and the model that answered as its endpoint names it (or several)."""
+    """The judge's name in the config, and the model names reported by its endpoint."""
     models = sorted(set(read_table(verdicts, VERDICTS)["model"].drop_null().to_pylist()))
     return f"{judge}: {', '.join(models) or 'no answer'}"
 
 
-def _answered(row: dict[str, Any]) -> Answered:
+def _from_row(row: dict[str, Any]) -> Answered:
     return Answered(
         example_id=row["example_id"],
         task=row["task"],

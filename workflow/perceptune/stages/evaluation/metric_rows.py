@@ -1,4 +1,4 @@
-"""Rows of the metrics table, and the columns of answers that they are made of."""
+"""Rows of the metrics table, and the answer columns that they are computed from."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 COMPARED = ("base_value", "gain", "gain_ci_low", "gain_ci_high")
 UNCOMPARED = ("ci_low", "ci_high", *COMPARED)
-"""Columns that a bare value leaves empty."""
+"""Columns that are empty for a value without interval and comparison."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A metric, and the columns of some answers that it is made of."""
+    """A metric, with the answer columns to compute it from."""
 
     name: str
     metric: Metric
@@ -47,46 +47,49 @@ class Measuring(Protocol):
 
     block: BenchmarkBlock
 
-    def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
-        """Rows of the metrics table for every view and condition, without policy, benchmark and split."""
+    def rows(self, answers: pl.DataFrame, base_answers: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
+        """Rows of the metrics table per view and condition, without policy, benchmark and split."""
         ...
 
     def primary(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
     ) -> dict[str, float | None]:
-        """Value and gain in the primary metric, of greedy answers of one task; `baseline` are those to the same questions."""
-        ...
+        """Value and gain of the primary metric, for greedy answers of one task.
 
-    def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-        """Answers as they are measured together, and the task that the metrics table has for them."""
-        ...
-
-    def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
-        """A metric, by default the primary one, of one answer to each question. `whose`: place among the tables of verdicts."""
-        ...
-
-    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading | None:
-        """The mean over n answers to each question, in the first metric that single answers have.
-
-        None where they have none.
+        `baseline` are the base model's answers to the same questions.
         """
         ...
 
+    def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Answers grouped as they are measured, with their task in the metrics table."""
+        ...
 
-def told_as(condition: str) -> dict[str, Any]:
-    """How the metrics table names greedy answers: to the benchmark's own prompt, or to another with its number."""
+    def greedy(self, part: pl.DataFrame, metric: str | None = None, table_index: int = 0) -> Reading:
+        """A metric (default: the primary one) of one answer per question.
+
+        `table_index`: index into the tables of verdicts.
+        """
+        ...
+
+    def averaged(self, part: pl.DataFrame, table_index: int = 0) -> Reading | None:
+        """The first per-answer metric, averaged over n answers per question, or None."""
+        ...
+
+
+def condition_columns(condition: str) -> dict[str, Any]:
+    """Condition columns of greedy answers to the benchmark's own or a numbered other prompt."""
     number = number_of(condition)
     return {"condition": condition, "k": 1} if number is None else {"condition": "prompt", "k": number}
 
 
 def answers_of(path: Path, benchmark: str) -> pl.DataFrame:
-    """The scored answers of one benchmark; an answer that is missing counts as one that could not be parsed."""
+    """The scored answers of one benchmark; a missing answer counts as unparsable."""
     table = pl.DataFrame(pl.from_arrow(read_table(path, REWARDS)))
     return table.filter(pl.col("benchmark") == benchmark).sort("request_id", "sample_index")
 
 
 def columns_of(part: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Component name to its values, one per answer; 0 where the answer is missing."""
+    """Component name to its values, one per answer; 0 if the answer is missing."""
     names: dict[str, None] = {}
     records = [{c["name"]: c["value"] for c in row} for row in part["components"].to_list()]
     for record in records:
@@ -95,7 +98,7 @@ def columns_of(part: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def matched(baseline: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
-    """The base model's answers to the same requests in the same order."""
+    """The base model's answers to the same requests, in the same order."""
     keys = ["request_id", "sample_index"]
     return part.select(keys).join(baseline, keys, "left", validate="1:1", maintain_order="left")
 
@@ -103,7 +106,10 @@ def matched(baseline: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
 def measured_row(
     metric: Metric, columns: Any, base: Any, block: BenchmarkBlock, address: tuple[str | int, ...]
 ) -> dict[str, float | None]:
-    """Value, interval and, with a base model, its value and the paired gain. The seed is the same for every policy."""
+    """Value, interval and, with a base model, its value and the paired gain.
+
+    The bootstrap seed is the same for every policy.
+    """
     settings = {"resamples": block.resamples, "seed": derived_seed("bootstrap", block.seed, *address)}
     value, low, high = interval(metric, columns, **settings)
     row: dict[str, float | None] = {"value": value, "ci_low": low, "ci_high": high}
@@ -122,9 +128,9 @@ def sampled_rows(
     address: tuple[str, ...],
     conditions: tuple[str, ...] = ("mean_of_n", "best_of_n"),
 ) -> Iterator[dict[str, Any]]:
-    """Mean of N with its spread over the N runs, and best of k for k = 1, 2, 4, ..., N, over the sampled answers.
+    """Mean of N with its spread over the N runs, and best of k for k = 1, 2, 4, ..., N.
 
-    `n` counts all of these, as `n_failed` does.
+    `n` and `n_failed` count all sampled answers.
     """
     count = max(part.group_by("request_id").len()["len"].to_list(), default=0)
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
@@ -154,13 +160,13 @@ def sampled_rows(
 
 
 def per_answer(reward: str) -> dict[str, RewardMetric]:
-    """Those of a reward's metrics that single answers have."""
+    """The metrics of a reward that are defined for single answers."""
     metrics = load("reward", reward).metrics
     return {name: declared for name, declared in metrics.items() if declared.component is not None}
 
 
 def each_answer(declared: RewardMetric, columns: Columns) -> np.ndarray:
-    """A metric of single answers, one value per answer."""
+    """A per-answer metric, one value per answer."""
     return np.asarray(declared.of_one(columns[str(declared.component)]))
 
 

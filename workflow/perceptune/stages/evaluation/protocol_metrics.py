@@ -1,4 +1,4 @@
-"""The official metrics of a published benchmark."""
+"""The metrics of a published benchmark's protocol."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals, run_spread
 from perceptune.core.rewards.metrics import Columns, Metric
-from perceptune.stages.evaluation.judged_answers import answered
+from perceptune.stages.evaluation.judged_answers import with_verdicts
 from perceptune.stages.evaluation.metric_rows import (
     COMPARED,
     UNCOMPARED,
     Reading,
+    condition_columns,
     matched,
     measured_row,
     sampled_rows,
-    told_as,
 )
 
 SEVERAL = "all"
-"""The task of metrics that are about several."""
+"""Task name of metrics over several tasks."""
 
 
-class Official:
-    """A benchmark block with a protocol, and what is needed to measure it."""
+class ProtocolMetrics:
+    """A benchmark block with a protocol."""
 
     def __init__(
         self,
@@ -42,8 +42,11 @@ class Official:
         examples: Path,
         verdicts: tuple[Path | None, ...],
     ) -> None:
-        """`rewards` maps tasks to their reward; `verdicts` are the tables of the policy, its base model and of others that are
-        compared, or None each."""
+        """`rewards` maps tasks to their reward.
+
+        `verdicts` has one table (or None) for the policy, its base model, and every other compared
+        policy.
+        """
         protocol = protocol_of(block)
         assert protocol
         self.block = block
@@ -51,34 +54,36 @@ class Official:
         self._verdicts = verdicts
         self._protocol = protocol
 
-    def rows(self, ours: pl.DataFrame, theirs: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
-        """Rows of the metrics table for every view and condition, without policy, benchmark and split."""
-        for (view, condition), part in ours.group_by("view", "condition", maintain_order=True):
+    def rows(self, answers: pl.DataFrame, base_answers: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
+        """Rows of the metrics table per view and condition, without policy, benchmark and split."""
+        for (view, condition), part in answers.group_by("view", "condition", maintain_order=True):
             tasks = part["task"].unique().to_list()
             shared = {"task": tasks[0] if len(tasks) == 1 else SEVERAL, "view": view}
-            baseline = None if theirs is None else matched(theirs.filter(view=view, condition=condition), part)
+            baseline = (
+                None if base_answers is None else matched(base_answers.filter(view=view, condition=condition), part)
+            )
             address = (self._name, str(shared["task"]), str(view))
             if condition == "sampled":
                 rows = self._sampled(part, baseline, address, tasks)
             else:
-                rows = self._measured(part, baseline, told_as(str(condition)), address)
+                rows = self._measured(part, baseline, condition_columns(str(condition)), address)
             yield from ({**shared, **row} for row in rows)
 
     def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-        """All together."""
+        """All answers together."""
         tasks = answers["task"].unique().to_list()
         yield tasks[0] if len(tasks) == 1 else SEVERAL, answers
 
-    def greedy(self, part: pl.DataFrame, metric: str | None = None, whose: int = 0) -> Reading:
-        """An official metric."""
+    def greedy(self, part: pl.DataFrame, metric: str | None = None, table_index: int = 0) -> Reading:
+        """A metric of the protocol."""
         name = metric or next(iter(self._protocol.metrics))
-        columns = self._protocol.columns(self._answered(part, whose))
+        columns = self._protocol.columns(self._answered(part, table_index))
         return Reading(name, self._protocol.metrics[name].metric, columns)
 
-    def averaged(self, part: pl.DataFrame, whose: int = 0) -> Reading:
-        """The mean over runs of the primary metric."""
+    def averaged(self, part: pl.DataFrame, table_index: int = 0) -> Reading:
+        """The primary metric, averaged over runs."""
         name, measured = next(iter(self._protocol.metrics.items()))
-        columns = self._read(part, whose)[1]
+        columns = self._read(part, table_index)[1]
         runs = part["sample_index"].n_unique()
         return Reading(name, _mean_of_runs(measured) if runs > 1 else measured.metric, columns)
 
@@ -86,30 +91,30 @@ class Official:
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
     ) -> dict[str, float | None]:
         """The primary metric of some of the answers."""
-        ours, base = self.greedy(part), None if baseline is None else self.greedy(baseline, whose=1).columns
-        return measured_row(ours.metric, ours.columns, base, self.block, address)
+        reading, base = self.greedy(part), None if baseline is None else self.greedy(baseline, table_index=1).columns
+        return measured_row(reading.metric, reading.columns, base, self.block, address)
 
-    def _answered(self, part: pl.DataFrame, whose: int) -> list[Answered]:
-        answers = answered(part, self._examples, self._verdicts[whose])
+    def _answered(self, part: pl.DataFrame, table_index: int) -> list[Answered]:
+        answers = with_verdicts(part, self._examples, self._verdicts[table_index])
         self._check_components(answers)
         return answers
 
     def _check_components(self, answers: Sequence[Answered]) -> None:
-        """Raises `UserError` where the reward is one that says nothing of what the metrics are made of: all would be wrong."""
+        """Raises `UserError` if the reward lacks components that the metrics need."""
         for answer in answers:
             expected = self._protocol.components.get(answer.task, ())  # type: ignore[call-overload]
             judged = answer.text is None or answer.verdict is not None
             if not judged and (missing := [name for name in expected if name not in answer.components]):
                 raise UserError(
-                    f"benchmark `{self._name}`: protocol `{self._protocol.name}` needs `{missing[0]}` of every answer, which "
-                    f"reward `{self._rewards[answer.task]}` for task `{answer.task}` does not give",
-                    "without `reward` in the benchmark block the protocol's own reads them",
+                    f"benchmark `{self._name}`: protocol `{self._protocol.name}` requires component `{missing[0]}` for "
+                    f"every answer, reward `{self._rewards[answer.task]}` for task `{answer.task}` does not provide it",
+                    "remove `reward` from the benchmark block to use the protocol's own",
                 )
 
     def _measured(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, fixed: dict[str, Any], address: tuple[str, ...]
     ) -> Iterator[dict[str, Any]]:
-        """One row per official metric, of one answer to each question or of several runs of them."""
+        """One row per metric, for one answer per question or for several runs."""
         answers, columns = self._read(part, 0)
         base = None if baseline is None else self._read(baseline, 1)[1]
         several = len(answers) > 1
@@ -118,8 +123,8 @@ class Official:
         drawn = resampled_totals(tables, resamples=self.block.resamples, seed=seed)
         for name, measured in self._protocol.metrics.items():
             metric = _mean_of_runs(measured) if several else measured.metric
-            mine = [a for run in answers for a in run if measured.of(a)]
-            counts = {"n": len(mine), "n_failed": sum(map(measured.failed, mine))}
+            relevant = [a for run in answers for a in run if measured.of(a)]
+            counts = {"n": len(relevant), "n_failed": sum(map(measured.failed, relevant))}
             found = _compared(metric, tables, drawn)
             reason = f"not measured: needs {measured.needs}" if found["value"] is None else None
             yield {**fixed, "metric": name, **counts, **found, "reason": reason}
@@ -129,9 +134,9 @@ class Official:
                 spread = run_spread(known[None])
                 yield {**fixed, "metric": f"{name}_run_std", **counts, "value": spread, **dict.fromkeys(UNCOMPARED)}
 
-    def _read(self, part: pl.DataFrame, whose: int) -> tuple[list[list[Answered]], Columns]:
-        """The answers run by run, and their columns, shape (units,), or (runs, units) of several runs."""
-        runs = [self._answered(one, whose) for one in part.partition_by("sample_index", maintain_order=True)]
+    def _read(self, part: pl.DataFrame, table_index: int) -> tuple[list[list[Answered]], Columns]:
+        """The answers by run, and their columns: (units,), or (runs, units) for several runs."""
+        runs = [self._answered(one, table_index) for one in part.partition_by("sample_index", maintain_order=True)]
         columns = [self._protocol.columns(run) for run in runs]
         if len(columns) == 1:
             return runs, columns[0]
@@ -140,18 +145,21 @@ class Official:
     def _sampled(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...], tasks: list[str]
     ) -> Iterator[dict[str, Any]]:
-        """The mean over runs, run i being the i-th answers of all questions; best of k as the reward sees it."""
+        """Means over runs (run i has every i-th answer), and the reward's best of k."""
         ordered = part.sort("sample_index", "request_id")
-        theirs = None if baseline is None else baseline.sort("sample_index", "request_id")
+        base_ordered = None if baseline is None else baseline.sort("sample_index", "request_id")
         count = part["sample_index"].n_unique()
-        yield from self._measured(ordered, theirs, {"condition": "mean_of_n", "k": count}, address)
+        yield from self._measured(ordered, base_ordered, {"condition": "mean_of_n", "k": count}, address)
         rewards = {self._rewards[task] for task in tasks}
         if len(rewards) == 1:
             yield from sampled_rows(part, baseline, rewards.pop(), self.block, address, ("best_of_n",))
 
 
 def _compared(metric: Metric, tables: Sequence[Columns], drawn: Sequence[Columns]) -> dict[str, float | None]:
-    """Value and interval of a policy, the first of the tables, and with a base model its value and the gain; None: unknown."""
+    """Value and interval of the first table; with a second one, its value and the gain.
+
+    None: unknown.
+    """
     values, draws = [float(metric(columns)) for columns in tables], [metric(totals) for totals in drawn]
     found: dict[str, float | None] = {"value": None, **dict.fromkeys(UNCOMPARED)}
     if not math.isnan(values[0]):
@@ -163,7 +171,7 @@ def _compared(metric: Metric, tables: Sequence[Columns], drawn: Sequence[Columns
 
 
 def _mean_of_runs(measured: Measured) -> Metric:
-    """The mean over the first axis of a metric of columns (runs, ..., units)."""
+    """The mean over runs of a metric of columns (runs, ..., units)."""
     if measured.of_some_runs:
         return lambda columns: mean_of_known(np.asarray(measured.metric(columns)))
     return lambda columns: np.asarray(measured.metric(columns)).mean(axis=0)

@@ -1,4 +1,4 @@
-"""The model card of an exported policy: what it is, how good, and what it was made of."""
+"""The model card of an exported policy: what it is, its results, and how it was made."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from perceptune.models.coordinates import coordinate_frame
 
 TEMPLATE = "model_card.md.jinja"
 FRAMES = {
-    "padded_square": "shares of the square around the image",
-    "original": "shares of its width and height",
-    "resized_pixels": "pixels of the image as the processor resizes it",
-    "thousand": "thousandths of its width and height",
+    "padded_square": "fractions of the square around the image",
+    "original": "fractions of the image's width and height",
+    "resized_pixels": "pixels of the image as resized by the processor",
+    "thousand": "thousandths of the image's width and height",
 }
 FITS = {
-    "pad": "Pad an image that is no square to one, in the processor's mean colour, before the processor sees it.",
-    "crop": "Of an image that is no square the processor sees the middle.",
+    "pad": "Pad images to squares with the processor's mean colour before passing them to the processor.",
+    "crop": "The processor centre-crops images that are not square.",
 }
 COMPARED = {
     "vllm_and_transformers": "vLLM and transformers, this folder",
-    "vllm_and_base_with_adapter": "vLLM with this folder, and base model with adapter",
-    "export_and_base_with_adapter_in_float32": "this folder, and base model with adapter, both in float32",
+    "vllm_and_base_with_adapter": "vLLM with this folder, and the base model with the adapter",
+    "export_and_base_with_adapter_in_float32": "this folder, and the base model with the adapter, both in float32",
 }
 
 
@@ -50,7 +50,10 @@ def run(
     model: ModelBlock,
     config: Mapping[str, Any],
 ) -> None:
-    """Writes the `card` beside `parity`. `config` has the blocks that made the policy, by section and name."""
+    """Writes the `card` next to `parity`.
+
+    `config` has the blocks that made the policy, by section and name.
+    """
     record, report = (json.loads((parity.parent / name).read_text()) for name in (FILE, parity.name))
     ((_, experiment),) = config["experiments"].items()
     trained = config["trainings"][experiment["training"]]
@@ -74,12 +77,12 @@ def run(
         dataset=dataset,
         data=_described(config["datasets"][dataset]),
         source=", ".join(f"{key} `{experiment[key]}`" for key in _made_of(config, experiment)),
-        parameters=_described(trained["parameters"]) or "its defaults",
+        parameters=_described(trained["parameters"]) or "default parameters",
         steps=steps,
         rows=list(_results(metrics)) if metrics else [],
         parity=_sentence(report),
         differences={COMPARED[name]: _shown(value) for name, value in report["differences"].items()}
-        | {"base model with and without adapter, for comparison": _shown(report["effect_of_the_adapter"])},
+        | {"base model with and without the adapter, for comparison": _shown(report["effect_of_the_adapter"])},
         digests=_digests(record, adapter),
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
         config=yaml.safe_dump(dict(config), sort_keys=False, width=120),
@@ -88,15 +91,15 @@ def run(
 
 
 def _pictures(model: ModelBlock) -> str:
-    """How images are to be given to the folder's processor."""
+    """How to prepare images for the folder's processor."""
     if model.pixels:
         fewest, most = model.pixels
-        return f"Images go in as they are; the processor here resizes them to between {fewest:,} and {most:,} pixels."
-    return FITS[model.image_fit] if load("family", model.family).squares_images else "Images go in as they are."
+        return f"Pass images unchanged; the processor in this folder resizes them to between {fewest:,} and {most:,} pixels."
+    return FITS[model.image_fit] if load("family", model.family).squares_images else "Pass images unchanged."
 
 
 def _made_of(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of an experiment that name a block which is neither model nor data nor training."""
+    """The keys of an experiment that name a block other than model, dataset and training."""
     for key, value in experiment.items():
         if key not in ("model", "dataset", "training") and isinstance(value, str):
             yield key
@@ -121,10 +124,10 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
 def _sentence(report: Mapping[str, Any]) -> str:
     allowed = report["accepted"]
     return (
-        f"The log-probabilities of {report['tokens']} tokens in {report['answers']} answers to benchmark questions, given by vLLM "
-        f"with this folder in {report['dtype']}, were computed again with transformers, and with the base model and the adapter "
-        f"beside it. The export would have failed with a mean difference above {allowed['mean']:g} or a largest one above "
-        f"{allowed['max']:g} nats in {report['dtype']}, or, in float32, with more than half of what the adapter does."
+        f"The log-probabilities of {report['tokens']} tokens in {report['answers']} answers to benchmark questions, as computed by "
+        f"vLLM with this folder in {report['dtype']}, were recomputed with transformers, and with the base model and the "
+        f"separate adapter. The export fails if differences exceed {allowed['mean']:g} nats on average or {allowed['max']:g} "
+        f"nats at most in {report['dtype']}, or half of the adapter's effect in float32."
     )
 
 
@@ -133,7 +136,7 @@ def _shown(difference: Mapping[str, float]) -> dict[str, str]:
 
 
 def _digests(record: Mapping[str, Any], adapter: Mapping[str, Any]) -> dict[str, str]:
-    """What it was made of, by name."""
+    """Name to digest of everything that the model was made from."""
     found = {"base model's files": record["parameters"]["weights"]}
     found |= {f"`{source['path']}`": source["sha256"] for source in record["inputs"].values()}
     found |= {f"`{source['path']}`": source["sha256"] for source in adapter["inputs"].values()}

@@ -1,4 +1,4 @@
-"""A trained policy as one model folder in Hugging Face format, which is only there if it says what base and adapter say."""
+"""Exports a trained policy as a verified model folder in Hugging Face format."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from perceptune.models.loading import merged_model
 from perceptune.stages.data.example_images import IllustratedExamples
 
 PROMPTS = 8
-"""Benchmark questions whose answers are compared, spread over all of them; each is asked greedily and at temperature 1."""
+"""Number of benchmark questions to compare on, each answered greedily and at temperature 1."""
 TOKENS = 128
-"""Longest answer of a comparison."""
+"""Token limit of the compared answers."""
 UNWANTED = ("README.md", ".gitattributes", "*.lock")
-"""What a base model's folder may have and the export has not: its card says nothing of this model."""
+"""Files of the base model's folder that are not exported: its card describes another model."""
 
 
 def run(
@@ -46,12 +46,13 @@ def run(
     weights: str,
     halvings: int = 0,
 ) -> None:
-    """Writes the merged model into `folder` with `parity.json` and `lineage.json`.
+    """Writes the merged model into `folder`, with `parity.json` and `lineage.json`.
 
-    Log-probabilities of vLLM's answers to benchmark questions (`requests`) are compared: vLLM and transformers of the export,
-    vLLM and base with adapter, and export and base with adapter, both in float32. Raises `UserError` where they differ by more
-    than `core.parity` accepts; there is no folder then. `weights` is the digest of the base model's files. Each of the `halvings`
-    halves what the engine holds at once.
+    Compares log-probs of vLLM's answers to benchmark questions (`requests`): vLLM and transformers
+    with the export, vLLM and the base model with adapter, and the export and the base model with
+    adapter in float32. Raises `UserError`, and leaves no folder, if they differ by more than
+    `core.parity` accepts. `weights` is the digest of the base model's files. Each of the `halvings`
+    halves the engine's batch size.
     """
     made = folder.with_name(f".{folder.name}.{os.getpid()}")
     for old in (made, folder):
@@ -62,10 +63,12 @@ def run(
             for file in made.glob(pattern):
                 file.unlink()
         exported = model.model_copy(update={"path": str(made)})
-        given = answered(exported, _questions(requests, examples, policy), made / ".vllm", halvings)
-        if not given:
-            raise UserError(f"policy `{policy}`: no benchmark question can be asked, and so its export not be compared")
-        report = _compared(model, exported, adapter, given)
+        answers = answered(exported, _questions(requests, examples, policy), made / ".vllm", halvings)
+        if not answers:
+            raise UserError(
+                f"policy `{policy}`: no benchmark question fits the model, so the export cannot be verified"
+            )
+        report = _compared(model, exported, adapter, answers)
         print(json.dumps(report, indent=2))
         wrong = [f"{name.replace('_', ' ')}: {words}" for name, words in report.pop("wrong").items()]
         if wrong:
@@ -79,14 +82,14 @@ def run(
         write_lineage(made, record | {"adapter": json.loads((adapter / FILE).read_text())})
         write_text(made / "parity.json", json.dumps(report, indent=2) + "\n")
         for file in (*files, made / FILE):
-            file.chmod(0o644)  # safetensors writes for its owner only
+            file.chmod(0o644)  # safetensors writes files that only their owner can read
         made.rename(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
 def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> list[Question]:
-    """Some of the questions that a policy is asked greedily under their first view, each twice."""
+    """A few of the policy's greedy questions under the first view, each twice."""
     rows = [row for row in read_table(requests, REQUESTS).to_pylist() if row["condition"] == "greedy"]
     first = {(row["benchmark"], row["example_id"]): row for row in reversed(rows)}
     chosen = list(reversed(first.values()))[:: max(len(first) // PROMPTS, 1)][:PROMPTS]
@@ -102,15 +105,15 @@ def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> lis
     return questions
 
 
-def _compared(model: ModelBlock, exported: ModelBlock, adapter: Path, given: Sequence[Answered]) -> dict[str, Any]:
-    """The report, with what is `wrong` by the name of the comparison."""
-    vllm = [value for one in given for value in one.logprobs]
-    own = scored(exported, None, model.dtype, given)
-    peft = scored(model, adapter, model.dtype, given)
+def _compared(model: ModelBlock, exported: ModelBlock, adapter: Path, answers: Sequence[Answered]) -> dict[str, Any]:
+    """The report, with `wrong`: comparison to problem."""
+    vllm = [value for one in answers for value in one.logprobs]
+    own = scored(exported, None, model.dtype, answers)
+    peft = scored(model, adapter, model.dtype, answers)
     exact = model.dtype == "float32"
-    single = own if exact else scored(exported, None, "float32", given)
-    trained = peft if exact else scored(model, adapter, "float32", given)
-    base = scored(model, adapter, "float32", given, plain=True)
+    single = own if exact else scored(exported, None, "float32", answers)
+    trained = peft if exact else scored(model, adapter, "float32", answers)
+    base = scored(model, adapter, "float32", answers, plain=True)
     allowed, effect = TOLERANCES[model.dtype], difference(base, trained)
     found = {
         "vllm_and_transformers": difference(vllm, own),
@@ -121,7 +124,7 @@ def _compared(model: ModelBlock, exported: ModelBlock, adapter: Path, given: Seq
     wrong["export_and_base_with_adapter_in_float32"] = lost(found["export_and_base_with_adapter_in_float32"], effect)
     return {
         "dtype": model.dtype,
-        "answers": sum(len(one.answers) for one in given),
+        "answers": sum(len(one.answers) for one in answers),
         "tokens": len(vllm),
         "unit": "nats per token, absolute",
         "differences": {name: value._asdict() for name, value in found.items()},

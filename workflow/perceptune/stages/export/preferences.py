@@ -1,4 +1,4 @@
-"""Preferences of an experiment in the format of another trainer, with their images."""
+"""Exports the preferences of an experiment in another trainer's format, with their images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.sampling.recipes import recipe_of
 
 TEMPLATE = "export_readme.md.jinja"
-NO_ORDER = "its answers are all as good"
+NO_ORDER = "all its answers have the same reward"
 
 
 def run(
@@ -48,11 +48,11 @@ def run(
     view: str,
     views: Mapping[str, ViewBlock],
 ) -> None:
-    """Writes the `folder`: data, images (each once, named by its content), `README.md` and `lineage.json`.
+    """Writes `folder`: data, images (each once, named by content), `README.md`, `lineage.json`.
 
-    Images are as the training view shows them: the imported files where that are the same pixels to any reader, and PNG files
-    of the pixels otherwise. What cannot be written is counted in the README. Raises `UserError` when nothing is left, and for
-    an image that is no longer the one that was imported.
+    Images are rendered as in the training view: the imported file if every reader decodes the same
+    pixels from it, otherwise a PNG file. Rows that cannot be written are counted in the README.
+    Raises `UserError` if nothing is left, and for an image that has changed since the import.
     """
     exporter = load("exporter", config.format)
     made = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -73,7 +73,7 @@ def run(
                 progress.advance()
         if not records:
             reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items())
-            raise UserError(f"nothing of `{preferences}` can be exported as `{config.format}`: {reasons}")
+            raise UserError(f"no group of `{preferences}` can be exported as `{config.format}`: {reasons}")
         _write(made, exporter, records, name)
         ops = sorted({recipe.op for recipe in pictures.recipes})
         plugins = [plugin("exporter", config.format), *(plugin("view", op) for op in ops)]
@@ -100,7 +100,7 @@ def _records(
     for one in _ranked(group, example, pictures.view):
         if any(
             MARK in text for text in (one.question, *(text for text, _ in one.answers))
-        ):  # a picture to their readers
+        ):  # readers would take it for an image
             left_out[f"a text contains `{MARK}`"] += 1
             continue
         parts = [one] if exporter.rows == "lists" else list(pairs_of(one, config.pairs))
@@ -111,18 +111,19 @@ def _records(
 
 
 def _ranked(group: Mapping[str, Any], example: Mapping[str, Any], view: str) -> Iterator[Ranked]:
-    """The ranked list of a group, best first, or one of two answers for each of its kept pairs."""
+    """The ranked list of a group, best first, or a list of two answers per kept pair."""
     texts = [item["text"] for message in group["messages"] for item in message["content"] if item["type"] == "text"]
-    said = group["responses"]
+    responses = group["responses"]
     lists: dict[str, list[tuple[str, float | None]]] = {}
     if group["pairs"]:
         for pair in group["pairs"]:
             if pair["kept"]:
-                lists[f"/{pair['kind']}"] = [(said[pair[role]]["text"], None) for role in ("chosen", "rejected")]
+                lists[f"/{pair['kind']}"] = [(responses[pair[role]]["text"], None) for role in ("chosen", "rejected")]
     else:
-        ordered = sorted(said, key=lambda response: -response["reward"])
+        ordered = sorted(responses, key=lambda response: -response["reward"])
         lists[""] = [(response["text"], response["reward"]) for response in ordered]
-    moved = view != "original"  # what a box is about may be elsewhere, and an answer that says where is wrong
+    # in another view, boxes and answers that contain positions may be wrong
+    moved = view != "original"
     unplaced = moved and example["task"] == "grounding"
     for suffix, answers in lists.items():
         yield Ranked(
@@ -138,7 +139,7 @@ def _ranked(group: Mapping[str, Any], example: Mapping[str, Any], view: str) -> 
 
 
 class _Pictures:
-    """The pictures of an export: files that appear once, or structs."""
+    """The images of an export: files without duplicates, or structs."""
 
     def __init__(
         self, folder: Path, examples: IllustratedExamples, view: str, blocks: Mapping[str, ViewBlock], inside: bool
@@ -147,7 +148,7 @@ class _Pictures:
         self.recipes: list[Recipe] = []
 
     def of(self, example: Mapping[str, Any]) -> list[Any]:
-        """The pictures of an example, in order, as a record has them."""
+        """The images of an example, in order, as a record stores them."""
         recipe = recipe_of(self.view, self._blocks, example["image_sha256"])
         self.recipes.append(recipe)
         opened = [(image_bytes(image), open_image(image)) for image in self._examples.files(example["example_id"])]
@@ -172,7 +173,10 @@ class _Pictures:
 
 
 def _plainly(data: bytes, picture: Image.Image) -> str | None:
-    """The kind of an image file that every reader sees as `picture`; None for others: turned, transparent, of 16 bits."""
+    """The type of an image file that every reader decodes as `picture`.
+
+    None for others: rotated, transparent, 16-bit.
+    """
     with Image.open(io.BytesIO(data)) as image:
         kind = (image.format or "").lower()
         if image.mode not in ("RGB", "L") or "transparency" in image.info or image.getexif().get(0x0112, 1) != 1:

@@ -1,4 +1,4 @@
-"""Answers that come with the data as ranked lists: preference pairs and released lists are learnt from without sampling."""
+"""Dataset preferences: ranked lists from the dataset itself, used for training without sampling."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def run(
     model: ModelBlock,
     weights: str,
 ) -> None:
-    """Writes `preferences`, one row per chosen example, and `statistics` (JSON), as the selection of sampled answers does.
+    """Writes `preferences`, one row per selected example, and `statistics` (JSON).
 
-    The answers are those of `answers_given` in the column `source`; places in that list are the `sample_index`. Rewards are as
-    given; where all are null they go from 1 to 0 in even steps of the rank. An example without usable answers is not kept and
-    says why. `weights` is the digest of the model's files, whose tokenizer is used. Raises `UserError` when no list is kept.
+    The answers are those in `answers_given` of the column `source`; `sample_index` is the index in
+    that list. Rewards are taken from the dataset; if all are null, they decrease from 1 to 0 in
+    even steps by rank. An example without usable answers is not kept and has a reason. `weights` is
+    the digest of the model's files, whose tokenizer is used. Raises `UserError` if no list is kept.
     """
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     family, processor = family_of(model), load_processor(model)
@@ -71,8 +72,8 @@ def run(
     if not counted["kept"]:
         dropped = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
         raise UserError(
-            f"dataset `{dataset}`: no list of {counted['groups']} given ones is kept: {dropped}",
-            "answers come with preference formats such as `trl`, `rlhf_v` or `perpo`; `min_margin` may be too high",
+            f"dataset `{dataset}`: none of {counted['groups']} dataset preferences is kept: {dropped}",
+            "only preference formats such as `trl`, `rlhf_v` or `perpo` have them; `min_margin` may be too high",
         )
     print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
     tasks = {row["example_id"]: row["task"] for row in chosen}
@@ -88,20 +89,27 @@ def run(
 def _prompt_tokens(
     row: Mapping[str, Any], messages: list[dict[str, Any]], family: Family, processor: ProcessorMixin
 ) -> int:
-    """Tokens of the prompt with its pictures; `ValueError` when there is no such prompt."""
-    pictures = [Image.new("RGB", tuple(size)) for size in row["image_sizes"]]  # only their sizes count
+    """Tokens of the prompt including its images.
+
+    Raises `ValueError` if the prompt cannot be built.
+    """
+    # only the sizes matter
+    pictures = [Image.new("RGB", tuple(size)) for size in row["image_sizes"]]
     prepared = [family.prepare_image(picture, processor) for picture in pictures]
     return family.prompt_length(processor, family.prompt_ids(processor, messages), prepared)
 
 
 def _answers(row: Mapping[str, Any], longest: int, family: Family, processor: ProcessorMixin) -> list[dict[str, Any]]:
-    """The given answers of an example with rewards and tokens; `ValueError` when one of them is of no use."""
-    given = json.loads(row["source"] or "{}").get("answers_given")
-    if not isinstance(given, list) or not given:
-        raise ValueError("no given answers")
+    """The dataset answers of an example, with rewards and tokens.
+
+    Raises `ValueError` if one of them is unusable.
+    """
+    ranked = json.loads(row["source"] or "{}").get("answers_given")
+    if not isinstance(ranked, list) or not ranked:
+        raise ValueError("no dataset preferences")
     never = set(family.placeholder_ids(processor))
     answers = []
-    for place, (text, reward) in enumerate(zip(map(_text, given), _rewards(given), strict=True)):
+    for place, (text, reward) in enumerate(zip(map(_text, ranked), _rewards(ranked), strict=True)):
         tokens = family.answer_ids(processor, text)
         if len(tokens) > longest:
             raise ValueError("prompt and answer exceed max_model_len")
@@ -122,17 +130,17 @@ def _answers(row: Mapping[str, Any], longest: int, family: Family, processor: Pr
 def _text(answer: Any) -> str:
     text = answer.get("text") if isinstance(answer, Mapping) else None
     if not isinstance(text, str) or not text.strip():
-        raise ValueError("an empty answer")
-    return text.strip()  # what stands between prompt and answer is the family's business
+        raise ValueError("empty answer")
+    return text.strip()  # the family determines the whitespace between prompt and answer
 
 
-def _rewards(given: list[Any]) -> list[float]:
-    """As given, or by rank where none is."""
-    rewards = [answer.get("reward") if isinstance(answer, Mapping) else None for answer in given]
+def _rewards(ranked: list[Any]) -> list[float]:
+    """Rewards from the dataset, or by rank if it has none."""
+    rewards = [answer.get("reward") if isinstance(answer, Mapping) else None for answer in ranked]
     if all(reward is None for reward in rewards):
-        return [1 - place / max(len(given) - 1, 1) for place in range(len(given))]
+        return [1 - place / max(len(ranked) - 1, 1) for place in range(len(ranked))]
     if not all(map(is_finite, rewards)):
-        raise ValueError("rewards that are no finite numbers, or of some answers only")
+        raise ValueError("rewards must be finite numbers for all answers, or missing for all")
     return [float(reward) for reward in rewards]  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Pairs worth learning from, with CLIP scores, and the statistics of what was dropped."""
+"""Filters pairs, adds CLIP scores, and counts what was dropped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from perceptune.core.preferences.pair_filter import (
 
 KINDS = ("focus", "robust")
 Logprobs = Mapping[str, list[list[float]]]
-"""Group to the log-probabilities [response][token]."""
+"""Group id to log-probs [response][token]."""
 
 
 def run(
@@ -41,10 +41,10 @@ def run(
     statistics: Path,
     config: FilterBlock,
 ) -> None:
-    """Writes `preferences`, the groups of `pairs` with what the filter says of each pair, and `statistics` (JSON).
+    """Writes `preferences`, the filtered groups of `pairs`, and `statistics` (JSON).
 
-    `terms` are the reference's log-probabilities given the original image and the plain question: they make the IPS, and the
-    margins when the context is `original`. Raises `UserError` when no pair is kept.
+    `terms` are the reference log-probs under the original image and the plain question. They give
+    the IPS, and the margins if `context` is `original`. Raises `UserError` if no pair is kept.
     """
     groups = read_table(pairs, PREFERENCES).to_pylist()
     original = {row["group_id"]: row["logprobs"] for row in read_table(terms, TERMS).to_pylist()}
@@ -62,7 +62,7 @@ def run(
     if not counted["kept"]:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
         raise UserError(
-            f"no pair of {len(groups)} records is kept: {reasons}", "widen `max_ppl` and `margin` of the filter"
+            f"no pair of the {len(groups)} records is kept: {reasons}", "widen `max_ppl` and `margin` of the filter"
         )
     print(f"kept {counted['kept']} of {len(groups)} records; dropped: {counted['dropped']}")
     inputs = {"pairs": pairs, "terms": terms, **({"clips": clips} if clips else {})}
@@ -73,7 +73,7 @@ def run(
 
 
 def _measure(pair: dict[str, Any], logprobs: list[list[float]], config: FilterBlock) -> None:
-    """IPS, and in the context `original` perplexities and margin too; those of the own context are there already."""
+    """IPS, and for context `original` perplexities and margin; otherwise these are already set."""
     chosen, rejected = logprobs[pair["chosen"]], logprobs[pair["rejected"]]
     pair["ips"] = math.fsum(chosen) - math.fsum(rejected)
     if config.context == "original":
@@ -122,7 +122,7 @@ def _decide(group: dict[str, Any], config: FilterBlock, limits: Mapping[str, tup
 
 
 def _cap(groups: list[dict[str, Any]], config: FilterBlock) -> None:
-    """Drops all but `max_groups` records, chosen by a hash of seed and id: independent of order."""
+    """Drops all but `max_groups` records, chosen by a hash of seed and id, independent of order."""
     if config.max_groups is None:
         return
     kept = [group for group in groups if group["kept"]]
@@ -157,5 +157,5 @@ def _statistics(
 
 
 def _brief(reason: str) -> str:
-    """A reason without what is particular to one row."""
+    """A reason, cut to a length that groups well."""
     return reason if len(reason) <= 80 else reason[:77] + "..."

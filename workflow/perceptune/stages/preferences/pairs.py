@@ -1,4 +1,4 @@
-"""Pairs out of answers: what the model said under good and bad conditions, side by side."""
+"""Pairs from answers: what the model answered under good and under bad conditions."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from perceptune.stages.sampling.recipes import messages_for, with_pictures
 
 ROLES = {"focus": ("focus_chosen", "focus_rejected"), "robust": ("robust_chosen", "robust_rejected")}
 SHOWN_IN = {"enhanced": "focus_chosen", "degraded": "focus_rejected", "noise": "robust_rejected"}
-"""View of the losses to the answer that was made under it."""
+"""View of the losses to the role of the answer that was sampled under it."""
 
 
 def run(*, requests: Path, responses: Path, examples: Path, pairs: Path, config: PairingBlock) -> None:
-    """Writes `pairs`, a `preferences` table with one group per example that was asked.
+    """Writes `pairs`, a `preferences` table with one group per example.
 
-    A pair without two different, non-empty answers is dropped with its reason; a group without any pair is not kept.
-    Margins and perplexities are of each answer in the context that made it. Raises `UserError` when no pair is left.
+    A pair without two different, non-empty answers is dropped with its reason; a group without any
+    pair is not kept. Margins and perplexities are those of each answer in its own context. Raises
+    `UserError` if no pair is left.
     """
-    asked: dict[str, dict[str, Any]] = {}
+    requests_of: dict[str, dict[str, Any]] = {}
     for row in read_table(requests, REQUESTS).to_pylist():
-        asked.setdefault(row["example_id"], {})[row["condition"]] = row
+        requests_of.setdefault(row["example_id"], {})[row["condition"]] = row
     answered = {row["request_id"]: row for row in read_table(responses, RESPONSES).to_pylist()}
     known = IllustratedExamples(examples)
-    wanted = known.rows(asked, ("example_id", "task", "question", "image_sha256"))
+    rows_of = known.rows(requests_of, ("example_id", "task", "question", "image_sha256"))
     rows = []
-    with Progress("pairs", len(asked), "examples") as progress:
-        for example_id, requested in asked.items():
-            rows.append(_group(known, wanted[example_id], requested, answered, config))
+    with Progress("pairs", len(requests_of), "examples") as progress:
+        for example_id, requested in requests_of.items():
+            rows.append(_group(known, rows_of[example_id], requested, answered, config))
             progress.advance()
     kept = sum(row["kept"] for row in rows)
     if not kept:
         reasons = sorted({str(pair["reason"]) for row in rows for pair in row["pairs"]})
-        raise UserError(f"no pair of {len(rows)} examples can be used: {', '.join(reasons)}")
+        raise UserError(f"none of {len(rows)} examples has a usable pair: {', '.join(reasons)}")
     print(f"pairs of {kept} of {len(rows)} examples")
     inputs = {"requests": requests, "responses": responses, "examples": examples}
     write_table(pairs, PREFERENCES, rows, lineage("preferences.pairs", config.model_dump(mode="json"), inputs))
@@ -61,12 +62,12 @@ def _group(
     config: PairingBlock,
 ) -> dict[str, Any]:
     places: dict[str, int] = {}
-    said: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for role, request in requested.items():
         answer = answered[request["request_id"]]
         if answer["token_ids"]:
-            places[role] = len(said)
-            said.append(
+            places[role] = len(found)
+            found.append(
                 {
                     "sample_index": 0,
                     "text": answer["text"],
@@ -85,7 +86,7 @@ def _group(
         "task": example["task"],
         "view": "original",
         "messages": messages,
-        "responses": said,
+        "responses": found,
         "views": list(_shown(known, example["example_id"], requested, messages, config)) if usable else [],
         "pairs": made,
         "numbers": [],
@@ -121,7 +122,7 @@ def _shown(
     messages: list[dict[str, Any]],
     config: PairingBlock,
 ) -> Any:
-    """The views that the losses look at, with the digests of their pixels and what they really did."""
+    """The views that the losses use, with digests of their pixels and measured strengths."""
     images = [open_image(image) for image in known.files(example_id)]
     for view, role in SHOWN_IN.items():
         if role not in requested:

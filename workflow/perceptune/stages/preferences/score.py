@@ -1,4 +1,4 @@
-"""One reward per response, with the parsed answer."""
+"""Scores responses: one reward per response, with the parsed answer."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def run(
     benchmarks: list[str] | None = None,
     resources: str | None = None,
 ) -> None:
-    """Writes the `rewards` table: the rows of `responses` in their order; only those of the `benchmarks`, where they are named.
+    """Writes the `rewards` table: `responses` in order, optionally only of `benchmarks`.
 
-    `resources` is the digest of the folder of that name, for the record.
-    Raises `UserError` when a task has no reward, or when more than `max_failed_share` of the responses are missing.
+    `resources` is the digest of the folder of that name, for the record. Raises `UserError` if a
+    task has no reward, or if more than `max_failed_share` of the responses are missing.
     """
     table = joined(requests, responses, examples)
     if benchmarks is not None:
@@ -69,8 +69,10 @@ def run(
 
 
 def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.DataFrame:
-    """Responses in their order with what was asked and what is true; `row` numbers them."""
-    asked = pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "dataset", "benchmark", "condition"]))
+    """Responses in order with their requests and ground truth; `row` numbers them."""
+    requested = pl.from_arrow(
+        read_table(requests, REQUESTS).select(["request_id", "dataset", "benchmark", "condition"])
+    )
     answered = pl.from_arrow(read_table(responses, RESPONSES))
     columns = ["example_id", "task", "target", "box", "image_sizes", "source"]
     truth = pl.concat(
@@ -79,7 +81,7 @@ def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.Dat
     )
     return (
         answered.with_row_index("row")  # type: ignore[union-attr]
-        .join(asked, "request_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
+        .join(requested, "request_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
         .join(truth, ["dataset", "example_id"], "left", validate="m:1", maintain_order="left")
     )
 
@@ -99,7 +101,7 @@ def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
 
 
 def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBlock) -> pl.DataFrame:
-    """The rows of one task with their verdicts; rows without a response keep null rewards and their reason."""
+    """The scored rows of one task; rows without a response have a null reward and their reason."""
     answered = part.filter(pl.col("text").is_not_null())
     failed = part.filter(pl.col("text").is_null())
     answers = _answers(answered, model, config)
@@ -125,10 +127,10 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
 
 
 def _scores(reward: Reward, answers: Answers) -> Scores:
-    """Raises `UserError` where the reward does not give the components that it declares."""
+    """Raises `UserError` if the reward does not return the components that it declares."""
     scores = reward.score(answers)
     if missing := [name for name in reward.components if name not in scores.components]:
-        raise UserError(f"reward `{reward.name}` gives no component `{missing[0]}`, expected all that it declares")
+        raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
     return scores
 
 
@@ -142,9 +144,10 @@ def _components(scores: Scores, count: int) -> list[list[dict[str, Any]]]:
 
 
 def _frame_lines(part: pl.DataFrame, answers: Answers, scores: Scores, model: ModelBlock) -> list[str]:
-    """For the log: how well the answered boxes overlap with the true ones under each reading of their numbers.
+    """For the log: the overlap of predicted and true boxes under each coordinate format.
 
-    Of greedy answers where there are any, and never of those to a blank image. Which reading counts, the model block says.
+    Uses greedy answers if there are any, and never those to a blank image. The model block
+    determines which format is used.
     """
     seen = part["view"].to_numpy() != "blank"
     greedy = seen & (part["condition"].to_numpy() == "greedy")
@@ -165,7 +168,7 @@ def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answ
     boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
     frame = coordinate_frame(model)
     if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1])[~np.isnan(boxes[:, 0])].any():
-        print("boxes are read relative to the padded square, as LLaVA-1.5 writes them", file=sys.stderr)
+        print("boxes are interpreted relative to the padded square, the format of LLaVA-1.5", file=sys.stderr)
     return Answers(
         texts=part["text"].to_list(),
         targets=part["target"].to_list(),

@@ -1,4 +1,4 @@
-"""Ranked lists worth learning from, and the statistics of what was dropped."""
+"""Selects ranked lists, and counts what was dropped."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ def run(
     statistics: Path,
     config: SelectionBlock,
 ) -> None:
-    """Writes `preferences`, one row per request, and `statistics` (JSON). Raises `UserError` when no list is kept."""
-    asked = pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
+    """Writes `preferences`, one row per request, and `statistics` (JSON).
+
+    Raises `UserError` if no list is kept.
+    """
+    requested = pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
     tokens = pl.from_arrow(read_table(responses, RESPONSES).select(["request_id", "sample_index", "token_ids"]))
     scored = pl.from_arrow(
         read_table(rewards, REWARDS).select(["request_id", "sample_index", "task", "text", "reward"])
@@ -39,7 +42,7 @@ def run(
     lists = ranked_lists(scored, config)
     tasks = scored.group_by("request_id").agg(pl.col("task").first())
     table = (
-        lists.join(asked, "request_id", "left", maintain_order="left")  # type: ignore[arg-type]
+        lists.join(requested, "request_id", "left", maintain_order="left")  # type: ignore[arg-type]
         .join(tasks, "request_id", "left", maintain_order="left")
         .with_columns(
             group_id=pl.col("request_id"),
@@ -51,7 +54,7 @@ def run(
     if not counted["kept"]:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
         raise UserError(
-            f"no list of {counted['groups']} is kept: {reasons}",
+            f"none of {counted['groups']} lists is kept: {reasons}",
             "lower `min_margin` of the selection, or sample more answers",
         )
     print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")

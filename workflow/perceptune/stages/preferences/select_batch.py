@@ -1,4 +1,4 @@
-"""The groups of a round that are learnt from, and the statistics of what was dropped."""
+"""Selects the groups that a round learns from, and counts what was dropped."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def run(
 ) -> None:
     """Writes `preferences`, one row per request, and `statistics` (JSON).
 
-    No group may be kept: whoever learns from it says what that means. Raises `UserError` when `keep` is no component of the
-    rewards, and when fewer groups are kept than asked for says so in the log.
+    It is valid to keep no group; the training stage decides what that means. Raises `UserError` if
+    `keep` is not a component of the rewards. Logs if fewer groups are kept than requested.
     """
-    asked = pl.DataFrame(
+    requested = pl.DataFrame(
         pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
     )
     tokens = pl.DataFrame(
@@ -48,7 +48,7 @@ def run(
     groups = batch(scored, config)
     tasks = scored.group_by("request_id").agg(pl.col("task").first())
     table = (
-        groups.join(asked, "request_id", "left", maintain_order="left")
+        groups.join(requested, "request_id", "left", maintain_order="left")
         .join(tasks, "request_id", "left", maintain_order="left")
         .with_columns(
             group_id=pl.col("request_id"),
@@ -59,7 +59,7 @@ def run(
     counted = batch_statistics(groups)
     print(f"kept {counted['kept']} of {counted['groups']} groups; dropped: {counted['dropped']}")
     if config.questions is not None and 0 < counted["kept"] < config.questions:
-        print(f"{config.questions} groups were asked for: ask more questions in the rollout to have as many")
+        print(f"fewer than the {config.questions} requested groups: increase `questions` of the rollout")
     inputs = {"requests": requests, "responses": responses, "rewards": rewards}
     record = lineage("preferences.select_batch", config.model_dump(mode="json"), inputs)
     write_table(preferences, PREFERENCES, table.select(PREFERENCES.schema.names), record)
@@ -67,7 +67,7 @@ def run(
 
 
 def _kept_by(scored: pl.DataFrame, keep: str | None, rewards: Path) -> pl.Expr:
-    """The value that decides, of every answer."""
+    """The value that `keep` selects by, for every answer."""
     if keep is None or keep == "reward":
         return pl.col("reward")
     named = (
@@ -75,6 +75,8 @@ def _kept_by(scored: pl.DataFrame, keep: str | None, rewards: Path) -> pl.Expr:
     )
     if scored.height and keep not in named:
         allowed = ", ".join(f"`{name}`" for name in sorted(["reward", *named]))
-        raise UserError(f"key `keep` of the batch: `{rewards}` has no component `{keep}`, expected one of {allowed}")
+        raise UserError(
+            f"key `keep` of the batch selection: `{rewards}` has no component `{keep}`, expected one of {allowed}"
+        )
     value = pl.element().filter(pl.element().struct.field("name") == keep).struct.field("value").first()
     return pl.col("components").list.eval(value).list.first()

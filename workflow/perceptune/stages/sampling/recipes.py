@@ -1,4 +1,4 @@
-"""Views by name: from the config's blocks and the crops to what an example's pictures look like."""
+"""Resolves named views: from config blocks and crops to the recipe for an example's images."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from perceptune.core.views.view import Box, Recipe
 
 
 class NoCropError(ValueError):
-    """The example has no crop; the message says why."""
+    """The example has no crop; the message has the reason."""
 
 
 class NoSaliencyError(ValueError):
-    """It is not known what stands out in the example's images; the message says why."""
+    """The example has no saliency map; the message has the reason."""
 
 
 def recipe_of(
@@ -34,10 +34,11 @@ def recipe_of(
     occasion: Sequence[str] = (),
     saliencies: Mapping[str, Saliency] | None = None,
 ) -> Recipe:
-    """How one example is shown under the named view.
+    """The recipe that renders one example under the named view.
 
-    Drawn by the images' digests, so it is the same for equal images; anew on another `occasion`, such as a round. `saliencies`
-    has those that `Saliencies.for_view` finds.
+    Random choices are seeded by the images' digests, so equal images get equal recipes; another
+    `occasion`, such as a round, draws anew. `saliencies` has the maps that `Saliencies.for_view`
+    returns.
     """
     if view in PLAIN_VIEWS:
         return Recipe(view)
@@ -57,13 +58,13 @@ def recipe_of(
 
 
 def messages_for(question: str, recipe: Recipe, images: int) -> list[dict[str, Any]]:
-    """One user turn: as many pictures as the recipe shows of so many, then the text."""
+    """One user turn: the images that the recipe renders from `images` images, then the text."""
     content: list[dict[str, Any]] = [{"type": "image", "text": None}] * pictures_shown(recipe, images)
     return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
 
 
 def with_pictures(messages: Sequence[Mapping[str, Any]], recipe: Recipe, images: int) -> list[dict[str, Any]]:
-    """The messages with as many pictures as the recipe shows of so many; those of the first turn come first."""
+    """The messages with the images that the recipe renders from `images` images, in turn 1."""
     shown = pictures_shown(recipe, images)
     adapted: list[dict[str, Any]] = []
     for message in messages:
@@ -74,7 +75,7 @@ def with_pictures(messages: Sequence[Mapping[str, Any]], recipe: Recipe, images:
 
 
 class Crops:
-    """The crops of a dataset, per crop block."""
+    """The crops of a dataset, by crop block."""
 
     def __init__(self, tables: Mapping[str, Path]) -> None:
         self._rows = {
@@ -83,19 +84,22 @@ class Crops:
         }
 
     def box(self, crop: str, example_id: str) -> Box:
-        """The crop of an example; `NoCropError` where there is none, or none that means anything."""
+        """The crop of an example.
+
+        Raises `NoCropError` if it has no meaningful crop, `UserError` if its row is missing.
+        """
         row = self._rows[crop].get(example_id)
         if row is None:
             raise UserError(
-                f"crop `{crop}` has no row of example `{example_id}`",
-                "its attention block must cover the split and the tasks that are asked",
+                f"crop `{crop}` has no row for example `{example_id}`",
+                "its attention block must cover the split and the tasks of all questions",
             )
         if row["box"] is None or row["flag"]:
             raise NoCropError(f"no crop: {row['reason'] or row['flag']}")
         return tuple(row["box"])
 
     def box_for(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> Box | None:
-        """The crop that a view needs; None for the others."""
+        """The crop that a view needs; None if it needs none."""
         op = None if view in PLAIN_VIEWS else blocks[view].type
         if op is None or not load("view", op).needs_box:
             return None
@@ -103,7 +107,7 @@ class Crops:
 
 
 class Saliencies:
-    """What stands out in the images of a dataset, per saliency block."""
+    """The saliency maps of a dataset, by block."""
 
     def __init__(self, tables: Mapping[str, Path]) -> None:
         self._tables = {name: read_table(path, SALIENCY) for name, path in tables.items()}
@@ -113,25 +117,28 @@ class Saliencies:
         }
 
     def of(self, saliency: str, example_id: str) -> Saliency:
-        """That of an example; `NoSaliencyError` where there is none."""
+        """The saliency map of an example.
+
+        Raises `NoSaliencyError` if it has none, `UserError` if its row is missing.
+        """
         place = self._places[saliency].get(example_id)
         if place is None:
             raise UserError(
-                f"saliency `{saliency}` has no row of example `{example_id}`",
-                "its block must cover the split and the tasks that are asked",
+                f"saliency map `{saliency}` has no row for example `{example_id}`",
+                "its block must cover the split and the tasks of all questions",
             )
         (row,) = self._tables[saliency].slice(place, 1).to_pylist()
         if row["saliency"] is None:
-            raise NoSaliencyError(f"no saliency: {row['reason']}")
+            raise NoSaliencyError(f"no saliency map: {row['reason']}")
         rows, columns = row["grid"]
         return Saliency((rows, columns), row["saliency"])
 
     def for_view(self, view: str, blocks: Mapping[str, ViewBlock], example_id: str) -> dict[str, Saliency]:
-        """Those that a view, or one of the views that it may be, needs, by the name of the block."""
+        """The saliency maps that a view or one of its choices needs, by block."""
         named = [] if view in PLAIN_VIEWS else [blocks[view], *(blocks[one] for one in blocks[view].choice)]
         return {one.saliency_map: self.of(one.saliency_map, example_id) for one in named if one.saliency_map}
 
 
 def by_name(tables: Iterable[str]) -> dict[str, Path]:
-    """The tables of blocks by the blocks' names, which are those of the files."""
+    """Tables by the name of their block, which is the file's stem."""
     return {Path(table).stem: Path(table) for table in tables}

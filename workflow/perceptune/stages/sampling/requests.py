@@ -1,4 +1,4 @@
-"""Which questions to ask, under which view, and how to draw the answers."""
+"""Plans requests: which questions, under which view, and with which sampling parameters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DRAWING = {"n", "temperature", "top_p", "top_k", "max_tokens"}
 
 @dataclass(frozen=True)
 class Views:
-    """The config's views, and the tables of the crops and saliencies that they need, by the name of the block."""
+    """The config's views with the crop and saliency tables that they need, by block."""
 
     blocks: Mapping[str, ViewBlock] = field(default_factory=dict)
     crops: Mapping[str, Path] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Views:
     def read(
         cls, blocks: Mapping[str, Mapping[str, Any]], crops: Iterable[str] = (), saliencies: Iterable[str] = ()
     ) -> Views:
-        """From a rule's settings, and the paths of its tables of crops and of saliencies."""
+        """From a rule's settings, and the paths of its crop and saliency tables."""
         named = {name: ViewBlock.model_validate(block) for name, block in blocks.items()}
         return cls(named, by_name(crops), by_name(saliencies))
 
@@ -64,7 +64,7 @@ class Views:
         crops: Sequence[str],
         saliencies: Sequence[str],
     ) -> dict[str, Views]:
-        """The same for several datasets, whose names are those of their tables' folders."""
+        """Views for several datasets, whose names are those of their tables' folders."""
 
         def of(dataset: str, tables: Sequence[str]) -> list[str]:
             return [table for table in tables if Path(table).parent.name == dataset]
@@ -73,7 +73,7 @@ class Views:
 
     @property
     def tables(self) -> dict[str, Path]:
-        """All of them, as inputs have names."""
+        """All tables by input name."""
         kinds = {"crops": self.crops, "saliency": self.saliencies}
         return {f"{kind} {name}": path for kind, tables in kinds.items() for name, path in tables.items()}
 
@@ -83,14 +83,17 @@ class Views:
 
 
 def run_samples(*, dataset: str, examples: Path, requests: Path, config: SamplingBlock, views: Views = Views()) -> None:
-    """Writes `requests`: one row of n sampled answers per example. Examples without what the view needs are left out."""
+    """Writes `requests`: one row of n sampled answers per example.
+
+    Examples that lack what the view needs are left out.
+    """
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     drawing = config.model_dump(include=DRAWING)
     planner = _Planner({dataset: views})
     rows: list[dict[str, Any]] = []
     for row in chosen:
-        asked = _Asked(dataset, None, "sampled", config.view, config.prompt, config.seed, drawing)
-        rows += planner.requests(row, asked)
+        query = _Query(dataset, None, "sampled", config.view, config.prompt, config.seed, drawing)
+        rows += planner.requests(row, query)
     planner.check(rows)
     parameters = {"sampling": config.model_dump(mode="json"), "views": views.record()}
     write_table(
@@ -107,11 +110,11 @@ def run_benchmarks(
     views: dict[str, Views],
     rewards: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Writes `requests`: every benchmark's questions, greedily under each of its views and `n` times under the first; greedily
-    under the first with each of its other prompts, too.
+    """Writes `requests` for benchmarks: greedy under each view, `n` samples under the first view,
+    and greedy under the first view for each additional prompt.
 
-    `examples` and `views` are by dataset, `rewards` are the tasks of each reward block, where they are known. Raises
-    `UserError` for questions that could be asked, but not measured.
+    `examples` and `views` are by dataset; `rewards` are the tasks of each reward block, where
+    known. Raises `UserError` for questions whose answers could not be measured.
     """
     rows: list[dict[str, Any]] = []
     planner = _Planner({block.dataset: views.get(block.dataset, Views()) for block in benchmarks.values()})
@@ -120,12 +123,12 @@ def run_benchmarks(
         _check_measurable(name, block, chosen, rewards.get(block.reward))
         sampled = block.model_dump(include=DRAWING)
         greedy = {**sampled, "n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
-        asked = [("greedy", view, block.prompt, greedy) for view in block.views]
-        asked += [("sampled", block.views[0], block.prompt, sampled)] if block.n else []
-        asked += [(condition_of(i), block.views[0], prompt, greedy) for i, prompt in enumerate(block.prompts, 1)]
+        conditions = [("greedy", view, block.prompt, greedy) for view in block.views]
+        conditions += [("sampled", block.views[0], block.prompt, sampled)] if block.n else []
+        conditions += [(condition_of(i), block.views[0], prompt, greedy) for i, prompt in enumerate(block.prompts, 1)]
         for row in chosen:
-            for condition, view, prompt, drawing in asked:
-                rows += planner.requests(row, _Asked(block.dataset, name, condition, view, prompt, block.seed, drawing))
+            for condition, view, prompt, drawing in conditions:
+                rows += planner.requests(row, _Query(block.dataset, name, condition, view, prompt, block.seed, drawing))
     planner.check(rows)
     parameters = {name: block.model_dump(mode="json") for name, block in benchmarks.items()}
     inputs = examples | {f"{d} {name}": path for d, one in views.items() for name, path in one.tables.items()}
@@ -136,22 +139,23 @@ def run_benchmarks(
 def _check_measurable(
     name: str, block: BenchmarkBlock, chosen: list[dict[str, Any]], rewarded: Collection[str] | None
 ) -> None:
-    """Raises `UserError` before anything is asked, where no reward or protocol could do something with the answers."""
+    """Raises `UserError`, before sampling, if no reward or protocol can handle the answers."""
     about = f"benchmark `{name}`: dataset `{block.dataset}`"
     reads = load("benchmark", block.protocol).variant(block.variant).reads if block.protocol else {}
     for row in chosen:
         if rewarded is not None and row["task"] not in rewarded:
             raise UserError(
-                f"{about} has questions of task `{row['task']}`, expected {', '.join(rewarded)}, as reward `{block.reward}` has",
-                f"key `benchmarks.{name}.tasks` says which are asked",
+                f"{about} has questions of task `{row['task']}`, expected {', '.join(rewarded)} "
+                f"(the tasks of reward `{block.reward}`)",
+                f"key `benchmarks.{name}.tasks` selects the tasks",
             )
         if columns := reads.get(row["task"]):
             source = json.loads(row["source"] or "{}")
             missing = [column for column in columns if column not in source]
             if missing:
                 raise UserError(
-                    f"{about}, example `{row['example_id']}` has no `{missing[0]}`, expected it for protocol `{block.protocol}`",
-                    f"it reads {', '.join(f'`{column}`' for column in columns)}; the importer of its data set brings them",
+                    f"{about}, example `{row['example_id']}` has no `{missing[0]}`, required by protocol `{block.protocol}`",
+                    f"it reads {', '.join(f'`{column}`' for column in columns)}; use the importer of its dataset",
                 )
 
 
@@ -165,12 +169,12 @@ def run_round(
     config: RolloutBlock,
     views: Views = Views(),
 ) -> None:
-    """Writes `requests`: the questions of round `number`, from 1, in the order of their draw.
+    """Writes `requests`: the questions of round `number`, counted from 1, in drawing order.
 
-    `before` is the status file of the round before, None for the first; an experiment that was stopped asks nothing.
-
-    The examples are shuffled anew for every pass over them, and a round takes the next `questions`; what is left at the end of
-    a pass, less than a round, is left out of it (as `drop_last` of the papers' loaders).
+    `before` is the previous round's status file, None for the first; a stopped experiment makes no
+    requests. Examples are shuffled anew for every pass over them, and each round takes the next
+    `questions`. A remainder smaller than a round is dropped from the pass (like `drop_last` in the
+    papers' data loaders).
     """
     rows: list[dict[str, Any]] = []
     if before is None or Ending.read(before).stopped is None:
@@ -178,8 +182,8 @@ def run_round(
         drawn = _drawn(chosen, config, number, dataset)
         drawing = config.model_dump(include=DRAWING)
         planner = _Planner({dataset: views})
-        asked = _Asked(dataset, None, f"round-{number}", config.view, config.prompt, config.seed, drawing)
-        rows = [request for row in drawn for request in planner.requests(row, asked)]
+        query = _Query(dataset, None, f"round-{number}", config.view, config.prompt, config.seed, drawing)
+        rows = [request for row in drawn for request in planner.requests(row, query)]
     parameters = {"rollout": config.model_dump(mode="json"), "views": views.record(), "round": number}
     write_table(requests, REQUESTS, rows, lineage("sampling.requests", parameters, {"examples": examples}))
     print(f"round {number}: {len(rows)} requests of {config.n} answers")
@@ -190,7 +194,7 @@ def _drawn(chosen: list[dict[str, Any]], config: RolloutBlock, number: int, data
     per_pass = len(chosen) // config.questions
     if not per_pass:
         raise UserError(
-            f"key `questions` of the rollout: {config.questions} a round, but dataset `{dataset}` has {len(chosen)} of "
+            f"key `questions` of the rollout: {config.questions} per round, but dataset `{dataset}` has {len(chosen)} examples of "
             f"split `{config.split}`",
             "lower `questions`",
         )
@@ -200,7 +204,7 @@ def _drawn(chosen: list[dict[str, Any]], config: RolloutBlock, number: int, data
 
 
 def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBlock, views: Views) -> None:
-    """Writes `requests`: the two answers of every pair, each one request, its role in the column `condition`."""
+    """Writes `requests`: two per pair, with the role in column `condition`."""
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     planner = _Planner({dataset: views})
     rows: list[dict[str, Any]] = []
@@ -212,7 +216,7 @@ def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBl
                 for role, answer in answers
                 for request in planner.requests(row, _answer(dataset, f"{kind}_{role}", answer, config.seed))
             ]
-            rows += made if len(made) == 2 else []  # half a pair is none
+            rows += made if len(made) == 2 else []  # needs both answers
     planner.check(rows)
     parameters = {"pairing": config.model_dump(mode="json"), "views": views.record()}
     write_table(
@@ -222,8 +226,8 @@ def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBl
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What one question is asked for."""
+class _Query:
+    """One question with its view, prompt and sampling parameters."""
 
     dataset: str
     benchmark: str | None
@@ -236,36 +240,39 @@ class _Asked:
     """View, strength, plausibility."""
 
 
-def _answer(dataset: str, role: str, answer: AnswerBlock, seed: int) -> _Asked:
+def _answer(dataset: str, role: str, answer: AnswerBlock, seed: int) -> _Query:
     against = answer.contrast
     contrast = None if against is None else (against.view, against.strength, against.plausibility)
     drawing = {"n": 1, **answer.model_dump(include=DRAWING)}
-    return _Asked(dataset, None, role, answer.view, answer.prompt, derived_seed(seed, answer.seed), drawing, contrast)
+    return _Query(dataset, None, role, answer.view, answer.prompt, derived_seed(seed, answer.seed), drawing, contrast)
 
 
 class _Planner:
-    """Examples to requests; counts what cannot be asked."""
+    """Turns examples into requests, and counts those that cannot be made."""
 
     def __init__(self, views: Mapping[str, Views]) -> None:
-        """The views are by dataset."""
+        """`views` are by dataset."""
         self._blocks = {dataset: one.blocks for dataset, one in views.items()}
         self._crops = {dataset: Crops(one.crops) for dataset, one in views.items()}
         self._saliencies = {dataset: Saliencies(one.saliencies) for dataset, one in views.items()}
         self.left_out: Counter[str] = Counter()
 
-    def requests(self, row: Mapping[str, Any], asked: _Asked) -> Iterator[dict[str, Any]]:
-        """The request, or none where the example has not what the view needs."""
+    def requests(self, row: Mapping[str, Any], query: _Query) -> Iterator[dict[str, Any]]:
+        """The request; nothing if the example lacks what the view needs."""
         try:
-            yield self._request(row, asked)
+            yield self._request(row, query)
         except (NoCropError, NoSaliencyError) as missing:
-            self.left_out[f"view `{asked.view}`: {missing}"] += 1
+            self.left_out[f"view `{query.view}`: {missing}"] += 1
 
     def check(self, rows: list[dict[str, Any]]) -> None:
-        """Says what was left out; `UserError` when nothing is left."""
+        """Prints what was left out.
+
+        Raises `UserError` if nothing is left.
+        """
         for reason, count in sorted(self.left_out.items()):
             print(f"{count} questions left out: {reason}")
         if not rows:
-            raise UserError("no question can be asked", "; ".join(self.left_out) or None)
+            raise UserError("no requests are left", "; ".join(self.left_out) or None)
 
     def _recipe(self, row: Mapping[str, Any], dataset: str, view: str) -> Any:
         blocks, example = self._blocks[dataset], row["example_id"]
@@ -273,38 +280,42 @@ class _Planner:
         salient = self._saliencies[dataset].for_view(view, blocks, example)
         return recipe_of(view, blocks, row["image_sha256"], box, saliencies=salient)
 
-    def _request(self, row: Mapping[str, Any], asked: _Asked) -> dict[str, Any]:
-        recipe = self._recipe(row, asked.dataset, asked.view)
-        text = asked_as(asked.prompt, row["question"], row["task"])
+    def _request(self, row: Mapping[str, Any], query: _Query) -> dict[str, Any]:
+        recipe = self._recipe(row, query.dataset, query.view)
+        text = asked_as(query.prompt, row["question"], row["task"])
         contrast = None
-        if asked.contrast:
-            view, strength, plausibility = asked.contrast
-            amateur = self._recipe(row, asked.dataset, view).text()
+        if query.contrast:
+            view, strength, plausibility = query.contrast
+            amateur = self._recipe(row, query.dataset, view).text()
             contrast = {"recipe": amateur, "strength": strength, "plausibility": plausibility}
-        parts = [asked.benchmark or asked.dataset, row["example_id"], asked.view, asked.condition]
-        # not n, so that the first answers of many are the same as the answers of few; and the example's own name, since two
-        # rows that ask the same of the same image shall draw differently
-        drawing = [v for k, v in asked.drawing.items() if k != "n"]
-        drawn = derived_seed("sampling", asked.seed, *row["image_sha256"], text, *parts[1:], *drawing)
+        parts = [query.benchmark or query.dataset, row["example_id"], query.view, query.condition]
+        # The seed ignores n, so that the first answers of many equal the answers of few. It
+        # includes the example's id, since two rows with the same question and image must draw
+        # differently.
+        drawing = [v for k, v in query.drawing.items() if k != "n"]
+        drawn = derived_seed("sampling", query.seed, *row["image_sha256"], text, *parts[1:], *drawing)
         return {
             "request_id": "/".join(parts),
             "example_id": row["example_id"],
-            "dataset": asked.dataset,
-            "benchmark": asked.benchmark,
-            "condition": asked.condition,
-            "view": asked.view,
+            "dataset": query.dataset,
+            "benchmark": query.benchmark,
+            "condition": query.condition,
+            "view": query.view,
             "recipe": recipe.text(),
             "contrast": contrast,
             "messages": messages_for(text, recipe, len(row["image_sha256"])),
             "seed": drawn,
-            **asked.drawing,
+            **query.drawing,
         }
 
 
 def chosen_examples(
     dataset: str, examples: Path, split: str, tasks: tuple[str, ...], limit: int | None
 ) -> list[dict[str, Any]]:
-    """Good examples of the split and tasks, at most `limit` of each task, in the table's order, without their images."""
+    """Usable examples of the split and tasks, at most `limit` per task, in order, without images.
+
+    Raises `UserError` if there are none.
+    """
     table = list(Examples(examples).rows().values())
     chosen, taken = [], dict.fromkeys({row["task"] for row in table}, 0)
     for row in table:
@@ -314,7 +325,7 @@ def chosen_examples(
         if limit is None or taken[row["task"]] <= limit:
             chosen.append(row)
     if not chosen:
-        there = sorted({f"{row['split']}/{row['task']}" for row in table})
-        asked = f"split `{split}`" + (f" and tasks {', '.join(tasks)}" if tasks else "")
-        raise UserError(f"dataset `{dataset}` has no examples of {asked}; it has {', '.join(there)}")
+        available = sorted({f"{row['split']}/{row['task']}" for row in table})
+        selected = f"split `{split}`" + (f" and tasks {', '.join(tasks)}" if tasks else "")
+        raise UserError(f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available)}")
     return chosen

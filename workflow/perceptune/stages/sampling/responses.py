@@ -1,4 +1,4 @@
-"""The answers of one policy to one shard of its questions."""
+"""Samples one policy's answers to one shard of the requests."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ SPEED_ONLY = {"path", "engine", "threads"}
 
 @dataclass(frozen=True)
 class Asked:
-    """A table of requests to a policy, with what belongs to it."""
+    """A table of requests to a policy, with its inputs and outputs."""
 
     requests: Path
     examples: dict[str, Path]
     journal: Path
     """Folder of finished answers."""
     responses: Path | None = None
-    """The finished table, once it is there; the journal is gone then."""
+    """The finished table, if it exists; the journal is then gone."""
 
     @property
     def waits(self) -> bool:
-        """Whether its questions are there, and no table of answers that is newer."""
+        """Whether its requests exist, and no newer table of answers."""
         if not self.requests.exists() or not all(path.exists() for path in self.examples.values()):
             return False
         done = self.responses is not None and self.responses.exists()
@@ -68,13 +68,14 @@ def run(
     beside: Sequence[Asked] = (),
     halvings: int = 0,
 ) -> None:
-    """Writes `responses`: n rows for every request of the shard (0-based), in the order of the requests.
+    """Writes `responses`: n rows for every request of the shard (0-based), in request order.
 
-    Requests are asked in parts, the same ones whatever the number of shards; each is committed to the folder `journal` when
-    it is answered, and a part that is there already is not asked again. Since starting an engine takes long, it is then asked
-    what waits for the same policy in `beside`, into the journals there: the jobs of those need no engine of their own.
-    `weights` is the digest of the model's files. Each of the `halvings` halves what the engine holds at once. A request that
-    cannot be asked has n rows with its reason; `UserError` when that is so for all of them.
+    Requests are sampled in parts that do not depend on the number of shards. Each part is committed
+    to the folder `journal` when it is finished and is never sampled again. Since starting an engine
+    is slow, it then also samples the tables in `beside` that wait for the same policy, into their
+    own journals, so that their jobs need no engine. `weights` is the digest of the model's files.
+    Each of the `halvings` halves the engine's batch size. A request that cannot be sampled has n
+    rows with its reason; raises `UserError` if that holds for all.
     """
     adapted = None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")
     policy = sha256_of_json([weights, adapted])
@@ -87,11 +88,11 @@ def run(
                 _ask(own, waiting, sampler, reasons)
                 for other in beside:
                     _ask_beside(other, own, sampler)
-        answered = own.book.answers(row["key"] for row in own.mine)
-    if own.mine and not answered.height:
+        answered = own.book.answers(row["key"] for row in own.rows)
+    if own.rows and not answered.height:
         listed = [f"request `{request}`: {reason}" for request, reason in reasons.items()]
-        raise UserError("no request could be asked\n  " + joined_mistakes(listed))
-    table = _in_order(own.mine, answered, reasons)
+        raise UserError("no request could be sampled\n  " + joined_mistakes(listed))
+    table = _in_order(own.rows, answered, reasons)
     inputs = {"requests": requests, **{f"examples {k}": v for k, v in examples.items()}}
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
@@ -100,7 +101,10 @@ def run(
 
 
 def start(*arguments: Any) -> Sampler:
-    """A running engine. It is imported only now: a job that finds all its answers in the journal needs none."""
+    """A running engine.
+
+    Imported lazily: a job whose answers are all in the journal needs none.
+    """
     from perceptune.engines.vllm.sampler import Sampler
 
     return Sampler(*arguments)
@@ -109,59 +113,61 @@ def start(*arguments: Any) -> Sampler:
 class _Shard:
     """One shard of a table of requests."""
 
-    def __init__(self, asked: Asked, model: ModelBlock, policy: str, shard: int, shards: int) -> None:
-        """`policy` identifies the weights with the adapter."""
-        self.examples = {name: IllustratedExamples(path) for name, path in asked.examples.items()}
-        rows = _keyed(asked.requests, self.examples)
+    def __init__(self, table: Asked, model: ModelBlock, policy: str, shard: int, shards: int) -> None:
+        """`policy` identifies the weights including the adapter."""
+        self.examples = {name: IllustratedExamples(path) for name, path in table.examples.items()}
+        rows = _keyed(table.requests, self.examples)
         recipes = [row["recipe"] for row in rows] + [row["contrast"]["recipe"] for row in rows if row["contrast"]]
         ops = sorted({Recipe.read(text).op for text in set(recipes)})
         self.plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
-        self.book = Journal(asked.journal, _fingerprint(model, policy, self.plugins))
+        self.book = Journal(table.journal, _fingerprint(model, policy, self.plugins))
         self.name = f"{shard + 1}-of-{shards}"
         self.lock = self.book.folder / f"{self.name}.lock"
         self.most_images = max((_images_asked(row) for row in rows), default=1)
         self.contrastive = any(row["contrast"] for row in rows)
         self.model, self.policy, self.shard, self.shards = model, policy, shard, shards
         self.parts = _parts(rows, model.engine.answers_per_part)[shard::shards]
-        self.mine = [row for part in self.parts for row in part]
+        self.rows = [row for part in self.parts for row in part]
 
     def waiting(self) -> list[list[dict[str, Any]]]:
-        """What has no answer yet, part by part."""
-        committed = set(self.book.answers(row["key"] for row in self.mine)["key"])
+        """The requests without an answer, by part."""
+        committed = set(self.book.answers(row["key"] for row in self.rows)["key"])
         return [todo for part in self.parts if (todo := [row for row in part if row["key"] not in committed])]
 
 
-def _ask(asked: _Shard, waiting: list[list[dict[str, Any]]], sampler: Sampler, reasons: dict[str, str]) -> None:
-    total = sum(row["n"] for row in asked.mine)
+def _ask(shard: _Shard, waiting: list[list[dict[str, Any]]], sampler: Sampler, reasons: dict[str, str]) -> None:
+    total = sum(row["n"] for row in shard.rows)
     missing = sum(row["n"] for part in waiting for row in part)
     with Progress("sampling", total, "answers", done=total - missing) as progress:
         for part in waiting:
-            questions = list(_questions(part, asked, sampler, reasons))
+            questions = list(_questions(part, shard, sampler, reasons))
             answers = sampler.answers(questions, progress.advance)
-            asked.book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
+            shard.book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
 
 
 def _ask_beside(other: Asked, own: _Shard, sampler: Sampler) -> None:
-    """Answers the same shard of another table, if it is there, nobody is at it, and the engine can."""
+    """Samples the same shard of another table if it is ready, free, and suits the engine."""
     if not other.waits:
         return
-    theirs = _Shard(other, own.model, own.policy, own.shard, own.shards)
-    if theirs.contrastive != own.contrastive or theirs.most_images > own.most_images:
+    shard = _Shard(other, own.model, own.policy, own.shard, own.shards)
+    if shard.contrastive != own.contrastive or shard.most_images > own.most_images:
         return
-    with writer_if_free(theirs.lock) as free:
-        if free and (waiting := theirs.waiting()):
-            print(f"and for `{other.requests}`", file=sys.stderr, flush=True)
-            _ask(theirs, waiting, sampler, {})
+    with writer_if_free(shard.lock) as free:
+        if free and (waiting := shard.waiting()):
+            print(f"also sampling `{other.requests}`", file=sys.stderr, flush=True)
+            _ask(shard, waiting, sampler, {})
 
 
 def _fingerprint(model: ModelBlock, policy: str, plugins: list[str]) -> str:
-    """Identifies what answers: a journal of other weights, settings, code or packages is not continued."""
+    """Identifies what determines the answers: a journal with other weights, settings, code or
+    packages is not continued.
+    """
     settings = model.model_dump(mode="json", exclude=SPEED_ONLY)
     return sha256_of_json([policy, settings, code_digest("perceptune.stages.sampling.responses", *plugins), versions()])
 
 
 def _keyed(requests: Path, examples: Mapping[str, IllustratedExamples]) -> list[dict[str, Any]]:
-    """The requests with a key that identifies each with its images."""
+    """The requests, each with a key that identifies it and its images."""
     known = {name: table.rows(columns=["image_sha256"]) for name, table in examples.items()}
     return [
         {**row, "key": key_of(row, known[row["dataset"]][row["example_id"]]["image_sha256"])}
@@ -169,13 +175,15 @@ def _keyed(requests: Path, examples: Mapping[str, IllustratedExamples]) -> list[
     ]
 
 
-def _parts(asked: list[dict[str, Any]], answers: int) -> list[list[dict[str, Any]]]:
-    """Consecutive requests of about so many answers. They depend on the requests alone, so that the engine sees the same
-    batches in any number of shards and after any interruption.
+def _parts(requests: list[dict[str, Any]], answers: int) -> list[list[dict[str, Any]]]:
+    """Splits requests into consecutive parts of about `answers` answers.
+
+    They depend on the requests alone, so the engine sees the same batches for any number of shards
+    and after any interruption.
     """
     parts: list[list[dict[str, Any]]] = []
     room = 0
-    for row in asked:
+    for row in requests:
         if room <= 0:
             parts.append([])
             room = answers
@@ -185,14 +193,14 @@ def _parts(asked: list[dict[str, Any]], answers: int) -> list[list[dict[str, Any
 
 
 def _questions(
-    part: list[dict[str, Any]], asked: _Shard, sampler: Sampler, reasons: dict[str, str]
+    part: list[dict[str, Any]], shard: _Shard, sampler: Sampler, reasons: dict[str, str]
 ) -> Iterator[tuple[str, Prepared]]:
-    """The questions that can be asked; why the others cannot goes into `reasons`."""
-    for name, known in asked.examples.items():
+    """The questions that can be sampled; the reasons of the others are added to `reasons`."""
+    for name, known in shard.examples.items():
         known.fetch(row["example_id"] for row in part if row["dataset"] == name)
     for row in part:
         try:
-            opened = asked.examples[row["dataset"]].images(row["example_id"])
+            opened = shard.examples[row["dataset"]].images(row["example_id"])
             contrast = row["contrast"] and Contrast(
                 shown(Recipe.read(row["contrast"]["recipe"]), opened),
                 row["contrast"]["strength"],
@@ -201,7 +209,7 @@ def _questions(
             question = Question(
                 messages=row["messages"],
                 images=shown(Recipe.read(row["recipe"]), opened),
-                seed=derived_seed("answer", row["seed"], asked.policy),
+                seed=derived_seed("answer", row["seed"], shard.policy),
                 contrast=contrast,
                 **{key: row[key] for key in DRAWING},
             )
@@ -214,9 +222,9 @@ def _images_asked(row: dict[str, Any]) -> int:
     return sum(item["type"] == "image" for message in row["messages"] for item in message["content"])
 
 
-def _rows(request: dict[str, Any], given: list[Answer] | None) -> Iterator[dict[str, Any]]:
+def _rows(request: dict[str, Any], answers: list[Answer] | None) -> Iterator[dict[str, Any]]:
     shared = {key: request[key] for key in ("key", "request_id", "example_id", "view")}
-    for index, answer in enumerate(given or []):
+    for index, answer in enumerate(answers or []):
         yield {
             **shared,
             "sample_index": index,
@@ -228,21 +236,21 @@ def _rows(request: dict[str, Any], given: list[Answer] | None) -> Iterator[dict[
         }
 
 
-def _in_order(asked: list[dict[str, Any]], answered: pl.DataFrame, reasons: dict[str, str]) -> pl.DataFrame:
-    """n rows per request, in the order asked; those without an answer carry their reason."""
+def _in_order(requests: list[dict[str, Any]], answered: pl.DataFrame, reasons: dict[str, str]) -> pl.DataFrame:
+    """n rows per request, in order; rows without an answer have their reason."""
     rows = [
         {
             **{key: row[key] for key in ("request_id", "example_id", "view")},
             "sample_index": index,
             "reason": reasons.get(row["request_id"]),
         }
-        for row in asked
+        for row in requests
         for index in range(row["n"])
     ]
     frame = pl.DataFrame(pl.from_arrow(to_table(RESPONSES, rows)))
-    given = answered.drop("key", "example_id", "view")
-    empty = [name for name in given.columns if name not in ("request_id", "sample_index")]
+    found = answered.drop("key", "example_id", "view")
+    empty = [name for name in found.columns if name not in ("request_id", "sample_index")]
     joined = frame.drop(empty).join(
-        given, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left"
+        found, ["request_id", "sample_index"], "left", validate="1:1", maintain_order="left"
     )
     return joined.select(RESPONSES.schema.names)

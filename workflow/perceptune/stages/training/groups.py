@@ -1,4 +1,4 @@
-"""Preference tables to the groups that engines work on."""
+"""Reads preference tables as the groups that engines work on."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ def kept_lists(
     redrawn: bool = False,
     saliencies: Mapping[str, Path] | None = None,
 ) -> list[RankedList]:
-    """The kept groups of a `preferences` table in its order, with all responses, and how they look under `views`.
+    """The kept groups of a `preferences` table in order, with responses and `views`.
 
-    A view that the group brings itself is taken from there (pairs without a crop lack some), another one from the config's
-    `blocks`; `redrawn` draws those that were not used for the answers anew for every group, as rounds do. `saliencies` are the
-    tables of the saliency blocks that the views need. Raises `UserError` for an image that is no longer the one that was imported.
+    A view stored with the group is taken from there (pairs without a crop lack some), any other
+    from the config's `blocks`. With `redrawn`, views other than the sampled one are drawn anew for
+    every group, as in rounds. `saliencies` are the tables of the saliency maps that the views need.
+    Raises `UserError` for an image that has changed since the import.
     """
     salient = Saliencies(saliencies or {})
     groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
@@ -64,21 +65,21 @@ def kept_rollouts(
     stored: Sequence[Stored],
     saliencies: Mapping[str, Path],
 ) -> list[Rollout]:
-    """The kept groups of a round, with what the engine said of its answers and every term that is `stored`.
+    """The kept groups of a round, with the engine's and all `stored` log-probs.
 
-    Raises `UserError` when a table is of other answers.
+    Raises `UserError` if a table belongs to other responses.
     """
     lists = kept_lists(preferences, examples, views, blocks, redrawn=True, saliencies=saliencies)
     kept = pl.Series([one.group_id for one in lists], dtype=pl.String)
     columns = ["request_id", "sample_index", "logprobs", "finish_reason"]
     answers = pl.DataFrame(pl.from_arrow(read_table(responses, RESPONSES).select(columns)))
     answers = answers.filter(pl.col("request_id").is_in(kept.implode())).sort("request_id", "sample_index")
-    said = {str(name): part for (name,), part in answers.group_by("request_id", maintain_order=True)}
+    sampled_of = {str(name): part for (name,), part in answers.group_by("request_id", maintain_order=True)}
     rows = {(row["group_id"], row["term"], row["view"]): row for row in read_table(terms, TERMS).to_pylist()}
     rollouts = []
     for one in lists:
         lengths = [len(response) for response in one.responses]
-        part = said.get(one.group_id)
+        part = sampled_of.get(one.group_id)
         sampled = [] if part is None else part["logprobs"].to_list()
         _check_lengths(sampled, lengths, responses, one.group_id)
         found: dict[tuple[Literal["reference", "old"], str], StoredTokens] = {}
@@ -94,7 +95,9 @@ def kept_rollouts(
 
 def _check_lengths(values: Sequence[Sequence[float]], lengths: Sequence[int], path: Path, group: str) -> None:
     if [len(v) for v in values] != list(lengths):
-        raise UserError(f"`{path}` does not fit group `{group}`", "delete it and run again")
+        raise UserError(
+            f"`{path}` does not match group `{group}`: its responses have changed since", "delete the file and rerun"
+        )
 
 
 def _list(
@@ -132,9 +135,9 @@ def _list(
 
 
 def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> list[RankedList]:
-    """The lists with their summed reference log-probabilities under every view of `terms` (view to table).
+    """The lists with their summed reference log-probs under every view of `terms` (view to table).
 
-    Raises `UserError` when the terms are of other responses.
+    Raises `UserError` if the stored log-probs belong to other responses.
     """
     stored = {
         view: {row["group_id"]: row["logprobs"] for row in read_table(path, TERMS).to_pylist()}
@@ -156,7 +159,10 @@ def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> li
 def ground_truth_lists(
     lists: Sequence[RankedList], preferences: Path, examples: Path, model: ModelBlock, processor: Any
 ) -> list[RankedList]:
-    """The lists with the true answer, in the model's own notation, in place of the responses; its reward is 1."""
+    """The lists with the ground truth, in the model's notation, as their only response.
+
+    Its reward is 1.
+    """
     table = read_table(preferences, PREFERENCES).select(["group_id", "example_id"]).to_pylist()
     example_of = {row["group_id"]: row["example_id"] for row in table}
     truths = Examples(examples).rows([example_of[one.group_id] for one in lists])
@@ -169,5 +175,5 @@ def ground_truth_lists(
 
 
 def view_ops(shown: Iterable[Shown]) -> list[str]:
-    """The modules of views that have a say."""
+    """The view types that are used."""
     return sorted({view.recipe.op for view in shown})

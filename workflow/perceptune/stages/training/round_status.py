@@ -1,4 +1,4 @@
-"""How a round went, as a file beside its adapter: later rounds and the report read it."""
+"""Status file of a round, next to its adapter, for later rounds and the report."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from perceptune.contracts.errors import UserError
 
 @dataclass(frozen=True)
 class Stop:
-    """Why an experiment goes no further."""
+    """Why an experiment stopped."""
 
     round: int
-    """The round that was undone: the adapter is the one before it."""
+    """The round that was discarded: the adapter is that of the round before."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a round."""
+    """The result of a round."""
 
     round: int
     stopped: Stop | None = None
-    """In this round or in an earlier one."""
+    """Set if this or an earlier round was discarded."""
 
     def text(self) -> str:
         """As JSON."""
@@ -32,7 +32,10 @@ class Ending:
 
     @classmethod
     def read(cls, path: Path) -> Ending:
-        """From the file `path`; a `UserError` names a broken one."""
+        """Reads the file `path`.
+
+        Raises `UserError` if it is missing or invalid.
+        """
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             stopped = found["stopped"]
@@ -40,6 +43,8 @@ class Ending:
                 int(found["round"]), None if stopped is None else Stop(int(stopped["round"]), str(stopped["reason"]))
             )
         except FileNotFoundError:
-            raise UserError(f"`{path}` does not exist, expected how a round went") from None
+            raise UserError(f"`{path}` does not exist, expected the status file of a finished round") from None
         except (ValueError, TypeError, KeyError) as invalid:
-            raise UserError(f"`{path}` does not say how a round went: {invalid}", "delete it and run again") from None
+            raise UserError(
+                f"`{path}` is not a valid status file of a round: {invalid}", "delete the file and rerun"
+            ) from None

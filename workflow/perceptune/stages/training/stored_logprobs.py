@@ -1,4 +1,4 @@
-"""Log-probabilities that stay the same while training, of the base model or of the policy that answered: once for every method."""
+"""Stored log-probs of the reference model, and of the policy before a round."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from perceptune.models.loading import load_model, load_processor, load_trained
 from perceptune.stages.training.groups import kept_lists, view_ops
 
 AT_ONCE = {False: (16, 4096), True: (1, 8192)}
-"""Groups per pass, and response tokens per packed row. Those of a round are as in training: with 16-bit weights another shape
-of the pass gives other roundings, and the first ratios would not be 1."""
+"""Groups per pass, and response tokens per packed row, by `of_round`.
+
+For rounds, they match training: with 16-bit weights, other shapes round differently, and the first
+ratios would not be 1.
+"""
 
 
 def run(
@@ -37,22 +40,23 @@ def run(
     saliencies: Mapping[str, Path] | None = None,
     halvings: int = 0,
 ) -> None:
-    """Writes the `terms` table: per-token log-probabilities of all responses of the kept groups, for each of `stored`.
+    """Writes the `terms` table: per-token log-probs of all kept responses, for each of `stored`.
 
-    `reference` is the base model, `old` the policy: with the `adapter`, or without one the base model, too. A view is one that
-    the groups bring themselves, or one of the config's blocks `views`. Groups `of_round` have entropies, too.
-    `saliencies` are the tables that views need, by the name of the block. `weights` is the
-    digest of the model's files. Each of the `halvings` halves what is computed at once, not the result.
+    `reference` is the base model; `old` is the policy, which is the base model if there is no
+    `adapter`. A view is either stored with the groups or one of the config's blocks `views`. Groups
+    `of_round` also have entropies. `saliencies` are the tables that the views need, by block.
+    `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
+    without changing the result.
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     groups_at_once, budget = AT_ONCE[of_round]
     lists = kept_lists(preferences, examples, shown, views, redrawn=of_round, saliencies=saliencies)
     found: dict[Stored, dict[str, StoredTokens]] = {}
-    asked: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
+    source: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
     if lists:
         family, processor, loaded = family_of(model), load_processor(model), load_model(model)
         policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
-        for one in dict.fromkeys(asked.values()):
+        for one in dict.fromkeys(source.values()):
             encoder = Encoder(family, processor, loaded, all_under(one.view), budget >> halvings)
             shown_lists = [group for group in lists if one.view in group.views]
             plain = one.term == "reference" and adapter is not None
@@ -72,7 +76,7 @@ def run(
         | {"logprobs": numbers.logps, "entropies": numbers.entropies}
         for one in stored
         for group in lists
-        if (numbers := found[asked[one]].get(group.group_id)) is not None
+        if (numbers := found[source[one]].get(group.group_id)) is not None
     ]
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "stored": [list(s) for s in stored]}
     parameters |= {"views": {name: block.model_dump(mode="json") for name, block in views.items()}}

@@ -1,4 +1,4 @@
-"""A LoRA adapter from preference lists, with its training curves."""
+"""Trains a LoRA adapter on preference lists, with training curves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from perceptune.runtime.locks import only_writer
 from perceptune.stages.training.groups import ground_truth_lists, kept_lists, view_ops, with_reference
 
 BUDGET = 8192
-"""Response tokens per packed row; a longer list is cut into several rows, which changes nothing but memory and time."""
+"""Response tokens per packed row; splitting a longer list affects only memory and time."""
 
 
 def run(
@@ -47,14 +47,13 @@ def run(
     saliencies: Mapping[str, Path] | None = None,
     halvings: int = 0,
 ) -> None:
-    """Writes `adapter` (a PEFT folder, safetensors) and the `training` table; `checkpoints` is removed at the end.
+    """Writes `adapter` (a PEFT folder, safetensors) and the `training` table.
 
-    `terms` maps views to tables of stored log-probabilities, `views` are the config's blocks,
-    `saliencies` the tables that these need, by the name of the block.
-
-    A killed run goes on from its newest complete checkpoint if settings, inputs and code are the same. With `devices` above 1
-    that many processes are started, which train together. `weights` is the digest of the model's files. Each of the `halvings`
-    halves what is computed at once, not the lists of an optimiser step.
+    `checkpoints` is removed at the end. `terms` maps views to tables of stored log-probs, `views`
+    are the config's blocks, `saliencies` the tables that these need, by block. A killed run resumes
+    from its newest complete checkpoint if settings, inputs and code are the same. `devices` above 1
+    starts as many processes, which train together. `weights` is the digest of the model's files.
+    Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
     """
     paths = {"preferences": preferences, "examples": examples, "adapter": adapter}
     paths |= {
@@ -72,7 +71,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Job:
-    """What `run` was asked for."""
+    """The arguments of `run`."""
 
     experiment: str
     paths: Mapping[str, Path]
@@ -85,18 +84,18 @@ class _Job:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The files that have a say."""
+        """The files that affect the result."""
         read = {name: path for name, path in self.paths.items() if name not in ("adapter", "training", "checkpoints")}
         return read | {f"saliency {name}": path for name, path in self.saliencies.items()}
 
     @property
     def terms(self) -> dict[str, Path]:
-        """View to the table of stored log-probabilities."""
+        """View to the table of stored log-probs."""
         return {n.removeprefix("terms "): path for n, path in self.paths.items() if n.startswith("terms ")}
 
 
 _JSON = TypeAdapter(_Job)
-"""To the processes that train together, and back."""
+"""Serialises the job for the training processes."""
 
 
 def _train(job: _Job) -> None:
@@ -110,7 +109,7 @@ def _train(job: _Job) -> None:
         "views": {name: block.model_dump(mode="json") for name, block in job.views.items()},
     }
     method = load("method", config.method)
-    assert isinstance(method, GroupMethod)  # the config's checks let no other through
+    assert isinstance(method, GroupMethod)  # guaranteed by config validation
     parameters = method.Parameters.model_validate(config.parameters)
     family, processor, base = family_of(model), load_processor(model), load_model(model)
     views = method.views(parameters, config.view)
@@ -123,10 +122,12 @@ def _train(job: _Job) -> None:
         lists = with_reference(lists, job.terms)
 
     def looks(one: RankedList) -> list[Look]:
-        asked = method.looks(one.rewards, one.pairs, parameters, config.view)
-        if unnamed := [look.view for look in asked if look.view not in views]:
-            raise UserError(f"method `{config.method}` looks at view `{unnamed[0]}`, which its `views` does not name")
-        return asked
+        queries = method.looks(one.rewards, one.pairs, parameters, config.view)
+        if undeclared := [look.view for look in queries if look.view not in views]:
+            raise UserError(
+                f"method `{config.method}` queries view `{undeclared[0]}`, which its `views` does not declare"
+            )
+        return queries
 
     lists = [one for one in lists if looks(one)]
     if not lists:
@@ -151,7 +152,7 @@ def _train(job: _Job) -> None:
     rows = [
         {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
         for entry in log
-        for name, value in sorted(entry.items())  # a resumed log comes in another order
+        for name, value in sorted(entry.items())  # the keys of a resumed log are in another order
         if name not in ("step", "epoch")
     ]
     write_table(training, TRAINING, rows, record)
@@ -159,5 +160,5 @@ def _train(job: _Job) -> None:
 
 
 if __name__ == "__main__":
-    with one_of_several(Path(sys.argv[1])) as said:
-        _train(_JSON.validate_python(said))
+    with one_of_several(Path(sys.argv[1])) as job:
+        _train(_JSON.validate_python(job))

@@ -1,4 +1,4 @@
-"""One round: the adapter before it and a batch of its own answers to the next adapter, or the end of the experiment."""
+"""Trains one round: previous adapter and a batch of its own answers to next adapter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from perceptune.stages.training.groups import kept_rollouts, view_ops
 from perceptune.stages.training.round_status import Ending, Stop
 
 BUDGET = 8192
-"""Response tokens per packed row; a larger group is cut into several rows, which changes nothing but memory and time."""
+"""Response tokens per packed row; splitting a larger group affects only memory and time."""
 OPTIMIZER = "optimizer.safetensors"
 ENDING = "round.json"
 
@@ -55,14 +55,14 @@ def run(
     saliencies: Mapping[str, Path] | None = None,
     halvings: int = 0,
 ) -> None:
-    """Writes round `number`'s `adapter` (a PEFT folder with the optimiser's state and `round.json`) and its `training` table.
+    """Writes round `number`'s `adapter` and `training` table.
 
-    `before` is the adapter folder of the round before, None for the first. `views` are the config's blocks,
-    `saliencies` the tables that these need, by the name of the block,
-    `longest` is the tokens that an answer could have. A killed run goes on from its newest
-    checkpoint. Where a limit of the config is passed, or nothing is left to learn from, the adapter is the one before and
-    `round.json` says why; what follows such a round only hands it on. Raises `UserError` when the first round has nothing to
-    learn from.
+    The adapter is a PEFT folder with `round.json` and the optimiser's state. `before` is the
+    previous round's adapter folder, None for the first. `views` are the config's blocks,
+    `saliencies` the tables that these need, by block; `longest` is the token limit of the answers.
+    A killed run resumes from its newest checkpoint. If a limit of the config is exceeded, or no
+    group is left, the adapter is the previous one and `round.json` has the reason; later rounds
+    only pass it on. Raises `UserError` if the first round has no groups.
     """
     paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
@@ -76,7 +76,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Job:
-    """What `run` was asked for."""
+    """The arguments of `run`."""
 
     experiment: str
     number: int
@@ -92,7 +92,7 @@ class _Job:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The files that have a say."""
+        """The files that affect the result."""
         read = {name: path for name, path in self.paths.items() if name not in ("adapter", "training", "checkpoints")}
         read |= {f"saliency {name}": path for name, path in self.saliencies.items()}
         if self.before is not None:
@@ -101,7 +101,7 @@ class _Job:
 
 
 _JSON = TypeAdapter(_Job)
-"""To the processes that train together, and back."""
+"""Serialises the job for the training processes."""
 
 
 def _earlier(job: _Job) -> Ending:
@@ -118,10 +118,10 @@ def _train(job: _Job) -> None:
         "round": job.number,
     }
     method = load("method", config.method)
-    assert isinstance(method, RolloutMethod)  # the config's checks let no other through
+    assert isinstance(method, RolloutMethod)  # guaranteed by config validation
     earlier = _earlier(job)
     if earlier.stopped is not None:
-        _hand_on(
+        _pass_on(
             job,
             earlier.stopped,
             [],
@@ -140,7 +140,7 @@ def _train(job: _Job) -> None:
         if job.before is None:
             raise UserError(f"no group of `{job.paths['preferences']}` is kept, so there is nothing to learn from")
         if first():
-            _hand_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
+            _pass_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
         return
     family, processor, base = family_of(model), load_processor(model), load_model(model)
     adapted = (
@@ -168,10 +168,10 @@ def _train(job: _Job) -> None:
     if not first():
         return
     if done.stopped is not None and job.before is not None:
-        _hand_on(job, Stop(job.number, done.stopped), _rows(job, done), record)
+        _pass_on(job, Stop(job.number, done.stopped), _rows(job, done), record)
         return
     stop = None
-    if done.stopped is not None:  # the last good adapter is one that changes nothing
+    if done.stopped is not None:  # a new adapter leaves the base model unchanged
         stop = Stop(job.number, done.stopped)
         adapted = with_adapter(load_model(model), config, family.lora_targets, model.path)
     with appearing_adapter(job.paths["adapter"], record) as folder:
@@ -183,20 +183,20 @@ def _train(job: _Job) -> None:
 
 
 def _state_before(job: _Job) -> Path | None:
-    """The optimiser's state to go on from."""
+    """The optimiser state to resume from, or None."""
     if job.before is None or job.config.optimizer == "reset":
         return None
     state = job.before / OPTIMIZER
     if not state.exists():
         raise UserError(
-            f"`{state}` does not exist, so the optimiser cannot go on from the round before",
-            "delete the adapter's folder and run again, or set `optimizer: reset`",
+            f"`{state}` does not exist, so the optimiser cannot resume from the round before",
+            "delete the adapter's folder and rerun, or set `optimizer: reset`",
         )
     return state
 
 
-def _hand_on(job: _Job, stop: Stop, rows: list[dict[str, Any]], record: dict[str, Any]) -> None:
-    """The adapter before as this round's, and why."""
+def _pass_on(job: _Job, stop: Stop, rows: list[dict[str, Any]], record: dict[str, Any]) -> None:
+    """Copies the previous adapter as this round's, with the reason."""
     assert job.before is not None
     with appearing_adapter(job.paths["adapter"], record) as folder:
         for file in job.before.iterdir():
@@ -211,7 +211,7 @@ def _rows(job: _Job, done: RoundLog) -> list[dict[str, Any]]:
     return [
         {"experiment": job.experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
         for entry in done.log
-        for name, value in sorted(entry.items())  # a resumed log comes in another order
+        for name, value in sorted(entry.items())  # the keys of a resumed log are in another order
         if name not in ("step", "epoch")
     ]
 
@@ -222,5 +222,5 @@ def _finish(job: _Job, rows: list[dict[str, Any]], record: dict[str, Any]) -> No
 
 
 if __name__ == "__main__":
-    with one_of_several(Path(sys.argv[1])) as said:
-        _train(_JSON.validate_python(said))
+    with one_of_several(Path(sys.argv[1])) as job:
+        _train(_JSON.validate_python(job))

@@ -1,4 +1,4 @@
-"""Which of the objects that an answer names are in the image, by AMBER's word lists."""
+"""Which objects named in an answer are in the image, according to AMBER's word lists."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ class Mentions:
     """Counts of one answer."""
 
     nouns: int
-    """Nouns of AMBER's vocabulary, repeated ones repeatedly."""
+    """Nouns of AMBER's vocabulary, counting repetitions."""
     hallucinated: int
-    """Those that are not in the image."""
+    """Nouns whose object is not in the image."""
     truths: int
     """Annotated objects of the image."""
     covered: int
-    """Those that the answer names."""
+    """Annotated objects that the answer names."""
     guesses: int
-    """Annotated objects that people would expect, and that are not there."""
+    """Annotated objects that people would expect but that are not in the image."""
     guessed: int
-    """Those that the answer names."""
+    """Expected but absent objects that the answer names."""
     guessing: int
-    """Hallucinated nouns that name one of them."""
+    """Hallucinated nouns that name an expected but absent object."""
 
 
 def amber_nouns(answers: Answers) -> Scores:
-    """Reward: the share of the answer's objects that are in the image, 1 - CHAIR; 0 for an answer that names none.
+    """Reward: 1 - CHAIR, the share of the objects named in the answer that are in the image; 0 if
+    it names none.
 
-    Components: the counts of `Mentions`, all NaN where the language resources are missing. The source has the annotations as
-    AMBER's importer keeps them.
+    Components: the counts of `Mentions`, all NaN if the language resources are missing. The source
+    must have the columns that AMBER's importer writes.
     """
     count = len(answers.texts)
     try:
@@ -61,10 +62,11 @@ def amber_nouns(answers: Answers) -> Scores:
 
 
 def mentions(nouns: Sequence[str], source: Mapping[str, Any], similar: Callable[[str, str], bool]) -> Mentions:
-    """The counts of an answer with these nouns (source: AMBER's `inference.py`, read there).
+    """The counts for the nouns of one answer, as in AMBER's `inference.py`.
 
-    A noun that is in no list of the image, and similar to no word there, is hallucinated. Words related to an annotated one by
-    `relation.json` stand for it, and go before it, so that the first annotated object that a noun fits is covered and no other.
+    A noun is hallucinated if it neither equals nor resembles any word in the image's lists. Words
+    that `relation.json` relates to an annotated object stand for it and are matched before the
+    annotated words, so a noun covers only the first object that it matches.
     """
     truths = list(_standing_for(source["truth"], source["association"]))
     guesses = list(_standing_for(source["hallu"], source["association"]))
@@ -105,7 +107,7 @@ def _known(nouns: Sequence[str], source: Mapping[str, Any]) -> list[str]:
 
 
 def _standing_for(words: Sequence[str], association: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
-    """Words with the place of the annotated one that they stand for."""
+    """Words, each with the index of the annotated object that it stands for."""
     for place, word in enumerate(words):
         yield from ((related, place) for related in association[word])
     yield from ((word, place) for place, word in enumerate(words))
@@ -116,14 +118,14 @@ def _first(words: Sequence[tuple[str, int]], fits: Callable[[str], bool]) -> int
 
 
 def _chair(columns: Columns) -> np.ndarray:
-    """NaN where no object is named, or the language resources are missing."""
+    """NaN if no object is named or the language resources are missing."""
     nouns = columns["nouns"].sum(axis=-1)
     return np.where(nouns > 0, ratio(columns["hallucinated"].sum(axis=-1), nouns), np.nan)
 
 
 REWARD = Reward(
     name="amber_nouns",
-    summary="1 - CHAIR: the share of the objects an answer names that are in the image",
+    summary="1 - CHAIR: the share of the objects named in an answer that are in the image",
     score=amber_nouns,
     components=[field.name for field in fields(Mentions)],
     metrics={"chair": RewardMetric(_chair, "CHAIR: objects named that are not there", lower_is_better=True)},

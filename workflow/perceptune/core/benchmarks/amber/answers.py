@@ -1,4 +1,4 @@
-"""Right or wrong on AMBER's yes/no questions."""
+"""Reads answers to AMBER's yes/no questions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def amber(answers: Answers) -> Scores:
-    """Reward: 1 when the answer, as `official_answer` reads it, is the true one. Anything else cannot be parsed, and is wrong.
+    """Reward: 1 if the answer read by `official_answer` is the ground truth, else 0.
 
-    Component: `correct`.
+    Any text other than `Yes` or `No` is unparsable, and wrong. Component: `correct`.
     """
     parsed = [official_answer(text) for text in answers.texts]
     true = [(target or "").lower() for target in answers.targets]
@@ -21,16 +21,18 @@ def amber(answers: Answers) -> Scores:
 
 
 def official_answer(text: str) -> str | None:
-    """`yes` and `no` for the texts `Yes` and `No`, nothing else (source: AMBER's `inference.py`, read there).
+    """`yes` for the text `Yes`, `no` for `No`, None for anything else, as in AMBER's
+    `inference.py`.
 
-    White space around the answer does not count, as inference scripts strip it before they write the answer.
+    Surrounding white space is ignored, because inference scripts strip it before they write
+    answers.
     """
     return {"Yes": "yes", "No": "no"}.get(text.strip())
 
 
 REWARD = Reward(
     name="amber",
-    summary="1 where the answer is exactly the true `Yes` or `No`, as AMBER's script reads it",
+    summary="1 if the answer is exactly the true `Yes` or `No`, as AMBER's script reads it",
     score=amber,
     components=("correct",),
     metrics={"accuracy": RewardMetric(mean("correct"), "accuracy", component="correct")},

@@ -1,7 +1,8 @@
 """AMBER's questions: 1,004 images to describe and 14,216 yes/no questions about them.
 
-`path` is a folder with `query_all.json` (or a folder `query` that has it), `annotations.json`, `relation.json` and
-`safe_words.txt`, as the authors' `data`, or one of the query files with the other three beside it. Images are named `AMBER_1.jpg`.
+`path` is a folder like the authors' `data`, with `query_all.json` (or `query/query_all.json`),
+`annotations.json`, `relation.json` and `safe_words.txt`; or a single query file with the other
+three next to it. Images are named `AMBER_1.jpg`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ GENERATIVE = "generative"
 
 
 def rows(source: Source) -> Iterator[Placed]:
-    """The rows of the query file, each with its annotation; those to describe also with the word lists that scoring takes."""
+    """The rows of the query file, each with its annotation; description rows also have the word
+    lists that scoring needs.
+    """
     annotations, association = _annotations(source), _association(source)
     lists = {
         "vocabulary": sorted({*association, *chain.from_iterable(association.values())}),
@@ -51,7 +54,7 @@ def _association(source: Source) -> dict[str, list[str]]:
     read = source.document(BESIDE[1])
     if not isinstance(read, dict) or not all(_is_texts(words) for words in read.values()):
         raise UserError(
-            f"`{BESIDE[1]}` of `{source.path}` is {shown(read)}, expected AMBER's object from words to words"
+            f"`{BESIDE[1]}` of `{source.path}` is {shown(read)}, expected an object that maps words to lists of words"
         )
     return read
 
@@ -75,7 +78,7 @@ def _row(
     number = record["id"]
     if not isinstance(number, int) or not 1 <= number <= len(annotations):
         raise RowError(
-            f"`id` is {shown(number)}, expected a number of 1 to {len(annotations)}, as `annotations.json` has"
+            f"`id` is {shown(number)}, expected a number from 1 to {len(annotations)}, as in `annotations.json`"
         )
     annotation = annotations[number - 1]
     if annotation["id"] != number:

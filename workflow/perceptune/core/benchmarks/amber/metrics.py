@@ -1,9 +1,11 @@
-"""AMBER: descriptions of images, and yes/no questions about existence, attributes and relations (official script read).
+"""AMBER: image descriptions, and yes/no questions about existence, attributes and relations.
 
-Positive is "no", the answer that denies a hallucination. Metrics are of the reward's rule, AMBER's own (exactly `Yes` or `No`)
-unless a block names another; those `_by_beginning` are of P2-DPO's, which reads the beginning of the answer. CHAIR, Cover, Hal and
-Cog are of the descriptions, pooled over all of them, and need language resources. `cog` is as the official script counts it, the
-share of the objects that people would expect which are named; `cog_of_nouns` as the paper defines it, a share of the objects named.
+The positive class is "no", the answer that denies a hallucination. Metrics use the reward's rule,
+which is AMBER's own (exactly `Yes` or `No`) unless a block overrides it; metrics ending in
+`_by_beginning` use P2-DPO's rule, which reads the beginning of the answer. CHAIR, Cover, Hal and
+Cog pool all descriptions and need language resources. `cog` follows the official script (the share
+of the expected but absent objects that are named), `cog_of_nouns` the paper's definition (a share
+of the named objects).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ DIMENSIONS = {
     "action": {ACTION},
     "relation": {"discriminative-relation", "relation"},
 }
-"""By types of the annotations; those whose relation is not true have the type `relation` alone."""
+"""Annotation types of each dimension; false relations have the type `relation`."""
 ALL = "discriminative"
 NUMBERS = ("nouns", "hallucinated", "truths", "covered", "guesses", "guessed", "guessing")
 BEGINNING = "_by_beginning"
@@ -60,21 +62,20 @@ def _read_beginning(answered: Answered) -> Read:
     return _compared(beginning(answered.text or ""), answered)
 
 
-def _compared(said: str | None, answered: Answered) -> Read:
+def _compared(answer: str | None, answered: Answered) -> Read:
     true = str(answered.target).lower()
-    return Read(predicted=said == "no", true=true == "no", right=said == true)
+    return Read(predicted=answer == "no", true=true == "no", right=answer == true)
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """Counts by image."""
+    """Counts per image."""
     found: Counts = {}
-    asked = [not _described(answered) for answered in answers]
     for rule, read in (("", _read), (BEGINNING, _read_beginning)):
-        reads = [read(answered) if ask else None for answered, ask in zip(answers, asked, strict=True)]
+        reads = [None if _described(answered) else read(answered) for answered in answers]
         for dimension in (ALL, *DIMENSIONS):
-            mine = _of(dimension)
+            belongs = _of(dimension)
             found |= counts(
-                dimension + rule, [one if one and mine(a) else None for a, one in zip(answers, reads, strict=True)]
+                dimension + rule, [one if one and belongs(a) else None for a, one in zip(answers, reads, strict=True)]
             )
     found |= _counted([_numbers(answered) for answered in answers])
     return summed([str(answered.source["image_file"]) for answered in answers], found)
@@ -85,7 +86,7 @@ def _counted(numbers: Sequence[Mapping[str, float]]) -> Counts:
 
 
 def _numbers(answered: Answered) -> Mapping[str, float]:
-    """Of a description; one that is missing names nothing, and counts in Hal as one that names what is not there."""
+    """The counts of a description. A missing one names nothing, and counts as hallucinating in Hal."""
     if not _described(answered):
         return {}
     found = {"truths": float(len(answered.source["truth"])), "guesses": float(len(answered.source["hallu"]))}
@@ -117,13 +118,13 @@ def description_metrics() -> dict[str, Measured]:
         "chair": measured("hallucinated", "nouns", "CHAIR: objects named that are not there"),
         "cover": measured("covered", "truths", "Cover: objects there that are named", lower_is_better=False),
         "hal": measured("hal", "described n", "Hal: descriptions with an object that is not there"),
-        "cog": measured("guessed", "guesses", "Cog, official script: objects people would expect that are named"),
-        "cog_of_nouns": measured("guessing", "nouns", "Cog, paper: such objects, of the objects named"),
+        "cog": measured("guessed", "guesses", "Cog, official script: expected but absent objects that are named"),
+        "cog_of_nouns": measured("guessing", "nouns", "Cog, paper: expected but absent objects, of those named"),
     }
 
 
 def question_metrics() -> dict[str, Measured]:
-    """Of all yes/no questions and by dimension, by both rules."""
+    """Metrics of all yes/no questions and of each dimension, under both rules."""
     found: dict[str, Measured] = {}
     for rule, failed, words in (("", unread, ""), (BEGINNING, _begins_with_neither, " (by its beginning)")):
         for dimension in (ALL, *DIMENSIONS):
@@ -169,4 +170,4 @@ BENCHMARK = Benchmark(
         },
     },
 )
-"""All 15,220 questions, or the 14,216 yes/no questions or 1,004 descriptions alone."""
+"""All 15,220 questions; the variants are the 14,216 yes/no questions and the 1,004 descriptions."""

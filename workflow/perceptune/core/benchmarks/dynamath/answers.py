@@ -1,4 +1,6 @@
-"""Right or wrong on DynaMath: the JSON reply that its prompt asks for, by VLMEvalKit's rules without its language model."""
+"""Reads answers to DynaMath: the JSON reply that its prompt requests, by VLMEvalKit's rules without
+its language model.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,12 @@ LETTERS = "ABCDE"
 
 
 def dynamath(answers: Answers) -> Scores:
-    """Reward and component `accuracy`, by the source's `answer_type`: `float` within 0.001, `multiple choice` by letter, and text
-    that is part of the truth, without case.
+    """Reward and component `accuracy`, by the source's `answer_type`.
 
-    The JSON is all of the reply, what follows the last box, or what it encloses. Else the content of that box, or the reply, is
-    read as the short answer itself. Unlike there, an empty answer is not part of every truth.
+    `float` answers are right within 0.001, `multiple choice` by letter, and text if it is a
+    substring of the ground truth, ignoring case. The JSON is the whole reply, the text from the
+    last box on, or the content of the last box; otherwise the content of that box, or the reply, is
+    the short answer. Unlike in VLMEvalKit, an empty answer does not match every ground truth.
     """
     found: list[str | float | None] = []
     right: list[bool] = []
@@ -28,11 +31,11 @@ def dynamath(answers: Answers) -> Scores:
         read = [*(_parsed(short_answer(form), kind) for form in forms), _parsed(reply, kind)]
         found.append(next((answer for answer in read if answer is not None), None))
         right.append(_same(found[-1], true, kind, reply))
-    return right_or_wrong(found, right, "no JSON with a `short answer` of the asked type")
+    return right_or_wrong(found, right, "no JSON with a `short answer` of the expected type")
 
 
 def short_answer(reply: str) -> str | None:
-    """The value of `short answer` in a JSON object."""
+    """The value of `short answer` in a JSON object; None if there is none."""
     try:
         value = json.loads(reply, strict=False)["short answer"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -59,7 +62,7 @@ def _parsed(answer: str | None, kind: str) -> str | float | None:
 
 
 def _number(text: str) -> float | None:
-    """A decimal number, or one of those times pi, such as `2.5π`."""
+    """A decimal number, or a multiple of pi such as `2.5π`; None for anything else."""
     factor, pi, _ = text.partition("π")
     try:
         value = float(factor) * (math.pi if pi else 1.0)
@@ -79,7 +82,7 @@ def _same(found: str | float | None, true: str, kind: str, reply: str) -> bool:
 
 REWARD = Reward(
     name="dynamath",
-    summary="1 where the short answer of the JSON reply is the truth",
+    summary="1 if the short answer in the JSON reply is the ground truth",
     score=dynamath,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

@@ -1,7 +1,9 @@
-"""DynaMath: Parquet files of `DynaMath_Sample`, one per variant or all in one folder, or VLMEvalKit's `DynaMath.tsv`.
+"""DynaMath: Parquet files of `DynaMath_Sample`, one per variant or all in one folder, or
+VLMEvalKit's `DynaMath.tsv`.
 
-501 questions in ten variants each. The question is asked as officially: with the JSON form of the reply and how to write its
-short answer. Where a file does not number variants, the n-th row of a question is its n-th variant.
+501 questions in ten variants each. The question has the official instructions: the JSON format of
+the reply, and how to write the short answer. If a file does not number the variants, the n-th row
+of a question is its n-th variant.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ INSTRUCTIONS = {
     "float": "Format the answer as a three-digit floating-point number and provide it in the 'short answer' key.",
     "text": "Float numbers in the answer should be formatted as three-digit floating-point numbers.",
 }
-"""As officially, misspelling included."""
+"""Verbatim, including the misspelling."""
 GUIDE = (
     "\n## Answer Instruction Please provide an answer to the question outlined above. Your response should adhere to the"
     " following JSON format, which includes two keys: 'solution' and 'short answer'. The 'solution' key can contain detailed"

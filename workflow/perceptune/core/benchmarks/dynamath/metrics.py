@@ -1,6 +1,8 @@
-"""DynaMath: average accuracy over ten variants of every question, and the worst case, where all ten have to be right.
+"""DynaMath: average accuracy over the ten variants of each question, and worst-case accuracy, which
+requires all ten to be right.
 
-VLMEvalKit asks a language model for the short answer where the reply is no JSON; here it is read as it is.
+If the reply is not JSON, VLMEvalKit extracts the short answer with a language model; here, rules
+read the reply.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ GROUPS = {
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """By question; `complete` ones have all their variants."""
+    """Counts per seed question; a `complete` one has all ten variants."""
     units = [str(a.source["seed_question"]) for a in answers]
     found = summed(units, {"variants": [1.0] * len(answers), "all right": [right(a) for a in answers]})
     complete = (found["variants"] == VARIANTS).astype(float)

@@ -1,7 +1,8 @@
-"""Geometry3K as EasyR1 and PAPO take it (hiyouga/geometry3k, Parquet): `images`, `problem` with `<image>`, `answer`.
+"""Geometry3K as used by EasyR1 and PAPO (hiyouga/geometry3k, Parquet): `images`, `problem` with
+`<image>`, `answer`.
 
-Newer copies have `id`, `choices` and `ground_truth` (the letter of the right choice) as well; these are kept, and the question is
-the problem without its choices. The split is the file's name.
+Newer copies also have `id`, `choices` and `ground_truth` (the letter of the right choice); these
+are kept, and the question is the problem without its choices. The split is the file's name.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Geometry3K, 601 test questions: acc@8 in two protocols, of which a block has to name one.
+"""Geometry3K, 601 test questions: acc@8 in two variants; a block must name one.
 
 * `papo`, as in PAPO's table: MathRuler on the last box, see `papo_eval`.
-* `cppo`: the text in the last box, or the whole text, handed to a scorer of VLMEvalKit. CPPO's own
-  table has no Geometry3K, and VLMEvalKit no scorer for it; this is its scorer for free answers to
-  mathematical questions (MATH-Vision's), which accepts equal numbers and LaTeX where PAPO's
-  protocol wants MathRuler's match.
+* `cppo`: a VLMEvalKit scorer on the content of the last box, or on the whole text. CPPO's table has
+  no Geometry3K, and VLMEvalKit has no scorer for it; this is its scorer for free-form mathematical
+  answers (MATH-Vision's), which also accepts equal numbers and LaTeX.
 """
 
 from __future__ import annotations

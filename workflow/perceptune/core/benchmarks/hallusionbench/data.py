@@ -1,7 +1,7 @@
 """HallusionBench's `HallusionBench.json`: 1,129 yes/no questions, 178 of them without an image.
 
-Images are named `VD/illusion/0_0.png` (category, subcategory, set and figure), as the official archive has them in its folder,
-which `images` names. `path` is the file, or the folder that it lies in.
+Image names, such as `VD/illusion/0_0.png` (category, subcategory, set and figure), are relative to
+the folder of the official archive, which `images` names. `path` is the file or its folder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _row(record: Mapping[str, Any]) -> Row:
 
 
 def _image(record: Mapping[str, Any]) -> str:
-    """The image's name in the folder of images."""
+    """The image's path relative to the folder of images."""
     name = record["filename"]
     return name.removeprefix("./").removeprefix("hallusion_bench/") if isinstance(name, str) else name
 

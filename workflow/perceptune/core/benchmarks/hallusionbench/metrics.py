@@ -1,16 +1,19 @@
-"""HallusionBench: the same questions about an image and about an edited one, or about none.
+"""HallusionBench: the same questions about an image, an edited image, or no image.
 
-Judge, answers and groups are those of the authors' scripts, read there; the yes/no bias, and easy and hard by edited figures,
-those of copies of a later version of them.
+The judge, the reading of its verdicts and the groups follow the authors' scripts; the yes/no bias
+and the split into easy and hard by edited figures follow copies of a later version of them.
 
-An answer is right, wrong or unclear: by the judge, or, where none is set, by the words yes and no as VLMEvalKit reads them.
-Without a figure a question that can be answered from knowledge (VS) takes an unclear answer, too. Groups are of the same
-category, subcategory and set:
+An answer is right, wrong or unclear, according to the judge or, without a judge, to the words yes
+and no as VLMEvalKit reads them. For questions that can be answered from knowledge (VS), an unclear
+answer is right if no figure is shown. Groups stay within a category, subcategory and set:
 
-    aAcc    questions                       qAcc    same question, all figures      fAcc    same figure, all questions
+* `aAcc`: questions
+* `qAcc`: one question, all figures
+* `fAcc`: one figure, all questions
 
-`easy_aAcc` and `hard_aAcc` are of the same groups as qAcc, but of figures that are not edited, or edited, only, as the authors'
-tables have them. `aAcc_image` and `qAcc_image` leave out the 178 questions without an image, as VLMEvalKit does (951 rows).
+`easy_aAcc` and `hard_aAcc` use the groups of qAcc restricted to unedited or edited figures, as in
+the authors' tables. `aAcc_image` and `qAcc_image` leave out the 178 questions without an image, as
+VLMEvalKit does (951 rows).
 """
 
 from __future__ import annotations
@@ -33,21 +36,21 @@ JUDGE = (
     " answer, please generate “incorrect”. If the prediction answer is unclear about the answer, please generate"
     ' "unclear". \n\n Question:{question}\nReference answer: {reference}\nPrediction answer:{prediction}\nOutput:'
 )
-"""The official prompt, as it is written there."""
+"""The official prompt, verbatim."""
 
 
 def correctness(answered: Answered) -> int:
-    """0, 1 or 2 as the official judge has it: wrong, right, unclear. An answer that is missing is wrong."""
+    """`WRONG`, `RIGHT` or `UNCLEAR`, coded as in the official judge. A missing answer is wrong."""
     if answered.text is None:
         return WRONG
     if answered.verdict is None:
         return RIGHT if answered.components.get("correct") else UNCLEAR if answered.reason else WRONG
-    said = answered.verdict.lower()
-    return WRONG if "incorrect" in said else RIGHT if "correct" in said else UNCLEAR
+    verdict = answered.verdict.lower()
+    return WRONG if "incorrect" in verdict else RIGHT if "correct" in verdict else UNCLEAR
 
 
 def right(answered: Answered) -> bool:
-    """Whether it counts as right."""
+    """Whether the answer counts as right."""
     found = correctness(answered)
     return found == RIGHT or (found == UNCLEAR and _without_figure(answered))
 
@@ -77,7 +80,9 @@ PARTS: dict[str, Callable[[Answered], bool]] = {"easy": _not_edited, "hard": _ed
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """Counts by category, subcategory and set: no group reaches beyond one, and its questions and images are variants."""
+    """Counts per set of a category and subcategory. No group spans two sets, and the questions and
+    images of a set are variants of each other.
+    """
     sets = _grouped(answers, "category", "subcategory", "set_id").values()
     rows = [_counts(one) for one in sets]
     names = dict.fromkeys(name for row in rows for name in row)
@@ -92,13 +97,13 @@ def _grouped(answers: Iterable[Answered], *keys: str) -> dict[tuple[str, ...], l
 
 
 def _counts(answers: Sequence[Answered]) -> Mapping[str, float]:
-    """Of one set."""
+    """The counts of one set."""
     found: dict[str, float] = defaultdict(float)
     for scope, belongs in SCOPES.items():
-        mine = [answered for answered in answers if belongs(answered)]
-        _count(found, f"questions{scope}", [[answered] for answered in mine])
-        _count(found, f"pairs{scope}", _grouped(mine, "question_id").values())
-        _count(found, f"figures{scope}", _grouped(filter(_has_figure, mine), "figure_id").values())
+        inside = [answered for answered in answers if belongs(answered)]
+        _count(found, f"questions{scope}", [[answered] for answered in inside])
+        _count(found, f"pairs{scope}", _grouped(inside, "question_id").values())
+        _count(found, f"figures{scope}", _grouped(filter(_has_figure, inside), "figure_id").values())
     for part, belongs in PARTS.items():
         _count(found, f"pairs_{part}", _grouped(filter(belongs, answers), "question_id").values())
     for answered in answers:
@@ -112,7 +117,9 @@ def _counts(answers: Sequence[Answered]) -> Mapping[str, float]:
 
 
 def _count(found: dict[str, float], name: str, groups: Iterable[Sequence[Answered]]) -> None:
-    """Adds up groups with all, none and some answers right, and the mean shares of right answers."""
+    """Adds the numbers of groups with all, no and some answers right, and each group's share of
+    right answers.
+    """
     for suffix in ("n", "correct", "wrong", "inconsistent", "score"):
         found[f"{name} {suffix}"] += 0
     for group in groups:
@@ -128,7 +135,9 @@ def _share(name: str, suffix: str = "correct") -> Metric:
 
 
 def _difference(columns: Columns) -> np.ndarray:
-    """Share of yes among the answers minus that among the truths; an answer that is not right counts as the opposite one."""
+    """Share of yes in the answers minus that in the ground truth; a wrong answer counts as the
+    opposite of the ground truth.
+    """
     predicted, true, number = (columns[name].sum(axis=-1) for name in ("yes predicted", "yes true", "questions n"))
     return ratio(predicted - true, number)
 
@@ -155,16 +164,16 @@ def _metrics() -> dict[str, Measured]:
             _share("figures", "wrong"), "figures with no answer right", _has_figure, lower_is_better=True
         ),
         "figure_score": measured(_share("figures", "score"), "mean share of right answers of a figure", _has_figure),
-        "yes_bias": measured(_difference, "yes/no bias: share of yes, answered minus true", percent=False),
+        "yes_bias": measured(_difference, "yes/no bias: share of yes, answers minus ground truth", percent=False),
         "fp_ratio": measured(
-            share("wrong yes", "wrong all"), "yes/no bias: share of yes in what is wrong", percent=False
+            share("wrong yes", "wrong all"), "yes/no bias: share of yes in wrong answers", percent=False
         ),
     }
     for scope, of in list(SCOPES.items())[1:]:
         words = {"_image": "951 rows with an image"}.get(scope, scope.removeprefix("_"))
         found[f"aAcc{scope}"] = measured(_share(f"questions{scope}"), f"aAcc, {words}", of)
         found[f"qAcc{scope}"] = measured(_share(f"pairs{scope}"), f"qAcc, {words}", of)
-        if scope != "_image":  # figures are of questions with an image anyway
+        if scope != "_image":  # only questions with an image have a figure
             found[f"fAcc{scope}"] = measured(_share(f"figures{scope}"), f"fAcc, {words}", of)
     found["judged"] = measured(share("judged", "questions n"), "share of answers that a language model judged")
     return found

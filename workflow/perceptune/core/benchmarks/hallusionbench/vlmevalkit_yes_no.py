@@ -1,4 +1,6 @@
-"""Right or wrong on a yes/no question, by the words of the whole answer, as VLMEvalKit reads all its yes/no benchmarks."""
+"""Reads yes/no answers by the words of the whole text, as VLMEvalKit does for all its yes/no
+benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,16 @@ MARKS = ';/[]"{}()=+\\_-><@`,?!'
 DIGITS_WITH_COMMA = re.compile(r"\d,\d")
 STOP = re.compile(r"\.(?!\d)")
 STOPS = 32
-"""Full stops taken out at most: the script passes a flag where the count belongs."""
+"""Maximum number of full stops removed: VLMEvalKit passes a regex flag as the count."""
 
 
 def vlmevalkit_yes_no(answers: Answers) -> Scores:
-    """Reward: 1 when the answer, as `said` reads it, is the true one; what says neither or both cannot be parsed.
+    """Reward: 1 if the answer read by `yes_or_no` is the ground truth; a text with neither word or
+    both is unparsable.
 
     Components: `predicted_yes`, `target_yes`, `correct`.
     """
-    parsed = [said(text) for text in answers.texts]
+    parsed = [yes_or_no(text) for text in answers.texts]
     true = [(target or "").lower() for target in answers.targets]
     right = np.array([p == t for p, t in zip(parsed, true, strict=True)], dtype=float)
     components = {
@@ -33,11 +36,13 @@ def vlmevalkit_yes_no(answers: Answers) -> Scores:
     return Scores(right, [p and {"answer": p} for p in parsed], components, reasons)
 
 
-def said(text: str) -> str | None:
-    """`yes` or `no` where the words of the answer have one of the two and not the other, else None.
+def yes_or_no(text: str) -> str | None:
+    """`yes` or `no` if the text contains exactly one of these two words, else None, as in
+    VLMEvalKit's `YOrN_Extraction`.
 
-    A mark that touches a blank somewhere in the text vanishes, any other becomes a blank (all vanish in a text with digits around a
-    comma); asterisks, colons and apostrophes stay, so `**Yes**` says nothing (source: VLMEvalKit's `YOrN_Extraction`, read there).
+    A punctuation mark is removed if it is next to a space anywhere in the text, and otherwise
+    replaced by a space; all are removed if the text has digits around a comma. Asterisks, colons
+    and apostrophes stay, so `**Yes**` cannot be read.
     """
     lower = text.lower()
     bare = lower
@@ -51,7 +56,7 @@ def said(text: str) -> str | None:
 
 REWARD = Reward(
     name="vlmevalkit_yes_no",
-    summary="1 where the answer is the true yes or no, as VLMEvalKit reads it",
+    summary="1 if the answer is the true yes or no, as VLMEvalKit reads it",
     score=vlmevalkit_yes_no,
     components=COMPONENTS,
     metrics=METRICS,

@@ -1,7 +1,9 @@
-"""LLaVA-Bench (in the wild): a folder with `questions.jsonl`, `answers_gpt4.jsonl` (the answers to compare with) and
-`context.jsonl` (what a person wrote about each image); 60 questions about 24 images, which lie in the folder `images` there.
+"""LLaVA-Bench (in the wild): a folder with `questions.jsonl`, `answers_gpt4.jsonl` (reference
+answers), `context.jsonl` (human-written image descriptions) and a folder `images`; 60 questions
+about 24 images.
 
-The names of files and keys are those that the official script reads; the files themselves were not at hand.
+File names and keys follow the official script; the reader has not been tested on the published
+files.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ CATEGORIES = ("conv", "detail", "complex")
 
 
 def rows(source: Source) -> Iterator[Placed]:
-    """The questions, each with its reference answer and the text about its image."""
+    """The questions, each with its reference answer and the description of its image."""
     contexts = _by(source, "context.jsonl", "image")
     references = _by(source, "answers_gpt4.jsonl", "question_id")
     for place, record in source.records("questions.jsonl"):
@@ -26,7 +28,7 @@ def rows(source: Source) -> Iterator[Placed]:
 
 
 def _by(source: Source, name: str, key: str) -> dict[Any, Mapping[str, Any]]:
-    """The records of a file by one of their keys; a `UserError` names one that cannot be used."""
+    """The records of a file, indexed by `key`. Raises `UserError` for a record without it."""
     found = {}
     for place, record in source.records(name):
         if not isinstance(record, Mapping) or not isinstance(record.get(key), int | str):

@@ -1,11 +1,15 @@
-"""LLaVA-Bench (in the wild): a judge gives two scores from 1 to 10, to GPT-4's answer from a text about the image, and to ours.
+"""LLaVA-Bench (in the wild): a judge scores two answers from 1 to 10, the policy's and GPT-4's,
+which is based on a description of the image.
 
-The result is the sum of our scores over the sum of GPT-4's, overall and by category. The prompts, the order (GPT-4's answer
-first) and where the scores stand (alone in the first line) are official; the script's quirks are not: a line that it cannot
-read counts there as -1 for both, here as neither (and as failed), and `8, 7` can be read here. Officially the judge is
-gpt-4-0314 at temperature 0.2, here whoever the config names, at 0. An answer that is missing is judged as an empty one.
-Source: LLaVA (Liu et al. 2023), `eval_gpt_review_bench.py`, `summarize_gpt_review.py` and its rules; checked on hand-written
-verdicts.
+The result is the sum of the policy's scores divided by the sum of GPT-4's, overall and by category.
+As in the official script, the prompts are the same, GPT-4's answer comes first, and the scores must
+be alone in the first line. Differences: the official script counts an unreadable line as -1 for
+both answers, here it is skipped and counted as failed; `8, 7` can be read here; and the official
+judge is gpt-4-0314 at temperature 0.2, here it is the configured model at temperature 0. A missing
+answer is judged as an empty one.
+
+Source: LLaVA (Liu et al. 2023), `eval_gpt_review_bench.py` and `summarize_gpt_review.py`; checked
+on hand-written verdicts.
 """
 
 from __future__ import annotations
@@ -33,11 +37,13 @@ RULE = (
     "In the subsequent line, please provide a comprehensive explanation of your evaluation, avoiding any potential bias and"
     " ensuring that the order in which the responses were presented does not affect your judgment."
 )
-"""The same for all three categories, as published."""
+"""The published rule, which is the same for all three categories."""
 
 
 def messages(answered: Answered) -> list[dict[str, str]]:
-    """What the judge is asked, as officially: the text about the image, the question, both answers, the rule."""
+    """The official judge prompt: the description of the image, the question, both answers and the
+    rule.
+    """
     parts = [
         f"[Context]\n{answered.source.get('caption', '')}",
         f"[Question]\n{answered.question}",
@@ -52,7 +58,9 @@ def messages(answered: Answered) -> list[dict[str, str]]:
 
 
 def scores(verdict: str | None) -> tuple[float, float] | None:
-    """The two numbers from 0 to 10 that are all of the first line, apart by blanks or a comma; None for anything else."""
+    """The two scores from 0 to 10 in the first line of a verdict, separated by spaces or a comma;
+    None if it contains anything else.
+    """
     lines = (verdict or "").strip().splitlines() or [""]
     try:
         found = [float(word) for word in lines[0].replace(",", " ").split()]
@@ -64,13 +72,15 @@ def scores(verdict: str | None) -> tuple[float, float] | None:
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """Two numbers per question and category: GPT-4's score and ours; 0 where it is of another, or cannot be read."""
+    """Per question and category, GPT-4's score and the policy's; both 0 for another category or an
+    unreadable verdict.
+    """
     read = [scores(answered.verdict) or (0.0, 0.0) for answered in answers]
     found: dict[str, np.ndarray] = {}
     for category in (OVERALL, *CATEGORIES):
-        mine = np.array([_of(category)(answered) for answered in answers], dtype=float)
-        found[f"{category} reference"] = mine * [reference for reference, _ in read]
-        found[f"{category} ours"] = mine * [ours for _, ours in read]
+        inside = np.array([_of(category)(answered) for answered in answers], dtype=float)
+        found[f"{category} reference"] = inside * [reference for reference, _ in read]
+        found[f"{category} policy"] = inside * [policy for _, policy in read]
     return found
 
 
@@ -79,11 +89,11 @@ def _of(category: str) -> Callable[[Answered], bool]:
 
 
 def _relative(category: str) -> Metric:
-    """Our scores over GPT-4's; NaN where no verdict could be read."""
+    """The policy's scores divided by GPT-4's; NaN if no verdict could be read."""
 
     def relative(columns: Columns) -> np.ndarray:
-        ours, reference = (columns[f"{category} {whose}"].sum(axis=-1) for whose in ("ours", "reference"))
-        return np.where(reference > 0, ratio(ours, reference), np.nan)
+        policy, reference = (columns[f"{category} {name}"].sum(axis=-1) for name in ("policy", "reference"))
+        return np.where(reference > 0, ratio(policy, reference), np.nan)
 
     return relative
 
@@ -102,7 +112,7 @@ BENCHMARK = Benchmark(
             f"score relative to GPT-4's, {NAMES.get(category, OVERALL)}",
             of=_of(category),
             failed=_is_unread,
-            needs="verdicts that can be read, on questions of this category",
+            needs="readable verdicts on questions of this category",
         )
         for category in (OVERALL, *CATEGORIES)
     },

@@ -1,4 +1,4 @@
-"""Right or wrong on LogicVista, by rules alone."""
+"""Reads answers to LogicVista by rules alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Sc
 
 
 def logicvista(answers: Answers) -> Scores:
-    """Reward and component `accuracy`: 1 where the letters of the final answer are those of the truth, as sets.
+    """Reward and component `accuracy`: 1 if the set of letters in the final answer is that of the
+    ground truth.
 
-    The published scorer lets a language model find the letters; `letters_in` is ours.
+    The published scorer extracts the letters with a language model; `letters_in` is our rule.
     """
     found = [letters_in(text) for text in answers.texts]
     targets = [letter_set(target or "") for target in answers.targets]
@@ -19,7 +20,7 @@ def logicvista(answers: Answers) -> Scores:
 
 REWARD = Reward(
     name="logicvista",
-    summary="1 where the letters of the final answer are those of the truth",
+    summary="1 if the letters of the final answer are those of the ground truth",
     score=logicvista,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

@@ -1,6 +1,7 @@
-"""LogicVista: its own `dataset.json` (images in the folder `images` beside it), Parquet files, or VLMEvalKit's `LogicVista.tsv`.
+"""LogicVista: its own `dataset.json` (images in the folder `images` next to it), Parquet files, or
+VLMEvalKit's `LogicVista.tsv`.
 
-The question is asked as it is; its options are in the image or in the text.
+The question is used unchanged; its options are in the image or in the text.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
 
 
 def rows(source: Source) -> Iterator[Placed]:
-    """The rows of any of the three forms; the JSON file is one object, from names to records."""
+    """The rows of any of the three formats; the JSON file is one object that maps names to records."""
     if not source.path.is_file() or source.path.suffix != ".json":
         yield from with_images(_row, "image")(source)
         return
     document = source.document()
     if not isinstance(document, dict):
-        raise UserError(f"dataset file `{source.path}` has {shown(document)}, expected an object from names to records")
+        raise UserError(
+            f"dataset file `{source.path}` has {shown(document)}, expected an object that maps names to records"
+        )
     for name, record in document.items():
         named = (
             {"id": name, "image": f"images/{record.get('imagename')}", **record} if isinstance(record, dict) else record

@@ -1,7 +1,8 @@
-"""LogicVista: overall, and by the skill that a question needs.
+"""LogicVista: accuracy overall, and by the skill that a question requires.
 
-`accuracy` is by rules alone: the capital letters of the final answer, as a set. `accuracy_judged` lets a judge find the
-letters, as the published scorer does for every answer; the prompt is ours, with its contract: the letters alone, or Z.
+`accuracy` uses rules alone: the set of capital letters in the final answer. `accuracy_judged`
+extracts the letters of every answer with a judge, as the published scorer does. Our prompt keeps
+its output format: the letters alone, or Z.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Answer:
 
 
 def fields(answered: Answered) -> dict[str, str]:
-    """What the extraction prompt names."""
+    """The fields of the extraction prompt."""
     return {"question": answered.question, "response": answered.text or ""}
 
 
@@ -37,13 +38,13 @@ def messages(answered: Answered) -> list[dict[str, str]]:
     return [{"role": "user", "content": filled(EXTRACT, fields(answered))}]
 
 
-def asked(answered: Answered) -> bool:
-    """Every answer, as officially."""
+def needs_judge(answered: Answered) -> bool:
+    """Every answer that is not missing, as in the published scorer."""
     return answered.text is not None
 
 
 def accepts(answered: Answered) -> bool:
-    """Whether the letters that the judge found are those of the truth; punctuation around them does not count."""
+    """Whether the letters found by the judge are those of the ground truth, ignoring punctuation."""
     found = letter_set((answered.verdict or "").translate(BLANKED))
     return found is not None and found == letter_set(answered.target or "")
 
@@ -52,7 +53,7 @@ BENCHMARK = accuracy_by_group(
     "logicvista",
     GROUPS,
     reads=("skills",),
-    judged=Judged(messages, max_tokens=32, asked=asked, fields=fields),
+    judged=Judged(messages, max_tokens=32, asked=needs_judge, fields=fields),
     judged_label="accuracy (letters found by a judge, our prompt)",
     accepts=accepts,
 )

@@ -1,4 +1,4 @@
-"""Right or wrong on MathVerse, by rules alone."""
+"""Reads answers to MathVerse by rules alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ CHOICE = re.compile(r"^\s*\(?([A-F])\)?\s*[:.)]\s*(.*)$", re.MULTILINE)
 """How `question_for_eval` lists its options: `A:20°`, one per line."""
 DECORATION = re.compile(r"\\[()\[\]]|[${}*#]|\\(?:text|mathrm|mathbf|textbf)\b")
 NO_POINT = r"(?![\w'’])(?!\s*[-=+/^°<>_])"
-"""What follows a letter that is an option, and no name of a point, an angle or a length."""
+"""What may follow a letter that is an option rather than the name of a point, an angle or a length.
+"""
 IS = r"(?:is|are|(?:must|would|should) be)"
 NAMED = re.compile(
     r"(?<!\w)\((?P<bracketed>[A-F])\)"
@@ -28,15 +29,19 @@ IN_FIGURES = (
     "angles?|points?|vertex|vertices|sides?|lines?|segments?|arcs?|circles?|triangles?|cent(?:er|re)|at|of|to|from"
 )
 LONE = re.compile(rf"(?P<of>(?:\b(?i:{IN_FIGURES})\b|[∠△⊙])\s*)?(?<![\w'’])(?P<letter>[A-F]){NO_POINT}")
-"""A letter that stands alone, with the word before it that makes it a name in a figure."""
+"""A letter on its own, with a preceding word that would make it a name in a figure."""
 LONGEST = 2
-"""An answer that names an option by its text is at most this many times as long as all options together (VLMEvalKit)."""
+"""An answer that repeats an option's text may be at most this many times as long as all options
+together (VLMEvalKit).
+"""
 
 
 def mathverse(answers: Answers) -> Scores:
-    """Reward and component `accuracy`; the published scorer asks a language model twice, this is ours.
+    """Reward and component `accuracy`, by our rules; the published scorer calls a language model
+    twice.
 
-    Multiple choice: the option that `option_of` finds. Otherwise the final answer is the truth by MathRuler or by math-verify.
+    Multiple-choice answers are right if `option_of` finds the true option, others if MathRuler or
+    math-verify accepts the final answer.
     """
     found: list[str | None] = []
     open_ones: list[int] = []
@@ -56,40 +61,44 @@ def mathverse(answers: Answers) -> Scores:
 
 
 def option_of(text: str, question: str) -> str | None:
-    """The option of `question_for_eval` that a final answer chooses beyond doubt; None where a judge has to say.
+    """The option of `question_for_eval` that the final answer clearly chooses; None if a judge must
+    decide.
 
-    The letter that it begins with, as in `B. 40°`; else the one letter that it names as an option, or, of an answer that is
-    announced or in a box, that stands there alone; else the one option whose text it repeats. Angle A and A = 40° are no options.
+    In this order: the letter that the answer begins with, as in `B. 40°`; the only letter that it
+    names as an option or, for an answer that is announced or boxed, the only letter on its own; the
+    only option whose text it repeats. `angle A` and `A = 40°` are not options.
     """
     options = dict(CHOICE.findall(question)) or dict.fromkeys("ABCD", "")
-    said = _bare(final_answer(text))
-    if begins := next((letter for letter in options if same_choice(said, letter)), None):
+    answer = _bare(final_answer(text))
+    if begins := next((letter for letter in options if same_choice(answer, letter)), None):
         return begins
     if announced_answer(text) is None:
-        named = {next(filter(None, letters)) for letters in NAMED.findall(said)}
+        named = {next(filter(None, letters)) for letters in NAMED.findall(answer)}
     else:
-        named = {found["letter"] for found in LONE.finditer(said) if not found["of"]}
+        named = {found["letter"] for found in LONE.finditer(answer) if not found["of"]}
     if named:
         return next(iter(named & options.keys()), None) if len(named) == 1 else None
-    return _repeated(said.lower(), {letter: _bare(option).lower() for letter, option in options.items() if option})
+    return _repeated(answer.lower(), {letter: _bare(option).lower() for letter, option in options.items() if option})
 
 
 def _bare(text: str) -> str:
     return DECORATION.sub("", text).replace(r"^\circ", "°").strip()
 
 
-def _repeated(said: str, options: Mapping[str, str]) -> str | None:
-    """The one option that is the text, or that it repeats as a whole: `2` is neither in `12` nor in `2√3`."""
-    same = [letter for letter, option in options.items() if option == said]
-    if not same and len(said) <= LONGEST * sum(map(len, options.values())):
+def _repeated(answer: str, options: Mapping[str, str]) -> str | None:
+    """The only option that equals the answer or occurs in it as a whole: `2` occurs neither in
+    `12` nor in `2√3`.
+    """
+    same = [letter for letter, option in options.items() if option == answer]
+    if not same and len(answer) <= LONGEST * sum(map(len, options.values())):
         whole = {letter: rf"(?<![\w.√/-]){re.escape(option)}(?![\w√/^]|\.\d)" for letter, option in options.items()}
-        same = [letter for letter, pattern in whole.items() if re.search(pattern, said)]
+        same = [letter for letter, pattern in whole.items() if re.search(pattern, answer)]
     return same[0] if len(same) == 1 else None
 
 
 REWARD = Reward(
     name="mathverse",
-    summary="1 where the option chosen is the truth, or the final answer equals it mathematically",
+    summary="1 if the chosen option is the ground truth, or the final answer equals it mathematically",
     score=mathverse,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

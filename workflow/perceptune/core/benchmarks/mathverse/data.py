@@ -1,8 +1,9 @@
 """MathVerse, testmini: the published Parquet files or VLMEvalKit's `MathVerse_MINI*.tsv`.
 
-Every problem is there in five versions, from all of it in the text to all of it in the image. The question is the published
-`query_wo` (answer directly), which is what the TSV calls `question`; `query_cot`, where the file has it, is kept in the source.
-Without `problem_index` the versions of a problem could not be told to belong together: intervals would be too narrow.
+Each problem has five versions, from text only to image only. The question is the published
+`query_wo` (answer directly), called `question` in the TSV; `query_cot`, if present, is kept in the
+source. `problem_index` is required because the versions of a problem are resampled together;
+otherwise, intervals would be too narrow.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""MathVerse, testmini: overall, and for each of the five versions of its problems, vision-only among them.
+"""MathVerse, testmini: accuracy overall, and for each of the five versions of its problems,
+including vision-only.
 
-`accuracy` is by rules alone; `accuracy_judged` asks a judge where the rules do not find an answer right. The published scorer
-asks a language model twice, to extract and to compare, with few-shot prompts; ours asks once, with a prompt of our own.
+`accuracy` uses rules alone; `accuracy_judged` calls a judge for answers that the rules do not
+accept. The published scorer calls a language model twice, to extract and to compare, with few-shot
+prompts; this one calls it once, with our own prompt.
 """
 
 from __future__ import annotations
@@ -39,32 +41,32 @@ Response:
 
 
 def fields(answered: Answered) -> dict[str, str]:
-    """What the prompt of the comparison names."""
+    """The fields of the comparison prompt."""
     question = str(answered.source.get("question_for_eval", answered.question))
     return {"question": question, "answer": answered.target or "", "response": answered.text or ""}
 
 
 def messages(answered: Answered) -> list[dict[str, str]]:
-    """The prompt of the comparison."""
+    """The comparison prompt."""
     return [{"role": "user", "content": filled(COMPARE, fields(answered))}]
 
 
-def asked(answered: Answered) -> bool:
-    """Answers that the rules do not find right."""
+def needs_judge(answered: Answered) -> bool:
+    """Answers that the rules do not accept."""
     return answered.text is not None and not right(answered)
 
 
 def accepts(answered: Answered) -> bool:
-    """Whether the judge says 1."""
+    """Whether the judge replied 1."""
     return (answered.verdict or "").strip().startswith("1")
 
 
 BENCHMARK = accuracy_by_group(
     "mathverse",
     GROUPS,
-    unit=lambda answered: str(answered.source["problem"]),  # its five versions belong together
+    unit=lambda answered: str(answered.source["problem"]),  # one unit
     reads=("question_type", "question_for_eval", "problem", "problem_version"),
-    judged=Judged(messages, max_tokens=8, asked=asked, fields=fields, may_end_early=True),
+    judged=Judged(messages, max_tokens=8, asked=needs_judge, fields=fields, may_end_early=True),
     judged_label="accuracy (compared by a judge, our prompt)",
     accepts=accepts,
 )

@@ -1,4 +1,4 @@
-"""Right or wrong on MATH-Vision, by VLMEvalKit's rules without its language model."""
+"""Reads answers to MATH-Vision by VLMEvalKit's rules, without its language model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ TOLERANCE = 1e-6
 def mathvision(answers: Answers) -> Scores:
     """Reward and component `accuracy`.
 
-    Where the source has `choices`, the option that is chosen is the truth. Otherwise the content of the last box, the whole text,
-    or the final answer (ours, in place of the language model) equals it: as text without case, as a number up to 1e-6, or as LaTeX
-    by math-verify, which rounds to 6 places, in place of latex2sympy and Python's `eval`.
+    If the source has `choices`, the chosen option must be the ground truth. Otherwise the content
+    of the last box, the whole text or the final answer (our rule instead of the language model)
+    must equal it: as text ignoring case, as a number within 1e-6, or as LaTeX by math-verify, which
+    rounds to 6 places and replaces latex2sympy with Python's `eval`.
     """
     sources = answers.each_source()
     found: list[str | None] = []
     right: list[bool] = []
-    asked: dict[int, tuple[str, str]] = {}
+    undecided: dict[int, tuple[str, str]] = {}
     for i, (text, target, source) in enumerate(zip(answers.texts, answers.targets, sources, strict=True)):
         true = (target or "").strip().lower()
         if options := lettered(source.get("choices") or ()):
@@ -30,11 +31,11 @@ def mathvision(answers: Answers) -> Scores:
             right.append((found[-1] or "").lower() == true)
             continue
         found.append(final_answer(text) or None)
-        said = {(last_box(text) or text).strip().lower(), (found[-1] or "").lower()}
-        right.append(any(one == true or _close(one, true) for one in said if one))
+        candidates = {(last_box(text) or text).strip().lower(), (found[-1] or "").lower()}
+        right.append(any(one == true or _close(one, true) for one in candidates if one))
         if found[-1] and not right[-1]:
-            asked[i] = (found[-1].lower(), true)
-    for i, verdict in zip(asked, verdicts(list(asked.values()), (math_verify,)), strict=True):
+            undecided[i] = (found[-1].lower(), true)
+    for i, verdict in zip(undecided, verdicts(list(undecided.values()), (math_verify,)), strict=True):
         right[i] = verdict.right
     return right_or_wrong(found, right, "no option is chosen, or no answer is given")
 
@@ -48,7 +49,7 @@ def _close(one: str, other: str) -> bool:
 
 REWARD = Reward(
     name="mathvision",
-    summary="1 where the option chosen is the truth, or the answer equals it as text, number or LaTeX",
+    summary="1 if the chosen option is the ground truth, or the answer equals it as text, number or LaTeX",
     score=mathvision,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

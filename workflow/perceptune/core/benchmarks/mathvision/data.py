@@ -1,7 +1,9 @@
-"""MATH-Vision: the published Parquet files or VLMEvalKit's `MathVision.tsv` and `MathVision_MINI.tsv`.
+"""MATH-Vision: the published Parquet files or VLMEvalKit's `MathVision.tsv` and
+`MathVision_MINI.tsv`.
 
-The question has VLMEvalKit's hint at the form of the answer and its choices; marks such as `<image1>` are taken out, since the
-image goes before the question. The whole set is expected: the 304 questions of testmini are reported as another number.
+The question has VLMEvalKit's hint on the answer format, and its choices. Marks such as `<image1>`
+are removed, because the image precedes the question. The expected count is that of the full set, so
+the 304 questions of testmini are reported as a different count.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""MATH-Vision: overall, and by level; testmini is its 304-question part.
+"""MATH-Vision: accuracy overall and by level; testmini is a subset of 304 questions.
 
-VLMEvalKit asks a language model to extract the answer where its rules fail; here the rules go on alone, see the reward
-`mathvision`.
+Where VLMEvalKit's rules fail, it extracts the answer with a language model; here, further rules do,
+see the reward `mathvision`.
 """
 
 from __future__ import annotations

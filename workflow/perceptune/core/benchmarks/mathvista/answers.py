@@ -1,4 +1,4 @@
-"""Right or wrong on MathVista, by rules alone."""
+"""Reads answers to MathVista by rules alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Sc
 
 
 def mathvista(answers: Answers) -> Scores:
-    """Reward and component `accuracy`: 1 where what `typed_answer` finds is the truth, see `same_typed`.
+    """Reward and component `accuracy`: 1 if the answer found by `typed_answer` equals the ground
+    truth by `same_typed`.
 
-    Of the example's source it reads `choices` (where the question has any), `answer_type` and `precision` (where it has one).
+    Uses the source columns `choices`, `answer_type` and `precision`; `choices` and `precision` may
+    be empty.
     """
     found, right = [], []
     for text, target, source in zip(answers.texts, answers.targets, answers.each_source(), strict=True):
@@ -17,12 +19,12 @@ def mathvista(answers: Answers) -> Scores:
         answer = typed_answer(text, kind, lettered(source.get("choices") or ()))
         found.append(answer)
         right.append(same_typed(answer, target or "", kind, precision_of(source)))
-    return right_or_wrong(found, right, "neither an option nor a value of the asked type")
+    return right_or_wrong(found, right, "neither an option nor a value of the expected type")
 
 
 REWARD = Reward(
     name="mathvista",
-    summary="1 where the option, number or list of the answer is the truth, as MathVista compares them",
+    summary="1 if the option, number or list in the answer is the ground truth, as MathVista compares them",
     score=mathvista,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

@@ -1,8 +1,9 @@
 """MathVista, testmini: the published Parquet files or VLMEvalKit's `MathVista_MINI.tsv`.
 
-The question is the published `query`: a hint at the form of the answer, the question with its unit, and the choices. Where a file
-has no `query` and its question no hint, it is built by the same rule. Where it has no `precision`, that of floats is null,
-and scorers look at the places that the answer is written with.
+The question is the published `query`: a hint on the answer format, the question with its unit, and
+the choices. If a file has no `query` and the question has no hint, the query is built by the same
+rule. If a file has no `precision`, that of floats is null, and scorers use the number of decimal
+places in the ground truth.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HINTS: dict[tuple[str, int | None], str] = {
         0,
     ): "requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.",
 }
-"""What a hint says after `Please answer the question`, by type of answer and decimal places."""
+"""The text of a hint after `Please answer the question`, by answer type and decimal places."""
 
 
 def _row(record: Mapping[str, Any]) -> Row:

@@ -1,9 +1,9 @@
-"""MathVista, testmini: overall, and by task.
+"""MathVista, testmini: accuracy overall and by task.
 
-`accuracy` is by rules alone: the option that is named, or the final number or last list. Numbers are compared as MathVista's own
-script does, after cutting integers and rounding floats; so are lists, which VLMEvalKit can never find right.
-`accuracy_judged` lets a judge extract the answer where the rules name no option or find it wrong; the prompt for it is ours,
-not the published few-shot one.
+`accuracy` uses rules alone: the named option, the final number or the last list. Numbers are
+compared as in MathVista's script, after truncating integers and rounding floats; so are lists,
+which VLMEvalKit never counts as right. `accuracy_judged` extracts the answer with a judge if the
+rules find no option or no right value; the prompt is ours, not the published few-shot prompt.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Response:
 
 
 def fields(answered: Answered) -> dict[str, str]:
-    """What the extraction prompt names."""
+    """The fields of the extraction prompt."""
     return {"question": answered.question, "response": answered.text or ""}
 
 
@@ -45,14 +45,14 @@ def messages(answered: Answered) -> list[dict[str, str]]:
     return [{"role": "user", "content": filled(EXTRACT, fields(answered))}]
 
 
-def asked(answered: Answered) -> bool:
-    """Where the rules name no option, or find no right value."""
+def needs_judge(answered: Answered) -> bool:
+    """Answers in which the rules find no option and no right value."""
     named = bool(answered.source.get("choices")) and answered.parsed is not None
     return answered.text is not None and not named and not right(answered)
 
 
 def accepts(answered: Answered) -> bool:
-    """Whether what the judge extracted is the truth."""
+    """Whether the answer extracted by the judge is the ground truth."""
     kind, options = str(answered.source.get("answer_type", "text")), lettered(answered.source.get("choices") or ())
     found = typed_answer(answered.verdict or "", kind, options)
     return same_typed(found, answered.target or "", kind, precision_of(answered.source))
@@ -62,7 +62,7 @@ BENCHMARK = accuracy_by_group(
     "mathvista",
     GROUPS,
     reads=("answer_type", "choices", "precision", "subtask"),
-    judged=Judged(messages, max_tokens=128, asked=asked, fields=fields),
+    judged=Judged(messages, max_tokens=128, asked=needs_judge, fields=fields),
     judged_label="accuracy (answers extracted by a judge, our prompt)",
     accepts=accepts,
 )

@@ -1,6 +1,7 @@
-"""MMHal-Bench's `response_template.json`: 96 questions about images of OpenImages, 12 of each of 8 types.
+"""MMHal-Bench's `response_template.json`: 96 questions about images of OpenImages, 12 of each of 8
+types.
 
-The images go by the names that end their addresses (`image_src`), in one folder.
+Images are in one folder, under the file names of their URLs (`image_src`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
-"""MMHal-Bench: free answers that a judge rates from 0 to 6, knowing what is in the image and how a person answered.
+"""MMHal-Bench: a judge rates free-form answers from 0 to 6, given the contents of the image and a
+human answer.
 
-A rating below 3 says that there is a hallucination. A verdict without exactly one rating counts as 0, as officially, and is
-counted as failed; so is an answer that is missing, which no judge is asked about. Differences to the official script: the
-prompt is in our words and has no worked examples (`judge_prompt` takes the official one), the judge is whoever the config
-names (officially gpt-4-0314), and types are read from the file (officially from the order of its rows; they agree).
-Source: LLaVA-RLHF (Sun et al. 2023), its file of questions and its script; checked on hand-written verdicts.
+A rating below 3 means a hallucination. A verdict without exactly one rating counts as 0, as in the
+official script, and as failed; so does a missing answer, which is not sent to the judge.
+Differences from the official script: the prompt is ours and has no worked examples (`judge_prompt`
+accepts the official one), the judge is the configured model (officially gpt-4-0314), and types are
+read from the file instead of from the order of its rows (they agree).
+
+Source: LLaVA-RLHF (Sun et al. 2023), its question file and its script; checked on hand-written
+verdicts.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Me
 from perceptune.core.rewards.metrics import Columns
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
-"""In the order of the official file, over and over."""
+"""In the order of the official file, which repeats it."""
 HALLUCINATED_BELOW = 3
 
 PROMPT = """You check how a vision-language model has answered a question about an image. You cannot see the image. What is known \
@@ -50,13 +54,15 @@ form "Rating: k" and write no other rating. The ratings:
 
 
 def rating(verdict: str | None) -> int | None:
-    """The one number from 0 to 6 that follows "rating: " in a verdict; None where there is none, or where they differ."""
+    """The number from 0 to 6 that follows "rating: " in a verdict; None if there is none, or
+    several different ones.
+    """
     found = [number for number in range(7) if f"rating: {number}" in (verdict or "").lower()]
     return found[0] if len(found) == 1 else None
 
 
 def fields(answered: Answered) -> dict[str, str]:
-    """What the prompt is filled with."""
+    """The fields of the judge prompt."""
     contents = answered.source.get("image_content") or []
     return {
         "contents": ", ".join(map(str, contents)),
@@ -67,10 +73,16 @@ def fields(answered: Answered) -> dict[str, str]:
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """A number per question: `asked`, `rating`, `hallucinated`, and for each type whether it is of it and its rating if so."""
+    """Per question: `questions` (1), `rating`, `hallucinated`, and for each type whether the
+    question is of it and, if so, its rating.
+    """
     ratings = np.array([rating(answered.verdict) or 0 for answered in answers], dtype=float)
     types = [answered.source.get("question_type") for answered in answers]
-    found = {"asked": np.ones(len(ratings)), "rating": ratings, "hallucinated": (ratings < HALLUCINATED_BELOW) * 1.0}
+    found = {
+        "questions": np.ones(len(ratings)),
+        "rating": ratings,
+        "hallucinated": (ratings < HALLUCINATED_BELOW) * 1.0,
+    }
     for kind in TYPES:
         found[kind] = np.array([one == kind for one in types], dtype=float)
         found[f"rating of {kind}"] = found[kind] * ratings
@@ -81,7 +93,7 @@ def _of(kind: str) -> Callable[[Answered], bool]:
     return lambda answered: answered.source.get("question_type") == kind
 
 
-def _is_asked(answered: Answered) -> bool:
+def _needs_judge(answered: Answered) -> bool:
     return answered.text is not None
 
 
@@ -96,10 +108,10 @@ BENCHMARK = Benchmark(
     quoted=("mmhal_score", "mmhal_hallucination_rate"),
     metrics={
         "mmhal_score": Measured(
-            known_share("rating", "asked"), "MMHal score, 0 to 6", percent=False, failed=_is_unrated
+            known_share("rating", "questions"), "MMHal score, 0 to 6", percent=False, failed=_is_unrated
         ),
         "mmhal_hallucination_rate": Measured(
-            known_share("hallucinated", "asked"), "hallucination rate", lower_is_better=True, failed=_is_unrated
+            known_share("hallucinated", "questions"), "hallucination rate", lower_is_better=True, failed=_is_unrated
         ),
         **{
             f"mmhal_score_{kind}": Measured(
@@ -118,7 +130,7 @@ BENCHMARK = Benchmark(
     judged=Judged(
         messages=lambda answered: [{"role": "user", "content": filled(PROMPT, fields(answered))}],
         max_tokens=1024,
-        asked=_is_asked,
+        asked=_needs_judge,
         fields=fields,
     ),
     judge_required=True,

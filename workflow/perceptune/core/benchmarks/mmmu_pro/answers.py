@@ -1,4 +1,4 @@
-"""Right or wrong on MMMU-Pro: its own rule for the letter of the option."""
+"""Reads answers to MMMU-Pro by the official rule for the option's letter."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Sc
 
 LETTERS = "ABCDEFGHIJ"
 LONG = 5
-"""Words above which an answer may name an option by its text."""
+"""An answer with more words than this may name an option by its text."""
 
 
 def mmmu_pro(answers: Answers) -> Scores:
-    """Reward and component `accuracy`: 1 where the option that `option_of` reads is the truth."""
+    """Reward and component `accuracy`: 1 if the option read by `option_of` is the ground truth."""
     found = []
     for text, source in zip(answers.texts, answers.each_source(), strict=True):
         found.append(option_of(text, lettered(source.get("choices") or [""] * len(LETTERS))))
@@ -24,36 +24,38 @@ def mmmu_pro(answers: Answers) -> Scores:
 
 
 def option_of(text: str, options: Mapping[str, str]) -> str | None:
-    r"""The one option whose letter stands in what follows the last "Answer:"; else the last one that stands as `(A)`, else as `A `
-    or `A.`; else, in an answer of more than five words, the last one whose text it repeats.
+    r"""The option that an answer chooses, or None.
 
-    Unlike there, an answer without any is wrong and not a random option. Ours, for prompts that ask for one: the last `\boxed{}`
-    goes before all that, unless an "Answer:" with one letter follows it, as the official prompt asks.
+    In this order: the only option whose letter follows the last "Answer:"; the last one written as
+    `(A)`, then as `A ` or `A.`; in an answer of more than five words, the last one whose text it
+    repeats. Unlike in the official script, an answer without an option is wrong instead of a random
+    option. We add, for prompts that request a box: the last `\boxed{}` overrides these rules,
+    unless an "Answer:" with one letter follows it, as the official prompt requests.
     """
     box = last_box(text)
     _, announced, rest = (from_last_box(text) if box else text).rpartition("Answer:")
     named = [letter for letter in options if announced and letter in rest]
     if len(named) == 1:
         return named[0]
-    said = box or text
+    answer = box or text
     for mark in ",.!?;:'":
-        said = said.strip(mark)
-    said = f" {said} "
+        answer = answer.strip(mark)
+    answer = f" {answer} "
     for before, after in (("(", ")"), ("", " "), ("", ".")):
-        named = [letter for letter in options if f"{before}{letter}{after}" in said]
+        named = [letter for letter in options if f"{before}{letter}{after}" in answer]
         if named:
             place = ("(", ")") if before else (" ", " ")
-            return named[0] if len(named) == 1 else max(named, key=lambda x: said.rfind(f"{place[0]}{x}{place[1]}"))
-    if len(said.split()) <= LONG:
+            return named[0] if len(named) == 1 else max(named, key=lambda x: answer.rfind(f"{place[0]}{x}{place[1]}"))
+    if len(answer.split()) <= LONG:
         return None
-    lowered = said.lower()
+    lowered = answer.lower()
     repeated = [letter for letter, option in options.items() if option and option.lower() in lowered]
     return max(repeated, key=lambda x: lowered.rfind(options[x].lower())) if repeated else None
 
 
 REWARD = Reward(
     name="mmmu_pro",
-    summary="1 where MMMU-Pro's rule reads the true option from the answer",
+    summary="1 if MMMU-Pro's rule reads the true option from the answer",
     score=mmmu_pro,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

@@ -1,7 +1,8 @@
-"""MMMU-Pro, vision: the published Parquet files of its configuration `vision` or VLMEvalKit's `MMMU_Pro_V.tsv`.
+"""MMMU-Pro, vision: the published Parquet files of its configuration `vision`, or VLMEvalKit's
+`MMMU_Pro_V.tsv`.
 
-The question and its up to ten options are in the image alone; the text asks to look there (VLMEvalKit's words). The instructions
-are the prompt of benchmark `mmmu_pro`.
+The question and its up to ten options are only in the image; the text refers to it, in VLMEvalKit's
+words. The instructions are the prompt of the benchmark `mmmu_pro`.
 """
 
 from __future__ import annotations

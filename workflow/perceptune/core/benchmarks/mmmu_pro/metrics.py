@@ -1,6 +1,8 @@
-"""MMMU-Pro, vision: the question and its options are in the image. Asked with the official prompt for step-by-step answers.
+"""MMMU-Pro, vision: the question and its options are in the image; the prompt is the official one
+for step-by-step answers.
 
-The official script answers at random where it can read no option; here such an answer is wrong, and counted among the unread.
+If no option can be read, the official script picks one at random; here, the answer is wrong and
+counted as failed.
 """
 
 from __future__ import annotations

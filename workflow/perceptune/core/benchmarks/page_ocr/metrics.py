@@ -1,10 +1,12 @@
-"""Dense OCR of whole pages: edit distance, overlap of words, BLEU and METEOR, each the mean over pages (Fox, GOT, PerPO).
+"""Dense OCR of whole pages: edit distance, token overlap, BLEU and METEOR, averaged over pages
+(Fox, GOT, PerPO).
 
-Fox's and GOT's tools hand truth and answer to their scorer in exchanged places: what they print as precision is recall, and
-their BLEU and METEOR are those of the truth against the answer, without a penalty for answers that stop early. Here precision
-is of the answer; BLEU and METEOR are there both ways, the tools' as `bleu_fox` and `meteor_fox`, to be compared with
-published tables. Edit distance and F1 are the same both ways. Which way PerPO's columns are is not known. Pages without an
-answer have distance 1; GOT's tool leaves them out.
+The scripts of Fox and GOT swap reference and hypothesis: their precision is recall, and their BLEU
+and METEOR score the ground truth against the answer, without a penalty for answers that stop early.
+Here, precision refers to the answer, and BLEU and METEOR are computed both ways; `bleu_fox` and
+`meteor_fox` are comparable with published tables. Edit distance and F1 are symmetric. Which order
+PerPO's columns use is unknown. Pages without an answer have distance 1; GOT's script leaves them
+out.
 """
 
 from __future__ import annotations
@@ -15,22 +17,22 @@ from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, 
 from perceptune.core.rewards.metrics import Columns
 
 WORST = {"ned": 1.0}
-"""Of a page without an answer; anything else is 0."""
+"""The values of a page without an answer; all others are 0."""
 LABELS = {
     "token_f1": "token F1",
     "token_precision": "token precision",
     "token_recall": "token recall",
     "bleu": "BLEU",
     "meteor": "METEOR",
-    "bleu_fox": "BLEU, truth and answer exchanged as in Fox's tool",
-    "meteor_fox": "METEOR, truth and answer exchanged as in Fox's tool",
+    "bleu_fox": "BLEU, ground truth and answer swapped as in Fox's script",
+    "meteor_fox": "METEOR, ground truth and answer swapped as in Fox's script",
 }
-ENGLISH = "pages in English, Chinese ones are not cut into words"
+ENGLISH = "pages in English (Chinese text is not segmented into words)"
 WORDNET = f"NLTK's wordnet (docs/benchmarks.md), and {ENGLISH}"
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """By page."""
+    """Values per page."""
     found = {"pages": [1.0] * len(answers)}
     for name in ("ned", *LABELS):
         found[name] = [a.components.get(name, WORST.get(name, 0.0)) for a in answers]

@@ -1,4 +1,4 @@
-"""How much of a page's text was read (dense OCR, as Fox and GOT measure it)."""
+"""How much of a page's text was transcribed (dense OCR, as in Fox and GOT)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ OF_TOKENS = ("token_precision", "token_recall", "token_f1", "bleu", "bleu_fox", 
 
 
 def page_text(answers: Answers) -> Scores:
-    """Reward: 1 - `ned`, the Levenshtein distance of the characters over the longer length; two empty texts have distance 0.
+    """Reward: 1 - `ned`, the character-level Levenshtein distance divided by the longer length; 0
+    for two empty texts.
 
-    Components: `ned`; `token_precision` (share of the answer's tokens that the truth has), `token_recall` and `token_f1` on sets of
-    tokens between blanks; `bleu` and `meteor` of the answer against the truth; and `bleu_fox` and `meteor_fox`, the same with
-    the two exchanged. `meteor` and `meteor_fox` are NaN without the language resources, and all of tokens for Chinese pages,
-    which Fox's tool cuts into words by jieba.
+    Components: `ned`; `token_precision` (share of the answer's tokens in the ground truth),
+    `token_recall` and `token_f1` on sets of whitespace-separated tokens; `bleu` and `meteor` of the
+    answer against the ground truth; `bleu_fox` and `meteor_fox`, the same with the two swapped.
+    `meteor` and `meteor_fox` are NaN without the language resources. All token-based components are
+    NaN for Chinese pages, which Fox's script segments with jieba.
     """
     targets = [target or "" for target in answers.targets]
     texts = list(answers.texts)
@@ -44,13 +46,14 @@ def _meteor(answers: Answers) -> Similarity:
 def _of_tokens(text: str, target: str, similar: Similarity) -> tuple[float, ...]:
     if CHINESE.search(target):
         return (float("nan"),) * len(OF_TOKENS)
-    said, true = text.split(), target.split()
-    return (*token_overlap(text, target), bleu(true, said), bleu(said, true), similar(true, said), similar(said, true))
+    answer, true = text.split(), target.split()
+    overlap = token_overlap(text, target)
+    return (*overlap, bleu(true, answer), bleu(answer, true), similar(true, answer), similar(answer, true))
 
 
 REWARD = Reward(
     name="page_text",
-    summary="1 - the normalised edit distance of the answer to the text of the page",
+    summary="1 - the normalised edit distance between the answer and the text of the page",
     score=page_text,
     components=("ned", *OF_TOKENS),
     metrics={**NED, **TOKEN_METRICS, "bleu": RewardMetric(mean("bleu"), "BLEU", percent=False)},

@@ -1,8 +1,10 @@
-"""PAPO-Eval's test files, as its preprocessing writes them (xhguo7/PAPO-Eval): a JSON list of `messages` and `images` per data set.
+"""PAPO-Eval's test files, as written by its preprocessing (xhguo7/PAPO-Eval): a JSON list of
+`messages` and `images` per dataset.
 
-The first message asks, with `<image>` marks, the second is the answer; images are named relative to the folder that has
-`images`. The script and its data set descriptions were read, the files were not at hand: where a question ends with PAPO's own
-instructions, these are taken off, since the prompt of benchmark `papo_eval` adds them.
+The first message is the question, with `<image>` marks, the second the answer; image paths are
+relative to the parent of the folder `images`. The format follows the script and its dataset
+descriptions; the reader has not been tested on the published files. PAPO's instructions at the end
+of a question are removed, because the prompt of the benchmark `papo_eval` adds them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ COUNTS = {
     "AI4Math_MathVerse_vision_dependent": 1308,
     "BUAADreamer_clevr_count_70k": 200,
 }
-"""Questions by the name of the file, as the paper and its code have them (dossier g.2)."""
+"""Number of questions by file name, from the paper and its code."""
 
 
 def row(record: Mapping[str, Any]) -> Row:

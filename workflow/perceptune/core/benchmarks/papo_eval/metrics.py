@@ -1,8 +1,10 @@
-"""PAPO's table: acc@8 by exact match, for any data set of questions with one short answer (PAPO-Eval).
+"""PAPO's table: acc@8 by exact match, for any dataset of questions with one short answer
+(PAPO-Eval).
 
-Eight answers at temperature 1, each scored by MathRuler on its last box; the mean over runs is acc@8. PAPO's own copies leave
-out the questions that are no multiple choice in MathVerse, for example, so its columns are not those of the benchmarks
-themselves. Unlike its script, questions with the same text and answer are not pooled.
+MathRuler scores the last box of eight answers at temperature 1; acc@8 is the mean over the runs.
+PAPO's copies of the benchmarks differ from the originals (for MathVerse, they leave out the
+questions that are not multiple choice), so its columns are not comparable with the original
+benchmarks. Unlike PAPO's script, this does not pool questions with the same text and answer.
 """
 
 from __future__ import annotations
@@ -15,17 +17,17 @@ from perceptune.core.rewards.metrics import Columns
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """By question."""
+    """Values per question."""
     found = {
-        "asked": [1.0] * len(answers),
+        "questions": [1.0] * len(answers),
         "right": [right(a) for a in answers],
         "formed": [a.components.get("format", 0.0) for a in answers],
     }
     return summed([a.example_id for a in answers], found)
 
 
-ACCURACY = {"accuracy": Measured(known_share("right", "asked"), "accuracy", needs="questions")}
-FORMAT = {"format": Measured(known_share("formed", "asked"), "answers in the asked format", needs="questions")}
+ACCURACY = {"accuracy": Measured(known_share("right", "questions"), "accuracy", needs="questions")}
+FORMAT = {"format": Measured(known_share("formed", "questions"), "answers in the asked format", needs="questions")}
 
 BENCHMARK = Benchmark(
     name="papo_eval",

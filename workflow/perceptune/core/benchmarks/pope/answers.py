@@ -1,4 +1,4 @@
-"""Right or wrong on a yes/no question, by POPE's own rule."""
+"""Reads yes/no answers by POPE's official rule."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ NO = {"No", "not", "no"}
 
 
 def pope(answers: Answers) -> Scores:
-    """Reward: 1 when the answer, as `official_answer` reads it, is the true one. Every answer is a yes or a no.
+    """Reward: 1 if the answer read by `official_answer`, which is always yes or no, is the ground
+    truth.
 
-    Components: `predicted_yes`, `target_yes`, `correct`, and `said`, 0 where the answer says neither and so counts as a yes.
+    Components: `predicted_yes`, `target_yes`, `correct`, and `said`, which is 0 if the answer
+    contains neither word and therefore counts as a yes.
     """
     predicted = [official_answer(text) for text in answers.texts]
     true = [(target or "").lower() for target in answers.targets]
@@ -24,22 +26,26 @@ def pope(answers: Answers) -> Scores:
 
 
 def official_answer(text: str) -> str:
-    """`no` if `No`, `not` or `no` is among the words of the first sentence, else `yes`: "NO", "No!" and "" are a yes.
+    """`no` if `No`, `not` or `no` is a word of the first sentence, else `yes`, so "NO", "No!" and
+    "" are a yes.
 
-    Commas are dropped first, and words are what blanks separate (source: POPE's `evaluate.py`, read there). White space around
-    the answer does not count: the published inference scripts strip it before they write the answer.
+    As in POPE's `evaluate.py`, commas are removed first and words are separated by spaces.
+    Surrounding white space is ignored, because the published inference scripts strip it before they
+    write answers.
     """
     words = text.strip().split(".")[0].replace(",", "").split(" ")
     return "no" if NO.intersection(words) else "yes"
 
 
 def says_yes(text: str) -> bool:
-    """Whether the first sentence has the word "yes", and no "no"."""
+    """Whether the first sentence has the word "yes" and not "no"."""
     return parse_yes_no(text) == "yes"
 
 
 def yes_no_scores(predicted: Sequence[str], true: Sequence[str], right: Sequence[bool], said: Sequence[bool]) -> Scores:
-    """Verdicts of a rule that makes a yes or a no of every answer."""
+    """Scores of a rule that reads every answer as yes or no; all arguments have one entry per
+    answer.
+    """
     components = {
         "predicted_yes": np.array([p == "yes" for p in predicted], dtype=float),
         "target_yes": np.array([t == "yes" for t in true], dtype=float),
@@ -51,7 +57,7 @@ def yes_no_scores(predicted: Sequence[str], true: Sequence[str], right: Sequence
 
 REWARD = Reward(
     name="pope",
-    summary="1 where the answer is the true yes or no, as POPE's script reads it",
+    summary="1 if the answer is the true yes or no, as POPE's script reads it",
     score=pope,
     components=(*COMPONENTS, "said"),
     metrics=METRICS,

@@ -1,7 +1,9 @@
-"""POPE's question files: JSON lines of `question_id`, `image`, `text` and `label`, a file per way of sampling objects.
+"""POPE's question files: JSON Lines with `question_id`, `image`, `text` and `label`, one file per
+object sampling strategy.
 
-`path` is a folder with files such as `coco_pope_random.json` or one of them; those of A-OKVQA and GQA (`gqa_pope_seem_random.json`,
-as VCD hands them on) have the same form, and need a folder of their own, since papers never pool the three.
+`path` is a folder with files such as `coco_pope_random.json`, or one of the files. The files of
+A-OKVQA and GQA that VCD distributes (`gqa_pope_seem_random.json`) have the same format. Each of the
+three sources needs its own folder, because papers never pool them.
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ NAME = re.compile(rf"(?P<images>.+)_pope(_seem)?_(?P<category>{'|'.join(CATEGORI
 
 
 def rows(source: Source) -> Iterator[Placed]:
-    """The rows of every file whose name says how its objects were sampled."""
+    """The rows of every file whose name ends in a sampling strategy."""
     matches = [match for name in source.names("*.json") if (match := NAME.fullmatch(name))]
     if not matches:
         raise UserError(
             f"`{source.path}` has no POPE file, expected names such as `coco_pope_random.json`",
-            f"the end of the name says how objects were sampled: {', '.join(CATEGORIES)}",
+            f"the end of a name is the sampling strategy: {', '.join(CATEGORIES)}",
         )
     if len(kinds := sorted({match["images"] for match in matches})) > 1:
         raise UserError(
-            f"`{source.path}` has POPE files of {', '.join(kinds)}, expected those of one of them",
-            "their numbers are never pooled: a folder and a dataset block for each",
+            f"`{source.path}` has POPE files of {', '.join(kinds)}, expected one image source",
+            "results of different sources are never pooled: use a folder and a dataset block for each",
         )
     for match in sorted(matches, key=lambda m: (m["images"], CATEGORIES.index(m["category"]))):
         row = partial(_row, match["images"], match["category"])
@@ -51,7 +53,7 @@ def _row(images: str, category: str, record: Mapping[str, Any]) -> Row:
 
 
 def _published(source: Source) -> Mapping[str, int]:
-    """3,000 a file of COCO's; those of the other images differ."""
+    """3,000 per COCO file; the other sources have different counts."""
     coco = [name for name in source.names("*.json") if (match := NAME.fullmatch(name)) and match["images"] == "coco"]
     return {"test": 3000 * len(coco)} if coco else {}
 

@@ -1,7 +1,9 @@
-"""POPE: is there a ... in the image? Three ways of sampling objects that are not there, two published rules of reading answers.
+"""POPE: questions about the presence of objects, with three strategies for sampling absent objects
+and two published rules for reading answers.
 
-Metrics are of the reward's rule, POPE's own unless a block names another, and again, with `_vcd`, of VCD's scorer. Positive is
-"yes". Papers quote the mean of the three F1.
+Metrics use the reward's rule, which is POPE's own unless a block overrides it; those ending in
+`_vcd` use VCD's scorer. The positive class is "yes". Papers quote the mean of the three categories'
+F1.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ LABELS = {
 
 
 def _read(answered: Answered) -> Read:
-    """As the reward read it; an answer that is missing is not yes, and wrong."""
+    """The answer as read by the reward; a missing answer counts as wrong and not as a yes."""
     components = answered.components
     return Read(bool(components.get("predicted_yes")), _true(answered) == "yes", bool(components.get("correct")))
 
@@ -46,13 +48,13 @@ def _true(answered: Answered) -> str:
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """Counts by image, since its questions belong together: 6 of each category."""
+    """Counts per image, because its questions (6 of each category) are not independent."""
     found: Counts = {}
     for rule, read in (("", _read), (VCD, _read_vcd)):
         reads = [read(answered) for answered in answers]
         for group in (POOLED, *CATEGORIES):
-            mine = [one if _of(group)(a) else None for a, one in zip(answers, reads, strict=True)]
-            found |= counts(rule + group, mine)
+            inside = [one if _of(group)(a) else None for a, one in zip(answers, reads, strict=True)]
+            found |= counts(rule + group, inside)
     return summed([str(a.source.get("image_file", a.example_id)) for a in answers], found)
 
 
@@ -61,7 +63,7 @@ def _of(group: str) -> Callable[[Answered], bool]:
 
 
 def _says_neither(answered: Answered) -> bool:
-    """What POPE's rule counts as a yes for want of a no."""
+    """Answers that POPE's rule counts as a yes only because they contain no "no"."""
     return unread(answered) or not answered.components.get("said", 1)
 
 
@@ -71,7 +73,7 @@ def _has_neither(answered: Answered) -> bool:
 
 
 def _mean_of_asked(metrics: Sequence[Metric]) -> Metric:
-    """The mean of those that are known: of all three categories, or of those that were asked."""
+    """The mean over the categories that have questions."""
     return lambda columns: mean_of_known(np.array([metric(columns) for metric in metrics]))
 
 

@@ -1,4 +1,4 @@
-"""Right or wrong on a yes/no question, by the rule of VCD's scorer for POPE."""
+"""Reads yes/no answers by the rule of VCD's POPE scorer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perceptune.core.rewards.yes_no import COMPONENTS, METRICS
 
 
 def pope_vcd(answers: Answers) -> Scores:
-    """Reward: 1 when the answer has the true word anywhere in it. Components as those of `pope`."""
+    """Reward: 1 if the answer contains the true word anywhere. The components are those of `pope`."""
     true = [(target or "").lower() for target in answers.targets]
     predicted = [vcd_answer(text, target) for text, target in zip(answers.texts, true, strict=True)]
     said = ["yes" in text.lower() or "no" in text.lower() for text in answers.texts]
@@ -18,7 +18,7 @@ def pope_vcd(answers: Answers) -> Scores:
 
 REWARD = Reward(
     name="pope_vcd",
-    summary="1 where the answer is the true yes or no, as VCD's script reads it",
+    summary="1 if the answer is the true yes or no, as VCD's script reads it",
     score=pope_vcd,
     components=(*COMPONENTS, "said"),
     metrics=METRICS,

@@ -1,8 +1,10 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: find what an expression refers to. One benchmark block per split, one row per expression.
+"""RefCOCO, RefCOCO+ and RefCOCOg: locate the object of a referring expression. One benchmark block
+per split, one row per expression.
 
-Accuracy is the share of boxes with an IoU of at least 0.5, inclusive, in the frame that the model declares. Where its boxes are
-shares of the image, both readings of LLaVA's frames are measured beside it: a wrong frame costs tens of points. So does a prompt
-that the model was not trained with; this one is PerPO's, and LLaVA-1.5's.
+Accuracy is the share of boxes with an IoU of 0.5 or more, in the model's coordinate format. If its
+coordinates are relative to the image size, both of LLaVA's frames (padded and original) are also
+reported, because a wrong frame costs tens of points. So does a prompt that the model was not
+trained with; this prompt is the one of PerPO and LLaVA-1.5.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from perceptune.core.rewards.metrics import Columns
 PROMPT = "Please provide the bounding box coordinate of the region this sentence describes: {question}"
 THRESHOLD = 0.5
 READINGS = {"": "iou", "_padded_frame": "iou_padded_frame", "_original_frame": "iou_original_frame"}
-"""Ending of a metric's name to the component that it is made of."""
+"""Maps the suffix of a metric's name to the component that it uses."""
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """By object, since its expressions belong together. A reading that no answer has is NaN."""
-    found: dict[str, list[float]] = {"asked": [1.0] * len(answers)}
+    """Values per object, because its expressions are not independent. Frames that no answer reports
+    are NaN.
+    """
+    found: dict[str, list[float]] = {"questions": [1.0] * len(answers)}
     for ending, component in READINGS.items():
         known = not ending or any(component in a.components for a in answers)
         values = [a.components.get(component, 0.0) if known else np.nan for a in answers]
@@ -32,7 +36,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 
 
 def _accuracy(ending: str, label: str) -> Measured:
-    return Measured(known_share(f"right{ending}", "asked"), label, needs="a model whose boxes are shares of the image")
+    return Measured(known_share(f"right{ending}", "questions"), label, needs="a model with relative box coordinates")
 
 
 BENCHMARK = Benchmark(
@@ -42,7 +46,7 @@ BENCHMARK = Benchmark(
     columns=columns,
     metrics={
         "accuracy_iou_0.5": _accuracy("", "accuracy at IoU 0.5"),
-        "mean_iou": Measured(known_share("iou", "asked"), "mean IoU", percent=False, needs="questions"),
+        "mean_iou": Measured(known_share("iou", "questions"), "mean IoU", percent=False, needs="questions"),
         "accuracy_iou_0.5_padded_frame": _accuracy("_padded_frame", "accuracy, read in the padded frame"),
         "accuracy_iou_0.5_original_frame": _accuracy("_original_frame", "accuracy, read in the original frame"),
     },

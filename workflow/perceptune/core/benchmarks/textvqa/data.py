@@ -1,12 +1,18 @@
-"""TextVQA: `TextVQA_0.5.1_{train,val,test}.json`, with the boxes of the answers where there are any.
+"""TextVQA: `TextVQA_0.5.1_{train,val,test}.json`, with the boxes of the answers if available.
 
-`path` is such a file, a folder with one and, if wanted, a file of boxes whose name has `bbox` in it, or the data set of boxes
-itself: jrzhang/TextVQA_GT_bbox (Parquet; by the author of ViCrop, whose attention ratios P2-DPO's follow), of 4,370 questions of
-`val` with `image`, `question`, `answer` (all of them), `dataset_id` (the question's) and `bbox`, [x, y, width, height] in pixels
-(two public programs read it so). A file of boxes has `bbox` and `question_id` or `dataset_id`.
+`path` is one of three things:
 
-The target is the most frequent of the ten answers, of equally frequent ones the first; all are kept as `answers`.
-Images are `<image_id>.jpg`: those of train and val are in the folder `train_images` of the published archive.
+* such a file
+* a folder with such a file and, optionally, a box file: its name contains `bbox`, and it has `bbox`
+  and `question_id` or `dataset_id`
+* the dataset of boxes jrzhang/TextVQA_GT_bbox (Parquet; by the author of ViCrop, whose attention
+  ratios P2-DPO follows): 4,370 questions of `val` with `image`, `question`, `answer` (all answers),
+  `dataset_id` (the question's) and `bbox`, which is [x, y, width, height] in pixels (as two public
+  programs read it)
+
+The target is the most frequent of the ten answers (the first, if tied); all are kept as `answers`.
+Images are `<image_id>.jpg`; those of train and val are in the folder `train_images` of the
+published archive.
 """
 
 from __future__ import annotations
@@ -24,14 +30,15 @@ PATTERN = "TextVQA_*.json"
 BOXES = "*bbox*"
 KEPT = ("image_id", "image_classes")
 BOXED = 4370
-"""Questions with a box in TextVQA_GT_bbox."""
+"""Number of questions in TextVQA_GT_bbox."""
 
 
 def rows(source: Source) -> Iterator[Placed]:
-    """A row per question."""
+    """One row per question."""
     name = _questions(source)
     if name is None:
-        # not the split that the file's name says: that of TextVQA_GT_bbox is called `train` and has questions of val
+        # ignore the split in the file's name: TextVQA_GT_bbox calls it `train`, but its questions
+        # are from val
         for place, record, _ in split_files(source):
             yield place, made(partial(_row, {}, None), record)
         return
@@ -40,16 +47,18 @@ def rows(source: Source) -> Iterator[Placed]:
     if not isinstance(records, list):
         raise UserError(f"dataset file `{name}` has no list `data`, expected TextVQA's own file")
     boxes = _boxes(source) if source.path.is_dir() else {}
-    asked = {str(record.get("question_id")) for record in records if isinstance(record, Mapping)}
-    if boxes and not asked & boxes.keys():
-        raise UserError(f"no box in `{source.path}` is of a question in `{name}`: are they of another split?")
+    questions = {str(record.get("question_id")) for record in records if isinstance(record, Mapping)}
+    if boxes and not questions & boxes.keys():
+        raise UserError(f"no box in `{source.path}` is for a question in `{name}`: are the boxes of another split?")
     split = name.removesuffix(".json").rpartition("_")[2]
     for number, record in enumerate(records, 1):
         yield f"question {number}", made(partial(_row, boxes, split), record)
 
 
 def _questions(source: Source) -> str | None:
-    """The file of questions; None where the source is boxes with their own questions. Raises `UserError` for several."""
+    """The question file; None if the source is the dataset of boxes. Raises `UserError` if there
+    are several.
+    """
     names = [name for name in source.names(PATTERN) if name not in source.names(BOXES)]
     if len(names) > 1:
         listed = ", ".join(f"`{name}`" for name in names)
@@ -70,7 +79,7 @@ def _row(boxes: Mapping[str, Any], split: str | None, record: Mapping[str, Any])
         **{key: record[key] for key in KEPT if key in record},
     }
     answers = record.get("answers", record.get("answer"))
-    if answers is None:  # those of `test` are not published
+    if answers is None:  # the answers of `test` are not published
         return row
     if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
         raise RowError(f"`answers` is {shown(answers)}, expected a list of texts")
@@ -78,23 +87,27 @@ def _row(boxes: Mapping[str, Any], split: str | None, record: Mapping[str, Any])
 
 
 def _boxes(source: Source) -> dict[str, Any]:
-    """Question to box, of the files of boxes; `UserError` for one without boxes, and for a question with two."""
+    """Maps question to box, from all box files. Raises `UserError` for a file without boxes, and
+    for two boxes of one question.
+    """
     boxes: dict[str, Any] = {}
     for name in source.names(BOXES):
         empty = True
         for place, record in source.records(name):
             empty = False
-            row = made(lambda given: {"of": first_of(given, "question_id", "dataset_id"), "is": given["bbox"]}, record)
+            row = made(lambda one: {"question": first_of(one, "question_id", "dataset_id"), "box": one["bbox"]}, record)
             if isinstance(row, RowError):
                 raise UserError(f"dataset file `{name}`, {place}: {row}")
-            first = boxes.setdefault(str(row["of"]), row["is"])
-            if first != row["is"]:
+            first = boxes.setdefault(str(row["question"]), row["box"])
+            if first != row["box"]:
                 raise UserError(
-                    f"dataset file `{name}`, {place}: question {shown(row['of'])} has the box {shown(row['is'])} and, before,"
-                    f" {shown(first)}, expected one box for each question"
+                    f"dataset file `{name}`, {place}: question {shown(row['question'])} has the box {shown(row['box'])}"
+                    f" and an earlier box {shown(first)}, expected one box per question"
                 )
         if empty:
-            raise UserError(f"dataset file `{name}` has no boxes, expected some of a file of that name")
+            raise UserError(
+                f"dataset file `{name}` has no boxes, expected at least one in a file with `bbox` in its name"
+            )
     return boxes
 
 

@@ -1,7 +1,7 @@
-"""TextVQA, validation: VQA accuracy over ten people's answers.
+"""TextVQA, validation: VQA accuracy over ten human answers.
 
-An `attention` block adds where the policy looks (AFR) and P-Acc, this accuracy on the questions whose AFR under the base
-model is above its mean; both need the boxes of the answers.
+An `attention_map` adds the attention metrics AFR and P-Acc. P-Acc is this accuracy on the questions
+whose AFR under the base model is above its mean. Both need the boxes of the answers.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from perceptune.core.rewards.metrics import Columns
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """By image. NaN where a question does not have the ten answers, since nothing else is VQA accuracy."""
+    """Values per image. NaN for a question without the human answers, because VQA accuracy needs
+    them.
+    """
     scores = [right(a) if a.source.get("answers") else np.nan for a in answers]
     units = [str(a.source.get("image_id", a.example_id)) for a in answers]
-    return summed(units, {"asked": [1.0] * len(answers), "accuracy": scores})
+    return summed(units, {"questions": [1.0] * len(answers), "accuracy": scores})
 
 
 BENCHMARK = Benchmark(
@@ -28,7 +30,7 @@ BENCHMARK = Benchmark(
     columns=columns,
     metrics={
         "accuracy": Measured(
-            known_share("accuracy", "asked"), "VQA accuracy", needs="the ten `answers` of every question"
+            known_share("accuracy", "questions"), "VQA accuracy", needs="the ten `answers` of every question"
         ),
     },
     settings={

@@ -1,4 +1,4 @@
-"""VQA accuracy: how many of ten people gave the same answer (TextVQA)."""
+"""VQA accuracy: agreement with ten human answers (TextVQA)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Sc
 
 PEOPLE = 10
 ENOUGH = 3
-"""People who make an answer fully right."""
+"""Number of agreeing people that gives an answer full credit."""
 
 NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
@@ -21,7 +21,7 @@ ARTICLES = {"a", "an", "the"}
 PUNCTUATION = ';/[]"{}()=+\\_->@`<,?!'
 FULL_STOP = re.compile(r"\.(?!\d)")
 STOPS = 32
-"""Full stops taken out at most: the official script passes a flag where the count belongs."""
+"""Maximum number of full stops removed: the official script passes a regex flag as the count."""
 CONTRACTED = """
 ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't
 it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll
@@ -37,42 +37,44 @@ CONTRACTIONS = {
     for place, sign in enumerate(word)
     if sign == "'"
 } | {"somebody'd": "somebodyd"}
-"""The official list: a word that lacks one of its apostrophes to that word. Entries with capitals never apply and are left out."""
+"""The official list: maps a word without one of its apostrophes to the word. Entries with capitals
+never apply and are left out.
+"""
 
 
 def vqa_accuracy(answers: Answers) -> Scores:
-    """Reward and component `accuracy`: the share of the people's answers that the answer equals, see `accuracy_of`.
+    """Reward and component `accuracy`: agreement with the human answers, see `accuracy_of`.
 
-    The source has the ten `answers`; where it has none, the target counts as everyone's. Parsed: `answer`, normalised. Raises
-    `UserError` for another number of answers.
+    The source must have ten `answers`; if it has none, the target replaces all of them. Parsed: the
+    normalised `answer`. Raises `UserError` for any other number of answers.
     """
     found = [normalised(text) for text in answers.texts]
     rewards = np.zeros(len(found))
     for i, (target, source) in enumerate(zip(answers.targets, answers.each_source(), strict=True)):
-        given = source.get("answers") or [target or ""] * PEOPLE
-        if len(given) != PEOPLE:
-            raise UserError(
-                f"reward `vqa_accuracy`: a question has {len(given)} `answers`, expected those of {PEOPLE} people"
-            )
-        rewards[i] = accuracy_of(found[i], [normalised(str(one)) for one in given])
+        humans = source.get("answers") or [target or ""] * PEOPLE
+        if len(humans) != PEOPLE:
+            raise UserError(f"reward `vqa_accuracy`: a question has {len(humans)} `answers`, expected {PEOPLE}")
+        rewards[i] = accuracy_of(found[i], [normalised(str(one)) for one in humans])
     parsed = [{"answer": answer} if answer else None for answer in found]
     return Scores(rewards, parsed, {"accuracy": rewards}, [None if p else "the answer is empty" for p in parsed])
 
 
-def accuracy_of(answer: str, given: list[str]) -> float:
-    """Mean over the people, each left out once, of min(1, others who gave this answer / 3).
+def accuracy_of(answer: str, humans: list[str]) -> float:
+    """Mean over the human answers, each left out once, of min(1, equal other answers / 3).
 
-    Of ten people 1, 2, 3 or more who agree make 0.3, 0.6, 0.9 and 1.
+    If 1, 2, 3 or more of ten people agree, it is 0.3, 0.6, 0.9 or 1.
     """
-    agree = given.count(answer)
-    scores = [min(1.0, (agree - (one == answer)) / ENOUGH) for one in given]
+    agree = humans.count(answer)
+    scores = [min(1.0, (agree - (one == answer)) / ENOUGH) for one in humans]
     return sum(scores) / len(scores)
 
 
 def normalised(text: str) -> str:
-    """As the TextVQA script compares answers: without case, articles and punctuation, numbers up to ten as digits.
+    """The text as the TextVQA script compares it: without case, articles and punctuation, with
+    numbers up to ten as digits.
 
-    A mark that touches a blank somewhere in the text vanishes, any other becomes a blank; a full stop before a digit stays.
+    A punctuation mark is removed if it is next to a space anywhere in the text, and otherwise
+    replaced by a space; a full stop before a digit stays.
     """
     text = " ".join(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip().splitlines()).replace(
         "\t", " "
@@ -86,7 +88,7 @@ def normalised(text: str) -> str:
 
 REWARD = Reward(
     name="vqa_accuracy",
-    summary="How many of ten people gave the same answer: three or more make 1 (VQA accuracy)",
+    summary="VQA accuracy: agreement with ten human answers, where three or more make about 1",
     score=vqa_accuracy,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

@@ -1,4 +1,4 @@
-"""Right or wrong on We-Math: the official rule for the letter of the option."""
+"""Reads answers to We-Math by the official rule for the option's letter."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Sc
 LETTERS = "ABCDEFGH"
 MARKS = re.compile(r"[><:.]")
 ALONE = re.compile(rf"[\s><:.]*([{LETTERS}])(?!\w)")
-"""What follows "Answer" where the rule finds a letter, and that is no word's beginning."""
+"""A letter right after "Answer" that does not begin a word."""
 
 
 def we_math(answers: Answers) -> Scores:
-    """Reward and component `accuracy`: 1 where the letter that `letter_of` reads is the truth."""
+    """Reward and component `accuracy`: 1 if the letter read by `letter_of` is the ground truth."""
     found = [letter_of(text) for text in answers.texts]
     targets = [(target or "").strip() for target in answers.targets]
     right = [a is not None and a == t for a, t in zip(found, targets, strict=True)]
-    return right_or_wrong(found, right, "no option's letter at the start of what follows the last `Answer`")
+    return right_or_wrong(found, right, "no option's letter right after the last `Answer`")
 
 
 def letter_of(text: str) -> str | None:
-    r"""The first character of what follows the last "Answer", without the marks `>`, `<`, `:` and `.`, where it is one of A to H.
+    r"""The first character after the last "Answer", ignoring `>`, `<`, `:` and `.`, if it is one of
+    A to H; else None.
 
-    As officially, a text without "Answer" is read from its own beginning, so that "Because ..." chooses B. Ours, for prompts that
-    ask for one: the last box goes before all that, and `(B)` chooses B there, unless an "Answer" with a letter follows it, as in
-    the official template.
+    As in the official script, a text without "Answer" is read from its beginning, so "Because ..."
+    chooses B. We add, for prompts that request a box: the last box overrides this rule, and `(B)`
+    in it chooses B, unless an "Answer" with a letter follows the box, as in the official template.
     """
     box = last_box(text)
     if not box:
@@ -37,13 +38,13 @@ def letter_of(text: str) -> str | None:
     return template[1] if template else _first(box.removeprefix("("))
 
 
-def _first(said: str) -> str | None:
-    return said[0] if said and said[0] in LETTERS else None
+def _first(answer: str) -> str | None:
+    return answer[0] if answer and answer[0] in LETTERS else None
 
 
 REWARD = Reward(
     name="we_math",
-    summary="1 where We-Math's rule reads the true option from the answer",
+    summary="1 if We-Math's rule reads the true option from the answer",
     score=we_math,
     components=("accuracy",),
     metrics=ACCURACY_METRICS,

@@ -1,8 +1,9 @@
-"""We-Math, testmini: its own `testmini.json` (image paths relative to the folder `data`), Parquet files of it, or VLMEvalKit's
-`WeMath.tsv`.
+"""We-Math, testmini: its own `testmini.json` (image paths relative to the folder `data`), Parquet
+files of it, or VLMEvalKit's `WeMath.tsv`.
 
-525 problems of two or three steps, each asked step by step and as a whole: 1,740 questions. The question is the bare one with its
-options; the official instructions are the prompt of benchmark `we_math`.
+525 problems of two or three steps, each posed step by step and as a whole: 1,740 questions. The
+question has its options but no instructions; the official ones are the prompt of the benchmark
+`we_math`.
 """
 
 from __future__ import annotations

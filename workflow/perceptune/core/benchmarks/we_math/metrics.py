@@ -1,4 +1,5 @@
-"""We-Math, testmini: what a model knows, by asking each of 525 problems as a whole and step by step.
+"""We-Math, testmini: what a model knows, measured by posing each of 525 problems as a whole and
+step by step.
 
 | steps | whole problem | class |
 |---|---|---|
@@ -7,7 +8,8 @@
 | all right | right | complete mastery (CM); loose: one right step is enough |
 | one wrong | right | rote memorisation (RM); loose: only where all steps are wrong |
 
-Score = (problems - IG / 2 - RM - IK) / problems, strict or loose. Problems whose steps were not all asked have no class.
+Score = (problems - IG / 2 - RM - IK) / problems, strict or loose. Problems with missing steps have
+no class.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ PROMPT = (
 
 
 def is_whole(answered: Answered) -> bool:
-    """Whether the question is a problem as a whole."""
+    """Whether the question is a whole problem, not a step."""
     return _key(answered).endswith("_multi")
 
 
@@ -50,7 +52,9 @@ GROUPS = {
 
 
 def columns(answers: Sequence[Answered]) -> Columns:
-    """By problem: the questions of each group, and 1 or 0 for each class, all 0 for a problem whose parts are not all there."""
+    """Per problem, the counts of each group, and 1 or 0 for each class; all classes are 0 for an
+    incomplete problem.
+    """
     units = [str(a.source["problem"]) for a in answers]
     whole = [float(is_whole(a)) for a in answers]
     found = summed(
@@ -79,7 +83,7 @@ def columns(answers: Sequence[Answered]) -> Columns:
 
 
 def score(rote: str) -> Metric:
-    """The score, with a column of rote memorisation."""
+    """The score, where `rote` is the column of rote memorisation (strict or loose)."""
     lost = {"ig": 0.5, rote: 1.0, "ik": 1.0}
 
     def metric(columns: Columns) -> np.ndarray:
@@ -103,7 +107,7 @@ def _of_problems(metric: Metric, label: str, *, lower_is_better: bool = False) -
 
 
 def _rote(kind: str) -> Measured:
-    """Of the solved problems; runs without any say nothing of it."""
+    """The share of solved problems; undefined for runs that solve none."""
     return Measured(
         lambda columns: _rote_share(columns, kind),
         f"rote memorisation of solved problems ({kind})",

@@ -1,4 +1,4 @@
-"""Gain or format: tables whose answer is known, and what is said of them."""
+"""Whether controls explain a gain: the rule and the sentences, on tables with known answers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import to_table
 from perceptune.report.results import result_text, results
 from perceptune.report.sections.controls import control_lines, control_section
-from perceptune.report.sections.verdicts import Controlled, accounted, headline, says, sentences
+from perceptune.report.sections.verdicts import Controlled, accounted, explanation, headline, sentences
 
-from .test_summary import row, table
+from .test_results import row, table
 
 ACCURACY = "accuracy_iou_0.5"
 PROMPTS = {"shapes-test": ("{question}", "Look. {question}", "{question}\nA box.")}
 NOISE = {"original": 0.0, "noise-0.1": 0.1, "noise-0.4": 0.4}
-TITLE = "shapes-test / grounding: gain or format?"
+TITLE = "shapes-test / grounding, controls: gain in accuracy at IoU 0.5, points"
 
 
 def control(name: str, left: float, half: float = 0.02, gain: float = 0.10, **changes: Any) -> dict[str, Any]:
-    """A control of `perpo` (58 %, base 48 %) that leaves so much of its gain, give or take `half`."""
+    """A control of `perpo` (58 %, base 48 %) after which `left` of its gain remains, +-`half`."""
     filled = dict.fromkeys(CONTROLS.schema.names)
     filled |= {"policy": "perpo", "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
     filled |= {"control": name, "against": "tiny", "k": 1, "metric": ACCURACY, "value": 0.58, "n": 600}
@@ -34,10 +34,10 @@ def control(name: str, left: float, half: float = 0.02, gain: float = 0.10, **ch
     return {**filled, **changes}
 
 
-def controlled(*rows: dict[str, Any], twinless: dict[str, str] | None = None) -> Controlled:
+def controlled(*rows: dict[str, Any], no_counterpart: dict[str, str] | None = None) -> Controlled:
     frame = pl.from_arrow(to_table(CONTROLS, list(rows)))
     assert isinstance(frame, pl.DataFrame)
-    return Controlled(frame, PROMPTS, twinless or {})
+    return Controlled(frame, PROMPTS, no_counterpart or {})
 
 
 METRICS = (row("tiny", 0.48), row("perpo", 0.58, 0.10))
@@ -47,32 +47,31 @@ NOTHING = {
     "mean_of_n": control("mean_of_n", 0.09, k=20),
     "sft_on_best": control("sft_on_best", 0.08),
 }
-"""Controls that leave nearly all of the gain."""
+"""Controls after which nearly all of the gain remains."""
 
 
-def told(*changed: dict[str, Any], metrics: tuple[dict[str, Any], ...] = METRICS, **more: Any) -> list[str]:
-    """The sentences about `perpo`, of which these controls are not as in `NOTHING`."""
+def written(*changed: dict[str, Any], metrics: tuple[dict[str, Any], ...] = METRICS, **more: Any) -> list[str]:
+    """The sentences on `perpo`, with `changed` controls in addition to those of `NOTHING`."""
     rows = {**NOTHING, **{r["control"]: r for r in changed}}
     frame = table(*metrics)
     (result,) = results(frame)
-    return [
-        ": ".join(filter(None, said)) for said in sentences(frame, result, NOISE, controlled(*rows.values(), **more))
-    ]
+    found = sentences(frame, result, NOISE, controlled(*rows.values(), **more))
+    return [": ".join(filter(None, pair)) for pair in found]
 
 
 def test_a_gain_that_nothing_explains() -> None:
-    (sentence,) = told()
+    (sentence,) = written()
     assert sentence == (
-        "perpo: the gain is not explained by any of the controls: another prompt (none is better for the base), a blank image "
-        "(accounts for 0.0 of 10.0 points), the mean of 20 answers (accounts for 1.0 of 10.0 points), SFT on the best answers "
-        "(accounts for 2.0 of 10.0 points)"
+        "perpo: the gain is not explained by any control: another prompt (the base scores best with the original one), "
+        "a blank image (accounts for 0.0 of 10.0 points), the mean of 20 answers (accounts for 1.0 of 10.0 points), "
+        "SFT on the best answers (accounts for 2.0 of 10.0 points)"
     )
 
 
 def test_a_gain_that_the_prompt_explains() -> None:
-    first, rest = told(control("prompt", -0.006, half=0.014, k=2))
+    first, rest = written(control("prompt", -0.006, half=0.014, k=2))
     assert first == (
-        "perpo: explained by another prompt: under prompt 2 (\u201c{question} A box.\u201d) the base scores 58.6 %, the policy 58.0 %; "
+        "perpo: explained by another prompt: with prompt 2 (\u201c{question} A box.\u201d) the base scores 58.6 %, the policy 58.0 %; "
         "the paired difference, \u22120.6 [\u22122.0, +0.8] points, includes 0"
     )
     assert rest.startswith(
@@ -80,39 +79,39 @@ def test_a_gain_that_the_prompt_explains() -> None:
     )
 
 
-def test_a_gain_that_is_there_without_the_image() -> None:
-    first, _ = told(control("blank", 0.01))
+def test_a_gain_that_is_also_present_without_the_image() -> None:
+    first, _ = written(control("blank", 0.01))
     assert first == (
-        "perpo: seen without the image, too: 9.0 of 10.0 points of the gain remain with a blank image; what the image adds, "
-        "+1.0 [\u22121.0, +3.0] points, includes 0"
+        "perpo: also present without the image: 9.0 of 10.0 points remain when the image is blanked; the gain that "
+        "depends on the image, +1.0 [\u22121.0, +3.0] points, includes 0"
     )
 
 
-def test_a_gain_that_sft_on_the_best_answers_has_as_well() -> None:
-    first, _ = told(control("sft_on_best", -0.05))
+def test_a_gain_that_sft_on_the_best_answers_also_has() -> None:
+    first, _ = written(control("sft_on_best", -0.05))
     assert first == (
-        "perpo: explained by SFT on the best answers: sft-on-best-n20-ranked, on the same lists with the same budget, scores 63.0 %, "
-        "the policy 58.0 %; the paired difference, \u22125.0 [\u22127.0, \u22123.0] points, is on the control's side"
+        "perpo: explained by SFT on the best answers: sft-on-best-n20-ranked, trained on the same lists with the same budget, "
+        "scores 63.0 %, the policy 58.0 %; the paired difference, \u22125.0 [\u22127.0, \u22123.0] points, favours the control"
     )
 
 
-def test_a_gain_that_average_answers_of_the_base_have_as_well() -> None:
-    first, _ = told(control("mean_of_n", 0.0, k=20))
+def test_a_gain_that_the_mean_sampled_answer_of_the_base_also_has() -> None:
+    first, _ = written(control("mean_of_n", 0.0, k=20))
     assert first.startswith(
-        "perpo: explained by the mean of 20 answers: an average one of 20 sampled answers of the base scores 58.0 %"
+        "perpo: explained by the mean of 20 answers: the base's 20 sampled answers average 58.0 %, the policy 58.0 %; "
     )
 
 
 def test_a_gain_that_is_explained_in_part() -> None:
-    first, _ = told(control("sft_on_best", 0.04))
+    first, _ = written(control("sft_on_best", 0.04))
     assert "partly explained by SFT on the best answers, which accounts for 6.0 of 10.0 points: " in first
     assert first.endswith("the paired difference, +4.0 [+2.0, +6.0] points, excludes 0")
 
 
 def test_few_questions_leave_it_undecided() -> None:
-    first, _ = told(control("prompt", 0.08, half=0.09, k=1))
-    assert "not decided by another prompt, which accounts for 2.0 of 10.0 points" in first
-    assert first.endswith("+8.0 [\u22121.0, +17.0] points, includes 0; more questions would tell")
+    first, _ = written(control("prompt", 0.08, half=0.09, k=1))
+    assert "undecided for another prompt, which accounts for 2.0 of 10.0 points" in first
+    assert first.endswith("+8.0 [\u22121.0, +17.0] points, includes 0; more questions are needed")
 
 
 @pytest.mark.parametrize(
@@ -123,19 +122,19 @@ def test_few_questions_leave_it_undecided() -> None:
     ],
 )  # fmt: skip
 def test_the_rule(left: float, half: float, expected: str) -> None:
-    assert says(control("prompt", left, half)) == expected
+    assert explanation(control("prompt", left, half)) == expected
 
 
 def test_the_rule_where_lower_is_better() -> None:
     ned = {"metric": "ned", "gain": -0.10}
     assert accounted(control("prompt", -0.02, **ned)) == pytest.approx(0.08)
-    assert says(control("prompt", -0.02, 0.03, **ned)) == "explained"
-    assert says(control("prompt", -0.02, 0.01, **ned)) == "partly"
-    assert says(control("prompt", -0.09, 0.01, **ned)) == "not"
-    assert says(control("prompt", 0.05, 0.01, **ned)) == "explained"  # the control is the better one
+    assert explanation(control("prompt", -0.02, 0.03, **ned)) == "explained"
+    assert explanation(control("prompt", -0.02, 0.01, **ned)) == "partly"
+    assert explanation(control("prompt", -0.09, 0.01, **ned)) == "not"
+    assert explanation(control("prompt", 0.05, 0.01, **ned)) == "explained"  # the control is better
 
 
-def test_the_base_is_held_up_under_its_best_prompt() -> None:
+def test_the_base_is_compared_under_its_best_prompt() -> None:
     rows = [control("prompt", 0.10, k=0), control("prompt", 0.03, k=1), control("prompt", 0.05, k=2)]
     frame = table(*METRICS)
     (result,) = results(frame)
@@ -156,50 +155,55 @@ def test_the_best_of_many_and_noise_put_a_gain_in_context() -> None:
     more = (*METRICS, row("tiny", 0.95, **best), row("perpo", 0.96, 0.01, **best))
     more += tuple(row("perpo", 0.5, gain, view=view) for view, gain in (("noise-0.1", 0.08), ("noise-0.4", 0.01)))
     more += tuple(row("tiny", 0.4, view=view) for view in ("noise-0.1", "noise-0.4"))
-    _, sharpened, noisy = told(metrics=more)
-    assert sharpened == (
-        "perpo: the best of 20 answers each, 96.0 % against 95.0 % (+1.0 [\u22122.0, +4.0]), cannot be told apart: as far as 20 "
-        "answers show, training chose among those that the base gives already"
+    _, best_of_n, under_noise = written(metrics=more)
+    assert best_of_n == (
+        "perpo: best of 20 answers: 96.0 %, base 95.0 % (+1.0 [\u22122.0, +4.0]); not distinguishable: within 20 answers, "
+        "training selected among those that the base already gives"
     )
-    assert noisy == "perpo: under noise the gain is there at sigma 0.1, not at 0.4"
-    better = told(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.9, 0.1, **best)))
-    assert better[1].endswith("is better, too: it finds answers that the base did not draw")
-    worse = told(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.7, -0.1, **best)))
-    assert worse[1].endswith("is worse: training gave up answers that the base draws")
+    assert under_noise == "perpo: under noise the gain persists at sigma 0.1 but not at 0.4"
+    better = written(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.9, 0.1, **best)))
+    assert better[1].endswith("better than the base, so the policy gives answers that the base did not sample")
+    worse = written(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.7, -0.1, **best)))
+    assert worse[1].endswith("worse than the base, so training lost answers that the base samples")
 
 
-def test_a_policy_without_a_gain_or_a_twin() -> None:
-    assert told(metrics=(row("tiny", 0.48), row("perpo", 0.49, 0.01))) == [
-        "no gain whose interval excludes 0, so there is nothing to explain"
+def test_a_policy_without_a_gain_or_an_sft_counterpart() -> None:
+    assert written(metrics=(row("tiny", 0.48), row("perpo", 0.49, 0.01))) == [
+        "no gain has an interval that excludes 0, so there is nothing to explain"
     ]
-    said = told(twinless={"perpo": "it learns from pairs"})
-    assert said[1] == "perpo: no SFT on the best answers to compare with: it learns from pairs"
+    found = written(no_counterpart={"perpo": "it learns from pairs"})
+    assert found[1] == "perpo: no SFT counterpart: it learns from pairs"
 
 
 def test_the_headline_names_what_explains_which_gain() -> None:
     frame = table(*METRICS, row("dpo", 0.57, 0.09))
     (result,) = results(frame)
-    ours = [{**NOTHING, "sft_on_best": control("sft_on_best", 0.01), "blank": control("blank", 0.04)}, NOTHING]
-    rows = [r | {"policy": p} for p, found in zip(("dpo", "perpo"), ours, strict=True) for r in found.values()]
+    of_dpo = {**NOTHING, "sft_on_best": control("sft_on_best", 0.01), "blank": control("blank", 0.04)}
+    by_policy = {"dpo": of_dpo, "perpo": NOTHING}
+    rows = [r | {"policy": policy} for policy, found in by_policy.items() for r in found.values()]
     assert headline(result, controlled(*rows)) == (
-        "gain or format? perpo: not explained by any of the controls; dpo: explained by SFT on the best answers, partly explained by "
-        "a blank image"
+        "controls: the gain of perpo is not explained by any control; the gain of dpo is explained by SFT on the best answers, "
+        "partly explained by a blank image"
+    )
+    unexplained = [r | {"policy": policy} for policy in by_policy for r in NOTHING.values()]
+    assert headline(result, controlled(*unexplained)) == (
+        "controls: the gains of perpo and dpo are not explained by any control"
     )
 
 
-def test_of_many_gains_only_how_many_are_explained() -> None:
+def test_many_gains_are_counted() -> None:
     names = [f"run-{i}" for i in range(12)]
     frame = table(row("tiny", 0.48), *(row(p, 0.58 + i / 100, 0.10 + i / 100) for i, p in enumerate(names)))
     (result,) = results(frame)
-    held = [
+    rows = [
         r | {"policy": p, "gain": 0.10 + i / 100}
         for i, p in enumerate(names)
         for r in (control("prompt", 0.1, k=0), control("sft_on_best", 0.01 if i < 3 else 0.09))
     ]
-    assert [said for _, said in sentences(frame, result, {}, controlled(*held))] == [
+    assert [sentence for _, sentence in sentences(frame, result, {}, controlled(*rows))] == [
         "another prompt explains 0 of 12 gains",
-        "SFT on the best answers explains 3 of 12 gains, the largest that of run-2",
-        "9 of 12 gains are not explained by any of the controls",
+        "SFT on the best answers explains 3 of 12 gains, the largest for run-2",
+        "9 of 12 gains are not explained by any control",
     ]
 
 
@@ -211,7 +215,7 @@ def test_the_text_has_a_table_and_fits() -> None:
     assert all(len(line) <= 100 for line in text.splitlines())
     (numbers,) = [line for line in lines if line.startswith("perpo ")]
     assert " ".join(numbers.split()) == "perpo +10.0 * +10.0 * +10.0 * +9.0 * +8.0 * +2.0"
-    assert "perpo: the gain is not explained by any of the controls: another prompt" in text
+    assert "perpo: the gain is not explained by any control: another prompt" in text
     assert "\u2212" not in "".join(lines)
 
 
