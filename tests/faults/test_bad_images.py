@@ -68,29 +68,29 @@ FILES: dict[str, tuple[bytes, str]] = {
     "cut.png": (cut("PNG"), "the image is damaged"),
     "cut.jpg": (cut("JPEG"), "the image is damaged"),
     "cut.gif": (cut("GIF"), "the image is damaged"),
-    "cut.webp": (cut("WEBP"), "the image is damaged|no image that Pillow can read"),
+    "cut.webp": (cut("WEBP"), "the image is damaged|not an image that Pillow can read"),
     "cut.bmp": (cut("BMP"), "the image is damaged"),
-    "cut.tiff": (cut("TIFF"), "the image is damaged|no image that Pillow can read"),
+    "cut.tiff": (cut("TIFF"), "the image is damaged|not an image that Pillow can read"),
     "cut.ppm": (cut("PPM"), "the image is damaged"),
     "nearly.jpg": (cut("JPEG", 0.9), "the image is damaged"),
     "nearly.png": (cut("PNG", 0.97), "the image is damaged"),
-    "signature.png": (b"\x89PNG\r\n\x1a\n", "the image is damaged|no image that Pillow can read"),
-    "start.jpg": (b"\xff\xd8", "no image that Pillow can read|damaged"),
-    "text.png": (b"this is no image", "no image that Pillow can read"),
-    "page.jpg": (b"<html><body>404 not found</body></html>", "no image that Pillow can read"),
-    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no image that Pillow can read"),
-    "paper.pdf": (b"%PDF-1.7\n", "no image that Pillow can read"),
-    "noise.png": (np.random.default_rng(1).bytes(500), "no image that Pillow can read"),
-    "zeros.png": (bytes(500), "no image that Pillow can read"),
-    "crc.png": (flipped(encoded("PNG"), 20), "the image is damaged|no image that Pillow can read"),
+    "signature.png": (b"\x89PNG\r\n\x1a\n", "the image is damaged|not an image that Pillow can read"),
+    "start.jpg": (b"\xff\xd8", "not an image that Pillow can read|damaged"),
+    "text.png": (b"this is no image", "not an image that Pillow can read"),
+    "page.jpg": (b"<html><body>404 not found</body></html>", "not an image that Pillow can read"),
+    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not an image that Pillow can read"),
+    "paper.pdf": (b"%PDF-1.7\n", "not an image that Pillow can read"),
+    "noise.png": (np.random.default_rng(1).bytes(500), "not an image that Pillow can read"),
+    "zeros.png": (bytes(500), "not an image that Pillow can read"),
+    "crc.png": (flipped(encoded("PNG"), 20), "the image is damaged|not an image that Pillow can read"),
     "data.png": (flipped(encoded("PNG"), 400), "the image is damaged"),
-    "riff.webp": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(24), "the image is damaged|no image that Pillow can read"),
+    "riff.webp": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(24), "the image is damaged|not an image that Pillow can read"),
     "no-data.png": (png(header(8, 8), (b"IEND", b"")), "the image is damaged"),
-    "flat.png": (png(header(0, 0), (b"IDAT", ROW), (b"IEND", b"")), "damaged|no image that Pillow can read"),
+    "flat.png": (png(header(0, 0), (b"IDAT", ROW), (b"IEND", b"")), "damaged|not an image that Pillow can read"),
     "bomb.ico": (wrapped(BOMB)["ico"], "decompression bomb"),
     "bomb.icns": (wrapped(BOMB)["icns"], "decompression bomb"),
     "bomb.png": (BOMB, "3600000000 pixels|60000 x 60000 pixels|damaged"),
-    "big.png": (png(header(12000, 12000), (b"IDAT", ROW), (b"IEND", b"")), "12000 x 12000 pixels, at most 100,000,000 are accepted"),
+    "big.png": (png(header(12000, 12000), (b"IDAT", ROW), (b"IEND", b"")), "12000 x 12000 pixels, expected at most 100,000,000"),
     "bomb.gif": (b"GIF89a" + struct.pack("<HH", 65000, 65000) + b"\0\0\0,\0\0\0\0" + struct.pack("<HH", 65000, 65000) + b"\0\x02", "65000 x 65000 pixels|damaged"),
     "bomb.bmp": (b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0), "50000 x 50000 pixels|damaged"),
     "program.eps": (encoded("EPS"), "EPS files may run programs, expected another format"),
@@ -180,9 +180,9 @@ def _nothing(folder: Path) -> None: ...
 @pytest.mark.parametrize(
     ("make", "image", "reason"),
     [
-        (_pipe, "x", "no regular file"),
-        (_directory, "x", "no regular file"),
-        (_nothing, ".", "no regular file"),
+        (_pipe, "x", "not a regular file"),
+        (_directory, "x", "not a regular file"),
+        (_nothing, ".", "not a regular file"),
         (_nothing, "no.png", "the file does not exist"),
         (_nothing, "no/such/folder/x.png", "the file does not exist"),
         (_nothing, "0.png/x", "the file does not exist|cannot be read"),
@@ -321,8 +321,8 @@ def test_annotations_of_an_image_as_it_is_stored(folder: Path) -> None:
     first, stored, resized = imported(folder, rows)["reason"].to_list()
     assert first is None
     assert stored == (
-        "the image has 48 x 64 pixels as its EXIF orientation turns it, the annotations are of 64 x 48, as it is stored:"
-        " boxes count in the upright image, turn them, or take that tag off the image"
+        "the image has 48 x 64 pixels after applying its EXIF orientation, the annotations expect 64 x 48, as stored:"
+        " boxes refer to the upright image; rotate the boxes, or remove the EXIF tag from the image"
     )
     assert "boxes are wrong on a resized image" in resized
 

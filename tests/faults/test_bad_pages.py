@@ -85,5 +85,5 @@ def test_an_image_that_turned_into_a_bomb_is_said_on_its_card(
     monkeypatch.setattr("perceptune.core.data.images.MAX_PIXELS", 99)
     write.run(**made)
     page = Page(made["report"])
-    assert "112 x 112 pixels, at most 99 are accepted" in page.text
+    assert "112 x 112 pixels, expected at most 99" in page.text
     assert page.source.count('<article class="card">') == 12

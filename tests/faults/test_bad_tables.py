@@ -69,8 +69,8 @@ def _shortened(path: Path) -> None:
         ("jsonl", _file(b""), "has no rows"),
         ("jsonl", _file(b"\n\n  \n"), "has no rows"),
         ("jsonl", lambda path: path.mkdir(), "is a folder, expected a file"),
-        ("jsonl", _file('{"a": 1}'.encode("utf-16")), "not UTF-8 text|no valid JSON"),
-        ("jsonl", _file(bytes(1000)), "no valid JSON"),
+        ("jsonl", _file('{"a": 1}'.encode("utf-16")), "not UTF-8 text|not valid JSON"),
+        ("jsonl", _file(bytes(1000)), "not valid JSON"),
         ("parquet", _file(b""), "not readable as Parquet"),
         ("parquet", _file(b"text"), "not readable as Parquet"),
         ("parquet", _cut, "not readable as Parquet"),
@@ -98,9 +98,9 @@ def _shortened(path: Path) -> None:
         ("hf", _saved(_shortened), "is damaged, expected a folder"),
         ("hf", _saved(lambda path: next(path.glob("*.arrow")).write_bytes(b"")), "is damaged, expected a folder"),
         ("hf", _saved(lambda path: next(path.glob("*.arrow")).unlink()), "expected a folder written by"),
-        ("jsonl", os.mkfifo, "is no regular file, expected a file"),
-        ("parquet", os.mkfifo, "is no regular file, expected a file"),
-        ("jsonl", lambda path: path.symlink_to("/dev/zero"), "is no regular file, expected a file"),
+        ("jsonl", os.mkfifo, "is not a regular file, expected a file"),
+        ("parquet", os.mkfifo, "is not a regular file, expected a file"),
+        ("jsonl", lambda path: path.symlink_to("/dev/zero"), "is not a regular file, expected a file"),
         ("jsonl", lambda path: path.symlink_to("mine"), "cannot be read: Too many levels of symbolic links"),
         ("jsonl", lambda path: path.symlink_to("/proc/self/mem"), "cannot be read: Input/output error"),
         (
@@ -155,7 +155,7 @@ def test_a_json_list_is_read_whatever_it_is_called(folder: Path, name: str, inde
 @pytest.mark.parametrize("name", ["mine.json", "mine.jsonl"])
 def test_an_object_over_many_lines_is_one_record(folder: Path, name: str) -> None:
     (folder / name).write_text(json.dumps({"data": ROWS}, indent=2))
-    assert "record 1: key `messages` is missing; there are data" in _stopped(folder, "ms_swift", folder / name)
+    assert "record 1: key `messages` is missing; found keys data" in _stopped(folder, "ms_swift", folder / name)
 
 
 def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> No
 @pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl.gz", "mine"])
 def test_a_file_of_an_unknown_kind_is_refused_by_its_name(folder: Path, name: str) -> None:
     (folder / name).write_text("image,question\n0.png,q\n")
-    said = f"{name}`: expected a name that ends in .json, .jsonl, .parquet, .tsv"
+    said = f"{name}`: expected one of the suffixes .json, .jsonl, .parquet, .tsv"
     assert said in _stopped(folder, "easyr1", folder / name)
 
 
@@ -195,7 +195,7 @@ def test_a_column_of_bytes_is_an_image(folder: Path, kind: str) -> None:
 def test_an_object_of_very_many_keys_names_a_few(folder: Path) -> None:
     (folder / "mine.json").write_text(json.dumps({f"{n}\n": {} for n in range(39_000)}))
     message = _stopped(folder, "ms_swift", folder / "mine.json")
-    assert "key `messages` is missing; there are 0\\n, 1\\n, " in message
+    assert "key `messages` is missing; found keys 0\\n, 1\\n, " in message
     assert message.endswith(" and 38,980 more")
     (folder / "mine.json").unlink()
     pq.write_table(pa.table({f"c{n}": [1] for n in range(99)}), folder / "mine.parquet")

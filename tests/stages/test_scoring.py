@@ -132,7 +132,7 @@ def test_a_column_that_an_example_does_not_bring_is_named(tmp_path: Path) -> Non
     tables.rewards()
     block = BenchmarkBlock(dataset="mine", reward="r", protocol="hallusionbench", n=0, resamples=20)
     with pytest.raises(
-        UserError, match="example `there` has no `set_id`, which the benchmark's protocol or reward reads"
+        UserError, match="example `there` has no column `set_id`, which the benchmark's protocol or reward reads"
     ):
         evaluate.run(
             policy="p", base="p", rewards={"b": tables["rewards"]}, base_rewards=None, attention={}, base_attention=None,
@@ -349,4 +349,4 @@ def test_another_frame_of_the_models_boxes_is_reported_and_not_taken(
     said = capsys.readouterr().out
     assert "mean IoU of 30 boxes" in said
     assert "`padded_square` 0.500, `original` 1.000, `thousand` 0.000; declared: `padded_square`" in said
-    assert "warning: the model's numbers look like `original`, not `padded_square`" in said
+    assert "warning: the model's boxes look like `original`, not `padded_square`" in said

@@ -301,7 +301,7 @@ def test_the_last_opinion_counts() -> None:
     ]
     assert verdicts([("a", "b")], [sleeps, cannot_tell]) == [Verdict(False, "sleeps")]
     assert verdicts([("a", "b")], [cannot_tell]) == [
-        Verdict(False, None, "no rule could compare the answer with the truth")
+        Verdict(False, None, "no rule could compare the answer with the ground truth")
     ]
     assert verdicts([("raise", "b")], [sleeps, cannot_tell]) == [
         Verdict(False, None, "`sleeps` failed (RecursionError)")

@@ -149,7 +149,7 @@ def test_scores_are_rewards() -> None:
         (
             "7.5",
             "3.0",
-            "`score_chosen` is '7.5' and `score_rejected` '3.0', expected finite numbers, or neither of them",
+            "`score_chosen` is '7.5' and `score_rejected` '3.0', expected two finite numbers or none",
         ),
         (0.9, None, "`score_chosen` is 0.9 and `score_rejected` None"),
         (None, 0.9, "`score_chosen` is None and `score_rejected` 0.9"),
@@ -212,9 +212,9 @@ def test_pictures_of_a_message_and_of_the_record_are_the_same(brought: Any, name
     if agree:
         assert found["images"] == [brought]
     else:
-        assert "the message has the pictures [" in found
+        assert "the message has the images [" in found
         assert "`images` has [" in found
-        assert "expected the same, or those of one place" in found
+        assert "expected the same images, or images in one place only" in found
     columns = row("trl", {"prompt": "what?", "chosen": "a", "rejected": "b", "image": brought, "images": named})
     assert isinstance(columns, dict) == agree
 
@@ -241,15 +241,15 @@ PAIR = {"chosen": "a cat", "rejected": "a dog"}
 REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("trl", {"prompt": "what?", **GIVEN}, "key `chosen` is missing"),
     ("trl", {"prompt": "what?", **PAIR}, "no `images`, expected at least one"),
-    ("trl", {"prompt": "what?", "chosen": "a", "rejected": "a", **GIVEN}, "`chosen` and `rejected` are the same"),
-    ("trl", {"prompt": [{"role": "system", "content": "Be brief."}, user("what?")], **PAIR, "chosen": [assistant("x")], **GIVEN}, "a system message 'Be brief.', expected none"),
-    ("trl", {"prompt": [user("a"), assistant("b"), user("c")], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "turns user, assistant, user, expected one of the user"),
-    ("trl", {"chosen": [user("a"), assistant("x")], "rejected": [user("b"), assistant("y")], **GIVEN}, "begin with different questions"),
-    ("trl", {"prompt": [user("<image> or <image>?")], "chosen": [assistant("x")], "rejected": [assistant("y")], "images": ["1.png", "2.png"]}, "a picture inside of the text"),
-    ("trl", {"prompt": "<image><image>what?", **PAIR, **GIVEN}, "2 picture marks for 1 images"),
+    ("trl", {"prompt": "what?", "chosen": "a", "rejected": "a", **GIVEN}, "`chosen` and `rejected` are identical, expected different answers"),
+    ("trl", {"prompt": [{"role": "system", "content": "Be brief."}, user("what?")], **PAIR, "chosen": [assistant("x")], **GIVEN}, "system message 'Be brief.', expected none"),
+    ("trl", {"prompt": [user("a"), assistant("b"), user("c")], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "turns user, assistant, user, expected one user turn"),
+    ("trl", {"chosen": [user("a"), assistant("x")], "rejected": [user("b"), assistant("y")], **GIVEN}, "`chosen` and `rejected` have different questions, expected the same"),
+    ("trl", {"prompt": [user("<image> or <image>?")], "chosen": [assistant("x")], "rejected": [assistant("y")], "images": ["1.png", "2.png"]}, "an image inside the text, expected all images before the text"),
+    ("trl", {"prompt": "<image><image>what?", **PAIR, **GIVEN}, "2 `<image>` placeholders for 1 images, expected 1 or none"),
     ("trl", {"prompt": [{"role": "tool", "content": "x"}], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "expected role 'user' or"),
     ("trl", {"prompt": [user([{"type": "video"}])], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "expected `image` or `text`"),
-    ("trl", {"prompt": "what?", "chosen": [assistant(parts(None))], "rejected": "x", **GIVEN}, "turns assistant, expected one of the user and its answer"),
+    ("trl", {"prompt": "what?", "chosen": [assistant(parts(None))], "rejected": "x", **GIVEN}, "turns assistant, expected one user turn and one assistant turn"),
     ("trl", {"prompt": "what?", **PAIR, **GIVEN, "tools": ["search"]}, "`tools` is ['search'], expected none"),
     ("easyr1", {"answer": "3", **GIVEN}, "key `problem` is missing"),
     ("easyr1", {"problem": "<image>a", "answer": "3", **GIVEN, "videos": ["1.mp4"]}, "`videos` is ['1.mp4'], expected none"),
@@ -258,7 +258,7 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("ms_swift", {"messages": [user("a"), assistant("b")], **GIVEN}, "key `rejected_response` is missing"),
     ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": ["x"], **GIVEN}, "`rejected_response` is ['x'], expected text"),
     ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": "c", "rejected_images": ["2.png"], **GIVEN}, "`rejected_images` are others"),
-    ("ms_swift", {"messages": [user("a <bbox>"), assistant("b")], "rejected_response": "c", "objects": {"bbox": [1]}, **GIVEN}, "`objects` fills in"),
+    ("ms_swift", {"messages": [user("a <bbox>"), assistant("b")], "rejected_response": "c", "objects": {"bbox": [1]}, **GIVEN}, "`objects` fills `<bbox>` and `<ref-object>` placeholders"),
     ("llama_factory", {"instruction": "a", **PAIR, "system": "Be brief.", **GIVEN}, "`system` is 'Be brief.', expected none"),
     ("llama_factory", {"instruction": "a", **PAIR, "history": [["x", "y"]], **GIVEN}, "`history` is [['x', 'y']], expected none"),
     ("llama_factory", {"conversations": [], **PAIR, **GIVEN}, "`conversations` is [], expected a list of messages"),

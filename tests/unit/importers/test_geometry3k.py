@@ -45,6 +45,6 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     bad = [{**problem(), "problem": None}, {**problem(), "answer": None}, {**problem(), "images": []}]
     message = mistakes("geometry3k", write_parquet(tmp_path / "train-00000-of-00001.parquet", bad, images=IMAGES))
     assert "3 of 3 rows cannot be used" in message
-    assert "row 1: key `problem` is missing; there are images, answer" in message
+    assert "row 1: key `problem` is missing; found keys images, answer" in message
     assert "row 2: key `answer` is missing" in message
     assert "row 3: `images` is [], expected a list of paths" in message

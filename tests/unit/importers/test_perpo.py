@@ -99,7 +99,7 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     ]
     message = mistakes("perpo", write_json(tmp_path / "data.json", bad))
     assert "5 of 5 rows cannot be used" in message
-    assert "record 1: 2 answers with 1 rewards, expected as many" in message
+    assert "record 1: 2 answers with 1 rewards, expected one reward per answer" in message
     assert "record 2: `answers_gen` is 'x' and `iou_scores` [0.8, 0.0], expected lists" in message
     assert "record 3: an answer is 3, expected text" in message
     assert "record 4: `box` [16.0, 24.0, 32.0, 48.0] exceeds 1, expected normalised coordinates" in message

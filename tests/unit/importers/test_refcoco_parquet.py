@@ -79,10 +79,10 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     file = write_parquet(tmp_path / "test.parquet", bad)
     message = mistakes("refcoco_parquet", file, images=tmp_path / "train2014")
     assert (
-        "row 1, expression 1: `bbox` [1.5, 2.0, 30.25, 20.0] is not the box [1.5, 2.0, 31.75, 22.0] of `raw_anns`"
+        "row 1, expression 1: `bbox` is [1.5, 2.0, 30.25, 20.0], expected the box [1.5, 2.0, 31.75, 22.0] of `raw_anns`"
         in message
     )
-    assert "row 2, expression 1: the image has 64 x 48 pixels, the annotations are of 640 x 480" in message
+    assert "row 2, expression 1: the image has 64 x 48 pixels, the annotations expect 640 x 480" in message
     assert "row 3, expression 1: `raw_anns` is '{', expected an object as JSON text" in message
     assert "row 4, expression 1: `bbox` is [1.0, 2.0], expected four finite numbers" in message
     assert "row 5, expression 1: key `image_path` is missing" in message

@@ -67,7 +67,7 @@ def test_a_folder_with_two_divisions_wants_one_named(folder: Path, imported: Imp
     images = {"images": folder.parent / "train2014"}
     message = mistakes("refer", folder, **images)
     assert "has `refs(google).p`, `refs(unc).p`, expected one" in message
-    assert "hint: name the file in `path`" in message
+    assert "hint: set `path` to the file" in message
     assert len(imported("refer", folder / "refs(google).p", **images)) == 2
 
 
@@ -76,7 +76,7 @@ def test_resized_images_are_noticed(folder: Path, mistakes: Mistakes) -> None:
     message = mistakes("refer", folder, images=folder.parent / "train2014")
     assert "2 of 3 rows cannot be used" in message
     assert (
-        "object 1, sentence 1: the image has 32 x 24 pixels, the annotations are of 64 x 48: boxes are wrong on a resized image"
+        "object 1, sentence 1: the image has 32 x 24 pixels, the annotations expect 64 x 48: boxes are wrong on a resized image"
         in message
     )
 
@@ -93,14 +93,14 @@ def test_malformed_records_are_one_line_each(folder: Path, mistakes: Mistakes) -
     assert "5 of 6 rows cannot be used" in message
     assert "object 1, sentence 1: annotation 99 is not in `instances.json`" in message
     assert "object 2: found {" in message
-    assert "object 3, sentence 1: key `sent` is missing; there are sent_id" in message
+    assert "object 3, sentence 1: key `sent` is missing; found keys sent_id" in message
     assert "object 4, sentence 1: `question` is '', expected text" in message
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"image_id": 2}, "annotation 10 is of image 2 in `instances.json`, here of 1: is it another data set's?"),
+        ({"image_id": 2}, "annotation 10 has image 2 in `instances.json`, expected 1: is it from another data set?"),
         ({"bbox": [10.5, 20, 10**400, 5]}, "`bbox` is [10.5, 20, 1000"),
         ({"bbox": [1, 2, float("nan"), 5]}, "`bbox` is [1, 2, nan, 5], expected four finite numbers"),
         ({"category_id": [7]}, "`category_id` of annotation 10 is [7], expected a number"),
@@ -121,7 +121,7 @@ def test_files_that_are_no_refer_data(folder: Path, mistakes: Mistakes) -> None:
     (folder / "instances.json").unlink()
     assert "instances.json` does not exist" in mistakes("refer", folder)
     (folder / "refs(unc).p").write_bytes(pickle.dumps(Path("x")))  # a class: unpickling it could run code
-    assert "is no pickle of plain values" in mistakes("refer", folder)
+    assert "is not a pickle of plain values" in mistakes("refer", folder)
     (folder / "refs(unc).p").unlink()
     assert "has no `refs(...).p`" in mistakes("refer", folder)
 

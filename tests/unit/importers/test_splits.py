@@ -81,7 +81,9 @@ def test_the_split_of_the_block_goes_before_that_of_a_name(tmp_path: Path, impor
 def test_a_row_is_found_by_its_file(tmp_path: Path, imported: Imported, mistakes: Callable[..., str]) -> None:
     good = RECORDS["rlhf_v"]
     folder = written(tmp_path / "data", V_000=[good, good], V_001=[good, {**good, "chosen": "b"}])
-    assert "data, V-001.parquet row 2: `chosen` and `rejected` are the same" in mistakes("rlhf_v", folder)
+    assert "data, V-001.parquet row 2: `chosen` and `rejected` are identical, expected different answers" in mistakes(
+        "rlhf_v", folder
+    )
     imported("rlhf_v", folder, max_failed_rows=1)
     inputs = read_lineage(tmp_path / "examples.parquet")["inputs"]
     assert sorted(Path(one["path"]).name for one in inputs.values()) == ["V-000.parquet", "V-001.parquet"]
@@ -89,7 +91,7 @@ def test_a_row_is_found_by_its_file(tmp_path: Path, imported: Imported, mistakes
 
 def test_a_benchmark_is_found_by_its_file_too(tmp_path: Path, mistakes: Callable[..., str]) -> None:
     folder = written(tmp_path / "data", a=[{"id": "1"}], b=[{"id": "2"}])
-    assert "data, b.parquet row 1: key `question` is missing; there are id" in mistakes("mathvision", folder)
+    assert "data, b.parquet row 1: key `question` is missing; found keys id" in mistakes("mathvision", folder)
 
 
 def test_missing_files_are_named() -> None:

@@ -95,7 +95,7 @@ def test_malformed_records_are_one_line_each(folder: Path, mistakes: Callable[..
     write_json(folder / "TextVQA_0.5.1_val.json", {"data": bad})
     message = mistakes("textvqa", folder, images=images)
     assert "question 1: `answers` is 'nokia', expected a list of texts" in message
-    assert "question 2: key `question_id` is missing; there are question" in message
+    assert "question 2: key `question_id` is missing; found keys question" in message
     assert "question 3: found '7', expected an object" in message
     write_json(folder / "TextVQA_0.5.1_val.json", [question(1)])
     assert "`TextVQA_0.5.1_val.json` has no list `data`, expected TextVQA's own file" in mistakes(
