@@ -162,6 +162,6 @@ def test_the_plan_refuses_a_reward_that_is_half_done(folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         planned("half")
     assert caught.value.args[0] == (
-        f"config\n  reward `half` cannot be loaded from `{half}`: ValueError: `components` is empty, expected the names of what "
-        "`score` gives"
+        f"config\n  reward `half` cannot be loaded from `{half}`: ValueError: `components` is empty, expected the names of the "
+        "components that `score` returns"
     )

@@ -159,14 +159,14 @@ def test_without_a_box_there_is_no_answer(reward: str) -> None:
     assert scores.components["accuracy"].tolist() == [0, 0, 0, 0]
     assert scores.rewards.tolist() == pytest.approx([0, 0, 0.1, 0.1])
     assert scores.parsed_json() == [None] * 4
-    assert scores.reasons == [*[r"no \boxed{} that is closed"] * 3, r"the \boxed{} is empty"]
+    assert scores.reasons == [*[r"no closed \boxed{}"] * 3, r"the \boxed{} is empty"]
 
 
 @pytest.mark.parametrize("reward", REWARDED)
 def test_without_a_truth_nothing_is_right(reward: str) -> None:
     scores = scored(reward, [response("5")] * 2, [None, " "])
     assert scores.rewards.tolist() == pytest.approx([0.1, 0.1])
-    assert scores.reasons == ["there is no truth to compare with"] * 2
+    assert scores.reasons == ["there is no ground truth to compare with"] * 2
 
 
 @pytest.mark.parametrize("reward", REWARDED)

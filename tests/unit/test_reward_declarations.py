@@ -41,14 +41,14 @@ def metric(function: Any, **changes: Any) -> dict[str, Any]:
         ({"summary": " "}, "`summary` is empty or has several lines"),
         ({"components": ()}, "`components` is empty, expected the names"),
         ({"metrics": {}}, "`metrics` is empty, expected at least one metric, the primary one first"),
-        ({"metrics": {"m": mean("good")}}, "metric `m` is no `RewardMetric` with a function of columns"),
-        (metric(None), "metric `m` is no `RewardMetric` with a function of columns"),
+        ({"metrics": {"m": mean("good")}}, "metric `m`: expected a `RewardMetric` with a function of columns"),
+        (metric(None), "metric `m`: expected a `RewardMetric` with a function of columns"),
         (metric(mean("god")), "metric `m` reads unknown component 'god', expected one of `good`"),
         (metric(mean("good"), component="god"), "metric `m` has unknown component `god`, expected one of `good`"),
         (metric(mean("good"), only_with="good"), "`only_with` is `good`, expected one of `optional`"),
         (
             metric(lambda columns: columns["good"].mean()),
-            r"gives shape \(\) for columns of shape \(2, 3\), expected \(2,\)",
+            r"returns shape \(\) for columns of shape \(2, 3\), expected \(2,\)",
         ),
     ],
 )

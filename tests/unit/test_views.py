@@ -165,7 +165,7 @@ def test_views_that_keep_sizes_keep_them(op: str, size: tuple[int, int]) -> None
 
 def test_a_view_that_breaks_its_word_on_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VIEWS["zoom"], "apply", lambda images, *_: [i.crop((0, 0, 2, 2)) for i in images])
-    with pytest.raises(ValueError, match=r"`zoom` made sizes \[\(2, 2\)\] of \[\(20, 14\)\]"):
+    with pytest.raises(ValueError, match=r"`zoom` changed sizes \[\(20, 14\)\] to \[\(2, 2\)\]"):
         shown(recipe("zoom"), [picture()])
 
 

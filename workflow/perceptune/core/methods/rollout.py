@@ -83,7 +83,7 @@ class RolloutMethod(Method):
     """Keys of `metrics`."""
 
     def live(self, parameters: Any) -> tuple[str, ...]:
-        """Views, besides the training view, under which each step evaluates the policy under training."""
+        """Views other than the training view under which each step evaluates the policy under training."""
         return ()
 
     def wants_full_kl(self, parameters: Any) -> bool:
