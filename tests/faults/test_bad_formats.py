@@ -1,4 +1,4 @@
-"""Published formats as they come wrong: every importer says in few lines what is there and what it expects."""
+"""Broken files in published formats: every importer reports briefly what it found and expected."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ CONTENTS = {
 
 
 def refused(kind: str, path: Path, **settings: Any) -> str:
-    """The message that an import ends with; asked by digest first, as the Snakefile does."""
+    """The message of a failed import; digests come first, as in the Snakefile."""
     block = FileDataset(kind=kind, path=str(path), **settings)
     data_digest(block, DigestMemory(path.parent / "memory.sqlite"))
     with pytest.raises(UserError) as caught:

@@ -1,4 +1,4 @@
-"""Images as they come: what is damaged, foreign or hostile is one reason for its row; what is merely odd gives the right pixels."""
+"""Unusual images: damaged or hostile files fail their row with one reason; odd ones give the right pixels."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from perceptune.stages.data import import_examples
 from PIL import Image
 
 GOOD = 3
-"""Good rows around every bad one."""
+"""Valid rows around every invalid one."""
 
 
 def encoded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
@@ -39,7 +39,7 @@ def cut(kind: str, share: float = 0.5) -> bytes:
 
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file of these chunks."""
+    """A PNG file with these chunks."""
     made = b"\x89PNG\r\n\x1a\n"
     for name, data in chunks:
         made += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -55,7 +55,7 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 def wrapped(inner: bytes) -> dict[str, bytes]:
-    """The same PNG as a 16 x 16 image of an ICO and of an ICNS file."""
+    """The same PNG as a 16 x 16 image in an ICO and in an ICNS file."""
     directory = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22)
     entry = b"icp4" + struct.pack(">I", 8 + len(inner)) + inner
     return {"ico": directory + inner, "icns": b"icns" + struct.pack(">I", 8 + len(entry)) + entry}
@@ -115,7 +115,7 @@ def row(image: object) -> dict[str, object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder with good images, in a folder with one that is not the data's."""
+    """A data folder with valid images, inside a folder with an image that is not part of the data."""
     (tmp_path / "secret.png").write_bytes(encoded("PNG"))
     data = tmp_path / "data"
     data.mkdir()
@@ -125,7 +125,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, image: object, reason: str) -> None:
-    """The row keeps its place with its reason, the others are there; without permission to fail, the stage stops with one line."""
+    """The row fails with its reason and the others stay; if no failures are allowed, the stage stops with one line."""
     rows = [row("0.png"), row(image), row("1.png"), row("2.png")]
     table = imported(folder, rows)
     assert table["reason"].is_null().to_list() == [True, False, True, True]
@@ -237,11 +237,11 @@ def _palette() -> Image.Image:
 
 
 def _rotated() -> bytes:
-    """64 x 48 as stored, to be shown turned: left half red."""
+    """64 x 48 as stored, to be displayed rotated: left half red."""
     image = solid("RGB", "blue", (64, 48))
     image.paste("red", (0, 0, 32, 48))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     return encoded("PNG", image, exif=exif)
 
 
@@ -283,7 +283,7 @@ def test_all_shades_of_eight_bits_survive_sixteen() -> None:
 
 
 def test_threads_that_open_images_leave_warnings_as_they_were() -> None:
-    """Pillow warns of the first two images, and 16 threads silence it at the same time."""
+    """Pillow warns about the first two images while 16 threads suppress warnings."""
     icon = wrapped(encoded("PNG", solid("RGB", "red", (32, 32))))["ico"]
     files = [encoded("PNG", solid("1", 1, (9600, 9500))), encoded("PNG", solid("L", 7, (64, 64))), icon]
     before = list(warnings.filters)
@@ -301,7 +301,7 @@ def test_exif_rotation_is_applied_to_pixels_and_size(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(3, (64, 48)), (6, (48, 64))])
-def test_a_box_on_a_turned_image_is_told(
+def test_a_box_on_a_rotated_image_is_reported(
     orientation: int, size: tuple[int, int], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exif = Image.Exif()

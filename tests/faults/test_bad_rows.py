@@ -1,4 +1,4 @@
-"""Rows as they come: one reason for each mistake, and the others stay."""
+"""Invalid rows: one reason for each mistake, and the other rows stay."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
 
 
 def but(**changes: Any) -> dict[str, Any]:
-    """The good row with other values; `...` removes a key."""
+    """The valid row with other values; `...` removes a key."""
     row = {**GOOD, **changes}
     return {key: value for key, value in row.items() if value is not ...}
 
@@ -141,7 +141,7 @@ def test_an_id_of_any_length_is_quoted_in_a_short_line(folder: Path) -> None:
 
 @pytest.mark.parametrize("depth", [900, 10**5])
 def test_a_row_that_is_too_deep_to_be_written_is_one_reason(folder: Path, depth: int) -> None:
-    """Between what can be read and what can be written lie a few levels, which differ with the Python version."""
+    """The deepest readable and writable nesting differ by a few levels, depending on the Python version."""
     note: list[Any] = []
     for _ in range(depth):
         note = [note]

@@ -1,4 +1,4 @@
-"""Files and tables as they come: one line that names the file for each mistake, and no good row is lost with a bad one."""
+"""Invalid files and tables: one line per mistake that names the file, and no valid row is lost."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def _cut(path: Path) -> None:
 
 
 def _saved(damage: Any) -> Any:
-    """A folder of `datasets`, then damaged."""
+    """A folder written by `datasets`, then damaged."""
 
     def make(path: Path) -> None:
         datasets.Dataset(TABLE).save_to_disk(str(path))
@@ -122,7 +122,7 @@ def test_a_bad_file_is_one_line_that_names_it(folder: Path, kind: str, make: Any
 
 def _run(folder: Path, kind: str, path: Path, **settings: Any) -> list[dict[str, Any]]:
     block = FileDataset(kind=kind, path=str(path), **settings)
-    data_digest(block, DigestMemory(folder / "memory.sqlite"))  # asked first, as the Snakefile does
+    data_digest(block, DigestMemory(folder / "memory.sqlite"))  # digests come first, as in the Snakefile
     import_examples.run(config=block, examples=folder / "examples.parquet")
     return read_table(folder / "examples.parquet", EXAMPLES).to_pylist()
 
@@ -167,8 +167,8 @@ def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> No
 @pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl.gz", "mine"])
 def test_a_file_of_an_unknown_kind_is_refused_by_its_name(folder: Path, name: str) -> None:
     (folder / name).write_text("image,question\n0.png,q\n")
-    said = f"{name}`: expected one of the suffixes .json, .jsonl, .parquet, .tsv"
-    assert said in _stopped(folder, "easyr1", folder / name)
+    reason = f"{name}`: expected one of the suffixes .json, .jsonl, .parquet, .tsv"
+    assert reason in _stopped(folder, "easyr1", folder / name)
 
 
 def test_a_suffix_in_capitals_is_the_same(folder: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_column_of_bytes_is_an_image(folder: Path, kind: str) -> None:
     )
     (row,) = _run(folder, kind, folder / "mine.parquet")
     assert row["images"] == [{"bytes": data, "path": None}]
-    if kind == "parquet":  # rlhf_v keeps columns that it knows
+    if kind == "parquet":  # rlhf_v keeps only columns that it knows
         kept = json.loads(row["source"])
         assert kept["mask"] == {"bytes": f"{len(data)} bytes", "path": "m.png"}
         assert kept["raw"] == f"{len(data)} bytes"
@@ -204,7 +204,7 @@ def test_an_object_of_very_many_keys_names_a_few(folder: Path) -> None:
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """A folder that every user may enter."""
+    """A folder that every user can enter."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -212,7 +212,7 @@ def reachable() -> Iterator[Path]:
 
 @contextmanager
 def _unprivileged() -> Iterator[None]:
-    """As a user whom permissions concern."""
+    """Run as a user without root's permissions."""
     user = os.geteuid()
     os.seteuid(user or 65534)
     try:

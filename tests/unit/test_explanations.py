@@ -1,4 +1,4 @@
-"""Gain or format: tables whose answer is known, and what is said of them."""
+"""Gain or format: tables with a known conclusion, and the report's sentences about them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TITLE = "shapes-test / grounding: gain or format?"
 
 
 def control(name: str, left: float, half: float = 0.02, gain: float = 0.10, **changes: Any) -> dict[str, Any]:
-    """A control of `perpo` (58 %, base 48 %) that leaves so much of its gain, give or take `half`."""
+    """A control of `perpo` (58 %, base 48 %) after which `left` of its gain remains, plus or minus `half`."""
     filled = dict.fromkeys(CONTROLS.schema.names)
     filled |= {"policy": "perpo", "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
     filled |= {"control": name, "against": "tiny", "k": 1, "metric": ACCURACY, "value": 0.58, "n": 600}
@@ -47,21 +47,21 @@ NOTHING = {
     "mean_of_n": control("mean_of_n", 0.09, k=20),
     "sft_on_best": control("sft_on_best", 0.08),
 }
-"""Controls that leave nearly all of the gain."""
+"""Controls after which nearly all of the gain remains."""
 
 
-def told(*changed: dict[str, Any], metrics: tuple[dict[str, Any], ...] = METRICS, **more: Any) -> list[str]:
-    """The sentences about `perpo`, of which these controls are not as in `NOTHING`."""
+def sentences_about(*changed: dict[str, Any], metrics: tuple[dict[str, Any], ...] = METRICS, **more: Any) -> list[str]:
+    """The sentences about `perpo` with these controls replacing those in `NOTHING`."""
     rows = {**NOTHING, **{r["control"]: r for r in changed}}
     frame = table(*metrics)
     (result,) = results(frame)
     return [
-        ": ".join(filter(None, said)) for said in sentences(frame, result, NOISE, controlled(*rows.values(), **more))
+        ": ".join(filter(None, line)) for line in sentences(frame, result, NOISE, controlled(*rows.values(), **more))
     ]
 
 
 def test_a_gain_that_nothing_explains() -> None:
-    (sentence,) = told()
+    (sentence,) = sentences_about()
     assert sentence == (
         "perpo: the gain is not explained by any of the controls: another prompt (none is better for the base), a blank image "
         "(accounts for 0.0 of 10.0 points), the mean of 20 answers (accounts for 1.0 of 10.0 points), SFT on the best answers "
@@ -70,7 +70,7 @@ def test_a_gain_that_nothing_explains() -> None:
 
 
 def test_a_gain_that_the_prompt_explains() -> None:
-    first, rest = told(control("prompt", -0.006, half=0.014, k=2))
+    first, rest = sentences_about(control("prompt", -0.006, half=0.014, k=2))
     assert first == (
         "perpo: explained by another prompt: under prompt 2 (\u201c{question} A box.\u201d) the base scores 58.6 %, the policy 58.0 %; "
         "the paired difference, \u22120.6 [\u22122.0, +0.8] points, includes 0"
@@ -81,7 +81,7 @@ def test_a_gain_that_the_prompt_explains() -> None:
 
 
 def test_a_gain_that_is_there_without_the_image() -> None:
-    first, _ = told(control("blank", 0.01))
+    first, _ = sentences_about(control("blank", 0.01))
     assert first == (
         "perpo: seen without the image, too: 9.0 of 10.0 points of the gain remain with a blank image; what the image adds, "
         "+1.0 [\u22121.0, +3.0] points, includes 0"
@@ -89,7 +89,7 @@ def test_a_gain_that_is_there_without_the_image() -> None:
 
 
 def test_a_gain_that_sft_on_the_best_answers_has_as_well() -> None:
-    first, _ = told(control("sft_on_best", -0.05))
+    first, _ = sentences_about(control("sft_on_best", -0.05))
     assert first == (
         "perpo: explained by SFT on the best answers: sft-on-best-n20-ranked, on the same lists with the same budget, scores 63.0 %, "
         "the policy 58.0 %; the paired difference, \u22125.0 [\u22127.0, \u22123.0] points, is on the control's side"
@@ -97,20 +97,20 @@ def test_a_gain_that_sft_on_the_best_answers_has_as_well() -> None:
 
 
 def test_a_gain_that_average_answers_of_the_base_have_as_well() -> None:
-    first, _ = told(control("mean_of_n", 0.0, k=20))
+    first, _ = sentences_about(control("mean_of_n", 0.0, k=20))
     assert first.startswith(
         "perpo: explained by the mean of 20 answers: an average one of 20 sampled answers of the base scores 58.0 %"
     )
 
 
 def test_a_gain_that_is_explained_in_part() -> None:
-    first, _ = told(control("sft_on_best", 0.04))
+    first, _ = sentences_about(control("sft_on_best", 0.04))
     assert "partly explained by SFT on the best answers, which accounts for 6.0 of 10.0 points: " in first
     assert first.endswith("the paired difference, +4.0 [+2.0, +6.0] points, excludes 0")
 
 
 def test_few_questions_leave_it_undecided() -> None:
-    first, _ = told(control("prompt", 0.08, half=0.09, k=1))
+    first, _ = sentences_about(control("prompt", 0.08, half=0.09, k=1))
     assert "not decided by another prompt, which accounts for 2.0 of 10.0 points" in first
     assert first.endswith("+8.0 [\u22121.0, +17.0] points, includes 0; more questions would tell")
 
@@ -132,7 +132,7 @@ def test_the_rule_where_lower_is_better() -> None:
     assert says(control("prompt", -0.02, 0.03, **ned)) == "explained"
     assert says(control("prompt", -0.02, 0.01, **ned)) == "partly"
     assert says(control("prompt", -0.09, 0.01, **ned)) == "not"
-    assert says(control("prompt", 0.05, 0.01, **ned)) == "explained"  # the control is the better one
+    assert says(control("prompt", 0.05, 0.01, **ned)) == "explained"  # the control is better
 
 
 def test_the_base_is_held_up_under_its_best_prompt() -> None:
@@ -156,31 +156,36 @@ def test_the_best_of_many_and_noise_put_a_gain_in_context() -> None:
     more = (*METRICS, row("tiny", 0.95, **best), row("perpo", 0.96, 0.01, **best))
     more += tuple(row("perpo", 0.5, gain, view=view) for view, gain in (("noise-0.1", 0.08), ("noise-0.4", 0.01)))
     more += tuple(row("tiny", 0.4, view=view) for view in ("noise-0.1", "noise-0.4"))
-    _, sharpened, noisy = told(metrics=more)
+    _, sharpened, noisy = sentences_about(metrics=more)
     assert sharpened == (
         "perpo: the best of 20 answers each, 96.0 % against 95.0 % (+1.0 [\u22122.0, +4.0]), cannot be told apart: as far as 20 "
         "answers show, training chose among those that the base gives already"
     )
     assert noisy == "perpo: under noise the gain is there at sigma 0.1, not at 0.4"
-    better = told(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.9, 0.1, **best)))
+    better = sentences_about(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.9, 0.1, **best)))
     assert better[1].endswith("is better, too: it finds answers that the base did not draw")
-    worse = told(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.7, -0.1, **best)))
+    worse = sentences_about(metrics=(*METRICS, row("tiny", 0.8, **best), row("perpo", 0.7, -0.1, **best)))
     assert worse[1].endswith("is worse: training gave up answers that the base draws")
 
 
 def test_a_policy_without_a_gain_or_a_twin() -> None:
-    assert told(metrics=(row("tiny", 0.48), row("perpo", 0.49, 0.01))) == [
+    assert sentences_about(metrics=(row("tiny", 0.48), row("perpo", 0.49, 0.01))) == [
         "no gain whose interval excludes 0, so there is nothing to explain"
     ]
-    said = told(twinless={"perpo": "it learns from pairs"})
-    assert said[1] == "perpo: no SFT on the best answers to compare with: it learns from pairs"
+    lines = sentences_about(twinless={"perpo": "it learns from pairs"})
+    assert lines[1] == "perpo: no SFT on the best answers to compare with: it learns from pairs"
 
 
 def test_the_headline_names_what_explains_which_gain() -> None:
     frame = table(*METRICS, row("dpo", 0.57, 0.09))
     (result,) = results(frame)
-    ours = [{**NOTHING, "sft_on_best": control("sft_on_best", 0.01), "blank": control("blank", 0.04)}, NOTHING]
-    rows = [r | {"policy": p} for p, found in zip(("dpo", "perpo"), ours, strict=True) for r in found.values()]
+    rows_by_policy = [
+        {**NOTHING, "sft_on_best": control("sft_on_best", 0.01), "blank": control("blank", 0.04)},
+        NOTHING,
+    ]
+    rows = [
+        r | {"policy": p} for p, found in zip(("dpo", "perpo"), rows_by_policy, strict=True) for r in found.values()
+    ]
     assert headline(result, controlled(*rows)) == (
         "gain or format? perpo: not explained by any of the controls; dpo: explained by SFT on the best answers, partly explained by "
         "a blank image"
@@ -196,7 +201,7 @@ def test_of_many_gains_only_how_many_are_explained() -> None:
         for i, p in enumerate(names)
         for r in (control("prompt", 0.1, k=0), control("sft_on_best", 0.01 if i < 3 else 0.09))
     ]
-    assert [said for _, said in sentences(frame, result, {}, controlled(*held))] == [
+    assert [line for _, line in sentences(frame, result, {}, controlled(*held))] == [
         "another prompt explains 0 of 12 gains",
         "SFT on the best answers explains 3 of 12 gains, the largest that of run-2",
         "9 of 12 gains are not explained by any of the controls",

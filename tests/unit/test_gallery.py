@@ -1,4 +1,4 @@
-"""The gallery: text made visible, honest choice, boxes where they belong."""
+"""The gallery: visible text, unbiased selection, boxes in the right place."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_gains_and_losses_are_the_largest_outside_the_random_sample() -> None:
     free = [e for e in ids if e not in groups["random"]]
     assert groups["gain"] == free[::-1][:3]
     assert groups["loss"] == free[:3]
-    assert choices == gallery.chosen(base.reverse(), after.reverse(), 12, "shapes")  # row order is no part of it
+    assert choices == gallery.chosen(base.reverse(), after.reverse(), 12, "shapes")  # row order does not matter
     assert choices != gallery.chosen(base, after, 12, "other benchmark")
 
 
@@ -106,7 +106,7 @@ def test_a_box_is_drawn_in_the_pixels_of_the_original_image() -> None:
     assert [r.get("class") for r in rects] == ["halo s1", "outline s1"]
     assert [rects[1].get(k) for k in ("x", "y", "width", "height")] == ["100", "100", "200", "100"]
     (picture,) = svg.iter("image")
-    assert picture.get("class") is None  # smooth: it is no tiny image
+    assert picture.get("class") is None  # smooth, so not a tiny image
     data = base64.b64decode(picture.get("href", "").removeprefix("data:image/png;base64,"))
     assert Image.open(io.BytesIO(data)).size == (440, 220)
 

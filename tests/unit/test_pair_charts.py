@@ -1,4 +1,4 @@
-"""What P2-DPO's sections draw and tell in words."""
+"""The charts and sentences of the report's P2-DPO sections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STYLES = {"tiny": "base", "p2dpo": "s1", "static": "s2"}
 
 
 def sweep(levels: int, policies: tuple[str, ...] = ("tiny", "p2dpo")) -> tuple[pl.DataFrame, dict[str, float]]:
-    """A noise sweep of so many levels, with the AFR."""
+    """A noise sweep over the given levels, with the AFR."""
     noise = {"original": 0.0, **{f"noise-0.{i:02}": i / 100 for i in range(1, levels)}}
     rows = []
     for policy in policies:
@@ -39,7 +39,7 @@ def test_a_long_sweep_goes_on_below_and_loses_no_number(levels: int) -> None:
     assert "p2dpo +0.05 [+0.02, +0.08] *" in "\n".join(lines)
 
 
-def test_levels_that_a_benchmark_was_not_asked_have_no_column() -> None:
+def test_levels_without_results_have_no_column() -> None:
     metrics, noise = sweep(3)
     (result,) = results.results(metrics)
     found = attention.noise_section(metrics, result, {**noise, "noise-of-another": 0.9}, STYLES)
@@ -68,7 +68,7 @@ def test_gains_are_drawn_in_points_around_zero_and_the_base_is_not() -> None:
     assert base_only["gains"] is None
 
 
-def test_intervals_stand_beside_each_other_at_their_values() -> None:
+def test_intervals_are_side_by_side_at_their_values() -> None:
     frame = pl.DataFrame(
         [(name, x, 0.5, 0.4, 0.7) for name in STYLES for x in (0.0, 0.2)],
         schema=["series", "x", "y", "low", "high"],

@@ -1,4 +1,4 @@
-"""The report's sections about noise, attention and pairs: their numbers are those of the tables."""
+"""The report's sections about noise, attention and pairs: their numbers equal the tables'."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_without_a_sweep_there_is_no_section(metrics: pl.DataFrame) -> None:
     assert attention.sweep_lines(clean, [result], {}, 100) == []
 
 
-def test_where_it_looks(metrics: pl.DataFrame) -> None:
+def test_attention_section(metrics: pl.DataFrame) -> None:
     (result,) = results.results(metrics)
     found = attention.attention_section(metrics, result, STYLES)
     assert found is not None
@@ -68,7 +68,7 @@ def test_where_it_looks(metrics: pl.DataFrame) -> None:
     values = {row["policy"]: [(c["value"], c["gain"]) for c in row["cells"]] for row in found["rows"]}
     assert values["p2dpo"] == [("4.05", "+0.05"), ("55.0 %", "+5.0"), ("75.0 %", "+5.0")]
     assert values["tiny"] == [("4.00", ""), ("50.0 %", ""), ("70.0 %", "")]
-    assert len(found["panels"]) == 1  # one layer's worth of image shares is no chart
+    assert len(found["panels"]) == 1  # image shares of a single layer give no chart
     assert found["n"] == 40
 
 

@@ -1,4 +1,4 @@
-"""The report of experiments that learn in rounds: learning curves, what they say, and one training line each."""
+"""The report of on-policy experiments: learning curves, sentences, and one training line per round."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ BASE = {"tiny": "tiny", **{f"{e}@{k}": "tiny" for e in CURVES for k in range(1, 
 
 
 def write_round(path: Path, experiment: str, number: int, steps: int = 12) -> None:
-    """The training table of a round; of a stopped round two steps, and none of those after it."""
+    """The training table of a round; a stopped round has two steps and nothing after them."""
     draw = random.Random(f"{experiment}{number}")
     stop = STOPPED.get(experiment, (9, ""))[0]
     rows = []
@@ -108,7 +108,7 @@ def write_round(path: Path, experiment: str, number: int, steps: int = 12) -> No
 
 
 def written(folder: Path, every: int = 1, once: bool = False) -> Path:
-    """Writes all tables of three experiments with four rounds, runs the stage, and returns the page."""
+    """Write all tables of three experiments with four rounds, run the stage, and return the page."""
     folder.mkdir(exist_ok=True)
     write_table(folder / "metrics.parquet", METRICS, rows_of_rounds(every, once), MADE)
     examples = write_examples(folder / "examples.parquet", 12)
@@ -146,7 +146,7 @@ def written(folder: Path, every: int = 1, once: bool = False) -> Path:
 
 
 def of(values: list[float], experiment: str = "grpo", widths: float = 0.05, gain: float = 0.01) -> list[dict[str, Any]]:
-    """Greedy rows of an experiment's rounds, the last with that gain."""
+    """Greedy rows of an experiment's rounds, the last with the given gain."""
     return [
         metric_row(f"{experiment}@{k}", "accuracy", v, gain=gain, ci_low=v - widths, ci_high=v + widths, **PLACE)
         for k, v in enumerate(values, 1)
@@ -180,7 +180,7 @@ def test_only_the_last_round_stands_in_the_result(tmp_path: Path) -> None:
     assert "nan" not in page.text.lower().split()
 
 
-def test_the_rounds_are_told_with_the_numbers_of_the_metrics(tmp_path: Path) -> None:
+def test_sentences_about_rounds_have_the_numbers_of_the_metrics(tmp_path: Path) -> None:
     page = Page(written(tmp_path))
     assert cells(page, "rounds", "tiny") == ("tiny 0 55.0 [48.2, 61.8] 49.0 [44.0, 54.0] · sd 1.8 5.6 [2.6, 8.6]")
     assert cells(page, "rounds", "grpo") == (
@@ -220,7 +220,7 @@ def test_curves_begin_at_the_base_and_lines_stand_side_by_side() -> None:
     assert "acc@8: accuracy at IoU 0.5, mean of 8 answers" in charts.text(section["panels"][1])
     lines = {line.get("class", "").split()[1]: places(line) for line in of_class(panel, "curve")}
     assert [len(lines[s]) for s in ("s1", "s2", "s3", "base")] == [5, 5, 5, 1]
-    assert len({lines[s][0] for s in ("s1", "s2", "s3", "base")}) == 1  # all begin in the base model's point
+    assert len({lines[s][0] for s in ("s1", "s2", "s3", "base")}) == 1  # all start at the base model's point
     assert len({lines[s][1][0] for s in ("s1", "s2", "s3")}) == 3
     assert len(of_class(panel, "spread")) == 3 * 4 + 1
     assert len(of_class(panel, "mark")) == 3 * 4 + 1
@@ -232,7 +232,7 @@ def test_without_rounds_there_is_nothing() -> None:
     frame = table(measured("tiny", 0.55, None) + measured("perpo", 0.6, 0.55))
     found = results.results(frame)
     assert round_sections.rounds_section(frame, found[0], [], {}, {}) is None
-    assert round_sections.rounds_section(frame, found[0], experiments(), BASE, {}) is None  # not tested here
+    assert round_sections.rounds_section(frame, found[0], experiments(), BASE, {}) is None  # not evaluated here
     assert round_sections.round_lines(frame, found, [], {}) == []
     training = pl.DataFrame({"experiment": ["perpo"], "step": [1], "metric": ["reward"], "value": [1.0]})
     assert round_sections.training_section(training, experiments(), {}) is None
@@ -240,7 +240,7 @@ def test_without_rounds_there_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stopped", "count", "said"),
+    ("stopped", "count", "sentence"),
     [
         (None, 4, ""),
         ((3, "why"), 4, "grpo: stopped in round 3: why; rounds 3 to 4 are round 2's adapter"),
@@ -248,22 +248,24 @@ def test_without_rounds_there_is_nothing() -> None:
         ((1, "why"), 2, "grpo: stopped in round 1: why; rounds 1 to 2 are the base model"),
     ],
 )
-def test_a_stop_in_words(stopped: tuple[int, str] | None, count: int, said: str) -> None:
-    assert Rounds("grpo", {count: f"grpo@{count}"}, count, stopped).stop_sentence == said
+def test_a_stop_in_words(stopped: tuple[int, str] | None, count: int, sentence: str) -> None:
+    assert Rounds("grpo", {count: f"grpo@{count}"}, count, stopped).stop_sentence == sentence
 
 
 def test_only_intervals_that_do_not_overlap_set_experiments_apart() -> None:
     found = followed(*of([0.5, 0.6]), *of([0.5, 0.75], "cppo"), *of([0.5, 0.62], "papo"))
     tested = [rounds(e, 2) for e in ("grpo", "cppo", "papo")]
-    said = round_sections.apart_sentence(found, tested)
-    assert "greedy intervals are apart for grpo below cppo, cppo above papo and overlap otherwise." in said
+    sentence = round_sections.apart_sentence(found, tested)
+    assert "greedy intervals are apart for grpo below cppo, cppo above papo and overlap otherwise." in sentence
     assert round_sections.apart_sentence(found, tested[:1]) == ""
 
 
 def test_last_rounds_against_the_base_in_words() -> None:
     (curve,) = followed(*of([0.5, 0.6], gain=0.1), *of([0.5, 0.4], "cppo", gain=-0.1), *of([0.5, 0.51], "papo"))
-    said = round_sections.gain_sentence(curve, [rounds(e, 2) for e in ("grpo", "cppo", "papo")]).replace("\u00a0", " ")
-    assert said == (
+    sentence = round_sections.gain_sentence(curve, [rounds(e, 2) for e in ("grpo", "cppo", "papo")]).replace(
+        "\u00a0", " "
+    )
+    assert sentence == (
         "last round, greedy: grpo (+10.0 points [+7.0, +13.0]) better than the base; "
         "cppo (\u221210.0 points [\u221213.0, \u22127.0]) worse than the base; "
         "papo (+1.0 points [\u22122.0, +4.0]) not distinguishable from the base"
@@ -271,10 +273,10 @@ def test_last_rounds_against_the_base_in_words() -> None:
     assert round_sections.gain_sentence(curve, [rounds("unknown", 2)]) == ""
 
 
-def test_a_fall_beyond_the_interval_of_the_best_round_is_said() -> None:
+def test_a_fall_beyond_the_interval_of_the_best_round_is_reported() -> None:
     (curve,) = followed(*of([0.6, 0.7, 0.64]), *of([0.5, 0.6, 0.56], "cppo"), *of([0.7], "papo"))
-    said = round_sections.fall_sentence(curve, [rounds("grpo", 3), rounds("cppo", 3), rounds("papo", 2)])
-    assert said.replace("\u00a0", " ").startswith(
+    sentence = round_sections.fall_sentence(curve, [rounds("grpo", 3), rounds("cppo", 3), rounds("papo", 2)])
+    assert sentence.replace("\u00a0", " ").startswith(
         "worse again in the last round, greedy: grpo (70.0 in round 2, last 64.0); choosing"
     )
     assert round_sections.fall_sentence(curve, [rounds("cppo", 3)]) == ""
@@ -283,8 +285,8 @@ def test_a_fall_beyond_the_interval_of_the_best_round_is_said() -> None:
 def test_many_pairs_of_experiments_are_counted() -> None:
     names = [f"e{i}" for i in range(5)]
     found = followed(*(row for i, e in enumerate(names) for row in of([0.1 + i * 0.2], e)))
-    said = round_sections.apart_sentence(found, [rounds(e, 1) for e in names])
-    assert "greedy intervals are apart for 10 of 10 pairs." in said
+    sentence = round_sections.apart_sentence(found, [rounds(e, 1) for e in names])
+    assert "greedy intervals are apart for 10 of 10 pairs." in sentence
 
 
 def test_steps_are_counted_through_the_rounds() -> None:
@@ -318,8 +320,8 @@ def test_training_is_one_line_per_experiment_with_marks_between_rounds(tmp_path:
     xs = [x for x, _ in lines["s1"]]
     assert [sum(x < turn for x in xs) for turn in turns] == [12, 24, 36]
     masked = next(p for p in section["panels"] if "image is masked" in charts.text(p))
-    assert len(of_class(masked, "curve")) == 1  # what GRPO did not measure has no line
-    assert len(of_class(masked, "turn")) == 2  # the third is after its last step
+    assert len(of_class(masked, "curve")) == 1  # metrics that GRPO lacks have no line
+    assert len(of_class(masked, "turn")) == 2  # the third round begins after its last step
     assert round_sections.training_section(logs.filter(pl.col("step") > 99), experiments(), STYLES) is None
 
 

@@ -123,7 +123,7 @@ def test_sampled_answers_and_the_blank_image_have_columns() -> None:
     ("primary", "other", "label", "chosen"),
     [
         ("accuracy", "mean_iou", "acc@4", "accuracy"),
-        ("f1", "accuracy", "acc@4", "accuracy"),  # F1 is no mean over answers
+        ("f1", "accuracy", "acc@4", "accuracy"),  # F1 is not a mean over responses
         ("ned", "ned", "mean@4", "ned"),
         ("mean_iou", "mean_iou", "mean@4", "mean_iou"),
     ],
@@ -165,7 +165,7 @@ def test_the_view_a_benchmark_is_judged_by() -> None:
     assert results(frame, {"shapes-test": "blank"})[0].view == "blank"
 
 
-def test_the_declared_frame_is_told_once() -> None:
+def test_the_declared_format_is_reported_once() -> None:
     padded, original = "accuracy_iou_0.5_padded_frame", "accuracy_iou_0.5_original_frame"
     frame = table(row("tiny", 0.48), row("tiny", 0.48, metric=padded), row("tiny", 0.2, metric=original))
     assert results(frame)[0].metrics == ("accuracy_iou_0.5", original)
@@ -179,7 +179,7 @@ def test_the_overall_gives_every_benchmark_the_same_weight() -> None:
         made += [row("tiny", value, **place | {"metric": "accuracy"}), row("tiny", value, **place | drawn)]
     assert "Overall acc@8, each of the 3 parts with the same weight: tiny 36.7 %." in result_text(table(*made))
     assert "Overall" not in result_text(table(*made[:2]))
-    assert "Overall" not in result_text(table(*made[:3]))  # the second has no sampled answers
+    assert "Overall" not in result_text(table(*made[:3]))  # the second has no sampled responses
     assert "Overall" not in result_text(table(*made, row("tiny", 0.5, **drawn | {"benchmark": "c", "k": 16})))
 
 

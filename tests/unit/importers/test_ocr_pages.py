@@ -1,4 +1,4 @@
-"""Fox's pages, and GOT's."""
+"""Pages of Fox and GOT."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +26,9 @@ def test_pages(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture
         ("second", "OCR: ", "Some text,\nin two lines."),
     ]
     assert {(row["task"], row["split"]) for row in rows} == {("ocr", "test")}
-    said = capsys.readouterr().out
-    assert "en_page_ocr.json all: 2 rows, 112 published" in said
-    assert "en_page_ocr.json test: 2 rows\n" in said
+    printed = capsys.readouterr().out
+    assert "en_page_ocr.json all: 2 rows, 112 published" in printed
+    assert "en_page_ocr.json test: 2 rows\n" in printed
 
 
 def test_all_pages_are_as_published(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture[str]) -> None:

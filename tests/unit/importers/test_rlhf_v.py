@@ -1,4 +1,4 @@
-"""RLHF-V's pairs, in every form of their three texts."""
+"""RLHF-V's pairs, in all forms of their three texts."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Folders of Parquet files: which split a row is of, which file it is in, and what is not there."""
+"""Folders of Parquet files: the split and file of each row, and missing files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ RECORDS: dict[str, dict[str, Any]] = {
 
 
 def written(folder: Path, **files: list[dict[str, Any]]) -> Path:
-    """A folder with a Parquet file of each name, `_` for `-`."""
+    """A folder with one Parquet file per name, with `-` for `_`."""
     folder.mkdir()
     for name, rows in files.items():
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{name.replace('_', '-')}.parquet")
@@ -61,7 +61,7 @@ def test_rows_of_a_test_file_are_none_of_train(kind: str, names: tuple[str, str]
     assert len({row["example_id"] for row in rows}) == 2
 
 
-def test_the_split_of_a_row_goes_before_its_files(tmp_path: Path, imported: Imported) -> None:
+def test_the_split_of_a_row_overrides_its_file_name(tmp_path: Path, imported: Imported) -> None:
     verl, own = RECORDS["verl"], RECORDS["parquet"]
     folder = written(tmp_path / "verl", train=[{**verl, "extra_info": {"split": "test"}}], validation=[verl])
     assert [row["split"] for row in imported("verl", folder)] == ["test", "validation"]
@@ -69,7 +69,7 @@ def test_the_split_of_a_row_goes_before_its_files(tmp_path: Path, imported: Impo
     assert [row["split"] for row in imported("parquet", folder)] == ["mine", "test"]
 
 
-def test_the_split_of_the_block_goes_before_that_of_a_name(tmp_path: Path, imported: Imported) -> None:
+def test_the_split_of_the_block_overrides_that_of_a_file_name(tmp_path: Path, imported: Imported) -> None:
     folder = written(tmp_path / "data", test=[RECORDS["trl"]], data_00000_of_00001=[RECORDS["trl"]])
     assert imported("trl", folder / "test.parquet", split="mine")[0]["split"] == "mine"
     assert imported("trl", folder / "test.parquet")[0]["split"] == "test"
@@ -102,7 +102,7 @@ def test_missing_files_are_named() -> None:
 def test_the_log_names_missing_files(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path / "data", train_00000_of_00003=[RECORDS["trl"]], train_00002_of_00003=[RECORDS["trl"]])
     imported("trl", folder)
-    said = "warning: `data` lacks 1 of its files, as their names count them: `train-00001-of-00003.parquet`"
-    assert said in capsys.readouterr().out
-    imported("trl", folder / "train-00000-of-00003.parquet")  # a part that was asked for
+    warning = "warning: `data` lacks 1 of its files, as their names count them: `train-00001-of-00003.parquet`"
+    assert warning in capsys.readouterr().out
+    imported("trl", folder / "train-00000-of-00003.parquet")  # the block asks for one split only
     assert "lacks" not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""ViRL39K and PAPO's copy of it."""
+"""ViRL39K and PAPO's copy."""
 
 from collections.abc import Callable
 from pathlib import Path
