@@ -171,7 +171,9 @@ def serving(behave: Callable[[int], str] = lambda number: "fine") -> Iterator[Se
 
 
 def write_answers(folder: Path, count: int, text: str = "An answer") -> None:
-    """Examples and scored responses of `count` questions in MMHal's format; responses are `<text> 0` and so on."""
+    """Examples and scored responses of `count` questions in MMHal's format; responses are `<text>
+    0` and so on.
+    """
     examples, rewards = [], []
     for number in range(count):
         source = {"question_type": KINDS[number % 4], "image_content": ["Cat", "Mat"]}

@@ -1,4 +1,5 @@
-"""Unusual images: damaged or hostile files fail their row with one reason; odd ones give the right pixels."""
+"""Unusual images: damaged or hostile files fail their row with one reason; odd ones give the right
+pixels."""
 
 import io
 import json
@@ -125,7 +126,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, image: object, reason: str) -> None:
-    """The row fails with its reason and the others stay; if no failures are allowed, the stage stops with one line."""
+    """The row fails with its reason and the others stay; if no failures are allowed, the stage
+    stops with one line.
+    """
     rows = [row("0.png"), row(image), row("1.png"), row("2.png")]
     table = imported(folder, rows)
     assert table["reason"].is_null().to_list() == [True, False, True, True]

@@ -1,4 +1,5 @@
-"""The report: text of models and users is escaped, and a broken table gives one line and keeps the last page."""
+"""The report: text of models and users is escaped, and a broken table gives one line and keeps the
+last page."""
 
 import re
 from pathlib import Path

@@ -141,7 +141,9 @@ def test_an_id_of_any_length_is_quoted_in_a_short_line(folder: Path) -> None:
 
 @pytest.mark.parametrize("depth", [900, 10**5])
 def test_a_row_that_is_too_deep_to_be_written_is_one_reason(folder: Path, depth: int) -> None:
-    """The deepest readable and writable nesting differ by a few levels, depending on the Python version."""
+    """The deepest readable and writable nesting differ by a few levels, depending on the Python
+    version.
+    """
     note: list[Any] = []
     for _ in range(depth):
         note = [note]

@@ -120,7 +120,9 @@ def test_a_fault_that_passes_is_got_over(folder: Path, fault: str) -> None:
 def test_a_persistent_fault_stops_with_one_error_and_keeps_verdicts(
     folder: Path, fault: str, expected: str, requests: int
 ) -> None:
-    """Two verdicts arrive, then the endpoint hangs; once it recovers, only the other three are requested."""
+    """Two verdicts arrive, then the endpoint hangs; once it recovers, only the other three are
+    requested.
+    """
     with serving(lambda number: "fine" if number <= 2 else fault) as server:
         with pytest.raises(UserError) as caught:
             judged(folder, server.url, timeout=patience(fault))

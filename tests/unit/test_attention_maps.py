@@ -37,7 +37,9 @@ def test_a_grid_on_the_whole_image_stays_as_it_is() -> None:
 
 
 def test_padding_is_dropped() -> None:
-    """640 x 480 padded to 640 x 640: 24 rows of 26.7 pixels, of which 3 above and 3 below are padding."""
+    """640 x 480 padded to 640 x 640: 24 rows of 26.7 pixels, of which 3 above and 3 below are
+    padding.
+    """
     attention = np.random.default_rng(0).random((24, 24))
     found = on_image(attention, (0, -80, 640, 560), (640, 480))
     assert found.shape == (18, 24)

@@ -21,7 +21,9 @@ TITLE = "shapes-test / grounding: gain or format?"
 
 
 def control(name: str, left: float, half: float = 0.02, gain: float = 0.10, **changes: Any) -> dict[str, Any]:
-    """A control of `perpo` (58 %, base 48 %) after which `left` of its gain remains, plus or minus `half`."""
+    """A control of `perpo` (58 %, base 48 %) after which `left` of its gain remains, plus or minus
+    `half`.
+    """
     filled = dict.fromkeys(CONTROLS.schema.names)
     filled |= {"policy": "perpo", "benchmark": "shapes-test", "split": "test", "task": "grounding", "view": "original"}
     filled |= {"control": name, "against": "tiny", "k": 1, "metric": ACCURACY, "value": 0.58, "n": 600}

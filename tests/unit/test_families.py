@@ -14,7 +14,8 @@ from tests.plugins import FAMILIES
 
 BOX = (40.0, 30.0, 120.0, 90.0)
 SIZE = (160, 120)
-"""Width and height: the padded square has 160 pixels a side, of which the first 20 rows are padding."""
+"""Width and height: the padded square has 160 pixels a side, of which the first 20 rows are
+padding."""
 
 WRITTEN = {
     "llava": "[0.25, 0.31, 0.75, 0.69]",  # (30 + 20) / 160 = 0.3125, (90 + 20) / 160 = 0.6875

@@ -24,7 +24,9 @@ def block(coordinates: Coordinates) -> FileDataset:
 
 
 def many(coordinates: Coordinates, count: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """Random boxes in images of four sizes, some at each edge, in the given coordinates; and the sizes."""
+    """Random boxes in images of four sizes, some at each edge, in the given coordinates; and the
+    sizes.
+    """
     draws = np.random.default_rng(0)
     sizes = np.array([(640, 480), (480, 640), (500, 375), (1280, 720)], dtype=float)[draws.integers(0, 4, count)]
     ends = np.sort(draws.uniform(0, 1, (count, 2, 2)), axis=1)

@@ -1,6 +1,8 @@
-"""The real NLTK and spaCy on small generated data: a tagger that knows ten words, vectors of four words.
+"""The real NLTK and spaCy on small generated data: a tagger that knows ten words, vectors of four
+words.
 
-They are optional (`make language`); the data for AMBER's scores has to be downloaded and is not used here.
+They are optional (`make language`); the data for AMBER's scores has to be downloaded and is not
+used here.
 """
 
 import json

@@ -41,7 +41,9 @@ def test_a_sum_of_metrics_resamples_all_with_the_same_examples() -> None:
 
 
 def test_runs_and_single_answers_are_resampled_together() -> None:
-    """Policy with one response each, against the mean over three runs of a metric that is not a mean of responses."""
+    """Policy with one response each, against the mean over three runs of a metric that is not a
+    mean of responses.
+    """
     draw = np.random.default_rng(4)
     one = {name: draw.integers(0, 2, 20).astype(float) for name in ("predicted_yes", "target_yes")}
     runs = {
@@ -141,7 +143,9 @@ def test_best_of_4_is_the_unbiased_pass_at_4() -> None:
 
 
 def test_the_spread_over_runs() -> None:
-    """Runs score .3333, .6667, .3333, 0, then four times .3333: deviations 1/3 twice, so sqrt(2 / 9 / 7)."""
+    """Runs score .3333, .6667, .3333, 0, then four times .3333: deviations 1/3 twice, so sqrt(2 / 9
+    / 7).
+    """
     assert run_spread(RUNS) == pytest.approx(0.178174, abs=1e-6)
     assert run_spread(RUNS) == pytest.approx((2 / 9 / 7) ** 0.5)
 

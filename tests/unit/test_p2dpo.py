@@ -25,7 +25,9 @@ def group(
     pairs: tuple[str, ...] = ("focus", "robust"),
     ratio: float | None = 1.2,
 ) -> Group:
-    """Responses: focus chosen, focus rejected, robust chosen, robust rejected; NaN wherever nothing is queried."""
+    """Responses: focus chosen, focus rejected, robust chosen, robust rejected; NaN wherever nothing
+    is queried.
+    """
     policy_enhanced, policy_degraded, reference_enhanced, reference_degraded = calibration
     places = {"focus": (0, 1), "robust": (2, 3)}
     return Group(
@@ -48,7 +50,9 @@ def group(
     [((-18, -26, -30, -28), 0.313262), ((-18, -18, -30, -30), 0.693147), ((-25, -20, -22, -27), 1.313262)],
 )
 def test_calibration_vectors(terms: tuple[float, ...], expected: float) -> None:
-    """In the third all log-probs differ: a reference on the chosen response would give another number."""
+    """In the third all log-probs differ: a reference on the chosen response would give another
+    number.
+    """
     assert calibration_loss(group(terms), 0.1).item() == pytest.approx(expected, abs=1e-6)
 
 

@@ -83,7 +83,9 @@ def test_iou_of_unreadable_answers_is_zero_with_a_reason() -> None:
 
 
 def test_the_rounded_truth_of_perpos_example_is_not_a_perfect_score() -> None:
-    """IoU with the two-decimal box is 0.8182; the file, computed from the unrounded box, has 0.8003."""
+    """IoU with the two-decimal box is 0.8182; the file, computed from the unrounded box, has
+    0.8003.
+    """
     boxes, sizes = np.array([[61.0, 10, 77, 54]]), np.array([[100.0, 100]])
     reward = scored("iou", ["[0.61, 0.1, 0.77, 0.54]"], [None], boxes=boxes, sizes=sizes).rewards[0]
     assert reward == pytest.approx(1.0)

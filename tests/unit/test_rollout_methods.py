@@ -1,4 +1,5 @@
-"""GRPO, PAPO and CPPO as whole losses against reference vectors, and the properties that they share."""
+"""GRPO, PAPO and CPPO as whole losses against reference vectors, and the properties that they
+share."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,9 @@ def method(name: str) -> RolloutMethod:
 
 
 def tokens(logps: list[float] | Tensor, old: list[float] | Tensor, **changed: Any) -> Tokens:
-    """One response of the best kind in a group of two, so that its advantage is .707107; the other has no tokens."""
+    """One response of the best kind in a group of two, so that its advantage is .707107; the other
+    has no tokens.
+    """
     policy = torch.as_tensor(logps).detach().clone().requires_grad_()
     count = len(policy)
     zeros = torch.zeros(count)
@@ -71,7 +74,9 @@ def test_papo_loss(name: str, given: dict[str, float], expected: float) -> None:
 
 @pytest.mark.usefixtures("advantage")
 def test_papo_gradient_and_the_missing_one_of_the_masked_entropy() -> None:
-    """With constant masked log-probs; `live` gives the masked view the gradient that `stored` lacks."""
+    """With constant masked log-probs; `live` gives the masked view the gradient that `stored`
+    lacks.
+    """
     given = {"gamma": 0.02, "eta": 0.05, "eta_masked": 0.05}
     one = tv6()
     method("papo_g").loss(one, parameters("papo_g", **given)).backward()

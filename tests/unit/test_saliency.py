@@ -21,7 +21,9 @@ def test_patches_receive_what_patches_give(specials: int) -> None:
 
 
 def test_the_sum_written_out() -> None:
-    """CLS and two patches: patch 1 receives 0.3 from itself and 0.6 from the other, whatever CLS attends to."""
+    """CLS and two patches: patch 1 receives 0.3 from itself and 0.6 from the other, whatever CLS
+    attends to.
+    """
     attention = np.array([[0.0, 1.0, 0.0], [0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
     assert received(attention) == pytest.approx([0.9, 0.5])
 

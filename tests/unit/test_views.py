@@ -113,7 +113,9 @@ def test_degraded_uses_the_requested_fill(fill: str) -> None:
 
 @given(sigma=st.sampled_from([0.0, 0.05, 0.1, 0.2, 0.4]), seed=st.integers(0, 2**62))
 def test_gaussian_noise_has_the_strength_that_it_says(sigma: float, seed: int) -> None:
-    """On mid-grey almost nothing is clipped up to 0.2; at 0.4, the recorded strength shows the loss."""
+    """On mid-grey almost nothing is clipped up to 0.2; at 0.4, the recorded strength shows the
+    loss.
+    """
     grey = Image.new("RGB", (64, 64), (127, 127, 127))
     how = Recipe("noise", {"sigma": sigma}, seed)
     found = strength(how, [grey], shown(how, [grey]))
@@ -145,7 +147,9 @@ def test_diffusion_schedule(step: int, kept: float, sigma: float, snr: float) ->
 
 
 def test_diffusion_is_laid_on_normalised_pixels() -> None:
-    """Mid-grey, step 300: x = kept x0 + sigma noise in CLIP units: smaller mean, spread sigma x CLIP's."""
+    """Mid-grey, step 300: x = kept x0 + sigma noise in CLIP units: smaller mean, spread sigma x
+    CLIP's.
+    """
     grey = Image.new("RGB", (128, 128), (140, 140, 140))
     (after,) = shown(Recipe("noise", {"kind": "diffusion", "step": 300}, 0), [grey])
     pixels = np.asarray(after, dtype=float)[..., 0] / 255
@@ -227,7 +231,9 @@ def test_mask_of_nothing_and_of_everything(share: float, seen: float) -> None:
 
 @pytest.mark.parametrize("size", [(20, 14), (45, 31), (2, 1), (64, 64)])
 def test_semantic_mask_blackens_the_cells_that_it_names(size: tuple[int, int]) -> None:
-    """Pixel by pixel: (x, y) is in row y x rows / height and column x x columns / width, rounded down."""
+    """Pixel by pixel: (x, y) is in row y x rows / height and column x x columns / width, rounded
+    down.
+    """
     image, (rows, columns), cells = picture(*size), (4, 5), {0, 7, 13, 19}
     how = Recipe("semantic", {"grid": [rows, columns], "cells": [sorted(cells)]})
     (after,) = shown(how, [image])
@@ -324,7 +330,9 @@ def test_rectangles_cover_what_is_expected_of_them() -> None:
 
 
 def test_random_crop_shows_as_small_a_part_as_it_says() -> None:
-    """An image whose pixels encode their position: the crop lies inside and has an area and shape in range."""
+    """An image whose pixels encode their position: the crop lies inside and has an area and shape
+    in range.
+    """
     x, y = np.meshgrid(np.arange(200), np.arange(100))
     where = Image.fromarray(np.stack([x, y * 2, 0 * x], axis=2).astype(np.uint8))
     areas, ratios = [], []
@@ -352,7 +360,9 @@ def test_random_crop_of_everything_fits_into_any_picture() -> None:
 
 
 def test_zoom_shows_a_part_that_is_there() -> None:
-    """An image whose pixels encode their position: the crop lies inside and covers 60 to 70 % of each side."""
+    """An image whose pixels encode their position: the crop lies inside and covers 60 to 70 % of
+    each side.
+    """
     x, y = np.meshgrid(np.arange(200), np.arange(100))
     where = Image.fromarray(np.stack([x, y * 2, 0 * x], axis=2).astype(np.uint8))
     for seed in range(50):

@@ -41,10 +41,12 @@ def test_the_published_record(tmp_path: Path, imported: Imported, published: Pat
 
 
 def test_its_frame_is_the_image(published: Path) -> None:
-    """The rewards are IoUs with a box of whole pixels in a 640 x 424 image, as fractions of its sides.
+    """The rewards are IoUs with a box of whole pixels in a 640 x 424 image, as fractions of its
+    sides.
 
     No answer extends above or below that box, so only its height matters: 186 of 424 pixels. In the
-    padded square of side 640, the same fraction would be 280.7547 pixels, but COCO has two decimals.
+    padded square of side 640, the same fraction would be 280.7547 pixels, but COCO has two
+    decimals.
     """
     (given,) = json.loads(published.read_text())
     answers = np.array([parse_box(text) for text in given["answers_gen"]])

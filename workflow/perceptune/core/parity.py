@@ -22,8 +22,8 @@ TOLERANCES = {
 }
 """Dtype to the tolerance between vLLM and transformers, whose kernels round in different orders.
 
-Measured mean and maximum for the bundled tiny model on 72 tokens on a CPU: 1e-6 and 5e-6 in float32,
-0.0015 and 0.012 in float16, 0.013 and 0.11 in bfloat16. Larger models were not measured.
+Measured mean and maximum for the bundled tiny model on 72 tokens on a CPU: 1e-6 and 5e-6 in
+float32, 0.0015 and 0.012 in float16, 0.013 and 0.11 in bfloat16. Larger models were not measured.
 """
 SHARE = 0.5
 """Largest accepted difference between exported weights and base plus adapter, as a fraction of the
@@ -40,7 +40,9 @@ class Difference(NamedTuple):
 
 
 def difference(logprobs: Sequence[float], others: Sequence[float]) -> Difference:
-    """Mean and largest absolute difference of two sequences of equal length; NaN if either contains NaN."""
+    """Mean and largest absolute difference of two sequences of equal length; NaN if either contains
+    NaN.
+    """
     gaps = np.abs(np.asarray(logprobs, dtype=float) - np.asarray(others, dtype=float))
     return Difference(float(gaps.mean()), float(gaps.max()))
 

@@ -12,7 +12,9 @@ CHOSEN = re.compile(r"(?:\\text(?:bf)?\{)?(?:\(([A-Za-z])\)|([A-Za-z])[.:)]|([A-
 
 
 def same_choice(answer: str, target: str) -> bool | None:
-    """Whether an answer chooses the target's letter; None if either of them is not an option letter."""
+    """Whether an answer chooses the target's letter; None if either of them is not an option
+    letter.
+    """
     option, chosen = OPTION.fullmatch(target), CHOSEN.match(answer)
     if option is None or chosen is None:
         return None
@@ -32,7 +34,8 @@ def without_blanks(text: str) -> str:
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the last `\boxed{}`, stripped; None if there is none or its braces are unbalanced.
+    r"""The content of the last `\boxed{}`, stripped; None if there is none or its braces are
+    unbalanced.
 
     Equals MathRuler's `extract_boxed_content`, except that MathRuler returns the string "None" in
     these cases and so rewards a target of that name.
@@ -49,7 +52,8 @@ def last_box(text: str) -> str | None:
 
 
 def has_format(text: str) -> bool:
-    r"""Whether the whole text has the form `<think>...</think>...\boxed{...}...`; any part may be empty.
+    r"""Whether the whole text has the form `<think>...</think>...\boxed{...}...`; any part may be
+    empty.
 
     Matches the same texts as the regular expression, but in linear time: the expression backtracks
     over every `</think>`.

@@ -45,7 +45,9 @@ EQUALS, STATES = re.compile("[=≈]"), re.compile(r"[=≈]|\b(?:is|are)\b")
 
 
 def boxed_or_text(text: str) -> str:
-    r"""The content of the last `\boxed{}`, or the whole text, stripped: the input of CPPO's scorers."""
+    r"""The content of the last `\boxed{}`, or the whole text, stripped: the input of CPPO's
+    scorers.
+    """
     return last_box(text) or text.strip()
 
 
@@ -106,7 +108,9 @@ def option_letter(answer: str, options: Mapping[str, str]) -> str | None:
 
 
 def letter_set(text: str) -> str | None:
-    """Option letters, sorted, in lower case: `B, A` and `BA` become `ab`; None for other text (LogicVista)."""
+    """Option letters, sorted, in lower case: `B, A` and `BA` become `ab`; None for other text
+    (LogicVista).
+    """
     bare = text.strip()
     parts = [bare] if re.fullmatch(r"[A-Za-z0-9]+", bare) else re.split(r"[\s,;]+", bare)
     if len(parts) > 1 and any(len(part) != 1 or not part.isalnum() for part in parts):
@@ -116,7 +120,8 @@ def letter_set(text: str) -> str | None:
 
 
 def letters_in(text: str) -> str | None:
-    """The capital letters that stand alone in a final answer or form all of it, sorted, in lower case.
+    """The capital letters that stand alone in a final answer or form all of it, sorted, in lower
+    case.
 
     The "I" in "I choose B" and the "A" in "A comparison shows D" are words; an "A" that begins an
     announced answer is an option. A single digit is an option if it is the whole answer. This rule
@@ -143,10 +148,10 @@ def number_in(text: str) -> float | None:
 def final_number(text: str) -> float | None:
     """The number of a final answer; None if there is none or it is a fraction such as `1/2`.
 
-    Published scorers cannot parse fractions. For an announced or boxed answer, it is the first number
-    after the last equals sign (or after the last "is" if the answer does not begin with a number):
-    5 in "5 (see step 2)", 7 in "3 + 4 = 7". Otherwise it is the last number of the last line, or of
-    the text. This rule is perceptune's.
+    Published scorers cannot parse fractions. For an announced or boxed answer, it is the first
+    number after the last equals sign (or after the last "is" if the answer does not begin with a
+    number): 5 in "5 (see step 2)", 7 in "3 + 4 = 7". Otherwise it is the last number of the last
+    line, or of the text. This rule is perceptune's.
     """
     announced = _plain(announced_answer(text) or "")
     parts = (EQUALS if BEGINS.match(announced) else STATES).split(announced)
@@ -189,7 +194,8 @@ def list_in(text: str) -> list[Any] | None:
 
 
 def typed_answer(text: str, kind: str, options: Mapping[str, str]) -> Any:
-    """The answer to a MathVista question: an option letter if there are options, else a value of `kind`.
+    """The answer to a MathVista question: an option letter if there are options, else a value of
+    `kind`.
 
     `kind` is `integer`, `float`, `list` or `text`. None if the text has no such value.
     """
@@ -212,8 +218,8 @@ def same_typed(found: Any, target: str, kind: str, precision: int | None) -> boo
     """Whether `found` equals the ground truth by the rules of MathVista's own script.
 
     Integers are truncated, floats rounded to `precision` places. Without a precision, floats are
-    rounded to the decimal places of the ground truth, and compared exactly if it has none. Lists and
-    text are compared by value. VLMEvalKit never accepts lists or text and never rounds.
+    rounded to the decimal places of the ground truth, and compared exactly if it has none. Lists
+    and text are compared by value. VLMEvalKit never accepts lists or text and never rounds.
     """
     if found is None:
         return False

@@ -60,11 +60,11 @@ def verdicts(
 ) -> list[Verdict]:
     """One verdict per pair, in order.
 
-    Each distinct pair is compared once, and each rule sees only pairs that no earlier rule accepted.
-    The first rule that accepts decides; otherwise the last that rejects. A rule's result for a pair
-    depends neither on the other pairs nor on `workers`, except that a rule that needs about `limit`
-    seconds may time out on a busy machine. Raises errors of the processes themselves, such as a
-    missing package.
+    Each distinct pair is compared once, and each rule sees only pairs that no earlier rule
+    accepted. The first rule that accepts decides; otherwise the last that rejects. A rule's result
+    for a pair depends neither on the other pairs nor on `workers`, except that a rule that needs
+    about `limit` seconds may time out on a busy machine. Raises errors of the processes themselves,
+    such as a missing package.
     """
     opinions: dict[Pair, list[tuple[str, _Opinion]]] = {pair: [] for pair in pairs}
     if not opinions:
@@ -142,7 +142,8 @@ def _opinion(rule: Rule, answer: str, target: str, limit: float) -> _Opinion:
 
 
 def mathruler(answer: str, target: str) -> bool:
-    """MathRuler's `grade_answer`: equal after normalisation, or sympy simplifies the difference to 0.
+    """MathRuler's `grade_answer`: equal after normalisation, or sympy simplifies the difference to
+    0.
 
     No numeric tolerance and no unreduced fractions; an integer equals only an integer.
     """
@@ -152,11 +153,12 @@ def mathruler(answer: str, target: str) -> bool:
 
 
 def math_verify(answer: str, target: str) -> bool | None:
-    """math-verify's `verify` on both as LaTeX, decimals rounded to 6 places; None if one is unparsable.
+    """math-verify's `verify` on both as LaTeX, decimals rounded to 6 places; None if one is
+    unparsable.
 
-    Only LaTeX: by default, math-verify also extracts the last number anywhere, so that `9**9` equals 9
-    and a list of guesses, one per line, equals its last one. It still compares `2,1` with `1,2` as sets
-    and takes the right-hand side of `1=5`.
+    Only LaTeX: by default, math-verify also extracts the last number anywhere, so that `9**9`
+    equals 9 and a list of guesses, one per line, equals its last one. It still compares `2,1` with
+    `1,2` as sets and takes the right-hand side of `1=5`.
     """
     from math_verify import LatexExtractionConfig, parse, verify
 

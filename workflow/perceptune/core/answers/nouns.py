@@ -1,8 +1,9 @@
-"""Nouns of English text and similarity of words, by NLTK and spaCy with data that the user provides.
+"""Nouns of English text and similarity of words, by NLTK and spaCy with data that the user
+provides.
 
-The resources folder contains `nltk_data`, as NLTK's downloader creates it, and `en_core_web_lg`, the
-model's folder with its `config.cfg` (docs/benchmarks.md). No other place on the machine is searched,
-so the folder's digest identifies the data that was used.
+The resources folder contains `nltk_data`, as NLTK's downloader creates it, and `en_core_web_lg`,
+the model's folder with its `config.cfg` (docs/benchmarks.md). No other place on the machine is
+searched, so the folder's digest identifies the data that was used.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ NEEDS = (
 
 
 class MissingLanguageError(Exception):
-    """Language data or a package is missing; the message says where it is expected and how to get it."""
+    """Language data or a package is missing; the message says where it is expected and how to get
+    it.
+    """
 
 
 @dataclass(frozen=True)

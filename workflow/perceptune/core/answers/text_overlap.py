@@ -23,8 +23,9 @@ Similarity = Callable[[Sequence[str], Sequence[str]], float]
 def bleu(truth: Sequence[str], answer: Sequence[str]) -> float:
     """BLEU-4 of one text, equal weights, no smoothing: 0 if no n-gram of some length is shared.
 
-    Equals NLTK's `sentence_bleu`, which returns about 1e-78 instead of 0. Shared n-grams are clipped to
-    their count in the ground truth; a shorter answer is penalised by exp(1 - len(truth) / len(answer)).
+    Equals NLTK's `sentence_bleu`, which returns about 1e-78 instead of 0. Shared n-grams are
+    clipped to their count in the ground truth; a shorter answer is penalised by exp(1 - len(truth)
+    / len(answer)).
     """
     logs = 0.0
     for n in range(1, ORDER + 1):

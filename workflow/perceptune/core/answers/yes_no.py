@@ -6,8 +6,8 @@ from __future__ import annotations
 def vcd_answer(text: str, target: str) -> str:
     """The true answer if its letters occur anywhere in the text, else the other one.
 
-    Therefore `no` also matches "know" and "another", and "yes and no" is always correct. Source: VCD's
-    `eval_pope.py`.
+    Therefore `no` also matches "know" and "another", and "yes and no" is always correct. Source:
+    VCD's `eval_pope.py`.
     """
     if target in text.lower():
         return target

@@ -126,11 +126,12 @@ def _roles(turns: Sequence[Turn]) -> str:
 def row_of(
     record: Mapping[str, Any], used: Sequence[str], turn: Turn, answers: Sequence[Mapping[str, Any]] = ()
 ) -> Any:
-    """A row with question, images, `answers_given`, and all columns of the record that are not `used`.
+    """A row with question, images, `answers_given`, and all columns of the record that are not
+    `used`.
 
-    `used` are the columns from which question and answers were parsed. A column that has the name of a
-    perceptune column but different content is kept as `given_<name>`. Empty columns are dropped, except
-    the text of an empty page. Raises `RowError`.
+    `used` are the columns from which question and answers were parsed. A column that has the name
+    of a perceptune column but different content is kept as `given_<name>`. Empty columns are
+    dropped, except the text of an empty page. Raises `RowError`.
     """
     for key in ELSEWHERE:
         if record.get(key) and key not in used:
@@ -225,7 +226,9 @@ def _fits(key: str, value: Any) -> bool:
 
 
 def true_answer(value: Any, key: str) -> str | int | float:
-    """Check the ground truth in column `key`; empty text means that there is none. Raises `RowError`."""
+    """Check the ground truth in column `key`; empty text means that there is none. Raises
+    `RowError`.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"`{key}` is {shown(value)}, expected text or a number")
     return value

@@ -2,8 +2,8 @@
 
 A wrong coordinate format is the most frequent error of grounding results. Two checks find it: a
 data set's boxes are compared with the bounds of their images (`fits`, `doubt`), and a model's boxes
-with the ground truth (`overlaps`, `likelier`). Both only report: to switch to the format that scores
-best would be to use the ground truth as an oracle.
+with the ground truth (`overlaps`, `likelier`). Both only report: to switch to the format that
+scores best would be to use the ground truth as an oracle.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ IN_SHARES: tuple[Coordinates, ...] = ("normalised", "padded_normalised")
 SLACK = 1.0
 """Tolerance in pixels for boxes that exceed their image."""
 ROUNDED = 0.006
-"""The tolerance in padded frames, as a fraction of the longer side: two decimals round by up to 0.005."""
+"""The tolerance in padded frames, as a fraction of the longer side: two decimals round by up to
+0.005."""
 FEWEST = 20
 """With fewer boxes, no conclusion is drawn."""
 CLEAR = 0.05
@@ -79,7 +80,9 @@ def fitting(boxes: np.ndarray, sizes: np.ndarray) -> dict[Coordinates, int]:
 
 
 def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """A message about the coordinates that fit more boxes than the declared ones; None if there are none."""
+    """A message about the coordinates that fit more boxes than the declared ones; None if there are
+    none.
+    """
     count = fitting(boxes, sizes)
     best = max(count, key=lambda name: count[name])
     if count[best] > count[declared]:
@@ -92,7 +95,9 @@ def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> s
 
 
 def doubt(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """A message if other coordinates are likelier although the declared ones are possible; else None."""
+    """A message if other coordinates are likelier although the declared ones are possible; else
+    None.
+    """
     found = _likelier_by_edges(boxes, declared, sizes)
     if found is None:
         return None
@@ -110,8 +115,8 @@ def _likelier_by_edges(
 
     The counts: boxes that end at an edge only under the returned coordinates, and only under the
     declared ones. Objects are cut off by the edge of the image, so some of many boxes end exactly
-    there. The declared coordinates are doubtful if under others at least one in fifty boxes ends at an
-    edge in addition, and hardly any no longer does.
+    there. The declared coordinates are doubtful if under others at least one in fifty boxes ends at
+    an edge in addition, and hardly any no longer does.
     """
     if len(boxes) < FEWEST:
         return None
@@ -129,16 +134,19 @@ def overlaps(
 ) -> dict[Frame, np.ndarray]:
     """IoU (n,) of a model's boxes (n, 4) with the ground truth in pixels, by coordinate format.
 
-    Boxes with NaN have IoU 0. `resized` as in `to_pixels`; without it, `resized_pixels` is left out.
+    Boxes with NaN have IoU 0. `resized` as in `to_pixels`; without it, `resized_pixels` is left
+    out.
     """
     readings = [frame for frame in get_args(Frame) if frame != "resized_pixels" or resized is not None]
     return {frame: geometry.iou(geometry.to_pixels(written, frame, sizes, resized), truths) for frame in readings}
 
 
 def likelier(ious: Mapping[Frame, np.ndarray], declared: Frame) -> Frame | None:
-    """The format with the highest mean IoU if that clearly exceeds the declared format's; else None.
+    """The format with the highest mean IoU if that clearly exceeds the declared format's; else
+    None.
 
-    Clearly: by at least 0.05 and three standard errors of the paired difference, over at least 20 boxes.
+    Clearly: by at least 0.05 and three standard errors of the paired difference, over at least 20
+    boxes.
     """
     best = max(ious, key=lambda frame: float(ious[frame].mean()) if len(ious[frame]) else 0.0)
     gain = ious[best] - ious[declared]
@@ -148,7 +156,9 @@ def likelier(ious: Mapping[Frame, np.ndarray], declared: Frame) -> Frame | None:
 
 
 def overlap_lines(ious: Mapping[Frame, np.ndarray], declared: Frame) -> list[str]:
-    """Log lines: mean IoU by coordinate format, and a warning if another than the declared is likelier."""
+    """Log lines: mean IoU by coordinate format, and a warning if another than the declared is
+    likelier.
+    """
     means = ", ".join(f"`{frame}` {ious[frame].mean():.3f}" for frame in ious)
     lines = [f"mean IoU of {len(ious[declared])} boxes by coordinate format: {means}; declared: `{declared}`"]
     if other := likelier(ious, declared):

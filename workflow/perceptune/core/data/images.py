@@ -30,7 +30,8 @@ REFUSED_FORMATS = {"EPS", "IPTC"}
 
 
 def open_image(image: Mapping[str, Any]) -> Image.Image:
-    """The image of a struct with `bytes` or `path`: RGB, upright, loaded; the first frame of an animation.
+    """The image of a struct with `bytes` or `path`: RGB, upright, loaded; the first frame of an
+    animation.
 
     Transparent images are composited onto white. Greyscale of more than 8 bits is scaled to 8 bits,
     not clipped (`_white`). Raises `ValueError` with the reason if the file is unusable.
@@ -102,8 +103,8 @@ class _RefusedError(Exception):
 class _Silence:
     """Suppress warnings from the first thread that enters until the last one leaves.
 
-    `warnings.catch_warnings` sets the filters of the whole process: overlapping threads would restore
-    each other's filters, and all later warnings of the process would be lost.
+    `warnings.catch_warnings` sets the filters of the whole process: overlapping threads would
+    restore each other's filters, and all later warnings of the process would be lost.
     """
 
     def __init__(self) -> None:
@@ -145,7 +146,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _white(mode: str, highest: float) -> float:
-    """The value of white: the mode's own, or if that is undefined, the smallest usual one >= `highest`."""
+    """The value of white: the mode's own, or if that is undefined, the smallest usual one >=
+    `highest`.
+    """
     if mode.startswith("I;16") or highest > 255:
         return 65535.0
     return 1.0 if mode == "F" and highest <= 1 else 255.0

@@ -25,8 +25,8 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
     """The row with typed fields.
 
     They are example_id (or None), images (list of structs), task, question, target, box, split and
-    source (JSON of all other keys). `box` is still in the dataset's coordinates. `imageless`: whether
-    the list of images may be empty. Raises `RowError`.
+    source (JSON of all other keys). `box` is still in the dataset's coordinates. `imageless`:
+    whether the list of images may be empty. Raises `RowError`.
     """
     if not isinstance(row, Mapping):
         raise RowError(f"found {shown(row)}, expected an object with keys `image` and `question`")
@@ -46,7 +46,9 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
 
 
 def _written(value: Any) -> str:
-    """The form in `source` of a value that JSON lacks; of bytes (another column's image), only their number."""
+    """The form in `source` of a value that JSON lacks; of bytes (another column's image), only
+    their number.
+    """
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 

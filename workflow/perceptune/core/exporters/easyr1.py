@@ -1,4 +1,5 @@
-"""EasyR1's format: problem, answer, images; with the responses and their rewards as an extra column."""
+"""EasyR1's format: problem, answer, images; with the responses and their rewards as an extra
+column."""
 
 from __future__ import annotations
 

@@ -92,9 +92,11 @@ class Exporter:
 
 
 def pairs_of(one: Ranked, which: Literal["extremes", "all"]) -> Iterator[Ranked]:
-    """The pair of best and worst response (`extremes`), or all pairs with different rewards (`all`).
+    """The pair of best and worst response (`extremes`), or all pairs with different rewards
+    (`all`).
 
-    Without rewards, the order decides. Responses with equal rewards or equal text never form a pair.
+    Without rewards, the order decides. Responses with equal rewards or equal text never form a
+    pair.
     """
     last = len(one.answers) - 1
     places = [(0, last)] if which == "extremes" else [(i, j) for i in range(last + 1) for j in range(i + 1, last + 1)]

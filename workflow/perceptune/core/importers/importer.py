@@ -1,10 +1,10 @@
 """Declaration of a data set format: how its files become rows, and the coordinates of its boxes.
 
 Formats that contain responses of models, such as preference pairs, store them under the key
-`answers_given`: a list of `{"text": str, "reward": float | None}`, best first if they are ordered. A
-pair has the chosen response first with reward 1.0, then the rejected one with 0.0. Like every key
-that is not one of a row's own, it is stored in the column `source` (`answers_given` below builds the
-list).
+`answers_given`: a list of `{"text": str, "reward": float | None}`, best first if they are ordered.
+A pair has the chosen response first with reward 1.0, then the rejected one with 0.0. Like every key
+that is not one of a row's own, it is stored in the column `source` (`answers_given` below builds
+the list).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from perceptune.core.data.embedded_images import image_in
 from perceptune.core.data.row_checks import RowError, is_finite, one_line, shown
 
 Row = dict[str, Any]
-"""A row as `core.data.row_checks.checked_row` takes it: `id`, `image` or `images`, `question`, `answer`,
-`box`, `task`, `split` and, if the format has it, `image_size`, the width and height of the (first)
-image that the box was annotated on. Every other key is stored in the column `source` of the table
-`examples`."""
+"""A row as `core.data.row_checks.checked_row` takes it: `id`, `image` or `images`, `question`,
+`answer`, `box`, `task`, `split` and, if the format has it, `image_size`, the width and height of
+the (first) image that the box was annotated on. Every other key is stored in the column `source` of
+the table `examples`."""
 
 Placed = tuple[str, Any]
 """A place in a file, such as `line 3`, and the record there, or the `RowError` of reading it."""
@@ -45,16 +45,16 @@ class Source(Protocol):
         """The records of the file (or of file `name`), in order, without null values.
 
         Reads JSON lines, a JSON list, Parquet, TSV with a header, or a folder written by
-        `datasets.save_to_disk`; `split_files` reads a folder of Parquet files. Raises `UserError` if the
-        file cannot be read at all.
+        `datasets.save_to_disk`; `split_files` reads a folder of Parquet files. Raises `UserError`
+        if the file cannot be read at all.
         """
         ...
 
     def names(self, pattern: str) -> list[str]:
         """Names of the folder's files that match the pattern, sorted.
 
-        If the source is a file, its own name if it matches. Raises `UserError` if the folder cannot be
-        listed.
+        If the source is a file, its own name if it matches. Raises `UserError` if the folder cannot
+        be listed.
         """
         ...
 
@@ -88,8 +88,8 @@ class Importer:
     reads: Literal["jsonl", "parquet", "hf"] | None = None
     """Container of its files; None: detected from the file."""
     counts: Mapping[str, int] | Callable[[Source], Mapping[str, int]] = field(default_factory=dict)
-    """Published numbers of rows by split, or in total under `all`; a function if they depend on the file.
-    A different number is only reported, since subsets are common."""
+    """Published numbers of rows by split, or in total under `all`; a function if they depend on the
+    file. A different number is only reported, since subsets are common."""
     beside: tuple[str, ...] = ()
     """Further files that are read from the same folder if `path` is a file."""
     imageless: bool = False
@@ -156,7 +156,8 @@ IMAGE_MARK = re.compile(r"[ \t]*<image>[ \t]*\n?")
 def split_files(source: Source) -> Iterator[tuple[str, Any, str | None]]:
     """Place, record and split of all files.
 
-    The split is that of a Parquet file's name; None if the name has none or the dataset block sets one.
+    The split is that of a Parquet file's name; None if the name has none or the dataset block sets
+    one.
     """
     names = source.names("*.parquet")
     if not names:
@@ -192,7 +193,9 @@ def missing_shards(names: Iterable[str]) -> list[str]:
 def with_images(
     record_to_row: Callable[[Mapping[str, Any]], Row], *columns: str
 ) -> Callable[[Source], Iterator[Placed]]:
-    """Rows of a format with one row per record, with the image of the first of `columns` that exists."""
+    """Rows of a format with one row per record, with the image of the first of `columns` that
+    exists.
+    """
 
     def rows(source: Source) -> Iterator[Placed]:
         images: dict[str, Any] = {}
@@ -202,7 +205,9 @@ def with_images(
 
 
 def first_of(record: Mapping[str, Any], *keys: str) -> Any:
-    """The value of the first of `keys` that exists. Raises `KeyError` with the first key if none does."""
+    """The value of the first of `keys` that exists. Raises `KeyError` with the first key if none
+    does.
+    """
     for key in keys:
         if key in record:
             return record[key]
@@ -216,7 +221,9 @@ def numbered(identity: str, seen: Counter[str]) -> str:
 
 
 def corners(box: Any) -> list[float]:
-    """Convert `[x, y, width, height]` to `[x1, y1, x2, y2]`. Raises `RowError` if not four finite numbers."""
+    """Convert `[x, y, width, height]` to `[x1, y1, x2, y2]`. Raises `RowError` if not four finite
+    numbers.
+    """
     if not isinstance(box, Sequence) or len(box) != 4 or not all(map(is_finite, box)):
         raise RowError(f"`bbox` is {shown(box)}, expected four finite numbers [x, y, width, height]")
     x, y, width, height = box
@@ -231,7 +238,9 @@ def without_image_marks(text: Any) -> str:
 
 
 def answers_given(texts: Sequence[Any], rewards: Sequence[float | None]) -> list[dict[str, Any]]:
-    """Responses with rewards, best first; those without a reward come last, in order. Raises `RowError`."""
+    """Responses with rewards, best first; those without a reward come last, in order. Raises
+    `RowError`.
+    """
     if len(texts) != len(rewards):
         raise RowError(f"{len(texts)} answers with {len(rewards)} rewards, expected one reward per answer")
     for text in texts:

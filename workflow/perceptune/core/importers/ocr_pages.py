@@ -1,8 +1,8 @@
 """Pages and their text: Fox's `en_page_ocr.json` and `cn_page_ocr.json` (ucaslcl/Fox).
 
 GOT's and LLaVA's training files have the same format: a JSON list of `image` (one, or several for
-Fox's multi-page files) and `conversations`, whose first turn is the question and whose second is the
-text. The evaluation scripts of Fox and GOT parse `conversations` this way.
+Fox's multi-page files) and `conversations`, whose first turn is the question and whose second is
+the text. The evaluation scripts of Fox and GOT parse `conversations` this way.
 """
 
 from __future__ import annotations

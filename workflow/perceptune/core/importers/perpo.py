@@ -1,4 +1,5 @@
-"""PerPO's training file (ningerhhh/PerPO, `assets/data.json`): questions with ranked model responses.
+"""PerPO's training file (ningerhhh/PerPO, `assets/data.json`): questions with ranked model
+responses.
 
 A JSON list of `image_id`, `image_path`, `question`, `answer`, `answers_gen` and `iou_scores`. The
 sampled responses and their rewards are stored as `answers_given`. An answer that consists only of a
@@ -7,9 +8,9 @@ numbers in brackets.
 
 Coordinates: fractions of the image's own width and height, not of LLaVA's padded square. This
 follows from the rewards of the published record: they are IoUs with one box whose sides solve to
-389/640, 494/640 and a height of 186/424 to the last digit, which are whole pixels of a COCO image of
-640 x 424; in the padded square the height would be 280.75 pixels. `answer` is that box rounded to two
-decimals, so the rewards differ from IoUs with it by up to 0.02.
+389/640, 494/640 and a height of 186/424 to the last digit, which are whole pixels of a COCO image
+of 640 x 424; in the padded square the height would be 280.75 pixels. `answer` is that box rounded
+to two decimals, so the rewards differ from IoUs with it by up to 0.02.
 """
 
 from __future__ import annotations

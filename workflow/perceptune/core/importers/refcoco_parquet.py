@@ -4,13 +4,13 @@ One row per expression.
 
 `lmms-lab/RefCOCO`, `.../RefCOCOplus`, `.../RefCOCOg`: `question_id`, `image`, `answer` (the
 expressions), `bbox` as [x, y, width, height] in pixels (as in lmms-eval), `file_name`; the split is
-the file's name. Their `val` is not the official split: it has 8,811 objects, RefCOCO's has 3,811, and
-it includes objects of the division `google`. `testA`, `testB` and RefCOCOg's `test` have the official
-counts. Their `question` asks for a caption and is not used.
+the file's name. Their `val` is not the official split: it has 8,811 objects, RefCOCO's has 3,811,
+and it includes objects of the division `google`. `testA`, `testB` and RefCOCOg's `test` have the
+official counts. Their `question` asks for a caption and is not used.
 
 `jxu124/refcoco`, `.../refcocoplus`, `.../refcocog`: `ref_id`, `sentences`, `split`, `image_path`,
-`raw_image_info` and `raw_anns` (COCO's records as JSON), `bbox` as [x1, y1, x2, y2] in pixels (as in
-Hugging Face's cookbook); it is checked against the box of `raw_anns`. The images are COCO's
+`raw_image_info` and `raw_anns` (COCO's records as JSON), `bbox` as [x1, y1, x2, y2] in pixels (as
+in Hugging Face's cookbook); it is checked against the box of `raw_anns`. The images are COCO's
 train2014.
 """
 

@@ -3,12 +3,12 @@
 A pickle such as `refs(unc).p` and `instances.json`. The pickle has one dict per referred object:
 `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `sentences`, each with `sent_id`, `raw` and
 `sent`. Its `file_name` ends in the number of the annotation; the image file is named by
-`instances.json`. One row per sentence; the question is `sent` alone, and the instruction to locate it
-comes from the config's `prompt`.
+`instances.json`. One row per sentence; the question is `sent` alone, and the instruction to locate
+it comes from the config's `prompt`.
 
-`path` is the folder, or the pickle if the folder has several: RefCOCO comes with `refs(google).p` and
-`refs(unc).p`, which split the same expressions differently. Papers report results on `unc`, and for
-RefCOCOg on `umd`.
+`path` is the folder, or the pickle if the folder has several: RefCOCO comes with `refs(google).p`
+and `refs(unc).p`, which split the same expressions differently. Papers report results on `unc`, and
+for RefCOCOg on `umd`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _instances(source: Source) -> Instances:
 
 
 def data_set_of(path: Path) -> str | None:
-    """The data set of a folder by the names in its path: `refcoco`, `refcoco+` or `refcocog`; else None."""
+    """The data set of a folder by the names in its path: `refcoco`, `refcoco+` or `refcocog`; else
+    None.
+    """
     for part in reversed(path.parts):
         name = part.lower().replace("plus", "+").replace("_", "").replace("-", "")
         if name.startswith("refcoco"):

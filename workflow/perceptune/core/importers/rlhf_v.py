@@ -1,9 +1,9 @@
 """RLHF-V's human corrections (openbmb/RLHF-V-Dataset), and RLAIF-V-Dataset; Parquet or JSON lines.
 
 `ds_name`, `image`, `text` (JSON text with `question`, `chosen` and `rejected`), `origin_dataset`,
-`origin_split`, `idx`, `image_path`. The three parts of `text` may also be a list, as in RLHF-V's own
-code, or columns, as in RLAIF-V. The pair is stored as `answers_given`; the corrected answer is the
-target.
+`origin_split`, `idx`, `image_path`. The three parts of `text` may also be a list, as in RLHF-V's
+own code, or columns, as in RLAIF-V. The pair is stored as `answers_given`; the corrected answer is
+the target.
 """
 
 from __future__ import annotations

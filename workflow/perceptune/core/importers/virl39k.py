@@ -1,8 +1,9 @@
-r"""ViRL39K (TIGER-Lab/ViRL39K) and PAPO's copy (PAPOGalaxy/PAPO_ViRL39K_train): verifiable questions.
+r"""ViRL39K (TIGER-Lab/ViRL39K) and PAPO's copy (PAPOGalaxy/PAPO_ViRL39K_train): verifiable
+questions.
 
 ViRL39K: `question`, `answer` (in `\boxed{}`), `image` (a list of file names; the images are in a
-separate zip file), `category`, `source`, `qid`, pass rates. PAPO's copy: `problem`, `answer`, `images`
-(in the table), `category`, `qid`, `id`. Both are supported.
+separate zip file), `category`, `source`, `qid`, pass rates. PAPO's copy: `problem`, `answer`,
+`images` (in the table), `category`, `qid`, `id`. Both are supported.
 
 Images precede the question: `<image>` placeholders are removed, and the images keep their order.
 """

@@ -1,4 +1,5 @@
-"""CPPO (arXiv:2601.00501): contrast views that preserve and remove information, on perception tokens."""
+"""CPPO (arXiv:2601.00501): contrast views that preserve and remove information, on perception
+tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class CPPOParameters(GRPOParameters):
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the contrastive loss: tau."""
     tokens: Literal["perception", "all"] = "perception"
-    """Apply the contrastive loss to tokens whose entropy rises under the removing view, or to all tokens."""
+    """Apply the contrastive loss to tokens whose entropy rises under the removing view, or to all
+    tokens."""
     share: Share = 0.5
     """Share of the tokens with rising entropy that is selected in each response."""
     rounding: Literal["floor", "ceil"] = "floor"
@@ -36,13 +38,13 @@ class CPPOParameters(GRPOParameters):
     ties: bool = True
     """Also select tokens whose score equals the last selected one's."""
     score: Literal["normalised", "difference"] = "normalised"
-    """Rank tokens by the entropy rise divided by the entropy under the removing view (the code), or by
-    the rise itself."""
+    """Rank tokens by the entropy rise divided by the entropy under the removing view (the code), or
+    by the rise itself."""
     gate: bool = True
     """Select tokens only in responses with a positive advantage."""
     divergence: Literal["k3", "k1", "full"] = "k3"
-    """KL divergence: estimated on the sampled token (k3: the main code, k1: the asynchronous code), or
-    exact over the vocabulary (full)."""
+    """KL divergence: estimated on the sampled token (k3: the main code, k1: the asynchronous code),
+    or exact over the vocabulary (full)."""
     preserving: ViewName = "preserving"
     """View of this config that preserves the information in the image."""
     removing: ViewName = "removing"
@@ -81,7 +83,9 @@ class CPPO(GRPO):
         return chosen & gate if parameters.gate else chosen
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
-        """GRPO's loss + contrast * mean over the step's selected tokens of softplus((K+ - K-) / temperature)."""
+        """GRPO's loss + contrast * mean over the step's selected tokens of softplus((K+ - K-) /
+        temperature).
+        """
         loss = super().loss(tokens, parameters)
         if not parameters.contrast:
             return loss

@@ -1,4 +1,5 @@
-"""Dr. GRPO (arXiv:2503.20783): no division by the group's standard deviation or the response length."""
+"""Dr. GRPO (arXiv:2503.20783): no division by the group's standard deviation or the response
+length."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ def limit_names(watched: Iterable[str]) -> set[str]:
 def tripped(history: Sequence[Mapping[str, float]], limits: Limits) -> str | None:
     """A message about the first step with a metric outside its limits; None if there is none.
 
-    `history` has the metrics of every step of the round, with the step's number under `step`. Missing
-    or NaN metrics and growth from zero never trip a limit.
+    `history` has the metrics of every step of the round, with the step's number under `step`.
+    Missing or NaN metrics and growth from zero never trip a limit.
     """
     for number, entry in enumerate(history):
         for name, (least, largest) in limits.items():

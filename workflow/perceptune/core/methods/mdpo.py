@@ -19,8 +19,8 @@ class MDPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     corrupted: ViewName = "corrupted"
-    """View of this config that hides most of the image. The paper uses a random crop of 0 to 20 % of the
-    image, as the view type `random_crop` does."""
+    """View of this config that hides most of the image. The paper uses a random crop of 0 to 20 %
+    of the image, as the view type `random_crop` does."""
     delta: float = 0.0
     """Anchor: the implicit reward that the chosen response is trained to exceed."""
     conditional: Annotated[float, Field(ge=0)] = 1.0
@@ -34,7 +34,9 @@ class MDPO(GroupMethod):
     Parameters = MDPOParameters
 
     def stored(self, parameters: MDPOParameters, view: str) -> tuple[Stored, ...]:
-        """Reference log-probs under the training view and, unless `conditional` is 0, the corrupted view."""
+        """Reference log-probs under the training view and, unless `conditional` is 0, the corrupted
+        view.
+        """
         views = (view, parameters.corrupted) if parameters.conditional else (view,)
         return tuple(Stored("reference", name) for name in views)
 
@@ -50,8 +52,8 @@ class MDPO(GroupMethod):
     def loss(self, group: Group, parameters: MDPOParameters) -> Tensor:
         """L_DPO + conditional L_CoPO + anchor L_AncPO (sec. 3).
 
-        The log-ratios log pi - log pi_ref are s_w for the best response, s_l for the worst, and s_c for
-        the best under the corrupted view. L_DPO = softplus(-beta (s_w - s_l)), L_CoPO =
+        The log-ratios log pi - log pi_ref are s_w for the best response, s_l for the worst, and s_c
+        for the best under the corrupted view. L_DPO = softplus(-beta (s_w - s_l)), L_CoPO =
         softplus(-beta (s_w - s_c)), L_AncPO = softplus(-(beta s_w - delta)).
         """
         from torch.nn.functional import softplus

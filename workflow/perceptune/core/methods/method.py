@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _NAMES_A_VIEW = object()
 ViewName = Annotated[str, _NAMES_A_VIEW]
-"""Type of a parameter that names a view of the config: unknown names are rejected before any job runs."""
+"""Type of a parameter that names a view of the config: unknown names are rejected before any job
+runs."""
 
 
 class MethodParameters(BaseModel):
@@ -36,9 +37,9 @@ class Group:
     """The n responses of one group, the input of a loss; ranked lists have the best first.
 
     `logps` (n,) float32, with gradient: the policy's log-probs under the training view, summed over
-    tokens. `reference` (n,) float32: those of the reference, None for a method without it. `lengths`
-    (n,): number of tokens. `rewards` (n,): in [0, 1], 0 for pairs. `views`: (policy, reference) under
-    other views, by name. Log-probs that the method did not query are NaN.
+    tokens. `reference` (n,) float32: those of the reference, None for a method without it.
+    `lengths` (n,): number of tokens. `rewards` (n,): in [0, 1], 0 for pairs. `views`: (policy,
+    reference) under other views, by name. Log-probs that the method did not query are NaN.
     """
 
     logps: Tensor
@@ -62,7 +63,8 @@ class Stored(NamedTuple):
     """Stored log-probs, which a separate stage computes once."""
 
     term: Literal["reference", "old"]
-    """The model: `reference` is the base model, `old` the behaviour policy, which gave the responses."""
+    """The model: `reference` is the base model, `old` the behaviour policy, which gave the
+    responses."""
     view: str
     """The view under which they are computed."""
 
@@ -73,7 +75,8 @@ class Method(ABC):
     name: ClassVar[str]
     Parameters: ClassVar[type[MethodParameters]]
     groups: ClassVar[Literal["lists", "pairs", "rollouts"]]
-    """Training data: ranked lists of responses, pairs with a kind, or the rollout groups of a round."""
+    """Training data: ranked lists of responses, pairs with a kind, or the rollout groups of a
+    round."""
 
     @abstractmethod
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
@@ -82,10 +85,10 @@ class Method(ABC):
     def views(self, parameters: Any, view: str) -> tuple[str, ...]:
         """All views that the method uses, given the training view, which comes first.
 
-        The only source for config checks, job inputs, lineage and the resume fingerprint. By default
-        the training view and those of the stored log-probs; a method that queries other views must
-        override this. Names are those of the config, or of `logprob_queries.PAIR_VIEWS`, which groups
-        of pairs define themselves.
+        The only source for config checks, job inputs, lineage and the resume fingerprint. By
+        default the training view and those of the stored log-probs; a method that queries other
+        views must override this. Names are those of the config, or of `logprob_queries.PAIR_VIEWS`,
+        which groups of pairs define themselves.
         """
         return tuple(dict.fromkeys([view, *(stored.view for stored in self.stored(parameters, view))]))
 
@@ -118,7 +121,8 @@ class GroupMethod(Method):
     def metrics(self, group: Group, parameters: Any) -> dict[str, float]:
         """Training metrics, always under the same names; NaN counts as missing.
 
-        By default the log-probs of the best and the worst response, their margin and ranking accuracy.
+        By default the log-probs of the best and the worst response, their margin and ranking
+        accuracy.
         """
         metrics = {"chosen_logps": group.logps[0].item()}
         if len(group.logps) > 1:

@@ -64,7 +64,8 @@ class P2DPO(GroupMethod):
         return looks
 
     def loss(self, group: Group, parameters: P2DPOParameters) -> Tensor:
-        """w_focus (L_dpo_focus + lambda L_calib) + w_rob L_rob; weight 1 if a record has one kind of pair.
+        """w_focus (L_dpo_focus + lambda L_calib) + w_rob L_rob; weight 1 if a record has one kind
+        of pair.
 
         The constant of L_calib is the reference's on the *rejected* response, as in the paper.
         """
@@ -82,7 +83,9 @@ class P2DPO(GroupMethod):
         return weight * losses[0] + (1 - weight) * losses[1]
 
     def metrics(self, group: Group, parameters: P2DPOParameters) -> dict[str, float]:
-        """Margins of both kinds of pairs, and both log-probs of the calibration: the degraded may collapse."""
+        """Margins of both kinds of pairs, and both log-probs of the calibration: the degraded may
+        collapse.
+        """
         nan = math.nan
         names = (
             "chosen_logps",
@@ -111,7 +114,9 @@ class P2DPO(GroupMethod):
 
 
 def preference_loss(group: Group, kind: str, beta: float, view: str | None = None) -> Tensor:
-    """DPO on one pair, under the training view or `view`: -log sigmoid(beta (s_chosen - s_rejected))."""
+    """DPO on one pair, under the training view or `view`: -log sigmoid(beta (s_chosen -
+    s_rejected)).
+    """
     from torch.nn.functional import softplus
 
     chosen, rejected = group.pairs[kind]
@@ -124,7 +129,9 @@ def preference_loss(group: Group, kind: str, beta: float, view: str | None = Non
 
 
 def calibration_loss(group: Group, beta: float) -> Tensor:
-    """-log sigmoid(beta ([log pi(y_w|aug) - log pi(y_w|deg)] - [log pi_ref(y_l|aug) - log pi_ref(y_l|deg)]))."""
+    """-log sigmoid(beta ([log pi(y_w|aug) - log pi(y_w|deg)] - [log pi_ref(y_l|aug) - log
+    pi_ref(y_l|deg)])).
+    """
     from torch.nn.functional import softplus
 
     chosen, rejected = group.pairs["focus"]
@@ -135,7 +142,8 @@ def calibration_loss(group: Group, beta: float) -> Tensor:
 
 
 def focus_weight(numbers: Mapping[str, float], parameters: P2DPOParameters) -> float:
-    """Dynamic deficit weighting: 0.5 + alpha_max tanh((r - 1) / tau), r = CLIPScore(P, crop) / CLIPScore(P, image).
+    """Dynamic deficit weighting: 0.5 + alpha_max tanh((r - 1) / tau), r = CLIPScore(P, crop) /
+    CLIPScore(P, image).
 
     0.5 for static weights, and for a record without CLIP scores.
     """

@@ -21,14 +21,15 @@ OWN = (
 
 class PAPOGParameters(GRPOParameters):
     gamma: Weight = 0.02
-    """Weight of the implicit perception loss, the KL divergence from the policy on the masked image."""
+    """Weight of the implicit perception loss, the KL divergence from the policy on the masked
+    image."""
     eta: Weight = 0.0
     """Weight of the entropy loss on the image: eta_1. 0.05 for the paper's 7B model."""
     eta_masked: Weight = 0.0
     """Weight of the entropy loss on the masked image: eta_2, in the paper always equal to `eta`."""
     masked_entropy: Literal["stored", "live"] = "stored"
-    """Policy of the masked entropy. `stored`: the behaviour policy, as published, so its gradient is
-    zero; `live`: the policy under training."""
+    """Policy of the masked entropy. `stored`: the behaviour policy, as published, so its gradient
+    is zero; `live`: the policy under training."""
     mask: ViewName = "masked"
     """Masked view, a view of this config."""
 
@@ -39,7 +40,9 @@ class PAPOG(GRPO):
     watched = (*GRPO.watched, *OWN)
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
-        """GRPO's, and the behaviour policy's log-probs under the masked view if a weight needs them."""
+        """GRPO's, and the behaviour policy's log-probs under the masked view if a weight needs
+        them.
+        """
         needed = parameters.gamma or (parameters.eta_masked and parameters.masked_entropy == "stored")
         return (*super().stored(parameters, view), *([Stored("old", parameters.mask)] if needed else []))
 
@@ -48,10 +51,11 @@ class PAPOG(GRPO):
         return (parameters.mask,) if parameters.eta_masked and parameters.masked_entropy == "live" else ()
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
-        """GRPO's loss - gamma mean k3(policy, masked) + eta mean(-log p) + eta_masked mean(-log p masked).
+        """GRPO's loss - gamma mean k3(policy, masked) + eta mean(-log p) + eta_masked mean(-log p
+        masked).
 
-        The masked log-probs of the second term are constants. Both entropies are means over all tokens
-        of the step.
+        The masked log-probs of the second term are constants. Both entropies are means over all
+        tokens of the step.
         """
         from perceptune.core.methods.policy_gradient import kl_estimate
 
@@ -67,7 +71,9 @@ class PAPOG(GRPO):
         return loss
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """GRPO's metrics, and signs of collapse: perception KL, tokens likelier and entropy under the mask."""
+        """GRPO's metrics, and signs of collapse: perception KL, tokens likelier and entropy under
+        the mask.
+        """
         from perceptune.core.methods.policy_gradient import kl_estimate
 
         metrics = super().metrics(tokens, parameters)

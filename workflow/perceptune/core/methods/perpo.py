@@ -24,7 +24,8 @@ class PerPO(GroupMethod):
     Parameters = PerPOParameters
 
     def loss(self, group: Group, parameters: PerPOParameters) -> Tensor:
-        """sum_ij m_ij softplus(-beta (s_i - s_j)) / sum_ij m_ij over R_i > R_j, m_ij = (R_i - R_j)^gamma.
+        """sum_ij m_ij softplus(-beta (s_i - s_j)) / sum_ij m_ij over R_i > R_j, m_ij = (R_i -
+        R_j)^gamma.
 
         Tied pairs never count; a list whose rewards are all equal has loss and gradient 0.
         """

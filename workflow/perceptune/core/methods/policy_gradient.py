@@ -24,10 +24,11 @@ LARGEST_KL = 10.0
 
 
 def group_advantages(rewards: Tensor, groups: Tensor, scale: Literal["group", "none"], epsilon: float = 1e-6) -> Tensor:
-    """(R_i - mean) / (std + epsilon) in each group (GRPO), or R_i - mean with scale `none` (Dr. GRPO).
+    """(R_i - mean) / (std + epsilon) in each group (GRPO), or R_i - mean with scale `none` (Dr.
+    GRPO).
 
-    The standard deviation is unbiased. `groups` (R,): index of each response's group. Groups with one
-    response or equal rewards have advantages 0.
+    The standard deviation is unbiased. `groups` (R,): index of each response's group. Groups with
+    one response or equal rewards have advantages 0.
     """
     exact = rewards.double()
     advantages = torch.zeros_like(exact)
@@ -54,11 +55,12 @@ class Step:
 
 
 def token_weights(lengths: Sequence[int], step: Step, aggregation: Aggregation, chunk: int = 4) -> Tensor:
-    """Weight of each token's loss, (T,): summed over the whole step, weight * loss is the aggregate.
+    """Weight of each token's loss, (T,): summed over the whole step, weight * loss is the
+    aggregate.
 
     `lengths` are the token counts of this process's responses in the step, in order.
-    `chunk_token_mean` is the mean over chunks of `chunk` responses of each chunk's token mean; EasyR1
-    and verl's older engine call this token mean.
+    `chunk_token_mean` is the mean over chunks of `chunk` responses of each chunk's token mean;
+    EasyR1 and verl's older engine call this token mean.
     """
     counts = torch.tensor(lengths)
     if aggregation == "token_mean":
@@ -108,10 +110,11 @@ def clipped_surrogate(
 def kl_estimate(
     logps: Tensor, other: Tensor, estimator: Estimator = "k3", largest: float | None = LARGEST_KL
 ) -> Tensor:
-    """Per-token estimate (T,) of KL(policy || other) on the policy's own samples, x = logps - other.
+    """Per-token estimate (T,) of KL(policy || other) on the policy's own samples, x = logps -
+    other.
 
-    k1 = x, k2 = x^2 / 2, k3 = exp(-x) + x - 1, abs = |x|. The exponent of k3, and the values of k1 and
-    k3, are clamped as in EasyR1 and verl.
+    k1 = x, k2 = x^2 / 2, k3 = exp(-x) + x - 1, abs = |x|. The exponent of k3, and the values of k1
+    and k3, are clamped as in EasyR1 and verl.
     """
     x = logps - other
     if estimator == "k1":
@@ -164,7 +167,8 @@ def perception_tokens(
 
 
 def contrastive_perception(preserved: Tensor, removed: Tensor, temperature: float) -> Tensor:
-    """softplus((K+ - K-) / temperature) per token: InfoNCE with one positive and one negative view (CPPO).
+    """softplus((K+ - K-) / temperature) per token: InfoNCE with one positive and one negative view
+    (CPPO).
 
     K+ and K- (T,) are the divergences between the training view and the preserving (K+) or removing
     (K-) view.

@@ -23,7 +23,8 @@ class Seen:
     entropy: Tensor | None = None
     """Entropy over the vocabulary, in nats; no gradient."""
     kl: Tensor | None = None
-    """KL(policy under the training view || policy under this view) over the vocabulary, if requested."""
+    """KL(policy under the training view || policy under this view) over the vocabulary, if
+    requested."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ class RolloutMethod(Method):
     """Keys of `metrics`."""
 
     def live(self, parameters: Any) -> tuple[str, ...]:
-        """Views other than the training view under which each step evaluates the policy under training."""
+        """Views other than the training view under which each step evaluates the policy under
+        training.
+        """
         return ()
 
     def wants_full_kl(self, parameters: Any) -> bool:
@@ -91,7 +94,9 @@ class RolloutMethod(Method):
         return False
 
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
-        """Mask (T,) bool of the tokens that a loss applies to, by the policy at this step; no gradient."""
+        """Mask (T,) bool of the tokens that a loss applies to, by the policy at this step; no
+        gradient.
+        """
         return None
 
     def views(self, parameters: Any, view: str) -> tuple[str, ...]:
@@ -108,4 +113,6 @@ class RolloutMethod(Method):
 
     @abstractmethod
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """Metrics of one process's tokens in an optimiser step, by `watched`; NaN counts as missing."""
+        """Metrics of one process's tokens in an optimiser step, by `watched`; NaN counts as
+        missing.
+        """

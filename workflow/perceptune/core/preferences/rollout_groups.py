@@ -14,9 +14,10 @@ def batch(scored: pl.DataFrame, block: BatchBlock) -> pl.DataFrame:
     """One group per request of `scored`, in sampling order, with `kept` and the reason if dropped.
 
     `scored` has one row per response: request_id, sample_index, text, token_ids, reward and, if
-    `block.keep` names a component, its value as `keep`. Result, in the order of requests: request_id,
-    responses (list of structs sample_index, text, token_ids, reward), kept, reason. Dynamic sampling
-    (arXiv:2503.14476, eq. 11): groups whose mean is outside the limits give no gradient.
+    `block.keep` names a component, its value as `keep`. Result, in the order of requests:
+    request_id, responses (list of structs sample_index, text, token_ids, reward), kept, reason.
+    Dynamic sampling (arXiv:2503.14476, eq. 11): groups whose mean is outside the limits give no
+    gradient.
     """
     answers = pl.struct("sample_index", "text", "token_ids", pl.col("reward").fill_null(0.0))
     groups = scored.group_by("request_id", maintain_order=True).agg(

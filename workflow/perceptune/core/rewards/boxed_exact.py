@@ -16,18 +16,20 @@ ACCURACY, FORMAT = 0.9, 0.1
 
 
 def boxed_exact(answers: Answers) -> Scores:
-    """The scores of `boxed_scores`, with accuracy by MathRuler: `4/2` is not `2`, `A. 12` is not `A`."""
+    """The scores of `boxed_scores`, with accuracy by MathRuler: `4/2` is not `2`, `A. 12` is not
+    `A`.
+    """
     return boxed_scores(answers, (mathruler,), letters=False)
 
 
 def boxed_scores(answers: Answers, rules: Sequence[Rule], *, letters: bool) -> Scores:
     r"""Rewards 0.9 x accuracy + 0.1 x format; components `accuracy` and `format`, 0 or 1.
 
-    The answer is the content of the last `\boxed{}`, the ground truth is the target or the content of
-    its box. `letters`: if the target is an option letter and the answer begins with one, compare the
-    letters only. Parsed: `answer`, and `rule`, the name of the rule that decided (`letter`, or one of
-    `rules`). An answer without a closed box has accuracy 0 but may have format 1, since the format does
-    not check nested braces: as in the papers, its reward is then 0.1.
+    The answer is the content of the last `\boxed{}`, the ground truth is the target or the content
+    of its box. `letters`: if the target is an option letter and the answer begins with one, compare
+    the letters only. Parsed: `answer`, and `rule`, the name of the rule that decided (`letter`, or
+    one of `rules`). An answer without a closed box has accuracy 0 but may have format 1, since the
+    format does not check nested braces: as in the papers, its reward is then 0.1.
     """
     texts = [without_blanks(text) for text in answers.texts]
     found = [last_box(text) for text in texts]

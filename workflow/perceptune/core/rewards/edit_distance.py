@@ -13,9 +13,9 @@ from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 def edit_distance(answers: Answers) -> Scores:
     """Reward: 1 - Levenshtein distance / longer length, on characters of the stripped texts.
 
-    Two empty texts have distance 0. Components: `ned`; on sets of whitespace tokens, `token_precision`
-    (share of the answer's tokens in the ground truth), `token_recall` (share of the ground truth's
-    tokens in the answer) and `token_f1`; `exact`. Every text can be parsed.
+    Two empty texts have distance 0. Components: `ned`; on sets of whitespace tokens,
+    `token_precision` (share of the answer's tokens in the ground truth), `token_recall` (share of
+    the ground truth's tokens in the answer) and `token_f1`; `exact`. Every text can be parsed.
     """
     texts = [text.strip() for text in answers.texts]
     targets = [(target or "").strip() for target in answers.targets]
@@ -32,7 +32,9 @@ def edit_distance(answers: Answers) -> Scores:
 
 
 def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    """Levenshtein distance on characters divided by the longer length: (n,) float64; 0 for two empty texts."""
+    """Levenshtein distance on characters divided by the longer length: (n,) float64; 0 for two
+    empty texts.
+    """
     if not texts:
         return np.zeros(0)
     from rapidfuzz.distance import Levenshtein
@@ -42,7 +44,9 @@ def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
 
 
 def token_overlap(text: str, target: str) -> tuple[float, float, float]:
-    """(precision, recall, F1) of the token set of `text` against that of `target`; all 1 when both are empty."""
+    """(precision, recall, F1) of the token set of `text` against that of `target`; all 1 when both
+    are empty.
+    """
     answered, true = set(text.split()), set(target.split())
     if not answered and not true:
         return 1.0, 1.0, 1.0

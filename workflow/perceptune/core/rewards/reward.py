@@ -63,8 +63,8 @@ class RewardMetric(DeclaredMetric):
     """A metric computed from a reward's components; shares are in [0, 1]."""
 
     component: str | None = None
-    """Component that `of_one` maps to the metric of single responses, for the mean and the best of k;
-    None if the metric is undefined for a single response."""
+    """Component that `of_one` maps to the metric of single responses, for the mean and the best of
+    k; None if the metric is undefined for a single response."""
     of_one: Callable[[np.ndarray], np.ndarray] = np.asarray
     """Elementwise function of an array of any shape."""
     only_with: str | None = None
@@ -100,7 +100,9 @@ class Reward:
             self._check(name, declared)
 
     def _check(self, name: str, declared: RewardMetric) -> None:
-        """Apply a metric to columns of zeros to find out which columns it reads and which shape it returns."""
+        """Apply a metric to columns of zeros to find out which columns it reads and which shape it
+        returns.
+        """
         if not isinstance(declared, RewardMetric) or not callable(declared.metric):
             raise ValueError(f"metric `{name}`: expected a `RewardMetric` with a function of columns")
         known = (*self.components, *self.optional)

@@ -15,7 +15,8 @@ NO = {"no", "not"}
 def yes_no(answers: Answers) -> Scores:
     """Reward: 1 if the parsed answer equals the ground truth.
 
-    Components: `predicted_yes` and `target_yes` (0 or 1; an unparsable answer is not a yes), `correct`.
+    Components: `predicted_yes` and `target_yes` (0 or 1; an unparsable answer is not a yes),
+    `correct`.
     """
     parsed = [parse_yes_no(text) for text in answers.texts]
     true = [parse_yes_no(target or "") for target in answers.targets]
@@ -32,8 +33,8 @@ def yes_no(answers: Answers) -> Scores:
 def parse_yes_no(text: str) -> str | None:
     """`yes`, `no` or None, from the words of the first sentence.
 
-    As in POPE's official rule, a sentence with "no" or "not" means no. Unlike there, another sentence
-    means yes only if it contains "yes", so that rambling does not count as yes.
+    As in POPE's official rule, a sentence with "no" or "not" means no. Unlike there, another
+    sentence means yes only if it contains "yes", so that rambling does not count as yes.
     """
     words = set(re.findall(r"[a-z]+", text.strip().lower().split(".")[0].replace("n't", " not")))
     if words & NO:

@@ -12,9 +12,9 @@ image if the image was padded, and smaller if it was centre-cropped."""
 def on_image(attention: np.ndarray, region: Region, size: tuple[int, int]) -> np.ndarray:
     """Resample the map (h, w) to a grid of similar cells that covers exactly the image of `size`.
 
-    `size` is (width, height). Attention is distributed by area, which preserves its total inside the
-    image; attention on padding is dropped, and areas that were cropped away have none. A grid that
-    already covers the image exactly is unchanged. Returns float64 (rows, columns).
+    `size` is (width, height). Attention is distributed by area, which preserves its total inside
+    the image; attention on padding is dropped, and areas that were cropped away have none. A grid
+    that already covers the image exactly is unchanged. Returns float64 (rows, columns).
     """
     rows, columns = attention.shape
     across = _shares(columns, (region[0], region[2]), size[0])
@@ -23,7 +23,9 @@ def on_image(attention: np.ndarray, region: Region, size: tuple[int, int]) -> np
 
 
 def _shares(cells: int, covered: tuple[float, float], side: int) -> np.ndarray:
-    """The share of each source cell that lies in each target cell, on one axis: (target cells, `cells`)."""
+    """The share of each source cell that lies in each target cell, on one axis: (target cells,
+    `cells`).
+    """
     pitch = (covered[1] - covered[0]) / cells
     count = max(1, round(side / pitch))
     edges = np.linspace(0.0, side, count + 1)
@@ -33,7 +35,9 @@ def _shares(cells: int, covered: tuple[float, float], side: int) -> np.ndarray:
 
 
 def coverage(shape: tuple[int, int], size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
-    """The share of each cell of a (rows, columns) grid that lies inside the box: (rows, columns), 0 to 1."""
+    """The share of each cell of a (rows, columns) grid that lies inside the box: (rows, columns), 0
+    to 1.
+    """
     sides = []
     for cells, side, low, high in ((shape[0], size[1], box[1], box[3]), (shape[1], size[0], box[0], box[2])):
         edges = np.linspace(0.0, side, cells + 1)

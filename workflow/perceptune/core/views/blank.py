@@ -17,7 +17,9 @@ class Blank(View):
     name = "blank"
 
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
-        """Uniform mid-grey images of the same sizes, so that the number of image tokens is the same."""
+        """Uniform mid-grey images of the same sizes, so that the number of image tokens is the
+        same.
+        """
         from PIL import Image
 
         return [Image.new("RGB", image.size, GREY) for image in images]

@@ -1,4 +1,5 @@
-"""Contrastive decoding: amplify an expert's logits against an amateur's (P2-DPO; VCD, arXiv:2311.16922)."""
+"""Contrastive decoding: amplify an expert's logits against an amateur's (P2-DPO; VCD,
+arXiv:2311.16922)."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ if TYPE_CHECKING:
 
 
 def amplified(expert: Tensor, amateur: Tensor, strength: Tensor | float, plausibility: Tensor | float) -> Tensor:
-    """(1 + lambda) z_expert - lambda z_amateur where p_expert >= plausibility * max p_expert, -inf elsewhere.
+    """(1 + lambda) z_expert - lambda z_amateur where p_expert >= plausibility * max p_expert, -inf
+    elsewhere.
 
-    Logits have shape (..., V); `strength` (lambda) and `plausibility` (in [0, 1]; 0 keeps every token)
-    are numbers or broadcast as (..., 1). To be applied before temperature and top-p.
+    Logits have shape (..., V); `strength` (lambda) and `plausibility` (in [0, 1]; 0 keeps every
+    token) are numbers or broadcast as (..., 1). To be applied before temperature and top-p.
     """
     import torch
 

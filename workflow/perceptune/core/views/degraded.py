@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 class DegradedParameters(ViewParameters):
     fill: Literal["mean", "grey", "black", "blur"] = "mean"
-    """Fill of the box: the image's mean colour (as in the paper's code), mid-grey, black, or a strong blur
-    of the box."""
+    """Fill of the box: the image's mean colour (as in the paper's code), mid-grey, black, or a
+    strong blur of the box."""
     edge: Literal["exclusive", "inclusive"] = "exclusive"
     """`inclusive` erases one more pixel row and column, as in the paper's code."""
 

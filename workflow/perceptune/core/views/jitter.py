@@ -36,7 +36,9 @@ class Jitter(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: JitterParameters, seed: int, box: Box | None) -> list[Image]:
-        """Scale brightness, contrast and saturation by uniform factors in random order, drawn per image."""
+        """Scale brightness, contrast and saturation by uniform factors in random order, drawn per
+        image.
+        """
         import numpy as np
         from PIL import ImageEnhance
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 class MaskedParameters(ViewParameters):
     cell: Annotated[int, Field(ge=1)] = 14
-    """Side of a cell in pixels of the imported image, before any resize; the last row and column of cells
-    may be partial."""
+    """Side of a cell in pixels of the imported image, before any resize; the last row and column of
+    cells may be partial."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Probability of each cell to become black, independently."""
 

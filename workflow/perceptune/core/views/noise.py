@@ -20,14 +20,15 @@ STEPS = 1000
 
 class NoiseParameters(ViewParameters):
     kind: Literal["gaussian", "diffusion"] = "gaussian"
-    """Independent Gaussian noise on pixels, or `step` steps of VCD's diffusion on CLIP-normalised pixels."""
+    """Independent Gaussian noise on pixels, or `step` steps of VCD's diffusion on CLIP-normalised
+    pixels."""
     sigma: Annotated[float, Field(ge=0)] = 0.1
     """`gaussian`: standard deviation, for pixel values in [0, 1]."""
     step: Annotated[int, Field(ge=0, lt=STEPS)] = 600
     """`diffusion`: 0-based index into the 1000 steps."""
     side: Annotated[int, Field(ge=1)] | None = None
-    """Longer side in pixels to which the image is scaled before noise is added, so that the model's own
-    downscaling does not average the noise away; null: the image's own size."""
+    """Longer side in pixels to which the image is scaled before noise is added, so that the model's
+    own downscaling does not average the noise away; null: the image's own size."""
 
 
 class Noise(View):

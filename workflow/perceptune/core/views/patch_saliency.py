@@ -25,8 +25,8 @@ class Saliency:
 def received(attention: np.ndarray, specials: int = 1) -> np.ndarray:
     """The attention that each patch receives from all patches: (..., N, N) to (..., N - specials).
 
-    Entry (i, j) of the input is the attention of token i to token j. The first `specials` tokens (CLS
-    and registers) are not patches; the attention that they pay is excluded as well.
+    Entry (i, j) of the input is the attention of token i to token j. The first `specials` tokens
+    (CLS and registers) are not patches; the attention that they pay is excluded as well.
     """
     patches = attention[..., specials:, specials:]
     return patches.sum(axis=-2)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Area = Annotated[float, Field(gt=0, le=1)]
 RATIOS = (3 / 4, 4 / 3)
-"""Smallest and largest aspect ratio (width / height) of a crop, as in torchvision's `RandomResizedCrop`."""
+"""Smallest and largest aspect ratio (width / height) of a crop, as in torchvision's
+`RandomResizedCrop`."""
 
 
 class RandomCropParameters(ViewParameters):
@@ -41,8 +42,8 @@ class RandomCrop(View):
     ) -> list[Image]:
         """A random crop of each image, resized (bilinear) to the image's size.
 
-        The area is uniform between the two shares, the aspect ratio log-uniform in `RATIOS`. Sides are
-        limited to the image's.
+        The area is uniform between the two shares, the aspect ratio log-uniform in `RATIOS`. Sides
+        are limited to the image's.
         """
         import numpy as np
         from PIL import Image as Pillow
