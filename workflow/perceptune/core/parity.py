@@ -40,9 +40,7 @@ class Difference(NamedTuple):
 
 
 def difference(logprobs: Sequence[float], others: Sequence[float]) -> Difference:
-    """Mean and largest absolute difference of two sequences of equal length; NaN if either contains
-    NaN.
-    """
+    """Mean and largest absolute difference of two equally long sequences; NaN for NaN."""
     gaps = np.abs(np.asarray(logprobs, dtype=float) - np.asarray(others, dtype=float))
     return Difference(float(gaps.mean()), float(gaps.max()))
 

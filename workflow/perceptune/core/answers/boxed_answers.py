@@ -12,9 +12,7 @@ CHOSEN = re.compile(r"(?:\\text(?:bf)?\{)?(?:\(([A-Za-z])\)|([A-Za-z])[.:)]|([A-
 
 
 def same_choice(answer: str, target: str) -> bool | None:
-    """Whether an answer chooses the target's letter; None if either of them is not an option
-    letter.
-    """
+    """Whether an answer chooses the target's letter; None without option letters in both."""
     option, chosen = OPTION.fullmatch(target), CHOSEN.match(answer)
     if option is None or chosen is None:
         return None
@@ -34,8 +32,7 @@ def without_blanks(text: str) -> str:
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the last `\boxed{}`, stripped; None if there is none or its braces are
-    unbalanced.
+    r"""The content of the last `\boxed{}`, stripped; None if missing or unbalanced.
 
     Equals MathRuler's `extract_boxed_content`, except that MathRuler returns the string "None" in
     these cases and so rewards a target of that name.
@@ -52,8 +49,7 @@ def last_box(text: str) -> str | None:
 
 
 def has_format(text: str) -> bool:
-    r"""Whether the whole text has the form `<think>...</think>...\boxed{...}...`; any part may be
-    empty.
+    r"""Whether the text is `<think>...</think>...\boxed{...}...`; any part may be empty.
 
     Matches the same texts as the regular expression, but in linear time: the expression backtracks
     over every `</think>`.

@@ -66,9 +66,7 @@ def from_pixels(box: np.ndarray, frame: Frame, size: tuple[int, int], resized: t
 
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of boxes (n, 4) with `others` (n, 4), shape (n,), in [0, 1]; 0 if a box is inverted or
-    empty.
-    """
+    """IoU (n,) of boxes (n, 4) with `others` (n, 4); 0 if a box is inverted or empty."""
     width = np.minimum(boxes[:, 2], others[:, 2]) - np.maximum(boxes[:, 0], others[:, 0])
     height = np.minimum(boxes[:, 3], others[:, 3]) - np.maximum(boxes[:, 1], others[:, 1])
     intersection = np.clip(width, 0, None) * np.clip(height, 0, None)

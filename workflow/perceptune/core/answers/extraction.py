@@ -45,9 +45,7 @@ EQUALS, STATES = re.compile("[=≈]"), re.compile(r"[=≈]|\b(?:is|are)\b")
 
 
 def boxed_or_text(text: str) -> str:
-    r"""The content of the last `\boxed{}`, or the whole text, stripped: the input of CPPO's
-    scorers.
-    """
+    r"""The content of the last `\boxed{}`, or the whole text: the input of CPPO's scorers."""
     return last_box(text) or text.strip()
 
 
@@ -108,9 +106,7 @@ def option_letter(answer: str, options: Mapping[str, str]) -> str | None:
 
 
 def letter_set(text: str) -> str | None:
-    """Option letters, sorted, in lower case: `B, A` and `BA` become `ab`; None for other text
-    (LogicVista).
-    """
+    """Sorted lower-case option letters: `ab` for `B, A` and `BA`; else None (LogicVista)."""
     bare = text.strip()
     parts = [bare] if re.fullmatch(r"[A-Za-z0-9]+", bare) else re.split(r"[\s,;]+", bare)
     if len(parts) > 1 and any(len(part) != 1 or not part.isalnum() for part in parts):
@@ -120,8 +116,7 @@ def letter_set(text: str) -> str | None:
 
 
 def letters_in(text: str) -> str | None:
-    """The capital letters that stand alone in a final answer or form all of it, sorted, in lower
-    case.
+    """The stand-alone capital letters of a final answer, or all of it; sorted, lower case.
 
     The "I" in "I choose B" and the "A" in "A comparison shows D" are words; an "A" that begins an
     announced answer is an option. A single digit is an option if it is the whole answer. This rule
@@ -194,8 +189,7 @@ def list_in(text: str) -> list[Any] | None:
 
 
 def typed_answer(text: str, kind: str, options: Mapping[str, str]) -> Any:
-    """The answer to a MathVista question: an option letter if there are options, else a value of
-    `kind`.
+    """The answer to a MathVista question: an option letter, or without options a `kind`.
 
     `kind` is `integer`, `float`, `list` or `text`. None if the text has no such value.
     """

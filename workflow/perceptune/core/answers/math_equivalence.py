@@ -142,8 +142,7 @@ def _opinion(rule: Rule, answer: str, target: str, limit: float) -> _Opinion:
 
 
 def mathruler(answer: str, target: str) -> bool:
-    """MathRuler's `grade_answer`: equal after normalisation, or sympy simplifies the difference to
-    0.
+    """MathRuler's `grade_answer`: equal if normalised, or a difference that sympy finds 0.
 
     No numeric tolerance and no unreduced fractions; an integer equals only an integer.
     """
@@ -153,8 +152,7 @@ def mathruler(answer: str, target: str) -> bool:
 
 
 def math_verify(answer: str, target: str) -> bool | None:
-    """math-verify's `verify` on both as LaTeX, decimals rounded to 6 places; None if one is
-    unparsable.
+    """math-verify's `verify` on LaTeX, decimals rounded to 6 places; None if unparsable.
 
     Only LaTeX: by default, math-verify also extracts the last number anywhere, so that `9**9`
     equals 9 and a list of guesses, one per line, equals its last one. It still compares `2,1` with

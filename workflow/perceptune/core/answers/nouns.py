@@ -1,5 +1,4 @@
-"""Nouns of English text and similarity of words, by NLTK and spaCy with data that the user
-provides.
+"""Nouns and word similarity of English text, by NLTK and spaCy with the user's data.
 
 The resources folder contains `nltk_data`, as NLTK's downloader creates it, and `en_core_web_lg`,
 the model's folder with its `config.cfg` (docs/benchmarks.md). No other place on the machine is
@@ -31,9 +30,7 @@ NEEDS = (
 
 
 class MissingLanguageError(Exception):
-    """Language data or a package is missing; the message says where it is expected and how to get
-    it.
-    """
+    """Missing language data or package; the message says where it is expected."""
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,7 @@ def _roles(turns: Sequence[Turn]) -> str:
 def row_of(
     record: Mapping[str, Any], used: Sequence[str], turn: Turn, answers: Sequence[Mapping[str, Any]] = ()
 ) -> Any:
-    """A row with question, images, `answers_given`, and all columns of the record that are not
-    `used`.
+    """A row with question, images, `answers_given` and the record's columns not in `used`.
 
     `used` are the columns from which question and answers were parsed. A column that has the name
     of a perceptune column but different content is kept as `given_<name>`. Empty columns are
@@ -226,9 +225,7 @@ def _fits(key: str, value: Any) -> bool:
 
 
 def true_answer(value: Any, key: str) -> str | int | float:
-    """Check the ground truth in column `key`; empty text means that there is none. Raises
-    `RowError`.
-    """
+    """The ground truth in column `key`; empty text means that there is none. Raises `RowError`."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"`{key}` is {shown(value)}, expected text or a number")
     return value

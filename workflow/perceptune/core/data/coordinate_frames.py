@@ -29,8 +29,7 @@ IN_SHARES: tuple[Coordinates, ...] = ("normalised", "padded_normalised")
 SLACK = 1.0
 """Tolerance in pixels for boxes that exceed their image."""
 ROUNDED = 0.006
-"""The tolerance in padded frames, as a fraction of the longer side: two decimals round by up to
-0.005."""
+"""Tolerance in padded frames, as a share of the longer side: two decimals err by 0.005."""
 FEWEST = 20
 """With fewer boxes, no conclusion is drawn."""
 CLEAR = 0.05
@@ -80,9 +79,7 @@ def fitting(boxes: np.ndarray, sizes: np.ndarray) -> dict[Coordinates, int]:
 
 
 def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """A message about the coordinates that fit more boxes than the declared ones; None if there are
-    none.
-    """
+    """A message if other coordinates fit more boxes than the declared ones; else None."""
     count = fitting(boxes, sizes)
     best = max(count, key=lambda name: count[name])
     if count[best] > count[declared]:
@@ -95,9 +92,7 @@ def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> s
 
 
 def doubt(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """A message if other coordinates are likelier although the declared ones are possible; else
-    None.
-    """
+    """A message if other coordinates are likelier than the declared, possible ones; else None."""
     found = _likelier_by_edges(boxes, declared, sizes)
     if found is None:
         return None
@@ -142,8 +137,7 @@ def overlaps(
 
 
 def likelier(ious: Mapping[Frame, np.ndarray], declared: Frame) -> Frame | None:
-    """The format with the highest mean IoU if that clearly exceeds the declared format's; else
-    None.
+    """The format with the highest mean IoU if clearly above the declared format's; else None.
 
     Clearly: by at least 0.05 and three standard errors of the paired difference, over at least 20
     boxes.
@@ -156,9 +150,7 @@ def likelier(ious: Mapping[Frame, np.ndarray], declared: Frame) -> Frame | None:
 
 
 def overlap_lines(ious: Mapping[Frame, np.ndarray], declared: Frame) -> list[str]:
-    """Log lines: mean IoU by coordinate format, and a warning if another than the declared is
-    likelier.
-    """
+    """Log lines: mean IoU by coordinate format, and a warning if another one is likelier."""
     means = ", ".join(f"`{frame}` {ious[frame].mean():.3f}" for frame in ious)
     lines = [f"mean IoU of {len(ious[declared])} boxes by coordinate format: {means}; declared: `{declared}`"]
     if other := likelier(ious, declared):

@@ -30,8 +30,7 @@ REFUSED_FORMATS = {"EPS", "IPTC"}
 
 
 def open_image(image: Mapping[str, Any]) -> Image.Image:
-    """The image of a struct with `bytes` or `path`: RGB, upright, loaded; the first frame of an
-    animation.
+    """The image of a struct with `bytes` or `path`: RGB, upright, loaded, first frame only.
 
     Transparent images are composited onto white. Greyscale of more than 8 bits is scaled to 8 bits,
     not clipped (`_white`). Raises `ValueError` with the reason if the file is unusable.
@@ -146,9 +145,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _white(mode: str, highest: float) -> float:
-    """The value of white: the mode's own, or if that is undefined, the smallest usual one >=
-    `highest`.
-    """
+    """The value of white: the mode's own, else the smallest usual one >= `highest`."""
     if mode.startswith("I;16") or highest > 255:
         return 65535.0
     return 1.0 if mode == "F" and highest <= 1 else 255.0

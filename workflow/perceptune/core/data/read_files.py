@@ -20,8 +20,7 @@ from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.core.data.row_checks import RowError, one_line
 
 UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
-"""Raised for values without a Python equivalent: invalid UTF-8, the year 300,000, unknown time
-zones."""
+"""Raised for values that Python lacks: invalid UTF-8, the year 300,000, odd time zones."""
 
 HINT_OF_FOLDERS = "give the path of the file, or of the folder that directly contains the `*.parquet` files"
 HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
@@ -260,9 +259,7 @@ def _json_line(line: bytes) -> Any:
 
 
 def _one_value(source: Path) -> list[Any] | None:
-    """The records of a file that is a single JSON value (a list or one record); None for other
-    files.
-    """
+    """The records of a file that is one JSON value, a list or a record; None for others."""
     try:
         value = json.loads(source.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -290,9 +287,7 @@ def _numbered(records: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of text. Fields may have any length, since VLMEvalKit's files contain whole images in
-    base64.
-    """
+    """Rows of text; fields of any length, since VLMEvalKit's contain images in base64."""
     csv.field_size_limit(sys.maxsize)
     with source.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")

@@ -46,9 +46,7 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
 
 
 def _written(value: Any) -> str:
-    """The form in `source` of a value that JSON lacks; of bytes (another column's image), only
-    their number.
-    """
+    """The form in `source` of a value that JSON lacks; for bytes, only their number."""
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 

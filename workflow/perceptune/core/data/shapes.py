@@ -1,5 +1,4 @@
-"""The synthetic `shapes` data: images of coloured shapes or short words, and questions with exact
-answers.
+"""The synthetic `shapes` data: images of shapes or words, questions with exact answers.
 
 A scene is a pure function of (seed, split, index, task), so any image can be redrawn on any
 machine. Images are 112 x 112 RGB, so that LLaVA's padded-square and original coordinates coincide.
@@ -52,9 +51,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. Its `rgb` is unique in its scene; `box` is (x1, y1, x2, y2) in pixels, ends
-    exclusive.
-    """
+    """One object; `rgb` is unique in its scene, `box` in pixels with exclusive x2 and y2."""
 
     colour: str
     shape: str
@@ -96,16 +93,12 @@ class Row:
 
 
 def box_text(box: tuple[float, ...], size: float = IMAGE_SIZE) -> str:
-    """The box in LLaVA's format: "[x1, y1, x2, y2]", fractions of a square of `size` pixels, two
-    decimals.
-    """
+    """LLaVA's "[x1, y1, x2, y2]": fractions of a square of `size` pixels, two decimals."""
     return "[" + ", ".join(f"{coordinate / size:.2f}" for coordinate in box) + "]"
 
 
 def scene_and_row(seed: int, split: str, index: int, task: str, attempt: int = 0) -> tuple[Scene, Row]:
-    """The scene and question at this address; a higher `attempt` replaces a scene that already
-    exists.
-    """
+    """The scene and question at this address; a higher `attempt` avoids an existing scene."""
     random = Random(f"shapes/{seed}/{split}/{task}/{index}/{attempt}")
     match task:
         case "grounding":
@@ -191,9 +184,7 @@ def plural(shape: str) -> str:
 
 
 def adversarial_kinds(scene: Scene) -> list[tuple[str, str]]:
-    """(colour, shape) kinds that are absent although their colour and their shape both occur in the
-    scene.
-    """
+    """Absent (colour, shape) kinds whose colour and whose shape both occur in the scene."""
     shapes = sorted({thing.shape for thing in scene.things})
     return [(thing.colour, shape) for thing in scene.things for shape in shapes if shape != thing.shape]
 

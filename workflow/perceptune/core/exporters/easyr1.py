@@ -1,5 +1,4 @@
-"""EasyR1's format: problem, answer, images; with the responses and their rewards as an extra
-column."""
+"""EasyR1's format: problem, answer, images; responses and rewards as an extra column."""
 
 from __future__ import annotations
 

@@ -92,8 +92,7 @@ class Exporter:
 
 
 def pairs_of(one: Ranked, which: Literal["extremes", "all"]) -> Iterator[Ranked]:
-    """The pair of best and worst response (`extremes`), or all pairs with different rewards
-    (`all`).
+    """Best and worst response (`extremes`), or all pairs with different rewards (`all`).
 
     Without rewards, the order decides. Responses with equal rewards or equal text never form a
     pair.

@@ -193,9 +193,7 @@ def missing_shards(names: Iterable[str]) -> list[str]:
 def with_images(
     record_to_row: Callable[[Mapping[str, Any]], Row], *columns: str
 ) -> Callable[[Source], Iterator[Placed]]:
-    """Rows of a format with one row per record, with the image of the first of `columns` that
-    exists.
-    """
+    """Rows with one row per record, with the image of the first existing one of `columns`."""
 
     def rows(source: Source) -> Iterator[Placed]:
         images: dict[str, Any] = {}
@@ -205,9 +203,7 @@ def with_images(
 
 
 def first_of(record: Mapping[str, Any], *keys: str) -> Any:
-    """The value of the first of `keys` that exists. Raises `KeyError` with the first key if none
-    does.
-    """
+    """The value of the first existing key; raises `KeyError` with the first key if none does."""
     for key in keys:
         if key in record:
             return record[key]
@@ -221,9 +217,7 @@ def numbered(identity: str, seen: Counter[str]) -> str:
 
 
 def corners(box: Any) -> list[float]:
-    """Convert `[x, y, width, height]` to `[x1, y1, x2, y2]`. Raises `RowError` if not four finite
-    numbers.
-    """
+    """`[x, y, width, height]` as `[x1, y1, x2, y2]`; raises `RowError` if not finite numbers."""
     if not isinstance(box, Sequence) or len(box) != 4 or not all(map(is_finite, box)):
         raise RowError(f"`bbox` is {shown(box)}, expected four finite numbers [x, y, width, height]")
     x, y, width, height = box
@@ -238,9 +232,7 @@ def without_image_marks(text: Any) -> str:
 
 
 def answers_given(texts: Sequence[Any], rewards: Sequence[float | None]) -> list[dict[str, Any]]:
-    """Responses with rewards, best first; those without a reward come last, in order. Raises
-    `RowError`.
-    """
+    """Responses with rewards, best first, those without a reward last. Raises `RowError`."""
     if len(texts) != len(rewards):
         raise RowError(f"{len(texts)} answers with {len(rewards)} rewards, expected one reward per answer")
     for text in texts:

@@ -1,5 +1,4 @@
-"""PerPO's training file (ningerhhh/PerPO, `assets/data.json`): questions with ranked model
-responses.
+"""PerPO's training file (ningerhhh/PerPO, `assets/data.json`): ranked model responses.
 
 A JSON list of `image_id`, `image_path`, `question`, `answer`, `answers_gen` and `iou_scores`. The
 sampled responses and their rewards are stored as `answers_given`. An answer that consists only of a

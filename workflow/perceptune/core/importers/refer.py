@@ -105,9 +105,7 @@ def _instances(source: Source) -> Instances:
 
 
 def data_set_of(path: Path) -> str | None:
-    """The data set of a folder by the names in its path: `refcoco`, `refcoco+` or `refcocog`; else
-    None.
-    """
+    """The data set that a path names: `refcoco`, `refcoco+` or `refcocog`; else None."""
     for part in reversed(path.parts):
         name = part.lower().replace("plus", "+").replace("_", "").replace("-", "")
         if name.startswith("refcoco"):

@@ -1,5 +1,4 @@
-"""TRL's preference format: `prompt`, `chosen`, `rejected` and `images` or `image`; text or
-messages.
+"""TRL's preference format, text or messages: `prompt`, `chosen`, `rejected`, `images`.
 
 Without `prompt` (or if the answers are conversations and `prompt` is not), the prompt is the common
 beginning of the two answers, as in TRL's `maybe_extract_prompt` (1.16). In the `metadata.jsonl` of
@@ -41,9 +40,7 @@ def row(record: Mapping[str, Any]) -> Row:
 
 
 def _with_images(record: Mapping[str, Any], turn: Turn) -> Mapping[str, Any]:
-    """The record with all its images in `images`; columns of file names count only without other
-    images.
-    """
+    """The record with its images in `images`; file names count only without other images."""
     keys = [key for key in PICTURES if record.get(key)]
     if not keys and not turn.pictures:
         keys = [key for key in FILES if record.get(key)]

@@ -1,5 +1,4 @@
-"""CPPO (arXiv:2601.00501): contrast views that preserve and remove information, on perception
-tokens."""
+"""CPPO (arXiv:2601.00501): contrast of preserving and removing views on perception tokens."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ class CPPOParameters(GRPOParameters):
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the contrastive loss: tau."""
     tokens: Literal["perception", "all"] = "perception"
-    """Apply the contrastive loss to tokens whose entropy rises under the removing view, or to all
-    tokens."""
+    """Tokens with the contrastive loss: those whose entropy rises under `removing`, or all."""
     share: Share = 0.5
     """Share of the tokens with rising entropy that is selected in each response."""
     rounding: Literal["floor", "ceil"] = "floor"
@@ -83,9 +81,7 @@ class CPPO(GRPO):
         return chosen & gate if parameters.gate else chosen
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
-        """GRPO's loss + contrast * mean over the step's selected tokens of softplus((K+ - K-) /
-        temperature).
-        """
+        """GRPO's loss + contrast * mean over selected tokens of softplus((K+ - K-) / tau)."""
         loss = super().loss(tokens, parameters)
         if not parameters.contrast:
             return loss

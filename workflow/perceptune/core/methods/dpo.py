@@ -1,5 +1,4 @@
-"""DPO (arXiv:2305.18290, eq. 7) on the best and the worst response of a list, as in PerPO's
-baseline."""
+"""DPO (arXiv:2305.18290, eq. 7) on the best and the worst response, as PerPO's baseline."""
 
 from __future__ import annotations
 

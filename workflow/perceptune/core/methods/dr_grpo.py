@@ -1,5 +1,4 @@
-"""Dr. GRPO (arXiv:2503.20783): no division by the group's standard deviation or the response
-length."""
+"""Dr. GRPO (arXiv:2503.20783): no division by the standard deviation or response length."""
 
 from __future__ import annotations
 

@@ -40,8 +40,7 @@ class GRPOParameters(MethodParameters):
     chunk: Annotated[int, Field(ge=1)] = 4
     """`chunk_token_mean`: responses per chunk."""
     correction: Literal["none", "token_truncate"] = "none"
-    """Importance weights for the mismatch between sampling engine and trainer: none, or truncated
-    per token."""
+    """Importance weights against the engine-trainer mismatch: none, or truncated per token."""
     correction_cap: Annotated[float, Field(gt=0)] = 2.0
     """Largest importance weight."""
 
@@ -75,9 +74,7 @@ class GRPO(RolloutMethod):
         return (tokens.weights * losses).sum()
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """Rewards, ratios, clip fractions, divergences, entropies, lengths, and the engine-trainer
-        gap.
-        """
+        """Rewards, ratios, clip fractions, divergences, entropies, lengths, engine gap."""
         from perceptune.core.methods.policy_gradient import group_advantages, kl_estimate
 
         found, difference = surrogate(tokens, parameters), tokens.logps - tokens.old

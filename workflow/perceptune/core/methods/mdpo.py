@@ -34,9 +34,7 @@ class MDPO(GroupMethod):
     Parameters = MDPOParameters
 
     def stored(self, parameters: MDPOParameters, view: str) -> tuple[Stored, ...]:
-        """Reference log-probs under the training view and, unless `conditional` is 0, the corrupted
-        view.
-        """
+        """Reference log-probs under the training view and, if `conditional`, the corrupted one."""
         views = (view, parameters.corrupted) if parameters.conditional else (view,)
         return tuple(Stored("reference", name) for name in views)
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 _NAMES_A_VIEW = object()
 ViewName = Annotated[str, _NAMES_A_VIEW]
-"""Type of a parameter that names a view of the config: unknown names are rejected before any job
-runs."""
+"""Type of a parameter that names a view: unknown names are rejected before any job runs."""
 
 
 class MethodParameters(BaseModel):
@@ -63,8 +62,7 @@ class Stored(NamedTuple):
     """Stored log-probs, which a separate stage computes once."""
 
     term: Literal["reference", "old"]
-    """The model: `reference` is the base model, `old` the behaviour policy, which gave the
-    responses."""
+    """The model: `reference` is the base model, `old` the behaviour policy."""
     view: str
     """The view under which they are computed."""
 
@@ -75,8 +73,7 @@ class Method(ABC):
     name: ClassVar[str]
     Parameters: ClassVar[type[MethodParameters]]
     groups: ClassVar[Literal["lists", "pairs", "rollouts"]]
-    """Training data: ranked lists of responses, pairs with a kind, or the rollout groups of a
-    round."""
+    """Training data: ranked lists of responses, pairs, or the rollout groups of a round."""
 
     @abstractmethod
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:

@@ -64,8 +64,7 @@ class P2DPO(GroupMethod):
         return looks
 
     def loss(self, group: Group, parameters: P2DPOParameters) -> Tensor:
-        """w_focus (L_dpo_focus + lambda L_calib) + w_rob L_rob; weight 1 if a record has one kind
-        of pair.
+        """w_focus (L_dpo_focus + lambda L_calib) + w_rob L_rob; weight 1 for a single kind.
 
         The constant of L_calib is the reference's on the *rejected* response, as in the paper.
         """
@@ -83,9 +82,7 @@ class P2DPO(GroupMethod):
         return weight * losses[0] + (1 - weight) * losses[1]
 
     def metrics(self, group: Group, parameters: P2DPOParameters) -> dict[str, float]:
-        """Margins of both kinds of pairs, and both log-probs of the calibration: the degraded may
-        collapse.
-        """
+        """Margins of both kinds of pairs, and the log-probs of the calibration's two views."""
         nan = math.nan
         names = (
             "chosen_logps",
@@ -114,9 +111,7 @@ class P2DPO(GroupMethod):
 
 
 def preference_loss(group: Group, kind: str, beta: float, view: str | None = None) -> Tensor:
-    """DPO on one pair, under the training view or `view`: -log sigmoid(beta (s_chosen -
-    s_rejected)).
-    """
+    """DPO on one pair under `view`: -log sigmoid(beta (s_chosen - s_rejected))."""
     from torch.nn.functional import softplus
 
     chosen, rejected = group.pairs[kind]

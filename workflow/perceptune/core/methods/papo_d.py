@@ -1,5 +1,4 @@
-"""PAPO_D (arXiv:2507.06448): PAPO with DAPO's clipping, no reference model, and both entropy
-losses."""
+"""PAPO_D (arXiv:2507.06448): PAPO with DAPO's clipping, no reference, both entropies."""
 
 from __future__ import annotations
 
@@ -17,8 +16,7 @@ class PAPODParameters(PAPOGParameters):
     beta: Weight = 0.0
     """Weight of the KL divergence from the base model; 0 disables it."""
     gamma: Weight = 0.01
-    """Weight of the implicit perception loss, the KL divergence from the policy on the masked
-    image."""
+    """Weight of the implicit perception loss: KL divergence from the policy on the masked image."""
     eta: Weight = 0.03
     """Weight of the entropy loss on the image: eta_1."""
     eta_masked: Weight = 0.03

@@ -21,8 +21,7 @@ OWN = (
 
 class PAPOGParameters(GRPOParameters):
     gamma: Weight = 0.02
-    """Weight of the implicit perception loss, the KL divergence from the policy on the masked
-    image."""
+    """Weight of the implicit perception loss: KL divergence from the policy on the masked image."""
     eta: Weight = 0.0
     """Weight of the entropy loss on the image: eta_1. 0.05 for the paper's 7B model."""
     eta_masked: Weight = 0.0
@@ -40,9 +39,7 @@ class PAPOG(GRPO):
     watched = (*GRPO.watched, *OWN)
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
-        """GRPO's, and the behaviour policy's log-probs under the masked view if a weight needs
-        them.
-        """
+        """GRPO's, and the behaviour policy's masked log-probs if a weight needs them."""
         needed = parameters.gamma or (parameters.eta_masked and parameters.masked_entropy == "stored")
         return (*super().stored(parameters, view), *([Stored("old", parameters.mask)] if needed else []))
 
@@ -71,9 +68,7 @@ class PAPOG(GRPO):
         return loss
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """GRPO's metrics, and signs of collapse: perception KL, tokens likelier and entropy under
-        the mask.
-        """
+        """GRPO's metrics, and signs of collapse: masked KL, likelihood and entropy."""
         from perceptune.core.methods.policy_gradient import kl_estimate
 
         metrics = super().metrics(tokens, parameters)

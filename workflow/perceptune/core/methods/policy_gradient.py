@@ -55,8 +55,7 @@ class Step:
 
 
 def token_weights(lengths: Sequence[int], step: Step, aggregation: Aggregation, chunk: int = 4) -> Tensor:
-    """Weight of each token's loss, (T,): summed over the whole step, weight * loss is the
-    aggregate.
+    """Weight of each token's loss, (T,): sum(weight * loss) over the step is the aggregate.
 
     `lengths` are the token counts of this process's responses in the step, in order.
     `chunk_token_mean` is the mean over chunks of `chunk` responses of each chunk's token mean;
@@ -110,8 +109,7 @@ def clipped_surrogate(
 def kl_estimate(
     logps: Tensor, other: Tensor, estimator: Estimator = "k3", largest: float | None = LARGEST_KL
 ) -> Tensor:
-    """Per-token estimate (T,) of KL(policy || other) on the policy's own samples, x = logps -
-    other.
+    """Estimate (T,) of KL(policy || other) on the policy's samples, x = logps - other.
 
     k1 = x, k2 = x^2 / 2, k3 = exp(-x) + x - 1, abs = |x|. The exponent of k3, and the values of k1
     and k3, are clamped as in EasyR1 and verl.
@@ -167,8 +165,7 @@ def perception_tokens(
 
 
 def contrastive_perception(preserved: Tensor, removed: Tensor, temperature: float) -> Tensor:
-    """softplus((K+ - K-) / temperature) per token: InfoNCE with one positive and one negative view
-    (CPPO).
+    """softplus((K+ - K-) / temperature) per token: InfoNCE with one negative view (CPPO).
 
     K+ and K- (T,) are the divergences between the training view and the preserving (K+) or removing
     (K-) view.

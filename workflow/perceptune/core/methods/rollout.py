@@ -23,8 +23,7 @@ class Seen:
     entropy: Tensor | None = None
     """Entropy over the vocabulary, in nats; no gradient."""
     kl: Tensor | None = None
-    """KL(policy under the training view || policy under this view) over the vocabulary, if
-    requested."""
+    """KL(policy, training view || policy, this view) over the vocabulary, if requested."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,7 @@ class RolloutMethod(Method):
     """Keys of `metrics`."""
 
     def live(self, parameters: Any) -> tuple[str, ...]:
-        """Views other than the training view under which each step evaluates the policy under
-        training.
-        """
+        """Other views under which each step evaluates the policy under training."""
         return ()
 
     def wants_full_kl(self, parameters: Any) -> bool:
@@ -94,9 +91,7 @@ class RolloutMethod(Method):
         return False
 
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
-        """Mask (T,) bool of the tokens that a loss applies to, by the policy at this step; no
-        gradient.
-        """
+        """Mask (T,) bool of the tokens of a selective loss, by the policy now; no gradient."""
         return None
 
     def views(self, parameters: Any, view: str) -> tuple[str, ...]:
@@ -113,6 +108,4 @@ class RolloutMethod(Method):
 
     @abstractmethod
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """Metrics of one process's tokens in an optimiser step, by `watched`; NaN counts as
-        missing.
-        """
+        """Metrics of one process's tokens in an optimiser step; NaN counts as missing."""

@@ -18,9 +18,7 @@ def perplexity(mean_logprob: float) -> float:
 
 
 def central_limits(margins: Sequence[float], share: float) -> tuple[float, float]:
-    """The quantiles that bound the central `share` of the margins: for 0.95, those of 2.5 % and
-    97.5 %.
-    """
+    """The quantiles that bound the central `share` of the margins (0.95: 2.5 % and 97.5 %)."""
     low, high = np.quantile(np.asarray(margins, dtype=float), [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
 
@@ -40,9 +38,7 @@ def rejection(
 
 
 def described(values: Iterable[float]) -> dict[str, float] | None:
-    """n, mean, sample standard deviation, extremes and quartiles, as in P2-DPO's table 5; None if
-    empty.
-    """
+    """n, mean, sample sd, extremes and quartiles, as in P2-DPO's table 5; None if empty."""
     numbers = np.asarray(list(values), dtype=float)
     if not len(numbers):
         return None

@@ -1,5 +1,4 @@
-"""Ranked lists from scored responses: deduplicate, take N, rank, require a margin
-(arXiv:2502.04371)."""
+"""Ranked lists of scored responses that have a reward margin (PerPO, arXiv:2502.04371)."""
 
 from __future__ import annotations
 
@@ -51,9 +50,7 @@ def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
 
 
 def _spread(ranked: pl.DataFrame, size: int) -> pl.DataFrame:
-    """At most `size` rows per request, evenly spread over the ranks, always including best and
-    worst.
-    """
+    """At most `size` rows per request, evenly spread over the ranks, with best and worst."""
     rank = pl.int_range(pl.len()).over("request_id")
     count = pl.len().over("request_id")
     # rank r is taken if a point of the grid of `size` points over 0 .. count - 1 rounds to it
@@ -80,9 +77,7 @@ def _reason(block: SelectionBlock) -> pl.Expr:
 
 
 def _capped(table: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
-    """Drop all but `max_groups` lists, chosen by a hash of seed and request id, independently of
-    order.
-    """
+    """Drop all but `max_groups` lists, chosen by a hash of seed and request id."""
     kept = table.filter(pl.col("reason").is_null())["request_id"].to_list()
     chosen = sorted(kept, key=lambda request: derived_seed("selection", block.seed, request))[: block.max_groups]
     surplus = pl.col("reason").is_null() & ~pl.col("request_id").is_in(chosen)
@@ -90,9 +85,7 @@ def _capped(table: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
 
 
 def statistics(lists: pl.DataFrame, scored: pl.DataFrame) -> dict[str, Any]:
-    """Counts of kept lists and of dropped ones by reason, list lengths, reward and margin
-    histograms.
-    """
+    """Counts of kept and, by reason, dropped lists; list lengths; reward and margin histograms."""
     kept = lists.filter("kept")
     lengths = kept["responses"].list.len()
     per_request = scored.group_by("request_id").agg(margin=pl.col("reward").max() - pl.col("reward").min())

@@ -16,9 +16,7 @@ ACCURACY, FORMAT = 0.9, 0.1
 
 
 def boxed_exact(answers: Answers) -> Scores:
-    """The scores of `boxed_scores`, with accuracy by MathRuler: `4/2` is not `2`, `A. 12` is not
-    `A`.
-    """
+    """The scores of `boxed_scores` by MathRuler alone: `4/2` is not `2`, `A. 12` is not `A`."""
     return boxed_scores(answers, (mathruler,), letters=False)
 
 

@@ -32,9 +32,7 @@ def edit_distance(answers: Answers) -> Scores:
 
 
 def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    """Levenshtein distance on characters divided by the longer length: (n,) float64; 0 for two
-    empty texts.
-    """
+    """Levenshtein distance / longer length, (n,) float64; 0 for two empty texts."""
     if not texts:
         return np.zeros(0)
     from rapidfuzz.distance import Levenshtein
@@ -44,9 +42,7 @@ def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
 
 
 def token_overlap(text: str, target: str) -> tuple[float, float, float]:
-    """(precision, recall, F1) of the token set of `text` against that of `target`; all 1 when both
-    are empty.
-    """
+    """Token set (precision, recall, F1) of `text` against `target`; all 1 if both are empty."""
     answered, true = set(text.split()), set(target.split())
     if not answered and not true:
         return 1.0, 1.0, 1.0

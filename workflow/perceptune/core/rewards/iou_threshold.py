@@ -11,8 +11,7 @@ from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def iou_threshold(answers: Answers) -> Scores:
-    """Reward: 1 if the IoU is at least 0.5, else 0; parsing, formats and reasons are those of
-    `iou`.
+    """Reward: 1 if the IoU is at least 0.5, else 0; parsing and reasons as in `iou`.
 
     Components: those of `iou`; `accuracy`, equal to the reward; `format`, 1 if four numbers could
     be parsed, even if they are not a valid box.

@@ -100,9 +100,7 @@ class Reward:
             self._check(name, declared)
 
     def _check(self, name: str, declared: RewardMetric) -> None:
-        """Apply a metric to columns of zeros to find out which columns it reads and which shape it
-        returns.
-        """
+        """Apply a metric to columns of zeros to check its columns and the shape it returns."""
         if not isinstance(declared, RewardMetric) or not callable(declared.metric):
             raise ValueError(f"metric `{name}`: expected a `RewardMetric` with a function of columns")
         known = (*self.components, *self.optional)

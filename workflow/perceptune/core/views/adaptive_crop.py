@@ -1,5 +1,4 @@
-"""The adaptive crop of P2-DPO (arXiv:2606.03376, appendix C, algorithm 1), with a summed-area
-table.
+"""The adaptive crop of P2-DPO (arXiv:2606.03376, algorithm 1), by a summed-area table.
 
 An attention map is a (rows, columns) array of equal cells that cover the whole image. Boxes are
 (x1, y1, x2, y2) in pixels of the image.
@@ -96,8 +95,7 @@ def adaptive_crop(
     neighbours: Literal[4, 8] = 4,
     variant: Variant = "paper",
 ) -> Crop:
-    """The crop around the window with the highest contrast to its neighbours; ties go to the
-    smallest ratio.
+    """The crop around the window of highest contrast to its neighbours; ties: smallest ratio.
 
     `size` and `base` are (width, height) in pixels. A base window as large as the map, or a crop
     that covers the image, is flagged `whole image`; a map without any attention, `empty map`.
@@ -120,9 +118,7 @@ def adaptive_crop(
 def inverse_crop(
     attention: np.ndarray, size: tuple[int, int], base: tuple[int, int], crop: Crop, variant: Variant = "paper"
 ) -> Box:
-    """The control: a crop of the same size with the least attention; ties go to the first in
-    row-major order.
-    """
+    """The control: the least attended crop of the same size; ties: first in row-major order."""
     wide, tall = attention.shape[1], attention.shape[0]
     columns = max(1, min(wide, int(base[0] * crop.ratio / (size[0] / wide))))
     rows = max(1, min(tall, int(base[1] * crop.ratio / (size[1] / tall))))
@@ -139,9 +135,7 @@ def _box(window: Window, shape: tuple[int, ...], size: tuple[int, int], base: tu
 
 
 def _span(first: int, cells: int, cell: float, length: float, side: int, variant: Variant) -> tuple[float, float]:
-    """Start and end on one axis: `length` pixels around the middle, shifted into the image and
-    clipped.
-    """
+    """Start and end on one axis: `length` pixels around the middle, kept inside the image."""
     if variant == "code":
         middle: float = int(first * cell + cell * cells / 2)
         half = length // 2

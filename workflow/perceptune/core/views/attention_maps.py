@@ -23,9 +23,7 @@ def on_image(attention: np.ndarray, region: Region, size: tuple[int, int]) -> np
 
 
 def _shares(cells: int, covered: tuple[float, float], side: int) -> np.ndarray:
-    """The share of each source cell that lies in each target cell, on one axis: (target cells,
-    `cells`).
-    """
+    """Shares of source cells in target cells on one axis: (target cells, `cells`)."""
     pitch = (covered[1] - covered[0]) / cells
     count = max(1, round(side / pitch))
     edges = np.linspace(0.0, side, count + 1)
@@ -35,9 +33,7 @@ def _shares(cells: int, covered: tuple[float, float], side: int) -> np.ndarray:
 
 
 def coverage(shape: tuple[int, int], size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
-    """The share of each cell of a (rows, columns) grid that lies inside the box: (rows, columns), 0
-    to 1.
-    """
+    """Share of each cell of a (rows, columns) grid inside the box: (rows, columns), 0 to 1."""
     sides = []
     for cells, side, low, high in ((shape[0], size[1], box[1], box[3]), (shape[1], size[0], box[0], box[2])):
         edges = np.linspace(0.0, side, cells + 1)

@@ -1,5 +1,4 @@
-"""Contrastive decoding: amplify an expert's logits against an amateur's (P2-DPO; VCD,
-arXiv:2311.16922)."""
+"""Contrastive decoding of an expert against an amateur (VCD, arXiv:2311.16922; P2-DPO)."""
 
 from __future__ import annotations
 

@@ -36,9 +36,7 @@ class Jitter(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: JitterParameters, seed: int, box: Box | None) -> list[Image]:
-        """Scale brightness, contrast and saturation by uniform factors in random order, drawn per
-        image.
-        """
+        """Scale brightness, contrast and saturation by uniform factors, in a random order."""
         import numpy as np
         from PIL import ImageEnhance
 

@@ -20,8 +20,7 @@ STEPS = 1000
 
 class NoiseParameters(ViewParameters):
     kind: Literal["gaussian", "diffusion"] = "gaussian"
-    """Independent Gaussian noise on pixels, or `step` steps of VCD's diffusion on CLIP-normalised
-    pixels."""
+    """Gaussian noise on pixels, or `step` steps of VCD's diffusion on CLIP-normalised pixels."""
     sigma: Annotated[float, Field(ge=0)] = 0.1
     """`gaussian`: standard deviation, for pixel values in [0, 1]."""
     step: Annotated[int, Field(ge=0, lt=STEPS)] = 600

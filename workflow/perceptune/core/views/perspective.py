@@ -27,9 +27,7 @@ class Perspective(View):
     def apply(
         self, images: Sequence[Image], parameters: PerspectiveParameters, seed: int, box: Box | None
     ) -> list[Image]:
-        """Move each corner inwards by uniform random shares; bilinear, with black outside the
-        image.
-        """
+        """Move each corner inwards by uniform shares; bilinear, black outside the image."""
         import numpy as np
         from PIL import Image as Pillow
 

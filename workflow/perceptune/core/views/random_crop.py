@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 Area = Annotated[float, Field(gt=0, le=1)]
 RATIOS = (3 / 4, 4 / 3)
-"""Smallest and largest aspect ratio (width / height) of a crop, as in torchvision's
-`RandomResizedCrop`."""
+"""Range of the aspect ratio (width / height), as in torchvision's `RandomResizedCrop`."""
 
 
 class RandomCropParameters(ViewParameters):

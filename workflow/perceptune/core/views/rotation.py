@@ -24,9 +24,7 @@ class Rotation(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: RotationParameters, seed: int, box: Box | None) -> list[Image]:
-        """Rotate each image about its centre by a uniform angle; same size, black outside the
-        image.
-        """
+        """Rotate each image about its centre by a uniform angle; black outside the image."""
         import numpy as np
         from PIL import Image as Pillow
 

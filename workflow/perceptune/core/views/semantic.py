@@ -20,8 +20,7 @@ class SemanticParameters(ViewParameters):
     grid: tuple[int, int] | None = None
     """Set by perceptune in recipes: rows and columns of cells."""
     cells: tuple[tuple[int, ...], ...] = ()
-    """Set by perceptune in recipes: indices of the black cells of each image, from 0, in row-major
-    order."""
+    """Set by perceptune in recipes: row-major indices of each image's black cells, from 0."""
 
 
 class Semantic(View):
@@ -35,9 +34,7 @@ class Semantic(View):
         return {"share": parameters.share, "grid": list(saliency.grid), "cells": cells}
 
     def apply(self, images: Sequence[Image], parameters: SemanticParameters, seed: int, box: Box | None) -> list[Image]:
-        """Each image with its cells black; a pixel belongs to the cell that contains its upper left
-        corner.
-        """
+        """Each image with its cells black; a pixel belongs to the cell of its upper left corner."""
         import numpy as np
         from PIL import Image as Pillow
 

@@ -81,9 +81,7 @@ class View(ABC):
         """The transformed RGB images; the input images are not modified."""
 
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
-        """The measured change of the first image; by default the root mean square pixel change, in
-        [0, 1].
-        """
+        """The measured change of the first image; by default the RMS pixel change, in [0, 1]."""
         import numpy as np
 
         before, after = (np.asarray(picture, dtype=float) / 255 for picture in (images[0], shown[0]))
@@ -100,9 +98,7 @@ def pixel_digest(images: Sequence[Image]) -> str:
 
 
 def clipped(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box in whole pixels inside an image of `size`, at least 1 x 1 pixel; x2 and y2 are
-    exclusive.
-    """
+    """The box in whole pixels inside the image, at least 1 x 1; x2 and y2 are exclusive."""
     x1, y1 = (min(max(0, int(v)), side - 1) for v, side in zip(box[:2], size, strict=True))
     x2, y2 = (min(max(first + 1, int(v)), side) for v, first, side in zip(box[2:], (x1, y1), size, strict=True))
     return x1, y1, x2, y2
