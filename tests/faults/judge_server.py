@@ -1,4 +1,4 @@
-"""A judge on the loopback interface that misbehaves as it is told, and tables with answers to be judged."""
+"""A judge on the loopback interface that misbehaves on demand, and tables with responses to judge."""
 
 import json
 import os
@@ -26,7 +26,7 @@ KINDS = ("attribute", "adversarial", "comparison", "counting")
 
 
 class Server(ThreadingHTTPServer):
-    """`behave` is told the number of a request, from 1, and says what happens to it: a name in `Handler.FAULTS`, or `fine`."""
+    """`behave` maps a request's number, from 1, to its fate: a name in `Handler.FAULTS`, or `fine`."""
 
     daemon_threads = True
 
@@ -37,7 +37,7 @@ class Server(ThreadingHTTPServer):
         """Bodies of all requests, in order."""
         self.headers: list[dict[str, str]] = []
         self.told = 0
-        """Requests that were answered well."""
+        """Requests that were answered correctly."""
         self.pause = 0.0
         self.say: Callable[[dict[str, Any], int], str] = lambda body, number: verdict_on(body)
 
@@ -46,7 +46,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the game."""
+        """Clients that hang up are expected."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status, json.dumps({"error": {"message": message, "code": code}}), headers)
 
     def drip(self) -> None:
-        """A byte now and then: every one of them is in time."""
+        """Send a byte now and then, so that each single read is in time."""
         self.send_response(200)
         self.send_header("Content-Length", "1000")
         self.end_headers()
@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.1)
 
     def hang_up(self) -> None:
-        """Says that more will come than does."""
+        """Announce more bytes than are sent."""
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", "500")
@@ -153,7 +153,7 @@ def completion(text: str | None, ended: str = "stop") -> str:
 
 
 def verdict_on(body: dict[str, Any]) -> str:
-    """A rating that depends on what was asked alone."""
+    """A rating that depends only on the prompt."""
     return f"Fine.\nRating: {int(sha256(json.dumps(body['messages']).encode()).hexdigest(), 16) % 7}"
 
 
@@ -171,7 +171,9 @@ def serving(behave: Callable[[int], str] = lambda number: "fine") -> Iterator[Se
 
 
 def write_answers(folder: Path, count: int, text: str = "An answer") -> None:
-    """Examples and scored answers of `count` questions in MMHal's form; answers are `<text> 0` and so on."""
+    """Examples and scored responses of `count` questions in MMHal's format; responses are `<text>
+    0` and so on.
+    """
     examples, rewards = [], []
     for number in range(count):
         source = {"question_type": KINDS[number % 4], "image_content": ["Cat", "Mat"]}
@@ -193,7 +195,7 @@ BLOCK = BenchmarkBlock(dataset="d", protocol="mmhal", reward="mmhal", judge="stu
 
 
 def judged(folder: Path, url: str, block: BenchmarkBlock = BLOCK, **settings: Any) -> pl.DataFrame:
-    """The verdicts on the answers in `folder`, by the judge at `url`."""
+    """The verdicts on the responses in `folder`, by the judge at `url`."""
     run(folder, {"model": "stub", "url": url, "retries": 2, "timeout": 30.0, "concurrency": 1, **settings}, block)
     return pl.DataFrame(pl.from_arrow(read_table(folder / "verdicts.parquet", VERDICTS)))
 

@@ -1,4 +1,4 @@
-"""What models may say: every answer is scored, whatever it is, and keeps its row in every table that it goes through."""
+"""Arbitrary model responses: every response is scored and keeps its row in all tables."""
 
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def test_any_answer_has_a_reward_and_keeps_its_text(tmp_path: Path, name: str, t
 @pytest.mark.parametrize("text", ["\ud800", "yes \udfff[0.1, 0.2, 0.3, 0.4]", "\ud800" * 100_000])
 @pytest.mark.parametrize("reward", REWARDS)
 def test_halves_of_characters_are_scored(reward: str, text: str) -> None:
-    """No table can hold them, but a reward is also called by whoever imports it."""
+    """No table can store them, but rewards are also called directly from Python."""
     answers = Answers([text], ["yes"], np.array([[1.0, 2, 30, 40]]), np.array([[64.0, 48.0]]), "original", None)
     scores = REWARDS[reward](answers)
     assert 0 <= scores.rewards[0] <= 1

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written: what was there stays, and nothing half-written appears."""
+"""Disks that are full or read-only: existing files stay, and no partial file appears."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ def test_a_full_disk_keeps_the_old_table_and_leaves_nothing_behind(disk: Path) -
     assert caught.value.errno == errno.ENOSPC
     assert read_table(disk / "table.parquet", TRAINING).num_rows == 3
     assert [path.name for path in disk.iterdir()] == ["table.parquet"]
-    write(disk / "other.parquet", ROWS[:3])  # and there is room again
+    write(disk / "other.parquet", ROWS[:3])  # free the space
 
 
 def test_a_read_only_folder_keeps_its_tables(disk: Path) -> None:

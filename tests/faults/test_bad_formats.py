@@ -1,4 +1,4 @@
-"""Published formats as they come wrong: every importer says in few lines what is there and what it expects."""
+"""Broken files in published formats: every importer reports briefly what it found and expected."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ CONTENTS = {
 
 
 def refused(kind: str, path: Path, **settings: Any) -> str:
-    """The message that an import ends with; asked by digest first, as the Snakefile does."""
+    """The message of a failed import; digests come first, as in the Snakefile."""
     block = FileDataset(kind=kind, path=str(path), **settings)
     data_digest(block, DigestMemory(path.parent / "memory.sqlite"))
     with pytest.raises(UserError) as caught:
@@ -76,7 +76,7 @@ def test_a_folder_too_high_says_what_is_in_it(tmp_path: Path) -> None:
     (folder / "README.md").write_text("")
     message = refused("virl39k", folder)
     assert "is a folder with `README.md`, `data`, expected a folder written by `datasets.save_to_disk`" in message
-    assert "hint: name the file, or the folder that has the `*.parquet` files themselves in it" in message
+    assert "hint: give the path of the file, or of the folder that directly contains the `*.parquet` files" in message
 
 
 def test_missing_images_are_one_line_and_not_one_a_row(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ class Evil:
 def test_a_pickle_with_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Evil()]))
     message = refused("refer", tmp_path)
-    assert "is no pickle of plain values: it asks for `builtins.print`, which could run code" in message
+    assert "is not a pickle of plain values: it imports `builtins.print`, which could run code" in message
     assert "code has run" not in capsys.readouterr().out
 
 
@@ -132,7 +132,7 @@ def test_odd_values_are_reasons_of_their_row(kind: str, record: Any, expected: s
     ("changes", "expected"),
     [
         ({"ann_id": [1]}, "object 1, sentence 1: `ann_id` is [1], expected a number"),
-        ({"ann_id": 2}, "annotation 2 is not in `instances.json`: is it another data set's?"),
+        ({"ann_id": 2}, "annotation 2 is not in `instances.json`: is it from another data set?"),
         ({"sentences": []}, "object 1: found {"),
     ],
 )

@@ -1,4 +1,5 @@
-"""Images as they come: what is damaged, foreign or hostile is one reason for its row; what is merely odd gives the right pixels."""
+"""Unusual images: damaged or hostile files fail their row with one reason; odd ones give the right
+pixels."""
 
 import io
 import json
@@ -22,7 +23,7 @@ from perceptune.stages.data import import_examples
 from PIL import Image
 
 GOOD = 3
-"""Good rows around every bad one."""
+"""Valid rows around every invalid one."""
 
 
 def encoded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
@@ -39,7 +40,7 @@ def cut(kind: str, share: float = 0.5) -> bytes:
 
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file of these chunks."""
+    """A PNG file with these chunks."""
     made = b"\x89PNG\r\n\x1a\n"
     for name, data in chunks:
         made += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -55,7 +56,7 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 def wrapped(inner: bytes) -> dict[str, bytes]:
-    """The same PNG as a 16 x 16 image of an ICO and of an ICNS file."""
+    """The same PNG as a 16 x 16 image in an ICO and in an ICNS file."""
     directory = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22)
     entry = b"icp4" + struct.pack(">I", 8 + len(inner)) + inner
     return {"ico": directory + inner, "icns": b"icns" + struct.pack(">I", 8 + len(entry)) + entry}
@@ -68,29 +69,29 @@ FILES: dict[str, tuple[bytes, str]] = {
     "cut.png": (cut("PNG"), "the image is damaged"),
     "cut.jpg": (cut("JPEG"), "the image is damaged"),
     "cut.gif": (cut("GIF"), "the image is damaged"),
-    "cut.webp": (cut("WEBP"), "the image is damaged|no image that Pillow can read"),
+    "cut.webp": (cut("WEBP"), "the image is damaged|not an image that Pillow can read"),
     "cut.bmp": (cut("BMP"), "the image is damaged"),
-    "cut.tiff": (cut("TIFF"), "the image is damaged|no image that Pillow can read"),
+    "cut.tiff": (cut("TIFF"), "the image is damaged|not an image that Pillow can read"),
     "cut.ppm": (cut("PPM"), "the image is damaged"),
     "nearly.jpg": (cut("JPEG", 0.9), "the image is damaged"),
     "nearly.png": (cut("PNG", 0.97), "the image is damaged"),
-    "signature.png": (b"\x89PNG\r\n\x1a\n", "the image is damaged|no image that Pillow can read"),
-    "start.jpg": (b"\xff\xd8", "no image that Pillow can read|damaged"),
-    "text.png": (b"this is no image", "no image that Pillow can read"),
-    "page.jpg": (b"<html><body>404 not found</body></html>", "no image that Pillow can read"),
-    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no image that Pillow can read"),
-    "paper.pdf": (b"%PDF-1.7\n", "no image that Pillow can read"),
-    "noise.png": (np.random.default_rng(1).bytes(500), "no image that Pillow can read"),
-    "zeros.png": (bytes(500), "no image that Pillow can read"),
-    "crc.png": (flipped(encoded("PNG"), 20), "the image is damaged|no image that Pillow can read"),
+    "signature.png": (b"\x89PNG\r\n\x1a\n", "the image is damaged|not an image that Pillow can read"),
+    "start.jpg": (b"\xff\xd8", "not an image that Pillow can read|damaged"),
+    "text.png": (b"this is no image", "not an image that Pillow can read"),
+    "page.jpg": (b"<html><body>404 not found</body></html>", "not an image that Pillow can read"),
+    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not an image that Pillow can read"),
+    "paper.pdf": (b"%PDF-1.7\n", "not an image that Pillow can read"),
+    "noise.png": (np.random.default_rng(1).bytes(500), "not an image that Pillow can read"),
+    "zeros.png": (bytes(500), "not an image that Pillow can read"),
+    "crc.png": (flipped(encoded("PNG"), 20), "the image is damaged|not an image that Pillow can read"),
     "data.png": (flipped(encoded("PNG"), 400), "the image is damaged"),
-    "riff.webp": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(24), "the image is damaged|no image that Pillow can read"),
+    "riff.webp": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(24), "the image is damaged|not an image that Pillow can read"),
     "no-data.png": (png(header(8, 8), (b"IEND", b"")), "the image is damaged"),
-    "flat.png": (png(header(0, 0), (b"IDAT", ROW), (b"IEND", b"")), "damaged|no image that Pillow can read"),
+    "flat.png": (png(header(0, 0), (b"IDAT", ROW), (b"IEND", b"")), "damaged|not an image that Pillow can read"),
     "bomb.ico": (wrapped(BOMB)["ico"], "decompression bomb"),
     "bomb.icns": (wrapped(BOMB)["icns"], "decompression bomb"),
     "bomb.png": (BOMB, "3600000000 pixels|60000 x 60000 pixels|damaged"),
-    "big.png": (png(header(12000, 12000), (b"IDAT", ROW), (b"IEND", b"")), "12000 x 12000 pixels, at most 100,000,000 are accepted"),
+    "big.png": (png(header(12000, 12000), (b"IDAT", ROW), (b"IEND", b"")), "12000 x 12000 pixels, expected at most 100,000,000"),
     "bomb.gif": (b"GIF89a" + struct.pack("<HH", 65000, 65000) + b"\0\0\0,\0\0\0\0" + struct.pack("<HH", 65000, 65000) + b"\0\x02", "65000 x 65000 pixels|damaged"),
     "bomb.bmp": (b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 50000, 50000, 1, 24, 0, 0, 0, 0, 0, 0), "50000 x 50000 pixels|damaged"),
     "program.eps": (encoded("EPS"), "EPS files may run programs, expected another format"),
@@ -115,7 +116,7 @@ def row(image: object) -> dict[str, object]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data folder with good images, in a folder with one that is not the data's."""
+    """A data folder with valid images, inside a folder with an image that is not part of the data."""
     (tmp_path / "secret.png").write_bytes(encoded("PNG"))
     data = tmp_path / "data"
     data.mkdir()
@@ -125,7 +126,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, image: object, reason: str) -> None:
-    """The row keeps its place with its reason, the others are there; without permission to fail, the stage stops with one line."""
+    """The row fails with its reason and the others stay; if no failures are allowed, the stage
+    stops with one line.
+    """
     rows = [row("0.png"), row(image), row("1.png"), row("2.png")]
     table = imported(folder, rows)
     assert table["reason"].is_null().to_list() == [True, False, True, True]
@@ -180,9 +183,9 @@ def _nothing(folder: Path) -> None: ...
 @pytest.mark.parametrize(
     ("make", "image", "reason"),
     [
-        (_pipe, "x", "no regular file"),
-        (_directory, "x", "no regular file"),
-        (_nothing, ".", "no regular file"),
+        (_pipe, "x", "not a regular file"),
+        (_directory, "x", "not a regular file"),
+        (_nothing, ".", "not a regular file"),
         (_nothing, "no.png", "the file does not exist"),
         (_nothing, "no/such/folder/x.png", "the file does not exist"),
         (_nothing, "0.png/x", "the file does not exist|cannot be read"),
@@ -237,11 +240,11 @@ def _palette() -> Image.Image:
 
 
 def _rotated() -> bytes:
-    """64 x 48 as stored, to be shown turned: left half red."""
+    """64 x 48 as stored, to be displayed rotated: left half red."""
     image = solid("RGB", "blue", (64, 48))
     image.paste("red", (0, 0, 32, 48))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     return encoded("PNG", image, exif=exif)
 
 
@@ -283,7 +286,7 @@ def test_all_shades_of_eight_bits_survive_sixteen() -> None:
 
 
 def test_threads_that_open_images_leave_warnings_as_they_were() -> None:
-    """Pillow warns of the first two images, and 16 threads silence it at the same time."""
+    """Pillow warns about the first two images while 16 threads suppress warnings."""
     icon = wrapped(encoded("PNG", solid("RGB", "red", (32, 32))))["ico"]
     files = [encoded("PNG", solid("1", 1, (9600, 9500))), encoded("PNG", solid("L", 7, (64, 64))), icon]
     before = list(warnings.filters)
@@ -301,7 +304,7 @@ def test_exif_rotation_is_applied_to_pixels_and_size(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(3, (64, 48)), (6, (48, 64))])
-def test_a_box_on_a_turned_image_is_told(
+def test_a_box_on_a_rotated_image_is_reported(
     orientation: int, size: tuple[int, int], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exif = Image.Exif()
@@ -321,8 +324,8 @@ def test_annotations_of_an_image_as_it_is_stored(folder: Path) -> None:
     first, stored, resized = imported(folder, rows)["reason"].to_list()
     assert first is None
     assert stored == (
-        "the image has 48 x 64 pixels as its EXIF orientation turns it, the annotations are of 64 x 48, as it is stored:"
-        " boxes count in the upright image, turn them, or take that tag off the image"
+        "the image has 48 x 64 pixels after applying its EXIF orientation, the annotations expect 64 x 48, as stored:"
+        " boxes refer to the upright image; rotate the boxes, or remove the EXIF tag from the image"
     )
     assert "boxes are wrong on a resized image" in resized
 

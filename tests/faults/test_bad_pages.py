@@ -1,4 +1,5 @@
-"""The report: whatever models and users said stays text, and a broken table is one line that leaves the last page alone."""
+"""The report: text of models and users is escaped, and a broken table gives one line and keeps the
+last page."""
 
 import re
 from pathlib import Path
@@ -23,7 +24,7 @@ HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u206
 
 @pytest.fixture
 def made(tmp_path: Path) -> dict[str, Any]:
-    """The arguments of a report that is already there."""
+    """The arguments of a report that already exists."""
     with patch.object(write, "run", wraps=write.run) as run:
         written(tmp_path, DEMO)
     return dict(run.call_args.kwargs)
@@ -48,7 +49,7 @@ def test_no_answer_leaves_its_place_on_the_page(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     "text", ['"><script>alert(1)</script>', "\x1b[2J\x00", "\u202egnp.exe", "q" * 100_000, "<image>"]
 )
-def test_questions_truths_and_reasons_stay_text_too(made: dict[str, Any], text: str) -> None:
+def test_questions_ground_truths_and_reasons_stay_text(made: dict[str, Any], text: str) -> None:
     with_columns(made["examples"]["shapes"], EXAMPLES, question=pl.lit(text), target=pl.lit(text))
     for tables in made["predictions"].values():
         with_columns(tables["shapes-test"], REWARDS, target=pl.lit(text), reason=pl.lit(text))
@@ -79,11 +80,11 @@ def test_a_broken_input_is_one_line_and_the_last_page_stays(made: dict[str, Any]
     assert not list(path.parent.glob(".*"))
 
 
-def test_an_image_that_turned_into_a_bomb_is_said_on_its_card(
+def test_an_image_that_became_a_bomb_is_reported_on_its_card(
     made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("perceptune.core.data.images.MAX_PIXELS", 99)
     write.run(**made)
     page = Page(made["report"])
-    assert "112 x 112 pixels, at most 99 are accepted" in page.text
+    assert "112 x 112 pixels, expected at most 99" in page.text
     assert page.source.count('<article class="card">') == 12

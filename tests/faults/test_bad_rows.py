@@ -1,4 +1,4 @@
-"""Rows as they come: one reason for each mistake, and the others stay."""
+"""Invalid rows: one reason for each mistake, and the other rows stay."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def imported(folder: Path, lines: list[Any], **settings: Any) -> pl.DataFrame:
 
 
 def but(**changes: Any) -> dict[str, Any]:
-    """The good row with other values; `...` removes a key."""
+    """The valid row with other values; `...` removes a key."""
     row = {**GOOD, **changes}
     return {key: value for key, value in row.items() if value is not ...}
 
@@ -44,23 +44,23 @@ BAD: list[tuple[Any, str]] = [
     ([], r"found \[\], expected an object"),
     (True, "found True, expected an object"),
     ([GOOD], "expected an object"),
-    (b"{", "no valid JSON"),
-    (b'{"image": }', "no valid JSON: Expecting value at column 11"),
-    (b"{'image': '0.png'}", "no valid JSON"),
-    (b"image,question", "no valid JSON"),
-    (b'{"image": "0.png"} {"image": "0.png"}', "no valid JSON: Extra data"),
+    (b"{", "not valid JSON"),
+    (b'{"image": }', "not valid JSON: Expecting value at column 11"),
+    (b"{'image': '0.png'}", "not valid JSON"),
+    (b"image,question", "not valid JSON"),
+    (b'{"image": "0.png"} {"image": "0.png"}', "not valid JSON: Extra data"),
     (b"\xff\xfe{\0}\0", "not UTF-8 text"),
     (b'{"question": "\xe9"}', "not UTF-8 text"),
     (DEEP, "nested too deeply"),
-    (b'{"box": ' + b"1" * 5000 + b"}", "no valid JSON|number"),
-    (b'{"image": "0.png", "question": "a\x01b"}', "no valid JSON: Invalid control character"),
+    (b'{"box": ' + b"1" * 5000 + b"}", "not valid JSON|number"),
+    (b'{"image": "0.png", "question": "a\x01b"}', "not valid JSON: Invalid control character"),
     (but(question=...), "key `question` is missing"),
     (but(question=""), "`question` is '', expected text"),
     (but(question=" \n\t "), "expected text"),
     (but(question=None), "`question` is None, expected text"),
     (but(question=7), "`question` is 7, expected text"),
     (but(question=["a"]), r"`question` is \['a'\], expected text"),
-    (but(question="\ud800"), "`question` .* no valid Unicode"),
+    (but(question="\ud800"), "`question` .* not valid Unicode"),
     (but(question=..., qestion="a"), "key `question` is missing; is it `qestion`, misspelled"),
     (but(image=...), "key `image` is missing"),
     (but(image=None), "expected a"),
@@ -69,8 +69,8 @@ BAD: list[tuple[Any, str]] = [
     (but(image=..., images=[]), "expected a list of paths"),
     (but(image=..., images="0.png"), "expected a list of paths"),
     (but(image=..., images=[None]), "expected a path"),
-    (but(images=["0.png", "1.png"]), r"`image` is '0\.png' and `images` \['0\.png', '1\.png'\], expected one of them"),
-    (but(images=[]), r"`image` is '0\.png' and `images` \[\], expected one of them"),
+    (but(images=["0.png", "1.png"]), r"`image` is '0\.png' and `images` is \['0\.png', '1\.png'\], expected only one of the two keys"),
+    (but(images=[]), r"`image` is '0\.png' and `images` is \[\], expected only one of the two keys"),
     (but(task=...), "key `task` is missing"),
     (but(task="groundin"), "`task` is 'groundin', expected one of .*did you mean `grounding`"),
     (but(task=3), "`task` is 3, expected one of"),
@@ -91,8 +91,8 @@ BAD: list[tuple[Any, str]] = [
     (but(box=[[1, 2, 30, 40]]), "expected four finite numbers"),
     (but(box=[30, 2, 1, 40]), "has no area"),
     (but(box=[1, 2, 1, 40]), "has no area"),
-    (but(box=[1, 2, 300, 40]), "leaves the image of 64 x 48 pixels"),
-    (but(box=[-20, 2, 30, 40]), "leaves the image of 64 x 48 pixels"),
+    (but(box=[1, 2, 300, 40]), "exceeds the image of 64 x 48 pixels"),
+    (but(box=[-20, 2, 30, 40]), "exceeds the image of 64 x 48 pixels"),
     (but(box=[0.1, 0.1, 0.5, 0.5]), "smaller than a pixel; .*`coordinates: normalised`"),
     (but(task="ocr"), "key `answer` is missing"),
     (but(task="ocr", answer=["a"]), "`answer` is .*, expected text or a number"),
@@ -100,16 +100,16 @@ BAD: list[tuple[Any, str]] = [
     (but(task="ocr", answer={"a": 1}), "expected text or a number"),
     (but(task="counting", answer=float("nan")), "`answer` is nan, expected text or a finite number"),
     (b'{"image": "0.png", "question": "q", "task": "counting", "answer": -1e999}', "`answer` is -inf, expected text or a finite"),
-    (but(task="ocr", answer="\udfff"), "`answer` .* no valid Unicode"),
+    (but(task="ocr", answer="\udfff"), "`answer` .* not valid Unicode"),
     (but(task="existence", answer="maybe"), "`answer` is 'maybe', expected `yes` or `no`"),
     (but(task="existence", answer=1), "`answer` is 1, expected `yes` or `no`"),
     (but(**{"question": ..., "\nquestion\x1b": "a"}), r"key `question` is missing; is it `\\nquestion\\x1b`, misspelled"),
-    (b'{"image": "0.png", "question": "' + b"x" * 50_000_000 + b'", }', "no valid JSON: Expecting property name .* at column 500000"),
+    (b'{"image": "0.png", "question": "' + b"x" * 50_000_000 + b'", }', "not valid JSON: Expecting property name .* at column 500000"),
     (but(id=""), "`id` is '', expected a string or an integer"),
     (but(id=1.5), "`id` is 1.5, expected a string or an integer"),
     (but(id=True), "`id` is True, expected a string or an integer"),
     (but(id=["a"]), "expected a string or an integer"),
-    (but(id="\ud800"), "`id` .* no valid Unicode"),
+    (but(id="\ud800"), "`id` .* not valid Unicode"),
     (but(id="first"), "`id` 'first' was already used in line 1"),
     (but(split=3), "`split` is 3, expected text"),
     (but(split=""), "`split` is '', expected text"),
@@ -141,7 +141,9 @@ def test_an_id_of_any_length_is_quoted_in_a_short_line(folder: Path) -> None:
 
 @pytest.mark.parametrize("depth", [900, 10**5])
 def test_a_row_that_is_too_deep_to_be_written_is_one_reason(folder: Path, depth: int) -> None:
-    """Between what can be read and what can be written lie a few levels, which differ with the Python version."""
+    """The deepest readable and writable nesting differ by a few levels, depending on the Python
+    version.
+    """
     note: list[Any] = []
     for _ in range(depth):
         note = [note]

@@ -1,4 +1,4 @@
-"""Files and tables as they come: one line that names the file for each mistake, and no good row is lost with a bad one."""
+"""Invalid files and tables: one line per mistake that names the file, and no valid row is lost."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def _cut(path: Path) -> None:
 
 
 def _saved(damage: Any) -> Any:
-    """A folder of `datasets`, then damaged."""
+    """A folder written by `datasets`, then damaged."""
 
     def make(path: Path) -> None:
         datasets.Dataset(TABLE).save_to_disk(str(path))
@@ -69,8 +69,8 @@ def _shortened(path: Path) -> None:
         ("jsonl", _file(b""), "has no rows"),
         ("jsonl", _file(b"\n\n  \n"), "has no rows"),
         ("jsonl", lambda path: path.mkdir(), "is a folder, expected a file"),
-        ("jsonl", _file('{"a": 1}'.encode("utf-16")), "not UTF-8 text|no valid JSON"),
-        ("jsonl", _file(bytes(1000)), "no valid JSON"),
+        ("jsonl", _file('{"a": 1}'.encode("utf-16")), "not UTF-8 text|not valid JSON"),
+        ("jsonl", _file(bytes(1000)), "not valid JSON"),
         ("parquet", _file(b""), "not readable as Parquet"),
         ("parquet", _file(b"text"), "not readable as Parquet"),
         ("parquet", _cut, "not readable as Parquet"),
@@ -98,9 +98,9 @@ def _shortened(path: Path) -> None:
         ("hf", _saved(_shortened), "is damaged, expected a folder"),
         ("hf", _saved(lambda path: next(path.glob("*.arrow")).write_bytes(b"")), "is damaged, expected a folder"),
         ("hf", _saved(lambda path: next(path.glob("*.arrow")).unlink()), "expected a folder written by"),
-        ("jsonl", os.mkfifo, "is no regular file, expected a file"),
-        ("parquet", os.mkfifo, "is no regular file, expected a file"),
-        ("jsonl", lambda path: path.symlink_to("/dev/zero"), "is no regular file, expected a file"),
+        ("jsonl", os.mkfifo, "is not a regular file, expected a file"),
+        ("parquet", os.mkfifo, "is not a regular file, expected a file"),
+        ("jsonl", lambda path: path.symlink_to("/dev/zero"), "is not a regular file, expected a file"),
         ("jsonl", lambda path: path.symlink_to("mine"), "cannot be read: Too many levels of symbolic links"),
         ("jsonl", lambda path: path.symlink_to("/proc/self/mem"), "cannot be read: Input/output error"),
         (
@@ -122,7 +122,7 @@ def test_a_bad_file_is_one_line_that_names_it(folder: Path, kind: str, make: Any
 
 def _run(folder: Path, kind: str, path: Path, **settings: Any) -> list[dict[str, Any]]:
     block = FileDataset(kind=kind, path=str(path), **settings)
-    data_digest(block, DigestMemory(folder / "memory.sqlite"))  # asked first, as the Snakefile does
+    data_digest(block, DigestMemory(folder / "memory.sqlite"))  # digests come first, as in the Snakefile
     import_examples.run(config=block, examples=folder / "examples.parquet")
     return read_table(folder / "examples.parquet", EXAMPLES).to_pylist()
 
@@ -155,7 +155,7 @@ def test_a_json_list_is_read_whatever_it_is_called(folder: Path, name: str, inde
 @pytest.mark.parametrize("name", ["mine.json", "mine.jsonl"])
 def test_an_object_over_many_lines_is_one_record(folder: Path, name: str) -> None:
     (folder / name).write_text(json.dumps({"data": ROWS}, indent=2))
-    assert "record 1: key `messages` is missing; there are data" in _stopped(folder, "ms_swift", folder / name)
+    assert "record 1: key `messages` is missing; found keys data" in _stopped(folder, "ms_swift", folder / name)
 
 
 def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> None:
@@ -167,8 +167,8 @@ def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> No
 @pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl.gz", "mine"])
 def test_a_file_of_an_unknown_kind_is_refused_by_its_name(folder: Path, name: str) -> None:
     (folder / name).write_text("image,question\n0.png,q\n")
-    said = f"{name}`: expected a name that ends in .json, .jsonl, .parquet, .tsv"
-    assert said in _stopped(folder, "easyr1", folder / name)
+    reason = f"{name}`: expected one of the suffixes .json, .jsonl, .parquet, .tsv"
+    assert reason in _stopped(folder, "easyr1", folder / name)
 
 
 def test_a_suffix_in_capitals_is_the_same(folder: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_column_of_bytes_is_an_image(folder: Path, kind: str) -> None:
     )
     (row,) = _run(folder, kind, folder / "mine.parquet")
     assert row["images"] == [{"bytes": data, "path": None}]
-    if kind == "parquet":  # rlhf_v keeps columns that it knows
+    if kind == "parquet":  # rlhf_v keeps only columns that it knows
         kept = json.loads(row["source"])
         assert kept["mask"] == {"bytes": f"{len(data)} bytes", "path": "m.png"}
         assert kept["raw"] == f"{len(data)} bytes"
@@ -195,7 +195,7 @@ def test_a_column_of_bytes_is_an_image(folder: Path, kind: str) -> None:
 def test_an_object_of_very_many_keys_names_a_few(folder: Path) -> None:
     (folder / "mine.json").write_text(json.dumps({f"{n}\n": {} for n in range(39_000)}))
     message = _stopped(folder, "ms_swift", folder / "mine.json")
-    assert "key `messages` is missing; there are 0\\n, 1\\n, " in message
+    assert "key `messages` is missing; found keys 0\\n, 1\\n, " in message
     assert message.endswith(" and 38,980 more")
     (folder / "mine.json").unlink()
     pq.write_table(pa.table({f"c{n}": [1] for n in range(99)}), folder / "mine.parquet")
@@ -204,7 +204,7 @@ def test_an_object_of_very_many_keys_names_a_few(folder: Path) -> None:
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """A folder that every user may enter."""
+    """A folder that every user can enter."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -212,7 +212,7 @@ def reachable() -> Iterator[Path]:
 
 @contextmanager
 def _unprivileged() -> Iterator[None]:
-    """As a user whom permissions concern."""
+    """Run as a user without root's permissions."""
     user = os.geteuid()
     os.seteuid(user or 65534)
     try:

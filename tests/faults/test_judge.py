@@ -1,4 +1,4 @@
-"""A judge behind an endpoint that misbehaves: every case recovers with the right verdicts, or stops with one clear error."""
+"""A judge endpoint that misbehaves: each case ends with the right verdicts or one clear error."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five answers; waiting is short."""
+    """Five responses; short waits."""
     monkeypatch.setattr(judging, "FIRST_WAIT", 0.02)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-this-endpoint")
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-not-for-anyone")
@@ -40,7 +40,7 @@ def kept(folder: Path) -> list[dict[str, Any]]:
 
 
 def assert_right(table: pl.DataFrame, folder: Path, count: int = COUNT) -> None:
-    """Every answer has the verdict that belongs to what was asked about it."""
+    """Every response has the verdict for its own prompt."""
     assert table["example_id"].to_list() == [str(n) for n in range(count)]
     assert table["model"].to_list() == [MODEL] * count
     assert table["reason"].null_count() == count
@@ -55,7 +55,7 @@ def without_key(text: str) -> bool:
     return KEY not in text and base64.b64encode(KEY.encode()).decode() not in text and KEY[:20] not in text
 
 
-def test_a_judge_that_behaves_is_asked_once_about_each_answer(folder: Path) -> None:
+def test_a_working_judge_gets_one_request_per_answer(folder: Path) -> None:
     with serving() as server:
         table = judged(folder, server.url, concurrency=3)
         assert_right(table, folder)
@@ -64,9 +64,9 @@ def test_a_judge_that_behaves_is_asked_once_about_each_answer(folder: Path) -> N
         assert {body["max_tokens"] for body in server.asked} == {1024}
         again = judged(folder, server.url)
         assert again.equals(table)
-        assert len(server.asked) == COUNT  # nothing was asked again
+        assert len(server.asked) == COUNT  # no request was repeated
         sent = json.dumps(server.headers)
-        assert "sk-not-for" not in sent  # keys of other endpoints stay here
+        assert "sk-not-for" not in sent  # keys of other endpoints are not sent
     assert read_lineage(folder / "verdicts.parquet")["parameters"]["judge"]["model"] == "stub"
 
 
@@ -77,7 +77,7 @@ PASSING = [
 
 
 def patience(fault: str) -> float:
-    """Seconds to wait for an answer: few where that is what is tested, many where a busy machine may be slow by itself."""
+    """Timeout in seconds: short if it is tested, long if a busy machine may be slow."""
     return 1.0 if fault in ("slow", "drip") else 30.0
 
 
@@ -89,7 +89,7 @@ def test_a_fault_that_passes_is_got_over(folder: Path, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said", "requests"),
+    ("fault", "expected", "requests"),
     [
         ("429", "answered 429: `slow down`, 3 times", 3),
         ("429 after a day", "answered 429: `come back tomorrow` and asks to wait for 86400 s", 1),
@@ -117,16 +117,18 @@ def test_a_fault_that_passes_is_got_over(folder: Path, fault: str) -> None:
         ("404", "answered 404: `Not Found`\nhint: key `judges.stub.url` is the address before `/chat/completions`", 1),
     ],
 )
-def test_a_fault_that_stays_stops_with_one_error_and_keeps_what_was_said(
-    folder: Path, fault: str, said: str, requests: int
+def test_a_persistent_fault_stops_with_one_error_and_keeps_verdicts(
+    folder: Path, fault: str, expected: str, requests: int
 ) -> None:
-    """Two verdicts come, then nothing does; when the endpoint is well again, only the other three are asked for."""
+    """Two verdicts arrive, then the endpoint hangs; once it recovers, only the other three are
+    requested.
+    """
     with serving(lambda number: "fine" if number <= 2 else fault) as server:
         with pytest.raises(UserError) as caught:
             judged(folder, server.url, timeout=patience(fault))
         message = str(caught.value)
         assert f"judge `stub`, example `2`: `{server.url}` " in message
-        assert said in message
+        assert expected in message
         assert "2 of 5 verdicts are stored; rerun to request only the others" in message
         assert len(server.asked) == 2 + requests
         assert len(kept(folder)) == 2
@@ -145,14 +147,14 @@ def test_nobody_there(folder: Path) -> None:
 
 
 def test_answers_under_way_are_kept_when_another_one_fails(folder: Path) -> None:
-    """Of four asked at once one is refused at once; the others come later."""
+    """Of four concurrent requests, one is refused immediately; the others arrive later."""
     with serving(lambda number: "403" if number == 1 else "fine") as server:
         say = server.say
         server.say = lambda body, number: (time.sleep(0.3), say(body, number))[1]
         with pytest.raises(UserError, match="answered 403"):
             judged(folder, server.url, concurrency=4)
         assert len(kept(folder)) == 3
-        assert len(server.asked) == 4  # the fifth is not asked any more
+        assert len(server.asked) == 4  # the fifth is no longer requested
 
 
 def test_who_waits_for_another_try_does_not_hold_up_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,14 +178,14 @@ def test_an_endpoint_that_asks_to_wait_is_left_alone_by_all(folder: Path) -> Non
     assert 1 <= times[1] - times[0] < 3
 
 
-def test_an_endpoint_without_seeds_is_asked_without(folder: Path) -> None:
+def test_an_endpoint_without_seeds_gets_requests_without_seeds(folder: Path) -> None:
     with serving(lambda number: "no seed") as server:
         table = judged(folder, server.url, retries=0)
         assert_right(table, folder)
         assert ["seed" in body for body in server.asked] == [True] + [False] * COUNT
 
 
-def test_equal_answers_are_asked_about_once_whoever_gave_them(folder: Path) -> None:
+def test_equal_answers_of_all_policies_are_judged_once(folder: Path) -> None:
     rows = read_table(folder / "rewards.parquet", REWARDS).to_pylist()
     again = [{**row, "request_id": f"s{row['request_id']}", "condition": "sampled"} for row in rows]
     write_table(folder / "rewards.parquet", REWARDS, rows + again, {})
@@ -194,7 +196,7 @@ def test_equal_answers_are_asked_about_once_whoever_gave_them(folder: Path) -> N
     assert table["text"].to_list()[:COUNT] == table["text"].to_list()[COUNT:]
 
 
-def test_other_questions_models_and_lengths_are_asked_anew(folder: Path, tmp_path: Path) -> None:
+def test_other_questions_models_and_lengths_are_judged_again(folder: Path, tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("{contents} {question} {reference} {answer}? Set {braces} aside.")
     with serving() as server:
@@ -206,7 +208,7 @@ def test_other_questions_models_and_lengths_are_asked_anew(folder: Path, tmp_pat
         assert server.asked[-1]["messages"] == [
             {"role": "user", "content": "Cat, Mat Question 4? Reference 4. An answer 4? Set {braces} aside."}
         ]
-        judged(folder, server.url, key=None, concurrency=2, timeout=2.0)  # what changes nothing in what is asked
+        judged(folder, server.url, key=None, concurrency=2, timeout=2.0)  # changes that do not affect requests
         assert len(server.asked) == 4 * COUNT
 
 
@@ -228,7 +230,7 @@ def test_an_answer_that_is_missing_is_not_judged(folder: Path) -> None:
     assert table["text"].null_count() == 1
 
 
-def test_a_damaged_verdict_is_asked_for_again(folder: Path) -> None:
+def test_a_damaged_verdict_is_requested_again(folder: Path) -> None:
     with serving() as server:
         table = judged(folder, server.url)
         next((folder / "kept").rglob("*.json")).write_text('{"text": "Rat')
@@ -266,7 +268,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_at_once_end_with_the_same_verdicts(folder: Path) -> None:
-    """Of a judge that says something else every time, too: the first verdict counts."""
+    """Also for a judge that answers differently each time: the first verdict counts."""
     write_answers(folder, 12)
     with serving() as server:
         server.pause = 0.05
@@ -283,7 +285,7 @@ def test_two_processes_at_once_end_with_the_same_verdicts(folder: Path) -> None:
 def test_a_key_is_sent_and_written_nowhere(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("STUB_KEY", f"{KEY}\n")  # as `$(cat file)` would not, but a careless export does
+    monkeypatch.setenv("STUB_KEY", f"{KEY}\n")  # not with `$(cat file)`, but with a careless export
     with serving(lambda number: ["401", "fine", "500", "echo in verdict"][min(number, 4) - 1]) as server:
         with pytest.raises(UserError) as caught:
             judged(folder, server.url, key="STUB_KEY")
@@ -302,7 +304,7 @@ def test_a_key_is_sent_and_written_nowhere(
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         (None, "environment variable `STUB_KEY` is not set, expected the key of"),
         ("", "is empty or contains whitespace or non-ASCII characters"),
@@ -311,14 +313,14 @@ def test_a_key_is_sent_and_written_nowhere(
     ],
 )
 def test_a_key_that_cannot_be_sent_is_not_shown(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, value: str | None, said: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, value: str | None, expected: str
 ) -> None:
     monkeypatch.delenv("STUB_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("STUB_KEY", value)
     with serving() as server, pytest.raises(UserError) as caught:
         judged(folder, server.url, key="STUB_KEY")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert not server.asked
     assert not value or value not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""A model block that asks for more tokens than its model has."""
+"""A model block that requests more tokens than its model supports."""
 
 from pathlib import Path
 

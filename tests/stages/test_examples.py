@@ -67,15 +67,15 @@ def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -
 @pytest.mark.parametrize(
     ("bad", "line"),
     [
-        ('{"image": "1.png", ', "data.jsonl, line 2: no valid JSON: Expecting property name enclosed in double quotes at column 20"),
+        ('{"image": "1.png", ', "data.jsonl, line 2: not valid JSON: Expecting property name enclosed in double quotes at column 20"),
         (row(1, image="gone.png"), "data.jsonl, line 2: image `gone.png`: the file does not exist, looked in"),
         (row(1, image="broken.png"), "data.jsonl, line 2: image `broken.png`: the image is damaged"),
         (row(1, image="empty.png"), "data.jsonl, line 2: image `empty.png`: the file is empty"),
         (row(1, image="text.png"), "data.jsonl, line 2: image `text.png`: the file is no image"),
         (row(1, image="../secret.png"), "data.jsonl, line 2: image `../secret.png` leaves the image folder"),
         (row(1, box=[30, 6, 4, 40]), "`box` [30.0, 6.0, 4.0, 40.0] has no area, expected [x1, y1, x2, y2]"),
-        (row(1, box=[4, 6, 300, 40]), "`box` [4.0, 6.0, 300.0, 40.0] leaves the image of 64 x 48 pixels"),
-        (row(1, box=[0.1, 0.2, 0.3, 0.4]), "is smaller than a pixel; shares of the image need `coordinates: normalised`"),
+        (row(1, box=[4, 6, 300, 40]), "`box` [4.0, 6.0, 300.0, 40.0] exceeds the image of 64 x 48 pixels"),
+        (row(1, box=[0.1, 0.2, 0.3, 0.4]), "is smaller than a pixel; fractions of the image need `coordinates: normalised`"),
         (row(1, box=[1, 2, 3]), "`box` is [1, 2, 3], expected four finite numbers"),
         (row(1, box=[1, 2, float("nan"), 4]), "expected four finite numbers"),
         (row(1, box=None), "data.jsonl, line 2: key `box` is missing"),
@@ -196,7 +196,7 @@ def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.Cap
 
 def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
     message = mistakes(folder, [row(n, box=[30, 20, 10 + n, 8]) for n in range(20)])
-    assert message.splitlines()[-1] == "hint: read as [x, y, width, height] 20 of 20 boxes fit, as [x1, y1, x2, y2] 0"
+    assert message.splitlines()[-1] == "hint: as [x, y, width, height], 20 of 20 boxes fit; as [x1, y1, x2, y2], 0"
 
 
 def test_a_possible_but_doubtful_frame_is_only_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,12 +206,12 @@ def test_a_possible_but_doubtful_frame_is_only_reported(folder: Path, capsys: py
     # as declared, despite the doubt
     assert table["box"][0].to_list() == pytest.approx([6.4, 9.6, 32, 42])
     said = capsys.readouterr().out
-    assert "warning: is it `coordinates: padded_normalised`? Of 20 boxes 20 end at an edge" in said
+    assert "warning: is it `coordinates: padded_normalised`? 20 of 20 boxes end at an edge" in said
 
 
 def test_an_image_of_another_size_than_its_annotations(folder: Path) -> None:
     message = mistakes(folder, [row(0, image_size=[64, 48]), row(1, image_size=[640, 480])])
-    assert "data.jsonl, line 2: the image has 64 x 48 pixels, the annotations are of 640 x 480" in message
+    assert "data.jsonl, line 2: the image has 64 x 48 pixels, the annotations expect 640 x 480" in message
     assert imported(folder, [row(0, image_size=[64, 48])])["source"][0] is None
 
 

@@ -165,5 +165,5 @@ def test_the_plan_rejects_an_incomplete_reward(folder: Path) -> None:
         planned("half")
     assert caught.value.args[0] == (
         f"config\n  key `rewards.perception.tasks.ocr`: reward `half` cannot be loaded from `{half}`: ValueError: `components` is "
-        "empty, expected the names of what `score` gives"
+        "empty, expected the names of the components that `score` returns"
     )

@@ -595,7 +595,7 @@ def test_an_image_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     (row, *_) = pl.read_parquet(tmp_path / "examples.parquet").to_dicts()
     row |= {"images": [{"bytes": b"no image", "path": "x.png"}]}
     for digest, message in (
-        (hashlib.sha256(b"no image").hexdigest(), "the file is no image that Pillow can read"),
+        (hashlib.sha256(b"no image").hexdigest(), "the file is not an image that Pillow can read"),
         (row["image_sha256"][0], "the image has changed since the import; import the dataset again"),
     ):
         write_table(tmp_path / "broken.parquet", EXAMPLES, [{**row, "image_sha256": [digest]}], MADE)

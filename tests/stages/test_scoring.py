@@ -132,7 +132,7 @@ def test_a_missing_source_column_is_reported(tmp_path: Path) -> None:
     tables.rewards()
     block = BenchmarkBlock(dataset="mine", reward="r", protocol="hallusionbench", n=0, resamples=20)
     with pytest.raises(
-        UserError, match="example `there` has no `set_id`, which the benchmark's protocol or reward reads"
+        UserError, match="example `there` has no column `set_id`, which the benchmark's protocol or reward reads"
     ):
         evaluate.run(
             policy="p", base="p", rewards={"b": tables["rewards"]}, base_rewards=None, attention={}, base_attention=None,
@@ -345,4 +345,4 @@ def test_another_coordinate_format_is_reported_and_not_used(tmp_path: Path, caps
     said = capsys.readouterr().out
     assert "mean IoU of 30 boxes" in said
     assert "`padded_square` 0.500, `original` 1.000, `thousand` 0.000; declared: `padded_square`" in said
-    assert "warning: the model's numbers look like `original`, not `padded_square`" in said
+    assert "warning: the model's boxes look like `original`, not `padded_square`" in said

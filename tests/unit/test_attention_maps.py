@@ -1,4 +1,4 @@
-"""Maps on the image, and the attention focus ratio."""
+"""Attention maps in image coordinates, and the attention focus ratio."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ MAP = np.array([[0.1, 0.2, 0.1, 0], [0.1, 0.8, 0.6, 0.1], [0, 0.7, 0.9, 0.1], [0
 
 
 def test_afr_vector() -> None:
-    """c.11: inside mean .75, outside .08333."""
+    """Mean attention .75 inside, .08333 outside."""
     assert attention_focus_ratio(MAP, (400, 400), (100, 100, 300, 300)) == pytest.approx(9.0)
 
 
 def test_afr_of_a_box_that_cuts_cells() -> None:
-    """Against a map of 100 x 100 times finer cells, where the box cuts none."""
+    """Against a map with 100 x 100 times finer cells, none of which the box cuts."""
     fine = np.kron(MAP, np.ones((100, 100)))
     box = (130.0, 70.0, 290.0, 310.0)
     assert attention_focus_ratio(MAP, (400, 400), box) == pytest.approx(attention_focus_ratio(fine, (400, 400), box))
@@ -37,7 +37,9 @@ def test_a_grid_on_the_whole_image_stays_as_it_is() -> None:
 
 
 def test_padding_is_dropped() -> None:
-    """640 x 480 padded to 640 x 640: 24 rows of 26.7 pixels, of which 3 above and 3 below are padding."""
+    """640 x 480 padded to 640 x 640: 24 rows of 26.7 pixels, of which 3 above and 3 below are
+    padding.
+    """
     attention = np.random.default_rng(0).random((24, 24))
     found = on_image(attention, (0, -80, 640, 560), (640, 480))
     assert found.shape == (18, 24)
@@ -56,7 +58,7 @@ def test_what_was_cut_away_has_no_attention() -> None:
 
 @given(width=st.integers(20, 700), height=st.integers(20, 700))
 def test_attention_is_neither_made_nor_lost_on_the_image(width: int, height: int) -> None:
-    """Of uniform attention on a padded square, the image gets its share of the area."""
+    """Uniform attention on a padded square: the image gets attention in proportion to its area."""
     side = max(width, height)
     left, top = (side - width) // 2, (side - height) // 2
     found = on_image(np.ones((24, 24)), (-left, -top, side - left, side - top), (width, height))

@@ -1,4 +1,4 @@
-"""Which groups of a round are learnt from."""
+"""Selection of the rollout groups that a round trains on."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def kept(table: pl.DataFrame, **settings: Any) -> list[str]:
 
 
 def test_dynamic_sampling_drops_groups_that_are_all_right_or_all_wrong() -> None:
-    """TV11 of the dossier: key accuracy, limits .01 and .99."""
+    """Reference vector: key accuracy, limits .01 and .99."""
     table = scored({"all": [1] * 5, "none": [0] * 5, "some": [1, 0, 0, 0, 0]})
     groups = batch(table, BatchBlock(keep="accuracy"))
     assert groups["kept"].to_list() == [False, False, True]
@@ -40,7 +40,7 @@ def test_dynamic_sampling_drops_groups_that_are_all_right_or_all_wrong() -> None
 
 
 def test_what_decides_need_not_be_the_reward() -> None:
-    """PAPO's reward is never 0 for a well-formed answer, and its filter looks at the accuracy."""
+    """PAPO's reward is never 0 for a well-formed answer, so its filter uses the accuracy."""
     table = scored({"a": [0.1, 0.1], "b": [1.0, 0.1]}, keep={"a": [0, 0], "b": [1, 0]})
     assert kept(table, keep="accuracy") == ["b"]
     assert kept(table) == ["a", "b"]

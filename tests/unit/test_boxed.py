@@ -1,4 +1,4 @@
-r"""Answers in \boxed{}: the dossier's facts (a.1, g.3), and rules that hang, crash, fail or are killed."""
+r"""Answers in \boxed{}, and rules that hang, crash, fail or are killed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ REWARDED = ("boxed_exact", "boxed_math")
 TOWER = "9**9**9**9"
 """Hangs MathRuler: sympy's integer power. As LaTeX, `9^{9^{9^9}}`, it hangs math-verify."""
 
-EQUAL = {  # answer, target: right by boxed_exact, by boxed_math, and the rule that decides in the latter
+EQUAL = {  # answer, target: correct by boxed_exact, by boxed_math, and the rule that decides in the latter
     ("3.14", "3.14"): (1, 1, "mathruler"),
     ("3.14", "3.142"): (0, 0, "math_verify"),
     ("4/2", "2"): (0, 1, "math_verify"),
@@ -43,7 +43,7 @@ EQUAL = {  # answer, target: right by boxed_exact, by boxed_math, and the rule t
     (r"50\%", "50"): (1, 1, "mathruler"),
     (r"\$5", "5"): (1, 1, "mathruler"),
     (r"2\sqrt{2}", r"\sqrt{8}"): (1, 1, "mathruler"),
-    ("x^{2}+2x+1", "(x+1)^{2}"): (1, 1, "mathruler"),  # it drops braces before it looks for `^{`
+    ("x^{2}+2x+1", "(x+1)^{2}"): (1, 1, "mathruler"),  # it drops braces before it searches for `^{`
     ("x^(2)", "x*x"): (0, 1, "math_verify"),
     ("2a+b+c", "a+a+b+c"): (0, 1, "math_verify"),
     ("(1, 2)", "(1,2)"): (1, 1, "mathruler"),
@@ -80,7 +80,7 @@ def response(answer: str) -> str:
 
 @pytest.fixture(scope="module", params=REWARDED)
 def table(request: pytest.FixtureRequest) -> tuple[str, Scores]:
-    """All pairs at once: starting processes takes longer than asking them."""
+    """All pairs at once: starting processes takes longer than comparing."""
     return request.param, scored(request.param, [response(a) for a, _ in EQUAL], [t for _, t in EQUAL])
 
 
@@ -122,9 +122,9 @@ def test_the_last_balanced_box(text: str, expected: str | None) -> None:
         (r"<think>a</think>\boxed{1}", True),
         ("<think>\na\n</think>\n so \\boxed{1}.\n", True),
         (r"<think></think>\boxed{}", True),
-        (r"<think>a</think>\boxed{\frac{1}{2}", True),  # the expression asks for some closing brace
+        (r"<think>a</think>\boxed{\frac{1}{2}", True),  # the expression requires some closing brace
         (r"so <think>a</think>\boxed{1}", False),
-        (r" <think>a</think>\boxed{1}", True),  # blanks around `<` are removed first
+        (r" <think>a</think>\boxed{1}", True),  # whitespace around `<` is removed first
         (r"<think>a \boxed{1}</think>", False),
         (r"<think>a \boxed{1}</think> \boxed{2", False),
         (r"<think>a\boxed{1}", False),
@@ -159,14 +159,14 @@ def test_without_a_box_there_is_no_answer(reward: str) -> None:
     assert scores.components["accuracy"].tolist() == [0, 0, 0, 0]
     assert scores.rewards.tolist() == pytest.approx([0, 0, 0.1, 0.1])
     assert scores.parsed_json() == [None] * 4
-    assert scores.reasons == [*[r"no \boxed{} that is closed"] * 3, r"the \boxed{} is empty"]
+    assert scores.reasons == [*[r"no closed \boxed{}"] * 3, r"the \boxed{} is empty"]
 
 
 @pytest.mark.parametrize("reward", REWARDED)
 def test_without_a_truth_nothing_is_right(reward: str) -> None:
     scores = scored(reward, [response("5")] * 2, [None, " "])
     assert scores.rewards.tolist() == pytest.approx([0.1, 0.1])
-    assert scores.reasons == ["there is no truth to compare with"] * 2
+    assert scores.reasons == ["there is no ground truth to compare with"] * 2
 
 
 @pytest.mark.parametrize("reward", REWARDED)
@@ -230,7 +230,7 @@ def test_weird_answers_are_wrong_and_harm_no_other(reward: str) -> None:
 def test_a_million_characters_are_read_at_once(text: str) -> None:
     start = time.monotonic()
     last_box(without_blanks(text)), has_format(without_blanks(text))
-    assert time.monotonic() - start < 5  # quadratic reading takes minutes
+    assert time.monotonic() - start < 5  # quadratic parsing takes minutes
 
 
 def sleeps(answer: str, target: str) -> bool:
@@ -301,14 +301,14 @@ def test_the_last_opinion_counts() -> None:
     ]
     assert verdicts([("a", "b")], [sleeps, cannot_tell]) == [Verdict(False, "sleeps")]
     assert verdicts([("a", "b")], [cannot_tell]) == [
-        Verdict(False, None, "no rule could compare the answer with the truth")
+        Verdict(False, None, "no rule could compare the answer with the ground truth")
     ]
     assert verdicts([("raise", "b")], [sleeps, cannot_tell]) == [
         Verdict(False, None, "`sleeps` failed (RecursionError)")
     ]
 
 
-def test_a_missing_package_is_no_wrong_answer() -> None:
+def test_a_missing_package_is_not_a_wrong_answer() -> None:
     with pytest.raises(ImportError, match="No module named `verifier`"):
         verdicts([("a", "b")], [lacks_a_package])
 
@@ -337,7 +337,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_processes_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
-    """One that hangs ends itself some seconds after its limit, one that waits for work at once."""
+    """A hanging process ends itself some seconds after its limit, an idle one immediately."""
     (tmp_path / "main.py").write_text(KILLED)
     with subprocess.Popen([sys.executable, "main.py"], cwd=tmp_path) as parent:
         while not all((tmp_path / name).exists() for name in ("sleep", "idle")):
@@ -351,7 +351,7 @@ def test_processes_end_with_their_parent(tmp_path: Path, how: signal.Signals) ->
 
 
 def test_loading_rewards_imports_nothing_heavy() -> None:
-    """The Snakefile loads those that the config names whenever it is parsed."""
+    """The Snakefile loads the rewards that the config names each time it is parsed."""
     heavy = ("sympy", "mathruler", "math_verify", "pebble", "rapidfuzz", "nltk", "spacy", "polars", "pyarrow", "torch")
     code = (
         "import sys\nfrom perceptune.contracts.plugins import load, names\n"

@@ -1,4 +1,4 @@
-"""Boxes: parsing, frames and overlap, against the dossier's vectors (c.6) and a count of pixels."""
+"""Boxes: parsing, coordinate formats and overlap, against reference vectors and a pixel count."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ PIXELS, SIZE = (160, 120, 320, 360), np.array([[640, 480]], dtype=float)
     ],
 )
 def test_frames(frame: str, numbers: tuple[float, ...], resized: tuple[int, int] | None) -> None:
-    """c.6: one pixel box of a 640 x 480 image in every frame, there and back."""
+    """One pixel box of a 640 x 480 image in every coordinate format, there and back."""
     resizes = None if resized is None else np.array([resized], dtype=float)
     assert to_pixels(one(numbers), frame, SIZE, resizes)[0] == pytest.approx(PIXELS)  # type: ignore[arg-type]
     back = from_pixels(np.array(PIXELS), frame, (640, 480), resized)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def test_frames(frame: str, numbers: tuple[float, ...], resized: tuple[int, int]
 
 
 def test_the_wrong_frame_costs_a_quarter() -> None:
-    """c.6: the padded-frame numbers read in the original frame."""
+    """Padded-square numbers interpreted in original coordinates."""
     numbers = one((0.25, 0.3125, 0.5, 0.6875))
     assert iou(to_pixels(numbers, "original", SIZE), one(PIXELS))[0] == pytest.approx(0.75)
 

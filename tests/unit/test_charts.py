@@ -30,8 +30,8 @@ def test_a_higher_value_is_drawn_higher_and_steps_are_even() -> None:
     svg = charts.line_panel(curves(dpo=[0.1, 0.2, 0.3]), title="loss", x_label="step", styles=STYLES)
     (line,) = of_class(svg, "curve")
     (x1, y1), (x2, y2), (x3, y3) = places(line)
-    assert y1 > y2 > y3  # SVG counts downwards
-    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)  # coordinates are written with one decimal
+    assert y1 > y2 > y3  # the y axis of SVG points down
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)  # coordinates have one decimal
     assert y1 - y2 == pytest.approx(y2 - y3, abs=0.2)
 
 

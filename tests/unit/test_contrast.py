@@ -1,4 +1,4 @@
-"""Contrastive amplification: dossier c.9."""
+"""Contrastive decoding, against a reference vector."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_nothing_is_added_with_strength_0_and_nothing_cut_with_plausibility_0() 
 
 
 def test_each_row_has_its_own_numbers() -> None:
-    """As the logits processor calls it: strength and plausibility of shape (pairs, 1)."""
+    """With shapes as in the logits processor: strength and plausibility (pairs, 1)."""
     rows = amplified(
         EXPERT.expand(2, 4), AMATEUR.expand(2, 4), torch.tensor([[0.1], [0.0]]), torch.tensor([[0.1], [0.0]])
     )

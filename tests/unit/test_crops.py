@@ -1,4 +1,4 @@
-"""The adaptive crop against the dossier's vectors (c.1) and a brute-force reading of algorithm 1."""
+"""The adaptive crop against reference vectors and a brute-force version of algorithm 1."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,9 @@ def test_window_of_llava_on_a_usual_image() -> None:
 def brute_force(
     attention: np.ndarray, size: tuple[int, int], base: tuple[int, int], neighbours: int, variant: str
 ) -> tuple[float, ...]:
-    """Algorithm 1 with loops over every window, written from the dossier's table without looking at `core.crops`."""
+    """Algorithm 1 with loops over every window, written from the paper, independently of
+    `adaptive_crop`.
+    """
     h, w = attention.shape
     cell_w, cell_h = size[0] / w, size[1] / h
     best: tuple[float, float, int, int, int, int] | None = None

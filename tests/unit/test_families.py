@@ -1,4 +1,4 @@
-"""How the families write boxes, in which frame, and what an answer looks like to the parser of boxes."""
+"""How the families write boxes, in which coordinates, and how the box parser reads their answers."""
 
 import subprocess
 import sys
@@ -14,7 +14,8 @@ from tests.plugins import FAMILIES
 
 BOX = (40.0, 30.0, 120.0, 90.0)
 SIZE = (160, 120)
-"""Width and height: the padded square has 160 pixels a side, of which the first 20 rows are padding."""
+"""Width and height: the padded square has 160 pixels a side, of which the first 20 rows are
+padding."""
 
 WRITTEN = {
     "llava": "[0.25, 0.31, 0.75, 0.69]",  # (30 + 20) / 160 = 0.3125, (90 + 20) / 160 = 0.6875
@@ -39,7 +40,7 @@ def test_every_family_declares_itself() -> None:
         "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
     }  # fmt: skip
     types = [kind for family in FAMILIES.values() for kind in family.model_types]
-    assert sorted(types) == sorted(set(types)) == sorted(FRAMES)  # each is of one family
+    assert sorted(types) == sorted(set(types)) == sorted(FRAMES)  # each file belongs to one family
 
 
 def test_declarations_are_read_without_anything_heavy() -> None:
@@ -60,22 +61,22 @@ def test_the_true_box_in_the_familys_notation(name: str) -> None:
     example = {"example_id": "e", "box": list(BOX), "target": None, "image_sizes": [list(SIZE)]}
     text = family_of(model).ground_truth(*framed(example, model))
     assert text == WRITTEN[name]
-    shown = text.removeprefix("<|box_start|>").removesuffix("<|box_end|>")  # as it is decoded: without special tokens
+    shown = text.removeprefix("<|box_start|>").removesuffix("<|box_end|>")  # as decoded: without special tokens
     numbers = parse_box(shown)
     assert numbers is not None
     pixels = to_pixels(np.array([numbers]), coordinate_frame(model), np.array([SIZE], dtype=float))
-    assert np.abs(pixels - BOX).max() <= 160 * 0.005  # half of the second decimal
+    assert np.abs(pixels - BOX).max() <= 160 * 0.005  # half a unit of the second decimal
 
 
 def test_qwen2_5_vl_writes_pixels_of_the_resized_image() -> None:
-    """160 x 120 becomes 168 x 112 for instance: 40 * 168 / 160 = 42, 30 * 112 / 120 = 28, 126, 84."""
+    """For instance, 160 x 120 becomes 168 x 112: 40 * 168 / 160 = 42, 30 * 112 / 120 = 28, 126, 84."""
     example = {"example_id": "e", "box": list(BOX), "target": None, "image_sizes": [list(SIZE)]}
     text = FAMILIES["qwen2_5_vl"].ground_truth(example, "resized_pixels", (168, 112))
     assert text == "[42, 28, 126, 84]"
 
 
 def test_shares_keep_their_decimals_whatever_the_family() -> None:
-    """A block's `coordinates` may differ from its family's."""
+    """A block's `coordinates` may differ from the family's default."""
     shares = np.array([0.25, 0.5, 0.75, 1.0])
     assert FAMILIES["qwen3_vl"].box_text(shares, "original") == "[0.25, 0.50, 0.75, 1.00]"
     assert FAMILIES["llava"].box_text(1000 * shares, "thousand") == "[250, 500, 750, 1000]"
@@ -98,6 +99,6 @@ def test_boxes_of_two_points_are_read(text: str, box: tuple[float, ...] | None) 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_maps_cover_the_image(name: str) -> None:
-    """All but LLaVA-1.5, which pads to a square, see the image from edge to edge."""
+    """All families but LLaVA-1.5, which pads to a square, see the image from edge to edge."""
     expected = (0.0, -20.0, 160.0, 140.0) if name == "llava" else (0.0, 0.0, 160.0, 120.0)
     assert FAMILIES[name].covered(SIZE) == expected

@@ -1,4 +1,4 @@
-"""Frames of boxes: the dossier's vector c.6, what is possible, what is doubtful, and what a model writes."""
+"""Coordinate formats of boxes: which are possible or doubtful, and what a model writes."""
 
 from typing import get_args
 
@@ -24,7 +24,9 @@ def block(coordinates: Coordinates) -> FileDataset:
 
 
 def many(coordinates: Coordinates, count: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes of drawn places in images of four sizes, some at each edge, as that frame writes them; and the sizes."""
+    """Random boxes in images of four sizes, some at each edge, in the given coordinates; and the
+    sizes.
+    """
     draws = np.random.default_rng(0)
     sizes = np.array([(640, 480), (480, 640), (500, 375), (1280, 720)], dtype=float)[draws.integers(0, 4, count)]
     ends = np.sort(draws.uniform(0, 1, (count, 2, 2)), axis=1)
@@ -68,17 +70,17 @@ def test_every_wrong_declaration_is_noticed_and_the_true_one_named(true: Coordin
     if true == declared:
         return
     boxes, sizes = many(true)
-    said = coordinate_frames.better_fit(boxes, declared, sizes) or coordinate_frames.doubt(boxes, declared, sizes)
-    assert said is not None
-    assert f"`coordinates: {true}`" in said
+    message = coordinate_frames.better_fit(boxes, declared, sizes) or coordinate_frames.doubt(boxes, declared, sizes)
+    assert message is not None
+    assert f"`coordinates: {true}`" in message
 
 
-def test_corner_and_extent_are_told_apart() -> None:
+def test_corner_and_extent_are_distinguished() -> None:
     boxes, sizes = many("pixels")
     boxes[:, 2:] -= boxes[:, :2]
-    said = coordinate_frames.better_fit(boxes, "pixels", sizes)
-    assert said is not None
-    assert said.startswith("read as [x, y, width, height] 500 of 500 boxes fit")
+    message = coordinate_frames.better_fit(boxes, "pixels", sizes)
+    assert message is not None
+    assert message.startswith("as [x, y, width, height], 500 of 500 boxes fit")
 
 
 def test_few_boxes_raise_no_doubt() -> None:
@@ -90,7 +92,7 @@ def test_overlap_of_the_two_readings_of_c6() -> None:
     truth, sizes = np.array([PIXELS]), np.array([SIZE], dtype=float)
     found = coordinate_frames.overlaps(np.array([READINGS["padded_normalised"]]), truth, sizes, None)
     assert found["padded_square"][0] == 1
-    assert found["original"][0] == pytest.approx(0.75)  # the dossier's figure
+    assert found["original"][0] == pytest.approx(0.75)  # reference value
     assert found["thousand"][0] == 0
     assert "resized_pixels" not in found
     resized = coordinate_frames.overlaps(np.array([[161.0, 119, 322, 357]]), truth, sizes, np.array([[644.0, 476]]))
@@ -115,8 +117,8 @@ def test_a_model_with_another_frame_is_noticed(
     assert f"set `coordinates: {writes}`" in lines[1]
 
 
-def test_chance_is_no_evidence() -> None:
-    """Two readings of equal mean, and one that wins on 10 answers only."""
+def test_chance_is_not_evidence() -> None:
+    """Two formats with equal mean IoU, and one that is better on 10 answers only."""
     draws = np.random.default_rng(1)
     noise = {"original": draws.uniform(0, 1, 200), "padded_square": draws.uniform(0, 1, 200)}
     assert coordinate_frames.likelier(noise, "original") is None  # type: ignore[arg-type]
@@ -125,6 +127,6 @@ def test_chance_is_no_evidence() -> None:
 
 
 def test_boxes_near_the_left_edge_of_small_images_raise_no_doubt() -> None:
-    """Read as thousandths they would all lie within a pixel of it."""
+    """As thousandths, they would all lie within one pixel of the corner."""
     boxes = np.array([[4.0 + n % 20, 6, 44 + n % 20, 50] for n in range(40)])
     assert coordinate_frames.doubt(boxes, "pixels", np.full((40, 2), [96.0, 64.0])) is None

@@ -1,4 +1,4 @@
-"""The reward for right boxes: parsing and frames of `iou`, and the threshold."""
+"""The thresholded box reward: parsing and coordinates of `iou`, and the threshold."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.plugins import REWARD_METRICS, REWARDS
 TEXTS = ["[0.1, 0.1, 0.5, 0.5]", "[0.1, 0.1, 0.5, 0.3]", "[0.1, 0.1, 0.5, 0.29]", "[0.5, 0.5, 0.1, 0.1]", "over there"]
 
 
-def asked(texts: list[str]) -> Answers:
+def answers_of(texts: list[str]) -> Answers:
     n = len(texts)
     return Answers(
         texts, [None] * n, np.tile([10.0, 10, 50, 50], (n, 1)), np.full((n, 2), 100.0), "original", resized=None
@@ -19,13 +19,13 @@ def asked(texts: list[str]) -> Answers:
 
 
 def scored(texts: list[str]) -> Scores:
-    return REWARDS["iou_threshold"](asked(texts))
+    return REWARDS["iou_threshold"](answers_of(texts))
 
 
 def test_half_is_right_and_less_is_wrong() -> None:
     scores = scored(
         TEXTS
-    )  # the truth has 40 x 40 pixels: heights of 40, 20 and 19 give 1, 1/2 and 19/40; then inverted; none
+    )  # the ground truth has 40 x 40 pixels: heights 40, 20, 19 give 1, 1/2, 19/40; then inverted; none
     assert scores.components["iou"].tolist() == pytest.approx([1, 1 / 2, 19 / 40, 0, 0])
     assert scores.rewards.tolist() == [1, 1, 0, 0, 0]
     assert scores.components["accuracy"].tolist() == [1, 1, 0, 0, 0]
@@ -33,10 +33,10 @@ def test_half_is_right_and_less_is_wrong() -> None:
 
 
 def test_everything_else_is_as_in_iou() -> None:
-    ours, theirs = scored(TEXTS), iou(asked(TEXTS))
-    assert (ours.parsed, ours.reasons) == (theirs.parsed, theirs.reasons)
-    for name, column in theirs.components.items():
-        assert ours.components[name].tolist() == column.tolist()
+    binary, plain = scored(TEXTS), iou(answers_of(TEXTS))
+    assert (binary.parsed, binary.reasons) == (plain.parsed, plain.reasons)
+    for name, column in plain.components.items():
+        assert binary.components[name].tolist() == column.tolist()
 
 
 def test_no_answers_no_rewards() -> None:

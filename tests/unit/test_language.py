@@ -1,6 +1,8 @@
-"""The real NLTK and spaCy on data of their own formats, made here: a tagger that knows ten words, vectors of four.
+"""The real NLTK and spaCy on small generated data: a tagger that knows ten words, vectors of four
+words.
 
-They are optional (`make language`); the data that AMBER's scores need has to be downloaded, and is not here.
+They are optional (`make language`); the data for AMBER's scores has to be downloaded and is not
+used here.
 """
 
 import json
@@ -45,7 +47,7 @@ def resources(tmp_path: Path) -> Path:
 
 
 def test_nouns_and_near_words(resources: Path) -> None:
-    """Plurals become singulars where the word is known; what begins with a capital stays as it is, so "Cars" is no "car"."""
+    """Known words become singular; capitalised words stay as they are, so "Cars" is not a "car"."""
     language = english(resources)
     assert language.nouns("Two dogs run on the grass. Cars") == ["dog", "grass", "Cars"]
     assert language.similar("dog", "puppy")  # cosine 0.994

@@ -1,4 +1,4 @@
-"""Losses against the dossier's vectors (c.2, c.3) and a float64 reference that loops over pairs."""
+"""Losses against reference vectors and a float64 reference that loops over pairs."""
 
 import math
 from itertools import combinations
@@ -15,7 +15,7 @@ from tests.plugins import METHODS
 
 
 def group(scores: list[float], rewards: list[float], dtype: torch.dtype = torch.float64) -> Group:
-    """Scores s_i as policy log-probabilities over a zero reference."""
+    """Scores s_i as policy log-probs with a zero reference."""
     logps = torch.tensor(scores, dtype=dtype, requires_grad=True)
     return Group(
         logps, torch.zeros(len(scores), dtype=dtype), torch.ones(len(scores)), torch.tensor(rewards, dtype=dtype)
@@ -27,7 +27,7 @@ def loss(method: str, one: Group, **parameters: object) -> torch.Tensor:
 
 
 def reference_perpo(scores: list[float], rewards: list[float], beta: float, gamma: float) -> float:
-    """The formula of sec. a.1, pair by pair, strict pairs only."""
+    """PerPO's formula, pair by pair, strict pairs only."""
     total = weight_sum = 0.0
     for i, j in combinations(range(len(scores)), 2):
         if rewards[i] == rewards[j]:
@@ -51,7 +51,7 @@ def reference_perpo(scores: list[float], rewards: list[float], beta: float, gamm
     ],
 )
 def test_dpo_vectors(logps: tuple[float, ...], beta: float, expected: float) -> None:
-    """c.2: policy chosen, policy rejected, reference chosen, reference rejected."""
+    """Policy chosen, policy rejected, reference chosen, reference rejected."""
     chosen, rejected, reference_chosen, reference_rejected = logps
     one = Group(
         torch.tensor([chosen, rejected], dtype=torch.float64),
@@ -79,15 +79,14 @@ def test_dpo_vectors(logps: tuple[float, ...], beta: float, expected: float) -> 
         ([0.9, 0.6, 0.1], [-1, 0.5, 2], 0.5, 1, 1.419142),
         ([0.9, 0.6, 0.1], [1, 1, 1], 0.7, 0.5, 0.693147),  # all scores equal
         ([0.9, 0.1], [2, -1], 0.1, 0.5, 0.554355),  # N = 2 is DPO
-        ([0.8, 0.8, 0.2], [1, 0, -1], 0.1, 0.5, 0.621268),  # a tie weighs nothing
-        ([0.8, 0.8, 0.2], [1, 0, -1], 0.1, 0, 0.621268),  # strict pairs only, for gamma 0 too
+        ([0.8, 0.8, 0.2], [1, 0, -1], 0.1, 0.5, 0.621268),  # a tie has weight 0
+        ([0.8, 0.8, 0.2], [1, 0, -1], 0.1, 0, 0.621268),  # strict pairs only, also for gamma 0
         ([0.9, 0.85, 0.3, 0.05], [1.2, 0.4, 0.9, -2.0], 0.1, 0, 0.622585),
         ([0.9, 0.85, 0.3, 0.05], [1.2, 0.4, 0.9, -2.0], 0.1, 0.5, 0.617841),
         ([0.9, 0.85, 0.3, 0.05], [1.2, 0.4, 0.9, -2.0], 0.1, 1, 0.613785),
     ],
 )
 def test_perpo_vectors(rewards: list[float], scores: list[float], beta: float, gamma: float, expected: float) -> None:
-    """c.3."""
     assert loss("perpo", group(scores, rewards), beta=beta, gamma=gamma).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -168,11 +167,11 @@ def test_sft_is_the_mean_over_tokens() -> None:
 
 
 def mdpo_group(logps: list[float], reference: list[float], corrupted: tuple[float, float]) -> Group:
-    """Log-probabilities of a list, and of its best answer under the corrupted view: (policy, reference)."""
+    """Log-probs of a list, and of its best response under the corrupted view: (policy, reference)."""
     size = len(logps)
     hidden = [torch.full((size,), torch.nan, dtype=torch.float64) for _ in corrupted]
     for values, value in zip(hidden, corrupted, strict=True):
-        values[0] = value  # nothing else is asked for
+        values[0] = value  # not queried
     return Group(
         torch.tensor(logps, dtype=torch.float64, requires_grad=True),
         torch.tensor(reference, dtype=torch.float64),
@@ -185,7 +184,7 @@ def mdpo_group(logps: list[float], reference: list[float], corrupted: tuple[floa
 def reference_mdpo(
     logps: list[float], reference: list[float], corrupted: tuple[float, float], settings: dict[str, float]
 ) -> float:
-    """The three terms of arXiv:2406.11839 as they are written, with plain logarithms and exponentials."""
+    """The three losses of arXiv:2406.11839 as written, with plain logarithms and exponentials."""
     beta, ratios = settings["beta"], [p - r for p, r in zip(logps, reference, strict=True)]
 
     def minus_log_sigmoid(x: float) -> float:

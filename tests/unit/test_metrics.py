@@ -41,7 +41,9 @@ def test_a_sum_of_metrics_resamples_all_with_the_same_examples() -> None:
 
 
 def test_runs_and_single_answers_are_resampled_together() -> None:
-    """Policy, one answer each, against the mean over three runs of a metric that is no mean of answers."""
+    """Policy with one response each, against the mean over three runs of a metric that is not a
+    mean of responses.
+    """
     draw = np.random.default_rng(4)
     one = {name: draw.integers(0, 2, 20).astype(float) for name in ("predicted_yes", "target_yes")}
     runs = {
@@ -66,7 +68,7 @@ def test_runs_and_single_answers_are_resampled_together() -> None:
 
 
 def test_pope_vector() -> None:
-    """c.11: TP 80, FP 10, FN 20, TN 90."""
+    """TP 80, FP 10, FN 20, TN 90."""
     columns = yes_no(80, 10, 20, 90)
     values = {name: float(metric(columns)) for name, metric in REWARD_METRICS["yes_no"].items()}
     expected = {"precision": 0.8889, "recall": 0.8, "f1": 0.8421, "accuracy": 0.85, "yes_ratio": 0.45}
@@ -100,11 +102,11 @@ def test_best_of_k_of_hits_is_pass_at_k() -> None:
 
 
 RUNS = np.array([[1, 1, 1, 0, 1, 1, 0, 1], [0] * 8, [0, 1, 0, 0, 0, 0, 1, 0]], float)
-"""TV9: three problems, eight answers each."""
+"""Reference vector: three problems, eight responses each."""
 
 
 def test_acc_at_8_is_the_mean_over_answers_and_problems() -> None:
-    """TV9: per problem 0.75, 0, 0.25; another metric than pass@8."""
+    """Per problem 0.75, 0, 0.25: not pass@8."""
     assert RUNS.mean(axis=1).tolist() == [0.75, 0, 0.25]
     assert RUNS.mean() == pytest.approx(0.333333, abs=1e-6)
     assert best_of_k(RUNS, 1).mean() == pytest.approx(0.333333, abs=1e-6)
@@ -112,7 +114,7 @@ def test_acc_at_8_is_the_mean_over_answers_and_problems() -> None:
 
 
 def test_what_the_stage_writes_of_sampled_answers() -> None:
-    """TV9 through `stages.evaluate`."""
+    """The same through `stages.evaluate`."""
     rows = [
         (f"r{i}", j, [{"name": "correct", "value": hit}], None)
         for i, row in enumerate(RUNS)
@@ -136,18 +138,20 @@ def test_what_the_stage_writes_of_sampled_answers() -> None:
 
 
 def test_best_of_4_is_the_unbiased_pass_at_4() -> None:
-    """TV9: 1 - C(2, 4) / C(8, 4), 0, 1 - C(6, 4) / C(8, 4) = 1 - 15 / 70."""
+    """1 - C(2, 4) / C(8, 4), 0, 1 - C(6, 4) / C(8, 4) = 1 - 15 / 70."""
     assert best_of_k(RUNS, 4) == pytest.approx([1.0, 0.0, 0.785714], abs=1e-6)
 
 
 def test_the_spread_over_runs() -> None:
-    """TV9: runs score .3333, .6667, .3333, 0, then four times .3333: deviations 1/3 twice, so sqrt(2 / 9 / 7)."""
+    """Runs score .3333, .6667, .3333, 0, then four times .3333: deviations 1/3 twice, so sqrt(2 / 9
+    / 7).
+    """
     assert run_spread(RUNS) == pytest.approx(0.178174, abs=1e-6)
     assert run_spread(RUNS) == pytest.approx((2 / 9 / 7) ** 0.5)
 
 
 def test_benchmarks_have_the_same_weight_in_the_overall() -> None:
-    """TV9: accuracies of 300, 100, 200 questions; weighted by questions it would be 0.416667."""
+    """Accuracies of 300, 100, 200 questions; weighted by questions it would be 0.416667."""
     assert macro_mean([0.5, 0.2, 0.4]) == pytest.approx(0.366667, abs=1e-6)
 
 
@@ -171,18 +175,18 @@ def test_the_interval_agrees_with_scipy() -> None:
 
 
 def test_the_gain_is_paired() -> None:
-    """Ten questions got right that were wrong, two lost: 0.08 of 100; pairing makes the interval narrow."""
+    """Ten questions become correct, two wrong: 0.08 of 100; pairing makes the interval narrow."""
     base = np.array([1.0] * 50 + [0.0] * 50)
-    ours = base.copy()
-    ours[50:60], ours[:2] = 1, 0
+    improved = base.copy()
+    improved[50:60], improved[:2] = 1, 0
 
     def mean(columns: dict[str, np.ndarray]) -> np.ndarray:
         return columns["x"].mean(axis=-1)
 
-    gain, low, high = paired_gain(mean, {"x": ours}, {"x": base}, resamples=9999, seed=1)
+    gain, low, high = paired_gain(mean, {"x": improved}, {"x": base}, resamples=9999, seed=1)
     assert gain == pytest.approx(0.08)
     reference = bootstrap(
-        (ours - base,), np.mean, method="percentile", rng=np.random.default_rng(2)
+        (improved - base,), np.mean, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
     assert (low, high) == pytest.approx(
         (reference.low, reference.high), abs=0.011

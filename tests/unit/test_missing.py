@@ -1,4 +1,4 @@
-"""Everything that a config names and that is not there is said at once."""
+"""All missing files that a config names are reported at once."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def test_data_images_models_and_keys_are_looked_for() -> None:
     assert "judges.gpt-4.key: `OPENAI_API_KEY` in the environment" in lacking
 
 
-def test_what_is_there_is_not_said() -> None:
+def test_existing_files_are_not_reported() -> None:
     before = set(_lacking({}))
     Path("data/pope").mkdir(parents=True)
     Path("models/llava-1.5-7b-hf").mkdir(parents=True)

@@ -65,7 +65,7 @@ def test_names_for_limits() -> None:
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.groups == "rollouts"])
 @pytest.mark.parametrize("seen", [True, False])
 def test_what_a_method_watches_is_what_it_measures(name: str, seen: bool) -> None:
-    """Whether views are given or not, as where their weights are 0."""
+    """With views, or without as if their weights were 0."""
     method = METHODS[name]
     assert isinstance(method, RolloutMethod)
     values = torch.tensor([-1.0, -2.0, -0.5])

@@ -1,4 +1,4 @@
-"""P2-DPO's losses against the dossier's vectors (c.4, c.5), and what each ablation leaves out."""
+"""P2-DPO's losses against reference vectors, and the effect of each ablation."""
 
 import math
 
@@ -25,7 +25,9 @@ def group(
     pairs: tuple[str, ...] = ("focus", "robust"),
     ratio: float | None = 1.2,
 ) -> Group:
-    """Responses: focus chosen, focus rejected, robust chosen, robust rejected; NaN wherever nothing was asked for."""
+    """Responses: focus chosen, focus rejected, robust chosen, robust rejected; NaN wherever nothing
+    is queried.
+    """
     policy_enhanced, policy_degraded, reference_enhanced, reference_degraded = calibration
     places = {"focus": (0, 1), "robust": (2, 3)}
     return Group(
@@ -48,7 +50,9 @@ def group(
     [((-18, -26, -30, -28), 0.313262), ((-18, -18, -30, -30), 0.693147), ((-25, -20, -22, -27), 1.313262)],
 )
 def test_calibration_vectors(terms: tuple[float, ...], expected: float) -> None:
-    """c.4. The third has all terms different: a reference on the chosen answer would give another number."""
+    """In the third all log-probs differ: a reference on the chosen response would give another
+    number.
+    """
     assert calibration_loss(group(terms), 0.1).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -57,7 +61,7 @@ def test_calibration_vectors(terms: tuple[float, ...], expected: float) -> None:
     [(1.22, 0.6951), (1.16, 0.6843), (1.06, 0.6074), (1.0, 0.5), (0.93, 0.3791), (0.80, 0.3072), (0.24 / 0.20, 0.6928), (0.18 / 0.21, 0.3217)],
 )  # fmt: skip
 def test_dynamic_weights(ratio: float, weight: float) -> None:
-    """c.5, to the four digits that it gives."""
+    """To the four digits of the reference."""
     found = focus_weight({"clip_image": 0.21, "clip_crop": 0.21 * ratio}, P2DPOParameters())
     assert found == pytest.approx(weight, abs=6e-5)
 
@@ -79,7 +83,7 @@ def test_weights_without_scores_or_with_bad_ones() -> None:
     ],
 )
 def test_total_loss_and_its_ablations(changes: dict[str, object], expected: float) -> None:
-    """c.5: L_focus .648334, L_rob .554355, r = 1.2."""
+    """L_focus .648334, L_rob .554355, r = 1.2."""
     loss = METHOD.loss(group(), METHOD.Parameters.model_validate(changes))
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
@@ -96,13 +100,13 @@ def test_robust_pairs_are_judged_under_noise() -> None:
     )
 
 
-def test_gradients_reach_what_was_asked_for_and_nothing_else() -> None:
-    """Six policy terms with gradient; the other places are NaN and must not spoil it."""
+def test_gradients_reach_queried_log_probs_only() -> None:
+    """Six policy log-probs with gradient; the other entries are NaN and must not affect it."""
     one = group()
     METHOD.loss(one, P2DPOParameters()).backward()
     grads = {"": one.logps.grad, **{name: policy.grad for name, (policy, _) in one.views.items()}}
-    asked = {name: (g != 0).nonzero().ravel().tolist() for name, g in grads.items() if g is not None}
-    assert asked == {"": [0, 1], "enhanced": [0], "degraded": [0], "noise": [2, 3]}
+    nonzero = {name: (g != 0).nonzero().ravel().tolist() for name, g in grads.items() if g is not None}
+    assert nonzero == {"": [0, 1], "enhanced": [0], "degraded": [0], "noise": [2, 3]}
     assert all(torch.isfinite(g).all() for g in grads.values() if g is not None)
     enhanced, degraded = grads["enhanced"], grads["degraded"]
     assert enhanced is not None

@@ -1,4 +1,4 @@
-"""The filter of pairs (dossier c.8) and the statistics of the paper's tables."""
+"""The filter of pairs and the statistics of P2-DPO's tables."""
 
 import math
 
@@ -51,7 +51,7 @@ def test_without_limits_everything_passes() -> None:
 
 
 def test_sums_would_reject_what_means_keep() -> None:
-    """c.8: 60 and 55 tokens summed give a margin of -1.9, the means 0.0169."""
+    """60 and 55 tokens: the sums give a margin of -1.9, the means 0.0169."""
     assert rejection(1.76, 1.79, 60 * -0.5653 - 55 * -0.5822, 2.5, LIMITS) == "margin"
 
 
@@ -86,7 +86,7 @@ def test_pair_statistics_count_by_reason() -> None:
 
 
 def test_ips_is_of_sums() -> None:
-    """c.11: -61.2 - (-58.0) = -3.2."""
+    """-61.2 - (-58.0) = -3.2."""
     assert math.fsum([-61.2]) - math.fsum([-58.0]) == pytest.approx(-3.2)
 
 

@@ -1,4 +1,4 @@
-"""What is accepted between two ways to the same log-probabilities."""
+"""Tolerances between two implementations of the same log-probs."""
 
 import math
 
@@ -21,16 +21,16 @@ def test_differences_are_means_and_maxima_of_absolute_gaps() -> None:
     ],
 )
 def test_a_limit_is_inclusive_and_no_number_passes_none(found: Difference, words: str | None) -> None:
-    said = disagreement(found, Tolerance(0.01, 0.1))
-    assert said is None if words is None else said is not None and words in said
+    message = disagreement(found, Tolerance(0.01, 0.1))
+    assert message is None if words is None else message is not None and words in message
 
 
 def test_half_of_the_adapters_effect_may_be_lost() -> None:
     effect = Difference(0.02, 1.0)
     assert lost(Difference(0.01, 0.5), effect) is None
     assert "whose own effect is 0.02" in str(lost(Difference(0.0101, 0.5), effect))
-    assert lost(effect, effect) is not None  # the base itself, adapter left out
-    assert lost(Difference(0.0, 0.0), Difference(0.0, 0.0)) is None  # an adapter that does nothing
+    assert lost(effect, effect) is not None  # the base itself, without the adapter
+    assert lost(Difference(0.0, 0.0), Difference(0.0, 0.0)) is None  # an adapter without effect
     assert lost(Difference(math.nan, 1.0), effect) is not None
 
 

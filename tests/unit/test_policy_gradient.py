@@ -1,4 +1,4 @@
-"""Losses over tokens against the dossier's vectors (part e), computed independently in NumPy."""
+"""Token losses against reference vectors that were computed independently in NumPy."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,6 @@ def advantages(rewards: list[float], scale: str = "group", epsilon: float = 1e-6
     ],
 )
 def test_advantages(rewards: list[float], scale: str, epsilon: float, expected: list[float]) -> None:
-    """TV1."""
     assert advantages(rewards, scale, epsilon) == pytest.approx(expected, abs=1.5e-6)
 
 
@@ -62,7 +61,7 @@ def test_advantages_are_those_of_the_own_group() -> None:
     ],
 )
 def test_clipped_surrogate(ratio: float, advantage: float, losses: tuple[float, ...], gradient: float) -> None:
-    """TV2: losses for clip-high .3, .28 and .2; the gradient for .3."""
+    """Losses for clip-high .3, .28 and .2; the gradient for .3."""
     for high, expected in zip((0.3, 0.28, 0.2), losses, strict=True):
         logps = torch.tensor([ratio]).log().requires_grad_()
         found = clipped_surrogate(logps, torch.zeros(1), torch.tensor([float(advantage)]), 0.2, high, 3.0)
@@ -94,7 +93,6 @@ LOSSES = torch.tensor([-1.0, -1.3, -0.5, 0.8, 0.4, 0.6])
     ],
 )
 def test_aggregation(aggregation: str, chunk: int, expected: float) -> None:
-    """TV3."""
     weights = token_weights(LENGTHS, Step(tokens=6, responses=3, longest=4), aggregation, chunk)  # type: ignore[arg-type]
     assert (weights * LOSSES).sum().item() == pytest.approx(expected, abs=1e-6)
 
@@ -136,13 +134,12 @@ REFERENCE = [-0.5, -0.7, -2, -4, -1, -15]
     ],
 )
 def test_kl_estimators(estimator: str, largest: float | None, expected: list[float]) -> None:
-    """TV4."""
     found = kl_estimate(torch.tensor(LOGPS), torch.tensor(REFERENCE), estimator, largest)  # type: ignore[arg-type]
     assert found.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_k3_gradient_ends_where_it_is_cut() -> None:
-    """TV4, TV5: at other - p of 2.610869 above and 10.999983 below."""
+    """At other - p of 2.610869 above and 10.999983 below."""
     logps = torch.tensor(LOGPS, requires_grad=True)
     kl_estimate(logps, torch.tensor(REFERENCE)).sum().backward()
     assert logps.grad is not None
@@ -155,7 +152,7 @@ def test_k3_gradient_ends_where_it_is_cut() -> None:
 
 
 def test_k3_is_exact_in_expectation_and_its_gradient_is_that_of_the_other_direction() -> None:
-    """TV5: E_p[k3] = KL(p || q), and E_p[d k3] in p's logits = p - q, the gradient of KL(q || p)."""
+    """E_p[k3] = KL(p || q), and E_p[d k3] in p's logits = p - q, the gradient of KL(q || p)."""
     p, q = torch.tensor([0.7, 0.2, 0.08, 0.02]).double(), torch.tensor([0.4, 0.3, 0.2, 0.1]).double()
     assert (p * kl_estimate(p.log(), q.log())).sum().item() == pytest.approx(0.205146, abs=1e-6)
     logits = p.log().clone().requires_grad_()
@@ -166,7 +163,6 @@ def test_k3_is_exact_in_expectation_and_its_gradient_is_that_of_the_other_direct
 
 
 def test_engine_correction() -> None:
-    """TV10."""
     old, sampled = torch.tensor([-0.10, -0.70, -2.30]), torch.tensor([-0.12, -0.50, -3.90])
     free = engine_correction(old, sampled, 100.0)
     assert free.tolist() == pytest.approx([1.020201, 0.818731, 4.953032], abs=1e-6)
@@ -180,7 +176,6 @@ ONE = torch.zeros(7, dtype=torch.long)
 
 
 def test_perception_scores() -> None:
-    """TV7."""
     normalised = perception_scores(ENTROPY, REMOVED, "normalised").tolist()
     assert normalised == pytest.approx([0.799999, 0.3125, 0, 0.571428, 0.999997, 0, 0.333333], abs=1e-5)
     difference = perception_scores(ENTROPY, REMOVED, "difference").tolist()
@@ -200,7 +195,6 @@ def test_perception_scores() -> None:
     ],
 )
 def test_perception_tokens(share: float, rounding: str, expected: list[int]) -> None:
-    """TV7."""
     scores = perception_scores(ENTROPY, REMOVED, "normalised")
     found = perception_tokens(scores, ONE, share, rounding, ties=True)  # type: ignore[arg-type]
     assert found.nonzero()[:, 0].tolist() == expected

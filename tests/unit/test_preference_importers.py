@@ -1,4 +1,4 @@
-"""Other trainers' preference formats: what becomes of a record, and what is refused with which reason."""
+"""Other trainers' preference formats: the imported rows, and rejected records with their reasons."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ GOOD_BAD = [{"text": "a cat", "reward": 1.0}, {"text": "a dog", "reward": 0.0}]
 
 
 class Records:
-    """A source of records already read."""
+    """A source of records in memory."""
 
     def __init__(self, *records: Any) -> None:
         self._records = records
@@ -29,7 +29,7 @@ class Records:
 
 
 def row(kind: str, record: Any) -> Any:
-    """The row, or the reason why there is none."""
+    """The row, or the reason for its rejection."""
     ((_, found),) = IMPORTERS[kind].rows(Records(record))  # type: ignore[arg-type]
     return str(found) if isinstance(found, RowError) else found
 
@@ -79,8 +79,8 @@ def test_the_prompt_in_both_answers_is_trls() -> None:
     from trl.data_utils import maybe_extract_prompt
 
     record = {"chosen": "What is it? A red one", "rejected": "What is it? A round one", "images": ["1.png"]}
-    theirs, ours = maybe_extract_prompt(dict(record)), trl_row(record)
-    assert (ours["question"], ours["answers_given"][0]["text"]) == (theirs["prompt"], theirs["chosen"])
+    foreign, own = maybe_extract_prompt(dict(record)), trl_row(record)
+    assert (own["question"], own["answers_given"][0]["text"]) == (foreign["prompt"], foreign["chosen"])
 
 
 def test_instruction_and_input_are_two_lines() -> None:
@@ -104,11 +104,11 @@ def test_easyr1_and_verl_rows_have_an_answer_and_no_answers() -> None:
 
 
 @pytest.mark.parametrize("truth", [["3", "three"], {"target": "3"}, True, None])
-def test_a_true_answer_that_is_no_text_and_no_number_is_not_dropped(truth: Any) -> None:
-    said = f"is {truth!r}, expected text or a number"
+def test_a_ground_truth_that_is_neither_text_nor_number_is_rejected(truth: Any) -> None:
+    reason = f"is {truth!r}, expected text or a number"
     record = {"prompt": [user("q")], "images": ["1.png"], "reward_model": {"style": "rule", "ground_truth": truth}}
-    assert row("verl", record) == f"`reward_model.ground_truth` {said}"
-    assert row("easyr1", {"problem": "q", "answer": truth, "images": ["1.png"]}) == f"`answer` {said}"
+    assert row("verl", record) == f"`reward_model.ground_truth` {reason}"
+    assert row("easyr1", {"problem": "q", "answer": truth, "images": ["1.png"]}) == f"`answer` {reason}"
     assert "key `answer` is missing" in row("easyr1", {"problem": "q", "images": ["1.png"]})
     assert "expected text or a number" in row("verl", {**record, "reward_model": {"style": "rule"}})
 
@@ -144,12 +144,12 @@ def test_scores_are_rewards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("good", "bad", "said"),
+    ("good", "bad", "reason"),
     [
         (
             "7.5",
             "3.0",
-            "`score_chosen` is '7.5' and `score_rejected` '3.0', expected finite numbers, or neither of them",
+            "`score_chosen` is '7.5' and `score_rejected` '3.0', expected two finite numbers or none",
         ),
         (0.9, None, "`score_chosen` is 0.9 and `score_rejected` None"),
         (None, 0.9, "`score_chosen` is None and `score_rejected` 0.9"),
@@ -158,9 +158,9 @@ def test_scores_are_rewards() -> None:
         (True, False, "`score_chosen` is True"),
     ],
 )
-def test_scores_that_are_no_rewards_are_not_replaced_by_others(good: Any, bad: Any, said: str) -> None:
+def test_scores_that_are_no_rewards_are_not_replaced_by_others(good: Any, bad: Any, reason: str) -> None:
     record = {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", "image": "1.png"}
-    assert said in row("trl", {**record, "score_chosen": good, "score_rejected": bad})
+    assert reason in row("trl", {**record, "score_chosen": good, "score_rejected": bad})
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_names_of_image_columns_that_datasets_knows(columns: dict[str, Any], pic
     assert found == {"images": pictures, "question": "what?", "answers_given": GOOD_BAD}
 
 
-def test_a_name_of_a_file_is_no_picture_beside_pictures() -> None:
-    asked = {"chosen": "a cat", "rejected": "a dog", "file_name": "COCO_1.jpg"}
-    assert row("trl", {**asked, "prompt": "what?", "images": ["1.png"]}).items() >= {"images": ["1.png"], "file_name": "COCO_1.jpg"}.items()  # fmt: skip
+def test_a_file_name_is_not_an_image_if_there_are_images() -> None:
+    record_of_trl = {"chosen": "a cat", "rejected": "a dog", "file_name": "COCO_1.jpg"}
+    assert row("trl", {**record_of_trl, "prompt": "what?", "images": ["1.png"]}).items() >= {"images": ["1.png"], "file_name": "COCO_1.jpg"}.items()  # fmt: skip
     prompt = [user([{"type": "image", "image": "1.png"}, {"type": "text", "text": "what?"}])]
     found = row("trl", {"chosen": [assistant("a cat")], "rejected": [assistant("a dog")], "prompt": prompt, "file_name": "x"})  # fmt: skip
     assert found["images"] == ["1.png"]
@@ -196,7 +196,7 @@ STORED = {"bytes": b"png", "path": "1.png"}
         ("1.png", ["1.png"], True),
         (STORED, [{"bytes": b"png", "path": None}], True),
         (STORED, ["images/1.png"], True),
-        ({"bytes": b"png", "path": None}, ["1.png"], True),  # of which nothing is known
+        ({"bytes": b"png", "path": None}, ["1.png"], True),  # which cannot be compared
         ("1.png", [], True),
         ("1.png", ["2.png"], False),
         ("1.png", ["sub/1.png"], False),
@@ -212,20 +212,20 @@ def test_pictures_of_a_message_and_of_the_record_are_the_same(brought: Any, name
     if agree:
         assert found["images"] == [brought]
     else:
-        assert "the message has the pictures [" in found
+        assert "the message has the images [" in found
         assert "`images` has [" in found
-        assert "expected the same, or those of one place" in found
+        assert "expected the same images, or images in one place only" in found
     columns = row("trl", {"prompt": "what?", "chosen": "a", "rejected": "b", "image": brought, "images": named})
     assert isinstance(columns, dict) == agree
 
 
 def test_columns_with_our_names_count_if_they_can_be_meant() -> None:
     record = {"prompt": "what?", "chosen": "a cat", "rejected": "a dog", "images": ["1.png"]}
-    ours = {"id": 7, "task": "existence", "split": "test", "answer": "yes", "box": [1, 2, 3, 4]}
-    assert row("trl", {**record, **ours}).items() >= ours.items()
-    theirs = {"id": ["x"], "task": "math", "answer": {"a": 1}, "box": "none", "question": "other"}
-    found = row("trl", {**record, **theirs, "model": "gpt"})
-    assert {k: v for k, v in found.items() if k.startswith("given_")} == {f"given_{k}": v for k, v in theirs.items()}
+    own = {"id": 7, "task": "existence", "split": "test", "answer": "yes", "box": [1, 2, 3, 4]}
+    assert row("trl", {**record, **own}).items() >= own.items()
+    foreign = {"id": ["x"], "task": "math", "answer": {"a": 1}, "box": "none", "question": "other"}
+    found = row("trl", {**record, **foreign, "model": "gpt"})
+    assert {k: v for k, v in found.items() if k.startswith("given_")} == {f"given_{k}": v for k, v in foreign.items()}
     assert found["model"] == "gpt"
     assert found["question"] == "what?"
 
@@ -241,15 +241,15 @@ PAIR = {"chosen": "a cat", "rejected": "a dog"}
 REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("trl", {"prompt": "what?", **GIVEN}, "key `chosen` is missing"),
     ("trl", {"prompt": "what?", **PAIR}, "no `images`, expected at least one"),
-    ("trl", {"prompt": "what?", "chosen": "a", "rejected": "a", **GIVEN}, "`chosen` and `rejected` are the same"),
-    ("trl", {"prompt": [{"role": "system", "content": "Be brief."}, user("what?")], **PAIR, "chosen": [assistant("x")], **GIVEN}, "a system message 'Be brief.', expected none"),
-    ("trl", {"prompt": [user("a"), assistant("b"), user("c")], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "turns user, assistant, user, expected one of the user"),
-    ("trl", {"chosen": [user("a"), assistant("x")], "rejected": [user("b"), assistant("y")], **GIVEN}, "begin with different questions"),
-    ("trl", {"prompt": [user("<image> or <image>?")], "chosen": [assistant("x")], "rejected": [assistant("y")], "images": ["1.png", "2.png"]}, "a picture inside of the text"),
-    ("trl", {"prompt": "<image><image>what?", **PAIR, **GIVEN}, "2 picture marks for 1 images"),
+    ("trl", {"prompt": "what?", "chosen": "a", "rejected": "a", **GIVEN}, "`chosen` and `rejected` are identical, expected different answers"),
+    ("trl", {"prompt": [{"role": "system", "content": "Be brief."}, user("what?")], **PAIR, "chosen": [assistant("x")], **GIVEN}, "system message 'Be brief.', expected none"),
+    ("trl", {"prompt": [user("a"), assistant("b"), user("c")], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "turns user, assistant, user, expected one user turn"),
+    ("trl", {"chosen": [user("a"), assistant("x")], "rejected": [user("b"), assistant("y")], **GIVEN}, "`chosen` and `rejected` have different questions, expected the same"),
+    ("trl", {"prompt": [user("<image> or <image>?")], "chosen": [assistant("x")], "rejected": [assistant("y")], "images": ["1.png", "2.png"]}, "an image inside the text, expected all images before the text"),
+    ("trl", {"prompt": "<image><image>what?", **PAIR, **GIVEN}, "2 `<image>` placeholders for 1 images, expected 1 or none"),
     ("trl", {"prompt": [{"role": "tool", "content": "x"}], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "expected role 'user' or"),
     ("trl", {"prompt": [user([{"type": "video"}])], "chosen": [assistant("x")], "rejected": [assistant("y")], **GIVEN}, "expected `image` or `text`"),
-    ("trl", {"prompt": "what?", "chosen": [assistant(parts(None))], "rejected": "x", **GIVEN}, "turns assistant, expected one of the user and its answer"),
+    ("trl", {"prompt": "what?", "chosen": [assistant(parts(None))], "rejected": "x", **GIVEN}, "turns assistant, expected one user turn and one assistant turn"),
     ("trl", {"prompt": "what?", **PAIR, **GIVEN, "tools": ["search"]}, "`tools` is ['search'], expected none"),
     ("easyr1", {"answer": "3", **GIVEN}, "key `problem` is missing"),
     ("easyr1", {"problem": "<image>a", "answer": "3", **GIVEN, "videos": ["1.mp4"]}, "`videos` is ['1.mp4'], expected none"),
@@ -258,7 +258,7 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("ms_swift", {"messages": [user("a"), assistant("b")], **GIVEN}, "key `rejected_response` is missing"),
     ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": ["x"], **GIVEN}, "`rejected_response` is ['x'], expected text"),
     ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": "c", "rejected_images": ["2.png"], **GIVEN}, "`rejected_images` are others"),
-    ("ms_swift", {"messages": [user("a <bbox>"), assistant("b")], "rejected_response": "c", "objects": {"bbox": [1]}, **GIVEN}, "`objects` fills in"),
+    ("ms_swift", {"messages": [user("a <bbox>"), assistant("b")], "rejected_response": "c", "objects": {"bbox": [1]}, **GIVEN}, "`objects` fills `<bbox>` and `<ref-object>` placeholders"),
     ("llama_factory", {"instruction": "a", **PAIR, "system": "Be brief.", **GIVEN}, "`system` is 'Be brief.', expected none"),
     ("llama_factory", {"instruction": "a", **PAIR, "history": [["x", "y"]], **GIVEN}, "`history` is [['x', 'y']], expected none"),
     ("llama_factory", {"conversations": [], **PAIR, **GIVEN}, "`conversations` is [], expected a list of messages"),
@@ -266,7 +266,7 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "record", "reason"), REFUSED)
-def test_what_has_no_place_here_is_refused_with_its_reason(kind: str, record: Mapping[str, Any], reason: str) -> None:
+def test_unsupported_records_are_rejected_with_a_reason(kind: str, record: Mapping[str, Any], reason: str) -> None:
     assert reason in row(kind, record)
 
 

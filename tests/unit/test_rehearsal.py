@@ -1,4 +1,4 @@
-"""A rehearsal takes few examples of everything and lets them through."""
+"""A rehearsal uses few examples of everything and lets them through."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_a_slice_of_every_config_takes_few_examples_of_everything(file: Path) ->
     assert all(block.rounds is None or block.rounds <= 2 for block in config.experiments.values())
     if not any(
         isinstance(block.get("min_margin"), list) for block in raw.get("selections", {}).values()
-    ):  # a sweep of what is off
+    ):  # a sweep over what is disabled
         assert set(config.experiments) == set(plan.load(raw).config.experiments)
 
 

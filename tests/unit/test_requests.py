@@ -1,4 +1,4 @@
-"""The plan of questions: who is asked what, with which seed."""
+"""The planned requests: which question goes to which policy, with which seed."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def samples(examples: Path, **settings: Any) -> list[dict[str, Any]]:
     return read_table(target, REQUESTS).to_pylist()
 
 
-def test_good_examples_of_the_split_are_asked(examples: Path) -> None:
+def test_requests_cover_the_valid_examples_of_the_split(examples: Path) -> None:
     rows = samples(examples, n=7, temperature=0.8)
     assert [r["example_id"] for r in rows] == ["0", "1", "2", "3", "4"]  # neither the test split nor the broken row
     assert {(r["n"], r["temperature"], r["condition"], r["view"]) for r in rows} == {(7, 0.8, "sampled", "original")}
@@ -48,7 +48,7 @@ def test_good_examples_of_the_split_are_asked(examples: Path) -> None:
     ]
 
 
-def test_base_models_are_asked_with_other_prompts_greedily_under_the_first_view(examples: Path) -> None:
+def test_base_models_get_additional_prompts_greedily_under_the_first_view(examples: Path) -> None:
     prompts = ("Look. {question}", "{question} {format}")
     block = BenchmarkBlock(
         dataset="mine", reward="r", split="train", n=2, prompts=prompts, prompt="{question} Please.", tasks=("ocr",)
@@ -154,7 +154,7 @@ def planned(examples: Path, rewards: dict[str, tuple[str, ...]], **block: Any) -
     return read_table(target, REQUESTS).num_rows
 
 
-def test_what_has_no_reward_is_not_asked(examples: Path) -> None:
+def test_tasks_without_a_reward_are_left_out(examples: Path) -> None:
     with pytest.raises(UserError) as caught:
         planned(examples, {"r": ("grounding", "counting")}, split="train")
     assert str(caught.value) == (
@@ -165,7 +165,7 @@ def test_what_has_no_reward_is_not_asked(examples: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", [None, "set_id", "category", "gt_answer_details"])
-def test_what_a_protocol_could_not_measure_is_not_asked(tmp_path: Path, missing: str | None) -> None:
+def test_examples_that_a_protocol_cannot_measure_are_rejected(tmp_path: Path, missing: str | None) -> None:
     source = json.dumps({key: value for key, value in HALLUSION.items() if key != missing})
     shared = {"task": "existence", "split": "test", "target": "yes", "box": None}
     rows = [example(0, source=json.dumps(HALLUSION), **shared), example(1, source=source, **shared)]
@@ -178,7 +178,7 @@ def test_what_a_protocol_could_not_measure_is_not_asked(tmp_path: Path, missing:
         match=f"benchmark `b`: dataset `mine`, example `1` has no `{missing}`, required by protocol `hallusionbench`",
     ):
         planned(tmp_path / "examples.parquet", {}, protocol="hallusionbench")
-    assert planned(tmp_path / "examples.parquet", {}) == 2  # without a protocol nothing reads it
+    assert planned(tmp_path / "examples.parquet", {}) == 2  # without a protocol nothing uses it
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ def asked_in(examples: Path, number: int, before: Path | None = None, **settings
 
 
 def test_rounds_ask_every_question_once_before_any_comes_again(examples: Path) -> None:
-    asked = [[row["example_id"] for row in asked_in(examples, number)] for number in range(1, 7)]
-    passes = [asked[0] + asked[1], asked[2] + asked[3], asked[4] + asked[5]]
+    drawn = [[row["example_id"] for row in asked_in(examples, number)] for number in range(1, 7)]
+    passes = [drawn[0] + drawn[1], drawn[2] + drawn[3], drawn[4] + drawn[5]]
     assert [sorted(names) for names in passes] == [["0", "1", "2", "3"]] * 3
-    assert len({tuple(names) for names in passes}) > 1  # shuffled anew
+    assert len({tuple(names) for names in passes}) > 1  # reshuffled
 
 
 def test_a_round_does_not_depend_on_how_many_there_are_nor_on_the_order_of_the_examples(
@@ -226,9 +226,9 @@ def test_a_round_does_not_depend_on_how_many_there_are_nor_on_the_order_of_the_e
 
 
 def test_what_is_less_than_a_round_is_left_out_of_a_pass(examples: Path) -> None:
-    asked = [[row["example_id"] for row in asked_in(examples, number, questions=3)] for number in (1, 2)]
-    assert [len(set(names)) for names in asked] == [3, 3]
-    assert asked[0] != asked[1]
+    drawn = [[row["example_id"] for row in asked_in(examples, number, questions=3)] for number in (1, 2)]
+    assert [len(set(names)) for names in drawn] == [3, 3]
+    assert drawn[0] != drawn[1]
 
 
 def test_a_question_of_another_round_is_another_request(examples: Path) -> None:

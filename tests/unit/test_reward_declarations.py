@@ -1,4 +1,4 @@
-"""A reward declares its components and metrics; what is missing is said when the file is loaded."""
+"""A reward declares its components and metrics; omissions are reported when the file is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,14 @@ def metric(function: Any, **changes: Any) -> dict[str, Any]:
         ({"summary": " "}, "`summary` is empty or has several lines"),
         ({"components": ()}, "`components` is empty, expected the names"),
         ({"metrics": {}}, "`metrics` is empty, expected at least one metric, the primary one first"),
-        ({"metrics": {"m": mean("good")}}, "metric `m` is no `RewardMetric` with a function of columns"),
-        (metric(None), "metric `m` is no `RewardMetric` with a function of columns"),
+        ({"metrics": {"m": mean("good")}}, "metric `m`: expected a `RewardMetric` with a function of columns"),
+        (metric(None), "metric `m`: expected a `RewardMetric` with a function of columns"),
         (metric(mean("god")), "metric `m` reads unknown component 'god', expected one of `good`"),
         (metric(mean("good"), component="god"), "metric `m` has unknown component `god`, expected one of `good`"),
         (metric(mean("good"), only_with="good"), "`only_with` is `good`, expected one of `optional`"),
         (
             metric(lambda columns: columns["good"].mean()),
-            r"gives shape \(\) for columns of shape \(2, 3\), expected \(2,\)",
+            r"returns shape \(\) for columns of shape \(2, 3\), expected \(2,\)",
         ),
     ],
 )
@@ -76,7 +76,9 @@ def test_the_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", ["iou", "pope", "pope_vcd", "reward"])
-def test_a_name_of_ours_is_taken_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_column_name_of_ours_is_recognised_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     (tmp_path / "rewards").mkdir()
     (tmp_path / f"rewards/{name}.py").write_text("REWARD = None\n")
     monkeypatch.setenv(ENVIRONMENT, "")
@@ -90,7 +92,7 @@ def test_the_parts_of_a_benchmark_are_no_names_of_rewards() -> None:
 
 @pytest.mark.parametrize("name", names("reward"))
 def test_single_answers_average_to_the_metric(name: str) -> None:
-    """Where a metric is told of single answers, the mean over them is the metric of all."""
+    """If a metric is defined for single responses, its mean over them is the metric of all."""
     reward = load("reward", name)
     columns = {c: np.array([0.0, 0.25, 0.5, 1.0]) for c in (*reward.components, *reward.optional)}
     for declared in reward.metrics.values():

@@ -1,4 +1,4 @@
-"""Rewards: the dossier's vectors (c.7), a plain reference, and answers that no parser expects."""
+"""Rewards: reference vectors, a plain reference, and arbitrary responses."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_edit_distance_equals_the_textbook_recursion(first: str, second: str) ->
 
 
 def test_precision_and_recall_are_not_swapped() -> None:
-    """c.7: truth `a b c d`, answer `a b x`."""
+    """Ground truth `a b c d`, answer `a b x`."""
     assert token_overlap("a b x", "a b c d") == pytest.approx((2 / 3, 0.5, 4 / 7))
     assert token_overlap("", "") == (1, 1, 1)
     assert token_overlap("", "a") == (0, 0, 0)
@@ -83,7 +83,9 @@ def test_iou_of_unreadable_answers_is_zero_with_a_reason() -> None:
 
 
 def test_the_rounded_truth_of_perpos_example_is_not_a_perfect_score() -> None:
-    """a.2.1: IoU with the two-decimal truth is 0.8182 where the file, made from the unrounded truth, says 0.8003."""
+    """IoU with the two-decimal box is 0.8182; the file, computed from the unrounded box, has
+    0.8003.
+    """
     boxes, sizes = np.array([[61.0, 10, 77, 54]]), np.array([[100.0, 100]])
     reward = scored("iou", ["[0.61, 0.1, 0.77, 0.54]"], [None], boxes=boxes, sizes=sizes).rewards[0]
     assert reward == pytest.approx(1.0)
@@ -128,7 +130,7 @@ def test_exact_match_scores() -> None:
 
 
 SLOW = {"mathverse", "mathvision"}
-"""They hand what they cannot decide at once to processes, which every call starts anew."""
+"""They pass undecided pairs to processes, which every call starts anew."""
 
 
 @pytest.mark.parametrize("reward", sorted(REWARDS))

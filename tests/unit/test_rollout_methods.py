@@ -1,4 +1,5 @@
-"""GRPO, PAPO and CPPO as whole losses against the dossier's vectors (part e), and what they must have in common."""
+"""GRPO, PAPO and CPPO as whole losses against reference vectors, and the properties that they
+share."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,9 @@ def method(name: str) -> RolloutMethod:
 
 
 def tokens(logps: list[float] | Tensor, old: list[float] | Tensor, **changed: Any) -> Tokens:
-    """One response of the best kind in a group of two, so that its advantage is .707107; the other has no tokens."""
+    """One response of the best kind in a group of two, so that its advantage is .707107; the other
+    has no tokens.
+    """
     policy = torch.as_tensor(logps).detach().clone().requires_grad_()
     count = len(policy)
     zeros = torch.zeros(count)
@@ -48,7 +51,7 @@ def tv6(**changed: Any) -> Tokens:
 
 @pytest.fixture
 def advantage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TV6 sets the advantage itself: .8 for all tokens."""
+    """The reference vector sets the advantage itself: .8 for all tokens."""
     monkeypatch.setattr(
         "perceptune.core.methods.policy_gradient.group_advantages", lambda rewards, *_: torch.full((len(rewards),), 0.8)
     )
@@ -66,13 +69,14 @@ def advantage(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_papo_loss(name: str, given: dict[str, float], expected: float) -> None:
-    """TV6."""
     assert method(name).loss(tv6(), parameters(name, **given)).item() == pytest.approx(expected, abs=1.5e-6)
 
 
 @pytest.mark.usefixtures("advantage")
 def test_papo_gradient_and_the_missing_one_of_the_masked_entropy() -> None:
-    """TV6: with the masked log-probabilities as constants; `live` gives the masked view the gradient that `stored` lacks."""
+    """With constant masked log-probs; `live` gives the masked view the gradient that `stored`
+    lacks.
+    """
     given = {"gamma": 0.02, "eta": 0.05, "eta_masked": 0.05}
     one = tv6()
     method("papo_g").loss(one, parameters("papo_g", **given)).backward()
@@ -91,7 +95,7 @@ def test_papo_gradient_and_the_missing_one_of_the_masked_entropy() -> None:
 
 
 def test_perception_loss_alone() -> None:
-    """TV5: its value, and the gradient for gamma .02 and five tokens."""
+    """Value, and gradient for gamma .02 and five tokens."""
     with_loss, without = tv6(old=torch.tensor(LOGPS)), tv6(old=torch.tensor(LOGPS))
     first = method("papo_g").loss(with_loss, parameters("papo_g", beta=0))
     second = method("grpo").loss(without, parameters("grpo", beta=0))
@@ -117,17 +121,17 @@ def test_papo_metrics_show_the_signs_of_collapse() -> None:
 
 @pytest.mark.parametrize("name", ["papo_g", "papo_d", "cppo"])
 def test_without_coefficients_every_method_is_its_baseline_bit_for_bit(name: str) -> None:
-    """Spec, parity 1: the same loss, gradient and needs."""
+    """The same loss, gradient and requirements."""
     none = {"gamma": 0, "eta": 0, "eta_masked": 0} if name.startswith("papo") else {"contrast": 0}
     same = {"clip_high": 0.25, "beta": 0.01}
-    ours, theirs = tv6(), tv6()
-    first = method(name).loss(ours, parameters(name, **none, **same))
-    second = method("grpo").loss(theirs, parameters("grpo", **same))
+    one, other = tv6(), tv6()
+    first = method(name).loss(one, parameters(name, **none, **same))
+    second = method("grpo").loss(other, parameters("grpo", **same))
     first.backward()
     second.backward()
     assert torch.equal(first, second)
-    assert ours.logps.grad is not None and theirs.logps.grad is not None
-    assert torch.equal(ours.logps.grad, theirs.logps.grad)
+    assert one.logps.grad is not None and other.logps.grad is not None
+    assert torch.equal(one.logps.grad, other.logps.grad)
     assert method(name).stored(parameters(name, **none, **same), "original") == method("grpo").stored(
         parameters("grpo", **same), "original"
     )
@@ -135,7 +139,7 @@ def test_without_coefficients_every_method_is_its_baseline_bit_for_bit(name: str
 
 
 def test_a_mask_that_hides_nothing_has_no_perception_loss() -> None:
-    """Spec, parity 2: value 0 and gradient 0."""
+    """Value 0 and gradient 0."""
     same = tv6(stored={"masked": Seen(torch.tensor(LOGPS))})
     plain = tv6()
     first = method("papo_g").loss(same, parameters("papo_g"))
@@ -154,14 +158,14 @@ NEGATIVE = torch.tensor([[0.6, 0.3, 0.2, 0], [1.2, 1, -0.2, -0.2], [0.3, 0.9, 0.
 
 
 def seen(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the sampled tokens, as leaves, and entropies."""
+    """Log-probs of the sampled tokens, as leaves, and entropies."""
     distribution = torch.distributions.Categorical(logits=logits)
     return distribution.log_prob(SAMPLED).detach().requires_grad_(), distribution.entropy()
 
 
 def kl(logits: Tensor) -> Tensor:
-    ours, theirs = (torch.distributions.Categorical(logits=one) for one in (ANCHOR, logits))
-    return torch.distributions.kl_divergence(ours, theirs)
+    one, other = (torch.distributions.Categorical(logits=one) for one in (ANCHOR, logits))
+    return torch.distributions.kl_divergence(one, other)
 
 
 def tv8(
@@ -181,7 +185,6 @@ def tv8(
 
 
 def test_cppo_selects_the_token_that_needs_the_image() -> None:
-    """TV8."""
     one, _ = tv8()
     assert one.logps.tolist() == pytest.approx([-0.277978, -1.006409, -0.236816], abs=1e-6)
     assert one.entropy.tolist() == pytest.approx([0.801056, 1.275350, 0.730219], abs=1e-6)
@@ -198,7 +201,7 @@ def test_cppo_selects_the_token_that_needs_the_image() -> None:
     ],
 )
 def test_contrast_per_token_and_its_loss(divergence: str, per_token: list[float]) -> None:
-    """TV8: all three estimators; the loss is .01 times the selected token's."""
+    """All three estimators; the loss is .01 times the selected token's."""
     one, settings = tv8(divergence=divergence)
     cppo: Any = method("cppo")
     assert cppo.contrast(one, settings).tolist() == pytest.approx(per_token, abs=1.5e-6)
@@ -207,7 +210,7 @@ def test_contrast_per_token_and_its_loss(divergence: str, per_token: list[float]
 
 
 def test_contrast_gradients_of_the_three_views_sum_to_zero() -> None:
-    """TV8, spec parity 6; of every token, as a mean over none but itself."""
+    """For every token, as the mean over that token alone."""
     one, settings = tv8(tokens="all", gate=False)
     method("cppo").contrast(one, settings).sum().backward()  # type: ignore[attr-defined]
     grads = [one.logps.grad, one.live["preserving"].logps.grad, one.live["removing"].logps.grad]
@@ -223,14 +226,14 @@ def test_contrast_gradients_of_the_three_views_sum_to_zero() -> None:
 
 
 def test_all_tokens_without_gate() -> None:
-    """TV8: the mean over all tokens is .315048."""
+    """The mean over all tokens is .315048."""
     one, settings = tv8(tokens="all", contrast=1.0)
     plain = method("grpo").loss(one, parameters("grpo", beta=0, clip_high=0.2))
     assert (method("cppo").loss(one, settings) - plain).item() == pytest.approx(0.315048, abs=1e-6)
 
 
 def test_responses_without_advantage_are_not_contrasted() -> None:
-    """TV8: A <= 0 gives 0."""
+    """A <= 0 gives 0."""
     one, settings = tv8()
     worse = replace(one, rewards=torch.tensor([0.0, 1.0]).double())
     assert not method("cppo").select(worse, settings).any()  # type: ignore[union-attr]
@@ -239,7 +242,7 @@ def test_responses_without_advantage_are_not_contrasted() -> None:
 
 
 def test_identical_views_have_no_gradient() -> None:
-    """Spec, parity 3: log 2 without the token mask, nothing with it; the gradient is 0 either way."""
+    """log 2 without the token mask, nothing with it; the gradient is 0 either way."""
     one, settings = tv8(positive=ANCHOR, negative=ANCHOR, tokens="all")
     cppo: Any = method("cppo")
     contrast = cppo.contrast(one, settings)
@@ -257,7 +260,6 @@ def test_identical_views_have_no_gradient() -> None:
 
 @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.groups == "rollouts"])
 def test_at_the_first_step_ratios_are_1_and_nothing_is_clipped(name: str) -> None:
-    """Spec, parity 5."""
     one = tokens(
         LOGPS,
         LOGPS,

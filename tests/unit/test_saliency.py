@@ -1,4 +1,4 @@
-"""What stands out: the attention that patches receive, and the cells that a share of it makes."""
+"""Patch saliency: the attention that patches receive, and the most salient cells."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,16 @@ def test_patches_receive_what_patches_give(specials: int) -> None:
 
 
 def test_the_sum_written_out() -> None:
-    """CLS and two patches: patch 1 gets 0.3 of itself and 0.6 of the other, whatever CLS looks at."""
+    """CLS and two patches: patch 1 receives 0.3 from itself and 0.6 from the other, whatever CLS
+    attends to.
+    """
     attention = np.array([[0.0, 1.0, 0.0], [0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
     assert received(attention) == pytest.approx([0.9, 0.5])
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.5]), min_size=1, max_size=30), st.integers(0, 100))
 def test_the_most_salient_cells_are_taken(saliency: list[float], percent: int) -> None:
-    """Brute force: again and again the first of the largest that are left."""
+    """Brute force: repeatedly take the first of the largest remaining."""
     left, expected = dict(enumerate(saliency)), []
     for _ in range(percent * len(saliency) // 100):
         best = next(cell for cell, value in left.items() if value == max(left.values()))

@@ -1,4 +1,4 @@
-"""Ranked lists: order, de-duplication, margins, drops with their reasons."""
+"""Ranked lists: order, deduplication, margins, dropped lists with their reasons."""
 
 import polars as pl
 import pytest
@@ -9,7 +9,7 @@ from perceptune.core.preferences.ranked_lists import ranked_lists, statistics
 
 
 def scored(*groups: list[tuple[str | None, float | None]]) -> pl.DataFrame:
-    """One request per argument, `a`, `b`, ...; its answers as (text, reward)."""
+    """One request per argument, `a`, `b`, ...; its responses as (text, reward)."""
     rows = [
         {"request_id": chr(97 + g), "sample_index": i, "text": t, "token_ids": [i], "reward": r}
         for g, group in enumerate(groups)
@@ -25,7 +25,7 @@ def texts(lists: pl.DataFrame, row: int = 0) -> list[str]:
 def test_best_first_ties_by_sample_index() -> None:
     lists = ranked_lists(scored([("x", 0.1), ("y", 0.9), ("z", 0.1), ("w", 0.5)]), SelectionBlock(min_margin=0.8))
     assert texts(lists) == ["y", "w", "x", "z"]
-    assert lists["kept"].to_list() == [True]  # 0.9 - 0.1 is 0.8 up to rounding: inclusive
+    assert lists["kept"].to_list() == [True]  # 0.9 - 0.1 is 0.8 up to rounding, and the limit is inclusive
 
 
 def test_identical_answers_count_once_the_first_sampled_stays() -> None:

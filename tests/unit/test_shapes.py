@@ -80,7 +80,7 @@ def test_text_lies_in_the_image() -> None:
         assert 1 <= len(scene.lines) <= 3
         dark = np.asarray(shapes.render(scene).convert("L")) < 150
         assert dark.any()
-        assert not dark[:, -1].any()  # nothing is cut at the right border
+        assert not dark[:, -1].any()  # no text is cut off at the right border
 
 
 def test_a_scene_is_a_function_of_its_address() -> None:

@@ -1,4 +1,4 @@
-"""Views: same pixels for the same recipe, and what each does."""
+"""Views: the same pixels for the same recipe, and the effect of each view."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_no_view_changes_its_input_and_each_is_reproducible(op: str) -> None:
 
 
 def test_the_pixels_are_the_same_on_every_machine() -> None:
-    """Digests written down once: a library that draws other pixels must not go unnoticed."""
+    """Recorded digests, so that a library that changes the pixels does not go unnoticed."""
     settings = {"noise": {"sigma": 0.2}, "perspective": {"probability": 1.0}}
     digests = {
         op: pixel_digest(shown(recipe(op, **settings.get(op, {})), [picture()]))[:12]
@@ -101,7 +101,7 @@ def test_degraded_erases_the_box_and_nothing_else(edge: str, erased: int) -> Non
 
 
 @pytest.mark.parametrize("fill", ["mean", "grey", "black", "blur"])
-def test_degraded_fills_with_what_is_asked(fill: str) -> None:
+def test_degraded_uses_the_requested_fill(fill: str) -> None:
     image = picture()
     (after,) = shown(recipe("degraded", fill=fill), [image])
     colours = after.crop((4, 2, 12, 10)).getcolors()
@@ -113,7 +113,9 @@ def test_degraded_fills_with_what_is_asked(fill: str) -> None:
 
 @given(sigma=st.sampled_from([0.0, 0.05, 0.1, 0.2, 0.4]), seed=st.integers(0, 2**62))
 def test_gaussian_noise_has_the_strength_that_it_says(sigma: float, seed: int) -> None:
-    """On mid-grey next to nothing is cut off up to 0.2; at 0.4 the recorded strength says how much less it was."""
+    """On mid-grey almost nothing is clipped up to 0.2; at 0.4, the recorded strength shows the
+    loss.
+    """
     grey = Image.new("RGB", (64, 64), (127, 127, 127))
     how = Recipe("noise", {"sigma": sigma}, seed)
     found = strength(how, [grey], shown(how, [grey]))
@@ -138,14 +140,16 @@ def test_noise_can_be_laid_on_at_the_size_that_the_model_sees() -> None:
     [(100, 0.9983, 0.0584, 292), (300, 0.9810, 0.1941, 25.5), (500, 0.8630, 0.5052, 2.918), (600, 0.7342, 0.6789, 1.170), (999, 0.2850, 0.9585, 0.0884)],
 )  # fmt: skip
 def test_diffusion_schedule(step: int, kept: float, sigma: float, snr: float) -> None:
-    """c.10; the 0-based index takes step + 1 factors."""
+    """The 0-based index takes step + 1 factors."""
     found = diffusion(step)
     assert found == (pytest.approx(kept, abs=5e-5), pytest.approx(sigma, abs=5e-5))
     assert (found[0] / found[1]) ** 2 == pytest.approx(snr, rel=2e-3)
 
 
 def test_diffusion_is_laid_on_normalised_pixels() -> None:
-    """Mid-grey, step 300: x = kept x0 + sigma noise in CLIP's units, so the mean shrinks and the spread is sigma x CLIP's."""
+    """Mid-grey, step 300: x = kept x0 + sigma noise in CLIP units: smaller mean, spread sigma x
+    CLIP's.
+    """
     grey = Image.new("RGB", (128, 128), (140, 140, 140))
     (after,) = shown(Recipe("noise", {"kind": "diffusion", "step": 300}, 0), [grey])
     pixels = np.asarray(after, dtype=float)[..., 0] / 255
@@ -165,7 +169,7 @@ def test_views_that_keep_sizes_keep_them(op: str, size: tuple[int, int]) -> None
 
 def test_a_view_that_breaks_its_word_on_sizes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VIEWS["zoom"], "apply", lambda images, *_: [i.crop((0, 0, 2, 2)) for i in images])
-    with pytest.raises(ValueError, match=r"`zoom` made sizes \[\(2, 2\)\] of \[\(20, 14\)\]"):
+    with pytest.raises(ValueError, match=r"`zoom` changed sizes \[\(20, 14\)\] to \[\(2, 2\)\]"):
         shown(recipe("zoom"), [picture()])
 
 
@@ -180,7 +184,7 @@ def test_another_seed_shows_another_picture(op: str) -> None:
 
 
 def black_cells(image: Image.Image, cell: int) -> np.ndarray:
-    """Whether each cell is black all over, by looking at its pixels one cell at a time."""
+    """Whether each cell is completely black, from the pixels of one cell at a time."""
     pixels = np.asarray(image)
     rows, columns = (-(-side // cell) for side in pixels.shape[:2])
     return np.array(
@@ -192,7 +196,7 @@ def black_cells(image: Image.Image, cell: int) -> np.ndarray:
 
 
 def test_mask_blackens_whole_cells_as_often_as_it_says() -> None:
-    """TV13: 448 x 448 has 32 x 32 cells, 614.4 of them black on average with standard deviation 15.7."""
+    """448 x 448 has 32 x 32 cells, 614.4 of them black on average with standard deviation 15.7."""
     image = Image.new("RGB", (448, 448), (200, 100, 50))
     counts = []
     for seed in range(200):
@@ -207,7 +211,7 @@ def test_mask_blackens_whole_cells_as_often_as_it_says() -> None:
 
 
 def test_mask_cuts_the_cells_at_the_edge() -> None:
-    """TV13: 450 x 450 has 33 x 33 cells, the last row and column 2 pixels wide."""
+    """450 x 450 has 33 x 33 cells, the last row and column 2 pixels wide."""
     image = Image.new("RGB", (450, 450), (255, 255, 255))
     (after,) = shown(Recipe("masked", {"share": 0.5}, 3), [image])
     dark = np.asarray(after)[..., 0] == 0
@@ -227,7 +231,9 @@ def test_mask_of_nothing_and_of_everything(share: float, seen: float) -> None:
 
 @pytest.mark.parametrize("size", [(20, 14), (45, 31), (2, 1), (64, 64)])
 def test_semantic_mask_blackens_the_cells_that_it_names(size: tuple[int, int]) -> None:
-    """Pixel by pixel: (x, y) lies in row y x rows / height and column x x columns / width, rounded down."""
+    """Pixel by pixel: (x, y) is in row y x rows / height and column x x columns / width, rounded
+    down.
+    """
     image, (rows, columns), cells = picture(*size), (4, 5), {0, 7, 13, 19}
     how = Recipe("semantic", {"grid": [rows, columns], "cells": [sorted(cells)]})
     (after,) = shown(how, [image])
@@ -267,7 +273,7 @@ def test_semantic_mask_of_nothing_and_of_everything(share: float, black: float) 
 def test_jitter_without_room_changes_nothing_and_keeps_to_its_range() -> None:
     fixed = dict.fromkeys([f"{k}_{e}" for k in ("brightness", "contrast", "saturation") for e in ("low", "high")], 1.0)
     assert shown(recipe("jitter", **fixed), [picture()])[0].tobytes() == picture().tobytes()
-    grey = Image.new("RGB", (8, 8), (100, 100, 100))  # has no contrast and no colour: only its brightness can change
+    grey = Image.new("RGB", (8, 8), (100, 100, 100))  # without contrast and colour, only the brightness can change
     values = [np.asarray(shown(Recipe("jitter", {}, seed), [grey])[0])[0, 0, 0] for seed in range(200)]
     assert 19 <= min(values) < 30
     assert 120 < max(values) <= 130
@@ -290,7 +296,7 @@ def test_perspective_moves_corners_inwards_by_a_tenth_at_most() -> None:
 
 
 def test_rotation_keeps_to_its_angle() -> None:
-    """A line through the middle of a picture: how far its end has moved says by how much it was turned."""
+    """A line through the middle of an image: the shift of its end shows the angle of rotation."""
     line = Image.new("RGB", (201, 201))
     line.paste((255, 255, 255), (0, 100, 201, 101))
     angles = []
@@ -313,7 +319,7 @@ def test_blur_is_a_gaussian_of_three_pixels() -> None:
 
 
 def test_rectangles_cover_what_is_expected_of_them() -> None:
-    """Dossier c.3: 50 rectangles of 5 to 15 % of each side cover about 40 % of the picture."""
+    """50 rectangles of 5 to 15 % of each side cover about 40 % of the image."""
     grey = Image.new("RGB", (200, 160), (7, 7, 7))
     found = [
         strength(how, [grey], shown(how, [grey])) for how in (Recipe("rectangles", {}, seed) for seed in range(100))
@@ -324,7 +330,9 @@ def test_rectangles_cover_what_is_expected_of_them() -> None:
 
 
 def test_random_crop_shows_as_small_a_part_as_it_says() -> None:
-    """A picture whose pixels say where they are: the part shown lies inside and has an area and a shape in range."""
+    """An image whose pixels encode their position: the crop lies inside and has an area and shape
+    in range.
+    """
     x, y = np.meshgrid(np.arange(200), np.arange(100))
     where = Image.fromarray(np.stack([x, y * 2, 0 * x], axis=2).astype(np.uint8))
     areas, ratios = [], []
@@ -343,7 +351,7 @@ def test_random_crop_shows_as_small_a_part_as_it_says() -> None:
 
 
 def test_random_crop_of_everything_fits_into_any_picture() -> None:
-    """The whole area: a side that would be too long is cut, also of a narrow picture."""
+    """The whole area: a side that would be too long is limited, also for a narrow image."""
     for size in ((200, 3), (1, 90), (1, 1)):
         (after,) = shown(Recipe("random_crop", {"smallest": 1.0, "largest": 1.0}, 0), [picture(*size)])
         assert after.size == size
@@ -352,7 +360,9 @@ def test_random_crop_of_everything_fits_into_any_picture() -> None:
 
 
 def test_zoom_shows_a_part_that_is_there() -> None:
-    """A picture whose pixels say where they are: what is shown lies inside, and covers 60 to 70 % of each side."""
+    """An image whose pixels encode their position: the crop lies inside and covers 60 to 70 % of
+    each side.
+    """
     x, y = np.meshgrid(np.arange(200), np.arange(100))
     where = Image.fromarray(np.stack([x, y * 2, 0 * x], axis=2).astype(np.uint8))
     for seed in range(50):

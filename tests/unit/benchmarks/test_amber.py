@@ -417,9 +417,7 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "nltk", None)
-    with pytest.raises(
-        MissingLanguageError, match="package `nltk` is not installed, expected what `make language` installs"
-    ):
+    with pytest.raises(MissingLanguageError, match="package `nltk` is not installed, run `make language`"):
         english(tmp_path / "other")
 
 

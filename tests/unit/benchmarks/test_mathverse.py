@@ -98,7 +98,7 @@ def test_versions_that_no_problem_holds_together_are_refused(tmp_path: Path) -> 
     file = write_parquet(tmp_path / "testmini.parquet", without)
     found = [row for _, row in IMPORTERS["mathverse"].rows(Files(file))]
     assert len(found) == 10
-    assert all(str(row).startswith("key `problem_index` is missing; there are sample_index, ") for row in found)
+    assert all(str(row).startswith("key `problem_index` is missing; found keys sample_index, ") for row in found)
 
 
 TEXTS = ["B", "The answer is B.", "40°", "A", None, "0.5", "\\boxed{\\frac12}", "x = 1/2", "1/3", "1/2"]

@@ -208,8 +208,8 @@ def test_what_is_wrong_with_a_row_is_said(tmp_path: Path) -> None:
     same = {**good, "index": 5, "image": "1"}
     found = [row for _, row in IMPORTERS["mathvista"].rows(Files(write_tsv(tmp_path / "m.tsv", [good, *bad, same])))]
     assert [str(row) for row in found[1:4]] == [
-        "`image` is '7', the `index` of no row before it",
+        "`image` is '7', expected the `index` of an earlier row, a path or base64",
         "`choices` is 'no list', expected a list",
-        f"`image` is '{'ä' * 56}..., neither a path nor an image in base64",
+        f"`image` is '{'ä' * 56}..., expected a path or an image in base64",
     ]
     assert found[4]["image"] == found[0]["image"]

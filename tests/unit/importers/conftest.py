@@ -1,4 +1,4 @@
-"""Small files in official layouts, with drawn stand-ins for the images, through the import stage."""
+"""Small files in official layouts, with drawn placeholder images, through the import stage."""
 
 import io
 import json
@@ -20,7 +20,7 @@ Imported = Callable[..., list[dict[str, Any]]]
 
 
 def draw(path: Path, size: tuple[int, int] = (64, 48)) -> None:
-    """An image of this size; its colour is drawn from its name, so that no two are the same."""
+    """An image of this size; its colour depends on its name, so that no two images are equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     colour = zlib.crc32(path.name.encode()) % 2**24
     Image.new("RGB", size, (colour % 256, colour // 256 % 256, colour // 65536)).save(path)
@@ -45,7 +45,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def write_parquet(path: Path, rows: Sequence[dict[str, Any]], **features: Any) -> Path:
-    """As `datasets` uploads it, images in the file; `features` casts columns."""
+    """As `datasets` uploads it, with embedded images; `features` casts columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = datasets.Dataset.from_list(list(rows))
     for name, feature in features.items():
@@ -56,7 +56,7 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]], **features: Any) -
 
 @pytest.fixture
 def imported(tmp_path: Path) -> Imported:
-    """The rows of the examples table, `source` parsed."""
+    """The rows of the examples table, with parsed `source`."""
 
     def run(kind: str, path: Path, **settings: Any) -> list[dict[str, Any]]:
         block = FileDataset(
@@ -71,7 +71,7 @@ def imported(tmp_path: Path) -> Imported:
 
 @pytest.fixture
 def mistakes(imported: Imported) -> Callable[..., str]:
-    """The message of an import that stops."""
+    """The message of a failed import."""
 
     def run(*args: Any, **settings: Any) -> str:
         with pytest.raises(UserError) as caught:

@@ -24,9 +24,9 @@ def test_files_are_splits(tmp_path: Path, imported: Imported, capsys: pytest.Cap
     assert [(row["example_id"], row["split"]) for row in rows] == [("9", "test"), ("4", "train"), ("5", "train")]
     assert {(row["question"], row["target"], row["task"]) for row in rows} == {("Find $x$.", "12", "open")}
     assert rows[0]["source"] == newer
-    said = capsys.readouterr().out
-    assert "data train: 2 rows, 2101 published" in said
-    assert "data test: 1 rows, 601 published" in said
+    printed = capsys.readouterr().out
+    assert "data train: 2 rows, 2101 published" in printed
+    assert "data test: 1 rows, 601 published" in printed
 
 
 def test_an_older_file(tmp_path: Path, imported: Imported) -> None:
@@ -45,6 +45,6 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     bad = [{**problem(), "problem": None}, {**problem(), "answer": None}, {**problem(), "images": []}]
     message = mistakes("geometry3k", write_parquet(tmp_path / "train-00000-of-00001.parquet", bad, images=IMAGES))
     assert "3 of 3 rows cannot be used" in message
-    assert "row 1: key `problem` is missing; there are images, answer" in message
+    assert "row 1: key `problem` is missing; found keys images, answer" in message
     assert "row 2: key `answer` is missing" in message
     assert "row 3: `images` is [], expected a list of paths" in message

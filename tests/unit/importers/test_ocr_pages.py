@@ -1,4 +1,4 @@
-"""Fox's pages, and GOT's."""
+"""Pages of Fox and GOT."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +26,9 @@ def test_pages(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture
         ("second", "OCR: ", "Some text,\nin two lines."),
     ]
     assert {(row["task"], row["split"]) for row in rows} == {("ocr", "test")}
-    said = capsys.readouterr().out
-    assert "en_page_ocr.json all: 2 rows, 112 published" in said
-    assert "en_page_ocr.json test: 2 rows\n" in said
+    printed = capsys.readouterr().out
+    assert "en_page_ocr.json all: 2 rows, 112 published" in printed
+    assert "en_page_ocr.json test: 2 rows\n" in printed
 
 
 def test_all_pages_are_as_published(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +59,7 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     message = mistakes("ocr_pages", write_json(tmp_path / "data.json", bad))
     assert "5 of 5 rows cannot be used" in message
     assert "record 1: key `conversations` is missing" in message
-    assert "record 2: `conversations`: turns user, expected one of the user and its answer" in message
+    assert "record 2: `conversations`: turns user, expected one user turn and one assistant turn" in message
     assert "record 3: `conversations`: turns user, assistant, user, assistant, expected one" in message
     assert "record 4: key `image` is missing" in message
-    assert "record 5: 2 picture marks for 1 images" in message
+    assert "record 5: 2 `<image>` placeholders for 1 images, expected 1 or none" in message

@@ -19,11 +19,11 @@ def question(text: str, answer: str, *images: str) -> dict[str, Any]:
 def test_questions(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.png", "b.png"):
         draw(tmp_path / "images/x" / name)
-    asked = [
+    records = [
         question(f"<image>Find x. {ASK}", "\\boxed{42}", "images/x/a.png"),
         question("Compare <image> and <image>.", "B", "images/x/a.png", "images/x/b.png"),
     ]
-    rows = imported("papo_eval", write_json(tmp_path / "papo/hiyouga_geometry3k.json", asked), images=tmp_path)
+    rows = imported("papo_eval", write_json(tmp_path / "papo/hiyouga_geometry3k.json", records), images=tmp_path)
     assert [(row["question"], row["target"], len(row["images"])) for row in rows] == [
         ("Find x.", "42", 1),
         ("Compare and .", "B", 2),

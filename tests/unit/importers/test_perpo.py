@@ -1,4 +1,4 @@
-"""PerPO's own file: the published record, its frame, and what is kept of it."""
+"""PerPO's own file: the published record, its coordinates, and what is imported."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NAME = "COCO/train2014/COCO_train2014_000000580344.jpg"
 
 @pytest.fixture
 def published() -> Path:
-    """The one record that the authors show of their data."""
+    """The one record that the authors published."""
     return official("perpo/data.json")
 
 
@@ -41,10 +41,12 @@ def test_the_published_record(tmp_path: Path, imported: Imported, published: Pat
 
 
 def test_its_frame_is_the_image(published: Path) -> None:
-    """The rewards are IoUs with a box of whole pixels in a 640 x 424 image, read as shares of width and height.
+    """The rewards are IoUs with a box of whole pixels in a 640 x 424 image, as fractions of its
+    sides.
 
-    No answer reaches above or below that box, so only its height matters: 186 of 424 pixels. In the padded square, of side 640,
-    the same share would be 280.7547 pixels, no number of COCO's two decimals.
+    No answer extends above or below that box, so only its height matters: 186 of 424 pixels. In the
+    padded square of side 640, the same fraction would be 280.7547 pixels, but COCO has two
+    decimals.
     """
     (given,) = json.loads(published.read_text())
     answers = np.array([parse_box(text) for text in given["answers_gen"]])
@@ -99,14 +101,14 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     ]
     message = mistakes("perpo", write_json(tmp_path / "data.json", bad))
     assert "5 of 5 rows cannot be used" in message
-    assert "record 1: 2 answers with 1 rewards, expected as many" in message
+    assert "record 1: 2 answers with 1 rewards, expected one reward per answer" in message
     assert "record 2: `answers_gen` is 'x' and `iou_scores` [0.8, 0.0], expected lists" in message
     assert "record 3: an answer is 3, expected text" in message
     assert "record 4: `box` [16.0, 24.0, 32.0, 48.0] exceeds 1, expected normalised coordinates" in message
     assert "record 5: key `question` is missing" in message
 
 
-def test_answers_are_not_ranked_by_what_is_no_finite_number(tmp_path: Path, mistakes: Callable[..., str]) -> None:
+def test_answers_are_ranked_by_finite_numbers_only(tmp_path: Path, mistakes: Callable[..., str]) -> None:
     draw(tmp_path / "1.png")
     bad = [
         record(iou_scores=[0.1, float("nan")]),

@@ -1,4 +1,4 @@
-"""RefCOCO as Parquet, in both forms of the hub."""
+"""RefCOCO as Parquet, in both forms on the Hugging Face hub."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def jxu(**changes: Any) -> dict[str, Any]:
 
 def test_lmms_lab(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "RefCOCO" / "data"
-    # the same annotation is in `val` twice: UNC's and Google's
+    # the same annotation occurs in `val` twice: UNC's and Google's
     write_parquet(folder / "val-00000-of-00001.parquet", [lmms(), lmms(answer=["a cup"])], image=datasets.Image())
     write_parquet(folder / "testB-00000-of-00001.parquet", [lmms(question_id="30")], image=datasets.Image())
     rows = imported("refcoco_parquet", folder)
@@ -52,9 +52,9 @@ def test_lmms_lab(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixt
     assert {tuple(row["box"]) for row in rows} == {(1.5, 2.0, 31.75, 22.0)}
     assert [row["split"] for row in rows] == ["testB", "testB", "val", "val", "val"]
     assert rows[0]["image_sizes"] == [[64, 48]]
-    said = capsys.readouterr().out
-    assert "data testB: 2 rows, 5095 published" in said
-    assert "data val: 3 rows, 10834 published" in said
+    printed = capsys.readouterr().out
+    assert "data testB: 2 rows, 5095 published" in printed
+    assert "data val: 3 rows, 10834 published" in printed
 
 
 def test_jxu124(tmp_path: Path, imported: Imported) -> None:
@@ -68,7 +68,7 @@ def test_jxu124(tmp_path: Path, imported: Imported) -> None:
 def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[..., str]) -> None:
     draw(tmp_path / "train2014" / "COCO_train2014_000000000001.jpg")
     bad = [
-        jxu(bbox=[1.5, 2.0, 30.25, 20.0]),  # corner and size, where two corners belong
+        jxu(bbox=[1.5, 2.0, 30.25, 20.0]),  # corner and size instead of two corners
         jxu(raw_image_info=json.dumps({"width": 640, "height": 480})),
         jxu(raw_anns="{"),
         jxu(bbox=[1.0, 2.0]),
@@ -79,10 +79,10 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     file = write_parquet(tmp_path / "test.parquet", bad)
     message = mistakes("refcoco_parquet", file, images=tmp_path / "train2014")
     assert (
-        "row 1, expression 1: `bbox` [1.5, 2.0, 30.25, 20.0] is not the box [1.5, 2.0, 31.75, 22.0] of `raw_anns`"
+        "row 1, expression 1: `bbox` is [1.5, 2.0, 30.25, 20.0], expected the box [1.5, 2.0, 31.75, 22.0] of `raw_anns`"
         in message
     )
-    assert "row 2, expression 1: the image has 64 x 48 pixels, the annotations are of 640 x 480" in message
+    assert "row 2, expression 1: the image has 64 x 48 pixels, the annotations expect 640 x 480" in message
     assert "row 3, expression 1: `raw_anns` is '{', expected an object as JSON text" in message
     assert "row 4, expression 1: `bbox` is [1.0, 2.0], expected four finite numbers" in message
     assert "row 5, expression 1: key `image_path` is missing" in message

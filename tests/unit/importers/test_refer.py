@@ -1,4 +1,4 @@
-"""RefCOCO's original files: a row per sentence, boxes as corners, images under COCO's names."""
+"""RefCOCO's original files: one row per sentence, boxes as corners, images under COCO's names."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ REFS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder as it is unpacked, and the images beside it."""
+    """An unpacked folder, and a folder with the images."""
     place = tmp_path / "refcoco"
     write_json(
         place / "instances.json",
@@ -57,9 +57,9 @@ def test_a_row_per_sentence(folder: Path, imported: Imported, capsys: pytest.Cap
     assert [row["split"] for row in rows] == ["train", "train", "testA"]
     assert {row["task"] for row in rows} == {"grounding"}
     assert rows[0]["source"] == {"ref_id": 0, "ann_id": 10, "category": "cup"}
-    said = capsys.readouterr().out
-    assert "refcoco train: 2 rows, 120624 published" in said
-    assert "refcoco testA: 1 rows, 5657 published" in said
+    reason = capsys.readouterr().out
+    assert "refcoco train: 2 rows, 120624 published" in reason
+    assert "refcoco testA: 1 rows, 5657 published" in reason
 
 
 def test_a_folder_with_two_divisions_wants_one_named(folder: Path, imported: Imported, mistakes: Mistakes) -> None:
@@ -67,7 +67,7 @@ def test_a_folder_with_two_divisions_wants_one_named(folder: Path, imported: Imp
     images = {"images": folder.parent / "train2014"}
     message = mistakes("refer", folder, **images)
     assert "has `refs(google).p`, `refs(unc).p`, expected one" in message
-    assert "hint: name the file in `path`" in message
+    assert "hint: set `path` to the file" in message
     assert len(imported("refer", folder / "refs(google).p", **images)) == 2
 
 
@@ -76,7 +76,7 @@ def test_resized_images_are_noticed(folder: Path, mistakes: Mistakes) -> None:
     message = mistakes("refer", folder, images=folder.parent / "train2014")
     assert "2 of 3 rows cannot be used" in message
     assert (
-        "object 1, sentence 1: the image has 32 x 24 pixels, the annotations are of 64 x 48: boxes are wrong on a resized image"
+        "object 1, sentence 1: the image has 32 x 24 pixels, the annotations expect 64 x 48: boxes are wrong on a resized image"
         in message
     )
 
@@ -93,26 +93,26 @@ def test_malformed_records_are_one_line_each(folder: Path, mistakes: Mistakes) -
     assert "5 of 6 rows cannot be used" in message
     assert "object 1, sentence 1: annotation 99 is not in `instances.json`" in message
     assert "object 2: found {" in message
-    assert "object 3, sentence 1: key `sent` is missing; there are sent_id" in message
+    assert "object 3, sentence 1: key `sent` is missing; found keys sent_id" in message
     assert "object 4, sentence 1: `question` is '', expected text" in message
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
-        ({"image_id": 2}, "annotation 10 is of image 2 in `instances.json`, here of 1: is it another data set's?"),
+        ({"image_id": 2}, "annotation 10 has image 2 in `instances.json`, expected 1: is it from another data set?"),
         ({"bbox": [10.5, 20, 10**400, 5]}, "`bbox` is [10.5, 20, 1000"),
         ({"bbox": [1, 2, float("nan"), 5]}, "`bbox` is [1, 2, nan, 5], expected four finite numbers"),
         ({"category_id": [7]}, "`category_id` of annotation 10 is [7], expected a number"),
     ],
 )
-def test_odd_annotations_are_reasons_of_their_rows(changes: dict[str, Any], said: str, folder: Path, mistakes: Mistakes) -> None:  # fmt: skip
+def test_odd_annotations_are_reasons_of_their_rows(changes: dict[str, Any], reason: str, folder: Path, mistakes: Mistakes) -> None:  # fmt: skip
     instances = json.loads((folder / "instances.json").read_text())
     instances["annotations"][0] |= changes
     (folder / "instances.json").write_text(json.dumps(instances))
     message = mistakes("refer", folder, images=folder.parent / "train2014")
     assert "2 of 3 rows cannot be used" in message
-    assert f"object 1, sentence 1: {said}" in message
+    assert f"object 1, sentence 1: {reason}" in message
 
 
 def test_files_that_are_no_refer_data(folder: Path, mistakes: Mistakes) -> None:
@@ -121,7 +121,7 @@ def test_files_that_are_no_refer_data(folder: Path, mistakes: Mistakes) -> None:
     (folder / "instances.json").unlink()
     assert "instances.json` does not exist" in mistakes("refer", folder)
     (folder / "refs(unc).p").write_bytes(pickle.dumps(Path("x")))  # a class: unpickling it could run code
-    assert "is no pickle of plain values" in mistakes("refer", folder)
+    assert "is not a pickle of plain values" in mistakes("refer", folder)
     (folder / "refs(unc).p").unlink()
     assert "has no `refs(...).p`" in mistakes("refer", folder)
 
@@ -136,7 +136,7 @@ def test_files_that_are_no_refer_data(folder: Path, mistakes: Mistakes) -> None:
         ("data/mine", None),
     ],
 )
-def test_data_sets_are_told_by_their_folders(path: str, name: str | None) -> None:
+def test_data_sets_are_recognised_by_their_folders(path: str, name: str | None) -> None:
     assert data_set_of(Path(path)) == name
 
 

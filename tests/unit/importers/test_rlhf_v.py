@@ -1,4 +1,4 @@
-"""RLHF-V's pairs, in every form of their three texts."""
+"""RLHF-V's pairs, in all forms of their three texts."""
 
 import json
 from collections.abc import Callable
@@ -64,5 +64,5 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     assert "record 1: `text` is '{', expected JSON text with question, chosen, rejected" in message
     assert "record 2: `rejected` is 3, expected text" in message
     assert "record 3: key `rejected` is missing" in message
-    assert "record 4: `chosen` and `rejected` are the same" in message
+    assert "record 4: `chosen` and `rejected` are identical, expected different answers" in message
     assert "record 5: key `image` is missing" in message

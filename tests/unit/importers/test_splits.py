@@ -1,4 +1,4 @@
-"""Folders of Parquet files: which split a row is of, which file it is in, and what is not there."""
+"""Folders of Parquet files: the split and file of each row, and missing files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ RECORDS: dict[str, dict[str, Any]] = {
 
 
 def written(folder: Path, **files: list[dict[str, Any]]) -> Path:
-    """A folder with a Parquet file of each name, `_` for `-`."""
+    """A folder with one Parquet file per name, with `-` for `_`."""
     folder.mkdir()
     for name, rows in files.items():
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{name.replace('_', '-')}.parquet")
@@ -61,7 +61,7 @@ def test_rows_of_a_test_file_are_none_of_train(kind: str, names: tuple[str, str]
     assert len({row["example_id"] for row in rows}) == 2
 
 
-def test_the_split_of_a_row_goes_before_its_files(tmp_path: Path, imported: Imported) -> None:
+def test_the_split_of_a_row_overrides_its_file_name(tmp_path: Path, imported: Imported) -> None:
     verl, own = RECORDS["verl"], RECORDS["parquet"]
     folder = written(tmp_path / "verl", train=[{**verl, "extra_info": {"split": "test"}}], validation=[verl])
     assert [row["split"] for row in imported("verl", folder)] == ["test", "validation"]
@@ -69,7 +69,7 @@ def test_the_split_of_a_row_goes_before_its_files(tmp_path: Path, imported: Impo
     assert [row["split"] for row in imported("parquet", folder)] == ["mine", "test"]
 
 
-def test_the_split_of_the_block_goes_before_that_of_a_name(tmp_path: Path, imported: Imported) -> None:
+def test_the_split_of_the_block_overrides_that_of_a_file_name(tmp_path: Path, imported: Imported) -> None:
     folder = written(tmp_path / "data", test=[RECORDS["trl"]], data_00000_of_00001=[RECORDS["trl"]])
     assert imported("trl", folder / "test.parquet", split="mine")[0]["split"] == "mine"
     assert imported("trl", folder / "test.parquet")[0]["split"] == "test"
@@ -81,7 +81,9 @@ def test_the_split_of_the_block_goes_before_that_of_a_name(tmp_path: Path, impor
 def test_a_row_is_found_by_its_file(tmp_path: Path, imported: Imported, mistakes: Callable[..., str]) -> None:
     good = RECORDS["rlhf_v"]
     folder = written(tmp_path / "data", V_000=[good, good], V_001=[good, {**good, "chosen": "b"}])
-    assert "data, V-001.parquet row 2: `chosen` and `rejected` are the same" in mistakes("rlhf_v", folder)
+    assert "data, V-001.parquet row 2: `chosen` and `rejected` are identical, expected different answers" in mistakes(
+        "rlhf_v", folder
+    )
     imported("rlhf_v", folder, max_failed_rows=1)
     inputs = read_lineage(tmp_path / "examples.parquet")["inputs"]
     assert sorted(Path(one["path"]).name for one in inputs.values()) == ["V-000.parquet", "V-001.parquet"]
@@ -89,7 +91,7 @@ def test_a_row_is_found_by_its_file(tmp_path: Path, imported: Imported, mistakes
 
 def test_a_benchmark_is_found_by_its_file_too(tmp_path: Path, mistakes: Callable[..., str]) -> None:
     folder = written(tmp_path / "data", a=[{"id": "1"}], b=[{"id": "2"}])
-    assert "data, b.parquet row 1: key `question` is missing; there are id" in mistakes("mathvision", folder)
+    assert "data, b.parquet row 1: key `question` is missing; found keys id" in mistakes("mathvision", folder)
 
 
 def test_missing_files_are_named() -> None:
@@ -100,7 +102,7 @@ def test_missing_files_are_named() -> None:
 def test_the_log_names_missing_files(tmp_path: Path, imported: Imported, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path / "data", train_00000_of_00003=[RECORDS["trl"]], train_00002_of_00003=[RECORDS["trl"]])
     imported("trl", folder)
-    said = "warning: `data` is missing 1 of the files that its shard names count: `train-00001-of-00003.parquet`"
-    assert said in capsys.readouterr().out
-    imported("trl", folder / "train-00000-of-00003.parquet")  # a part that was asked for
+    warning = "warning: `data` is missing 1 of the files that its shard names count: `train-00001-of-00003.parquet`"
+    assert warning in capsys.readouterr().out
+    imported("trl", folder / "train-00000-of-00003.parquet")  # the block requests one split only
     assert "lacks" not in capsys.readouterr().out

@@ -39,7 +39,7 @@ def test_the_official_file(folder: Path, imported: Imported, capsys: pytest.Capt
     assert "TextVQA_0.5.1_val.json val: 2 rows, 5000 published" in capsys.readouterr().out
 
 
-def test_boxes_beside_it(folder: Path, imported: Imported, mistakes: Callable[..., str]) -> None:
+def test_boxes_from_the_second_file(folder: Path, imported: Imported, mistakes: Callable[..., str]) -> None:
     images = folder.parent / "train_images"
     write_parquet(folder / "bbox.parquet", [{"dataset_id": "34602", "bbox": [10.0, 20.0, 30.0, 8.0]}])
     rows = imported("textvqa", folder, images=images)
@@ -67,7 +67,9 @@ def test_the_split_of_a_question_is_its_own(tmp_path: Path, imported: Imported) 
 
 def test_a_question_has_one_box(folder: Path, imported: Imported, mistakes: Callable[..., str]) -> None:
     images, box = folder.parent / "train_images", {"question_id": 34601, "bbox": [10, 20, 30, 8]}
-    write_json(folder / "val_bbox.json", [box, {**box, "question_id": 34602}, box])  # the same one again is no other
+    write_json(
+        folder / "val_bbox.json", [box, {**box, "question_id": 34602}, box]
+    )  # a repeated identical box is not a second one
     assert [row["box"] for row in imported("textvqa", folder, images=images)] == [[10, 20, 40, 28]] * 2
     write_json(folder / "val_bbox.json", [box, {**box, "bbox": [1, 2, 3, 4]}])
     message = mistakes("textvqa", folder, images=images)
@@ -98,7 +100,7 @@ def test_malformed_records_are_one_line_each(folder: Path, mistakes: Callable[..
     write_json(folder / "TextVQA_0.5.1_val.json", {"data": bad})
     message = mistakes("textvqa", folder, images=images)
     assert "question 1: `answers` is 'nokia', expected a list of texts" in message
-    assert "question 2: key `question_id` is missing; there are question" in message
+    assert "question 2: key `question_id` is missing; found keys question" in message
     assert "question 3: found '7', expected an object" in message
     write_json(folder / "TextVQA_0.5.1_val.json", [question(1)])
     assert "`TextVQA_0.5.1_val.json` has no list `data`, expected TextVQA's own file" in mistakes(

@@ -1,4 +1,4 @@
-"""ViRL39K and PAPO's copy of it."""
+"""ViRL39K and PAPO's copy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_malformed_records_are_one_line_each(tmp_path: Path, mistakes: Callable[
     bad = [{**good, "answer": None}, {**good, "image": []}, {**good, "question": None}, {**good, "qid": None}]
     message = mistakes("virl39k", write_parquet(tmp_path / "data.parquet", bad))
     assert "4 of 4 rows cannot be used" in message
-    assert "row 1: key `answer` is missing; there are question, image, qid" in message
+    assert "row 1: key `answer` is missing; found keys question, image, qid" in message
     assert "row 2: `images` is [], expected a list of paths" in message
     assert "row 3: key `question` is missing" in message
     assert "row 4: key `qid` is missing" in message

@@ -1,4 +1,4 @@
-r"""Reading responses of the form `<think>...</think> ... \boxed{answer}`, which PAPO and CPPO ask for (dossier a.1)."""
+r"""Parsing of responses in the format of PAPO and CPPO: `<think>...</think> ... \boxed{answer}`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 BOX = r"\boxed{"
 OPTION = re.compile(r"\(?([A-Z])\)?\.?")
-"""A target that is one of several choices."""
+"""A target that is an option letter."""
 CHOSEN = re.compile(r"(?:\\text(?:bf)?\{)?(?:\(([A-Za-z])\)|([A-Za-z])[.:)]|([A-Za-z])\}?$)")
-"""How an answer that chooses begins: `(A)`, `A.`, `A:`, `A)`, or it is the letter alone."""
+"""The beginning of an answer that chooses an option: `(A)`, `A.`, `A:`, `A)`, or the letter alone."""
 
 
 def same_choice(answer: str, target: str) -> bool | None:
-    """Whether an answer chooses the letter that is the target; None where the target is no letter or the answer has none."""
+    """Whether an answer chooses the target's letter; None without option letters in both."""
     option, chosen = OPTION.fullmatch(target), CHOSEN.match(answer)
     if option is None or chosen is None:
         return None
@@ -21,20 +21,21 @@ def same_choice(answer: str, target: str) -> bool | None:
 
 
 def truth_of(target: str | None) -> str:
-    """The target; the content of its box where it is written as one (ViRL39K)."""
+    r"""The target, without its `\boxed{}` if it has one (ViRL39K)."""
     text = (target or "").strip()
     return last_box(text) or text
 
 
 def without_blanks(text: str) -> str:
-    """The text without white space around `<`, `>` and `/`: `1 / 2` becomes `1/2`, in time linear in its length."""
+    """The text without whitespace around `<`, `>` and `/`: `1 / 2` becomes `1/2`, in linear time."""
     return re.sub(r"(?<=[<>/])\s++", "", re.sub(r"(?<!\s)\s++(?=[<>/])", "", text))
 
 
 def last_box(text: str) -> str | None:
-    r"""What the last `\boxed{` encloses, stripped; None where there is none or its braces are not balanced.
+    r"""The content of the last `\boxed{}`, stripped; None if missing or unbalanced.
 
-    MathRuler's `extract_boxed_content`, which gives the text `None` in these cases and thereby rewards a target of that name.
+    Equals MathRuler's `extract_boxed_content`, except that MathRuler returns the string "None" in
+    these cases and so rewards a target of that name.
     """
     start = text.rfind(BOX)
     if start < 0:
@@ -48,9 +49,10 @@ def last_box(text: str) -> str | None:
 
 
 def has_format(text: str) -> bool:
-    r"""Whether all of the text is `<think>...</think>...\boxed{...}...`, with anything, or nothing, for the dots.
+    r"""Whether the text is `<think>...</think>...\boxed{...}...`; any part may be empty.
 
-    What the regular expression of that form matches, in time linear in the length: it backtracks over every `</think>`.
+    Matches the same texts as the regular expression, but in linear time: the expression backtracks
+    over every `</think>`.
     """
     position = 0
     if not text.startswith("<think>"):

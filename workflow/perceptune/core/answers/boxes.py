@@ -1,6 +1,7 @@
-"""Boxes: reading them from text, the frames that their numbers may mean, and their overlap.
+"""Boxes: parsing them from text, converting between coordinate formats, and their overlap.
 
-Boxes are (x1, y1, x2, y2) with the origin at the top left. Arrays of boxes have shape (n, 4), float64.
+Boxes are (x1, y1, x2, y2) with the origin at the top left. Arrays of boxes have shape (n, 4),
+float64.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ BRACKETED = re.compile(
 
 
 def parse_box(text: str) -> tuple[float, float, float, float] | None:
-    """The first bracketed group of four decimal numbers in `text`, or None (rule of lmms-eval's RefCOCO task).
+    """The first bracketed group of four decimal numbers in `text`, or None.
 
-    Or two groups of two, `(x1,y1),(x2,y2)`, as Qwen2-VL writes a box.
+    This is the rule of lmms-eval's RefCOCO task. Two groups of two, `(x1,y1),(x2,y2)`, are accepted
+    as well: Qwen2-VL writes boxes this way.
     """
     match = BRACKETED.search(text)
     if match is None:
@@ -31,11 +33,14 @@ def parse_box(text: str) -> tuple[float, float, float, float] | None:
 
 
 def to_pixels(boxes: np.ndarray, frame: Frame, sizes: np.ndarray, resized: np.ndarray | None = None) -> np.ndarray:
-    """Boxes (n, 4) as a model writes them, as pixels of images of `sizes` (n, 2; width, height).
+    """Convert boxes (n, 4) from a model's coordinate format to pixels of images of `sizes` (n, 2).
 
-    `padded_square`: shares of the square of the longer side, the image centred in it (LLaVA-1.5). `original`: shares of
-    width and height. `resized_pixels`: pixels of the image after the processor's resize to `resized` (n, 2)
-    (Qwen2.5-VL). `thousand`: thousandths of width and height.
+    Sizes are (width, height). The formats (`frame`):
+    `padded_square`: fractions of the square of the longer side, with the image centred (LLaVA-1.5).
+    `original`: fractions of width and height.
+    `resized_pixels`: pixels after the processor's resize to `resized` (n, 2) (Qwen2.5-VL).
+    `thousand`: thousandths of width and height.
+    Raises `ValueError` for `resized_pixels` without `resized`.
     """
     width_height = np.concatenate([sizes, sizes], axis=1)
     if frame == "original":
@@ -52,7 +57,7 @@ def to_pixels(boxes: np.ndarray, frame: Frame, sizes: np.ndarray, resized: np.nd
 
 
 def from_pixels(box: np.ndarray, frame: Frame, size: tuple[int, int], resized: tuple[int, int] | None) -> np.ndarray:
-    """The inverse of `to_pixels` for one box (4,): pixels to the numbers that a model of that frame writes."""
+    """The inverse of `to_pixels` for one box (4,): pixels to a model's coordinate format."""
     sizes = np.array([size], dtype=float)
     resizes = None if resized is None else np.array([resized], dtype=float)
     zero = to_pixels(np.zeros((1, 4)), frame, sizes, resizes)
@@ -61,7 +66,7 @@ def from_pixels(box: np.ndarray, frame: Frame, size: tuple[int, int], resized: t
 
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (n, 4) with `others` (n, 4), in [0, 1]; 0 where a box is inverted or empty."""
+    """IoU (n,) of boxes (n, 4) with `others` (n, 4); 0 if a box is inverted or empty."""
     width = np.minimum(boxes[:, 2], others[:, 2]) - np.maximum(boxes[:, 0], others[:, 0])
     height = np.minimum(boxes[:, 3], others[:, 3]) - np.maximum(boxes[:, 1], others[:, 1])
     intersection = np.clip(width, 0, None) * np.clip(height, 0, None)
@@ -72,5 +77,5 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def is_box(boxes: np.ndarray) -> np.ndarray:
-    """Whether each box (n, 4) has finite numbers and a positive area: shape (n,), bool."""
+    """Whether each box (n, 4) has finite coordinates and a positive area: shape (n,), bool."""
     return np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

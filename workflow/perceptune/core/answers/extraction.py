@@ -1,4 +1,7 @@
-"""Letters, numbers and lists out of free text, by the rules of published scorers as far as they need no language model."""
+"""Extract letters, numbers and lists from free text by rules, without a language model.
+
+The rules are those of published scorers where the docstring names one, and perceptune's otherwise.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ from typing import Any
 from perceptune.core.answers.boxed_answers import BOX, last_box
 
 BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-"""Punctuation that may touch an option's letter (VLMEvalKit)."""
+"""Punctuation that may touch an option letter (VLMEvalKit)."""
 QUOTED = BLANKED | str.maketrans(dict.fromkeys("$\"'“”‘’", " "))
-"""And dollars and quotation marks (ours)."""
+"""`BLANKED` plus dollar signs and quotation marks."""
 NEAR_END = 5
-"""An option's letter counts among the last words of an answer only (VLMEvalKit)."""
+"""An option letter counts only among this many last words of an answer (VLMEvalKit)."""
 ANNOUNCED = re.compile(r"\banswers?[\s*]*(?:\b(?:is|are)\b\s*:?|:)", re.IGNORECASE)
 LIST = re.compile(r"\[[^\[\]]*\]")
 WORD = re.compile(r"(?:(?:^\W*|[.:;!?]\s+)A|\bI)(?=['’][a-z]|\s+(?!(?:and|or|is|are)\b)[a-z])")
-"""An "A" that begins a sentence, or any "I", and is no option, since a word follows."""
+"""An "A" that begins a sentence, or any "I", followed by a word: a word itself, not an option."""
 NUMBER = re.compile(
-    r"(?:(?<![A-Za-z\d)}\]])[-+])?"  # no sign, but a dash or minus, behind a digit or letter
+    r"(?:(?<![A-Za-z\d)}\]])[-+])?"  # after a digit or letter it is a dash or a minus, not a sign
     r"(?:(?<![A-Za-z_\d])(?<!\d\.)\d[\d,]*\.?\d*|(?<![A-Za-z_\d])\.\d+)(?:[eE][-+]?\d+)?"
-    r"(?:\s*/\s*\d[\d.,]*)?"  # a fraction is one number, and one that scorers cannot read
+    r"(?:\s*/\s*\d[\d.,]*)?"  # a fraction is one number, which the published scorers cannot parse
 )
 PLAIN = [
     (re.compile("\N{MINUS SIGN}"), "-"),
@@ -36,23 +39,29 @@ PLAIN = [
     (re.compile(r"\\approx\b"), "≈"),
     (re.compile(r"\\[A-Za-z]+"), " "),
 ]
-"""LaTeX around numbers: what it stands for, in order. Exponents, as those of units, are dropped."""
+"""LaTeX around numbers and its plain form, applied in order. Exponents (of units) are dropped."""
 BEGINS = re.compile(r"[^A-Za-z\d]*\d")
 EQUALS, STATES = re.compile("[=≈]"), re.compile(r"[=≈]|\b(?:is|are)\b")
 
 
 def boxed_or_text(text: str) -> str:
-    r"""What the last `\boxed{}` encloses, or the whole text, stripped: what CPPO hands to its scorers."""
+    r"""The content of the last `\boxed{}`, or the whole text: the input of CPPO's scorers."""
     return last_box(text) or text.strip()
 
 
 def from_last_box(text: str) -> str:
-    r"""What stands in the last `\boxed{` and after it; nothing without one. A form that a protocol asks for goes before the box."""
+    r"""The text from the content of the last `\boxed{` to the end; empty without one.
+
+    A fallback of protocols that require another answer format, which takes precedence.
+    """
     return text.rpartition(BOX)[2] if BOX in text else ""
 
 
 def announced_answer(text: str) -> str | None:
-    r"""The last `\boxed{}`, else what follows the last "answer is" or "answer:" on its line; None where there is neither. Ours."""
+    r"""The last `\boxed{}`, else the rest of the line after the last "answer is" or "answer:".
+
+    None if there is neither. This rule is perceptune's.
+    """
     if box := last_box(text):
         return box
     announced = list(ANNOUNCED.finditer(text))
@@ -60,7 +69,10 @@ def announced_answer(text: str) -> str | None:
 
 
 def final_answer(text: str) -> str:
-    """What `announced_answer` finds, else the last line with text. Ours: the published scorers leave this to a language model."""
+    """The result of `announced_answer`, else the last line with text.
+
+    This rule is perceptune's: the published scorers use a language model here.
+    """
     announced = announced_answer(text)
     return _line(text, -1) if announced is None else announced
 
@@ -76,24 +88,25 @@ def lettered(choices: Sequence[Any]) -> dict[str, str]:
 
 
 def option_letter(answer: str, options: Mapping[str, str]) -> str | None:
-    """The option that an answer chooses, where rules can tell (VLMEvalKit's `can_infer`, of its later versions).
+    """The letter of the option that an answer chooses; None if undecided.
 
-    The one letter of an option that stands alone among the last words; or else the one option whose text the answer repeats,
-    unless it is more than twice as long as all options together.
+    Source: VLMEvalKit's `can_infer` in its later versions. It is the only option letter that stands
+    alone among the last words; otherwise the only option whose text the answer repeats, unless the
+    answer is more than twice as long as all options together.
     """
     words = answer.translate(BLANKED).split()
     named = [letter for letter in options if letter in words]
     if len(named) == 1 and words.index(named[0]) > len(words) - NEAR_END:
         return named[0]
-    said = answer.lower()
-    if len(said) > 2 * sum(map(len, options.values())):
+    lowered = answer.lower()
+    if len(lowered) > 2 * sum(map(len, options.values())):
         return None
-    repeated = [letter for letter, text in options.items() if text and text.lower() in said]
+    repeated = [letter for letter, text in options.items() if text and text.lower() in lowered]
     return repeated[0] if len(repeated) == 1 else None
 
 
 def letter_set(text: str) -> str | None:
-    """One or several option letters, sorted, in lower case: `B, A` and `BA` become `ab`; None for anything else (LogicVista)."""
+    """Sorted lower-case option letters: `ab` for `B, A` and `BA`; else None (LogicVista)."""
     bare = text.strip()
     parts = [bare] if re.fullmatch(r"[A-Za-z0-9]+", bare) else re.split(r"[\s,;]+", bare)
     if len(parts) > 1 and any(len(part) != 1 or not part.isalnum() for part in parts):
@@ -103,34 +116,37 @@ def letter_set(text: str) -> str | None:
 
 
 def letters_in(text: str) -> str | None:
-    """The capital letters that stand alone in a final answer, or that make up all of it, sorted, in lower case. Ours.
+    """The stand-alone capital letters of a final answer, or all of it; sorted, lower case.
 
-    The "I" in "I choose B" and the "A" in "A comparison shows D" are words, but not an "A" that begins an announced answer. One
-    digit is an option, too, where it is all of the answer.
+    The "I" in "I choose B" and the "A" in "A comparison shows D" are words; an "A" that begins an
+    announced answer is an option. A single digit is an option if it is the whole answer. This rule
+    is perceptune's.
     """
-    announced, said = announced_answer(text), final_answer(text)
-    blanked = said.translate(QUOTED)
+    announced, final = announced_answer(text), final_answer(text)
+    blanked = final.translate(QUOTED)
     words = blanked.split()
     if len(words) == 1 and re.fullmatch(r"[A-Z]+|\d", words[0]):
         return letter_set(words[0])
-    no_options = {word.end() - 1 for word in WORD.finditer(said)}
-    if announced is not None and said.startswith("A"):
+    no_options = {word.end() - 1 for word in WORD.finditer(final)}
+    if announced is not None and final.startswith("A"):
         no_options.discard(0)
     letters = re.finditer(r"(?<!\S)[A-Z](?!\S)", blanked)
     return "".join(sorted({one[0].lower() for one in letters if one.start() not in no_options})) or None
 
 
 def number_in(text: str) -> float | None:
-    """The last number of a text; None, too, where that is a fraction."""
+    """The last number of a text; None if there is none or it is a fraction."""
     found = _numbers(text)
     return _value(found[-1]) if found else None
 
 
 def final_number(text: str) -> float | None:
-    """The number of a final answer; None where there is none, or a fraction such as `1/2`, which published scorers cannot read.
+    """The number of a final answer; None if there is none or it is a fraction such as `1/2`.
 
-    Of an answer that is announced or in a box the first one, behind the last equals sign, or "is" where the answer does not
-    begin with a number: 5 in "5 (see step 2)", 7 in "3 + 4 = 7". Else the last number of the last line, or of the text. Ours.
+    Published scorers cannot parse fractions. For an announced or boxed answer, it is the first
+    number after the last equals sign (or after the last "is" if the answer does not begin with a
+    number): 5 in "5 (see step 2)", 7 in "3 + 4 = 7". Otherwise it is the last number of the last
+    line, or of the text. This rule is perceptune's.
     """
     announced = _plain(announced_answer(text) or "")
     parts = (EQUALS if BEGINS.match(announced) else STATES).split(announced)
@@ -141,7 +157,7 @@ def final_number(text: str) -> float | None:
 
 
 def decimals(number: str) -> int | None:
-    """How many decimal places a number is written with; None where it has no decimal point."""
+    """The number of decimal places; None without a decimal point."""
     written = re.fullmatch(r"[-+]?[\d,]*\.(\d+)", number.strip())
     return len(written[1]) if written else None
 
@@ -164,7 +180,7 @@ def _value(number: str) -> float | None:
 
 
 def list_in(text: str) -> list[Any] | None:
-    """The last list in brackets whose items are plain values."""
+    """The last bracketed list in a text if it is a Python literal; None otherwise."""
     found = LIST.findall(text)
     try:
         return list(ast.literal_eval(found[-1])) if found else None
@@ -173,8 +189,9 @@ def list_in(text: str) -> list[Any] | None:
 
 
 def typed_answer(text: str, kind: str, options: Mapping[str, str]) -> Any:
-    """What a text answers to a question of MathVista: a letter where there are options, else an `integer`, `float`, `list`
-    or text, as `kind` says; None where there is no such thing.
+    """The answer to a MathVista question: an option letter, or without options a `kind`.
+
+    `kind` is `integer`, `float`, `list` or `text`. None if the text has no such value.
     """
     if options:
         return option_letter(boxed_or_text(text), options)
@@ -186,16 +203,17 @@ def typed_answer(text: str, kind: str, options: Mapping[str, str]) -> Any:
 
 
 def precision_of(source: Mapping[str, Any]) -> int | None:
-    """The decimal places that MathVista asks for; None where a question does not say."""
+    """The number of decimal places that a MathVista question requires; None if it has none."""
     precision = source.get("precision")
     return None if precision is None else int(precision)
 
 
 def same_typed(found: Any, target: str, kind: str, precision: int | None) -> bool:
-    """Whether that is the truth, as MathVista's own script compares: integers cut, floats rounded to `precision` places.
+    """Whether `found` equals the ground truth by the rules of MathVista's own script.
 
-    Without a precision floats are rounded to the places of the truth, or have to equal one that is written without any. Lists and
-    text are compared by value, too; VLMEvalKit never accepts them, and it never rounds.
+    Integers are truncated, floats rounded to `precision` places. Without a precision, floats are
+    rounded to the decimal places of the ground truth, and compared exactly if it has none. Lists
+    and text are compared by value. VLMEvalKit never accepts lists or text and never rounds.
     """
     if found is None:
         return False

@@ -1,7 +1,7 @@
-"""Whether two answers are mathematically the same, by rules that may hang, in processes that are then stopped.
+"""Mathematical equivalence of two answers, by rules that may hang and so run in worker processes.
 
-sympy spends hours on an answer such as `9**9**9**9`, in C code that no exception interrupts: only the end of its process does.
-MathRuler, math-verify and sympy are imported in these processes alone.
+sympy spends hours on an answer such as `9**9**9**9`, in C code that no exception interrupts: only
+killing its process helps. MathRuler, math-verify and sympy are imported only in these processes.
 """
 
 from __future__ import annotations
@@ -21,30 +21,32 @@ if TYPE_CHECKING:
     from pebble import ProcessFuture
 
 LIMIT = 5.0
-"""Seconds for one rule and one pair."""
+"""Time limit in seconds for one rule on one pair."""
 WORKERS = 2
-"""Processes at once: the threads of the rule that scores responses."""
+"""Concurrent processes: the number of threads of the Snakemake rule that scores responses."""
 MEMORY = 2**30
-"""Bytes that a process may add to what it has at its start: towers of powers end here, not in the memory of the job."""
+"""Bytes that a process may allocate after its start, so that a tower of powers fails there and does
+not exhaust the job's memory."""
 GRACE = 5.0
-"""Seconds after the limit until a process ends itself, for when its parent was killed and does not end it."""
+"""Seconds after the limit until a process ends itself, in case its parent was killed."""
 
 Pair = tuple[str, str]
 """Answer and target."""
 Rule = Callable[[str, str], bool | None]
-"""Takes answer and target; None: it cannot tell. A function of a module, named as in tables: it is called in a process."""
+"""Takes answer and target; returns None if undecided. A module-level function, since it is pickled;
+tables show its name."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rules say about one pair."""
+    """The result of the rules for one pair."""
 
     right: bool
-    """Whether a rule says that they are the same."""
+    """Whether a rule found the pair equivalent."""
     rule: str | None
-    """Name of the rule that decided; None where none could tell."""
+    """Name of the rule that decided; None if all were undecided."""
     reason: str | None = None
-    """Why the last word is missing: a rule was stopped, has failed, or none could tell."""
+    """Why no rule decided: one was stopped or failed, or all were undecided."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,21 @@ class _Opinion:
 def verdicts(
     pairs: Sequence[Pair], rules: Sequence[Rule], *, limit: float = LIMIT, workers: int = WORKERS
 ) -> list[Verdict]:
-    """One verdict per pair, in order. Each distinct pair is asked once, and a rule only about pairs that no earlier one accepts.
+    """One verdict per pair, in order.
 
-    The first rule that says yes decides; otherwise the last that says no. What a rule says of a pair depends on neither the
-    other pairs nor on `workers`, except that a rule needing about `limit` seconds may or may not make it on a busy machine.
-    Raises what breaks the processes themselves, such as a package that is missing.
+    Each distinct pair is compared once, and each rule sees only pairs that no earlier rule
+    accepted. The first rule that accepts decides; otherwise the last that rejects. A rule's result
+    for a pair depends neither on the other pairs nor on `workers`, except that a rule that needs
+    about `limit` seconds may time out on a busy machine. Raises errors of the processes themselves,
+    such as a missing package.
     """
     opinions: dict[Pair, list[tuple[str, _Opinion]]] = {pair: [] for pair in pairs}
     if not opinions:
         return []
-    from pebble import ProcessPool  # here, since the Snakefile loads rewards, too
+    from pebble import ProcessPool  # here, since the Snakefile also loads rewards
 
-    # Not forked: the parent runs threads (polars), whose locks a fork would copy. The main file is imported again.
+    # Not forked: a fork would copy the locks of the parent's threads (polars). Spawned processes
+    # import the main file again.
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPool(
         max_workers=min(workers, len(opinions)), initializer=_prepare, initargs=(tuple(rules),), context=spawn
@@ -75,8 +80,8 @@ def verdicts(
     try:
         for rule in rules:
             undecided = [p for p, found in opinions.items() if not any(opinion.same for _, opinion in found)]
-            asked = [pool.schedule(_opinion, args=(rule, *p, limit), timeout=limit) for p in undecided]
-            for pair, future in zip(undecided, asked, strict=True):
+            futures = [pool.schedule(_opinion, args=(rule, *p, limit), timeout=limit) for p in undecided]
+            for pair, future in zip(undecided, futures, strict=True):
                 opinions[pair].append((rule.__name__, _result(future, rule.__name__, limit)))
     finally:
         pool.stop()
@@ -86,7 +91,7 @@ def verdicts(
 
 
 def _verdict(found: Iterable[tuple[str, _Opinion]]) -> Verdict:
-    rule, reason = None, "no rule could compare the answer with the truth"
+    rule, reason = None, "no rule could compare the answer with the ground truth"
     for name, opinion in found:
         if opinion.same is not None:
             rule, reason = name, ""
@@ -109,18 +114,18 @@ def _result(future: ProcessFuture[_Opinion], rule: str, limit: float) -> _Opinio
 
 
 def _prepare(rules: Iterable[Rule]) -> None:
-    """Runs at the start of every process, outside the limit: imports take longer than most pairs."""
+    """Warm up a process before the time limit applies: imports take longer than most pairs."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits for the C code to return
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    warnings.simplefilter("ignore")  # of Python, about the source code that sympy makes of answers
+    warnings.simplefilter("ignore")  # Python warns about the source code that sympy builds from answers
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its own limits are off
     for rule in rules:
-        with suppress(Exception):  # a missing package is raised by the first pair, where the parent sees it
+        with suppress(Exception):  # the first pair raises a missing package again, and the parent sees it
             rule("1", "2")
     import psutil
 
     most = psutil.Process().memory_info().vms + MEMORY
-    with suppress(ValueError, OSError):  # not on every system
+    with suppress(ValueError, OSError):  # not supported on every system
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
@@ -130,16 +135,16 @@ def _opinion(rule: Rule, answer: str, target: str, limit: float) -> _Opinion:
         return _Opinion(rule(answer, target))
     except ImportError:
         raise
-    except Exception as error:  # rules are other people's parsers of arbitrary text
+    except Exception as error:  # third-party parsers of arbitrary text raise anything
         return _Opinion(None, f"`{rule.__name__}` failed ({type(error).__name__})")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def mathruler(answer: str, target: str) -> bool:
-    """MathRuler's `grade_answer`: equal after its normalisation, or with a difference that sympy simplifies to 0.
+    """MathRuler's `grade_answer`: equal if normalised, or a difference that sympy finds 0.
 
-    No numeric tolerance, no unreduced fractions, and an integer only equals an integer.
+    No numeric tolerance and no unreduced fractions; an integer equals only an integer.
     """
     from mathruler.grader import grade_answer
 
@@ -147,10 +152,11 @@ def mathruler(answer: str, target: str) -> bool:
 
 
 def math_verify(answer: str, target: str) -> bool | None:
-    """math-verify's `verify` on both as LaTeX, rounding decimals to 6 places; None where it cannot parse one of them.
+    """math-verify's `verify` on LaTeX, decimals rounded to 6 places; None if unparsable.
 
-    Only LaTeX: its default also looks for the last number anywhere, so that `9**9` equals 9 and a list of guesses, one per
-    line, its last one. It still compares `2,1` with `1,2` as sets and of `1=5` takes the right-hand side.
+    Only LaTeX: by default, math-verify also extracts the last number anywhere, so that `9**9`
+    equals 9 and a list of guesses, one per line, equals its last one. It still compares `2,1` with
+    `1,2` as sets and takes the right-hand side of `1=5`.
     """
     from math_verify import LatexExtractionConfig, parse, verify
 

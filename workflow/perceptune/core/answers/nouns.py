@@ -1,7 +1,8 @@
-"""Nouns of English text, and words that mean nearly the same: by NLTK and spaCy, with data that the user brings.
+"""Nouns and word similarity of English text, by NLTK and spaCy with the user's data.
 
-The folder of resources has `nltk_data`, as NLTK's downloader makes it, and `en_core_web_lg`, the model's own folder with its
-`config.cfg` (docs/benchmarks.md). Nothing is looked for elsewhere on the machine, so that the folder's digest says what was used.
+The resources folder contains `nltk_data`, as NLTK's downloader creates it, and `en_core_web_lg`,
+the model's folder with its `config.cfg` (docs/benchmarks.md). No other place on the machine is
+searched, so the folder's digest identifies the data that was used.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 SIMILAR = 0.8
-"""Words whose vectors have a larger cosine mean the same (AMBER)."""
+"""Words are similar if the cosine of their vectors exceeds this (AMBER)."""
 NLTK = {
     "tokenizers/punkt_tab": "punkt_tab",
     "taggers/averaged_perceptron_tagger_eng": "averaged_perceptron_tagger_eng",
     "corpora/wordnet": "wordnet",
 }
-"""NLTK's data by place and name."""
+"""NLTK's data: path to name."""
 MODEL = "en_core_web_lg"
 NEEDS = (
     "the packages of envs/language.txt, and a folder `resources` of the reward block with `nltk_data` "
@@ -29,22 +30,25 @@ NEEDS = (
 
 
 class MissingLanguageError(Exception):
-    """What is missing, where it is looked for, and how to get it."""
+    """Missing language data or package; the message says where it is expected."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """What scoring asks of English."""
+    """The English language functions that scoring needs."""
 
     nouns: Callable[[str], list[str]]
-    """The nouns of a text in its order, in the singular; repeated ones are repeated, capitals stay."""
+    """The nouns of a text in order, in the singular, with repetitions and capitals."""
     similar: Callable[[str, str], bool]
-    """Whether two words mean nearly the same."""
+    """Whether two words have nearly the same meaning."""
 
 
 @cache
 def english(resources: Path | None) -> Language:
-    """NLTK's tokens, tags and lemmas, and the vectors of spaCy's `en_core_web_lg`; raises `MissingLanguageError`."""
+    """NLTK's tokens, tags and lemmas, and the vectors of spaCy's `en_core_web_lg`.
+
+    Raises `MissingLanguageError`.
+    """
     if resources is None:
         raise MissingLanguageError(
             "key `resources` of the reward block is not set, expected a folder with language data"
@@ -57,7 +61,7 @@ def _nouns(folder: Path) -> Callable[[str], list[str]]:
         import nltk
         from nltk.stem import WordNetLemmatizer
     except ModuleNotFoundError:
-        raise MissingLanguageError("package `nltk` is not installed, expected what `make language` installs") from None
+        raise MissingLanguageError("package `nltk` is not installed, run `make language`") from None
     for place, name in NLTK.items():
         if not ((folder / place).is_dir() or (folder / f"{place}.zip").is_file()):
             raise MissingLanguageError(f"`{folder / place}` does not exist, expected NLTK's `{name}`")
@@ -75,7 +79,7 @@ def _similar(folder: Path) -> Callable[[str, str], bool]:
     try:
         import spacy
     except ModuleNotFoundError:
-        raise MissingLanguageError("package `spacy` is not installed, expected what `make language` installs") from None
+        raise MissingLanguageError("package `spacy` is not installed, run `make language`") from None
     if not (folder / "config.cfg").is_file():
         raise MissingLanguageError(f"`{folder / 'config.cfg'}` does not exist, expected spaCy's model `{MODEL}`")
     model = spacy.load(folder)
@@ -87,7 +91,7 @@ def _similar(folder: Path) -> Callable[[str, str], bool]:
     @cache
     def similar(one: str, other: str) -> bool:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a word without a vector is similar to itself only
+            warnings.simplefilter("ignore", UserWarning)  # a word without a vector is similar only to itself
             return bool(meaning(one).similarity(meaning(other)) > SIMILAR)
 
     return similar

@@ -1,12 +1,13 @@
-"""Published rules of reading yes and no that metrics apply beside the reward's."""
+"""Published yes/no parsing rules that metrics apply in addition to the reward's own."""
 
 from __future__ import annotations
 
 
 def vcd_answer(text: str, target: str) -> str:
-    """The true answer if its letters are anywhere in the text, else the other one.
+    """The true answer if its letters occur anywhere in the text, else the other one.
 
-    So `no` is found in "know" and "another", too, and "yes and no" is always right (source: VCD's `eval_pope.py`, read there).
+    Therefore `no` also matches "know" and "another", and "yes and no" is always correct. Source:
+    VCD's `eval_pope.py`.
     """
     if target in text.lower():
         return target
@@ -14,6 +15,9 @@ def vcd_answer(text: str, target: str) -> str:
 
 
 def beginning(text: str) -> str | None:
-    """`yes` or `no`, whichever the text begins with, in any case: P2-DPO's variant of the rule, which "Not sure" satisfies, too."""
+    """`yes` or `no`, whichever the text begins with, ignoring case; None otherwise.
+
+    This is P2-DPO's variant of the rule; "Not sure" counts as `no`.
+    """
     lower = text.strip().lower()
     return next((word for word in ("yes", "no") if lower.startswith(word)), None)

@@ -1,7 +1,7 @@
-"""Messages, picture marks and answers of other trainers' formats: one question, its pictures before it, and ranked answers.
+"""Parse other trainers' formats: messages, image placeholders, and ranked answers to one question.
 
-An example here is one user turn with its pictures first. What says more than that (system prompts, several turns, pictures
-inside of the text, videos) is refused with a reason, not cut down to fit.
+An example is one user turn with its images first. Rows with more than that (system prompts, several
+turns, images inside the text, videos) are rejected with a reason, never truncated.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import Any
 from perceptune.core.data.row_checks import KEYS, TASKS, RowError, is_finite, shown
 
 MARK = "<image>"
-"""Where a picture goes, in formats whose messages are text."""
+"""Placeholder of an image in formats whose messages are text."""
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 PICTURES = ("image", "images")
 SCORES = ("score_chosen", "score_rejected")
-"""Columns with the rewards of a pair, where there are any."""
+"""Optional columns with the rewards of a pair."""
 ELSEWHERE = ("videos", "video", "audios", "audio", "tools", "system", "history")
-"""What a question has no place for, if it is not empty."""
+"""Columns that an example cannot represent; rows where one is not empty are rejected."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message: its text in pieces, None where a picture goes, and the pictures that it brings itself."""
+    """One message: pieces of text, None for each image placeholder, and the images it contains."""
 
     role: str
     pieces: Sequence[str | None]
     pictures: Sequence[Any] = ()
 
     def text(self, key: str) -> str:
-        """The whole text of a turn without pictures."""
+        """The whole text of a turn. Raises `RowError` if it contains an image."""
         if None in self.pieces:
-            raise RowError(f"`{key}`: a picture in an answer, expected text")
+            raise RowError(f"`{key}`: an image in an answer, expected text")
         return "".join(piece for piece in self.pieces if piece is not None)
 
 
 def turn_of(role: str, content: Any, key: str) -> Turn:
-    """A message's content: text with marks, or a list of text and image parts. Raises `RowError`."""
+    """Parse a message's content: text with placeholders, or a list of parts. Raises `RowError`."""
     if isinstance(content, str):
         return Turn(role, list(_marked(content)))
     if not isinstance(content, list):
@@ -67,50 +67,55 @@ def _marked(text: str) -> Iterator[str | None]:
 
 
 def turns_of(messages: Any, key: str) -> list[Turn]:
-    """Messages as `role` and `content`, or as `from` and `value`. Raises `RowError`, for system messages too."""
+    """Parse messages with `role` and `content`, or `from` and `value`.
+
+    Raises `RowError`, also for system messages that are not empty.
+    """
     if isinstance(messages, Mapping):
         messages = [messages]
     if not isinstance(messages, list) or not messages:
         raise RowError(f"`{key}` is {shown(messages)}, expected a list of messages")
     turns = []
     for message in messages:
-        given = message if isinstance(message, Mapping) else {}
-        role = ROLES.get(str(given.get("role", given.get("from"))))
+        entry = message if isinstance(message, Mapping) else {}
+        role = ROLES.get(str(entry.get("role", entry.get("from"))))
         if role is None:
             raise RowError(f"`{key}`: message {shown(message)}, expected role {' or '.join(map(repr, ROLES))}")
-        turn = turn_of(role, given.get("content", given.get("value")), key)
+        turn = turn_of(role, entry.get("content", entry.get("value")), key)
         if role != "system":
             turns.append(turn)
         elif turn.text(key).strip():
-            raise RowError(f"`{key}`: a system message {shown(turn.text(key))}, expected none: it has no place here")
+            raise RowError(
+                f"`{key}`: system message {shown(turn.text(key))}, expected none: system prompts are not supported"
+            )
     return turns
 
 
 def question_turn(messages: Any, key: str) -> Turn:
-    """The only turn of a prompt: text, or messages with one of the user. Raises `RowError`."""
+    """The single turn of a prompt: text, or messages with one user turn. Raises `RowError`."""
     if isinstance(messages, str):
         return turn_of("user", messages, key)
     turns = turns_of(messages, key)
     if [turn.role for turn in turns] != ["user"]:
-        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one of the user")
+        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one user turn")
     return turns[0]
 
 
 def exchange(messages: Any, key: str) -> tuple[Turn, str]:
-    """Question and answer of a conversation of two turns. Raises `RowError`."""
+    """Question and answer of a conversation with two turns. Raises `RowError`."""
     turns = turns_of(messages, key)
     if [turn.role for turn in turns] != ["user", "assistant"]:
-        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one of the user and its answer")
+        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one user turn and one assistant turn")
     return turns[0], turns[1].text(key)
 
 
 def answer_text(answer: Any, key: str) -> str:
-    """An answer as text, as a message, or as a list of one message. Raises `RowError`."""
+    """The text of an answer: text, a message, or a list of one message. Raises `RowError`."""
     if isinstance(answer, str):
         return answer
     turns = turns_of(answer, key)
     if [turn.role for turn in turns] != ["assistant"]:
-        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one of the assistant")
+        raise RowError(f"`{key}`: turns {_roles(turns)}, expected one assistant turn")
     return turns[0].text(key)
 
 
@@ -121,14 +126,15 @@ def _roles(turns: Sequence[Turn]) -> str:
 def row_of(
     record: Mapping[str, Any], used: Sequence[str], turn: Turn, answers: Sequence[Mapping[str, Any]] = ()
 ) -> Any:
-    """The row of a question with its pictures, its `answers_given`, our own columns where they fit, and all others.
+    """A row with question, images, `answers_given` and the record's columns not in `used`.
 
-    `used` are the columns that question and answers come from. A column that has one of our names and another kind of
-    content is kept as `given_<name>`. Empty columns are left out, but for the text of a page. Raises `RowError`.
+    `used` are the columns from which question and answers were parsed. A column that has the name
+    of a perceptune column but different content is kept as `given_<name>`. Empty columns are
+    dropped, except the text of an empty page. Raises `RowError`.
     """
     for key in ELSEWHERE:
         if record.get(key) and key not in used:
-            raise RowError(f"`{key}` is {shown(record[key])}, expected none: it has no place here")
+            raise RowError(f"`{key}` is {shown(record[key])}, expected none: this column is not supported")
     pictures = _pictures(record, turn)
     row: dict[str, Any] = {"images": pictures, "question": question_text(turn, len(pictures))}
     for key, value in record.items():
@@ -142,47 +148,48 @@ def row_of(
 
 
 def question_text(turn: Turn, pictures: int) -> str:
-    """The text of a turn with all its pictures before it or behind it. Raises `RowError`."""
+    """The text of a turn whose images all come before or all after the text. Raises `RowError`."""
     marks = sum(piece is None for piece in turn.pieces)
     if marks not in (0, pictures):
-        raise RowError(f"{marks} picture marks for {pictures} images, expected as many, or none")
+        raise RowError(f"{marks} `<image>` placeholders for {pictures} images, expected {pictures} or none")
     written = [piece is not None for piece in turn.pieces if piece is None or piece.strip()]
     if written != sorted(written) and written != sorted(written, reverse=True):
-        raise RowError("a picture inside of the text, expected it before: pictures come first here")
+        raise RowError("an image inside the text, expected all images before the text")
     text = "".join(piece for piece in turn.pieces if piece is not None)
     return text.strip() if marks else text
 
 
 def _pictures(record: Mapping[str, Any], turn: Turn) -> list[Any]:
-    """The pictures that the turn brings itself, or else those of the record. Raises `RowError`."""
-    brought = pictures_of(list(turn.pictures))
+    """The images inside the turn, or else those of the record. Raises `RowError`."""
+    embedded = pictures_of(list(turn.pictures))
     key = next((key for key in reversed(PICTURES) if record.get(key) is not None), None)
-    if key is None and not brought:
+    if key is None and not embedded:
         raise RowError("no `images`, expected at least one")
-    named = [] if key is None else pictures_of(record[key])
-    if brought and named:
-        check_alike({"the message": brought, f"`{key}`": named})
-    return brought or named
+    column = [] if key is None else pictures_of(record[key])
+    if embedded and column:
+        check_alike({"the message": embedded, f"`{key}`": column})
+    return embedded or column
 
 
 def pictures_of(given: Any) -> list[Any]:
-    """The pictures of a column, which has one or a list of them."""
+    """The images of a column that contains one image or a list of them."""
     return [_picture(one) for one in (given if isinstance(given, list) else [given])]
 
 
 def check_alike(named: Mapping[str, Sequence[Any]]) -> None:
-    """Raises `RowError` when two places of a record, by how they are called in the reason, have different pictures."""
+    """Raise `RowError` if two places of a record contain different images; keys name the places."""
     (first, pictures), *others = named.items()
     for place, found in others:
         if len(pictures) != len(found) or any(map(_differ, pictures, found)):
-            said = f"{first} has the pictures {shown(pictures)}, {place} has {shown(found)}"
-            raise RowError(f"{said}, expected the same, or those of one place")
+            message = f"{first} has the images {shown(pictures)}, {place} has {shown(found)}"
+            raise RowError(f"{message}, expected the same images, or images in one place only")
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Whether two pictures are known to be different: by content, or by name where one of them has no content.
+    """Whether two images are known to differ: by content, or by file name if one has no content.
 
-    The name beside a content is often the file's own without its folders, and of a path and a nameless content nothing is known.
+    Only the last part of the path is compared, since a path stored with content often lacks its
+    folders. A path and nameless content cannot be compared.
     """
     (data, path), (others, name) = _content(one), _content(other)
     if data is None and others is None:
@@ -193,20 +200,20 @@ def _differ(one: Any, other: Any) -> bool:
 
 
 def _content(picture: Any) -> tuple[bytes | None, str | None]:
-    """The bytes and the path of a picture, as far as there are any."""
+    """The bytes and the path of an image; None for what it lacks."""
     data, path = (picture.get("bytes"), picture.get("path")) if isinstance(picture, Mapping) else (None, picture)
     return data if isinstance(data, bytes) else None, path if isinstance(path, str) else None
 
 
 def _picture(image: Any) -> Any:
-    """As `core.importing` takes it: a path, or a struct of bytes and path."""
+    """The form that `checked_row` takes: a path, or a struct of bytes and path."""
     if isinstance(image, bytes):
         return {"bytes": image, "path": None}
     return image["image"] if isinstance(image, Mapping) and "image" in image else image
 
 
 def _fits(key: str, value: Any) -> bool:
-    """Whether another trainer's column of this name can be meant as ours."""
+    """Whether another trainer's column has the type of perceptune's column of the same name."""
     if key == "question":
         return False
     if key == "task":
@@ -218,22 +225,22 @@ def _fits(key: str, value: Any) -> bool:
 
 
 def true_answer(value: Any, key: str) -> str | int | float:
-    """The true answer under a format's own `key`; empty text says that there is none. Raises `RowError`."""
+    """The ground truth in column `key`; empty text means that there is none. Raises `RowError`."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"`{key}` is {shown(value)}, expected text or a number")
     return value
 
 
 def pair(record: Mapping[str, Any], chosen: str, rejected: str) -> list[dict[str, Any]]:
-    """`answers_given` of a pair: rewards 1 and 0, or the scores that the record has. Raises `RowError`."""
+    """`answers_given` of a pair: rewards 1 and 0, or the scores of the record. Raises `RowError`."""
     if chosen == rejected:
-        raise RowError("`chosen` and `rejected` are the same")
+        raise RowError("`chosen` and `rejected` are identical, expected different answers")
     scores = [record.get(key) for key in SCORES]
     rewards = [1.0, 0.0]
     if any(score is not None for score in scores):
         if not all(map(is_finite, scores)):
             found = f"`score_chosen` is {shown(scores[0])} and `score_rejected` {shown(scores[1])}"
-            raise RowError(f"{found}, expected finite numbers, or neither of them")
+            raise RowError(f"{found}, expected two finite numbers or none")
         rewards = [float(score) for score in scores]  # type: ignore[arg-type]
         if rewards[0] < rewards[1]:
             raise RowError(f"`score_chosen` {rewards[0]:g} is below `score_rejected` {rewards[1]:g}")

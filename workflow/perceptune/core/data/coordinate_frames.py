@@ -1,8 +1,9 @@
-"""Which frame the numbers of boxes mean: what is possible, what is likely; a wrong one is reported, never replaced.
+"""Diagnose coordinate formats: which ones are possible or likely for some boxes.
 
-Wrong frames are the most frequent error of grounding results (dossier a.3). Two checks find them: of a data set's boxes, by
-the bounds of their images (`fits`, `doubt`), and of a model's answers, by their overlap with the truth (`overlaps`,
-`likelier`). Both only say what they see: to take the reading that scores best would be to use the answers as an oracle.
+A wrong coordinate format is the most frequent error of grounding results. Two checks find it: a
+data set's boxes are compared with the bounds of their images (`fits`, `doubt`), and a model's boxes
+with the ground truth (`overlaps`, `likelier`). Both only report: to switch to the format that
+scores best would be to use the ground truth as an oracle.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ SHARES: dict[Coordinates, tuple[Frame, float]] = {
     "padded_normalised": ("padded_square", 1.0),
     "padded_thousand": ("padded_square", 1000.0),
 }
-"""Coordinates that are no pixels, to their frame and the largest number there can be."""
+"""Coordinates other than pixels to their frame and largest possible value."""
 
 IN_SHARES: tuple[Coordinates, ...] = ("normalised", "padded_normalised")
 SLACK = 1.0
-"""Pixels by which a box may leave its image."""
+"""Tolerance in pixels for boxes that exceed their image."""
 ROUNDED = 0.006
-"""The same in the padded frames, as a share of the longer side: numbers of two decimals are up to 0.005 wrong."""
+"""Tolerance in padded frames, as a share of the longer side: two decimals err by 0.005."""
 FEWEST = 20
-"""Boxes below which nothing is concluded."""
+"""With fewer boxes, no conclusion is drawn."""
 CLEAR = 0.05
-"""Difference of mean IoU from which another reading is reported."""
+"""Smallest difference of mean IoU at which another coordinate format is reported."""
 
 
 def in_pixels(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
-    """Boxes (n, 4) of a data set as pixels of images of `sizes` (n, 2; width, height)."""
+    """Convert boxes (n, 4) of a data set to pixels of images of `sizes` (n, 2; width, height)."""
     if coordinates == "pixels":
         return boxes
     frame, most = SHARES[coordinates]
@@ -44,26 +45,28 @@ def in_pixels(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) ->
 
 
 def slack(coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
-    """Pixels by which boxes may leave their images, shape (n,)."""
+    """Tolerance in pixels for boxes that exceed their images, shape (n,)."""
     padded = coordinates.startswith("padded")
     return np.maximum(SLACK, ROUNDED * sizes.max(axis=1)) if padded else np.full(len(sizes), SLACK)
 
 
 def fits(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
-    """Whether each box (n, 4), read like this, is a box in its image: shape (n,), bool."""
+    """Whether each box (n, 4), interpreted in `coordinates`, lies in its image: shape (n,), bool."""
     pixels, free = in_pixels(boxes, coordinates, sizes), slack(coordinates, sizes)[:, None]
     inside = (pixels[:, :2] >= -free).all(axis=1) & (pixels[:, 2:] <= sizes + free).all(axis=1)
     most = boxes.max(axis=1)
     possible = most <= SHARES[coordinates][1] if coordinates in SHARES else np.full(len(boxes), True)
     if coordinates not in IN_SHARES:
-        possible &= (most > 1) | (sizes.max(axis=1) <= 2)  # else a box in the first pixel: shares, much rather
+        possible &= (most > 1) | (
+            sizes.max(axis=1) <= 2
+        )  # else it would be a box inside one pixel: far more likely fractions
     return geometry.is_box(pixels) & inside & possible
 
 
 def touched(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
-    """Whether each box fits and ends at the right and at the bottom edge of its image: shape (n, 2), bool.
+    """Whether each box fits and ends at the right or bottom edge of its image: shape (n, 2), bool.
 
-    The left and the top edge tell nothing: read as larger numbers than they are, all boxes move there.
+    The left and top edges are no evidence: with too large a unit, all boxes move towards them.
     """
     pixels = in_pixels(boxes, coordinates, sizes)
     near = slack("padded_normalised", sizes)[:, None]
@@ -71,12 +74,12 @@ def touched(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> n
 
 
 def fitting(boxes: np.ndarray, sizes: np.ndarray) -> dict[Coordinates, int]:
-    """How many boxes fit under each reading."""
+    """The number of boxes that fit, by coordinates."""
     return {name: int(fits(boxes, name, sizes).sum()) for name in get_args(Coordinates)}
 
 
 def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """The reading that more boxes fit than the declared one, in words; None where there is none."""
+    """A message if other coordinates fit more boxes than the declared ones; else None."""
     count = fitting(boxes, sizes)
     best = max(count, key=lambda name: count[name])
     if count[best] > count[declared]:
@@ -84,38 +87,38 @@ def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> s
         return f"`coordinates: {best}` fits {count[best]} of {len(boxes)} boxes, `{declared}` {count[declared]}"
     sides = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     if (number := int(fits(sides, declared, sizes).sum())) > count[declared]:
-        return (
-            f"read as [x, y, width, height] {number} of {len(boxes)} boxes fit, as [x1, y1, x2, y2] {count[declared]}"
-        )
+        return f"as [x, y, width, height], {number} of {len(boxes)} boxes fit; as [x1, y1, x2, y2], {count[declared]}"
     return None
 
 
 def doubt(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """Why another reading is likelier although the declared one is possible, in words; None where nothing speaks for one."""
+    """A message if other coordinates are likelier than the declared, possible ones; else None."""
     found = _likelier_by_edges(boxes, declared, sizes)
     if found is None:
         return None
     other, more, fewer = found
     return (
-        f"is it `coordinates: {other}`? Of {len(boxes)} boxes {more} end at an edge of their image only if they are read as"
-        f" `{other}`, {fewer} only as `{declared}`"
+        f"is it `coordinates: {other}`? {more} of {len(boxes)} boxes end at an edge of their image only"
+        f" as `{other}`, {fewer} only as `{declared}`"
     )
 
 
 def _likelier_by_edges(
     boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray
 ) -> tuple[Coordinates, int, int] | None:
-    """Another reading that fits as many boxes, and how many end at an edge only under it, and only under the declared one.
+    """Likelier coordinates that fit as many boxes, with two counts; None if there are none.
 
-    Things are cut off by the edge of the image, so of many boxes some end there exactly. A reading is doubtful when under
-    another one in fifty boxes more do so, and hardly any fewer.
+    The counts: boxes that end at an edge only under the returned coordinates, and only under the
+    declared ones. Objects are cut off by the edge of the image, so some of many boxes end exactly
+    there. The declared coordinates are doubtful if under others at least one in fifty boxes ends at
+    an edge in addition, and hardly any no longer does.
     """
     if len(boxes) < FEWEST:
         return None
-    count, ours = fitting(boxes, sizes), touched(boxes, declared, sizes)
+    count, expected = fitting(boxes, sizes), touched(boxes, declared, sizes)
     for name in get_args(Coordinates):
-        theirs = touched(boxes, name, sizes)
-        more, fewer = (int((a & ~b).any(axis=1).sum()) for a, b in ((theirs, ours), (ours, theirs)))
+        found = touched(boxes, name, sizes)
+        more, fewer = (int((a & ~b).any(axis=1).sum()) for a, b in ((found, expected), (expected, found)))
         if count[name] >= count[declared] and more >= max(5, len(boxes) / 50) and fewer <= more / 4:
             return name, more, fewer
     return None
@@ -124,18 +127,20 @@ def _likelier_by_edges(
 def overlaps(
     written: np.ndarray, truths: np.ndarray, sizes: np.ndarray, resized: np.ndarray | None
 ) -> dict[Frame, np.ndarray]:
-    """IoU (n,) of a model's boxes (n, 4) with the true ones, in pixels, under each reading of its numbers.
+    """IoU (n,) of a model's boxes (n, 4) with the ground truth in pixels, by coordinate format.
 
-    NaN numbers overlap with nothing. `resized` as in `to_pixels`; without it there is no reading `resized_pixels`.
+    Boxes with NaN have IoU 0. `resized` as in `to_pixels`; without it, `resized_pixels` is left
+    out.
     """
     readings = [frame for frame in get_args(Frame) if frame != "resized_pixels" or resized is not None]
     return {frame: geometry.iou(geometry.to_pixels(written, frame, sizes, resized), truths) for frame in readings}
 
 
 def likelier(ious: Mapping[Frame, np.ndarray], declared: Frame) -> Frame | None:
-    """The reading with the highest mean IoU, where it is clearly higher than the declared one's; None otherwise.
+    """The format with the highest mean IoU if clearly above the declared format's; else None.
 
-    Clearly: by 0.05 and by three standard errors of the paired difference, of 20 answers at least.
+    Clearly: by at least 0.05 and three standard errors of the paired difference, over at least 20
+    boxes.
     """
     best = max(ious, key=lambda frame: float(ious[frame].mean()) if len(ious[frame]) else 0.0)
     gain = ious[best] - ious[declared]
@@ -145,12 +150,12 @@ def likelier(ious: Mapping[Frame, np.ndarray], declared: Frame) -> Frame | None:
 
 
 def overlap_lines(ious: Mapping[Frame, np.ndarray], declared: Frame) -> list[str]:
-    """Mean IoU under each reading, and a warning where another one than the declared is likelier."""
+    """Log lines: mean IoU by coordinate format, and a warning if another one is likelier."""
     means = ", ".join(f"`{frame}` {ious[frame].mean():.3f}" for frame in ious)
-    lines = [f"mean IoU of {len(ious[declared])} boxes by what their numbers may mean: {means}; declared: `{declared}`"]
+    lines = [f"mean IoU of {len(ious[declared])} boxes by coordinate format: {means}; declared: `{declared}`"]
     if other := likelier(ious, declared):
         lines.append(
-            f"warning: the model's numbers look like `{other}`, not `{declared}`;"
+            f"warning: the model's boxes look like `{other}`, not `{declared}`;"
             f" if so, set `coordinates: {other}` in its model block"
         )
     return lines

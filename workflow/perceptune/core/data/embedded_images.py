@@ -1,4 +1,4 @@
-"""Images that stand in a record: as the Hugging Face feature, as base64 in VLMEvalKit's TSV files, or as a path."""
+"""Images in a record: a Hugging Face feature, base64 in VLMEvalKit's TSV files, or a path."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 from perceptune.core.data.row_checks import RowError, shown
 
 LONGEST_REFERENCE = 64
-"""A shorter text is the `index` of the row whose image is meant (VLMEvalKit)."""
+"""Text up to this length is the `index` of another row, whose image is used (VLMEvalKit)."""
 Images = dict[str, Any]
 """Index of a row to its image."""
 
 
 def image_in(record: Mapping[str, Any], columns: tuple[str, ...], images: Images) -> Any:
-    """The image of a record as a row has it, noted in `images` under the record's `index`. Raises `RowError`, `KeyError`."""
+    """The image of a record in a row's form, also stored in `images` under the record's `index`.
+
+    It is taken from the first of `columns` that the record has. Raises `RowError`, `KeyError`.
+    """
     name = next((column for column in columns if column in record), columns[0])
     found = record[name]
     if isinstance(found, str):
@@ -29,18 +32,18 @@ def image_in(record: Mapping[str, Any], columns: tuple[str, ...], images: Images
 def _of_text(text: str, column: str, images: Images) -> Any:
     if text in images:
         return images[text]
-    if "." in text:  # no character of base64, but in the name of every image file
+    if "." in text:  # not a base64 character, but part of every image file's name
         return text
     if len(text) <= LONGEST_REFERENCE:
-        raise RowError(f"`{column}` is {shown(text)}, the `index` of no row before it")
+        raise RowError(f"`{column}` is {shown(text)}, expected the `index` of an earlier row, a path or base64")
     try:
         return {"bytes": base64.b64decode(text, validate=True), "path": None}
     except ValueError:
-        raise RowError(f"`{column}` is {shown(text)}, neither a path nor an image in base64") from None
+        raise RowError(f"`{column}` is {shown(text)}, expected a path or an image in base64") from None
 
 
 def listed(value: Any, column: str) -> list[Any]:
-    """A list, or the text of one as TSV files have it; nothing is an empty list. Raises `RowError`."""
+    """A list, or one written as text in a TSV file; empty for null or "". Raises `RowError`."""
     if isinstance(value, list):
         return value
     if value is None or value == "":
@@ -55,7 +58,7 @@ def listed(value: Any, column: str) -> list[Any]:
 
 
 def mapped(value: Any, column: str) -> Mapping[str, Any]:
-    """An object, or the text of one as TSV files have it; nothing is an empty one. Raises `RowError`."""
+    """An object, or one written as text in a TSV file; empty for null or "". Raises `RowError`."""
     if isinstance(value, Mapping):
         return value
     if value is None or value == "":
@@ -70,7 +73,7 @@ def mapped(value: Any, column: str) -> Mapping[str, Any]:
 
 
 def whole(value: Any, column: str) -> int:
-    """A whole number, also as text or as `2.0`, as TSV files have it. Raises `RowError`."""
+    """An integer, also written as text or as `2.0` in a TSV file. Raises `RowError`."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -81,7 +84,7 @@ def whole(value: Any, column: str) -> int:
 
 
 def options_in(record: Mapping[str, Any], letters: str) -> list[str]:
-    """The options of columns `A`, `B` and so on, up to the first that is missing."""
+    """The options in columns `A`, `B`, ..., up to the first missing column."""
     options = []
     for letter in letters:
         if letter not in record:

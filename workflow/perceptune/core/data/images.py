@@ -1,4 +1,4 @@
-"""Opening images: any sane file becomes RGB pixels, anything else a `ValueError` with its reason."""
+"""Opening images: any valid file becomes RGB pixels, anything else a `ValueError` with a reason."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from typing import Any, NamedTuple
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_BYTES = 256 * 2**20
-"""Larger image files are refused before they are read."""
+"""Larger image files are rejected before they are read."""
 
 MAX_PIXELS = 100_000_000
-"""Images with more pixels than this are refused: a decompression bomb, or nothing that a model could look at."""
+"""Images with more pixels are rejected: decompression bombs, or far beyond what a model can use."""
 
-# Pillow's own limit stays as well: it alone sees the image inside an ICO or ICNS file before that is decoded
+# Pillow's own limit also stays active: only it sees the image inside an ICO or ICNS file before
+# that is decoded.
 
 UPRIGHT_BY = range(2, 9)
-"""EXIF orientations of images that are stored turned or mirrored; 1 is upright."""
+"""EXIF orientations of images that are stored rotated or mirrored; 1 is upright."""
 
 REFUSED_FORMATS = {"EPS", "IPTC"}
-"""To open an EPS file is to run the program that it is; an IPTC file can wrap one."""
+"""An EPS file is a program, and opening it runs that program; an IPTC file can wrap one."""
 
 
 def open_image(image: Mapping[str, Any]) -> Image.Image:
-    """The pixels of an image struct (`bytes` or `path`): RGB, upright, loaded; of an animation the first frame.
+    """The image of a struct with `bytes` or `path`: RGB, upright, loaded, first frame only.
 
-    Transparency is laid on white. Deep greyscale is scaled to 8 bits, not clipped (`_white`).
-    Raises `ValueError` saying what is wrong with the file.
+    Transparent images are composited onto white. Greyscale of more than 8 bits is scaled to 8 bits,
+    not clipped (`_white`). Raises `ValueError` with the reason if the file is unusable.
     """
     return _decoded(image_bytes(image))[0]
 
 
 def image_bytes(image: Mapping[str, Any]) -> bytes:
-    """The encoded file of an image struct; `ValueError` when it is absent or unreadable."""
+    """The encoded file of an image struct. Raises `ValueError` if it is missing or unreadable."""
     if image.get("bytes") is not None:
         return bytes(image["bytes"])
     path = Path(image["path"])
     try:
         facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):  # a named pipe would be waited for for ever, a device has no end
-            raise ValueError("it is no regular file")
+        if not stat.S_ISREG(facts.st_mode):  # reading a named pipe blocks forever, a device has no end
+            raise ValueError("it is not a regular file")
         if facts.st_size > MAX_BYTES:
-            raise ValueError(f"the file has {facts.st_size:,} bytes, at most {MAX_BYTES:,} are accepted")
+            raise ValueError(f"the file has {facts.st_size:,} bytes, expected at most {MAX_BYTES:,}")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError("the file does not exist") from None
@@ -56,25 +57,25 @@ def image_bytes(image: Mapping[str, Any]) -> bytes:
 
 
 class ImageFacts(NamedTuple):
-    """What is known of an image that could be opened."""
+    """Properties of an image that could be opened."""
 
     sha256: str
-    """Of the encoded file, hexadecimal."""
+    """Digest of the encoded file, hexadecimal."""
     size: tuple[int, int]
     """Width and height of the upright image, in pixels."""
     turned: bool
-    """Whether it is stored in another orientation (turned or mirrored), as EXIF says."""
+    """Whether it is stored rotated or mirrored, according to EXIF."""
 
 
 def image_facts(image: Mapping[str, Any]) -> ImageFacts:
-    """The facts of an image struct, which is fully decoded on the way; `ValueError` as of `open_image`."""
+    """The facts of an image struct, from a full decode. Raises `ValueError` like `open_image`."""
     data = image_bytes(image)
     opened, turned = _decoded(data)
     return ImageFacts(hashlib.sha256(data).hexdigest(), opened.size, turned)
 
 
 def _decoded(data: bytes) -> tuple[Image.Image, bool]:
-    """The upright image, and whether it had to be turned for that."""
+    """The upright image, and whether it was stored in another orientation."""
     if not data:
         raise ValueError("the file is empty")
     try:
@@ -82,17 +83,15 @@ def _decoded(data: bytes) -> tuple[Image.Image, bool]:
             if image.format in REFUSED_FORMATS:
                 raise _RefusedError(f"{image.format} files may run programs, expected another format")
             if image.width * image.height > MAX_PIXELS:
-                raise _RefusedError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS:,} are accepted")
+                raise _RefusedError(f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS:,}")
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation) in UPRIGHT_BY
             return _rgb(ImageOps.exif_transpose(image)), turned
     except UnidentifiedImageError:
-        raise ValueError("the file is no image that Pillow can read") from None
+        raise ValueError("the file is not an image that Pillow can read") from None
     except _RefusedError as error:
         raise ValueError(str(error)) from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise nearly everything on hostile files: struct.error, IndexError, ...
+    except Exception as error:  # on hostile files, Pillow's decoders also raise struct.error, IndexError, ...
         raise ValueError(f"the image is damaged: {_brief(error)}") from None
 
 
@@ -101,10 +100,10 @@ class _RefusedError(Exception):
 
 
 class _Silence:
-    """No warnings from the first thread that enters to the last that leaves.
+    """Suppress warnings from the first thread that enters until the last one leaves.
 
-    `warnings.catch_warnings` sets the filters of the whole process: threads that overlap restore one another's, and every
-    later warning of the process is lost.
+    `warnings.catch_warnings` sets the filters of the whole process: overlapping threads would
+    restore each other's filters, and all later warnings of the process would be lost.
     """
 
     def __init__(self) -> None:
@@ -146,7 +145,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _white(mode: str, highest: float) -> float:
-    """The value that means white: the type's own, or where the type does not say, the smallest usual one that holds `highest`."""
+    """The value of white: the mode's own, else the smallest usual one >= `highest`."""
     if mode.startswith("I;16") or highest > 255:
         return 65535.0
     return 1.0 if mode == "F" and highest <= 1 else 255.0

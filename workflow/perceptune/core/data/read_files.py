@@ -1,4 +1,4 @@
-"""Records of the files that people bring, whatever their container."""
+"""Read the records of user files in any supported container format."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.core.data.row_checks import RowError, one_line
 
 UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
-"""What values without a Python equivalent raise: text in no valid UTF-8, the year 300,000, an unknown time zone."""
+"""Raised for values that Python lacks: invalid UTF-8, the year 300,000, odd time zones."""
 
-HINT_OF_FOLDERS = "name the file, or the folder that has the `*.parquet` files themselves in it"
+HINT_OF_FOLDERS = "give the path of the file, or of the folder that directly contains the `*.parquet` files"
 HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
-HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` those that `datasets.save_to_disk` wrote"
+HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` folders of `datasets.save_to_disk`"
 
 Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
 SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
@@ -41,15 +41,15 @@ class Files:
 
     @property
     def read(self) -> dict[str, Path]:
-        """The files that have been read so far, by their place in the folder that they lie in, in the order of reading."""
+        """The files read so far, by their path relative to the folder, in the order of reading."""
         return dict(self._read)
 
     def check(self) -> None:
-        """Raises `UserError` when there is nothing that can be read."""
+        """Raise `UserError` if the path cannot be read as the declared container."""
         _check(self.path, self._reads)
 
     def records(self, name: str | None = None) -> Iterator[tuple[str, Any]]:
-        """Place and record, or the `RowError` of reading it, in order; see the protocol."""
+        """Place and record (or `RowError`), in order; see the protocol."""
         file = self._file(name)
         _check(file, self._reads)
         self._note(file)
@@ -90,7 +90,7 @@ class Files:
             raise UserError(f"dataset file `{file}` cannot be read: not UTF-8 text") from None
 
     def _note(self, file: Path) -> None:
-        """Of a folder its tables count."""
+        """Remember a file as read; for a folder, its Arrow tables."""
         files = [file] if file.is_file() else [file / name for name in fnmatch.filter(sorted(_listed(file)), "*.arrow")]
         above = self.path if self.path.is_dir() else self.path.parent
         self._read |= {one.relative_to(above).as_posix(): one for one in files}
@@ -111,21 +111,21 @@ class Files:
         except UserError:
             raise
         except pickle.UnpicklingError as error:
-            raise UserError(f"dataset file `{file}` is no pickle of plain values: {one_line(error)}") from None
-        except Exception as error:  # a damaged pickle raises anything
+            raise UserError(f"dataset file `{file}` is not a pickle of plain values: {one_line(error)}") from None
+        except Exception as error:  # a damaged pickle can raise anything
             raise UserError(f"dataset file `{file}` is damaged: {one_line(error)}") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Lists, dicts, strings and numbers need no class; whatever asks for one could run code."""
+    """Lists, dicts, strings and numbers need no class; a pickle that imports one could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for `{module}.{name}`, which could run code")
+        raise pickle.UnpicklingError(f"it imports `{module}.{name}`, which could run code")
 
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """What the operating system refuses is the user's to mend."""
+    """Turn errors of the operating system into `UserError`: the user has to fix them."""
     try:
         yield
     except OSError as error:
@@ -133,7 +133,7 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _listed(folder: Path) -> list[str]:
-    """The names in a folder; `UserError` where it cannot be listed."""
+    """The names in a folder. Raises `UserError` if it cannot be listed."""
     try:
         return [file.name for file in folder.iterdir()]
     except OSError as error:
@@ -156,17 +156,20 @@ def _check(source: Path, reads: Container | None) -> None:
         if reads == "parquet":
             raise UserError(f"dataset `{source}` {_found_in(source)}, expected a file or a folder of `*.parquet` files")
         raise UserError(f"dataset `{source}` is a folder, expected a file", HINT_OF_KINDS)
-    if reads != "hf" and not stat.S_ISREG(mode):  # a named pipe would be waited for for ever
-        raise UserError(f"dataset `{source}` is no regular file, expected a file")
+    if reads != "hf" and not stat.S_ISREG(mode):  # reading a named pipe blocks forever
+        raise UserError(f"dataset `{source}` is not a regular file, expected a file")
 
 
 def _container(file: Path) -> Container:
-    """What a file is, by its name; a `.json` file by its first character, since many of them hold a record a line."""
+    """The container of a file by its suffix; of a `.json` file by its first character.
+
+    Many `.json` files contain JSON lines. Raises `UserError` for an unknown suffix.
+    """
     if file.is_dir():
         return "hf"
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UserError(f"dataset file `{file}`: expected a name that ends in {', '.join(SUFFIXES)}")
+        raise UserError(f"dataset file `{file}`: expected one of the suffixes {', '.join(SUFFIXES)}")
     if suffix in (".parquet", ".tsv"):
         return "parquet" if suffix == ".parquet" else "tsv"
     if suffix == ".json":
@@ -178,7 +181,7 @@ def _container(file: Path) -> Container:
 def _parquet(file: Path) -> Iterator[Any]:
     try:
         table = pq.read_table(file, partitioning=None)
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name in no valid UTF-8
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not valid UTF-8
         raise UserError(f"dataset `{file}` is not readable as Parquet: {one_line(error)}") from None
     yield from table.to_batches(max_chunksize=1000)
 
@@ -192,15 +195,15 @@ def _saved_to_disk(source: Path) -> Iterator[Any]:
     except (FileNotFoundError, NotADirectoryError):
         hint = HINT_OF_PARQUET if source.is_dir() and fnmatch.filter(_listed(source), "*.parquet") else HINT_OF_FOLDERS
         raise UserError(f"dataset `{source}` {_found_in(source)}, {expected}", hint) from None
-    except Exception as error:  # what is raised depends on which of its files is damaged: JSON, type, key, Arrow errors
+    except Exception as error:  # JSON, type, key or Arrow errors, depending on which file is damaged
         raise UserError(f"dataset `{source}` is damaged, {expected}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
-        raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected one; name its folder")
+        raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected the folder of one split")
     yield from loaded.with_format("arrow").iter(1000)
 
 
 def _found_in(source: Path) -> str:
-    """What there is in place of a folder of rows, in words."""
+    """What was found instead of a readable folder, for an error message."""
     if not source.is_dir():
         return "is a file"
     names = sorted(_listed(source))
@@ -209,7 +212,7 @@ def _found_in(source: Path) -> str:
 
 
 def _plain_rows(batch: Any) -> list[Any]:
-    """The rows of an Arrow batch without their nulls; a `RowError` for one with a value that Python cannot hold."""
+    """The rows of an Arrow batch without nulls; a `RowError` for a row with an unreadable value."""
     try:
         rows = batch.to_pylist()
     except UNREADABLE:
@@ -242,21 +245,21 @@ def _json_lines(source: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _json_line(line: bytes) -> Any:
-    """The value of a line, or what is wrong with it."""
+    """The value of a line, or a `RowError`."""
     try:
         return json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         return RowError("not UTF-8 text")
     except json.JSONDecodeError as error:
-        return RowError(f"no valid JSON: {error.msg} at column {error.colno}")
+        return RowError(f"not valid JSON: {error.msg} at column {error.colno}")
     except RecursionError:
-        return RowError("no valid JSON: nested too deeply")
-    except ValueError as error:  # a number of too many digits
-        return RowError(f"no valid JSON: {error}")
+        return RowError("not valid JSON: nested too deeply")
+    except ValueError as error:  # a number with too many digits
+        return RowError(f"not valid JSON: {error}")
 
 
 def _one_value(source: Path) -> list[Any] | None:
-    """The records of a file that is one JSON value, maybe over many lines: a list's, or the only one; None for another file."""
+    """The records of a file that is one JSON value, a list or a record; None for others."""
     try:
         value = json.loads(source.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -268,7 +271,7 @@ def _json_value(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"dataset file `{file}` is no valid JSON: {one_line(error)}") from None
+        raise UserError(f"dataset file `{file}` is not valid JSON: {one_line(error)}") from None
 
 
 def _json_list(source: Path) -> Iterator[tuple[str, Any]]:
@@ -284,7 +287,7 @@ def _numbered(records: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of text; a file of VLMEvalKit's holds whole images in base64, which is why fields may be of any length."""
+    """Rows of text; fields of any length, since VLMEvalKit's contain images in base64."""
     csv.field_size_limit(sys.maxsize)
     with source.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")

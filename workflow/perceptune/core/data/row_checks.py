@@ -1,4 +1,4 @@
-"""Checking the rows that a user brings: every mistake is one clear line, every good row an example."""
+"""Validate user rows: every mistake becomes one clear line, every valid row an example."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ TASKS = get_args(Task)
 
 
 class RowError(ValueError):
-    """What is wrong with one row; the reader adds file and line."""
+    """One row is invalid; the reader adds file and line to the message."""
 
 
 def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[str, Any]:
-    """The row with its fields typed: example_id (or None), images (list of structs), task, question, target, box, split.
+    """The row with typed fields.
 
-    `box` is still in the dataset's coordinates. `imageless`: whether the list of images may be empty. Raises `RowError`.
+    They are example_id (or None), images (list of structs), task, question, target, box, split and
+    source (JSON of all other keys). `box` is still in the dataset's coordinates. `imageless`:
+    whether the list of images may be empty. Raises `RowError`.
     """
     if not isinstance(row, Mapping):
         raise RowError(f"found {shown(row)}, expected an object with keys `image` and `question`")
@@ -44,33 +46,34 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
 
 
 def _written(value: Any) -> str:
-    """What JSON has no form for, as it is kept in `source`: of bytes, such as another column's image, their number alone."""
+    """The form in `source` of a value that JSON lacks; for bytes, only their number."""
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
 def shown(value: Any) -> str:
-    """A value as it is quoted in a reason: at most 60 characters."""
+    """A value as quoted in a message: at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def one_line(text: object) -> str:
-    """A name or another library's message as it is quoted in a reason: one line of at most some 120 visible characters."""
+    """A name or another library's message as quoted in a message: one line of about 120 characters."""
     line = printable(str(text)).replace("\n", "\\n").replace("\t", "\\t")
     return line if len(line) <= 120 else f"{line[:60]}...{line[-40:]}"
 
 
 def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> list[float]:
-    """The box in pixels of the image; `RowError` when it does not lie in the image, with the likely cause.
+    """The box in pixels of the image.
 
-    What rounding lets reach into the padding of a padded frame is cut off.
+    In a padded frame, a box that reaches into the padding because of rounding is clipped. Raises
+    `RowError` with the likely cause if the box is not in the image.
     """
     coordinates: Coordinates = block.coordinates or "pixels"
     width, height = size
     if coordinates in SHARES and max(box) > SHARES[coordinates][1]:
         raise RowError(
             f"`box` {box} exceeds {SHARES[coordinates][1]:g}, expected {coordinates} coordinates;"
-            " or set `coordinates: pixels`"
+            " if it is in pixels, set `coordinates: pixels`"
         )
     sizes = np.array([size], dtype=float)
     x1, y1, x2, y2 = in_pixels(np.array([box]), coordinates, sizes)[0].tolist()
@@ -78,20 +81,20 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
         raise RowError(f"`box` {box} has no area, expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
     free = slack(coordinates, sizes)[0]
     if min(x1, y1) < -free or x2 > width + free or y2 > height + free:
-        where = "lies in the padding of" if coordinates.startswith("padded") else "leaves"
+        where = "lies in the padding of" if coordinates.startswith("padded") else "exceeds"
         raise RowError(f"`box` {box} {where} the image of {width} x {height} pixels")
     if coordinates not in IN_SHARES and max(box) <= 1 and max(size) > 2:
         unit = "pixel" if coordinates == "pixels" else "thousandth"
-        raise RowError(f"`box` {box} is smaller than a {unit}; shares of the image need `coordinates: normalised`")
+        raise RowError(f"`box` {box} is smaller than a {unit}; fractions of the image need `coordinates: normalised`")
     if coordinates.startswith("padded"):
         return [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
     return [x1, y1, x2, y2]
 
 
 def check_size(row: Mapping[str, Any], size: tuple[int, int], turned: bool) -> None:
-    """Raises `RowError` when the row says of its image another size than it has: boxes are wrong on a resized image.
+    """Raise `RowError` if the row's `image_size` differs: boxes would be wrong on a resized image.
 
-    `size` is that of the upright image; `turned`: its EXIF orientation turned it.
+    `size` is that of the upright image; `turned`: whether the EXIF orientation rotated it.
     """
     expected = row.get("image_size")
     if expected is None:
@@ -101,13 +104,13 @@ def check_size(row: Mapping[str, Any], size: tuple[int, int], turned: bool) -> N
     if tuple(expected) == tuple(size):
         return
     found = f"the image has {size[0]} x {size[1]} pixels"
-    wanted = f"the annotations are of {expected[0]} x {expected[1]}"
+    wanted = f"the annotations expect {expected[0]} x {expected[1]}"
     if turned and tuple(expected) == (size[1], size[0]):
         raise RowError(
-            f"{found} as its EXIF orientation turns it, {wanted}, as it is stored: boxes count in the upright image,"
-            " turn them, or take that tag off the image"
+            f"{found} after applying its EXIF orientation, {wanted}, as stored: boxes refer to the upright image;"
+            " rotate the boxes, or remove the EXIF tag from the image"
         )
-    raise RowError(f"{found}, {wanted}: boxes are wrong on a resized image, bring the original")
+    raise RowError(f"{found}, {wanted}: boxes are wrong on a resized image, use the original")
 
 
 def _identity(row: Mapping[str, Any]) -> str | None:
@@ -124,12 +127,12 @@ def _images(row: Mapping[str, Any], imageless: bool) -> list[dict[str, Any]]:
         _missing(row, "image")
     one, several = row.get("image"), row.get("images")
     if one is not None and several is not None and several != [one]:
-        raise RowError(f"`image` is {shown(one)} and `images` {shown(several)}, expected one of them")
+        raise RowError(f"`image` is {shown(one)} and `images` is {shown(several)}, expected only one of the two keys")
     images = several if one is None and "images" in row else [one]
     if not isinstance(images, list) or not (images or imageless):
         raise RowError(f"`images` is {shown(images)}, expected a list of paths")
     if not images and row.get("box") is not None:
-        raise RowError("`box` of a question without an image")
+        raise RowError("`box` in a row without an image, expected no `box`")
     return [_image(image) for image in images]
 
 
@@ -180,11 +183,11 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
 
 
 def _valid(text: str, key: str) -> str:
-    """The text, if it can be stored; JSON can smuggle in halves of characters."""
+    """The text if it can be encoded: JSON escapes can contain unpaired surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RowError(f"`{key}` is {shown(text)}, no valid Unicode (an unpaired surrogate)") from None
+        raise RowError(f"`{key}` is {shown(text)}, not valid Unicode (an unpaired surrogate)") from None
     return text
 
 
@@ -200,12 +203,12 @@ def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number that floating point can hold."""
+    """Whether a value is a finite number that a float can represent."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond floating point
+    except OverflowError:  # an integer too large for a float
         return False
 
 

@@ -1,7 +1,7 @@
-"""The seeded `shapes` data: images of coloured shapes or short words, with questions whose answers are known exactly.
+"""The synthetic `shapes` data: images of shapes or words, questions with exact answers.
 
-A scene is a pure function of (seed, split, index, task), so any image can be drawn again on any machine. Images are
-112 x 112 RGB, so that the padded-square frame and the original frame of a LLaVA processor coincide.
+A scene is a pure function of (seed, split, index, task), so any image can be redrawn on any
+machine. Images are 112 x 112 RGB, so that LLaVA's padded-square and original coordinates coincide.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 MIN_SIDE = 24
 MAX_SIDE = {1: 56, 2: 56, 3: 46, 4: 40}
-"""Longest object side in pixels by number of objects, so that the objects find room without overlap."""
+"""Longest object side in pixels by number of objects, so that the objects fit without overlap."""
 GAP = 2
-"""Smallest distance in pixels between the boxes of two objects, and between a box and the border."""
+"""Smallest distance in pixels between two boxes, and between a box and the border."""
 FONT_SIZE = 22
 CHARACTER_ADVANCE = 13.25
 """Pixels from one character to the next in DejaVu Sans Mono at `FONT_SIZE`."""
 LINE_PITCH = 32
-"""Pixels from the top of one line of text to the next."""
+"""Pixels from the top of one line of text to the top of the next."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COLOUR_JITTER = 12
-"""Largest change of each colour channel, of 255."""
+"""Largest change of each colour channel (0 to 255)."""
 
 RGB = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -51,7 +51,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its exact colour is unique in its scene; `box` is (x1, y1, x2, y2) in pixels, x2 and y2 exclusive."""
+    """One object; `rgb` is unique in its scene, `box` in pixels with exclusive x2 and y2."""
 
     colour: str
     shape: str
@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image shows, with nothing left to chance; either `things` or `lines` is empty."""
+    """The complete content of an image; either `things` or `lines` is empty."""
 
     background: RGB
     ink: RGB
@@ -78,13 +78,13 @@ class Scene:
     lines: tuple[Line, ...] = ()
 
     def digest(self) -> str:
-        """SHA-256 over everything that is drawn; equal scenes give equal images."""
+        """SHA-256 of everything that is drawn; equal scenes give equal images."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One question about a scene with its answer; `box` in pixels for grounding, else None."""
+    """One question about a scene and its answer; `box` in pixels for grounding, else None."""
 
     task: str
     question: str
@@ -93,12 +93,12 @@ class Row:
 
 
 def box_text(box: tuple[float, ...], size: float = IMAGE_SIZE) -> str:
-    """The box in LLaVA's notation: "[x1, y1, x2, y2]", fractions of a `size` pixel square with two decimals."""
+    """LLaVA's "[x1, y1, x2, y2]": fractions of a square of `size` pixels, two decimals."""
     return "[" + ", ".join(f"{coordinate / size:.2f}" for coordinate in box) + "]"
 
 
 def scene_and_row(seed: int, split: str, index: int, task: str, attempt: int = 0) -> tuple[Scene, Row]:
-    """The scene of this address and its one question; another `attempt` replaces a scene that exists already."""
+    """The scene and question at this address; a higher `attempt` avoids an existing scene."""
     random = Random(f"shapes/{seed}/{split}/{task}/{index}/{attempt}")
     match task:
         case "grounding":
@@ -113,7 +113,7 @@ def scene_and_row(seed: int, split: str, index: int, task: str, attempt: int = 0
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as a 112 x 112 RGB image; shapes without, text with anti-aliasing."""
+    """The scene as a 112 x 112 RGB image; text is anti-aliased, shapes are not."""
     image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), scene.background)
     draw = ImageDraw.Draw(image)
     for thing in scene.things:
@@ -124,7 +124,10 @@ def render(scene: Scene) -> Image.Image:
 
 
 def random_things(random: Random, kinds: list[tuple[str, str]]) -> tuple[Thing, ...]:
-    """Objects of the given (colour, shape) kinds at random places, with sides of 24 px up to what leaves room."""
+    """Objects of the given (colour, shape) kinds at random places without overlap.
+
+    Sides are `MIN_SIDE` to `MAX_SIDE` pixels.
+    """
     while True:
         boxes: list[Box] = []
         for _ in kinds:
@@ -181,21 +184,22 @@ def plural(shape: str) -> str:
 
 
 def adversarial_kinds(scene: Scene) -> list[tuple[str, str]]:
-    """(colour, shape) kinds that are absent although their colour and their shape both occur."""
+    """Absent (colour, shape) kinds whose colour and whose shape both occur in the scene."""
     shapes = sorted({thing.shape for thing in scene.things})
     return [(thing.colour, shape) for thing in scene.things for shape in shapes if shape != thing.shape]
 
 
 def random_absent_kind(random: Random, scene: Scene) -> tuple[str, str]:
-    """A kind whose colour does not occur in the scene."""
+    """A (colour, shape) kind whose colour does not occur in the scene."""
     present = {thing.colour for thing in scene.things}
     return random.choice([colour for colour in COLOURS if colour not in present]), random.choice(SHAPES)
 
 
 def write_dataset(folder: Path, seed: int, splits: Mapping[str, Mapping[str, int]]) -> Path:
-    """Draw `splits[split][task]` scenes each, write `images/*.png` and `data.jsonl` under `folder`, return the latter.
+    """Draw `splits[split][task]` scenes each; write `images/*.png` and `data.jsonl` under `folder`.
 
-    No scene occurs twice, neither within a split nor in two of them. Raises ValueError for an unknown split or task.
+    Returns the path of `data.jsonl`. No scene occurs twice, within or across splits. Raises
+    `ValueError` for an unknown split or task.
     """
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -244,7 +248,9 @@ def _ocr(random: Random) -> tuple[Scene, Row]:
 
 
 def _existence(random: Random, index: int) -> tuple[Scene, Row]:
-    """Of four questions in a row two are answered yes, one no at random and one no adversarially, as in POPE."""
+    """Of every four questions, two have the answer yes, one no (random) and one no (adversarial),
+    as in POPE.
+    """
     while True:
         scene = random_shapes_scene(random, random.randint(2, 4))
         if adversarial_kinds(scene):
@@ -261,16 +267,16 @@ def _existence(random: Random, index: int) -> tuple[Scene, Row]:
 
 
 def _counting(random: Random, index: int) -> tuple[Scene, Row]:
-    """Answers 0 to 4 in turn, so that no answer can be guessed."""
+    """Answers cycle through 0 to 4, so that guessing does not help."""
     count = index % 5
     total = random.randint(max(2, count), 4)
-    asked = random.choice(SHAPES)
-    others = [shape for shape in SHAPES if shape != asked]
-    shapes = [asked] * count + random.choices(others, k=total - count)
+    counted = random.choice(SHAPES)
+    others = [shape for shape in SHAPES if shape != counted]
+    shapes = [counted] * count + random.choices(others, k=total - count)
     random.shuffle(shapes)
     kinds = list(zip(random.sample(list(COLOURS), total), shapes, strict=True))
     scene = Scene(_background(random), (0, 0, 0), things=random_things(random, kinds))
-    return scene, counting_row(scene, asked)
+    return scene, counting_row(scene, counted)
 
 
 def _background(random: Random) -> RGB:
@@ -287,7 +293,7 @@ def _touch(box: Box, other: Box) -> bool:
 
 
 def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing) -> None:
-    """PIL's shapes include their last pixel, boxes here exclude it."""
+    """Draw one object. PIL's shapes include their last pixel, boxes here exclude it."""
     left, top, right, bottom = thing.box[0], thing.box[1], thing.box[2] - 1, thing.box[3] - 1
     third = (right - left) // 3
     match thing.shape:

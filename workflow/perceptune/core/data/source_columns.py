@@ -1,4 +1,4 @@
-"""What an example brings besides our own columns, as rewards and benchmarks look at it."""
+"""An example's source columns (those that perceptune does not define), for rewards and benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perceptune.contracts.errors import UserError
 
 
 class Columns(dict[str, Any]):
-    """The columns that an example brings besides ours; a `UserError` says which one a benchmark looks for in vain."""
+    """The source columns of an example. Raises `UserError` for a column that is missing."""
 
     def __init__(self, example_id: str, source: str | None) -> None:
         super().__init__(json.loads(source or "{}"))
@@ -17,6 +17,6 @@ class Columns(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise UserError(
-            f"example `{self._example_id}` has no `{key}`, which the benchmark's protocol or reward reads",
-            "the dataset's `kind` is that of the published benchmark, or its rows have the same columns",
+            f"example `{self._example_id}` has no column `{key}`, which the benchmark's protocol or reward reads",
+            "set the dataset's `kind` to that of the published benchmark, or add the column to its rows",
         )

@@ -1,4 +1,4 @@
-"""EasyR1's rows: problem, answer, images; our answers with their rewards go along."""
+"""EasyR1's format: problem, answer, images; responses and rewards as an extra column."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ data.train_files={folder}/data.jsonl data.image_dir={folder}
 data.prompt_key=problem data.answer_key=answer data.image_key=images
 ```
 
-EasyR1 samples by itself: it learns from questions and true answers, not from `answers_given`.
+EasyR1 samples its own responses: it trains on questions and ground truth and ignores `answers_given`.
 """
 
 EXPORTER = Exporter(
@@ -33,11 +33,11 @@ EXPORTER = Exporter(
     "data.jsonl",
     record,
     {
-        "problem": "the question behind an `<image>` mark per picture",
+        "problem": "question, after one `<image>` placeholder per image",
         **FACTS,
-        "answer": "the true answer; the box as JSON where that is the answer; empty where there is none",
-        "images": "pictures, relative to this folder",
-        "answers_given": "our answers, best first, each with `text` and `reward`",
+        "answer": "ground truth; for grounding, the box as JSON; empty if there is none",
+        "images": "image files, relative to this folder",
+        "answers_given": "perceptune's responses, best first, each with `text` and `reward`",
     },
     USAGE,
 )

@@ -1,4 +1,4 @@
-"""What an export format declares: how a question with ranked answers is written, and what its readers should know."""
+"""The interface of export formats: how a question with ranked responses is written and documented."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from perceptune.core.data.conversations import MARK
 
 @dataclass(frozen=True)
 class Ranked:
-    """One question with its pictures before it and its answers, best first."""
+    """One question, preceded by its images, with its responses, best first."""
 
     id: str
     question: str
     images: Sequence[Any]
-    """File names relative to the export, or structs of bytes and path for formats that hold pictures in their table."""
+    """File names relative to the export, or structs of bytes and path if the format embeds images."""
     answers: Sequence[tuple[str, float | None]]
-    """Text and reward; null rewards where only the order is known."""
+    """Text and reward; the reward is None if only the order is known."""
     task: str
     split: str
     target: str | None = None
@@ -28,7 +28,7 @@ class Ranked:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Columns that the format itself has no use for, in our own words."""
+        """Additional columns in perceptune's own format, which the other trainer does not use."""
         return {"id": self.id, "task": self.task, "split": self.split, "answer": self.target, "box": self.box}
 
     @property
@@ -38,62 +38,64 @@ class Ranked:
 
     @property
     def marked(self) -> str:
-        """The question behind one mark per picture."""
+        """The question after one `<image>` placeholder per image."""
         return MARK * len(self.images) + self.question
 
     @property
     def truth(self) -> str:
-        """The true box as JSON where the answer is a place or nothing else is known, or the true answer, or nothing.
+        """The ground truth as text; empty if there is none.
 
-        The target of a place is the data set's own text, which may be a name, or a box of another frame.
+        It is the box as JSON for grounding or without a target, else the target. The target of a
+        grounding example is the data set's own text: a name, or a box in other coordinates.
         """
-        place = "" if self.box is None else json.dumps(list(self.box))
-        return place if self.task == "grounding" or self.target is None else self.target
+        box = "" if self.box is None else json.dumps(list(self.box))
+        return box if self.task == "grounding" or self.target is None else self.target
 
     @property
     def given(self) -> list[dict[str, Any]]:
-        """The answers as `answers_given` has them."""
+        """The responses in the form of `answers_given`."""
         return [{"text": text, "reward": reward} for text, reward in self.answers]
 
 
 FACTS = {
-    "id": "the example, and which pair of it where there are several",
+    "id": "id of the example, with the pair appended if there are several",
     "task": "perceptune's task of the question",
-    "split": "split of the data set that it came from",
-    "answer": "the true answer in the data set's own words and numbers, null where there is none",
-    "box": "the true box in pixels of the image: x1, y1, x2, y2; null where there is none",
+    "split": "split of the data set",
+    "answer": "ground truth as written in the data set, null if there is none",
+    "box": "ground-truth box in pixels of the image: x1, y1, x2, y2; null if there is none",
 }
 SCORES = {
-    "score_chosen": "reward of the chosen answer, null where only the order is known",
-    "score_rejected": "reward of the rejected one",
+    "score_chosen": "reward of the chosen response, null if only the order is known",
+    "score_rejected": "reward of the rejected response, null if only the order is known",
 }
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """A format, under the name that `format` of an export block gives."""
+    """An export format; `format` of an export block selects it by name."""
 
     name: str
     rows: Literal["pairs", "lists"]
-    """A row is a pair, or a question with all its answers."""
+    """Content of a row: a pair, or a question with all its responses."""
     file: str
     record: Callable[[Ranked], dict[str, Any]]
     fields: Mapping[str, str]
-    """Column to its meaning."""
+    """Column to its description."""
     usage: str
-    """How to load it, Markdown; `{folder}` and `{name}` stand for folder and name of the export."""
+    """Loading instructions in Markdown; `{folder}` and `{name}` are the export's folder and name."""
     inside: bool = False
-    """Pictures are in the table, not beside it."""
+    """Whether images are embedded in the table instead of stored as files."""
     features: Callable[[], Any] | None = None
-    """Types of the columns for the `datasets` library, of Parquet."""
+    """Column types of a Parquet file, for the `datasets` library."""
     beside: Callable[[str], Mapping[str, Any]] = field(default=lambda name: {})
-    """JSON files that go with it, by name, given the name of the export."""
+    """Maps the export's name to additional JSON files, by file name."""
 
 
 def pairs_of(one: Ranked, which: Literal["extremes", "all"]) -> Iterator[Ranked]:
-    """The best answer and the worst, or every two answers of which one is better; none of answers that are all as good.
+    """Best and worst response (`extremes`), or all pairs with different rewards (`all`).
 
-    Two answers of which only the order is known differ. Those of one text never make a pair.
+    Without rewards, the order decides. Responses with equal rewards or equal text never form a
+    pair.
     """
     last = len(one.answers) - 1
     places = [(0, last)] if which == "extremes" else [(i, j) for i in range(last + 1) for j in range(i + 1, last + 1)]

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's preferences in the ShareGPT format, with the `dataset_info.json` that names them."""
+"""LLaMA-Factory's preference format (ShareGPT), with the `dataset_info.json` that declares it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def record(pair: Ranked) -> dict[str, Any]:
 
 
 def beside(name: str) -> Mapping[str, Any]:
-    """What LLaMA-Factory reads first."""
+    """`dataset_info.json`, which LLaMA-Factory reads first."""
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
     described = {"file_name": "data.json", "formatting": "sharegpt", "ranking": True, "columns": columns}
     return {"dataset_info.json": {name: described}}
@@ -40,10 +40,10 @@ EXPORTER = Exporter(
     "data.json",
     record,
     {
-        "conversations": "the user's turn, behind an `<image>` mark per picture",
-        "chosen": "the better answer",
-        "rejected": "the worse one",
-        "images": "pictures, relative to this folder",
+        "conversations": "user turn, after one `<image>` placeholder per image",
+        "chosen": "chosen response",
+        "rejected": "rejected response",
+        "images": "image files, relative to this folder",
         **SCORES,
         **FACTS,
     },

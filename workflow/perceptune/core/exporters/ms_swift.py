@@ -1,4 +1,4 @@
-"""ms-swift's preferences: messages with the chosen answer, and the rejected one."""
+"""ms-swift's preference format: messages with the chosen response, and the rejected response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USAGE = """\
 cd {folder} && swift rlhf --rlhf_type dpo --dataset data.jsonl ...
 ```
 
-Pictures are named relative to this folder, so start it here.
+Image paths are relative to this folder, so run the command there.
 """
 
 EXPORTER = Exporter(
@@ -33,9 +33,9 @@ EXPORTER = Exporter(
     "data.jsonl",
     record,
     {
-        "messages": "the user's turn, behind an `<image>` mark per picture, and the better answer",
-        "rejected_response": "the worse one",
-        "images": "pictures, relative to this folder",
+        "messages": "user turn, after one `<image>` placeholder per image, and the chosen response",
+        "rejected_response": "rejected response",
+        "images": "image files, relative to this folder",
         **SCORES,
         **FACTS,
     },

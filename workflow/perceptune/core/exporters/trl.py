@@ -1,4 +1,4 @@
-"""TRL's conversational preferences as a folder of images with `metadata.jsonl`, which `datasets` loads."""
+"""TRL's conversational preference format: an image folder with `metadata.jsonl` for `datasets`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perceptune.core.exporters.exporter import FACTS, SCORES, Exporter, Ranked
 
 
 def record(pair: Ranked) -> dict[str, Any]:
-    """The record of one pair; `datasets` makes the column `images` of the file names."""
+    """The record of one pair; `datasets` turns the file names into the column `images`."""
     (chosen, _), (rejected, _) = pair.answers
     return {
         "images_file_names": list(pair.images),
@@ -27,7 +27,7 @@ from datasets import load_dataset
 dataset = load_dataset("imagefolder", data_dir="{folder}", split="train")
 ```
 
-`dataset` is what `trl.DPOTrainer` takes as `train_dataset`; it puts the images before the first user message.
+Pass `dataset` to `trl.DPOTrainer` as `train_dataset`; it puts the images before the first user message.
 """
 
 EXPORTER = Exporter(
@@ -36,10 +36,10 @@ EXPORTER = Exporter(
     "metadata.jsonl",
     record,
     {
-        "images_file_names": "pictures, before the text; `datasets` calls the column `images`",
-        "prompt": "the user's turn, as messages",
-        "chosen": "the better answer, as messages",
-        "rejected": "the worse one",
+        "images_file_names": "image files, which precede the text; `datasets` calls the column `images`",
+        "prompt": "user turn, as messages",
+        "chosen": "chosen response, as messages",
+        "rejected": "rejected response, as messages",
         **SCORES,
         **FACTS,
     },

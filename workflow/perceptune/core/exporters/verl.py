@@ -1,4 +1,4 @@
-"""verl's rows as Parquet with the images in it, as verl's own preprocessing writes them."""
+"""verl's format: Parquet with embedded images, as verl's own preprocessing writes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def record(one: Ranked) -> dict[str, Any]:
 
 
 def features() -> Any:
-    """Types of the columns."""
+    """Column types."""
     from datasets import Features, Image, List, Value
 
     text = Value("string")
@@ -53,8 +53,8 @@ USAGE = """\
 data.train_files={folder}/data.parquet data.prompt_key=prompt data.image_key=images
 ```
 
-verl samples by itself: it learns from questions and true answers, not from `answers_given`. `data_source` is `perceptune`: give a
-reward function for it (`custom_reward_function.path`).
+verl samples its own responses: it trains on questions and ground truth and ignores `answers_given`.
+`data_source` is `perceptune`: provide a reward function for it (`custom_reward_function.path`).
 """
 
 EXPORTER = Exporter(
@@ -63,12 +63,13 @@ EXPORTER = Exporter(
     "data.parquet",
     record,
     {
-        "data_source": "`perceptune`: what verl chooses the reward function by",
-        "prompt": "the user's turn, behind an `<image>` mark per picture",
-        "images": "pictures, the encoded files",
+        "data_source": "`perceptune`: key by which verl selects the reward function",
+        "prompt": "user turn, after one `<image>` placeholder per image",
+        "images": "encoded image files",
         "ability": "perceptune's task of the question",
-        "reward_model": "`ground_truth`: the true answer; the box as JSON where that is the answer; empty where there is none",
-        "extra_info": "`id`, `task`, `split`, `box` in pixels, and our `answers_given`, best first, each with `text` and `reward`",
+        "reward_model": "`ground_truth`: ground truth; for grounding, the box as JSON; empty if there is none",
+        "extra_info": "`id`, `task`, `split`, `box` in pixels, and `answers_given`, perceptune's responses, best first, "
+        "each with `text` and `reward`",
     },
     USAGE,
     inside=True,

@@ -1,4 +1,7 @@
-"""EasyR1's format: `problem` with `<image>` marks, `answer`, `images` (its loader `verl/utils/dataset.py`, read there)."""
+"""EasyR1's format: `problem` with `<image>` placeholders, `answer`, `images`.
+
+Source: EasyR1's loader `verl/utils/dataset.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from perceptune.core.importers.importer import Importer, Row, each
 
 
 def row(record: Mapping[str, Any]) -> Row:
-    """The row of one record; `answers_given`, as our own export writes it, is kept."""
+    """The row of one record; `answers_given`, as perceptune's own export writes it, is kept."""
     found = {**record, "answer": true_answer(record["answer"], "answer")}
     return dict(row_of(found, ("problem",), turn_of("user", record["problem"], "problem")))
 

@@ -1,4 +1,4 @@
-"""A folder written by `datasets.save_to_disk` with rows in our own words."""
+"""A folder written by `datasets.save_to_disk` with rows in perceptune's own format."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""What a format of data sets declares: how its files become rows, and what the numbers of its boxes mean.
+"""Declaration of a data set format: how its files become rows, and the coordinates of its boxes.
 
-Formats that bring answers of models, such as preference pairs, keep them under the key `answers_given`: a list of
-`{"text": str, "reward": float | None}`, best first where there is an order; of a pair the chosen answer first, with reward 1.0,
-and the rejected one with 0.0. As every key that is not one of a row's own it lands in the column `source` (`answers_given`
-below makes the list).
+Formats that contain responses of models, such as preference pairs, store them under the key
+`answers_given`: a list of `{"text": str, "reward": float | None}`, best first if they are ordered.
+A pair has the chosen response first with reward 1.0, then the rejected one with 0.0. Like every key
+that is not one of a row's own, it is stored in the column `source` (`answers_given` below builds
+the list).
 """
 
 from __future__ import annotations
@@ -21,72 +22,78 @@ from perceptune.core.data.embedded_images import image_in
 from perceptune.core.data.row_checks import RowError, is_finite, one_line, shown
 
 Row = dict[str, Any]
-"""A row as `core.importing.checked_row` takes it: `id`, `image` or `images`, `question`, `answer`, `box`, `task`, `split`, and
-`image_size`, the width and height of the (first) image that its box was drawn on, where the format says them;
-every other key is kept in the column `source` of the `examples` table."""
+"""A row as `core.data.row_checks.checked_row` takes it: `id`, `image` or `images`, `question`,
+`answer`, `box`, `task`, `split` and, if the format has it, `image_size`, the width and height of
+the (first) image that the box was annotated on. Every other key is stored in the column `source` of
+the table `examples`."""
 
 Placed = tuple[str, Any]
-"""A place in a file, such as `line 3`, and what stands there: a record, or the `RowError` of reading it."""
+"""A place in a file, such as `line 3`, and the record there, or the `RowError` of reading it."""
 
 
 class Source(Protocol):
-    """The file or folder that a dataset block names; reading is the business of `stages.reading`.
+    """The file or folder that a dataset block names; `core.data.read_files` implements it.
 
-    A `name` is that of a file in the folder, or beside the file.
+    A `name` is that of a file in the folder, or in the same folder as the file.
     """
 
     path: Path
     split: str | None
-    """What the dataset block says of rows that name none: before what the names of files say."""
+    """The dataset block's split for rows without one; it overrides splits in file names."""
 
     def records(self, name: str | None = None) -> Iterator[Placed]:
-        """The records of the file (or of file `name`), in order.
+        """The records of the file (or of file `name`), in order, without null values.
 
-        JSON lines, a JSON list, Parquet, TSV with a header, or a folder written by `datasets.save_to_disk`; `split_files` reads
-        a folder of Parquet files. Nulls are left out of records. Raises `UserError` for a file that cannot be read at all.
+        Reads JSON lines, a JSON list, Parquet, TSV with a header, or a folder written by
+        `datasets.save_to_disk`; `split_files` reads a folder of Parquet files. Raises `UserError`
+        if the file cannot be read at all.
         """
         ...
 
     def names(self, pattern: str) -> list[str]:
-        """Files of the folder that match the pattern, sorted; the file's own name if the source is a file that matches.
+        """Names of the folder's files that match the pattern, sorted.
 
-        Raises `UserError` for a folder that cannot be listed.
+        If the source is a file, its own name if it matches. Raises `UserError` if the folder cannot
+        be listed.
         """
         ...
 
     def document(self, name: str | None = None) -> Any:
-        """The value of a JSON file as a whole, where that is no list of records; `UserError` for one that cannot be read."""
+        """The whole value of a JSON file that is not a list of records. Raises `UserError`."""
         ...
 
     def text(self, name: str) -> str:
-        """The content of a UTF-8 text file; `UserError` for one that cannot be read."""
+        """The content of a UTF-8 text file. Raises `UserError` if it cannot be read."""
         ...
 
     def unpickled(self, name: str) -> Any:
-        """A pickle of plain values (lists, dicts, strings, numbers); `UserError` for one that would run code."""
+        """A pickle of plain values (lists, dicts, strings, numbers).
+
+        Raises `UserError` if the pickle could run code or cannot be read.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Importer:
-    """A format of data sets, under the name that `kind` of a dataset block gives."""
+    """A data set format; `kind` of a dataset block selects it by name."""
 
     name: str
     rows: Callable[[Source], Iterator[Placed]]
-    """Place and row, in the files' order; a `RowError` in place of a row that cannot be made."""
+    """Place and row, in the files' order; a `RowError` instead of an invalid row."""
     coordinates: Coordinates | None = None
-    """What the numbers of its boxes mean; None: the dataset block's `coordinates` says."""
+    """Coordinates of its boxes; None: the dataset block's `coordinates`."""
     task: Task | None = None
-    """Task of rows that name none, where the dataset block names none either."""
+    """Default task if neither the row nor the dataset block has one."""
     reads: Literal["jsonl", "parquet", "hf"] | None = None
-    """The only way that its file is read; None: what the file is decides."""
+    """Container of its files; None: detected from the file."""
     counts: Mapping[str, int] | Callable[[Source], Mapping[str, int]] = field(default_factory=dict)
-    """Published numbers of rows, by split or, under `all`, of everything; a function where they depend on the file. A different
-    number is reported, not refused: people take parts."""
+    """Published numbers of rows by split, or in total under `all`; a function if they depend on the
+    file. A different number is only reported, since subsets are common."""
     beside: tuple[str, ...] = ()
-    """Files that are read, too, where `path` is a file: they lie beside it."""
+    """Further files that are read from the same folder if `path` is a file."""
     imageless: bool = False
-    """Whether questions may come without an image: their row has an empty list `images`."""
+    """Whether rows without an image are allowed: their list `images` is empty."""
 
     def published(self, source: Source) -> Mapping[str, int]:
         """The published numbers of rows of this source."""
@@ -94,14 +101,14 @@ class Importer:
 
 
 def as_written(source: Source) -> Iterator[Placed]:
-    """Records that are rows already."""
+    """Rows of a format whose records already are rows."""
     yield from source.records()
 
 
 def each(record_to_row: Callable[[Mapping[str, Any]], Row]) -> Callable[[Source], Iterator[Placed]]:
-    """The rows of a format with one row per record; `record_to_row` may raise `RowError` or `KeyError`.
+    """Rows of a format with one row per record; `record_to_row` may raise `RowError` or `KeyError`.
 
-    A row that names no split is of the split that the block says, or else the name of its file.
+    A row without a split gets the dataset block's split, or else that of its file name.
     """
 
     def rows(source: Source) -> Iterator[Placed]:
@@ -115,7 +122,7 @@ def each(record_to_row: Callable[[Mapping[str, Any]], Row]) -> Callable[[Source]
 
 
 def made(record_to_row: Callable[[Mapping[str, Any]], Row], record: Any) -> Row | RowError:
-    """The row of a record, or what is wrong with it."""
+    """The row of a record, or a `RowError`."""
     if isinstance(record, RowError):
         return record
     if not isinstance(record, Mapping):
@@ -129,25 +136,29 @@ def made(record_to_row: Callable[[Mapping[str, Any]], Row], record: Any) -> Row 
 
 
 def missing_key(missing: KeyError, record: Mapping[str, Any]) -> RowError:
-    """What to say of a key that a record lacks: its name, and the first of those that there are."""
+    """The error for a missing key: its name, and the first keys that the record has."""
     names = [one_line(key) for key in islice(record, KEYS_SHOWN)]
     more = f" and {len(record) - KEYS_SHOWN:,} more" if len(record) > KEYS_SHOWN else ""
-    return RowError(f"key `{one_line(missing.args[0])}` is missing; there are {', '.join(names)}{more}")
+    return RowError(f"key `{one_line(missing.args[0])}` is missing; found keys {', '.join(names)}{more}")
 
 
 KEYS_SHOWN = 20
-"""Keys that a message lists; a file that is one object may have tens of thousands."""
+"""Number of keys that a message lists: a file that is one object may have tens of thousands."""
 SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})(-[0-9a-f]+)?\.parquet")
 """A Parquet file of a published data set: `validation-00000-of-00001.parquet`."""
 SPLIT = re.compile(r"(train|val|dev|test|eval)[\w.]*")
-"""What such a name says: `testA`, but nothing in `data-00000-of-00001.parquet`."""
+"""A shard name that is a split, such as `testA`; `data-00000-of-00001.parquet` has none."""
 SPLITS = ("train", "val", "validation", "dev", "test")
-"""What the whole name of a file may be: `test.parquet`."""
+"""Stems of unnumbered files that are splits: `test.parquet`."""
 IMAGE_MARK = re.compile(r"[ \t]*<image>[ \t]*\n?")
 
 
 def split_files(source: Source) -> Iterator[tuple[str, Any, str | None]]:
-    """Place, record and split of all files: what the name of a Parquet file says; None where it says none or the block does."""
+    """Place, record and split of all files.
+
+    The split is that of a Parquet file's name; None if the name has none or the dataset block sets
+    one.
+    """
     names = source.names("*.parquet")
     if not names:
         yield from ((place, record, None) for place, record in source.records())
@@ -158,7 +169,7 @@ def split_files(source: Source) -> Iterator[tuple[str, Any, str | None]]:
 
 
 def split_of(name: str) -> str | None:
-    """The split that the name of a Parquet file says."""
+    """The split in the name of a Parquet file; None if it has none."""
     if match := SHARD.fullmatch(name):
         return match["name"] if SPLIT.fullmatch(match["name"]) else None
     whole = name.removesuffix(".parquet")
@@ -166,23 +177,23 @@ def split_of(name: str) -> str | None:
 
 
 def missing_shards(names: Iterable[str]) -> list[str]:
-    """The files that numbered Parquet files (`train-00000-of-00003.parquet`) lack among themselves."""
+    """Missing files of incomplete sets of shards (`train-00000-of-00003.parquet`)."""
     numbers: dict[tuple[str, int], set[int]] = defaultdict(set)
     for name in names:
         if match := SHARD.fullmatch(name):
             numbers[match["name"], int(match["of"])].add(int(match["number"]))
     return [
         f"{name}-{number:05}-of-{of:05}.parquet"
-        for (name, of), there in numbers.items()
+        for (name, of), present in numbers.items()
         for number in range(of)
-        if number not in there
+        if number not in present
     ]
 
 
 def with_images(
     record_to_row: Callable[[Mapping[str, Any]], Row], *columns: str
 ) -> Callable[[Source], Iterator[Placed]]:
-    """The rows of a format with one row per record, each with the image of the first of these columns that there is."""
+    """Rows with one row per record, with the image of the first existing one of `columns`."""
 
     def rows(source: Source) -> Iterator[Placed]:
         images: dict[str, Any] = {}
@@ -192,7 +203,7 @@ def with_images(
 
 
 def first_of(record: Mapping[str, Any], *keys: str) -> Any:
-    """The value under the first of these keys that there is; `KeyError` with the first one's name where there is none."""
+    """The value of the first existing key; raises `KeyError` with the first key if none does."""
     for key in keys:
         if key in record:
             return record[key]
@@ -200,13 +211,13 @@ def first_of(record: Mapping[str, Any], *keys: str) -> Any:
 
 
 def numbered(identity: str, seen: Counter[str]) -> str:
-    """The identity at its first appearance; later ones are told apart by a number."""
+    """The identity at its first occurrence; with a number appended at later ones."""
     seen[identity] += 1
     return identity if seen[identity] == 1 else f"{identity}-{seen[identity]}"
 
 
 def corners(box: Any) -> list[float]:
-    """`[x, y, width, height]` as `[x1, y1, x2, y2]`; `RowError` for anything else than four finite numbers."""
+    """`[x, y, width, height]` as `[x1, y1, x2, y2]`; raises `RowError` if not finite numbers."""
     if not isinstance(box, Sequence) or len(box) != 4 or not all(map(is_finite, box)):
         raise RowError(f"`bbox` is {shown(box)}, expected four finite numbers [x, y, width, height]")
     x, y, width, height = box
@@ -214,16 +225,16 @@ def corners(box: Any) -> list[float]:
 
 
 def without_image_marks(text: Any) -> str:
-    """The text without its `<image>` marks: images go before the question. `RowError` for what is no text."""
+    """The text without `<image>` placeholders: images precede the question. Raises `RowError`."""
     if not isinstance(text, str):
         raise RowError(f"the question is {shown(text)}, expected text")
     return IMAGE_MARK.sub(" ", text).strip() if "<image>" in text else text
 
 
 def answers_given(texts: Sequence[Any], rewards: Sequence[float | None]) -> list[dict[str, Any]]:
-    """Answers with their rewards, the best first; those without a reward stay in their order, at the end. Raises `RowError`."""
+    """Responses with rewards, best first, those without a reward last. Raises `RowError`."""
     if len(texts) != len(rewards):
-        raise RowError(f"{len(texts)} answers with {len(rewards)} rewards, expected as many")
+        raise RowError(f"{len(texts)} answers with {len(rewards)} rewards, expected one reward per answer")
     for text in texts:
         if not isinstance(text, str):
             raise RowError(f"an answer is {shown(text)}, expected text")

@@ -1,4 +1,4 @@
-"""JSON lines with rows in our own words."""
+"""JSON lines with rows in perceptune's own format."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""LLaMA-Factory's preference formats, as in its `data/README.md`, read there.
+"""LLaMA-Factory's preference formats. Source: its `data/README.md`.
 
-ShareGPT: `conversations` (or `messages`) up to the question, `chosen`, `rejected`, `images`. Alpaca: `instruction`, `input`.
+ShareGPT: `conversations` (or `messages`) up to the question, `chosen`, `rejected`, `images`.
+Alpaca: `instruction` and `input` instead of messages.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ def row(record: Mapping[str, Any]) -> Row:
     if key is not None:
         turn = question_turn(record[key], key)
     else:
-        asked = [record["instruction"], record.get("input") or ""]
-        if not all(isinstance(text, str) for text in asked):
-            raise RowError(f"`instruction` and `input` are {shown(asked)}, expected text")
-        turn = turn_of("user", "\n".join(text for text in asked if text), "instruction")
+        prompt = [record["instruction"], record.get("input") or ""]
+        if not all(isinstance(text, str) for text in prompt):
+            raise RowError(f"`instruction` and `input` are {shown(prompt)}, expected text")
+        turn = turn_of("user", "\n".join(text for text in prompt if text), "instruction")
     answers = answer_text(record["chosen"], "chosen"), answer_text(record["rejected"], "rejected")
     return dict(row_of(record, USED, turn, pair(record, *answers)))
 

@@ -1,6 +1,7 @@
-"""ms-swift's preference format: `messages` with the chosen answer, `rejected_response` or `rejected_messages`, `images`.
+"""ms-swift's preference format.
 
-As in its page on custom data sets, read there.
+`messages` with the chosen response, `rejected_response` or `rejected_messages`, `images`. Source:
+ms-swift's documentation of custom data sets.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ USED = ("messages", "rejected_response", "rejected_messages", "rejected_images",
 def row(record: Mapping[str, Any]) -> Row:
     """The row of one record."""
     if record.get("objects"):
-        raise RowError("`objects` fills in `<bbox>` and `<ref-object>` marks, expected their values in the text")
+        raise RowError("`objects` fills `<bbox>` and `<ref-object>` placeholders, expected their values in the text")
     if record.get("rejected_images") not in (None, [], record.get("images")):
-        raise RowError("`rejected_images` are others than `images`, expected one question for both answers")
+        raise RowError("`rejected_images` differs from `images`, expected the same images for both answers")
     turn, chosen = exchange(record["messages"], "messages")
     if record.get("rejected_messages"):
         other, rejected = exchange(record["rejected_messages"], "rejected_messages")
         if other != turn:
-            raise RowError("`messages` and `rejected_messages` begin with different questions, expected the same")
+            raise RowError("`messages` and `rejected_messages` have different questions, expected the same")
     else:
         rejected = record["rejected_response"]
         if not isinstance(rejected, str):

@@ -1,4 +1,4 @@
-"""Parquet, a file or a folder of files, with rows in our own words."""
+"""Parquet, a file or a folder of files, with rows in perceptune's own format."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""PerPO's own training file (ningerhhh/PerPO, `assets/data.json`): a question, its answer, and ranked answers of the model.
+"""PerPO's training file (ningerhhh/PerPO, `assets/data.json`): ranked model responses.
 
-A JSON list of `image_id`, `image_path`, `question`, `answer`, `answers_gen` and `iou_scores`. The sampled answers with their
-rewards are kept as `answers_given`. An answer that is nothing but a box becomes the box, any other (their OCR data) the text to
-read: a page may have four numbers in brackets somewhere.
+A JSON list of `image_id`, `image_path`, `question`, `answer`, `answers_gen` and `iou_scores`. The
+sampled responses and their rewards are stored as `answers_given`. An answer that consists only of a
+box becomes the box; any other (PerPO's OCR data) is the text to read, since a page may contain four
+numbers in brackets.
 
-Frame: shares of the image's own width and height, not of LLaVA's padded square. The rewards of the published record say so: they
-are the IoUs with one box, whose sides solve to 389/640, 494/640 and a height of 186/424 to the last digit, whole pixels of a
-COCO image of 640 x 424; in the padded square the height would be 280.75 pixels. `answer` is that box rounded to two decimals, so
-the rewards differ from IoUs with it by up to 0.02.
+Coordinates: fractions of the image's own width and height, not of LLaVA's padded square. This
+follows from the rewards of the published record: they are IoUs with one box whose sides solve to
+389/640, 494/640 and a height of 186/424 to the last digit, which are whole pixels of a COCO image
+of 640 x 424; in the padded square the height would be 280.75 pixels. `answer` is that box rounded
+to two decimals, so the rewards differ from IoUs with it by up to 0.02.
 """
 
 from __future__ import annotations

@@ -1,13 +1,17 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg as Parquet, in the two forms on the Hugging Face hub; one row per expression.
+"""RefCOCO, RefCOCO+ and RefCOCOg as Parquet, in the two forms on the Hugging Face hub.
 
-`lmms-lab/RefCOCO`, `.../RefCOCOplus`, `.../RefCOCOg`: `question_id`, `image`, `answer` (the expressions), `bbox` as
-[x, y, width, height] in pixels (lmms-eval reads it so), `file_name`; the split is the file's name. Their `val` is no official
-split: it has 8,811 objects for RefCOCO's 3,811, those of the division `google` among them; `testA`, `testB` (and RefCOCOg's
-`test`) have the official numbers. Their `question` asks for a caption and is not used.
+One row per expression.
 
-`jxu124/refcoco`, `.../refcocoplus`, `.../refcocog`: `ref_id`, `sentences`, `split`, `image_path`, `raw_image_info` and
-`raw_anns` (COCO's records as JSON), `bbox` as [x1, y1, x2, y2] in pixels (Hugging Face's cookbook and others read it so); the
-two boxes are compared. The images are COCO's train2014.
+`lmms-lab/RefCOCO`, `.../RefCOCOplus`, `.../RefCOCOg`: `question_id`, `image`, `answer` (the
+expressions), `bbox` as [x, y, width, height] in pixels (as in lmms-eval), `file_name`; the split is
+the file's name. Their `val` is not the official split: it has 8,811 objects, RefCOCO's has 3,811,
+and it includes objects of the division `google`. `testA`, `testB` and RefCOCOg's `test` have the
+official counts. Their `question` asks for a caption and is not used.
+
+`jxu124/refcoco`, `.../refcocoplus`, `.../refcocog`: `ref_id`, `sentences`, `split`, `image_path`,
+`raw_image_info` and `raw_anns` (COCO's records as JSON), `bbox` as [x1, y1, x2, y2] in pixels (as
+in Hugging Face's cookbook); it is checked against the box of `raw_anns`. The images are COCO's
+train2014.
 """
 
 from __future__ import annotations
@@ -73,11 +77,11 @@ def _of_answers(record: Mapping[str, Any], split: str | None, seen: Counter[str]
 def _of_sentences(record: Mapping[str, Any]) -> Iterator[Row | RowError]:
     info, annotation = _json(record, "raw_image_info"), _json(record, "raw_anns")
     box = record["bbox"]
-    corners(box)  # four numbers, in any case
+    corners(box)  # checks that there are four finite numbers
     if "bbox" in annotation:
         found = corners(annotation["bbox"])
         if max(abs(a - b) for a, b in zip(found, box, strict=True)) > APART:
-            raise RowError(f"`bbox` {shown(box)} is not the box {found} of `raw_anns`")
+            raise RowError(f"`bbox` is {shown(box)}, expected the box {found} of `raw_anns`")
         box = found
     size = {"image_size": [info["width"], info["height"]]} if {"width", "height"} <= set(info) else {}
     sentences, image = record["sentences"], record["image_path"]
@@ -101,7 +105,7 @@ def _of_sentences(record: Mapping[str, Any]) -> Iterator[Row | RowError]:
 
 
 def _json(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An object that is stored as text; an empty one where there is none."""
+    """An object that is stored as JSON text; empty if the key is missing."""
     try:
         value = json.loads(record[key]) if key in record else {}
     except (ValueError, TypeError, RecursionError):

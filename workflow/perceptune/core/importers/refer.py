@@ -1,11 +1,14 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg in their original form: `refs(unc).p` and the like with `instances.json` (lichengunc/refer).
+"""RefCOCO, RefCOCO+ and RefCOCOg in their original form (lichengunc/refer).
 
-The pickle has a dict per referred object: `ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `sentences`, each with
-`sent_id`, `raw` and `sent`. Its `file_name` ends in a number of the annotation; the image is the one that `instances.json` names.
-One row per sentence (`sent`), which alone is the question: how a model is asked to locate it is a matter of `prompt`.
+A pickle such as `refs(unc).p` and `instances.json`. The pickle has one dict per referred object:
+`ref_id`, `ann_id`, `image_id`, `file_name`, `split` and `sentences`, each with `sent_id`, `raw` and
+`sent`. Its `file_name` ends in the number of the annotation; the image file is named by
+`instances.json`. One row per sentence; the question is `sent` alone, and the instruction to locate
+it comes from the config's `prompt`.
 
-`path` is the folder, or the pickle where a folder has several: RefCOCO comes with `refs(google).p` and `refs(unc).p`, which
-divide the same expressions in different ways; results are reported on `unc`, of RefCOCOg on `umd`.
+`path` is the folder, or the pickle if the folder has several: RefCOCO comes with `refs(google).p`
+and `refs(unc).p`, which split the same expressions differently. Papers report results on `unc`, and
+for RefCOCOg on `umd`.
 """
 
 from __future__ import annotations
@@ -21,15 +24,15 @@ from perceptune.core.importers.importer import Importer, Placed, Row, Source, co
 
 INSTANCES = "instances.json"
 Instances = tuple[dict[Any, Any], dict[Any, Any], dict[Any, str]]
-"""Images and annotations by id, and names of categories."""
+"""Images and annotations by id, and category names by id."""
 
 SENTENCES: dict[str, dict[str, int]] = {
     "refcoco unc": {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
     "refcoco+ unc": {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
     "refcocog umd": {"train": 80512, "val": 4896, "test": 9602},
 }
-"""Expressions by data set and split. Their sums without `train` are the 21,586, 21,373 and 14,498 that Ref-L4 counts; those of
-`train` are from memory of papers."""
+"""Number of expressions by data set and split. Without `train` they sum to the 21,586, 21,373 and
+14,498 that Ref-L4 reports; those of `train` are unverified."""
 
 
 def rows(source: Source) -> Iterator[Placed]:
@@ -57,11 +60,11 @@ def _row(ref: Mapping[str, Any], instances: Instances, sentence: Mapping[str, An
     annotation, image = annotations.get(ref["ann_id"]), images.get(ref["image_id"])
     if annotation is None or image is None:
         missing = f"annotation {ref['ann_id']}" if annotation is None else f"image {ref['image_id']}"
-        raise RowError(f"{missing} is not in `{INSTANCES}`: is it another data set's?")
+        raise RowError(f"{missing} is not in `{INSTANCES}`: is it from another data set?")
     if annotation.get("image_id", ref["image_id"]) != ref["image_id"]:
         raise RowError(
-            f"annotation {ref['ann_id']} is of image {shown(annotation['image_id'])} in `{INSTANCES}`, here of"
-            f" {ref['image_id']}: is it another data set's?"
+            f"annotation {ref['ann_id']} has image {shown(annotation['image_id'])} in `{INSTANCES}`, expected"
+            f" {ref['image_id']}: is it from another data set?"
         )
     category = annotation.get("category_id")
     if category is not None and not isinstance(category, int | str):
@@ -82,11 +85,11 @@ def _row(ref: Mapping[str, Any], instances: Instances, sentence: Mapping[str, An
 
 
 def pickle_of(source: Source) -> str:
-    """The name of the pickle; `UserError` where there is none, or more than one."""
+    """The name of the pickle. Raises `UserError` if there is none or more than one."""
     names = source.names("*.p")
     if len(names) != 1:
         found = f"has {', '.join(f'`{n}`' for n in names)}, expected one" if names else "has no `refs(...).p`"
-        raise UserError(f"dataset `{source.path}` {found}", "name the file in `path`" if names else None)
+        raise UserError(f"dataset `{source.path}` {found}", "set `path` to the file" if names else None)
     return names[0]
 
 
@@ -97,12 +100,12 @@ def _instances(source: Source) -> Instances:
         return images, annotations, {one["id"]: one["name"] for one in read.get("categories", [])}
     except (TypeError, KeyError, AttributeError):
         raise UserError(
-            f"`{INSTANCES}` beside `{source.path}` has no COCO annotations, expected lists `images` and `annotations`"
+            f"`{INSTANCES}` of `{source.path}` has no COCO annotations, expected lists `images` and `annotations`"
         ) from None
 
 
 def data_set_of(path: Path) -> str | None:
-    """Which of the three data sets a folder is of, by the names in its path: `refcoco`, `refcoco+` or `refcocog`."""
+    """The data set that a path names: `refcoco`, `refcoco+` or `refcocog`; else None."""
     for part in reversed(path.parts):
         name = part.lower().replace("plus", "+").replace("_", "").replace("-", "")
         if name.startswith("refcoco"):

@@ -1,8 +1,9 @@
-"""RLHF-V's corrections by people (openbmb/RLHF-V-Dataset, Parquet or JSON lines; RLAIF-V-Dataset, too).
+"""RLHF-V's human corrections (openbmb/RLHF-V-Dataset), and RLAIF-V-Dataset; Parquet or JSON lines.
 
-`ds_name`, `image`, `text` (JSON text with `question`, `chosen` and `rejected`), `origin_dataset`, `origin_split`, `idx`,
-`image_path`. The three may also be a list, as RLHF-V's own code packs them, or columns, as in RLAIF-V. The pair is kept as
-`answers_given`, and the corrected answer is the target.
+`ds_name`, `image`, `text` (JSON text with `question`, `chosen` and `rejected`), `origin_dataset`,
+`origin_split`, `idx`, `image_path`. The three parts of `text` may also be a list, as in RLHF-V's
+own code, or columns, as in RLAIF-V. The pair is stored as `answers_given`; the corrected answer is
+the target.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _row(record: Mapping[str, Any], seen: Counter[str]) -> Row:
 
 
 def _parts(record: Mapping[str, Any]) -> list[str]:
-    """Question, chosen and rejected answer."""
+    """Question, chosen and rejected response."""
     text: Any = record.get("text")
     if isinstance(text, str):
         try:
@@ -48,8 +49,8 @@ def _parts(record: Mapping[str, Any]) -> list[str]:
             raise RowError(f"`text` is {shown(text)}, expected JSON text with {', '.join(PARTS)}") from None
     if isinstance(text, list) and len(text) == len(PARTS):
         text = dict(zip(PARTS, text, strict=True))
-    given = text if isinstance(text, Mapping) else record
-    parts = [given[key] for key in PARTS]
+    fields = text if isinstance(text, Mapping) else record
+    parts = [fields[key] for key in PARTS]
     for key, part in zip(PARTS, parts, strict=True):
         if not isinstance(part, str) or not part.strip():
             raise RowError(f"`{key}` is {shown(part)}, expected text")

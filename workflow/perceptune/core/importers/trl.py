@@ -1,8 +1,9 @@
-"""TRL's preference format: `prompt`, `chosen`, `rejected` and `images` or `image`, as text or as messages.
+"""TRL's preference format, text or messages: `prompt`, `chosen`, `rejected`, `images`.
 
-Without `prompt` (or with one that is no conversation beside answers that are one) it is what the two answers begin with, as in
-TRL's `maybe_extract_prompt` (1.16, read there). In the `metadata.jsonl` of a folder of images the columns of images have the names
-of files, and an ending that `datasets` takes off (5.2, read there).
+Without `prompt` (or if the answers are conversations and `prompt` is not), the prompt is the common
+beginning of the two answers, as in TRL's `maybe_extract_prompt` (1.16). In the `metadata.jsonl` of
+an image folder, the image columns contain file names and have a suffix that `datasets` removes
+(5.2).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from perceptune.core.data.row_checks import RowError
 from perceptune.core.importers.importer import Importer, Row, each
 
 FILES = ("file_name", "image_file_name", "file_names", "images_file_names")
-"""What the columns `image` and `images` are called in the `metadata.jsonl` of a folder of images."""
+"""Names of the columns `image` and `images` in the `metadata.jsonl` of an image folder."""
 USED = ("prompt", "chosen", "rejected", *SCORES)
 
 
@@ -39,7 +40,7 @@ def row(record: Mapping[str, Any]) -> Row:
 
 
 def _with_images(record: Mapping[str, Any], turn: Turn) -> Mapping[str, Any]:
-    """The record with all its pictures in `images`. A name of a file is one of a picture where nothing else says its pictures."""
+    """The record with its images in `images`; file names count only without other images."""
     keys = [key for key in PICTURES if record.get(key)]
     if not keys and not turn.pictures:
         keys = [key for key in FILES if record.get(key)]
@@ -62,12 +63,12 @@ def _parted(record: Mapping[str, Any]) -> tuple[Turn, str, str]:
         return question_turn(prompt, "prompt"), *answers
     (turn, good), (other, bad) = exchange(chosen, "chosen"), exchange(rejected, "rejected")
     if turn != other:
-        raise RowError("`chosen` and `rejected` begin with different questions, expected the same")
+        raise RowError("`chosen` and `rejected` have different questions, expected the same")
     return turn, good, bad
 
 
 def _shared(chosen: str, rejected: str) -> int:
-    """Characters of the prompt, without the space at its end."""
+    """Length in characters of the common prompt, without a trailing space."""
     shared = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False)))
     return shared - 1 if shared and chosen[shared - 1] == " " else shared
 

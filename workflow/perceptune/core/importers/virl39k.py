@@ -1,9 +1,10 @@
-r"""ViRL39K (TIGER-Lab/ViRL39K) and PAPO's copy of it (PAPOGalaxy/PAPO_ViRL39K_train): questions with answers that rules can verify.
+"""ViRL39K (TIGER-Lab/ViRL39K), also PAPO's copy (PAPOGalaxy/PAPO_ViRL39K_train).
 
-ViRL39K: `question`, `answer` (in `\boxed{}`), `image` (a list of file names; the images are a zip beside it), `category`,
-`source`, `qid`, pass rates. PAPO's copy: `problem`, `answer`, `images` (in the table), `category`, `qid`, `id`. Both read here.
+ViRL39K: `question`, `answer` (in `\boxed{}`), `image` (a list of file names; the images are in a
+separate zip file), `category`, `source`, `qid`, pass rates. PAPO's copy: `problem`, `answer`,
+`images` (in the table), `category`, `qid`, `id`. Both are supported.
 
-Images go before the question: their `<image>` marks are taken out wherever they are, in the order of the images.
+Images precede the question: `<image>` placeholders are removed, and the images keep their order.
 """
 
 from __future__ import annotations

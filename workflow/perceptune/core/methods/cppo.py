@@ -1,4 +1,4 @@
-"""CPPO (arXiv:2601.00501): tokens that need the image are told apart from what is left without it."""
+"""CPPO (arXiv:2601.00501): contrast of preserving and removing views on perception tokens."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ if TYPE_CHECKING:
 
 
 OWN = ("selected", "contrast_margin", "removed_entropy", "preserved_nll", "removed_nll")
-"""Metrics besides GRPO's."""
+"""Metrics in addition to GRPO's."""
 
 
 class CPPOParameters(GRPOParameters):
     clip_high: Annotated[float, Field(gt=0)] = 0.2
-    """The ratio counts up to 1 plus this."""
+    """The probability ratio is clipped above 1 plus this."""
     contrast: Weight = 0.01
     """Weight of the contrastive perception loss: lambda."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
-    """tau, of the contrast."""
+    """Temperature of the contrastive loss: tau."""
     tokens: Literal["perception", "all"] = "perception"
-    """The contrast is about tokens whose entropy rises without the information, or about all of them."""
+    """Tokens with the contrastive loss: those whose entropy rises under `removing`, or all."""
     share: Share = 0.5
-    """Of the tokens whose entropy rises, so many are taken in each response."""
+    """Share of the tokens with rising entropy that is selected in each response."""
     rounding: Literal["floor", "ceil"] = "floor"
-    """Of their number; at least one is taken."""
+    """Rounding of the number of selected tokens; at least one is selected."""
     ties: bool = True
-    """Take also what equals the last one taken."""
+    """Also select tokens whose score equals the last selected one's."""
     score: Literal["normalised", "difference"] = "normalised"
-    """Ranked by the rise as a share of the entropy that it rises to (the code), or by the rise (as the paper is summarised)."""
+    """Rank tokens by the entropy rise divided by the entropy under the removing view (the code), or
+    by the rise itself."""
     gate: bool = True
-    """Only responses with a positive advantage."""
+    """Select tokens only in responses with a positive advantage."""
     divergence: Literal["k3", "k1", "full"] = "k3"
-    """Estimated from the sampled token (k3: the main code, k1: the asynchronous one), or of the whole distribution."""
+    """KL divergence: estimated on the sampled token (k3: the main code, k1: the asynchronous code),
+    or exact over the vocabulary (full)."""
     preserving: ViewName = "preserving"
-    """The view that keeps the information: a view of this config."""
+    """View of this config that preserves the information in the image."""
     removing: ViewName = "removing"
-    """The view that lacks it."""
+    """View of this config that removes it."""
 
 
 class CPPO(GRPO):
@@ -53,18 +55,18 @@ class CPPO(GRPO):
     watched = (*GRPO.watched, *OWN)
 
     def live(self, parameters: Any) -> tuple[str, ...]:
-        """Both views, with gradient."""
+        """Both views of the contrast, with gradient."""
         return (parameters.preserving, parameters.removing) if parameters.contrast else ()
 
     def wants_full_kl(self, parameters: Any) -> bool:
         return parameters.divergence == "full" and bool(parameters.contrast)
 
     def contrasted(self, tokens: Tokens, parameters: Any) -> tuple[Seen, Seen]:
-        """The two views of the contrast: (preserving, removing)."""
+        """The tokens under the two views of the contrast: (preserving, removing)."""
         return tokens.live[parameters.preserving], tokens.live[parameters.removing]
 
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
-        """By the entropies of this step: tokens of responses with a positive advantage whose entropy rises most."""
+        """Tokens whose entropy rises most in this step, in responses with a positive advantage."""
         from perceptune.core.methods.policy_gradient import perception_scores, perception_tokens
 
         if not parameters.contrast:
@@ -79,7 +81,7 @@ class CPPO(GRPO):
         return chosen & gate if parameters.gate else chosen
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
-        """GRPO's + contrast times the mean over the step's selected tokens of softplus((K+ - K-) / temperature)."""
+        """GRPO's loss + contrast * mean over selected tokens of softplus((K+ - K-) / tau)."""
         loss = super().loss(tokens, parameters)
         if not parameters.contrast:
             return loss
@@ -104,7 +106,7 @@ class CPPO(GRPO):
         return kl_estimate(tokens.logps, seen.logps, parameters.divergence)
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """GRPO's, and how many tokens are selected, and how far apart the two views are for them."""
+        """GRPO's metrics, the share of selected tokens, and the margin between the views on them."""
         metrics = super().metrics(tokens, parameters)
         metrics |= dict.fromkeys(OWN, math.nan)
         if not parameters.contrast or tokens.selected is None:

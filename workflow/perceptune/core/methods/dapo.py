@@ -1,4 +1,4 @@
-"""DAPO (arXiv:2503.14476): clip-higher, token mean, no reference."""
+"""DAPO (arXiv:2503.14476): clip-higher, token-level mean, no reference model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from perceptune.core.methods.grpo import GRPO, GRPOParameters, Weight
 
 class DAPOParameters(GRPOParameters):
     clip_high: Annotated[float, Field(gt=0)] = 0.28
-    """The ratio counts up to 1 plus this."""
+    """The probability ratio is clipped above 1 plus this."""
     beta: Weight = 0.0
-    """Weight of the divergence from the base model; 0 leaves it out."""
+    """Weight of the KL divergence from the base model; 0 disables it."""
 
 
 class DAPO(GRPO):
-    """Its dynamic sampling is not a loss: see `keep` of the config's batch blocks."""
+    """The loss of DAPO; its dynamic sampling is `keep` of the config's batch selections."""
 
     name = "dapo"
     Parameters = DAPOParameters

@@ -1,4 +1,4 @@
-"""DPO (arXiv:2305.18290, eq. 7) on the best and the worst answer of a list, as in PerPO's baseline."""
+"""DPO (arXiv:2305.18290, eq. 7) on the best and the worst response, as PerPO's baseline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DPO(GroupMethod):
     Parameters = DPOParameters
 
     def responses(self, rewards: Sequence[float], parameters: DPOParameters) -> list[int]:
-        """The first and the last of the ranked list."""
+        """The first and the last response of the ranked list."""
         return [0, len(rewards) - 1]
 
     def loss(self, group: Group, parameters: DPOParameters) -> Tensor:

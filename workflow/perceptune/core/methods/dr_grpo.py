@@ -1,4 +1,4 @@
-"""Dr. GRPO (arXiv:2503.20783): no division by the group's spread, nor by a response's length."""
+"""Dr. GRPO (arXiv:2503.20783): no division by the standard deviation or response length."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from perceptune.core.methods.grpo import GRPO, GRPOParameters, Weight
 
 class DrGRPOParameters(GRPOParameters):
     clip_high: Annotated[float, Field(gt=0)] = 0.2
-    """The ratio counts up to 1 plus this."""
+    """The probability ratio is clipped above 1 plus this."""
     beta: Weight = 0.0
-    """Weight of the divergence from the base model; 0 leaves it out."""
+    """Weight of the KL divergence from the base model; 0 disables it."""
     scale: Literal["group", "none"] = "none"
-    """Advantages are divided by their group's standard deviation, or not."""
+    """Whether advantages are divided by the standard deviation of their group's rewards."""
     aggregation: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum_norm", "chunk_token_mean"] = (
         "seq_mean_token_sum_norm"
     )
-    """How token losses become one number: see `docs/methods.md`."""
+    """Aggregation of token losses: see `docs/methods.md`."""
 
 
 class DrGRPO(GRPO):

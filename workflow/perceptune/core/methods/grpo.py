@@ -1,4 +1,4 @@
-"""GRPO (arXiv:2402.03300): clipped steps on groups of the policy's own samples."""
+"""GRPO (arXiv:2402.03300): clipped policy gradients on groups of the policy's own responses."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ Weight = Annotated[float, Field(ge=0)]
 
 class GRPOParameters(MethodParameters):
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The ratio of new to old probability counts down to 1 minus this."""
+    """The ratio of new to old probability is clipped below 1 minus this."""
     clip_high: Annotated[float, Field(gt=0)] = 0.3
-    """The ratio counts up to 1 plus this; PAPO's GRPO has 0.3, CPPO's 0.2."""
+    """The probability ratio is clipped above 1 plus this; 0.3 in PAPO's GRPO, 0.2 in CPPO's."""
     dual_clip: Annotated[float, Field(gt=1)] | None = 3.0
-    """Largest ratio that counts where the advantage is negative; null: no limit."""
+    """Largest ratio for tokens with a negative advantage (dual clip); null: no limit."""
     beta: Weight = 0.01
-    """Weight of the divergence from the base model; 0 leaves it out."""
+    """Weight of the KL divergence from the base model; 0 disables it."""
     kl: Literal["k1", "k2", "k3", "abs"] = "k3"
-    """Its estimator."""
+    """Estimator of that divergence."""
     scale: Literal["group", "none"] = "group"
-    """Advantages are divided by their group's standard deviation, or not."""
+    """Whether advantages are divided by the standard deviation of their group's rewards."""
     epsilon: Weight = 1e-6
     """Added to that standard deviation: 1e-6 in EasyR1 and verl, 1e-4 in TRL."""
     aggregation: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum_norm", "chunk_token_mean"] = (
         "token_mean"
     )
-    """How token losses become one number: see `docs/methods.md`."""
+    """Aggregation of token losses: see `docs/methods.md`."""
     chunk: Annotated[int, Field(ge=1)] = 4
-    """Responses per mean of `chunk_token_mean`."""
+    """`chunk_token_mean`: responses per chunk."""
     correction: Literal["none", "token_truncate"] = "none"
-    """Importance weights for the mismatch of sampling engine and trainer, none or truncated ones."""
+    """Importance weights against the engine-trainer mismatch: none, or truncated per token."""
     correction_cap: Annotated[float, Field(gt=0)] = 2.0
-    """Largest such weight."""
+    """Largest importance weight."""
 
 
 class GRPO(RolloutMethod):
@@ -54,7 +54,7 @@ class GRPO(RolloutMethod):
     )  # fmt: skip
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
-        """The policy that answered, and the base model where its divergence has a weight."""
+        """Log-probs of the behaviour policy, and of the base model unless `beta` is 0."""
         old, reference = Stored("old", view), Stored("reference", view)
         return (old, reference) if parameters.beta else (old,)
 
@@ -62,7 +62,7 @@ class GRPO(RolloutMethod):
         return parameters.aggregation, parameters.chunk
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
-        """Weighted sum over tokens of the clipped surrogate (times the engine's correction) plus beta times the KL estimate."""
+        """Weighted sum over tokens of surrogate * engine correction + beta * KL estimate."""
         from perceptune.core.methods.policy_gradient import engine_correction, kl_estimate
 
         losses = surrogate(tokens, parameters).losses
@@ -74,7 +74,7 @@ class GRPO(RolloutMethod):
         return (tokens.weights * losses).sum()
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """Rewards, ratios, clipped shares, divergences, entropies, lengths, and how far engine and trainer are apart."""
+        """Rewards, ratios, clip fractions, divergences, entropies, lengths, engine gap."""
         from perceptune.core.methods.policy_gradient import group_advantages, kl_estimate
 
         found, difference = surrogate(tokens, parameters), tokens.logps - tokens.old
@@ -105,7 +105,7 @@ class GRPO(RolloutMethod):
 
 
 def surrogate(tokens: Tokens, parameters: Any) -> Surrogate:
-    """The clipped objective with each response's advantage at all of its tokens."""
+    """The clipped surrogate, with each response's advantage at all of its tokens."""
     from perceptune.core.methods.policy_gradient import clipped_surrogate
 
     return clipped_surrogate(
@@ -119,7 +119,7 @@ def surrogate(tokens: Tokens, parameters: Any) -> Surrogate:
 
 
 def advantages_of(tokens: Tokens, parameters: Any) -> Tensor:
-    """(R,)."""
+    """The advantage of each response, (R,) float32."""
     from perceptune.core.methods.policy_gradient import group_advantages
 
     return group_advantages(tokens.rewards, tokens.groups, parameters.scale, parameters.epsilon)

@@ -1,4 +1,4 @@
-"""When a round of training has gone wrong: limits for what is watched (dossier d.6)."""
+"""Limits on training metrics that stop a round that has gone wrong."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 GROWTH = "_growth"
-"""The metric divided by its value at the first step of the round."""
+"""Suffix: the metric divided by its value at the first step of the round."""
 AT_START = "_at_start"
-"""The metric at the first step of the round only."""
+"""Suffix: the metric at the first step of the round only."""
 
 Limits = Mapping[str, tuple[float | None, float | None]]
-"""Metric, with or without one of these endings, to its least and its largest value; None: no limit."""
+"""Metric, with or without one of these suffixes, to its smallest and largest value; None: no limit."""
 
 
 def limit_names(watched: Iterable[str]) -> set[str]:
-    """What limits can be set for, given the metrics of a method."""
-    return {name + ending for name in watched for ending in ("", GROWTH, AT_START)}
+    """The names for which limits can be set, given a method's metrics."""
+    return {name + suffix for name in watched for suffix in ("", GROWTH, AT_START)}
 
 
 def tripped(history: Sequence[Mapping[str, float]], limits: Limits) -> str | None:
-    """A sentence on the first step whose metrics are outside their limits; None if there is none.
+    """A message about the first step with a metric outside its limits; None if there is none.
 
-    `history` has the metrics of every step since the round began, with its number under `step`. What is absent or NaN was not
-    measured; growth from zero cannot be.
+    `history` has the metrics of every step of the round, with the step's number under `step`.
+    Missing or NaN metrics and growth from zero never trip a limit.
     """
     for number, entry in enumerate(history):
         for name, (least, largest) in limits.items():
@@ -37,7 +37,7 @@ def tripped(history: Sequence[Mapping[str, float]], limits: Limits) -> str | Non
 
 
 def _measured(name: str, first: Mapping[str, float], entry: Mapping[str, float], is_first: bool) -> float:
-    """NaN, which is neither below nor above any limit, where there is nothing to compare."""
+    """The value of a limit's metric; NaN, which never trips a limit, if it was not measured."""
     if name.endswith(AT_START):
         return entry.get(name.removesuffix(AT_START), math.nan) if is_first else math.nan
     if name.endswith(GROWTH):

@@ -17,7 +17,7 @@ class LiPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     weighting: Literal["uniform", "lambda"] = "uniform"
-    """All pairs alike, or LiPO-lambda's weights."""
+    """Equal weights for all pairs, or LiPO-lambda's weights."""
 
 
 class LiPO(GroupMethod):
@@ -25,7 +25,9 @@ class LiPO(GroupMethod):
     Parameters = LiPOParameters
 
     def loss(self, group: Group, parameters: LiPOParameters) -> Tensor:
-        """Uniform: the mean over pairs with R_i > R_j of softplus(-beta (s_i - s_j)). Lambda: see `lambda_weighted`."""
+        """Uniform: the mean over pairs with R_i > R_j of softplus(-beta (s_i - s_j)). Lambda: see
+        `lambda_weighted`.
+        """
         if parameters.weighting == "uniform":
             return margin_weighted(group, parameters.beta, 0.0)
         return lambda_weighted(group, parameters.beta)
@@ -34,7 +36,8 @@ class LiPO(GroupMethod):
 def lambda_weighted(group: Group, beta: float) -> Tensor:
     """sum over R_i > R_j of |G_i - G_j| |1/D(t_i) - 1/D(t_j)| softplus(-(u_i - u_j)), u = beta s.
 
-    G = 2^R - 1, D(t) = ln(1 + t) (natural logarithm), t = 1-based rank by u, descending. The weights carry no gradient.
+    G = 2^R - 1, D(t) = ln(1 + t) (natural logarithm), t = 1-based rank by u, descending. The
+    weights carry no gradient.
     """
     import torch
     from torch.nn.functional import softplus

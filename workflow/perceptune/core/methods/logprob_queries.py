@@ -1,4 +1,4 @@
-"""What is asked of the responses of a group, and under which views."""
+"""Log-prob queries: which responses of a group are evaluated, and under which views."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PAIR_VIEWS = ("enhanced", "degraded", "noise")
-"""Views that a group of pairs brings itself, whatever the config calls them."""
+"""Views that each group of pairs defines itself, independently of the config's views."""
 
 Pairs = Mapping[str, tuple[int, int]]
-"""Kind of a pair to the places of its chosen and its rejected response in the group."""
+"""Kind of pair to the indices of its chosen and rejected response in the group."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Log-probabilities of some responses under one view."""
+    """A log-prob query: the log-probs of some responses under one view."""
 
     view: str
     responses: tuple[int, ...]
-    """Places in the group."""
+    """Indices in the group."""

@@ -19,14 +19,14 @@ class MDPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     corrupted: ViewName = "corrupted"
-    """View of this config that hides most of the image. The paper shows a random crop of 0 to 20 %
-    of it, as the view type `random_crop` does."""
+    """View of this config that hides most of the image. The paper uses a random crop of 0 to 20 %
+    of the image, as the view type `random_crop` does."""
     delta: float = 0.0
-    """Anchor: the chosen answer's implicit reward that is pushed to be exceeded."""
+    """Anchor: the implicit reward that the chosen response is trained to exceed."""
     conditional: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the conditional preference, image over corrupted image; 0 leaves it out."""
+    """Weight of the conditional preference, image over corrupted image; 0 disables it."""
     anchor: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the anchored preference; 0 leaves it out."""
+    """Weight of the anchored preference; 0 disables it."""
 
 
 class MDPO(GroupMethod):
@@ -34,24 +34,24 @@ class MDPO(GroupMethod):
     Parameters = MDPOParameters
 
     def stored(self, parameters: MDPOParameters, view: str) -> tuple[Stored, ...]:
-        """The reference under the training view and, unless `conditional` is 0, the corrupted one."""
+        """Reference log-probs under the training view and, if `conditional`, the corrupted one."""
         views = (view, parameters.corrupted) if parameters.conditional else (view,)
         return tuple(Stored("reference", name) for name in views)
 
     def responses(self, rewards: Sequence[float], parameters: MDPOParameters) -> list[int]:
-        """The first and the last of the ranked list."""
+        """The first and the last response of the ranked list."""
         return [0, len(rewards) - 1]
 
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: MDPOParameters, view: str) -> list[Look]:
-        """Both answers under the training view, the best one under the corrupted view, too."""
+        """Both responses under the training view, and the best one also under the corrupted view."""
         looks = super().looks(rewards, pairs, parameters, view)
         return [*looks, Look(parameters.corrupted, (0,))] if parameters.conditional else looks
 
     def loss(self, group: Group, parameters: MDPOParameters) -> Tensor:
         """L_DPO + conditional L_CoPO + anchor L_AncPO (sec. 3).
 
-        The log-ratios log pi - log pi_ref are s_w of the best answer, s_l of the worst, and s_c of
-        the best under the corrupted view. L_DPO = softplus(-beta (s_w - s_l)), L_CoPO =
+        The log-ratios log pi - log pi_ref are s_w for the best response, s_l for the worst, and s_c
+        for the best under the corrupted view. L_DPO = softplus(-beta (s_w - s_l)), L_CoPO =
         softplus(-beta (s_w - s_c)), L_AncPO = softplus(-(beta s_w - delta)).
         """
         from torch.nn.functional import softplus
@@ -66,7 +66,7 @@ class MDPO(GroupMethod):
         return loss
 
     def metrics(self, group: Group, parameters: MDPOParameters) -> dict[str, float]:
-        """DPO's, and `conditional_margin` (s_w - s_c) and `anchor_reward` (beta s_w)."""
+        """DPO's metrics, `conditional_margin` (s_w - s_c) and `anchor_reward` (beta s_w)."""
         margin = self._conditional_margin(group, parameters).item() if parameters.conditional else math.nan
         anchored = (parameters.beta * group.scores[0]).item()
         return {**super().metrics(group, parameters), "conditional_margin": margin, "anchor_reward": anchored}

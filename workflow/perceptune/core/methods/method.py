@@ -1,4 +1,4 @@
-"""What a training method declares, and what its loss is given."""
+"""The interface of training methods: what a method declares, and the input of its loss."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ if TYPE_CHECKING:
 
 _NAMES_A_VIEW = object()
 ViewName = Annotated[str, _NAMES_A_VIEW]
-"""Type of a parameter that names a view of the config: unknown names fail before anything runs."""
+"""Type of a parameter that names a view: unknown names are rejected before any job runs."""
 
 
 class MethodParameters(BaseModel):
-    """A method's own settings: closed, frozen."""
+    """Base of a method's parameters: frozen, extra keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def naming_views(parameters: type[BaseModel]) -> list[str]:
-    """Those of a method's parameters that name a view."""
+    """The names of a method's parameters that name a view."""
     return [name for name, field in parameters.model_fields.items() if _NAMES_A_VIEW in field.metadata]
 
 
 @dataclass(frozen=True)
 class Group:
-    """The n responses of one group as a loss sees them; of ranked lists the best first.
+    """The n responses of one group, the input of a loss; ranked lists have the best first.
 
-    `logps` (n,) float32 with gradient: sums of the policy's token log-probabilities under the training view. `reference`
-    (n,) float32: the same under the reference, None for a method without that term. `lengths` (n,): tokens. `rewards` (n,):
-    in [0, 1], 0 for pairs. `views`: the two under other views, by name. A log-probability that the method did not ask for is NaN.
+    `logps` (n,) float32, with gradient: the policy's log-probs under the training view, summed over
+    tokens. `reference` (n,) float32: those of the reference, None for a method without it.
+    `lengths` (n,): number of tokens. `rewards` (n,): in [0, 1], 0 for pairs. `views`: (policy,
+    reference) under other views, by name. Log-probs that the method did not query are NaN.
     """
 
     logps: Tensor
@@ -46,9 +47,9 @@ class Group:
     rewards: Tensor
     views: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     pairs: Pairs = field(default_factory=dict)
-    """The pairs that the filter kept."""
+    """Pairs that passed the filter."""
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """Stored columns of the group, such as CLIP scores."""
+    """Further stored values of the group, such as CLIP scores."""
 
     @property
     def scores(self) -> Tensor:
@@ -58,56 +59,56 @@ class Group:
 
 
 class Stored(NamedTuple):
-    """Log-probabilities that a stage of their own computes, once."""
+    """Stored log-probs, which a separate stage computes once."""
 
     term: Literal["reference", "old"]
-    """Whose: the base model's, or those of the policy that gave the answers."""
+    """The model: `reference` is the base model, `old` the behaviour policy."""
     view: str
-    """What it is shown."""
+    """The view under which they are computed."""
 
 
 class Method(ABC):
-    """What a training method learns from and needs. Declarations are read without torch; losses import it."""
+    """A training method. Its declaration can be read without torch, which only losses import."""
 
     name: ClassVar[str]
     Parameters: ClassVar[type[MethodParameters]]
     groups: ClassVar[Literal["lists", "pairs", "rollouts"]]
-    """What it learns from: ranked lists of samples, pairs with a kind, or the groups of a round."""
+    """Training data: ranked lists of responses, pairs, or the rollout groups of a round."""
 
     @abstractmethod
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
-        """The stored log-probabilities that the loss needs, given the training view."""
+        """The stored log-probs that the loss needs, given the training view."""
 
     def views(self, parameters: Any, view: str) -> tuple[str, ...]:
-        """Every view that the method sees, given the training view, which comes first.
+        """All views that the method uses, given the training view, which comes first.
 
-        The only source: the config's checks, the jobs' inputs, lineage and the resume fingerprint
-        ask it. By default the training view and those of the stored log-probabilities; a method
-        that queries others must name them here. Names are those of the config; groups of pairs
-        bring the views of `core.looks.PAIR_VIEWS` themselves.
+        The only source for config checks, job inputs, lineage and the resume fingerprint. By
+        default the training view and those of the stored log-probs; a method that queries other
+        views must override this. Names are those of the config, or of `logprob_queries.PAIR_VIEWS`,
+        which groups of pairs define themselves.
         """
         return tuple(dict.fromkeys([view, *(stored.view for stored in self.stored(parameters, view))]))
 
     def wants_ground_truth(self, parameters: Any) -> bool:
-        """Whether the true answer takes the place of the group."""
+        """Whether the method trains on the ground truth instead of the group."""
         return False
 
 
 class GroupMethod(Method):
-    """A loss over the summed log-probabilities of one group's responses, averaged over groups."""
+    """A method whose loss is a function of one group's summed log-probs, averaged over groups."""
 
     groups: ClassVar[Literal["lists", "pairs", "rollouts"]] = "lists"
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
-        """By default the reference under the training view."""
+        """By default, the reference log-probs under the training view."""
         return (Stored("reference", view),)
 
     def responses(self, rewards: Sequence[float], parameters: Any) -> list[int]:
-        """Places in the ranked list that the loss needs; all by default."""
+        """Indices of the ranked list that the loss needs; all by default."""
         return list(range(len(rewards)))
 
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: Any, view: str) -> list[Look]:
-        """By default `responses` under the training view."""
+        """The log-prob queries of one group; by default `responses` under the training view."""
         return [Look(view, tuple(self.responses(rewards, parameters)))]
 
     @abstractmethod
@@ -115,9 +116,10 @@ class GroupMethod(Method):
         """The loss of one group, a scalar."""
 
     def metrics(self, group: Group, parameters: Any) -> dict[str, float]:
-        """What to watch while training, always under the same names; NaN counts as absent.
+        """Training metrics, always under the same names; NaN counts as missing.
 
-        By default the log-probabilities of the best and the worst response, and how far the policy has separated them.
+        By default the log-probs of the best and the worst response, their margin and ranking
+        accuracy.
         """
         metrics = {"chosen_logps": group.logps[0].item()}
         if len(group.logps) > 1:

@@ -1,4 +1,4 @@
-"""P2-DPO (arXiv:2606.03376): focus pairs with calibration, robust pairs, weighted by what the crop adds."""
+"""P2-DPO (arXiv:2606.03376): focus pairs with calibration, and robust pairs, dynamically weighted."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST = 1e-8
-"""The image's CLIP score is not taken to be smaller (code): it divides."""
+"""Lower bound of the image's CLIP score, which is a divisor (as in the paper's code)."""
 
 
 class P2DPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     calibration: Annotated[float, Field(ge=0)] = 0.3
-    """lambda_calib, the weight of the calibration loss; 0 leaves it out."""
+    """lambda_calib, the weight of the calibration loss; 0 disables it."""
     focus: bool = True
-    """Learn from focus pairs."""
+    """Train on focus pairs."""
     robust: bool = True
-    """Learn from robust pairs."""
+    """Train on robust pairs."""
     weighting: Literal["dynamic", "static"] = "dynamic"
-    """Weigh the two by the CLIP scores of crop and image, or alike."""
+    """Weights of focus and robust pairs: from the CLIP scores of crop and image, or equal."""
     alpha_max: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-    """Largest shift of the dynamic weights."""
+    """Largest shift of the dynamic weights from 0.5."""
     tau: Annotated[float, Field(gt=0)] = 0.1
-    """How fast they shift."""
+    """Temperature of the dynamic weights; smaller values shift them faster."""
 
 
 class P2DPO(GroupMethod):
@@ -41,13 +41,19 @@ class P2DPO(GroupMethod):
     groups = "pairs"
 
     def stored(self, parameters: P2DPOParameters, view: str) -> tuple[Stored, ...]:
-        """The reference under the image, the calibration's views, the noisy image; without what an ablation leaves out."""
+        """Reference log-probs under the training view, the calibration's views and the noisy image.
+
+        Views of losses that the parameters disable are left out.
+        """
         focus = (view, "enhanced", "degraded") if parameters.calibration else (view,)
         views = (*(focus if parameters.focus else ()), *(("noise",) if parameters.robust else ()))
         return tuple(Stored("reference", name) for name in views)
 
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: P2DPOParameters, view: str) -> list[Look]:
-        """Six log-probabilities of a whole record: both focus answers, the chosen one under two more views, both robust ones."""
+        """Six log-probs of a complete record.
+
+        Both focus responses, the chosen one under two more views, and both robust responses.
+        """
         looks = []
         if parameters.focus and "focus" in pairs:
             looks.append(Look(view, pairs["focus"]))
@@ -58,9 +64,9 @@ class P2DPO(GroupMethod):
         return looks
 
     def loss(self, group: Group, parameters: P2DPOParameters) -> Tensor:
-        """w_focus (L_dpo_focus + lambda L_calib) + w_rob L_rob; a record with one kind of pair weighs it by 1.
+        """w_focus (L_dpo_focus + lambda L_calib) + w_rob L_rob; weight 1 for a single kind.
 
-        L_calib takes its constant from the reference on the *rejected* answer, as the paper has it.
+        The constant of L_calib is the reference's on the *rejected* response, as in the paper.
         """
         losses = []
         if parameters.focus and "focus" in group.pairs:
@@ -76,7 +82,7 @@ class P2DPO(GroupMethod):
         return weight * losses[0] + (1 - weight) * losses[1]
 
     def metrics(self, group: Group, parameters: P2DPOParameters) -> dict[str, float]:
-        """Margins of both kinds of pairs, and the two halves of the calibration's: the degraded one may collapse."""
+        """Margins of both kinds of pairs, and the log-probs of the calibration's two views."""
         nan = math.nan
         names = (
             "chosen_logps",
@@ -105,7 +111,7 @@ class P2DPO(GroupMethod):
 
 
 def preference_loss(group: Group, kind: str, beta: float, view: str | None = None) -> Tensor:
-    """DPO on one pair, under the training view or another: -log sigmoid(beta (s_chosen - s_rejected))."""
+    """DPO on one pair under `view`: -log sigmoid(beta (s_chosen - s_rejected))."""
     from torch.nn.functional import softplus
 
     chosen, rejected = group.pairs[kind]
@@ -118,7 +124,9 @@ def preference_loss(group: Group, kind: str, beta: float, view: str | None = Non
 
 
 def calibration_loss(group: Group, beta: float) -> Tensor:
-    """-log sigmoid(beta ([log pi(y_w|aug) - log pi(y_w|deg)] - [log pi_ref(y_l|aug) - log pi_ref(y_l|deg)]))."""
+    """-log sigmoid(beta ([log pi(y_w|aug) - log pi(y_w|deg)] - [log pi_ref(y_l|aug) - log
+    pi_ref(y_l|deg)])).
+    """
     from torch.nn.functional import softplus
 
     chosen, rejected = group.pairs["focus"]
@@ -129,9 +137,10 @@ def calibration_loss(group: Group, beta: float) -> Tensor:
 
 
 def focus_weight(numbers: Mapping[str, float], parameters: P2DPOParameters) -> float:
-    """Dynamic deficit weighting: 0.5 + alpha_max tanh((r - 1) / tau), r = CLIPScore(P, crop) / CLIPScore(P, image).
+    """Dynamic deficit weighting: 0.5 + alpha_max tanh((r - 1) / tau), r = CLIPScore(P, crop) /
+    CLIPScore(P, image).
 
-    0.5 with static weights and for a record without CLIP scores.
+    0.5 for static weights, and for a record without CLIP scores.
     """
     if parameters.weighting == "static" or "clip_crop" not in numbers:
         return 0.5

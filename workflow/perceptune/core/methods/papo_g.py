@@ -1,4 +1,4 @@
-"""PAPO_G (arXiv:2507.06448): GRPO that shall not answer the same without seeing."""
+"""PAPO_G (arXiv:2507.06448): GRPO plus a divergence from the policy on a masked image."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 OWN = (
     "perception_kl", "perception_kl_variance", "perception_kl_p99", "masked_likelier", "masked_far_likelier", "masked_nll",
 )  # fmt: skip
-"""Metrics besides GRPO's."""
+"""Metrics in addition to GRPO's."""
 
 
 class PAPOGParameters(GRPOParameters):
     gamma: Weight = 0.02
-    """Weight of the implicit perception loss, the divergence from the policy that sees the masked image."""
+    """Weight of the implicit perception loss: KL divergence from the policy on the masked image."""
     eta: Weight = 0.0
-    """Weight of the entropy on the image: eta_1. The paper's 7B model has 0.05."""
+    """Weight of the entropy loss on the image: eta_1. 0.05 for the paper's 7B model."""
     eta_masked: Weight = 0.0
-    """Weight of the entropy on the masked image: eta_2, in the paper always as large as `eta`."""
+    """Weight of the entropy loss on the masked image: eta_2, in the paper always equal to `eta`."""
     masked_entropy: Literal["stored", "live"] = "stored"
-    """`stored`: of the policy that answered, as published, so that its gradient is zero; `live`: of the policy under training."""
+    """Policy of the masked entropy. `stored`: the behaviour policy, as published, so its gradient
+    is zero; `live`: the policy under training."""
     mask: ViewName = "masked"
-    """The masked view: a view of this config."""
+    """Masked view, a view of this config."""
 
 
 class PAPOG(GRPO):
@@ -38,18 +39,20 @@ class PAPOG(GRPO):
     watched = (*GRPO.watched, *OWN)
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
-        """GRPO's, and the policy that answered under the masked view where that has a weight."""
+        """GRPO's, and the behaviour policy's masked log-probs if a weight needs them."""
         needed = parameters.gamma or (parameters.eta_masked and parameters.masked_entropy == "stored")
         return (*super().stored(parameters, view), *([Stored("old", parameters.mask)] if needed else []))
 
     def live(self, parameters: Any) -> tuple[str, ...]:
-        """The masked view, for an entropy on it that has a gradient."""
+        """The masked view if its entropy has a gradient."""
         return (parameters.mask,) if parameters.eta_masked and parameters.masked_entropy == "live" else ()
 
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
-        """GRPO's - gamma mean k3(policy, masked) + eta mean(-log p) + eta_masked mean(-log p masked).
+        """GRPO's loss - gamma mean k3(policy, masked) + eta mean(-log p) + eta_masked mean(-log p
+        masked).
 
-        The masked log-probabilities of the second term are constants. Both entropies are means over all tokens of the step.
+        The masked log-probs of the second term are constants. Both entropies are means over all
+        tokens of the step.
         """
         from perceptune.core.methods.policy_gradient import kl_estimate
 
@@ -65,7 +68,7 @@ class PAPOG(GRPO):
         return loss
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """GRPO's, and the signs of collapse: perception KL, tokens that the mask makes likelier, entropy under the mask."""
+        """GRPO's metrics, and signs of collapse: masked KL, likelihood and entropy."""
         from perceptune.core.methods.policy_gradient import kl_estimate
 
         metrics = super().metrics(tokens, parameters)
@@ -81,7 +84,7 @@ class PAPOG(GRPO):
                 divergence.var(unbiased=False),
                 divergence.quantile(0.99),
                 (rise > 0).double().mean(),
-                (rise > 2.610869).double().mean(),  # where k3 is cut and has no gradient
+                (rise > 2.610869).double().mean(),  # k3 is clamped there and has no gradient
             )
             metrics |= {name: float(value) for name, value in zip(OWN[:-1], values, strict=True)}
         return metrics

@@ -1,4 +1,4 @@
-"""PerPO (arXiv:2502.04371): every pair of the list, weighted by its reward margin."""
+"""PerPO (arXiv:2502.04371): all pairs of the list, weighted by their reward margins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PerPOParameters(MethodParameters):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the implicit reward."""
     gamma: Annotated[float, Field(ge=0)] = 0.5
-    """Power of the reward margin; 0 weighs all pairs alike."""
+    """Exponent of the reward margin; 0 gives all pairs equal weight."""
 
 
 class PerPO(GroupMethod):
@@ -24,15 +24,16 @@ class PerPO(GroupMethod):
     Parameters = PerPOParameters
 
     def loss(self, group: Group, parameters: PerPOParameters) -> Tensor:
-        """sum_ij m_ij softplus(-beta (s_i - s_j)) / sum_ij m_ij over pairs with R_i > R_j, m_ij = (R_i - R_j)^gamma.
+        """sum_ij m_ij softplus(-beta (s_i - s_j)) / sum_ij m_ij over R_i > R_j, m_ij = (R_i -
+        R_j)^gamma.
 
-        Tied pairs never count; a list without any strict pair has loss and gradient 0.
+        Tied pairs never count; a list whose rewards are all equal has loss and gradient 0.
         """
         return margin_weighted(group, parameters.beta, parameters.gamma)
 
 
 def margin_weighted(group: Group, beta: float, gamma: float) -> Tensor:
-    """The loss above, also for LiPO's uniform weighting (gamma 0)."""
+    """PerPO's loss of one group, a scalar; with gamma 0, LiPO's with uniform weights."""
     from torch.nn.functional import softplus
 
     margins = group.rewards[:, None] - group.rewards[None, :]

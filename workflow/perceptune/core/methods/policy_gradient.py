@@ -1,7 +1,8 @@
-"""Losses over response tokens for methods that learn from their own samples (GRPO and what builds on it).
+"""Losses over response tokens for on-policy methods (GRPO and its variants).
 
-Every tensor has one entry per response token, shape (T,), or per response, shape (R,), float32. Formulas with their sources:
-`docs/methods.md`. Everything here is a function of log-probabilities that somebody else has computed.
+Every tensor has one entry per response token, shape (T,), or per response, shape (R,), float32. All
+functions are pure: they take log-probs that the caller has computed. Formulas and sources are in
+`docs/methods.md`.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum_n
 Estimator = Literal["k1", "k2", "k3", "abs"]
 
 EXPONENT = 20.0
-"""Differences of log-probabilities are cut here before they are exponentiated (EasyR1)."""
+"""Log-prob differences are clamped to this magnitude before exponentiation (EasyR1)."""
 LARGEST_KL = 10.0
-"""k3 is cut here (EasyR1, verl); beyond it there is no gradient."""
+"""k3 is clamped to this value (EasyR1, verl); beyond it, there is no gradient."""
 
 
 def group_advantages(rewards: Tensor, groups: Tensor, scale: Literal["group", "none"], epsilon: float = 1e-6) -> Tensor:
-    """(R_i - mean) / (std + epsilon) in each group, with the unbiased std; without division for Dr. GRPO (dossier a.2).
+    """(R_i - mean) / (std + epsilon) in each group (GRPO), or R_i - mean with scale `none` (Dr.
+    GRPO).
 
-    `groups` (R,): number of each response's group. A group of one, and one whose rewards are equal, has advantages 0.
+    The standard deviation is unbiased. `groups` (R,): index of each response's group. Groups with
+    one response or equal rewards have advantages 0.
     """
     exact = rewards.double()
     advantages = torch.zeros_like(exact)
     for group in groups.unique():
         members = groups == group
         centred = exact[members] - exact[members].mean()
-        centred = torch.where(centred.abs() < 1e-12, 0.0, centred)  # rounding is no difference
+        centred = torch.where(centred.abs() < 1e-12, 0.0, centred)  # rounding errors of equal rewards
         if scale == "group":
             spread = exact[members].std() if int(members.sum()) > 1 else exact.new_zeros(())
             centred = centred / (spread + epsilon)
@@ -42,20 +45,21 @@ def group_advantages(rewards: Tensor, groups: Tensor, scale: Literal["group", "n
 
 @dataclass(frozen=True)
 class Step:
-    """The whole optimiser step that some responses belong to, over all processes."""
+    """The whole optimiser step that the responses belong to, over all processes."""
 
     tokens: int
     responses: int
     longest: int
-    """Tokens that a response may have at most."""
+    """Maximum number of tokens of a response."""
     processes: int = 1
 
 
 def token_weights(lengths: Sequence[int], step: Step, aggregation: Aggregation, chunk: int = 4) -> Tensor:
-    """What each token's loss is multiplied by, (T,): over the whole step the sum of weight times loss is the mean (dossier a.4).
+    """Weight of each token's loss, (T,): sum(weight * loss) over the step is the aggregate.
 
-    `lengths` are the tokens of this process's responses in the step, in their order. `chunk_token_mean` is the mean over
-    chunks of `chunk` responses of each chunk's token mean, what EasyR1 and verl's older engine do under the name of token mean.
+    `lengths` are the token counts of this process's responses in the step, in order.
+    `chunk_token_mean` is the mean over chunks of `chunk` responses of each chunk's token mean;
+    EasyR1 and verl's older engine call this token mean.
     """
     counts = torch.tensor(lengths)
     if aggregation == "token_mean":
@@ -73,21 +77,21 @@ def token_weights(lengths: Sequence[int], step: Step, aggregation: Aggregation, 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The clipped objective per token, and which tokens were clipped."""
+    """The clipped objective per token and the tokens without gradient, (T,) each."""
 
     losses: Tensor
     clipped_high: Tensor
-    """The ratio is above its limit and the advantage positive: no gradient."""
+    """The ratio exceeds its limit and the advantage is positive."""
     clipped_low: Tensor
-    """Below its limit with a negative advantage, or cut by the dual clip: no gradient."""
+    """The ratio is below its limit and the advantage negative, or the dual clip applies."""
 
 
 def clipped_surrogate(
     logps: Tensor, old: Tensor, advantages: Tensor, low: float, high: float, dual: float | None
 ) -> Surrogate:
-    """max(-A r, -A clip(r, 1 - low, 1 + high)), and for A < 0 at most -A dual; r = exp(logps - old) (dossier a.3).
+    """max(-A r, -A clip(r, 1 - low, 1 + high)), for A < 0 at most -A dual; r = exp(logps - old).
 
-    Clipped in the logarithm, so that the ratio cannot overflow. All (T,).
+    Clipped in log space, so that the ratio cannot overflow. All tensors (T,).
     """
     difference = (logps - old).clamp(-EXPONENT, EXPONENT)
     inside = difference.clamp(torch.tensor(1 - low).log().item(), torch.tensor(1 + high).log().item())
@@ -105,9 +109,10 @@ def clipped_surrogate(
 def kl_estimate(
     logps: Tensor, other: Tensor, estimator: Estimator = "k3", largest: float | None = LARGEST_KL
 ) -> Tensor:
-    """Per-token estimate of KL(policy || other) on the policy's own samples, x = logps - other (dossier a.5).
+    """Estimate (T,) of KL(policy || other) on the policy's samples, x = logps - other.
 
-    k1 = x, k2 = x^2 / 2, k3 = exp(-x) + x - 1, abs = |x|; k3's exponent and value are cut as in the published code.
+    k1 = x, k2 = x^2 / 2, k3 = exp(-x) + x - 1, abs = |x|. The exponent of k3, and the values of k1
+    and k3, are clamped as in EasyR1 and verl.
     """
     x = logps - other
     if estimator == "k1":
@@ -122,16 +127,16 @@ def kl_estimate(
 
 
 def engine_correction(old: Tensor, sampled: Tensor, cap: float) -> Tensor:
-    """Importance weights (T,) for the mismatch of sampling engine and trainer, without gradient.
+    """Truncated importance weights (T,) for the mismatch between sampling engine and trainer.
 
-    Each token's exp(old - sampled), truncated at `cap` (truncated importance sampling).
+    min(exp(old - sampled), cap) per token, without gradient.
     """
     difference = (old - sampled).detach()
     return difference.clamp(-EXPONENT, EXPONENT).exp().clamp(max=cap)
 
 
 def perception_scores(entropy: Tensor, removed: Tensor, rule: Literal["normalised", "difference"]) -> Tensor:
-    """How much a token's entropy rises where the image's information is gone, (T,), 0 where it does not (dossier c.2).
+    """Rise of each token's entropy under the removing view, (T,); 0 if it falls (CPPO).
 
     `normalised`: relu(H- - H) / (H- + 1e-6), as in the code; `difference`: relu(H- - H).
     """
@@ -142,9 +147,10 @@ def perception_scores(entropy: Tensor, removed: Tensor, rule: Literal["normalise
 def perception_tokens(
     scores: Tensor, owners: Tensor, share: float, rounding: Literal["floor", "ceil"], ties: bool
 ) -> Tensor:
-    """Mask (T,) bool: in each response the `share` of its tokens with positive scores that have the highest ones (dossier c.2).
+    """Mask (T,) bool of the `share` of each response's positive scores that are highest (CPPO).
 
-    At least one of them, if there is any; with `ties`, also those that equal the last one taken.
+    At least one token per response if any score is positive; with `ties`, also tokens whose score
+    equals the last selected one.
     """
     mask = torch.zeros_like(scores, dtype=torch.bool)
     for owner in owners.unique():
@@ -159,8 +165,9 @@ def perception_tokens(
 
 
 def contrastive_perception(preserved: Tensor, removed: Tensor, temperature: float) -> Tensor:
-    """softplus((K+ - K-) / temperature) per token: InfoNCE with one positive and one negative view (dossier c.1).
+    """softplus((K+ - K-) / temperature) per token: InfoNCE with one negative view (CPPO).
 
-    K+ and K- (T,) are the divergences from the anchor to the view that keeps and the one that lacks the information.
+    K+ and K- (T,) are the divergences between the training view and the preserving (K+) or removing
+    (K-) view.
     """
     return torch.nn.functional.softplus((preserved - removed) / temperature)

@@ -1,4 +1,4 @@
-"""What a method that learns from its own samples declares, and what its loss is given."""
+"""The interface of on-policy methods, which train on their own responses."""
 
 from __future__ import annotations
 
@@ -17,67 +17,73 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """The same response tokens under another view, (T,) each."""
+    """Values of the same response tokens under another view, (T,) each."""
 
     logps: Tensor
     entropy: Tensor | None = None
-    """Of the whole distribution, in nats; no gradient."""
+    """Entropy over the vocabulary, in nats; no gradient."""
     kl: Tensor | None = None
-    """KL(policy under the training view || policy under this view) over the whole vocabulary, where a method asks for it."""
+    """KL(policy, training view || policy, this view) over the vocabulary, if requested."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The response tokens of whole rollout groups, one response after the other: (T,) float32, or (R,) per response."""
+    """The concatenated response tokens of whole rollout groups: (T,) per token, (R,) per response.
+
+    float32 unless noted.
+    """
 
     logps: Tensor
-    """Of the policy under training, with gradient, (T,)."""
+    """Log-probs of the policy under training, with gradient, (T,)."""
     old: Tensor
-    """Of the policy that answered, from the trainer's own forward pass, (T,)."""
+    """Log-probs of the behaviour policy, from the trainer's own forward pass, (T,)."""
     sampled: Tensor
-    """Of the policy that answered, from the sampling engine, (T,)."""
+    """Log-probs of the behaviour policy, from the sampling engine, (T,)."""
     reference: Tensor | None
-    """Of the base model, (T,); None for a method without that term."""
+    """Log-probs of the base model, (T,); None for a method without a reference."""
     entropy: Tensor
-    """Of the policy's whole distribution, in nats, no gradient, (T,)."""
+    """The policy's entropy over the vocabulary, in nats, no gradient, (T,)."""
     old_entropy: Tensor
-    """Of the distribution of the policy that answered, (T,)."""
+    """The behaviour policy's entropy over the vocabulary, in nats, (T,)."""
     owners: Tensor
-    """Number of each token's response, (T,)."""
+    """Index of each token's response, (T,)."""
     groups: Tensor
-    """Number of each response's group, (R,)."""
+    """Index of each response's group, (R,)."""
     rewards: Tensor
-    """(R,) float64."""
+    """Reward of each response, (R,) float64."""
     truncated: Tensor
-    """Whether a response came to its longest length, (R,) bool."""
+    """Whether a response reached the maximum length, (R,) bool."""
     weights: Tensor
-    """What each token counts in the mean that the method asks for: over the optimiser step they make its mean, (T,)."""
+    """Weight of each token in the method's aggregate over the optimiser step, (T,)."""
     share: float
-    """1 / tokens of the optimiser step."""
+    """1 / number of tokens of the optimiser step."""
     stored: Mapping[str, Seen] = field(default_factory=dict)
-    """View to the policy that answered, constant."""
+    """View to values of the behaviour policy, without gradient."""
     live: Mapping[str, Seen] = field(default_factory=dict)
-    """View to the policy under training, with gradient."""
+    """View to values of the policy under training, with gradient."""
     selected: Tensor | None = None
-    """What `select` has chosen, (T,) bool."""
+    """Result of `select`, (T,) bool."""
     selected_share: float = 0.0
-    """1 / tokens that were selected in the optimiser step."""
+    """1 / number of selected tokens of the optimiser step."""
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens per response, (R,)."""
+        """Number of tokens per response, (R,)."""
         return self.owners.bincount(minlength=len(self.rewards))
 
 
 class RolloutMethod(Method):
-    """A loss over the tokens of rollout groups. What it gives is a part of the optimiser step's loss: the parts add up."""
+    """A method with a loss over the tokens of rollout groups.
+
+    The loss of a subset of groups is its part of the optimiser step's loss: the parts add up.
+    """
 
     groups = "rollouts"
     watched: ClassVar[tuple[str, ...]]
-    """Names of `metrics`."""
+    """Keys of `metrics`."""
 
     def live(self, parameters: Any) -> tuple[str, ...]:
-        """Views that the policy under training is asked about in every step, besides the training view."""
+        """Other views under which each step evaluates the policy under training."""
         return ()
 
     def wants_full_kl(self, parameters: Any) -> bool:
@@ -85,16 +91,16 @@ class RolloutMethod(Method):
         return False
 
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
-        """The tokens that a term is about, (T,) bool, by the policy of this very step; no gradient."""
+        """Mask (T,) bool of the tokens of a selective loss, by the policy now; no gradient."""
         return None
 
     def views(self, parameters: Any, view: str) -> tuple[str, ...]:
-        """Those of the stored log-probabilities and the live ones."""
+        """The training view, those of the stored log-probs, and the live ones."""
         return tuple(dict.fromkeys([*super().views(parameters, view), *self.live(parameters)]))
 
     @abstractmethod
     def aggregation(self, parameters: Any) -> tuple[Aggregation, int]:
-        """How token losses become a mean, and the size of a chunk: see `core.policy_gradient.token_weights`."""
+        """Aggregation of token losses, and the chunk size: see `policy_gradient.token_weights`."""
 
     @abstractmethod
     def loss(self, tokens: Tokens, parameters: Any) -> Tensor:
@@ -102,4 +108,4 @@ class RolloutMethod(Method):
 
     @abstractmethod
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
-        """What to watch, from the tokens of one process in an optimiser step; NaN counts as absent."""
+        """Metrics of one process's tokens in an optimiser step; NaN counts as missing."""

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on one answer: the ground truth, or the best of the N samples."""
+"""Supervised fine-tuning on one response: the ground truth, or the best of N responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 class SFTParameters(MethodParameters):
     source: Literal["ground_truth", "best_of_n"] = "ground_truth"
-    """The answer to learn."""
+    """Training target: the ground truth, or the best of the N responses."""
 
 
 class SFT(GroupMethod):
@@ -21,19 +21,19 @@ class SFT(GroupMethod):
     Parameters = SFTParameters
 
     def stored(self, parameters: SFTParameters, view: str) -> tuple[Stored, ...]:
-        """Nothing: there is no reference."""
+        """None: there is no reference model."""
         return ()
 
     def responses(self, rewards: Sequence[float], parameters: SFTParameters) -> list[int]:
-        """The best of the list."""
+        """The best response of the list."""
         return [0]
 
     def wants_ground_truth(self, parameters: SFTParameters) -> bool:
-        """With `source: ground_truth` the true answer takes the place of the list."""
+        """Whether `source` is `ground_truth`."""
         return parameters.source == "ground_truth"
 
     def loss(self, group: Group, parameters: SFTParameters) -> Tensor:
-        """Negative log-likelihood, averaged over the answer's tokens, end of sequence included."""
+        """Negative log-likelihood, averaged over the response's tokens including end of sequence."""
         return -group.logps[0] / group.lengths[0]
 
 

@@ -1,4 +1,4 @@
-"""Filtering pairs by perplexity and margin, and the statistics of P2-DPO's tables (dossier b.2 stage 6, b.3)."""
+"""Filter pairs by perplexity and margin, and the statistics of P2-DPO's tables (arXiv:2606.03376)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 ROUNDING = 1e-9
-"""Slack of the margin's limits, so that a margin of exactly -0.174 is kept."""
+"""Tolerance of the margin limits, so that a margin of exactly -0.174 is kept."""
 
 
 def perplexity(mean_logprob: float) -> float:
@@ -18,7 +18,7 @@ def perplexity(mean_logprob: float) -> float:
 
 
 def central_limits(margins: Sequence[float], share: float) -> tuple[float, float]:
-    """The limits of the central `share` of the margins: for 0.95 their 2.5 % and 97.5 % quantiles (linear interpolation)."""
+    """The quantiles that bound the central `share` of the margins (0.95: 2.5 % and 97.5 %)."""
     low, high = np.quantile(np.asarray(margins, dtype=float), [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
 
@@ -26,7 +26,10 @@ def central_limits(margins: Sequence[float], share: float) -> tuple[float, float
 def rejection(
     ppl_chosen: float, ppl_rejected: float, margin: float, max_ppl: float | None, limits: tuple[float, float] | None
 ) -> str | None:
-    """Why a pair is dropped, or None: both perplexities must be below `max_ppl`, the margin within `limits`, inclusive."""
+    """The reason for dropping a pair, or None.
+
+    Both perplexities must be below `max_ppl`, and the margin within `limits`, inclusive.
+    """
     if max_ppl is not None and not max(ppl_chosen, ppl_rejected) < max_ppl:
         return "perplexity"
     if limits is not None and not limits[0] - ROUNDING <= margin <= limits[1] + ROUNDING:
@@ -35,7 +38,7 @@ def rejection(
 
 
 def described(values: Iterable[float]) -> dict[str, float] | None:
-    """Mean, sample standard deviation, extremes and quartiles, in the form of the paper's table 5; None of nothing."""
+    """n, mean, sample sd, extremes and quartiles, as in P2-DPO's table 5; None if empty."""
     numbers = np.asarray(list(values), dtype=float)
     if not len(numbers):
         return None
@@ -46,8 +49,11 @@ def described(values: Iterable[float]) -> dict[str, float] | None:
 
 
 def pair_statistics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of pairs of one kind: counts by reason, and tables 5 (perplexities, margin) and 3 (IPS), before and after filtering."""
-    measured = [pair for pair in pairs if pair["ips"] is not None]  # two different answers
+    """Statistics of pairs of one kind, before and after filtering.
+
+    Counts by reason, and the values of P2-DPO's tables 5 (perplexities, margin) and 3 (IPS).
+    """
+    measured = [pair for pair in pairs if pair["ips"] is not None]  # pairs of two different answers
     kept = [pair for pair in measured if pair["kept"]]
     dropped: dict[str, int] = {}
     for pair in pairs:
@@ -70,7 +76,10 @@ def pair_statistics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def clip_statistics(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
-    """Table 6: the score of the crop, and of the inverse crop, by that of the image (ratio), and minus it (difference, of 100)."""
+    """P2-DPO's table 6: CLIP scores of the crop and of the inverse crop, relative to the image's.
+
+    `ratio` to the image's score, and `difference` from it in units of 0.01.
+    """
     found: dict[str, Any] = {}
     for name in ("crop", "inverse"):
         both = [(row[name], row["image"]) for row in rows if row[name] is not None and row["image"] is not None]

@@ -1,4 +1,4 @@
-"""From scored answers to ranked lists: de-duplicate, take N, rank best first, keep lists with a margin (PerPO, sec. a.2)."""
+"""Ranked lists of scored responses that have a reward margin (PerPO, arXiv:2502.04371)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from perceptune.contracts.config import SelectionBlock
 from perceptune.contracts.seeds import derived_seed
 
 ROUNDING = 1e-9
-"""Slack of the margin test, so that 0.9 - 0.1 >= 0.8 holds."""
+"""Tolerance of the margin test, so that 0.9 - 0.1 >= 0.8 holds."""
 BINS = 20
 
 
 def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
-    """One row per request of `scored` with its list, best first, and whether it is kept or why it was dropped.
+    """One ranked list per request of `scored`, best first, with `kept` and the reason if dropped.
 
-    `scored` has one row per answer: request_id, sample_index, text, token_ids, reward (null where there is no answer), and
-    it keeps the order of its requests. Result: request_id, responses (list of structs sample_index, text, token_ids,
-    reward), kept, reason. Ties are ranked by sample index.
+    `scored` has one row per response: request_id, sample_index, text, token_ids, reward (null for a
+    failed response). Result, in the order of requests: request_id, responses (list of structs
+    sample_index, text, token_ids, reward), kept, reason. Ties are ranked by sample index.
     """
     usable = scored.filter(pl.col("reward").is_not_null() & pl.col("text").is_not_null())
     if block.deduplicate:
@@ -50,10 +50,10 @@ def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
 
 
 def _spread(ranked: pl.DataFrame, size: int) -> pl.DataFrame:
-    """At most `size` rows per request, evenly spread over the ranks, the best and the worst always among them."""
+    """At most `size` rows per request, evenly spread over the ranks, with best and worst."""
     rank = pl.int_range(pl.len()).over("request_id")
     count = pl.len().over("request_id")
-    # rank r is taken when the grid of `size` points over 0 .. count - 1 rounds onto it
+    # rank r is taken if a point of the grid of `size` points over 0 .. count - 1 rounds to it
     slot = (rank * (size - 1) / (count - 1)).round()
     nearest = (slot * (count - 1) / (size - 1)).round()
     return ranked.filter((count <= size) | (nearest == rank))
@@ -77,7 +77,7 @@ def _reason(block: SelectionBlock) -> pl.Expr:
 
 
 def _capped(table: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
-    """Drops all but `max_groups` lists, chosen by a hash of seed and request id: independent of order."""
+    """Drop all but `max_groups` lists, chosen by a hash of seed and request id."""
     kept = table.filter(pl.col("reason").is_null())["request_id"].to_list()
     chosen = sorted(kept, key=lambda request: derived_seed("selection", block.seed, request))[: block.max_groups]
     surplus = pl.col("reason").is_null() & ~pl.col("request_id").is_in(chosen)
@@ -85,7 +85,7 @@ def _capped(table: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
 
 
 def statistics(lists: pl.DataFrame, scored: pl.DataFrame) -> dict[str, Any]:
-    """Counts of kept and dropped lists by reason, acceptance rate, list lengths, histograms of rewards and margins."""
+    """Counts of kept and, by reason, dropped lists; list lengths; reward and margin histograms."""
     kept = lists.filter("kept")
     lengths = kept["responses"].list.len()
     per_request = scored.group_by("request_id").agg(margin=pl.col("reward").max() - pl.col("reward").min())
@@ -107,7 +107,7 @@ def _mean(values: pl.Series) -> float:
 
 
 def _histogram(values: pl.Series) -> dict[str, list[float]]:
-    """Over 0 to 1, or over all there is: rewards that come with data may be on another scale."""
+    """A histogram over [0, 1], or wider if needed: a dataset's own rewards may have another scale."""
     found = values.drop_nulls().to_numpy()
     limits = (min(0.0, *found), max(1.0, *found)) if len(found) else (0.0, 1.0)
     counts, edges = np.histogram(found, bins=BINS, range=limits)

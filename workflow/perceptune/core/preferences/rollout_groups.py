@@ -1,4 +1,4 @@
-"""From the scored answers of a round to the groups that are learnt from."""
+"""Select the rollout groups that a round trains on from scored responses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from perceptune.contracts.config import BatchBlock
 
 
 def batch(scored: pl.DataFrame, block: BatchBlock) -> pl.DataFrame:
-    """One row per request of `scored` with its answers as drawn, and whether the group is kept or why it was dropped.
+    """One group per request of `scored`, in sampling order, with `kept` and the reason if dropped.
 
-    `scored` has one row per answer: request_id, sample_index, text, token_ids, reward and, where `block.keep` is a component,
-    `keep` with its value; it keeps the order of its requests. Result: request_id, responses (list of structs sample_index,
-    text, token_ids, reward), kept, reason. Dynamic sampling (arXiv:2503.14476, eq. 11; dossier a.6): groups whose mean is not
-    between the limits teach nothing.
+    `scored` has one row per response: request_id, sample_index, text, token_ids, reward and, if
+    `block.keep` names a component, its value as `keep`. Result, in the order of requests:
+    request_id, responses (list of structs sample_index, text, token_ids, reward), kept, reason.
+    Dynamic sampling (arXiv:2503.14476, eq. 11): groups whose mean is outside the limits give no
+    gradient.
     """
     answers = pl.struct("sample_index", "text", "token_ids", pl.col("reward").fill_null(0.0))
     groups = scored.group_by("request_id", maintain_order=True).agg(

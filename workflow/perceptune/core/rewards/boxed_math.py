@@ -1,4 +1,4 @@
-"""Boxed answers, right where they are mathematically the same as the truth (`boxed_exact` and equivalent forms)."""
+"""Boxed answers graded by mathematical equivalence with the ground truth."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def boxed_math(answers: Answers) -> Scores:
-    """Reward, components and parsed answers of `boxed_scores`, with accuracy by choice, MathRuler, then math-verify."""
+    """The scores of `boxed_scores`, with accuracy by option letter, MathRuler, then math-verify."""
     return boxed_scores(answers, (mathruler, math_verify), letters=True)
 
 
 REWARD = Reward(
     name="boxed_math",
-    summary="0.9 where the boxed answer is mathematically the truth, and 0.1 for the asked format",
+    summary="0.9 if the boxed answer is mathematically equivalent to the ground truth, plus 0.1 for the required format",
     score=boxed_math,
     components=("accuracy", "format"),
     metrics=METRICS,

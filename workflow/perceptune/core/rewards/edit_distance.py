@@ -11,10 +11,11 @@ from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def edit_distance(answers: Answers) -> Scores:
-    """Reward: 1 - Levenshtein / longer length, on characters of the stripped texts; two empty texts have distance 0.
+    """Reward: 1 - Levenshtein distance / longer length, on characters of the stripped texts.
 
-    Components: `ned`; `token_precision` (share of the answer's tokens that are in the truth), `token_recall` (share of the
-    truth's tokens that are in the answer) and `token_f1` on sets of whitespace tokens; `exact`. Every text can be parsed.
+    Two empty texts have distance 0. Components: `ned`; on sets of whitespace tokens,
+    `token_precision` (share of the answer's tokens in the ground truth), `token_recall` (share of
+    the ground truth's tokens in the answer) and `token_f1`; `exact`. Every text can be parsed.
     """
     texts = [text.strip() for text in answers.texts]
     targets = [(target or "").strip() for target in answers.targets]
@@ -31,10 +32,7 @@ def edit_distance(answers: Answers) -> Scores:
 
 
 def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    """Levenshtein distance of the characters over the longer length; 0 of two empty texts.
-
-    Shape (n,), float64.
-    """
+    """Levenshtein distance / longer length, (n,) float64; 0 for two empty texts."""
     if not texts:
         return np.zeros(0)
     from rapidfuzz.distance import Levenshtein
@@ -44,7 +42,7 @@ def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
 
 
 def token_overlap(text: str, target: str) -> tuple[float, float, float]:
-    """(precision, recall, F1) of the token set of `text` against that of `target`; all 1 when both are empty."""
+    """Token set (precision, recall, F1) of `text` against `target`; all 1 if both are empty."""
     answered, true = set(text.split()), set(target.split())
     if not answered and not true:
         return 1.0, 1.0, 1.0
@@ -65,7 +63,7 @@ TOKEN_METRICS = {
 
 REWARD = Reward(
     name="edit_distance",
-    summary="1 - the normalised edit distance of the answer to the truth",
+    summary="1 - normalised edit distance between the answer and the ground truth",
     score=edit_distance,
     components=("ned", "token_precision", "token_recall", "token_f1", "exact"),
     metrics={**NED, **TOKEN_METRICS, "exact": RewardMetric(mean("exact"), "exact")},

@@ -1,4 +1,4 @@
-"""Equal or not, after normalisation."""
+"""Exact match after normalisation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
 def exact_match(answers: Answers) -> Scores:
-    """Reward: 1 when answer and truth are equal; numbers by value, other text without case, outer space and final stop.
+    """Reward: 1 if answer and ground truth are equal.
 
-    Component: `correct`. An empty answer cannot be parsed.
+    Numbers are compared by value, other text ignoring case, surrounding whitespace and a final full
+    stop. Component: `correct`. An empty answer cannot be parsed.
     """
     texts = [normalised(text) for text in answers.texts]
     targets = [normalised(target or "") for target in answers.targets]
@@ -21,7 +22,7 @@ def exact_match(answers: Answers) -> Scores:
 
 
 def normalised(text: str) -> str:
-    """`" 3.0. "` and `"3"` become `"3"`; `"The Cat."` becomes `"the cat"`; inner white space is one blank."""
+    """Normalised text: `" 3.0. "` and `"3"` become `"3"`, `"The  Cat."` becomes `"the cat"`."""
     bare = " ".join(text.lower().split()).removesuffix(".").strip()
     try:
         number = float(bare.replace(",", ""))
@@ -34,7 +35,7 @@ def normalised(text: str) -> str:
 
 REWARD = Reward(
     name="exact_match",
-    summary="1 where answer and truth are equal after normalisation",
+    summary="1 if answer and ground truth are equal after normalisation",
     score=exact_match,
     components=("correct",),
     metrics={"accuracy": RewardMetric(mean("correct"), "accuracy", component="correct")},

@@ -1,4 +1,4 @@
-"""Intersection over union of the answered box with the true one (PerPO, grounding)."""
+"""Intersection over union of the predicted box with the ground truth (PerPO, grounding)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from perceptune.core.rewards.metrics import Metric, mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 RIGHT = 0.5
-"""IoU from which on a box counts as right, inclusive."""
+"""Smallest IoU at which a box counts as correct, inclusive."""
 
 
 def iou(answers: Answers) -> Scores:
-    """Reward: IoU in the model's declared frame, against the unrounded ground truth.
+    """Reward: IoU in the model's declared coordinate format, against the unrounded ground truth.
 
-    Components: `iou`; `iou_padded_frame` and `iou_original_frame`, the same numbers read in either of LLaVA's frames, for
-    models whose numbers are shares. Parsed: `box` as written and `box_pixels` in the image.
+    Components: `iou`; for models that write fractions, also `iou_padded_frame` and
+    `iou_original_frame`, the IoU under each of LLaVA's two formats. Parsed: `box` as written, and
+    `box_pixels` in pixels of the image.
     """
     found = [boxes.parse_box(text) for text in answers.texts]
     written = np.array([f or (np.nan,) * 4 for f in found], dtype=float).reshape(-1, 4)
@@ -61,7 +62,7 @@ OF_FRAMES = ("iou_padded_frame", "iou_original_frame")
 
 REWARD = Reward(
     name="iou",
-    summary="IoU of the answered box with the true one",
+    summary="IoU of the predicted box with the ground truth",
     score=iou,
     components=("iou",),
     metrics=METRICS,

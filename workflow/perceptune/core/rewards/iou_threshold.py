@@ -1,4 +1,4 @@
-"""A box is right or wrong: IoU of at least 0.5 (grounding in reinforcement rounds)."""
+"""Binary grounding reward: IoU of at least 0.5 (for on-policy rounds)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def iou_threshold(answers: Answers) -> Scores:
-    """Reward: 1 where the IoU is 0.5 or more, else 0; parsing, frames and reasons are those of `iou`.
+    """Reward: 1 if the IoU is at least 0.5, else 0; parsing and reasons as in `iou`.
 
-    Components: those of `iou`; `accuracy`, the reward; `format`, 1 where four numbers could be read, be they a box or not.
+    Components: those of `iou`; `accuracy`, equal to the reward; `format`, 1 if four numbers could
+    be parsed, even if they are not a valid box.
     """
     scores = iou(answers)
     right = (scores.rewards >= RIGHT).astype(float)
@@ -23,7 +24,7 @@ def iou_threshold(answers: Answers) -> Scores:
 
 REWARD = Reward(
     name="iou_threshold",
-    summary="1 where the IoU of the answered box with the true one is 0.5 or more",
+    summary="1 if the IoU of the predicted box with the ground truth is at least 0.5",
     score=iou_threshold,
     components=("iou", "accuracy", "format"),
     metrics=METRICS,

@@ -1,4 +1,4 @@
-"""Metrics of answers: functions of columns, and how the report shows them."""
+"""Metrics as functions of columns, and their presentation in the report."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 Columns = Mapping[str, np.ndarray]
 Metric = Callable[[Columns], np.ndarray]
-"""Takes columns of shape (..., n), gives values of shape (...): so that resamples are computed together."""
+"""Maps columns of shape (..., n) to values of shape (...), so that resamples are computed together."""
 
 
 @dataclass(frozen=True)
 class DeclaredMetric:
-    """A metric and how the report shows it, under the name that a reward or a benchmark gives it."""
+    """A metric and its presentation in the report."""
 
     metric: Metric
     label: str
-    """As the report names it."""
+    """Name in the report."""
     percent: bool = True
-    """Shown as a percentage."""
+    """Whether the report shows a percentage."""
     lower_is_better: bool = False
 
 
@@ -30,5 +30,5 @@ def mean(column: str) -> Metric:
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """`above / below`; 0 where nothing is below."""
+    """`above / below`, elementwise; 0 where `below` is not positive."""
     return np.divide(above, below, out=np.zeros(np.shape(above)), where=np.asarray(below) > 0)

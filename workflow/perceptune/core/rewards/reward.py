@@ -1,4 +1,4 @@
-"""What a reward is given and what it gives back."""
+"""The interface of rewards: their input, output and declaration."""
 
 from __future__ import annotations
 
@@ -16,93 +16,93 @@ from perceptune.core.rewards.metrics import DeclaredMetric, mean
 
 @dataclass(frozen=True)
 class Answers:
-    """n answers with their ground truth, column by column."""
+    """n responses with their ground truth, as columns."""
 
     texts: Sequence[str]
-    """The model's answers."""
+    """The model's responses."""
     targets: Sequence[str | None]
     """Ground truth as text."""
     boxes: np.ndarray
-    """Ground-truth boxes in pixels of the image, shape (n, 4); NaN where the task has none."""
+    """Ground-truth boxes in pixels of the image, shape (n, 4); NaN if there is none."""
     sizes: np.ndarray
     """Width and height of the image in pixels, shape (n, 2)."""
     frame: Frame
-    """What the numbers of the model's boxes mean."""
+    """Coordinate format of the model's boxes."""
     resized: np.ndarray | None = None
-    """Width and height after the processor's resize, shape (n, 2), for frame `resized_pixels`."""
+    """Width and height after the processor's resize, shape (n, 2), for the format `resized_pixels`."""
     sources: Sequence[Mapping[str, Any]] = ()
-    """The examples' other columns, as their importer gave them."""
+    """The examples' source columns, from their importer."""
     resources: Path | None = None
     """Folder with language resources, for rewards that need them."""
 
     def each_source(self) -> Sequence[Mapping[str, Any]]:
-        """The sources, one per answer; empty ones where none are given."""
+        """The source columns, one mapping per response; empty mappings if there are none."""
         return self.sources or [{}] * len(self.texts)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """n verdicts, column by column."""
+    """Scores of n responses, as columns."""
 
     rewards: np.ndarray
-    """In [0, 1], shape (n,); 0 for an answer that cannot be parsed."""
+    """Rewards in [0, 1], shape (n,); 0 for a response that cannot be parsed."""
     parsed: Sequence[Any]
-    """What was read from each answer, as JSON values; None where nothing was."""
+    """Parsed answers as JSON values; None for a response that cannot be parsed."""
     components: dict[str, np.ndarray]
-    """Named numbers, shape (n,) each, that metrics are made of."""
+    """Named numbers from which metrics are computed, shape (n,) each."""
     reasons: Sequence[str | None]
-    """Why an answer could not be parsed."""
+    """Why a response could not be parsed; None if it could."""
 
     def parsed_json(self) -> list[str | None]:
-        """`parsed` as the table stores it."""
+        """`parsed` as JSON text, as stored in tables."""
         return [None if p is None else json.dumps(p) for p in self.parsed]
 
 
 @dataclass(frozen=True)
 class RewardMetric(DeclaredMetric):
-    """A metric of the columns that a reward's components make; shares are in [0, 1]."""
+    """A metric computed from a reward's components; shares are in [0, 1]."""
 
     component: str | None = None
-    """Component whose values `of_one` turns into the metric of single answers, for their mean and
-    the best of k; None where the metric says nothing of a single answer."""
+    """Component that `of_one` maps to the metric of single responses, for the mean and the best of
+    k; None if the metric is undefined for a single response."""
     of_one: Callable[[np.ndarray], np.ndarray] = np.asarray
-    """Takes and gives an array of any shape."""
+    """Elementwise function of an array of any shape."""
     only_with: str | None = None
-    """Component without which the metric is left out, one of the reward's `optional` ones."""
+    """One of the reward's `optional` components; the metric is left out without it."""
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward, under the name that tasks of a reward block give.
+    """A reward; tasks of a reward block select it by name.
 
-    Raises `ValueError` where the declaration is incomplete.
+    Raises `ValueError` if the declaration is invalid.
     """
 
     name: str
     summary: str
-    """One line: when an answer is good."""
+    """One line: what is rewarded."""
     score: Callable[[Answers], Scores]
     components: Sequence[str]
-    """The components that `score` gives."""
+    """The components that `score` always returns."""
     metrics: Mapping[str, RewardMetric]
-    """Name to metric, the primary one first. A name means the same wherever it is declared."""
+    """Name to metric, the primary one first. A name has the same meaning in all rewards."""
     optional: Sequence[str] = ()
-    """Further components, which `score` gives under some settings only."""
+    """Further components that `score` returns only under some settings."""
 
     def __post_init__(self) -> None:
         if not self.summary.strip() or "\n" in self.summary:
             raise ValueError("`summary` is empty or has several lines, expected one line")
         if not self.components:
-            raise ValueError("`components` is empty, expected the names of what `score` gives")
+            raise ValueError("`components` is empty, expected the names of the components that `score` returns")
         if not self.metrics:
             raise ValueError("`metrics` is empty, expected at least one metric, the primary one first")
         for name, declared in self.metrics.items():
             self._check(name, declared)
 
     def _check(self, name: str, declared: RewardMetric) -> None:
-        """Applies a metric to columns of zeros, which tells what it reads and what shape it gives."""
+        """Apply a metric to columns of zeros to check its columns and the shape it returns."""
         if not isinstance(declared, RewardMetric) or not callable(declared.metric):
-            raise ValueError(f"metric `{name}` is no `RewardMetric` with a function of columns")
+            raise ValueError(f"metric `{name}`: expected a `RewardMetric` with a function of columns")
         known = (*self.components, *self.optional)
         used = [name for name in (declared.component, declared.only_with) if name is not None]
         if unknown := [component for component in used if component not in known]:
@@ -116,7 +116,7 @@ class Reward:
                 f"metric `{name}` reads unknown component {missing}, expected one of {_listed(known)}"
             ) from None
         if shape != (2,):
-            raise ValueError(f"metric `{name}` gives shape {shape} for columns of shape (2, 3), expected (2,)")
+            raise ValueError(f"metric `{name}` returns shape {shape} for columns of shape (2, 3), expected (2,)")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -130,7 +130,10 @@ ACCURACY_METRICS: dict[str, RewardMetric] = {
 
 
 def right_or_wrong(found: Sequence[Any], right: Sequence[bool], unread: str) -> Scores:
-    """Rewards 1 and 0, also as component `accuracy`; parsed: `answer`. Where nothing was found, `unread` says what was expected."""
+    """Scores with rewards 1 and 0, also as component `accuracy`; parsed: `answer`.
+
+    `unread` is the reason for responses in which no answer was found (None in `found`).
+    """
     rewards = np.array(right, dtype=float)
     parsed = [None if answer is None else {"answer": answer} for answer in found]
     return Scores(rewards, parsed, {"accuracy": rewards}, [unread if p is None else None for p in parsed])

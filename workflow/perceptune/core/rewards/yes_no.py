@@ -1,4 +1,4 @@
-"""Right or wrong on a yes/no question (POPE)."""
+"""Correctness on yes/no questions (POPE)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ NO = {"no", "not"}
 
 
 def yes_no(answers: Answers) -> Scores:
-    """Reward: 1 when the parsed answer is the true one.
+    """Reward: 1 if the parsed answer equals the ground truth.
 
-    Components: `predicted_yes` and `target_yes` (0 or 1; an unparsable answer counts as not yes), `correct`.
+    Components: `predicted_yes` and `target_yes` (0 or 1; an unparsable answer is not a yes),
+    `correct`.
     """
     parsed = [parse_yes_no(text) for text in answers.texts]
     true = [parse_yes_no(target or "") for target in answers.targets]
@@ -32,8 +33,8 @@ def yes_no(answers: Answers) -> Scores:
 def parse_yes_no(text: str) -> str | None:
     """`yes`, `no` or None, from the words of the first sentence.
 
-    As in POPE's official rule a sentence with "no" or "not" means no; unlike there, a sentence with neither is yes only if
-    it says "yes", so that rambling is not counted as a yes.
+    As in POPE's official rule, a sentence with "no" or "not" means no. Unlike there, another
+    sentence means yes only if it contains "yes", so that rambling does not count as yes.
     """
     words = set(re.findall(r"[a-z]+", text.strip().lower().split(".")[0].replace("n't", " not")))
     if words & NO:
@@ -67,7 +68,7 @@ METRICS = {
 
 REWARD = Reward(
     name="yes_no",
-    summary="1 where the first sentence of the answer is the true yes or no",
+    summary="1 if the first sentence of the answer gives the correct yes or no",
     score=yes_no,
     components=COMPONENTS,
     metrics=METRICS,

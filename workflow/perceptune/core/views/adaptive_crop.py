@@ -1,6 +1,7 @@
-"""The adaptive crop of P2-DPO (appendix C, algorithm 1; dossier b.2 stage 2), with a summed-area table.
+"""The adaptive crop of P2-DPO (arXiv:2606.03376, algorithm 1), by a summed-area table.
 
-A map is a (rows, columns) array of attention that covers the whole image evenly. Boxes are (x1, y1, x2, y2) in pixels of the image.
+An attention map is a (rows, columns) array of equal cells that cover the whole image. Boxes are
+(x1, y1, x2, y2) in pixels of the image.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ RATIOS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 
 @dataclass(frozen=True)
 class Window:
-    """The best place for a window of `columns` x `rows` cells: its first cell (`x`, `y`), its sum, and the contrast D."""
+    """The best window of `columns` x `rows` cells: its first cell (`x`, `y`), sum and contrast D."""
 
     ratio: float
     columns: int
@@ -32,7 +33,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Crop:
-    """A crop. `flag` says why it means nothing: `empty map`, or `whole image`; None for a good one."""
+    """A crop. `flag` is why it is unusable, `empty map` or `whole image`; None if it is usable."""
 
     box: Box
     ratio: float
@@ -41,14 +42,14 @@ class Crop:
 
 
 def window_sums(attention: np.ndarray, columns: int, rows: int) -> np.ndarray:
-    """Sums over all windows of that size: (H - rows + 1, W - columns + 1), float64."""
+    """Sums over all windows of `columns` x `rows` cells: (H - rows + 1, W - columns + 1), float64."""
     table = np.zeros((attention.shape[0] + 1, attention.shape[1] + 1))
     table[1:, 1:] = attention.cumsum(axis=0, dtype=float).cumsum(axis=1)
     return table[rows:, columns:] - table[:-rows, columns:] - table[rows:, :-columns] + table[:-rows, :-columns]
 
 
 def neighbour_mean(sums: np.ndarray, y: int, x: int, neighbours: Literal[4, 8] = 4) -> float:
-    """Mean of the window sums around (y, x), of those that exist; the sum itself where there is none."""
+    """Mean of the existing window sums around (y, x); the sum at (y, x) if there are none."""
     around = [(-1, 0), (1, 0), (0, -1), (0, 1)]
     around += [(-1, -1), (-1, 1), (1, -1), (1, 1)] if neighbours == 8 else []
     places = [(y + dy, x + dx) for dy, dx in around]
@@ -64,10 +65,10 @@ def windows(
     neighbours: Literal[4, 8] = 4,
     variant: Variant = "paper",
 ) -> Iterator[Window]:
-    """The best window of every ratio; a ratio whose window would be the whole map is left out.
+    """The best window of every ratio, except ratios whose window would be the whole map.
 
-    `size` and `base` are (width, height) in pixels. Of equal sums the paper's order takes the first row by row, the code's the
-    first column by column.
+    `size` and `base` are (width, height) in pixels. Ties go to the first window in row-major order
+    in the variant `paper`, in column-major order in the variant `code`.
     """
     tall, wide = attention.shape
     cell = size[0] / wide, size[1] / tall
@@ -94,10 +95,10 @@ def adaptive_crop(
     neighbours: Literal[4, 8] = 4,
     variant: Variant = "paper",
 ) -> Crop:
-    """The crop around the window that stands out most from its neighbours; of equal contrasts the smallest ratio.
+    """The crop around the window of highest contrast to its neighbours; ties: smallest ratio.
 
-    `size` and `base` are (width, height) in pixels. A base window that is as large as the map, or a crop that covers the
-    image, is flagged `whole image`; a map without any attention `empty map`.
+    `size` and `base` are (width, height) in pixels. A base window as large as the map, or a crop
+    that covers the image, is flagged `whole image`; a map without any attention, `empty map`.
     """
     wide, tall = attention.shape[1], attention.shape[0]
     full = int(base[0] * ratios[0] / (size[0] / wide)) >= wide and int(base[1] * ratios[0] / (size[1] / tall)) >= tall
@@ -106,7 +107,7 @@ def adaptive_crop(
     if full or not found:
         return Crop(whole, ratios[0], 0.0, "whole image")
     best = found[0]
-    for window in found[1:]:  # equal but for rounding counts as equal
+    for window in found[1:]:  # contrasts that differ only by rounding count as equal
         if window.contrast > best.contrast and not isclose(window.contrast, best.contrast, rel_tol=1e-9):
             best = window
     box = _box(best, attention.shape, size, base, variant)
@@ -117,7 +118,7 @@ def adaptive_crop(
 def inverse_crop(
     attention: np.ndarray, size: tuple[int, int], base: tuple[int, int], crop: Crop, variant: Variant = "paper"
 ) -> Box:
-    """The control: a crop of the same size where the map is least attended (the first such place row by row)."""
+    """The control: the least attended crop of the same size; ties: first in row-major order."""
     wide, tall = attention.shape[1], attention.shape[0]
     columns = max(1, min(wide, int(base[0] * crop.ratio / (size[0] / wide))))
     rows = max(1, min(tall, int(base[1] * crop.ratio / (size[1] / tall))))
@@ -134,7 +135,7 @@ def _box(window: Window, shape: tuple[int, ...], size: tuple[int, int], base: tu
 
 
 def _span(first: int, cells: int, cell: float, length: float, side: int, variant: Variant) -> tuple[float, float]:
-    """From and to on one axis: `length` pixels around the middle, moved into the image and cut at its border."""
+    """Start and end on one axis: `length` pixels around the middle, kept inside the image."""
     if variant == "code":
         middle: float = int(first * cell + cell * cells / 2)
         half = length // 2

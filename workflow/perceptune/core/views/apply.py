@@ -1,4 +1,4 @@
-"""Applying the recipes of views."""
+"""Apply recipes of views to images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
-    """The pictures as the recipe shows them. `ValueError` for an example without a picture that the view needs, and for
-    pictures of other sizes from a view that says that it keeps them.
+    """The images after applying the recipe; none for an example without images.
+
+    Raises `ValueError` if a view that declares to keep sizes changes them.
     """
     view = load("view", recipe.op)
     if not images:
@@ -23,15 +24,15 @@ def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
     pictures = view.apply(images, parameters, recipe.seed, recipe.box)
     before, after = ([picture.size for picture in side] for side in (images, pictures))
     if view.keeps_size(parameters) and before != after:
-        raise ValueError(f"view `{recipe.op}` made sizes {after} of {before}, expected the same")
+        raise ValueError(f"view `{recipe.op}` changed sizes {before} to {after}, expected the same sizes")
     return pictures
 
 
 def strength(recipe: Recipe, images: Sequence[Image], pictures: Sequence[Image]) -> float:
-    """How much the recipe really changed `images` into `pictures`, in the view's own unit."""
+    """The measured change from `images` to `pictures`, in the view's own unit."""
     return load("view", recipe.op).strength(images, pictures, recipe.box) if images else 0.0
 
 
 def pictures_shown(recipe: Recipe, images: int) -> int:
-    """How many pictures the recipe makes of so many."""
+    """The number of images after applying the recipe to `images` images."""
     return load("view", recipe.op).count(images) if images else 0

@@ -1,19 +1,20 @@
-"""Attention maps on the image: undoing the processor's geometry, and how much of a map lies inside a box."""
+"""Attention maps in image coordinates: undo the processor's geometry, and compare a map with a box."""
 
 from __future__ import annotations
 
 import numpy as np
 
 Region = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the image: what the map's grid covers. It sticks out where the image was padded, and lies inside
-where its middle was cut out."""
+"""The area that the map's grid covers: x1, y1, x2, y2 in pixels of the image. It is larger than the
+image if the image was padded, and smaller if it was centre-cropped."""
 
 
 def on_image(attention: np.ndarray, region: Region, size: tuple[int, int]) -> np.ndarray:
-    """The map (h, w) on a grid of about equal cells that covers exactly the image of `size` (width, height).
+    """Resample the map (h, w) to a grid of similar cells that covers exactly the image of `size`.
 
-    Attention is shared out by area, so that it is the same amount wherever both cover the image; padding is dropped, and what
-    was cut away has none. A grid that covers the image exactly comes back as it is.
+    `size` is (width, height). Attention is distributed by area, which preserves its total inside
+    the image; attention on padding is dropped, and areas that were cropped away have none. A grid
+    that already covers the image exactly is unchanged. Returns float64 (rows, columns).
     """
     rows, columns = attention.shape
     across = _shares(columns, (region[0], region[2]), size[0])
@@ -22,7 +23,7 @@ def on_image(attention: np.ndarray, region: Region, size: tuple[int, int]) -> np
 
 
 def _shares(cells: int, covered: tuple[float, float], side: int) -> np.ndarray:
-    """(target cells, `cells`): the share of each source cell that lies in each target cell, on one axis."""
+    """Shares of source cells in target cells on one axis: (target cells, `cells`)."""
     pitch = (covered[1] - covered[0]) / cells
     count = max(1, round(side / pitch))
     edges = np.linspace(0.0, side, count + 1)
@@ -32,7 +33,7 @@ def _shares(cells: int, covered: tuple[float, float], side: int) -> np.ndarray:
 
 
 def coverage(shape: tuple[int, int], size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
-    """Share of every cell of a (rows, columns) grid over the image that lies inside the box: (rows, columns), 0 to 1."""
+    """Share of each cell of a (rows, columns) grid inside the box: (rows, columns), 0 to 1."""
     sides = []
     for cells, side, low, high in ((shape[0], size[1], box[1], box[3]), (shape[1], size[0], box[0], box[2])):
         edges = np.linspace(0.0, side, cells + 1)
@@ -44,9 +45,10 @@ def coverage(shape: tuple[int, int], size: tuple[int, int], box: tuple[float, fl
 def attention_focus_ratio(
     attention: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> float | None:
-    """AFR (P2-DPO sec. 4; dossier b.3): mean attention inside the box by mean attention outside; cells on its edge count in parts.
+    """AFR (P2-DPO, sec. 4): mean attention inside the box divided by mean attention outside.
 
-    None where the box covers everything or nothing, or where nothing outside is attended to.
+    Cells on the edge of the box count by area. None if the box covers everything or nothing, or if
+    there is no attention outside.
     """
     inside = coverage((attention.shape[0], attention.shape[1]), size, box)
     outside = 1 - inside

@@ -1,4 +1,4 @@
-"""The no-image condition: the prompt stays, the picture says nothing."""
+"""The no-image condition: the same prompt with blank images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Blank(View):
     name = "blank"
 
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
-        """Uniform mid-grey images of the same sizes, so that the number of image tokens stays."""
+        """Mid-grey images of the same sizes, and so with as many image tokens."""
         from PIL import Image
 
         return [Image.new("RGB", image.size, GREY) for image in images]

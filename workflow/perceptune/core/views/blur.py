@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class BlurParameters(ViewParameters):
     radius: Annotated[int, Field(ge=1)] = 1
-    """Pixels to either side that count: the kernel has twice as many and one."""
+    """Kernel radius in pixels: the kernel has 2 x radius + 1 pixels per side."""
     sigma: Annotated[float, Field(gt=0)] = 1.0
     """Standard deviation in pixels."""
 
@@ -25,7 +25,7 @@ class Blur(View):
     Parameters = BlurParameters
 
     def apply(self, images: Sequence[Image], parameters: BlurParameters, seed: int, box: Box | None) -> list[Image]:
-        """Every image blurred, mirrored at its edges."""
+        """Every image blurred, with mirrored edges."""
         import numpy as np
         from PIL import Image as Pillow
         from scipy.ndimage import gaussian_filter

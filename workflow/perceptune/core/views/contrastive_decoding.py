@@ -1,4 +1,4 @@
-"""Contrastive amplification (P2-DPO stage 5, after VCD, arXiv:2311.16922): an expert's logits away from an amateur's."""
+"""Contrastive decoding of an expert against an amateur (VCD, arXiv:2311.16922; P2-DPO)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 
 def amplified(expert: Tensor, amateur: Tensor, strength: Tensor | float, plausibility: Tensor | float) -> Tensor:
-    """(1 + lambda) z_expert - lambda z_amateur where p_expert >= plausibility * max p_expert, -inf elsewhere.
+    """(1 + lambda) z_expert - lambda z_amateur where p_expert >= plausibility * max p_expert, -inf
+    elsewhere.
 
-    Logits have shape (..., V); `strength` (lambda) and `plausibility` (in [0, 1]; 0 keeps every token) are numbers or shapes
-    that broadcast, (..., 1). Applied before temperature and top-p (dossier c.9).
+    Logits have shape (..., V); `strength` (lambda) and `plausibility` (in [0, 1]; 0 keeps every
+    token) are numbers or broadcast as (..., 1). To be applied before temperature and top-p.
     """
     import torch
 

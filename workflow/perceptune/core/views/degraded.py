@@ -1,4 +1,4 @@
-"""I_deg of P2-DPO (stage 3): the salient crop is erased from the image."""
+"""I_deg of P2-DPO (arXiv:2606.03376): the image with the salient crop erased."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 class DegradedParameters(ViewParameters):
     fill: Literal["mean", "grey", "black", "blur"] = "mean"
-    """What the box is filled with: the image's mean colour (the paper's code), mid-grey, black, or its own strong blur."""
+    """Fill of the box: the image's mean colour (as in the paper's code), mid-grey, black, or a
+    strong blur of the box."""
     edge: Literal["exclusive", "inclusive"] = "exclusive"
-    """`inclusive` erases one more pixel row and column, as the code does."""
+    """`inclusive` erases one more pixel row and column, as in the paper's code."""
 
 
 class Degraded(View):
@@ -24,7 +25,7 @@ class Degraded(View):
     needs_box = True
 
     def apply(self, images: Sequence[Image], parameters: DegradedParameters, seed: int, box: Box | None) -> list[Image]:
-        """The first image with its box erased, the others as they are."""
+        """The first image with the box erased, the others unchanged."""
         assert box is not None
         image = images[0].copy()
         x1, y1, x2, y2 = clipped(box, image.size)

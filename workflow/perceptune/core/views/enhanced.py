@@ -1,4 +1,4 @@
-"""I_aug of P2-DPO (stage 3): the image, and its salient crop as a second one."""
+"""I_aug of P2-DPO (arXiv:2606.03376): the image, and its salient crop as an additional image."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Enhanced(View):
     needs_box = True
 
     def keeps_size(self, parameters: Any) -> bool:
-        """A picture more."""
+        """False: there is one more image."""
         return False
 
     def count(self, images: int) -> int:
-        """One more: the crop of the first."""
+        """One more: the crop of the first image."""
         return images + 1
 
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
-        """The images, the first one's crop behind them."""
+        """The images, followed by the first one's crop."""
         assert box is not None
         return [*images, images[0].crop(clipped(box, images[0].size))]
 

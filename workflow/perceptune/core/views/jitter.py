@@ -17,17 +17,17 @@ Factor = Annotated[float, Field(ge=0)]
 
 class JitterParameters(ViewParameters):
     brightness_low: Factor = 0.2
-    """Smallest factor of brightness; 1 changes nothing, and so below."""
+    """Smallest brightness factor; a factor of 1 changes nothing."""
     brightness_high: Factor = 1.3
-    """Largest."""
+    """Largest brightness factor."""
     contrast_low: Factor = 0.2
-    """Smallest factor of contrast."""
+    """Smallest contrast factor."""
     contrast_high: Factor = 1.8
-    """Largest."""
+    """Largest contrast factor."""
     saturation_low: Factor = 0.2
-    """Smallest factor of saturation."""
+    """Smallest saturation factor."""
     saturation_high: Factor = 1.8
-    """Largest."""
+    """Largest saturation factor."""
 
 
 class Jitter(View):
@@ -36,7 +36,7 @@ class Jitter(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: JitterParameters, seed: int, box: Box | None) -> list[Image]:
-        """Brightness, contrast and saturation by uniform factors, in a drawn order; each image for itself."""
+        """Scale brightness, contrast and saturation by uniform factors, in a random order."""
         import numpy as np
         from PIL import ImageEnhance
 

@@ -1,4 +1,4 @@
-"""Random patch mask: PAPO's view, and CPPO's 80 % one (arXiv:2507.06448; arXiv:2601.00501)."""
+"""Random patch mask of PAPO (arXiv:2507.06448) and, at 80 %, of CPPO (arXiv:2601.00501)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 class MaskedParameters(ViewParameters):
     cell: Annotated[int, Field(ge=1)] = 14
-    """Side of a cell in pixels of the image as it was imported, before any resize; the last row and column may be cut."""
+    """Side of a cell in pixels of the imported image, before any resize; the last row and column of
+    cells may be partial."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Probability that a cell becomes black, each for itself."""
+    """Probability of each cell to become black, independently."""
 
 
 class Masked(View):
@@ -26,7 +27,7 @@ class Masked(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: MaskedParameters, seed: int, box: Box | None) -> list[Image]:
-        """Every image with a mask of its own."""
+        """Every image with its own random mask."""
         import numpy as np
         from PIL import Image as Pillow
 
@@ -42,12 +43,12 @@ class Masked(View):
         return masked
 
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
-        """Share of the first image's pixels that are black now and were not before."""
+        """Share of the first image's pixels that have become black."""
         return newly_black(images[0], shown[0])
 
 
 def newly_black(before: Image, after: Image) -> float:
-    """Share of the pixels that are black after and were not before."""
+    """Share of the pixels that are black in `after` but not in `before`."""
     import numpy as np
 
     seen, left = (np.asarray(picture).any(axis=2) for picture in (before, after))

@@ -1,4 +1,4 @@
-"""Noisy images: Gaussian noise on pixels, or VCD's forward diffusion (P2-DPO stage 5; arXiv:2311.16922)."""
+"""Noisy images: Gaussian pixel noise (P2-DPO), or VCD's forward diffusion (arXiv:2311.16922)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STEPS = 1000
 
 class NoiseParameters(ViewParameters):
     kind: Literal["gaussian", "diffusion"] = "gaussian"
-    """Independent Gaussian noise on pixels, or `step` steps of VCD's diffusion on CLIP-normalised pixels."""
+    """Gaussian noise on pixels, or `step` steps of VCD's diffusion on CLIP-normalised pixels."""
     sigma: Annotated[float, Field(ge=0)] = 0.1
-    """`gaussian`: standard deviation, of 1 (white)."""
+    """`gaussian`: standard deviation, for pixel values in [0, 1]."""
     step: Annotated[int, Field(ge=0, lt=STEPS)] = 600
     """`diffusion`: 0-based index into the 1000 steps."""
     side: Annotated[int, Field(ge=1)] | None = None
-    """Scale the image so that its longer side has so many pixels before the noise is laid on: what the model then shrinks no
-    more, it does not average away. null: the image's own size."""
+    """Longer side in pixels to which the image is scaled before noise is added, so that the model's
+    own downscaling does not average the noise away; null: the image's own size."""
 
 
 class Noise(View):
@@ -36,18 +36,18 @@ class Noise(View):
     seeded = True
 
     def keeps_size(self, parameters: NoiseParameters) -> bool:
-        """Unless they are scaled to a `side`."""
+        """True unless images are scaled to a `side`."""
         return parameters.side is None
 
     def apply(self, images: Sequence[Image], parameters: NoiseParameters, seed: int, box: Box | None) -> list[Image]:
-        """Every image with noise of its own, rounded to 8 bits and cut at black and white."""
+        """Every image with its own noise, rounded to 8 bits and clipped to black and white."""
         import numpy as np
 
         generator = np.random.default_rng(seed)
         return [_noisy(image, parameters, generator) for image in images]
 
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
-        """Root mean square change of a pixel, of 1: less than sigma, since black and white cannot get darker or lighter."""
+        """Root mean square pixel change, for values in [0, 1]; below sigma because of clipping."""
         resized = images[0] if images[0].size == shown[0].size else images[0].resize(shown[0].size)
         return super().strength([resized], shown, box)
 
@@ -72,8 +72,9 @@ def _noisy(image: Image, parameters: NoiseParameters, generator: object) -> Imag
 
 
 def diffusion(step: int) -> tuple[float, float]:
-    """(sqrt(alpha-bar), sigma) after the 0-based `step`: x = sqrt(alpha-bar) x_0 + sigma noise, step + 1 factors.
+    """(sqrt(alpha-bar), sigma) of the 0-based `step`, where x = sqrt(alpha-bar) x_0 + sigma noise.
 
+    alpha-bar is the product of 1 - beta_t over t = 0, ..., step, with
     beta_t = sigmoid(linspace(-6, 6, 1000)) (0.005 - 1e-5) + 1e-5.
     """
     kept = 1.0

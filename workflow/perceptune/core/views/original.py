@@ -1,4 +1,4 @@
-"""The images as they are."""
+"""The original images."""
 
 from __future__ import annotations
 

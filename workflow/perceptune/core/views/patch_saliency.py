@@ -1,4 +1,4 @@
-"""What stands out in an image, by the attention of its patches to one another (PAPO's semantic-aware mask, dossier b.3)."""
+"""Patch saliency from patch-to-patch attention (PAPO's semantic-aware mask, arXiv:2507.06448)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Saliency:
-    """How salient the cells of an example's pictures are."""
+    """Saliency maps of an example's images."""
 
     grid: tuple[int, int]
-    """Rows and columns of every picture's cells; they are of equal size, as far as pixels allow."""
+    """Rows and columns of cells of every image; cells have equal sizes up to whole pixels."""
     maps: Sequence[Sequence[float]]
-    """One per picture, row by row."""
+    """One map per image, in row-major order."""
 
 
 def received(attention: np.ndarray, specials: int = 1) -> np.ndarray:
-    """The attention that each patch receives from all patches: (..., N, N) of token i to token j to (..., N - specials).
+    """The attention that each patch receives from all patches: (..., N, N) to (..., N - specials).
 
-    The first `specials` tokens (CLS, and registers where there are some) are no patches. What they attend to does not count,
-    either: the dossier's "CLS excluded" is read as excluded altogether.
+    Entry (i, j) of the input is the attention of token i to token j. The first `specials` tokens
+    (CLS and registers) are not patches; the attention that they pay is excluded as well.
     """
     patches = attention[..., specials:, specials:]
     return patches.sum(axis=-2)
 
 
 def salient_cells(saliency: Sequence[float], share: float) -> list[int]:
-    """The floor(share x cells) most salient cells, in rising order; of equal ones the first.
+    """The indices of the floor(share x cells) most salient cells, ascending; ties go to the first.
 
-    `share` counts as the decimal number that it was written as: 0.29 of 100 cells are 29, though 0.29 * 100 < 29.
+    `share` is taken as its decimal notation: 0.29 of 100 cells are 29, although 0.29 * 100 < 29 in
+    floating point.
     """
     count = math.floor(Fraction(str(share)) * len(saliency))
     ranked = sorted(range(len(saliency)), key=lambda cell: -saliency[cell])  # stable

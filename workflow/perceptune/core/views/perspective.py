@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 class PerspectiveParameters(ViewParameters):
     distortion: Share = 0.2
-    """How far a corner may move inwards, as a share of half the side."""
+    """Largest inward shift of a corner, as a share of half the side."""
     probability: Share = 0.5
-    """Otherwise the image stays as it is."""
+    """Probability that an image is changed."""
 
 
 class Perspective(View):
@@ -27,7 +27,7 @@ class Perspective(View):
     def apply(
         self, images: Sequence[Image], parameters: PerspectiveParameters, seed: int, box: Box | None
     ) -> list[Image]:
-        """Each corner moves inwards by uniform shares; bilinear, black where nothing is."""
+        """Move each corner inwards by uniform shares; bilinear, black outside the image."""
         import numpy as np
         from PIL import Image as Pillow
 
@@ -50,7 +50,10 @@ class Perspective(View):
 
 
 def _coefficients(seen: Any, source: Any) -> list[float]:
-    """Pillow's eight numbers a..h with source x = (a x + b y + c) / (g x + h y + 1), y likewise, for four pairs of corners."""
+    """Pillow's eight perspective coefficients a, ..., h from four pairs of corners.
+
+    Source x = (a x + b y + c) / (g x + h y + 1), source y = (d x + e y + f) / (g x + h y + 1).
+    """
     import numpy as np
 
     rows = []

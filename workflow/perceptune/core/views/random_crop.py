@@ -1,4 +1,4 @@
-"""Random crop: a small part of the image, enlarged; mDPO's corrupted image (arXiv:2406.11839)."""
+"""Random crop: a small part of the image, enlarged; the corrupted image of mDPO (arXiv:2406.11839)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 Area = Annotated[float, Field(gt=0, le=1)]
 RATIOS = (3 / 4, 4 / 3)
-"""Smallest and largest width of a crop over its height; those of torchvision's `RandomResizedCrop`."""
+"""Range of the aspect ratio (width / height), as in torchvision's `RandomResizedCrop`."""
 
 
 class RandomCropParameters(ViewParameters):
     smallest: Area = 0.01
     """Smallest area of the crop, as a share of the image's: 0 in mDPO's paper, 0.01 in its code."""
     largest: Area = 0.2
-    """Largest area, likewise."""
+    """Largest area of the crop, as a share of the image's."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> RandomCropParameters:
@@ -39,10 +39,10 @@ class RandomCrop(View):
     def apply(
         self, images: Sequence[Image], parameters: RandomCropParameters, seed: int, box: Box | None
     ) -> list[Image]:
-        """A crop of each image, anywhere in it, resized (bilinear) to the image's own size.
+        """A random crop of each image, resized (bilinear) to the image's size.
 
-        Its area is uniform between the two shares, the ratio of its sides log-uniform in `RATIOS`.
-        A side longer than the image's is cut to that.
+        The area is uniform between the two shares, the aspect ratio log-uniform in `RATIOS`. Sides
+        are limited to the image's.
         """
         import numpy as np
         from PIL import Image as Pillow

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 class RectanglesParameters(ViewParameters):
     count: Annotated[int, Field(ge=0)] = 50
-    """Rectangles per image; they may overlap."""
+    """Number of rectangles per image; they may overlap."""
     smallest: Share = 0.05
-    """Smallest side, as a share of the image's."""
+    """Smallest side of a rectangle, as a share of the image's."""
     largest: Share = 0.15
-    """Largest side, likewise."""
+    """Largest side of a rectangle, as a share of the image's."""
 
 
 class Rectangles(View):
@@ -31,7 +31,7 @@ class Rectangles(View):
     def apply(
         self, images: Sequence[Image], parameters: RectanglesParameters, seed: int, box: Box | None
     ) -> list[Image]:
-        """Rectangles of uniform noise, everywhere inside each image."""
+        """Each image with rectangles of uniform noise at random places."""
         import numpy as np
         from PIL import Image as Pillow
 
@@ -50,7 +50,7 @@ class Rectangles(View):
         return covered
 
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
-        """Share of the first image's pixels that are others now."""
+        """Share of the first image's pixels that have changed."""
         import numpy as np
 
         before, after = (np.asarray(picture) for picture in (images[0], shown[0]))

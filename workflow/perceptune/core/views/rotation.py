@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class RotationParameters(ViewParameters):
     degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
-    """Largest angle, either way."""
+    """Largest angle in either direction."""
 
 
 class Rotation(View):
@@ -24,7 +24,7 @@ class Rotation(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: RotationParameters, seed: int, box: Box | None) -> list[Image]:
-        """Each image about its middle by a uniform angle; the size stays, black where nothing is."""
+        """Rotate each image about its centre by a uniform angle; black outside the image."""
         import numpy as np
         from PIL import Image as Pillow
 

@@ -1,4 +1,4 @@
-"""Semantic-aware mask: PAPO's other masked view, which blackens what stands out (arXiv:2507.06448)."""
+"""Semantic-aware mask: PAPO's second masked view, which blackens salient cells (arXiv:2507.06448)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 class SemanticParameters(ViewParameters):
     share: Share = 0.6
-    """Share of an image's cells that become black, the most salient ones; rounded down to whole cells."""
+    """Share of an image's cells that become black, most salient first; rounded down to whole cells."""
     grid: tuple[int, int] | None = None
-    """Of a recipe only: rows and columns of cells."""
+    """Set by perceptune in recipes: rows and columns of cells."""
     cells: tuple[tuple[int, ...], ...] = ()
-    """Of a recipe only: the numbers of the black cells of each picture, from 0, row by row."""
+    """Set by perceptune in recipes: row-major indices of each image's black cells, from 0."""
 
 
 class Semantic(View):
@@ -29,18 +29,18 @@ class Semantic(View):
     needs_saliency = True
 
     def settled(self, parameters: SemanticParameters, saliency: Saliency) -> dict[str, Any]:
-        """The parameters, and the cells that they make black."""
+        """The parameters with the grid and the cells that become black."""
         cells = [salient_cells(one, parameters.share) for one in saliency.maps]
         return {"share": parameters.share, "grid": list(saliency.grid), "cells": cells}
 
     def apply(self, images: Sequence[Image], parameters: SemanticParameters, seed: int, box: Box | None) -> list[Image]:
-        """Every image with its own cells black; a pixel belongs to the cell that its upper left corner lies in."""
+        """Each image with its cells black; a pixel belongs to the cell of its upper left corner."""
         import numpy as np
         from PIL import Image as Pillow
 
         assert parameters.grid is not None
         if len(images) != len(parameters.cells):
-            raise ValueError(f"view `semantic` has cells of {len(parameters.cells)} pictures, got {len(images)}")
+            raise ValueError(f"view `semantic`: {len(images)} images, expected {len(parameters.cells)}")
         rows, columns = parameters.grid
         masked = []
         for image, cells in zip(images, parameters.cells, strict=True):
@@ -55,7 +55,7 @@ class Semantic(View):
         return masked
 
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
-        """Share of the first image's pixels that are black now and were not before."""
+        """Share of the first image's pixels that have become black."""
         return newly_black(images[0], shown[0])
 
 

@@ -1,4 +1,7 @@
-"""A view: a named, seeded way of showing pictures. A recipe is a view for one example, with nothing left to chance."""
+"""The interface of views: named, seeded transforms of images.
+
+A recipe is a view of one example with all random choices fixed.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +23,25 @@ Box = tuple[float, float, float, float]
 
 
 class ViewParameters(BaseModel):
-    """A view's own settings: closed, frozen."""
+    """Base of a view's parameters: frozen, extra keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one example's pictures are shown: the same pixels wherever and whenever it is applied."""
+    """How one example's images are transformed: always to the same pixels."""
 
     op: str
-    """A module of `perceptune.core.views`."""
+    """Name of the view."""
     parameters: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    """Of everything drawn."""
+    """Seed of all random choices."""
     box: Box | None = None
-    """The crop, x1, y1, x2, y2 in pixels of the first picture; None for views that need none."""
+    """The crop: x1, y1, x2, y2 in pixels of the first image; None for views without a crop."""
 
     def text(self) -> str:
-        """As JSON in fixed order, as tables hold it."""
+        """JSON with sorted keys, as stored in tables."""
         return json.dumps({k: v for k, v in asdict(self).items() if v not in (None, {})}, sort_keys=True)
 
     @classmethod
@@ -50,35 +53,35 @@ class Recipe:
 
 
 class View(ABC):
-    """One way of showing pictures. Declarations are read without Pillow and numpy; `apply` imports them."""
+    """A view. Its declaration can be read without Pillow and numpy, which only `apply` imports."""
 
     name: ClassVar[str]
     Parameters: ClassVar[type[ViewParameters]] = ViewParameters
     needs_box: ClassVar[bool] = False
-    """Whether a crop must be known."""
+    """Whether the view needs a crop."""
     needs_saliency: ClassVar[bool] = False
-    """Whether it must be known what stands out."""
+    """Whether the view needs a saliency map."""
     seeded: ClassVar[bool] = False
-    """Whether anything is drawn."""
+    """Whether the view makes random choices."""
 
     def count(self, images: int) -> int:
-        """Pictures shown in place of so many."""
+        """The number of images after applying the view to `images` images."""
         return images
 
     def keeps_size(self, parameters: Any) -> bool:
-        """Whether there are as many pictures of the same sizes afterwards, so that answers stand after as many image tokens."""
+        """Whether number and sizes of images stay the same, and so the number of image tokens."""
         return True
 
     def settled(self, parameters: Any, saliency: Saliency) -> dict[str, Any]:
-        """The parameters of a recipe that says by itself what to do; of views that need a saliency."""
+        """The complete parameters of a recipe, for views that need a saliency map."""
         raise NotImplementedError
 
     @abstractmethod
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:
-        """Takes and gives RGB pictures; the given ones are left as they are."""
+        """The transformed RGB images; the input images are not modified."""
 
     def strength(self, images: Sequence[Image], shown: Sequence[Image], box: Box | None) -> float:
-        """How much it really did: by default the root mean square change of a pixel of the first picture, of 1."""
+        """The measured change of the first image; by default the RMS pixel change, in [0, 1]."""
         import numpy as np
 
         before, after = (np.asarray(picture, dtype=float) / 255 for picture in (images[0], shown[0]))
@@ -86,7 +89,7 @@ class View(ABC):
 
 
 def pixel_digest(images: Sequence[Image]) -> str:
-    """SHA-256 over sizes and RGB pixels."""
+    """SHA-256 of the sizes and RGB pixels of the images, hexadecimal."""
     digest = hashlib.sha256()
     for picture in images:
         digest.update(f"{picture.width}x{picture.height};".encode())
@@ -95,7 +98,7 @@ def pixel_digest(images: Sequence[Image]) -> str:
 
 
 def clipped(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box in whole pixels inside an image of `size`, at least one pixel wide and high; the far edges are exclusive."""
+    """The box in whole pixels inside the image, at least 1 x 1; x2 and y2 are exclusive."""
     x1, y1 = (min(max(0, int(v)), side - 1) for v, side in zip(box[:2], size, strict=True))
     x2, y2 = (min(max(first + 1, int(v)), side) for v, first, side in zip(box[2:], (x1, y1), size, strict=True))
     return x1, y1, x2, y2

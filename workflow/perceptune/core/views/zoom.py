@@ -1,4 +1,4 @@
-"""Random zoom-crop, one of CPPO's information-removing views (arXiv:2601.00501)."""
+"""Random zoom crop, one of CPPO's information-removing views (arXiv:2601.00501)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ZoomParameters(ViewParameters):
     smallest: Scale = 0.6
     """Smallest side of the crop, as a share of the image's."""
     largest: Scale = 0.7
-    """Largest."""
+    """Largest side of the crop, as a share of the image's."""
 
 
 class Zoom(View):
@@ -28,7 +28,7 @@ class Zoom(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: ZoomParameters, seed: int, box: Box | None) -> list[Image]:
-        """A crop of each image, anywhere in it, resized (bilinear) to the size of the whole."""
+        """A random crop of each image, resized (bilinear) to the image's size."""
         import numpy as np
         from PIL import Image as Pillow
 
