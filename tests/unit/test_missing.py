@@ -29,7 +29,7 @@ def test_data_images_models_and_keys_are_looked_for() -> None:
     assert "datasets.pope.path: `data/pope`" in lacking
     assert "datasets.pope.images: `data/coco/val2014`" in lacking
     assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf`" in lacking
-    assert "clips.vit-l-14-336.path: `models/clip-vit-large-patch14-336`" in lacking
+    assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336`" in lacking
     assert "judges.gpt-4.key: `OPENAI_API_KEY` in the environment" in lacking
 
 
