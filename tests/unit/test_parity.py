@@ -15,8 +15,8 @@ def test_differences_are_means_and_maxima_of_absolute_gaps() -> None:
     ("found", "words"),
     [
         (Difference(0.01, 0.1), None),
-        (Difference(0.02, 0.1), "mean difference 0.02 nats, at most 0.01"),
-        (Difference(0.01, 0.2), "largest difference 0.2 nats, at most 0.1"),
+        (Difference(0.02, 0.1), "mean difference 0.02 nats, expected at most 0.01"),
+        (Difference(0.01, 0.2), "largest difference 0.2 nats, expected at most 0.1"),
         (Difference(math.nan, math.nan), "mean difference nan nats"),
     ],
 )
@@ -28,7 +28,7 @@ def test_a_limit_is_inclusive_and_no_number_passes_none(found: Difference, words
 def test_half_of_the_adapters_effect_may_be_lost() -> None:
     effect = Difference(0.02, 1.0)
     assert lost(Difference(0.01, 0.5), effect) is None
-    assert "whose own effect is 0.02" in str(lost(Difference(0.0101, 0.5), effect))
+    assert "at most 50% of the adapter's effect of 0.02 nats" in str(lost(Difference(0.0101, 0.5), effect))
     assert lost(effect, effect) is not None  # the base itself, without the adapter
     assert lost(Difference(0.0, 0.0), Difference(0.0, 0.0)) is None  # an adapter without effect
     assert lost(Difference(math.nan, 1.0), effect) is not None

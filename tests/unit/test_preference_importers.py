@@ -257,7 +257,7 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("ms_swift", {"messages": [user("a"), assistant("b"), user("c"), assistant("d")], "rejected_response": "x", **GIVEN}, "turns user, assistant, user, assistant"),
     ("ms_swift", {"messages": [user("a"), assistant("b")], **GIVEN}, "key `rejected_response` is missing"),
     ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": ["x"], **GIVEN}, "`rejected_response` is ['x'], expected text"),
-    ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": "c", "rejected_images": ["2.png"], **GIVEN}, "`rejected_images` are others"),
+    ("ms_swift", {"messages": [user("a"), assistant("b")], "rejected_response": "c", "rejected_images": ["2.png"], **GIVEN}, "`rejected_images` differs from `images`"),
     ("ms_swift", {"messages": [user("a <bbox>"), assistant("b")], "rejected_response": "c", "objects": {"bbox": [1]}, **GIVEN}, "`objects` fills `<bbox>` and `<ref-object>` placeholders"),
     ("llama_factory", {"instruction": "a", **PAIR, "system": "Be brief.", **GIVEN}, "`system` is 'Be brief.', expected none"),
     ("llama_factory", {"instruction": "a", **PAIR, "history": [["x", "y"]], **GIVEN}, "`history` is [['x', 'y']], expected none"),

@@ -256,7 +256,7 @@ def test_semantic_mask_takes_what_stands_out_of_every_picture() -> None:
         [[0, 1], [1, 0]],
         [[1, 0], [0, 1]],
     ]
-    with pytest.raises(ValueError, match="cells of 2 pictures, got 1"):
+    with pytest.raises(ValueError, match="view `semantic`: 1 images, expected 2"):
         shown(how, [white])
 
 
