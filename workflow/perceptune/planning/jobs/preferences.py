@@ -85,7 +85,7 @@ def filter_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str,
         inputs={
             "pairs": paths.PAIRS.format(policy=policy, dataset=dataset, pair_generation=pair_generation),
             "terms": paths.TERMS.format(policy=policy, dataset=dataset, groups=pair_generation, stored=stored),
-            "clip_scores": plan.clip_scores(policy, dataset, pair_generation, filter),
+            "clips": plan.clip_scores(policy, dataset, pair_generation, filter),
         },
         settings={"config": tracked(plan.config.filters[filter])},
     )

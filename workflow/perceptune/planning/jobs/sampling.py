@@ -18,9 +18,9 @@ def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job
     blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
     saliencies = plan.saliency_tables(dataset, views)
     return Job(
-        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliency_maps": saliencies},
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliencies": saliencies},
         settings={"config": tracked(block), "blocks": blocks},
-        details={"views": {"blocks": blocks, "crops": crops, "saliency_maps": saliencies}},
+        details={"views": {"blocks": blocks, "crops": crops, "saliencies": saliencies}},
     )
 
 
@@ -62,12 +62,12 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
         inputs={
             "examples": plan.examples(datasets),
             "crops": [table for tables in crops.values() for table in tables.values()],
-            "saliency_maps": [table for tables in saliencies.values() for table in tables.values()],
+            "saliencies": [table for tables in saliencies.values() for table in tables.values()],
         },
         settings={"asked": requested, "blocks": blocks},
         details={
             "benchmarks": plan.benchmark_details(policy),
-            "views": {d: {"blocks": blocks, "crops": crops[d], "saliency_maps": saliencies[d]} for d in datasets},
+            "views": {d: {"blocks": blocks, "crops": crops[d], "saliencies": saliencies[d]} for d in datasets},
             "rewards": plan.reward_tasks(policy),
         },
     )

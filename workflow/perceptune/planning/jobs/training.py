@@ -19,7 +19,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
             "preferences": plan.groups(policy, dataset, groups),
             "examples": paths.EXAMPLES.format(dataset=dataset),
             "adapter": plan.adapter(policy) if learns_in_rounds else None,
-            "saliency_maps": plan.saliency_tables(dataset, views),
+            "saliencies": plan.saliency_tables(dataset, views),
         },
         settings={"base": plan.model_settings(policy), "blocks": blocks},
         details={
@@ -44,7 +44,7 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
             "preferences": plan.preferences(experiment),
             "examples": paths.EXAMPLES.format(dataset=plan.block(experiment).dataset),
             "terms": {stored.view: table for stored, table in terms.items()},
-            "saliency_maps": plan.saliency_tables(plan.block(experiment).dataset, plan.views_trained(experiment)),
+            "saliencies": plan.saliency_tables(plan.block(experiment).dataset, plan.views_trained(experiment)),
         },
         settings={"training": tracked(training), "blocks": blocks, "base": plan.model_settings(experiment)},
         details={
@@ -73,7 +73,7 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
             "terms": terms,
             "before": plan.round_file(before),
             "adapter_before": plan.adapter(before),
-            "saliency_maps": plan.saliency_tables(block.dataset, plan.views_trained(experiment)),
+            "saliencies": plan.saliency_tables(block.dataset, plan.views_trained(experiment)),
         },
         settings={
             "training": tracked(training),
