@@ -118,8 +118,8 @@ def test_the_exported_model_has_a_card_with_results_and_lineage(exchanged: Workf
         .to_dicts()
     )
     for part in (
-        f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]", "| 4 |", "given `all`", "beta 0.1",
-        adapter["inputs"]["preferences"]["sha256"], "transformers", "given: all", 'LLM("results/models/dpo"',
+        f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]", "| 4 |", "dataset_preference `all`", "beta 0.1",
+        adapter["inputs"]["preferences"]["sha256"], "transformers", "dataset_preference: all", 'LLM("results/models/dpo"',
     ):  # fmt: skip
         assert part in text, part
     report = json.loads((exchanged.folder / "results/models/dpo/parity.json").read_text())
