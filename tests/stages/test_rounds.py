@@ -117,7 +117,7 @@ def trained(
     method = METHODS[block.method]
     preferences = preferences or folder / "preferences.parquet"
     shared: dict[str, Any] = {"preferences": preferences, "examples": folder / "examples.parquet", "views": VIEWS}
-    shared |= {"model": model_of(folder), "weights": "w", "saliency_maps": saliencies}
+    shared |= {"model": model_of(folder), "weights": "w", "saliencies": saliencies}
     stored_logprobs.run(
         **shared, terms=target / "terms.parquet", adapter=before, of_round=True,
         stored=method.stored(method.Parameters.model_validate(block.parameters), "original"),

@@ -188,7 +188,7 @@ def seeing(saliencies: dict[str, Path], share: float = 0.6) -> dict[str, Any]:
         "hidden": ViewBlock(type="semantic", parameters={"share": share}, saliency_map="dino"),
         "corrupted": ViewBlock(choice=("part", "hidden")),
     }
-    return {"views": views, "saliency_maps": saliencies}
+    return {"views": views, "saliencies": saliencies}
 
 
 def test_a_list_method_with_a_second_view(folder: Path, tmp_path: Path) -> None:

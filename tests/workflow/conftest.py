@@ -175,7 +175,7 @@ def _own_answers(config: dict[str, Any]) -> None:
     """An experiment that learns from dataset preferences in the user's own file, and an export."""
     config["dataset_preferences"] = {name: {"split": "test"} for name in ("taken", "others")}
     config["trainings"]["taught"] = {**config["trainings"]["dpo"], "batch_size": 4}
-    config["experiments"]["dataset_preference"] = {
+    config["experiments"]["given"] = {
         "model": "tiny", "dataset": "own", "dataset_preference": "taken", "training": "taught", "benchmarks": ["own-test"],
     }  # fmt: skip
     config["exports"] = {"out": {"experiment": "dpo", "format": "trl"}}

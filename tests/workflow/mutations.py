@@ -250,7 +250,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("crops.salient.neighbours", 8, CROP),
     ("crops.salient.variant", "code", CROP),
     *(
-        (f"pairings.self-made.{kind}.{role}.{key}", value, PAIR)
+        (f"pair_generations.self-made.{kind}.{role}.{key}", value, PAIR)
         for kind in ("focus", "robust")
         for role in ("chosen", "rejected")
         for key, value in {
@@ -285,7 +285,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("rollouts.g4.top_k", 5, ASK_ROUND),
     ("rollouts.g4.max_tokens", 23, ASK_ROUND),
     ("rollouts.g4.seed", 1, ASK_ROUND),
-    ("rollouts.g4.split saliencies.dino.split", "test", ASK_ROUND | SALIENT),
+    ("rollouts.g4.split saliency_maps.dino.split", "test", ASK_ROUND | SALIENT),
     ("rollouts.g4.tasks", ["grounding"], ASK_ROUND),
     ("rollouts.g4.prompt", "{question} Answer.", ASK_ROUND),
     ("batch_selections.all.questions", 8, BATCH),
@@ -352,6 +352,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("benchmarks.own-test.top_p", 0.9, ASKED_OWN | REPORT),
     ("benchmarks.own-test.top_k", 5, ASKED_OWN | REPORT),
     ("benchmarks.own-test.protocol", "refcoco", ASKED_OWN | REPORT),  # it has its own prompt
+    ("benchmarks.own-test.protocol benchmarks.own-test.variant", ("amber", "discriminative"), ASKED_OWN | REPORT),
     ("benchmarks.own-test.max_tokens", 23, ASKED_OWN | REPORT),
     ("benchmarks.own-test.views", ["original"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),
