@@ -31,7 +31,7 @@ def test_the_two_engines_agree_on_amplified_answers(finished: Workflow) -> None:
     """
     groups = table(finished, "pairs/tiny/shapes/self-made.parquet").filter("kept")
     terms = dict(
-        table(finished, "terms/tiny/shapes/self-made/reference@original.parquet")
+        table(finished, "logprobs/tiny/shapes/self-made/reference@original.parquet")
         .select("group_id", "logprobs")
         .iter_rows()
     )
