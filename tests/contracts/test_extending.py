@@ -266,7 +266,9 @@ def one_by_one(text: str, truth: list[float], size: list[int]) -> float | None:
     return shared / union - (around - union) / around
 
 
-def rewards_by_hand(folder: Path, policy: str, plan: str) -> dict[tuple[str, int], tuple[float, str, str]]:
+def rewards_by_hand(
+    folder: Path, policy: str, plan: str, benchmark: str | None
+) -> dict[tuple[str, int], tuple[float, str, str]]:
     """(request, sample) to GIoU, example and view, from the answers alone."""
     place = folder / "results"
     examples = {row["example_id"]: row for row in read_table(place / "examples/mine.parquet", EXAMPLES).to_pylist()}
@@ -276,6 +278,8 @@ def rewards_by_hand(folder: Path, policy: str, plan: str) -> dict[tuple[str, int
     found = {}
     for row in read_table(place / f"responses/{policy}/{plan}.parquet", RESPONSES).to_pylist():
         request = asked[row["request_id"]]
+        if request["benchmark"] != benchmark:
+            continue
         example = examples[request["example_id"]]
         giou = one_by_one(row["text"], example["box"], example["image_sizes"][0])
         key = row["request_id"], row["sample_index"]
@@ -293,12 +297,13 @@ def test_user_plugins_run_from_the_data_to_the_report(tmp_path: Path) -> None:
     assert {"import_examples", "score_responses", "train_adapter", "evaluate_policy"} <= workflow.planned()
     workflow.run()
     results = tmp_path / "results"
-    for policy, plan, reward in (
-        ("tiny", "mine/n6", "overlap"),
-        ("tiny", "benchmarks", "my_boxes"),
-        ("taught", "benchmarks", "my_boxes"),
+    for policy, plan, reward, benchmark in (
+        ("tiny", "mine/n6", "overlap", None),
+        ("tiny", "benchmarks", "my_boxes", "mine"),
+        ("taught", "benchmarks", "my_boxes", "mine"),
+        ("taught", "benchmarks", "overlap", "plain"),
     ):
-        by_hand = rewards_by_hand(tmp_path, policy, plan)
+        by_hand = rewards_by_hand(tmp_path, policy, plan, benchmark)
         rows = read_table(results / f"rewards/{policy}/{plan}/{reward}.parquet", REWARDS).to_pylist()
         assert {(row["request_id"], row["sample_index"]) for row in rows} == by_hand.keys()
         for row in rows:
@@ -310,13 +315,19 @@ def test_user_plugins_run_from_the_data_to_the_report(tmp_path: Path) -> None:
     measured = read_table(results / "metrics/taught.parquet", METRICS).to_pylist()
     for view in ("original", "striped"):
         mine, base = (
-            [giou for giou, _, shown in rewards_by_hand(tmp_path, policy, "benchmarks").values() if shown == view]
+            [
+                giou
+                for giou, _, shown in rewards_by_hand(tmp_path, policy, "benchmarks", "mine").values()
+                if shown == view
+            ]
             for policy in ("taught", "tiny")
         )
-        (row,) = (r for r in measured if (r["metric"], r["view"]) == ("mean_giou", view))
+        (row,) = (r for r in measured if (r["benchmark"], r["metric"], r["view"]) == ("mine", "mean_giou", view))
         assert len(mine) == row["n"] == 4
         assert row["value"] == pytest.approx(math.fsum(mine) / 4, abs=1e-6)
         assert row["gain"] == pytest.approx(math.fsum(mine) / 4 - math.fsum(base) / 4, abs=1e-6)
+    plain = [r["condition"] for r in measured if (r["benchmark"], r["metric"]) == ("plain", "mean_giou")]
+    assert {"greedy", "mean_of_n"} <= set(plain)  # the reward's own metric, of single answers, too
     log = read_table(results / "training/taught.parquet", TRAINING).to_pylist()
     gaps = [row["value"] for row in log if row["metric"] == "image_gap"]
     assert gaps[0] == pytest.approx(0, abs=1e-3)

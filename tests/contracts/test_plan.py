@@ -309,7 +309,7 @@ def test_a_saliency_map_is_independent_of_policies_and_goes_where_a_view_needs_i
         config["saliency_maps"][split] = {"path": "dino", "split": split}
     config["views"] |= {"tested": {"type": "semantic", "saliency_map": "test"}}
     config["benchmarks"]["shapes-rounds-test"]["views"] = ["original", "tested"]
-    asked = job_of(planning.load(config), "plan_benchmarks", {"policy": "papo_g@4"}).inputs["saliency_maps"]
+    asked = job_of(planning.load(config), "plan_benchmarks", {"policy": "papo_g@4"}).inputs["saliencies"]
     assert asked == ["<results>/saliency/shapes-rounds/test.parquet"]
 
 

@@ -203,7 +203,7 @@ def _nothing(folder: Path) -> None: ...
         (_nothing, "/dev/zero", "leaves the image folder .*key `images`"),
         (_nothing, "a\0b.png", "is not a valid file name"),
         (_nothing, "x" * 5000, "cannot be read|is not a valid file name"),
-        (_huge, "x", "bytes, at most"),
+        (_huge, "x", "bytes, expected at most"),
         (_nothing, "file:///etc/passwd", "does not exist"),
         (_nothing, "http://host/x.png", "does not exist"),
         (_nothing, "~/x.png", "does not exist"),

@@ -135,7 +135,7 @@ def test_images_of_expert_and_amateur_must_be_as_many(sampler: Sampler) -> None:
 
 
 def test_a_pair_that_does_not_fit_is_refused(sampler: Sampler) -> None:
-    pairs = Pairs(sampler._engine, 256, None)
+    pairs = Pairs(sampler._engine, 256)
     pairs._budget = 300
     prepared = sampler.prepared(question(0, (0.1, 0.1)))
     from perceptune.engines.vllm.sampler import _pairs

@@ -198,7 +198,7 @@ def test_layers_outside_the_language_model_are_refused(name: str, layers: dict[s
         with pytest.raises(UserError) as refused:
             adapted_layers(setup, "q_proj", layer)
         message = str(refused.value)
-        assert f"key `lora.target_modules`: `{layer}` names `model.{where}`" in message
+        assert f"key `lora.target_modules`: `{layer}` matches `model.{where}`" in message
         assert "expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in message
     with pytest.raises(UserError, match=r"`q_porj` matches no layer, expected one of (.|\n)*did you mean `q_proj`"):
         adapted_layers(setup, "q_porj")

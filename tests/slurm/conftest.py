@@ -236,13 +236,9 @@ class Site:
         found: list[psutil.Process] = []
 
         def runs() -> bool:
-            for process in psutil.process_iter(["cmdline"]):
-                command = " ".join(process.info["cmdline"] or [])
-                if (
-                    f"{self.folder}/.snakemake/scripts/" in command
-                    and f".{rule}.py" in command
-                    and "bash" not in command
-                ):
+            for process in psutil.process_iter(["cmdline", "cwd"]):
+                title = " ".join(process.info["cmdline"] or [])
+                if title.startswith(f"perceptune {rule}") and process.info["cwd"] == str(self.folder):
                     found.append(process)
             return bool(found)
 

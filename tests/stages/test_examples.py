@@ -71,7 +71,7 @@ def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -
         (row(1, image="gone.png"), "data.jsonl, line 2: image `gone.png`: the file does not exist, looked in"),
         (row(1, image="broken.png"), "data.jsonl, line 2: image `broken.png`: the image is damaged"),
         (row(1, image="empty.png"), "data.jsonl, line 2: image `empty.png`: the file is empty"),
-        (row(1, image="text.png"), "data.jsonl, line 2: image `text.png`: the file is no image"),
+        (row(1, image="text.png"), "data.jsonl, line 2: image `text.png`: the file is not an image"),
         (row(1, image="../secret.png"), "data.jsonl, line 2: image `../secret.png` leaves the image folder"),
         (row(1, box=[30, 6, 4, 40]), "`box` [30.0, 6.0, 4.0, 40.0] has no area, expected [x1, y1, x2, y2]"),
         (row(1, box=[4, 6, 300, 40]), "`box` [4.0, 6.0, 300.0, 40.0] exceeds the image of 64 x 48 pixels"),
@@ -178,7 +178,7 @@ def test_odd_images_open(tmp_path: Path) -> None:
 def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perceptune.core.data.images.MAX_PIXELS", 63)
     Image.new("RGB", (8, 8)).save(tmp_path / "big.png")
-    with pytest.raises(ValueError, match="8 x 8 pixels, at most 63"):
+    with pytest.raises(ValueError, match="8 x 8 pixels, expected at most 63"):
         open_image({"bytes": None, "path": str(tmp_path / "big.png")})
 
 

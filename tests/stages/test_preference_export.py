@@ -177,7 +177,7 @@ def test_the_readme_lists_contents_and_omissions(tables: Path, tmp_path: Path) -
     for part in (
         "experiment `perpo`", "in the format of `llama_factory`:\n6 rows from 8 questions", "the best and the worst answer to each",
         "Left out (1): all its answers have the same reward", "Left out (1): a text contains `<image>`",
-        f"dataset_dir={(tmp_path / 'mine').as_posix()}", "| `rejected` | the worse one |",
+        f"dataset_dir={(tmp_path / 'mine').as_posix()}", "| `rejected` | rejected response |",
         hashlib.sha256((tables / "lists.parquet").read_bytes()).hexdigest(),
     ):  # fmt: skip
         assert part in text, part

@@ -192,7 +192,7 @@ def salient(folder: Path) -> dict[str, Path]:
 def test_papo_with_its_semantic_mask(folder: Path, salient: dict[str, Path], tmp_path: Path, entropy: str) -> None:
     """Stored log-probs and live passes agree, and an empty mask hides nothing."""
     parameters = {"mask": "hidden", "eta_masked": 0.01, "masked_entropy": entropy}
-    shared: dict[str, Any] = {"method": "papo_g", "saliency_maps": salient}
+    shared: dict[str, Any] = {"method": "papo_g", "saliencies": salient}
     one = trained(folder, tmp_path / "1", **shared, parameters=parameters)
     trained(folder, tmp_path / "2", number=2, before=one, **shared, parameters=parameters)
     assert np.isfinite(metrics(tmp_path / "2", "loss")).all()
@@ -204,7 +204,7 @@ def test_papo_with_its_semantic_mask(folder: Path, salient: dict[str, Path], tmp
 
 
 def test_two_processes_read_the_saliency_maps(folder: Path, salient: dict[str, Path], tmp_path: Path) -> None:
-    shared: dict[str, Any] = {"method": "papo_g", "saliency_maps": salient, "parameters": {"mask": "hidden"}}
+    shared: dict[str, Any] = {"method": "papo_g", "saliencies": salient, "parameters": {"mask": "hidden"}}
     one = load_file(trained(folder, tmp_path / "one", **shared) / "adapter_model.safetensors")
     two = load_file(trained(folder, tmp_path / "two", **shared, devices=2) / "adapter_model.safetensors")
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4

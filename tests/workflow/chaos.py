@@ -190,9 +190,8 @@ def _jobs(snakemake: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
             command = " ".join(child.cmdline()[:2])
         except psutil.Error:
             continue
-        script = re.search(r"\.snakemake/scripts/tmp[^.]*\.(\w+)\.py", command)
-        if script and "bash" not in command:
-            found[script[1]] = child
+        if job := re.match(r"perceptune (\w+)", command):
+            found[job[1]] = child
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
+from setproctitle import setproctitle
 
 from perceptune.contracts.errors import UserError, printable
 from perceptune.contracts.progress import show_bars_on
@@ -48,6 +49,7 @@ def job(snakemake: Any) -> Iterator[int]:
     GPUs as the rule's `gpu` resource says, and ends when Snakemake is killed. A retry runs only if
     its outcome can differ.
     """
+    setproctitle(" ".join(["perceptune", snakemake.rule, *map(str, snakemake.wildcards)]))  # for `ps` and `top`
     attempt = int(snakemake.resources.get("attempt", 1))
     with job_log(snakemake.log[0], attempt), leased_gpus(int(snakemake.resources.get("gpu", 0))):
         end_with_snakemake()
