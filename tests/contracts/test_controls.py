@@ -8,6 +8,7 @@ import pytest
 import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies as planning
+from perceptune.planning.benchmarks import benchmark_blocks
 from perceptune.planning.policies import Plan
 from perceptune.planning.rules import job_of
 
@@ -159,7 +160,7 @@ def test_other_prompts_concern_base_models_only() -> None:
     ours, theirs = planning.load(switched()), planning.load(switched(prompts=["Well? {question}"]))
     for policy in ("dpo", "perpo", TWIN):
         assert settings_of(ours, policy) == settings_of(theirs, policy)
-        assert all(not block.prompts for block in ours.benchmark_blocks(policy).values())
+        assert all(not block.prompts for block in benchmark_blocks(ours, policy).values())
     assert settings_of(ours, "tiny") != settings_of(theirs, "tiny")
 
 

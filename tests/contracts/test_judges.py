@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies as planning
+from perceptune.planning.benchmarks import judging_settings, verdict_tables
 from perceptune.planning.rules import job_of
 
 from .test_plan import DEMO, edited
@@ -24,7 +25,7 @@ def configured(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict
 
 
 def settings(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict[str, Any]:
-    return planning.load(configured(judge, **benchmark)).judging_settings("mmhal")
+    return judging_settings(planning.load(configured(judge, **benchmark)), "mmhal")
 
 
 def test_settings_that_affect_verdicts_are_tracked(tmp_path: Path) -> None:
@@ -53,10 +54,10 @@ def test_a_local_judge_counts_by_its_weights_and_settings() -> None:
     assert here["model"]["weights"] == planning.load(DEMO).model_settings("tiny")["weights"]
     config = configured({"model": "tiny", "url": None})
     config["models"]["tiny"]["dtype"] = "bfloat16"
-    assert planning.load(config).judging_settings("mmhal") != here
+    assert judging_settings(planning.load(config), "mmhal") != here
     config["models"]["tiny"]["dtype"] = "float32"
     config["models"]["tiny"]["engine"] = {"max_num_seqs": 3}
-    assert planning.load(config).judging_settings("mmhal") == here
+    assert judging_settings(planning.load(config), "mmhal") == here
 
 
 def settings_of(plan: planning.Plan, rule: str) -> Any:
@@ -72,9 +73,9 @@ def test_another_judge_reruns_no_sampling() -> None:
 
 def test_verdicts_are_of_the_benchmarks_with_a_judge() -> None:
     plan = planning.load(configured())
-    assert plan.verdicts("perpo") == {"mmhal": "<results>/verdicts/perpo/mmhal.parquet"}
-    assert plan.verdicts("tiny", "perpo") == {"mmhal": "<results>/verdicts/tiny/mmhal.parquet"}
-    assert planning.load(DEMO).verdicts("tiny") == {}
+    assert verdict_tables(plan, "perpo") == {"mmhal": "<results>/verdicts/perpo/mmhal.parquet"}
+    assert verdict_tables(plan, "tiny", "perpo") == {"mmhal": "<results>/verdicts/tiny/mmhal.parquet"}
+    assert verdict_tables(planning.load(DEMO), "tiny") == {}
 
 
 @pytest.mark.parametrize(

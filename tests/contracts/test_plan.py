@@ -9,8 +9,10 @@ import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.core.methods.method import Stored
 from perceptune.planning import policies as planning
+from perceptune.planning.benchmarks import benchmark_settings
 from perceptune.planning.jobs.evaluation import noise_levels
 from perceptune.planning.rules import job_of
+from perceptune.planning.views import saliency_tables, view_blocks, views_trained
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -239,7 +241,7 @@ def test_the_number_of_rounds_is_no_setting_of_any_of_them() -> None:
     for policy in ours.rounds("grpo"):
         assert ours.training(policy) == theirs.training(policy)
         assert ours.stored_logprobs(policy) == theirs.stored_logprobs(policy)
-    assert ours.benchmark_settings("grpo@4") == theirs.benchmark_settings("grpo@4")
+    assert benchmark_settings(ours, "grpo@4") == benchmark_settings(theirs, "grpo@4")
 
 
 def test_only_some_rounds_are_tested_and_always_the_last() -> None:
@@ -296,13 +298,13 @@ def test_a_saliency_map_is_independent_of_policies_and_goes_where_a_view_needs_i
     config["views"]["either"] = {"choice": ["masked", "hidden"]}
     plan = planning.load(config)
     table = "<results>/saliency/shapes-rounds/dino.parquet"
-    views = {e: plan.views_trained(f"{e}@2") for e in ("grpo", "papo_g")}
+    views = {e: views_trained(plan, f"{e}@2") for e in ("grpo", "papo_g")}
     assert (
-        plan.saliency_tables("shapes-rounds", views["papo_g"])
-        == plan.saliency_tables("shapes-rounds", ["either"])
+        saliency_tables(plan, "shapes-rounds", views["papo_g"])
+        == saliency_tables(plan, "shapes-rounds", ["either"])
         == {"dino": table}
     )
-    assert plan.saliency_tables("shapes-rounds", views["grpo"]) == {}
+    assert saliency_tables(plan, "shapes-rounds", views["grpo"]) == {}
     assert "perceptune.core.views.semantic" in job_of(plan, "train_round", {"experiment": "papo_g@1"}).modules
     assert "perceptune.core.views.semantic" not in job_of(plan, "train_round", {"experiment": "cppo@1"}).modules
     for split in ("train", "test"):
@@ -390,22 +392,22 @@ def with_mdpo(**parameters: Any) -> dict[str, Any]:
 
 def test_jobs_of_a_list_method_get_every_view_it_uses() -> None:
     plan = planning.load(with_mdpo(corrupted="either"))
-    assert plan.views_trained("perpo") == ["original", "either"]
-    assert plan.view_blocks(*plan.views_trained("perpo")).keys() == {"either", "tiny-part", "hidden"}
-    assert plan.saliency_tables("shapes", plan.views_trained("perpo")) == {
+    assert views_trained(plan, "perpo") == ["original", "either"]
+    assert view_blocks(plan, *views_trained(plan, "perpo")).keys() == {"either", "tiny-part", "hidden"}
+    assert saliency_tables(plan, "shapes", views_trained(plan, "perpo")) == {
         "dino": "<results>/saliency/shapes/dino.parquet"
     }
     assert list(plan.stored_logprobs("perpo")) == [Stored("reference", "original"), Stored("reference", "either")]
     assert len(set(plan.stored_logprobs("perpo").values())) == 2
     modules = job_of(plan, "train_adapter", {"experiment": "perpo"}).modules
     assert {"perceptune.core.views.random_crop", "perceptune.core.views.semantic"} < set(modules)
-    assert plan.views_trained("dpo") == ["original"]
+    assert views_trained(plan, "dpo") == ["original"]
 
 
 def test_jobs_of_a_pair_method_get_the_views_behind_its_responses() -> None:
     plan = planning.load(P2DPO)
-    assert plan.views_trained("p2dpo") == ["original", "enhanced", "degraded", "noisy"]
-    assert plan.views_trained("p2dpo-no-focus") == ["original", "noisy"]
+    assert views_trained(plan, "p2dpo") == ["original", "enhanced", "degraded", "noisy"]
+    assert views_trained(plan, "p2dpo-no-focus") == ["original", "noisy"]
 
 
 @pytest.mark.parametrize(
@@ -430,7 +432,7 @@ def test_views_that_a_list_method_cannot_use(path: str, value: Any, expected: st
 
 def test_a_list_method_may_train_under_a_saliency_map_but_its_lists_are_not_exported() -> None:
     config = edited("trainings.perpo.view", "hidden", with_mdpo(corrupted="tiny-part"))
-    assert planning.load(config).views_trained("perpo") == ["hidden", "tiny-part"]
+    assert views_trained(planning.load(config), "perpo") == ["hidden", "tiny-part"]
     config["exports"] = {"out": {"experiment": "perpo", "format": "trl"}}
     with pytest.raises(
         UserError, match=r"key `exports\.out`: view `hidden` needs a saliency map; exports do not support these"

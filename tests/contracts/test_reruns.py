@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perceptune.contracts.plugins import file_of
+from perceptune.contracts.plugins import file_of, module_of
 from perceptune.contracts.provenance import code
-from perceptune.contracts.provenance.code import plugin
 from perceptune.planning import policies as planning
+from perceptune.planning.benchmarks import scored_settings
 from perceptune.planning.rules import RULES, job_of
 
 from .test_plan import edited
@@ -60,7 +60,7 @@ SAMPLED = {"policy": "tiny", "dataset": "shapes", "sampling": "n20"}
 
 def _modules(plan: planning.Plan, rule: str, wildcards: dict[str, str]) -> tuple[str, ...]:
     if rule == "import_examples":  # its job needs the data, most of which is missing here
-        return (plugin("importer", plan.import_block(wildcards["dataset"]).kind),)
+        return (module_of("importer", plan.import_block(wildcards["dataset"]).kind),)
     return job_of(plan, rule, wildcards).modules
 
 
@@ -88,6 +88,7 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
     ("module", "expected"),
     [
         ("contracts.config", set()),  # values count individually
+        ("contracts.config.training", set()),
         ("contracts.errors", set()),  # how results are written and reported
         ("contracts.provenance.lineage", set()),
         ("contracts.tables.io", set()),
@@ -148,9 +149,9 @@ def test_the_official_settings_are_settings_of_the_rules_that_use_them() -> None
     assert evaluated["reward_tasks"]["pope"] == {"existence": "pope"}
     assert evaluated["blocks"]["pope"]["protocol"] == "pope"
     assert "protocol" not in asked["pope"]
-    scored = plan.scored_settings("perpo", "benchmarks", "pope")
+    scored = scored_settings(plan, "perpo", "benchmarks", "pope")
     assert (scored["tasks"], scored["benchmarks"]) == ({"existence": "pope"}, ["pope"])
-    assert plan.scored_settings("tiny", "shapes/n20", "perception")["benchmarks"] is None
+    assert scored_settings(plan, "tiny", "shapes/n20", "perception")["benchmarks"] is None
 
 
 def test_variants_of_a_benchmark_have_their_own_settings_and_rewards() -> None:
@@ -181,7 +182,7 @@ def test_a_resource_counts_by_its_content(tmp_path: Path) -> None:
     def settings(folder: str) -> Any:
         raw = configured()
         raw["rewards"] = {**raw["rewards"], "amber": {"resources": str(tmp_path / folder)}}
-        return planning.load(raw).scored_settings("perpo", "benchmarks", "amber")["resources"]
+        return scored_settings(planning.load(raw), "perpo", "benchmarks", "amber")["resources"]
 
     for folder, text in (("one", "a"), ("same", "a"), ("other", "b")):
         (tmp_path / folder / "nltk_data").mkdir(parents=True)

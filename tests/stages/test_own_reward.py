@@ -15,6 +15,7 @@ from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.planning import policies as planning
+from perceptune.planning.benchmarks import reward_modules
 from perceptune.planning.rules import job_of
 from perceptune.report import results, write
 from perceptune.stages.evaluation import compare_controls, evaluate
@@ -156,7 +157,7 @@ def test_the_plan_rejects_an_incomplete_reward(folder: Path) -> None:
 
     module = "perceptune.core.rewards.brevity"
     plan = planned("brevity")
-    assert module in plan.reward_modules("perception")
+    assert module in reward_modules(plan, "perception")
     assert module in job_of(plan, "evaluate_policy", {"policy": "tiny"}).modules
     assert file_of(module) == folder / "rewards/brevity.py"
     half = folder / "rewards/half.py"

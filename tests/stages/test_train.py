@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import LoraBlock, ModelBlock, SaliencyBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import load
-from perceptune.contracts.provenance.code import code_digest, plugin
+from perceptune.contracts.plugins import load, module_of
+from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
@@ -213,8 +213,10 @@ def test_a_list_method_with_a_second_view(folder: Path, tmp_path: Path) -> None:
     record = read_lineage(tmp_path / "1/training.parquet")
     assert {"terms original", "terms corrupted", "saliency dino"} < record["inputs"].keys()
     assert record["parameters"]["views"].keys() == {"part", "hidden", "corrupted"}
-    views = [plugin("view", name) for name in ("original", "random_crop", "semantic")]
-    assert record["code"] == code_digest(train.__name__, plugin("family", "llava"), plugin("method", "mdpo"), *views)
+    views = [module_of("view", name) for name in ("original", "random_crop", "semantic")]
+    assert record["code"] == code_digest(
+        train.__name__, module_of("family", "llava"), module_of("method", "mdpo"), *views
+    )
 
 
 def test_a_killed_run_does_not_go_on_with_other_pixels(

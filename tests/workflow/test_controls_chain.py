@@ -14,8 +14,10 @@ from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.table import Table
+from perceptune.planning.graph import reruns
 
-from .conftest import ROOT, Workflow
+from .conftest import ROOT, Workflow, named
+from .inline import run_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +42,7 @@ def rows(path: Path, kind: Table) -> list[dict[str, Any]]:
 
 def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(workflow: Workflow) -> None:
     (workflow.folder / "config.yaml").write_text(yaml.safe_dump(small(n=4, sigmas=[0.2]), sort_keys=False))
-    workflow.run()
+    run_jobs(workflow.folder)
     results = workflow.folder / "results"
     asked = {
         policy: set(pq.read_table(results / f"requests/{policy}/benchmarks.parquet")["condition"].to_pylist())
@@ -68,7 +70,6 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
     assert "controls: gain in " in text
     page = (results / "report.html").read_text()
     assert '<section id="controls">' in page
-    assert workflow.planned() == set()
     asking = [sys.executable, "-m", "perceptune", "explain", "--policy", "perpo", "--control", "sft_on_best"]
     told = subprocess.run(asking, cwd=workflow.folder, capture_output=True, text=True, check=True).stdout
     assert (
@@ -76,10 +77,17 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
         and f"difference {held['sft_on_best', 1]['difference']:.4f} [" in told
     )
     assert f"results/adapters/{TWIN}/adapter_model.safetensors" in told and "images: " in told
-    fewer = workflow.edited("controls.prompts", ["Well? {question}"])
-    assert {job for job in workflow.jobs(config=fewer) if "benchmarks" in job[1] or job[0].startswith("plan")} == {
+
+
+def test_an_edit_of_the_switch_reruns_what_it_concerns(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workflow.folder)
+    (workflow.folder / "config.yaml").write_text(yaml.safe_dump(small(n=4, sigmas=[0.2]), sort_keys=False))
+    before = workflow.graph()
+    fewer = named(reruns(before, workflow.graph(workflow.edited("controls.prompts", ["Well? {question}"]))))
+    assert {job for job in fewer if "benchmarks" in job[1] or job[0].startswith("plan")} == {
         ("plan_benchmarks", "tiny"),
         *((rule, "tiny benchmarks") for rule in ("sample_responses", "gather_responses", "score_responses")),
     }
-    without = workflow.edited("controls", None)
-    assert not {job for job in workflow.jobs(config=without) if TWIN in job[1] or job[0] == "compare_controls"}
+    without = named(workflow.graph(workflow.edited("controls", None)))
+    assert not {job for job in without if TWIN in job[1] or job[0] == "compare_controls"}
+    assert any(TWIN in job[1] for job in named(before))

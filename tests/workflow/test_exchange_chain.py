@@ -4,17 +4,28 @@ with other trainers.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import yaml
+from perceptune.contracts import paths
 from perceptune.contracts.config import FileDataset
+from perceptune.planning import policies
+from perceptune.planning.graph import graph, reruns
 from perceptune.stages.data import import_examples
 from PIL import Image
 
-from .conftest import ROOT, Workflow
+from .conftest import ROOT
+from .inline import run_jobs
 
 pytestmark = pytest.mark.slow
+
+TARGETS = [
+    paths.REPORT,
+    *(paths.EXPORT.format(export=name) for name in ("for-trl", "for-easyr1", "for-swift")),
+    paths.MODEL_CARD.format(policy="dpo"),
+]
 
 BOXES = ["[0.10, 0.30, 0.50, 0.75]", "[0.20, 0.30, 0.50, 0.75]", "[0.60, 0.10, 0.70, 0.20]", "[0.00, 0.00, 0.10, 0.10]"]
 IOUS = [0.9, 0.7, 0.1, 0.0]
@@ -48,7 +59,7 @@ def _data(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchanged")
     (folder / "resources").symlink_to(ROOT / "resources")
     _data(folder / "own")
@@ -82,14 +93,13 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         "for-swift": {"experiment": "perpo", "format": "ms_swift", "pairs": "all"},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    workflow = Workflow(folder)
-    workflow.run("results/report.html", "exports", "results/models/dpo/README.md")
-    return workflow
+    run_jobs(folder, TARGETS)
+    return folder
 
 
-def test_given_answers_are_learnt_from(exchanged: Workflow) -> None:
-    pairs = pl.read_parquet(exchanged.folder / "results/preferences/tiny/pairs/all.parquet")
-    lists = pl.read_parquet(exchanged.folder / "results/preferences/tiny/lists/three.parquet")
+def test_given_answers_are_learnt_from(exchanged: Path) -> None:
+    pairs = pl.read_parquet(exchanged / "results/preferences/tiny/pairs/all.parquet")
+    lists = pl.read_parquet(exchanged / "results/preferences/tiny/lists/three.parquet")
     assert [len(responses) for responses in pairs["responses"]] == [2] * 8
     # three of four, including best and worst
     assert [[response["text"] for response in responses] for responses in lists["responses"]] == [
@@ -97,23 +107,23 @@ def test_given_answers_are_learnt_from(exchanged: Workflow) -> None:
     ] * 4
     assert {response["reward"] for responses in lists["responses"] for response in responses} == {0.9, 0.1, 0.0}
     for experiment, steps in (("dpo", 4), ("perpo", 2)):  # lists, two per step
-        training = pl.read_parquet(exchanged.folder / f"results/training/{experiment}.parquet")
+        training = pl.read_parquet(exchanged / f"results/training/{experiment}.parquet")
         assert training["step"].max() == steps
         assert training.filter(metric="margin")["value"].is_finite().all()
-    page = (exchanged.folder / "results/report.html").read_text()
+    page = (exchanged / "results/report.html").read_text()
     assert "tiny/pairs/all" in page
     assert "tiny/lists/three" in page
 
 
-def test_the_exported_model_has_a_card_with_results_and_lineage(exchanged: Workflow) -> None:
-    card = (exchanged.folder / "results/models/dpo/README.md").read_text()
+def test_the_exported_model_has_a_card_with_results_and_lineage(exchanged: Path) -> None:
+    card = (exchanged / "results/models/dpo/README.md").read_text()
     _, header, text = card.split("---\n", 2)
     described = yaml.safe_load(header)
     assert (described["base_model"], described["library_name"]) == ("resources/tiny-llava/model", "transformers")
     assert "license" not in described
-    adapter = json.loads((exchanged.folder / "results/adapters/dpo/lineage.json").read_text())
+    adapter = json.loads((exchanged / "results/adapters/dpo/lineage.json").read_text())
     (row,) = (
-        pl.read_parquet(exchanged.folder / "results/metrics/dpo.parquet")
+        pl.read_parquet(exchanged / "results/metrics/dpo.parquet")
         .filter(metric="mean_iou", condition="greedy")
         .to_dicts()
     )
@@ -122,7 +132,7 @@ def test_the_exported_model_has_a_card_with_results_and_lineage(exchanged: Workf
         adapter["inputs"]["preferences"]["sha256"], "transformers", "dataset_preference: all", 'LLM("results/models/dpo"',
     ):  # fmt: skip
         assert part in text, part
-    report = json.loads((exchanged.folder / "results/models/dpo/parity.json").read_text())
+    report = json.loads((exchanged / "results/models/dpo/parity.json").read_text())
     assert all(found["max"] < 1e-4 for found in report["differences"].values())
     assert report["answers"] == 8  # four questions
 
@@ -136,9 +146,9 @@ def test_the_exported_model_has_a_card_with_results_and_lineage(exchanged: Workf
     ],
 )  # three pairs of three answers
 def test_exports_are_imported_again(
-    exchanged: Workflow, tmp_path: Path, name: str, file: str, kind: str, rows: int
+    exchanged: Path, tmp_path: Path, name: str, file: str, kind: str, rows: int
 ) -> None:
-    folder = exchanged.folder / "results/exports" / name
+    folder = exchanged / "results/exports" / name
     import_examples.run(config=FileDataset(kind=kind, path=str(folder / file)), examples=tmp_path / "examples.parquet")
     table = pl.read_parquet(tmp_path / "examples.parquet")
     assert table.height == rows
@@ -146,13 +156,18 @@ def test_exports_are_imported_again(
     assert set(table["question"]) == {"locate the red square."}
 
 
-def test_an_edit_reruns_what_it_concerns(exchanged: Workflow) -> None:
-    targets = ("results/report.html", "exports", "results/models/dpo/README.md")
-    assert exchanged.planned(*targets) == set()
-    assert exchanged.planned(*targets, config=exchanged.edited("exports.for-swift.pairs", "extremes")) == {
-        "export_preferences"
-    }
-    edited = exchanged.planned(*targets, config=exchanged.edited("dataset_preferences.three.min_margin", 0.8))
+def rerun(section: str, block: str, **changes: Any) -> set[str]:
+    """The rules of the jobs that an edit of a block reruns; the working directory has the config."""
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    before = graph(policies.load(config), TARGETS)
+    config[section][block] |= changes
+    return {rule for rule, _ in reruns(before, graph(policies.load(config), TARGETS))}
+
+
+def test_an_edit_reruns_what_it_concerns(exchanged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(exchanged)
+    assert rerun("exports", "for-swift", pairs="extremes") == {"export_preferences"}
+    edited = rerun("dataset_preferences", "three", min_margin=0.8)
     assert {
         "use_dataset_preferences",
         "compute_logprobs",

@@ -6,9 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from perceptune.contracts import paths
 
 from tests.tiny_models import BUILDERS
-from tests.workflow.conftest import Workflow
+
+from .inline import run_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -18,16 +20,16 @@ OTHERS = tuple(sorted(BUILDERS.keys() - set(ALWAYS)))
 
 
 @pytest.fixture(scope="module")
-def always(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+def always(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("always"), ALWAYS)
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("others"), OTHERS)
 
 
-def trained(folder: Path, families: Sequence[str]) -> Workflow:
+def trained(folder: Path, families: Sequence[str]) -> Path:
     """One run of several families, each with a tiny random-weight model, six training and four test
     questions.
     """
@@ -74,9 +76,8 @@ def trained(folder: Path, families: Sequence[str]) -> Workflow:
         },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    workflow = Workflow(folder)
-    workflow.run("--quiet", "rules", "host", "--", "results/metrics.parquet")
-    return workflow
+    run_jobs(folder, [paths.ALL_METRICS])
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def trained(folder: Path, families: Sequence[str]) -> Workflow:
     ],
 )
 def test_a_family_samples_trains_and_is_tested(request: pytest.FixtureRequest, run: str, family: str) -> None:
-    folder = request.getfixturevalue(run).folder
+    folder: Path = request.getfixturevalue(run)
     metrics = pl.read_parquet(folder / "results/metrics.parquet").filter(policy=f"dpo-{family}", metric="ned")
     assert metrics["n"].to_list() == [4]
     assert metrics["base_value"].is_finite().all()

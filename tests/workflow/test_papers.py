@@ -11,10 +11,13 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from perceptune.contracts import paths
 
 from tests.faults.judge_server import serving
-from tests.workflow.conftest import ROOT, Workflow
-from tests.workflow.stubs import lay_out
+
+from .conftest import ROOT, Workflow
+from .inline import run_jobs
+from .stubs import lay_out
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +28,8 @@ PAPERS = {
     "cppo": ["cppo@2"],
 }
 """Maps a paper to the policies that its rehearsal trains."""
+BY_SNAKEMAKE = "p2dpo"
+"""The paper whose rehearsal Snakemake runs. The jobs of the others run in this process."""
 TESTED = {
     "perpo": ["refcoco-val", "llava-bench", "pope"],
     "dpo-ocr": ["fox"],
@@ -103,11 +108,14 @@ def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatc
             shutil.copytree(ROOT / "resources/tiny-llava/model", tmp_path / config["models"]["llava-1.5-7b"]["path"])
         lay_out(tmp_path, config, count=20)
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        workflow = Workflow(tmp_path)
-        targets = [f"rehearsal/metrics/{policy}.parquet" for policy in PAPERS[paper]]
-        workflow.run("--config", "rehearse=20", "--quiet", "rules", "host", "--", *targets, "rehearsal/report.html")
-    for policy, path in zip(PAPERS[paper], targets, strict=True):
-        metrics = pl.read_parquet(tmp_path / path)
+        if paper == BY_SNAKEMAKE:
+            targets = [f"rehearsal/metrics/{policy}.parquet" for policy in PAPERS[paper]]
+            Workflow(tmp_path).run("--config", "rehearse=20", "--", *targets, "rehearsal/report.html")
+        else:
+            targets = [paths.METRICS.format(policy=policy) for policy in PAPERS[paper]]
+            run_jobs(tmp_path, [*targets, paths.REPORT], rehearse=20)
+    for policy in PAPERS[paper]:
+        metrics = pl.read_parquet(tmp_path / f"rehearsal/metrics/{policy}.parquet")
         asked = set(config["experiments"][policy.partition("@")[0]]["benchmarks"])
         assert set(metrics["benchmark"]) == asked
         assert metrics.filter(condition="greedy")["base_value"].is_not_null().any()

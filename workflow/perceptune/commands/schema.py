@@ -20,7 +20,9 @@ from perceptune.contracts.plugins import load, names, summary
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 KEYS = ROOT / "config/README.md"
-MARK = "<!-- generated below this line by `make schemas` from `workflow/perceptune/contracts/config.py` and the plug-ins -->"
+MARK = (
+    "<!-- generated below this line by `make schemas` from `workflow/perceptune/contracts/config` and the plug-ins -->"
+)
 PLUGIN_KEYS = {
     ("ModelBlock", "family"): "family",
     ("FileDataset", "kind"): "importer",

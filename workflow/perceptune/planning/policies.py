@@ -16,18 +16,13 @@ from pydantic import BaseModel
 
 from perceptune.contracts import plugins
 from perceptune.contracts.config import (
-    PLAIN_VIEWS,
     UNTRACKED,
-    BenchmarkBlock,
     ClipBlock,
     Config,
     ExperimentBlock,
     FileDataset,
     ModelBlock,
-    PairingBlock,
-    RolloutBlock,
     SaliencyBlock,
-    SamplingBlock,
     ShapesDataset,
     TrainingBlock,
 )
@@ -35,26 +30,21 @@ from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.paths import (
     ADAPTER,
     ADAPTER_FOLDER,
-    ATTENTION,
     BATCH,
-    CLIPS,
-    CROPS,
     DATA,
     EXAMPLES,
     FILTERED_PAIRS,
     GIVEN,
     PAIRS,
     PREFERENCES,
-    REWARDS,
     ROUND,
     ROUND_MARK,
     ROUND_RESPONSES,
-    SALIENCY,
     TERMS,
-    VERDICTS,
     stored_name,
 )
-from perceptune.contracts.provenance.code import MEMORY, plugin
+from perceptune.contracts.plugins import module_of
+from perceptune.contracts.provenance.code import MEMORY
 from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
@@ -63,7 +53,7 @@ from perceptune.planning.protocols import with_protocols
 from perceptune.planning.rehearsal import rehearsed
 from perceptune.planning.renamed import renamed
 from perceptune.planning.sweeps import expand_sweeps
-from perceptune.planning.validation import checked, views_named
+from perceptune.planning.validation import checked
 
 REQUEST_SECTIONS = ("sampling", "pair_generation", "rollout")
 """Experiment keys whose blocks define requests."""
@@ -229,7 +219,7 @@ class Plan:
 
     def family(self, policy: str) -> str:
         """The module of a policy's model family."""
-        return plugin("family", self.config.models[self.base(policy)].family)
+        return module_of("family", self.config.models[self.base(policy)].family)
 
     def adapter(self, policy: str) -> str | None:
         """The weights of a policy's adapter; None for a base model."""
@@ -269,168 +259,11 @@ class Plan:
         place = {"policy": made["policy"], "dataset": block.dataset, "groups": groups}
         return {s: TERMS.format(**place, stored=stored_name(stored if block.rollout else [s])) for s in stored}
 
-    def views_trained(self, experiment: str) -> list[str]:
-        """The views that an experiment's method uses, by their names in the config."""
-        training, pairing = self.training(experiment), self.block(experiment).pair_generation
-        method = plugins.load("method", training.method)
-        seen = method.views(method.Parameters.model_validate(training.parameters), training.view)
-        return [(self.pair_view(pairing, view) if pairing else None) or view for view in seen]
-
-    def view_blocks(self, *views: str) -> dict[str, Any]:
-        """Tracked blocks of these views and of their choices; built-in views have none."""
-        named = {v for view in views if view in self.config.views for v in (view, *self.config.views[view].choice)}
-        return {view: tracked(self.config.views[view]) for view in sorted(named) if view in self.config.views}
-
-    def view_types(self, view: str) -> list[str]:
-        """The types behind a view: one, or those of its choices."""
-        if view in PLAIN_VIEWS:
-            return [view]
-        block = self.config.views[view]
-        return [name for one in block.choice for name in self.view_types(one)] if block.type is None else [block.type]
-
-    def requested_views(self, policy: str, plan: str) -> list[str]:
-        """Views in the requests of `plan`, as in `request_plans`, including those of amateurs."""
-        if plan == "benchmarks":
-            return sorted({view for b in self.benchmarks(policy) for view in self.config.benchmarks[b].views})
-        return views_of(self.request_block(plan.split("/")[1]))
-
-    def request_block(self, name: str) -> SamplingBlock | PairingBlock | RolloutBlock:
-        """The block of samplings, pair generations or rollouts with that name."""
-        sections = (self.config.samplings, self.config.pair_generations, self.config.rollouts)
-        return next(section[name] for section in sections if name in section)
-
-    def crops(self, policy: str, dataset: str, views: list[str]) -> dict[str, str]:
-        """Crop block to its table, for views that need one. Crops use the base model's
-        attention."""
-        named = {self.config.views[view].crop for view in views if view in self.config.views}
-        base = self.base(policy)
-        return {c: CROPS.format(policy=base, dataset=dataset, crop=c) for c in sorted(n for n in named if n)}
-
-    def saliency_tables(self, dataset: str, views: Iterable[str]) -> dict[str, str]:
-        """Saliency block to its table, for views that need one. It is independent of policies."""
-        named = {block["saliency_map"] for block in self.view_blocks(*views).values()}
-        return {name: SALIENCY.format(dataset=dataset, saliency_map=name) for name in sorted(n for n in named if n)}
-
-    def pair_crop(self, pairing: str) -> str | None:
-        """The crop block behind the chosen focus responses of a pair generation."""
-        focus = self.config.pair_generations[pairing].focus
-        view = focus and self.config.views.get(focus.chosen.view)
-        return view.crop if view else None
-
-    def attention_tables(self, policy: str) -> dict[str, str]:
-        """Benchmark to a policy's attention maps, for benchmarks that measure attention."""
-        blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
-        return {
-            name: ATTENTION.format(policy=policy, dataset=block.dataset, attention_map=block.attention_map)
-            for name, block in blocks_of.items()
-            if block.attention_map
-        }
-
-    def verdicts(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
-        """Benchmark to the judge's verdicts on a policy's answers, for benchmarks with a judge.
-
-        `benchmarks_of` limits them to the benchmarks of another policy.
-        """
-        names = self.benchmarks(benchmarks_of or policy)
-        return {b: VERDICTS.format(policy=policy, benchmark=b) for b in names if self.config.benchmarks[b].judge}
-
-    def judged_model(self, benchmark: str) -> str | None:
-        """The model of the config that judges a benchmark; None for an endpoint."""
-        judge = self.config.judges[str(self.config.benchmarks[benchmark].judge)]
-        return judge.model if judge.url is None else None
-
-    def judging_settings(self, benchmark: str) -> dict[str, Any]:
-        """How a benchmark is judged, as a tracked setting with digests instead of paths."""
-        block, model = self.config.benchmarks[benchmark], self.judged_model(benchmark)
-        return {
-            "name": block.judge,
-            "judge": tracked(self.config.judges[str(block.judge)]),
-            "model": model and self.model_settings(model),
-            "prompt": block.judge_prompt and prompt_digest(block.judge_prompt),
-        }
-
-    def pair_view(self, pairing: str, view: str) -> str | None:
-        """The config's name of a pair view (`enhanced`, `degraded` or `noise`) in a pair generation.
-
-        None for other views, and if `pairing` is not a pair generation.
-        """
-        if pairing not in self.config.pair_generations:
-            return None
-        block = self.config.pair_generations[pairing]
-        answers = {
-            "enhanced": block.focus and block.focus.chosen,
-            "degraded": block.focus and block.focus.rejected,
-            "noise": block.robust and block.robust.rejected,
-        }
-        answer = answers.get(view)
-        return answer.view if answer else None
-
-    def datasets_measured(self, policy: str) -> list[str]:
-        """The datasets whose examples a policy's published benchmarks read to compute metrics."""
-        blocks_of = [self.config.benchmarks[b] for b in self.benchmarks(policy)]
-        return list(dict.fromkeys(block.dataset for block in blocks_of if block.protocol))
-
-    def scored_settings(self, policy: str, plan: str, reward: str) -> dict[str, Any]:
-        """A reward block as a tracked setting, with a digest of its resources instead of their path.
-
-        The key `benchmarks` lists the benchmarks that it scores; None for training responses.
-        """
-        block = self.config.rewards[reward]
-        benchmarks = self.benchmarks(policy) if plan == "benchmarks" else []
-        scored = [b for b in benchmarks if self.config.benchmarks[b].reward == reward]
-        settings = {**tracked(block), "benchmarks": scored if plan == "benchmarks" else None}
-        if block.resources:
-            settings["resources"] = self.digests.setdefault(f"resources {reward}", resources_digest(block.resources))
-        return settings
-
-    def benchmark_rewards(self, policy: str, benchmarks_of: str | None = None) -> dict[str, str]:
-        """Benchmark to the rewards of a policy's answers.
-
-        `benchmarks_of` limits them to the benchmarks of another policy.
-        """
-        names = self.benchmarks(benchmarks_of or policy)
-        rewards = {b: self.config.benchmarks[b].reward for b in names}
-        return {b: REWARDS.format(policy=policy, plan="benchmarks", reward=r) for b, r in rewards.items()}
-
-    def benchmark_blocks(self, policy: str) -> dict[str, BenchmarkBlock]:
-        """The benchmark blocks of a policy. Only base models are evaluated on additional
-        prompts."""
-        blocks_of = {b: self.config.benchmarks[b] for b in self.benchmarks(policy)}
-        if self.experiment(policy) is None:
-            return blocks_of
-        return {b: block.model_copy(update={"prompts": ()}) for b, block in blocks_of.items()}
-
-    def benchmark_details(self, policy: str) -> dict[str, Any]:
-        """The complete benchmark blocks of a policy, untracked keys included."""
-        return {b: block.model_dump(mode="json") for b, block in self.benchmark_blocks(policy).items()}
-
-    def reward_tasks(self, policy: str) -> dict[str, dict[str, str]]:
-        """Reward block to the reward of each task, for the blocks of a policy's benchmarks."""
-        used = {self.config.benchmarks[b].reward: None for b in self.benchmarks(policy)}
-        return {name: {str(t): r for t, r in self.config.rewards[name].tasks.items()} for name in used}
-
-    def reward_modules(self, reward: str) -> list[str]:
-        """The modules of a block's rewards."""
-        return [plugin("reward", name) for name in sorted(set(self.config.rewards[reward].tasks.values()))]
-
-    def view_modules(self, views: Iterable[str]) -> list[str]:
-        """The modules of these views."""
-        return [plugin("view", name) for name in sorted({name for view in views for name in self.view_types(view)})]
-
     def without_counterpart(self) -> dict[str, str]:
         """Policy to the reason why it has no SFT counterpart although `controls` calls for one."""
         wanted = self.config.controls is not None and self.config.controls.sft_on_best
         reasons = {p: why_no_counterpart(self.config, parted(p)[0]) for p in self.controlled if wanted}
         return {p: why for p, why in reasons.items() if why}
-
-    def clip_scores(self, policy: str, dataset: str, pairing: str, filter: str) -> str | None:
-        """The CLIP scores that a filter adds, if any."""
-        clip, crop = self.config.filters[filter].clip_score, self.pair_crop(pairing)
-        return CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip_score=clip) if clip and crop else None
-
-    def benchmark_settings(self, policy: str) -> dict[str, Any]:
-        """The benchmark blocks of a policy as a tracked setting."""
-        return {b: tracked(block) for b, block in self.benchmark_blocks(policy).items()}
 
     @cached_property
     def controlled(self) -> list[str]:
@@ -465,11 +298,6 @@ class Plan:
         return list(dict.fromkeys(d for p in self.policies for d in self.datasets(p, "benchmarks")))
 
 
-def views_of(block: SamplingBlock | PairingBlock | RolloutBlock) -> list[str]:
-    """Views in a block's requests, including those of amateurs."""
-    return sorted({view for _, view in views_named(block)})
-
-
 def parted(policy: str) -> tuple[str, int]:
     """Experiment and round number of a policy; the number is 0 without rounds."""
     name, mark, number = policy.rpartition(ROUND_MARK)
@@ -495,20 +323,6 @@ def model_digest(block: ModelBlock | ClipBlock | SaliencyBlock) -> str:
             "convert them with transformers: `model.save_pretrained(folder)`",
         )
     return digest_of_folder(folder, MEMORY)
-
-
-def prompt_digest(file: str) -> str:
-    """Digest of a prompt file. Raises `UserError` if it does not exist."""
-    if not Path(file).is_file():
-        raise UserError(f"judge prompt `{file}` does not exist", "paths are relative to the working directory")
-    return MEMORY.sha256_of_files([Path(file)])[0]
-
-
-def resources_digest(folder: str) -> str:
-    """Digest of a folder with language resources. Raises `UserError` if it does not exist."""
-    if not Path(folder).is_dir():
-        raise UserError(f"resources folder `{folder}` does not exist", "paths are relative to the working directory")
-    return digest_of_folder(Path(folder), MEMORY)
 
 
 def shards_of(responses: str) -> list[str]:

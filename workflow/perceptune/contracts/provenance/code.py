@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from perceptune.contracts.plugins import PACKAGE, file_of, module_of
+from perceptune.contracts.plugins import PACKAGE, file_of
 from perceptune.contracts.provenance.digests import FRESH, DigestMemory, sha256_of_json
 
 MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
@@ -41,7 +41,7 @@ PLUMBING = frozenset(
 """Modules that affect how results are written and reported, not the results themselves."""
 
 CONFIG = f"{PACKAGE}.contracts.config"
-"""Not part of the code digest: config values count individually, as settings."""
+"""The package is not part of the code digest: config values count individually, as settings."""
 
 MESSAGES = {"UserError", "RowError"}
 """Exceptions whose string arguments are always messages; those of other exceptions only in a
@@ -64,11 +64,6 @@ def code_digests(*modules: str) -> dict[str, str]:
     return digests | {"format": str(FORMAT)}
 
 
-def plugin(kind: str, name: str) -> str:
-    """The module of a plug-in."""
-    return module_of(kind, name)
-
-
 def digest_of_source(path: Path) -> str:
     """Digest of one Python file's syntax tree, without comments, docstrings and messages."""
     return sha256_of_json(ast.dump(_parsed(path)))
@@ -78,7 +73,7 @@ def _closure(modules: Iterable[str]) -> set[str]:
     found, waiting = set[str](), list(modules)
     while waiting:
         name = waiting.pop()
-        if name not in found and name not in PLUMBING and name != CONFIG:
+        if name not in found and name not in PLUMBING and not f"{name}.".startswith(f"{CONFIG}."):
             found.add(name)
             waiting.extend(_read(name)[1])
     return found

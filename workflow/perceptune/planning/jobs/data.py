@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from perceptune.contracts.provenance.code import MEMORY, plugin
+from perceptune.contracts.plugins import module_of
+from perceptune.contracts.provenance.code import MEMORY
 from perceptune.planning.data_digest import data_digest
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked
@@ -23,6 +24,6 @@ def import_examples(plan: Plan, *, dataset: str) -> Job:
         inputs={"data": plan.data_file(dataset)},
         settings=settings,
         details={"config": block.model_dump(mode="json")},
-        modules=(plugin("importer", block.kind),),
+        modules=(module_of("importer", block.kind),),
         undated=() if generated else ("data",),
     )

@@ -15,11 +15,22 @@ from perceptune.contracts.paths import (
     PAIR_STATISTICS,
     PREFERENCE_STATISTICS,
 )
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.digests import sha256_of_file
+from perceptune.planning.benchmarks import (
+    attention_tables,
+    benchmark_details,
+    benchmark_rewards,
+    benchmark_settings,
+    datasets_measured,
+    reward_modules,
+    reward_tasks,
+    verdict_tables,
+)
 from perceptune.planning.controls import gaussian_sigma
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, parted, tracked
+from perceptune.planning.views import pair_crop
 
 PACKAGE_FOLDER = Path(__file__).parents[2]
 
@@ -27,19 +38,19 @@ PACKAGE_FOLDER = Path(__file__).parents[2]
 def evaluate_policy(plan: Plan, *, policy: str) -> Job:
     base = plan.base(policy)
     trained = plan.experiment(policy) is not None
-    attention = plan.attention_tables(policy)
-    of_base = plan.attention_tables(base)
-    rewards, verdicts = plan.benchmark_rewards(policy), plan.verdicts(policy)
-    base_rewards = plan.benchmark_rewards(base, policy) if trained else None
+    attention = attention_tables(plan, policy)
+    of_base = attention_tables(plan, base)
+    rewards, verdicts = benchmark_rewards(plan, policy), verdict_tables(plan, policy)
+    base_rewards = benchmark_rewards(plan, base, policy) if trained else None
     base_attention = {name: of_base[name] for name in attention} if trained else None
-    base_verdicts = plan.verdicts(base, policy) if trained else {}
+    base_verdicts = verdict_tables(plan, base, policy) if trained else {}
     return Job(
         inputs={
             "rewards": _each(rewards),
             "base_rewards": _each(base_rewards or {}),
             "attention": attention,
             "base_attention": list((base_attention or {}).values()),
-            "examples": plan.examples(plan.datasets_measured(policy)),
+            "examples": plan.examples(datasets_measured(plan, policy)),
             "verdicts": verdicts,
             "base_verdicts": list(base_verdicts.values()),
         },
@@ -50,7 +61,7 @@ def evaluate_policy(plan: Plan, *, policy: str) -> Job:
             "base_rewards": base_rewards,
             "base_attention": base_attention,
             "base_verdicts": base_verdicts,
-            "benchmarks": plan.benchmark_details(policy),
+            "benchmarks": benchmark_details(plan, policy),
         },
         modules=_modules(plan, policy),
     )
@@ -58,8 +69,8 @@ def evaluate_policy(plan: Plan, *, policy: str) -> Job:
 
 def compare_controls(plan: Plan, *, policy: str) -> Job:
     compared = {"policy": policy, "base": plan.base(policy), "twin": plan.counterpart(policy)}
-    rewards = {role: plan.benchmark_rewards(name, policy) for role, name in compared.items() if name}
-    verdicts = {role: plan.verdicts(name, policy) for role, name in compared.items() if name}
+    rewards = {role: benchmark_rewards(plan, name, policy) for role, name in compared.items() if name}
+    verdicts = {role: verdict_tables(plan, name, policy) for role, name in compared.items() if name}
     scored = {
         role: name and {"policy": name, "rewards": rewards[role], "verdicts": verdicts[role]}
         for role, name in compared.items()
@@ -69,13 +80,13 @@ def compare_controls(plan: Plan, *, policy: str) -> Job:
             "rewards": _each(rewards["policy"]),
             "base_rewards": _each(rewards["base"]),
             "twin_rewards": _each(rewards.get("twin", {})),
-            "examples": plan.examples(plan.datasets_measured(policy)),
+            "examples": plan.examples(datasets_measured(plan, policy)),
             "verdicts": list(verdicts["policy"].values()),
             "base_verdicts": list(verdicts["base"].values()),
             "twin_verdicts": list(verdicts.get("twin", {}).values()),
         },
         settings={**_settings(plan, policy), "compared": compared},
-        details={**scored, "benchmarks": plan.benchmark_details(policy)},
+        details={**scored, "benchmarks": benchmark_details(plan, policy)},
         modules=_modules(plan, policy),
     )
 
@@ -88,7 +99,7 @@ def write_report(plan: Plan) -> Job:
     training = {e: paths.TRAINING.format(experiment=e) for e in plan.trained}
     rounds = {e: _rounds(plan, e) for e in plan.config.experiments if plan.rounds(e)}
     pairs, selected = pair_tables(plan), statistics(plan)
-    predictions = {policy: plan.benchmark_rewards(policy) for policy in plan.policies}
+    predictions = {policy: benchmark_rewards(plan, policy) for policy in plan.policies}
     examples = plan.examples(plan.benchmark_datasets)
     controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
     contents = {
@@ -137,15 +148,15 @@ def _rounds(plan: Plan, experiment: str) -> dict[str, Any]:
 def _settings(plan: Plan, policy: str) -> dict[str, Any]:
     """The benchmark blocks of a policy and the reward of each task, which determines the
     metrics."""
-    return {"blocks": plan.benchmark_settings(policy), "reward_tasks": plan.reward_tasks(policy)}
+    return {"blocks": benchmark_settings(plan, policy), "reward_tasks": reward_tasks(plan, policy)}
 
 
 def _modules(plan: Plan, policy: str) -> tuple[str, ...]:
     """The plug-ins that declare the metrics of a policy's benchmarks: protocols and rewards."""
     blocks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
     protocols = sorted({block.protocol for block in blocks if block.protocol})
-    rewards = sorted({module for block in blocks for module in plan.reward_modules(block.reward)})
-    return (*(plugin("benchmark", name) for name in protocols), *rewards)
+    rewards = sorted({module for block in blocks for module in reward_modules(plan, block.reward)})
+    return (*(module_of("benchmark", name) for name in protocols), *rewards)
 
 
 def _each(tables: dict[str, str]) -> list[str]:
@@ -177,7 +188,7 @@ def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:
             "preferences": FILTERED_PAIRS.format(**made),
             "examples": EXAMPLES.format(dataset=block.dataset),
         }
-        crop = plan.pair_crop(block.pair_generation)
+        crop = pair_crop(plan, block.pair_generation)
         if crop:
             attention = plan.config.crops[crop].attention_map
             place = {"policy": block.model, "dataset": block.dataset}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from perceptune.contracts import paths
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.planning.job import Job
 from perceptune.planning.jobs.evaluation import PACKAGE_FOLDER
 from perceptune.planning.policies import Plan, parted, tracked
 from perceptune.planning.validation import plural
+from perceptune.planning.views import requested_views, view_blocks, view_modules, views_trained
 
 
 def export_model(plan: Plan, *, policy: str) -> Job:
@@ -26,7 +27,7 @@ def export_model(plan: Plan, *, policy: str) -> Job:
             "adapter": plan.adapter_folder(policy),
             "folder": paths.MODEL_FOLDER.format(policy=policy),
         },
-        modules=(plan.family(policy), *plan.view_modules(plan.requested_views(policy, "benchmarks"))),
+        modules=(plan.family(policy), *view_modules(plan, requested_views(plan, policy, "benchmarks"))),
         threads=plan.threads(policy),
         gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
     )
@@ -62,11 +63,11 @@ def export_preferences(plan: Plan, *, export: str) -> Job:
             "config": tracked(block),
             "experiment": policy,
             "view": view,
-            "views": plan.view_blocks(view),
+            "views": view_blocks(plan, view),
             "template": sha256_of_file(PACKAGE_FOLDER / "stages/export/export_readme.md.jinja"),
         },
         details={"name": export, "folder": paths.EXPORT_FOLDER.format(export=export)},
-        modules=(plugin("exporter", block.format), *plan.view_modules([view])),
+        modules=(module_of("exporter", block.format), *view_modules(plan, [view])),
     )
 
 
@@ -80,5 +81,5 @@ def card_settings(plan: Plan, policy: str) -> dict[str, Any]:
         plural(key): {name: tracked(getattr(plan.config, plural(key))[name]) for name in names}
         for key, names in named.items()
     }
-    views = plan.view_blocks(*plan.views_trained(policy))
+    views = view_blocks(plan, *views_trained(plan, policy))
     return {**used, **({"views": views} if views else {}), "experiments": {experiment: tracked(block)}}

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from perceptune.contracts import paths
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import module_of
+from perceptune.planning.benchmarks import (
+    benchmark_rewards,
+    judged_model,
+    judging_settings,
+    reward_modules,
+    scored_settings,
+)
 from perceptune.planning.job import Job
-from perceptune.planning.policies import Plan, tracked, views_of
+from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.views import clip_scores, view_modules, views_of
 
 
 def score_responses(plan: Plan, *, policy: str, plan_name: str, reward: str) -> Job:
-    settings = plan.scored_settings(policy, plan_name, reward)
+    settings = scored_settings(plan, policy, plan_name, reward)
     return Job(
         inputs={
             "requests": paths.REQUESTS.format(policy=policy, plan=plan_name),
@@ -23,7 +31,7 @@ def score_responses(plan: Plan, *, policy: str, plan_name: str, reward: str) -> 
             "benchmarks": settings["benchmarks"],
             "resources": settings["resources"],
         },
-        modules=(plan.family(policy), *plan.reward_modules(reward)),
+        modules=(plan.family(policy), *reward_modules(plan, reward)),
         threads=2,
     )
 
@@ -75,7 +83,7 @@ def make_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -
         },
         settings={"loss_prompt": block.loss_prompt},  # the requests hold everything else
         details={"config": block.model_dump(mode="json")},
-        modules=tuple(plan.view_modules(views_of(block))),
+        modules=tuple(view_modules(plan, views_of(block))),
     )
 
 
@@ -85,20 +93,20 @@ def filter_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str,
         inputs={
             "pairs": paths.PAIRS.format(policy=policy, dataset=dataset, pair_generation=pair_generation),
             "terms": paths.TERMS.format(policy=policy, dataset=dataset, groups=pair_generation, stored=stored),
-            "clips": plan.clip_scores(policy, dataset, pair_generation, filter),
+            "clips": clip_scores(plan, policy, dataset, pair_generation, filter),
         },
         settings={"config": tracked(plan.config.filters[filter])},
     )
 
 
 def judge_answers(plan: Plan, *, policy: str, benchmark: str) -> Job:
-    block, model = plan.config.benchmarks[benchmark], plan.judged_model(benchmark)
+    block, model = plan.config.benchmarks[benchmark], judged_model(plan, benchmark)
     judge = plan.config.judges[str(block.judge)]
-    settings = plan.judging_settings(benchmark)
+    settings = judging_settings(plan, benchmark)
     served = plan.config.models[model] if model else None
     return Job(
         inputs={
-            "rewards": plan.benchmark_rewards(policy)[benchmark],
+            "rewards": benchmark_rewards(plan, policy)[benchmark],
             "examples": paths.EXAMPLES.format(dataset=block.dataset),
         },
         settings=settings,
@@ -110,7 +118,7 @@ def judge_answers(plan: Plan, *, policy: str, benchmark: str) -> Job:
             "weights": settings["model"] and settings["model"]["weights"],
             "kept": paths.JUDGED.format(judge=block.judge),
         },
-        modules=(plugin("benchmark", str(block.protocol)), *([plan.family(model)] if model else [])),
+        modules=(module_of("benchmark", str(block.protocol)), *([plan.family(model)] if model else [])),
         threads=served.threads if served else 1,
         gpus=served.engine.tensor_parallel_size if served else 0,
     )

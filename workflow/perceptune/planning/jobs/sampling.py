@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from perceptune.contracts import paths
+from perceptune.planning.benchmarks import benchmark_details, benchmark_settings, reward_tasks
 from perceptune.planning.job import Job
-from perceptune.planning.policies import Plan, tracked, views_of
+from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.views import crop_tables, requested_views, saliency_tables, view_blocks, view_modules, views_of
 
 ONLY_EVALUATED = ("reward", "resamples", "attention_map", "protocol", "variant", "judge", "judge_prompt")
 """Keys of a benchmark block that do not affect requests."""
@@ -15,8 +17,8 @@ ONLY_EVALUATED = ("reward", "resamples", "attention_map", "protocol", "variant",
 def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job:
     block = plan.config.samplings[sampling]
     views = views_of(block)
-    blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
-    saliencies = plan.saliency_tables(dataset, views)
+    blocks, crops = view_blocks(plan, *views), crop_tables(plan, policy, dataset, views)
+    saliencies = saliency_tables(plan, dataset, views)
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliencies": saliencies},
         settings={"config": tracked(block), "blocks": blocks},
@@ -26,7 +28,7 @@ def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job
 
 def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
     block = plan.config.rollouts[rollout]
-    blocks = plan.view_blocks(*views_of(block))
+    blocks = view_blocks(plan, *views_of(block))
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "before": plan.round_file(policy)},
         settings={"config": tracked(block), "blocks": blocks, "number": plan.answered_round(policy)},
@@ -37,7 +39,7 @@ def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
 def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -> Job:
     block = plan.config.pair_generations[pair_generation]
     views = views_of(block)
-    blocks, crops = plan.view_blocks(*views), plan.crops(policy, dataset, views)
+    blocks, crops = view_blocks(plan, *views), crop_tables(plan, policy, dataset, views)
     requested = {key: value for key, value in tracked(block).items() if key != "loss_prompt"}  # used only in training
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops},
@@ -48,15 +50,15 @@ def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -
 
 def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
     datasets = plan.datasets(policy, "benchmarks")
-    views = plan.requested_views(policy, "benchmarks")
-    blocks = plan.view_blocks(*views)
+    views = requested_views(plan, policy, "benchmarks")
+    blocks = view_blocks(plan, *views)
     benchmarks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
-    views_of = {d: [v for b in benchmarks if b.dataset == d for v in b.views] for d in datasets}
-    crops = {dataset: plan.crops(policy, dataset, views) for dataset in datasets}
-    saliencies = {dataset: plan.saliency_tables(dataset, views_of[dataset]) for dataset in datasets}
+    shown = {d: [v for b in benchmarks if b.dataset == d for v in b.views] for d in datasets}
+    crops = {dataset: crop_tables(plan, policy, dataset, views) for dataset in datasets}
+    saliencies = {dataset: saliency_tables(plan, dataset, shown[dataset]) for dataset in datasets}
     requested = {
         name: {key: value for key, value in block.items() if key not in ONLY_EVALUATED}
-        for name, block in plan.benchmark_settings(policy).items()
+        for name, block in benchmark_settings(plan, policy).items()
     }
     return Job(
         inputs={
@@ -66,9 +68,9 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
         },
         settings={"asked": requested, "blocks": blocks},
         details={
-            "benchmarks": plan.benchmark_details(policy),
+            "benchmarks": benchmark_details(plan, policy),
             "views": {d: {"blocks": blocks, "crops": crops[d], "saliencies": saliencies[d]} for d in datasets},
-            "rewards": plan.reward_tasks(policy),
+            "rewards": reward_tasks(plan, policy),
         },
     )
 
@@ -90,7 +92,7 @@ def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: st
             "shards": shards,
             "beside": [_other(plan, policy, name) for name in plan.request_plans(policy) if name != plan_name],
         },
-        modules=(plan.family(policy), *plan.view_modules(plan.requested_views(policy, plan_name))),
+        modules=(plan.family(policy), *view_modules(plan, requested_views(plan, policy, plan_name))),
         threads=plan.threads(policy),
         gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
     )

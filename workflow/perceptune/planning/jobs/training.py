@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from perceptune.contracts import paths
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import module_of
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.views import pair_view, saliency_tables, view_blocks, view_modules, views_trained
 
 
 def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stored: str) -> Job:
     wanted = paths.stored_of_name(stored)
     views = [view for _, view in wanted]
-    blocks = plan.view_blocks(*views)
+    blocks = view_blocks(plan, *views)
     learns_in_rounds = any(term == "old" for term, _ in wanted)
-    sources = [plan.pair_view(groups, view) or view for view in views]
+    sources = [pair_view(plan, groups, view) or view for view in views]
     return Job(
         inputs={
             "preferences": plan.groups(policy, dataset, groups),
             "examples": paths.EXAMPLES.format(dataset=dataset),
             "adapter": plan.adapter(policy) if learns_in_rounds else None,
-            "saliencies": plan.saliency_tables(dataset, views),
+            "saliencies": saliency_tables(plan, dataset, views),
         },
         settings={"base": plan.model_settings(policy), "blocks": blocks},
         details={
@@ -29,7 +30,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
             "views": blocks,
             "of_round": groups.split("/")[0] in plan.config.rollouts,
         },
-        modules=(plan.family(policy), *plan.view_modules(sources)),
+        modules=(plan.family(policy), *view_modules(plan, sources)),
         threads=plan.threads(policy),
         gpus=1,
     )
@@ -37,14 +38,14 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
 
 def train_adapter(plan: Plan, *, experiment: str) -> Job:
     training = plan.training(experiment)
-    blocks = plan.view_blocks(*plan.views_trained(experiment))
+    blocks = view_blocks(plan, *views_trained(plan, experiment))
     terms = plan.stored_logprobs(experiment)
     return Job(
         inputs={
             "preferences": plan.preferences(experiment),
             "examples": paths.EXAMPLES.format(dataset=plan.block(experiment).dataset),
             "terms": {stored.view: table for stored, table in terms.items()},
-            "saliencies": plan.saliency_tables(plan.block(experiment).dataset, plan.views_trained(experiment)),
+            "saliencies": saliency_tables(plan, plan.block(experiment).dataset, views_trained(plan, experiment)),
         },
         settings={"training": tracked(training), "blocks": blocks, "base": plan.model_settings(experiment)},
         details={
@@ -62,7 +63,7 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
 
 def train_round(plan: Plan, *, experiment: str) -> Job:
     training, block, before = plan.training(experiment), plan.block(experiment), plan.behaviour_policy(experiment)
-    blocks = plan.view_blocks(*plan.views_trained(experiment))
+    blocks = view_blocks(plan, *views_trained(plan, experiment))
     (terms,) = set(plan.stored_logprobs(experiment).values())
     longest, number = plan.config.rollouts[str(block.rollout)].max_tokens, plan.round_number(experiment)
     return Job(
@@ -73,7 +74,7 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
             "terms": terms,
             "before": plan.round_file(before),
             "adapter_before": plan.adapter(before),
-            "saliencies": plan.saliency_tables(block.dataset, plan.views_trained(experiment)),
+            "saliencies": saliency_tables(plan, block.dataset, views_trained(plan, experiment)),
         },
         settings={
             "training": tracked(training),
@@ -97,5 +98,5 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
 
 
 def _modules(plan: Plan, experiment: str) -> tuple[str, ...]:
-    method = plugin("method", plan.training(experiment).method)
-    return (plan.family(experiment), method, *plan.view_modules(plan.views_trained(experiment)))
+    method = module_of("method", plan.training(experiment).method)
+    return (plan.family(experiment), method, *view_modules(plan, views_trained(plan, experiment)))

@@ -12,8 +12,8 @@ from peft import PeftModel
 
 from perceptune.contracts.config import AttentionBlock, ModelBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.provenance.code import plugin
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.io import write_table
@@ -63,7 +63,7 @@ def run(
     }
     inputs = {"examples": examples} | ({"adapter": adapter / "adapter_model.safetensors"} if adapter else {})
     write_table(
-        attention, ATTENTION, rows, lineage("attention.maps", parameters, inputs, [plugin("family", model.family)])
+        attention, ATTENTION, rows, lineage("attention.maps", parameters, inputs, [module_of("family", model.family)])
     )
 
 

@@ -13,9 +13,8 @@ import numpy as np
 
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import SHOWN, UserError
-from perceptune.contracts.plugins import load
+from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.provenance.code import plugin
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
@@ -68,7 +67,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
     for line in _count_lines(rows, config, importer.published(files)):
         print(f"{source.name} {line}")
     inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
-    plugins = [plugin("importer", importer.name)]
+    plugins = [module_of("importer", importer.name)]
     write_table(
         examples, EXAMPLES, table, lineage("data.import_examples", config.model_dump(mode="json"), inputs, plugins)
     )

@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock
-from perceptune.contracts.plugins import load
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables import metrics as metrics_table
 from perceptune.contracts.tables.io import write_table
@@ -94,7 +93,7 @@ def measuring_plugins(
     """The plug-ins that declare the metrics of these blocks: benchmarks and rewards."""
     protocols = sorted({block.protocol for block in benchmarks.values() if block.protocol})
     rewards = sorted({reward for block in benchmarks.values() for reward in reward_tasks[block.reward].values()})
-    return [*(plugin("benchmark", name) for name in protocols), *(plugin("reward", name) for name in rewards)]
+    return [*(module_of("benchmark", name) for name in protocols), *(module_of("reward", name) for name in rewards)]
 
 
 def measuring(

@@ -13,8 +13,8 @@ from filelock import FileLock
 from perceptune.contracts.config import BenchmarkBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.provenance.code import plugin
 from perceptune.contracts.provenance.digests import sha256_of_json
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
@@ -82,7 +82,7 @@ def run(
         "model": model and model.model_dump(mode="json"),
         "weights": weights,
     }
-    plugins = [plugin("benchmark", str(block.protocol)), *([plugin("family", model.family)] if model else [])]
+    plugins = [module_of("benchmark", str(block.protocol)), *([module_of("family", model.family)] if model else [])]
     write_table(verdicts, VERDICTS, table, lineage("evaluation.judge_answers", parameters, inputs, plugins))
 
 

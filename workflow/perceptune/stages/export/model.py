@@ -12,7 +12,7 @@ from typing import Any
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.provenance.lineage import FILE, lineage, write_lineage
 from perceptune.contracts.seeds import derived_seed
@@ -76,7 +76,7 @@ def run(
         inputs = {"adapter": adapter / "adapter_model.safetensors", "requests": requests}
         inputs |= {f"examples {name}": path for name, path in examples.items()}
         parameters = {"policy": policy, "model": model.model_dump(mode="json"), "weights": weights}
-        record = lineage("export.model", parameters, inputs, [plugin("family", model.family)])
+        record = lineage("export.model", parameters, inputs, [module_of("family", model.family)])
         files = sorted(file for file in made.rglob("*") if file.is_file())
         record |= {"files": {file.relative_to(made).as_posix(): sha256_of_file(file) for file in files}}
         write_lineage(made, record | {"adapter": json.loads((adapter / FILE).read_text())})

@@ -19,9 +19,8 @@ from PIL import Image
 from perceptune.contracts.config import ExportBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.plugins import load
+from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.provenance.code import plugin
 from perceptune.contracts.provenance.lineage import lineage, write_lineage
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
@@ -76,7 +75,7 @@ def run(
             raise UserError(f"no group of `{preferences}` can be exported as `{config.format}`: {reasons}")
         _write(made, exporter, records, name)
         ops = sorted({recipe.op for recipe in pictures.recipes})
-        plugins = [plugin("exporter", config.format), *(plugin("view", op) for op in ops)]
+        plugins = [module_of("exporter", config.format), *(module_of("view", op) for op in ops)]
         parameters = {"export": config.model_dump(mode="json"), "experiment": experiment, "view": view}
         parameters |= {"views": {key: block.model_dump(mode="json") for key, block in views.items()}}
         record = lineage("export.preferences", parameters, {"preferences": preferences, "examples": examples}, plugins)

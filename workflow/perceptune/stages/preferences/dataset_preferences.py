@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 from perceptune.contracts.config import GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
@@ -80,7 +80,7 @@ def run(
     rows = [_group(found, messages, tasks) for found in lists.to_dicts()]
     parameters = {"given": config.model_dump(mode="json"), "model": model.model_dump(mode="json"), "weights": weights}
     record = lineage(
-        "preferences.dataset_preferences", parameters, {"examples": examples}, [plugin("family", model.family)]
+        "preferences.dataset_preferences", parameters, {"examples": examples}, [module_of("family", model.family)]
     )
     write_table(preferences, PREFERENCES, rows, record)
     write_text(statistics, json.dumps(counted, indent=2) + "\n")

@@ -12,8 +12,7 @@ import polars as pl
 
 from perceptune.contracts.config import ModelBlock, RewardBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import load
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.io import read_table, write_table
@@ -58,8 +57,8 @@ def run(
     parts = [_scored(part, reward_of[str(task)], model, config) for (task,), part in by_task]
     scored = pl.concat(parts).sort("row").select(REWARDS.schema.names) if parts else REWARDS.schema.empty_table()
     inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
-    plugins = [plugin("family", model.family)]
-    plugins += [plugin("reward", name) for name in sorted(set(config.tasks.values()))]
+    plugins = [module_of("family", model.family)]
+    plugins += [module_of("reward", name) for name in sorted(set(config.tasks.values()))]
     parameters = {
         "reward": config.model_dump(mode="json"),
         "resources": resources,

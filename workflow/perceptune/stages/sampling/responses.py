@@ -12,8 +12,9 @@ import polars as pl
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError, joined_mistakes
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import Progress
-from perceptune.contracts.provenance.code import code_digest, plugin
+from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.provenance.lineage import lineage, versions
 from perceptune.contracts.seeds import derived_seed
@@ -119,7 +120,7 @@ class _Shard:
         rows = _keyed(table.requests, self.examples)
         recipes = [row["recipe"] for row in rows] + [row["contrast"]["recipe"] for row in rows if row["contrast"]]
         ops = sorted({Recipe.read(text).op for text in set(recipes)})
-        self.plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
+        self.plugins = [module_of("family", model.family), *(module_of("view", op) for op in ops)]
         self.book = Journal(table.journal, _fingerprint(model, policy, self.plugins))
         self.name = f"{shard + 1}-of-{shards}"
         self.lock = self.book.folder / f"{self.name}.lock"

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.terms import TERMS
@@ -85,5 +85,5 @@ def run(
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
     ops = view_ops(group.views[view] for view in shown for group in lists if view in group.views)
-    plugins = [plugin("family", model.family), *(plugin("view", op) for op in ops)]
+    plugins = [module_of("family", model.family), *(module_of("view", op) for op in ops)]
     write_table(terms, TERMS, rows, lineage("training.stored_logprobs", parameters, inputs, plugins))

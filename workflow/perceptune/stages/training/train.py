@@ -12,8 +12,7 @@ from pydantic import TypeAdapter
 
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import load
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
@@ -115,7 +114,11 @@ def _train(job: _Job) -> None:
     views = method.views(parameters, config.view)
     lists = kept_lists(preferences, examples, views, job.views, saliencies=job.saliencies)
     ops = view_ops(shown for one in lists for shown in one.views.values())
-    plugins = [plugin("family", model.family), plugin("method", config.method), *(plugin("view", op) for op in ops)]
+    plugins = [
+        module_of("family", model.family),
+        module_of("method", config.method),
+        *(module_of("view", op) for op in ops),
+    ]
     if method.wants_ground_truth(parameters):
         lists = ground_truth_lists(lists, preferences, examples, model, processor)
     elif job.terms:

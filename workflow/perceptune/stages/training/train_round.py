@@ -13,8 +13,7 @@ from pydantic import TypeAdapter
 
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import load
-from perceptune.contracts.provenance.code import plugin
+from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import FILE, lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
@@ -125,7 +124,7 @@ def _train(job: _Job) -> None:
             job,
             earlier.stopped,
             [],
-            lineage("training.train_round", settings, job.inputs, [plugin("method", config.method)]),
+            lineage("training.train_round", settings, job.inputs, [module_of("method", config.method)]),
         )
         return
     parameters = method.Parameters.model_validate(config.parameters)
@@ -134,7 +133,11 @@ def _train(job: _Job) -> None:
     stored = method.stored(parameters, config.view)
     rollouts = kept_rollouts(**tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies)
     ops = view_ops(one for rollout in rollouts for one in rollout.views.values())
-    plugins = [plugin("family", model.family), plugin("method", config.method), *(plugin("view", op) for op in ops)]
+    plugins = [
+        module_of("family", model.family),
+        module_of("method", config.method),
+        *(module_of("view", op) for op in ops),
+    ]
     record = lineage("training.train_round", settings, job.inputs, plugins)
     if not rollouts:
         if job.before is None:

@@ -1,0 +1,56 @@
+"""Models and how vLLM serves them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from perceptune.contracts.config.blocks import Block, Positive
+
+
+class EngineBlock(Block):
+    """How vLLM serves the model: where and how fast responses are computed, not what is sampled."""
+
+    tensor_parallel_size: Positive = 1
+    """GPUs that the model's weights are split over."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of a GPU's memory that vLLM may use."""
+    enforce_eager: bool = False
+    """Skip compilation and CUDA graphs: faster startup, slower generation."""
+    max_num_seqs: Positive = 256
+    """Maximum number of sequences per decoding step."""
+    answers_per_part: Positive = 2048
+    """Responses sampled and committed together; a killed run loses at most one such part. Shards
+    consist of whole parts."""
+    batch_invariant: bool = False
+    """Use vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, but no response depends on the
+    rest of its batch."""
+
+
+class ModelBlock(Block):
+    """A base model: a folder in Hugging Face format. The block's name is also the policy's name."""
+
+    path: str
+    """Folder with the weights, relative to the working directory."""
+    family: str
+    """Model family: chat template, coordinate frame and LoRA targets."""
+    coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
+    """Coordinate frame of box answers; null: the family's."""
+    image_fit: Literal["pad", "crop"] = "pad"
+    """Reproduction only: LLaVA pads non-square images, as in its training; `crop` takes the centre
+    crop instead, as P2-DPO's code does when it generates responses."""
+    pixels: tuple[Positive, Positive] | None = None
+    """Qwen-VL only: minimum and maximum number of pixels after resizing, in sampling and training;
+    null: the values in the model's processor config."""
+    max_model_len: Positive = 2048
+    """Maximum length of prompt plus response, in tokens; longer ones are quarantined."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Dtype of the weights in sampling, and of the forward passes in training."""
+    trust_remote_code: bool = False
+    """Run Python code from the model folder."""
+    threads: Positive = 16
+    """CPU cores per job with this model, capped by what is available. Lower values let more such
+    jobs run in parallel."""
+    engine: EngineBlock = EngineBlock()
+    """vLLM settings."""

@@ -1,0 +1,68 @@
+"""Training runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from perceptune.contracts.config.blocks import Block, Positive, Share
+
+
+class LoraBlock(Block):
+    """The LoRA adapter."""
+
+    r: Positive = 128
+    """Rank."""
+    alpha: Positive = 256
+    """Scale: the update is multiplied by alpha / r."""
+    dropout: Share = 0.0
+    """Dropout on the adapter's input. Above 0, the shared-prefix pass draws one mask for all
+    responses of a list."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the language model's linear layers to adapt; empty: the family's default (all of
+    them, as in PerPO)."""
+
+
+class TrainingBlock(Block):
+    """One training run. A list of values in a field is a sweep."""
+
+    method: str
+    """Training method."""
+    parameters: dict[str, float | int | str | bool | None] = {}
+    """[Parameters](#parameters-of-methods) of this method."""
+    view: str = "original"
+    """View of the image in training; `blank` trains without the image."""
+    lora: LoraBlock = LoraBlock()
+    """Adapter."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-6
+    """Peak learning rate of AdamW."""
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Learning-rate schedule."""
+    warmup_ratio: Share = 0.0
+    """Share of the steps spent on warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradient norm at which gradients are clipped."""
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the groups."""
+    batch_size: Positive = 16
+    """Groups (lists, pair records or rollout groups) per optimizer step, over all devices."""
+    micro_batch_size: Positive = 1
+    """Groups per device and forward pass; does not change the result."""
+    devices: Positive = 1
+    """Data-parallel processes, one GPU each if there are GPUs."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    save_steps: Positive = 50
+    """Steps between checkpoints. A killed run resumes from the latest one."""
+    seed: int = 42
+    """Seed of data order, adapter initialisation and dropout."""
+    optimizer: Literal["carry", "reset"] = "carry"
+    """Rounds only: carry the optimizer state over from the previous round, or reset it."""
+    limits: dict[str, tuple[float | None, float | None]] = {}
+    """Rounds only: minimum and maximum of a training metric (null: none). A round that exceeds a
+    limit is discarded, and the experiment ends with the previous adapter. `<metric>_growth` limits
+    the metric as a multiple of its first value in the round; `<metric>_at_start` limits only the
+    first step."""
