@@ -17,7 +17,6 @@ from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.provenance.lineage import lineage, versions
-from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.io import read_table, to_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
@@ -210,7 +209,7 @@ def _questions(
             question = Question(
                 messages=row["messages"],
                 images=shown(Recipe.read(row["recipe"]), opened),
-                seed=derived_seed("answer", row["seed"], shard.policy),
+                seed=row["seed"],  # the same for all policies: compared policies share random numbers
                 contrast=contrast,
                 **{key: row[key] for key in DRAWING},
             )
