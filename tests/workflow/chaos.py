@@ -123,13 +123,13 @@ def chaos(folder: Path, config: dict[str, Any], kills: int, seed: int, longest: 
         outcome.starts += _starts(output)
         if process.returncode == 0 and len(outcome.kills) < kills:
             # finished before enough kills: start over
-            _compare(calm, wild, outcome)
+            compare(calm, wild, outcome)
             outcome.chains += 1
             shutil.rmtree(wild / "results")
             committed = Counter()
     _finish(wild, outcome.starts)
     outcome.seconds = time.monotonic() - begun
-    _compare(calm, wild, outcome)
+    compare(calm, wild, outcome)
     return outcome
 
 
@@ -224,7 +224,8 @@ def _committed(folder: Path) -> Counter[Path]:
     return found
 
 
-def _compare(calm: Path, wild: Path, outcome: Outcome) -> None:
+def compare(calm: Path, wild: Path, outcome: Outcome) -> None:
+    """Adds the differences between the results of two folders to `outcome`."""
     for ours, theirs in _pairs(calm, wild):
         outcome.compared += 1
         name = ours.relative_to(calm)

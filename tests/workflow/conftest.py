@@ -18,6 +18,8 @@ from PIL import Image
 
 from tests.tiny_models import build_tiny_dinov2
 
+from .inline import run_jobs
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -212,12 +214,8 @@ def workflow(tmp_path: Path) -> Workflow:
     return Workflow(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """A small version of the demo's chain with a second benchmark on the user's images, after one
-    complete run.
-    """
-    folder = tmp_path_factory.mktemp("finished")
+def prepare_chain(folder: Path) -> Workflow:
+    """A small version of the demo's chain in `folder`, with a second benchmark on the user's images."""
     (folder / "resources").symlink_to(ROOT / "resources")
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config["models"]["tiny"]["threads"] = 1  # two small jobs at once
@@ -249,6 +247,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     config["judges"] = {name: {"model": "nobody", "url": "http://localhost:1/v1"} for name in ("stub", "second")}
     config["benchmarks"]["judged"] = {"dataset": "own", "protocol": "mmhal", "judge": "stub"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    workflow = Workflow(folder)
-    workflow.run()
+    return Workflow(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The chain of `prepare_chain` after one complete run, in this process to save minutes.
+
+    `--touch` makes Snakemake record the jobs as its own. test_chain.py compares the tables with those
+    of a run by Snakemake.
+    """
+    workflow = prepare_chain(tmp_path_factory.mktemp("finished"))
+    run_jobs(workflow.folder)
+    workflow.run("--touch", "--forceall")
     return workflow

@@ -1,6 +1,7 @@
 """The complete chain with real vLLM, PEFT and Snakemake, and what an edit reruns."""
 
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,7 +12,8 @@ from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
 
-from .conftest import Workflow
+from .chaos import Outcome, compare
+from .conftest import Workflow, prepare_chain
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +50,17 @@ def test_answers_do_not_depend_on_the_number_of_shards(finished: Workflow, workf
     assert read_lineage(workflow.folder / target)["parameters"]["shards"] == 2
     columns = ("request_id", "sample_index", "text", "token_ids", "finish_reason")
     assert [[row[c] for c in columns] for row in ours] == [[row[c] for c in columns] for row in theirs]
+
+
+@pytest.mark.extended
+def test_snakemake_makes_the_same_tables(finished: Workflow, tmp_path: Path) -> None:
+    chain = prepare_chain(tmp_path)
+    assert (chain.folder / "config.yaml").read_text() == (finished.folder / "config.yaml").read_text()
+    chain.run()
+    outcome = Outcome()
+    compare(finished.folder, chain.folder, outcome)
+    assert outcome.differences == []
+    assert outcome.compared > 80
 
 
 def test_every_table_carries_its_lineage(finished: Workflow) -> None:
