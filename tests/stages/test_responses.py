@@ -3,6 +3,7 @@ tests/workflow, tests/parity).
 """
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -191,6 +192,23 @@ def test_rows_in_are_rows_out_and_a_failed_row_says_why(folder: Path) -> None:
     assert "the image has changed since the import" in failed["3"]
     assert "does not exist" in failed["5"]
     assert all(row["reason"] is None for row in rows if row["text"] is not None)
+
+
+def test_answers_with_logprobs_that_are_not_numbers_are_no_answers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Engine.answers
+
+    def broken(self: Engine, questions: Any, advance: Any) -> dict[str, list[Answer]]:
+        return {
+            name: [replace(answer, logprobs=[-1.0, math.nan]) if "7" in text else answer for answer in found]
+            for (name, found), text in zip(answers(self, questions, advance).items(), Engine.asked[-1], strict=True)
+        }
+
+    monkeypatch.setattr(Engine, "answers", broken)
+    rows = read_table(sample(folder), RESPONSES).to_pylist()
+    assert {row["example_id"] for row in rows if row["text"] is None} == {"7"}
+    assert {row["reason"] for row in rows} == {None, "the model's log-probs are NaN or infinite"}
 
 
 def test_no_valid_request_is_an_error_with_the_reason(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The stored-log-probs and training stages on real tables, in one process and in two."""
 
+import math
 import multiprocessing
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
 from perceptune.engines.training import trainer
+from perceptune.engines.training.groups import StoredTokens
 from perceptune.runtime import distributed
 from perceptune.stages.attention import saliency
 from perceptune.stages.training import stored_logprobs, train
@@ -114,6 +116,51 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> No
     assert losses_of_two == pytest.approx(losses, rel=1e-4)
     # AdamW amplifies rounding in small gradients
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 5e-4
+
+
+def test_weights_that_the_last_step_breaks_are_no_adapter(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the only step is finite; its gradient is not."""
+    step = trainer.ListTrainer.training_step
+
+    def broken(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        loss = step(self, model, *arguments, **options)
+        for weight in model.parameters():
+            if weight.grad is not None:
+                weight.grad.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(trainer.ListTrainer, "training_step", broken)
+    with pytest.raises(
+        UserError, match="tensors of the adapter are not finite after the last step, such as `"
+    ) as caught:
+        trained(folder, tmp_path, batch_size=8, epochs=1)
+    assert "lower `learning_rate`" in str(caught.value)
+    assert not (tmp_path / "adapter").exists()
+    assert not (tmp_path / "training.parquet").exists()
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_logprobs_that_are_not_finite_are_not_stored(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    terms = stored_logprobs.stored_terms
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        for group_id, numbers in terms(*arguments, **options):
+            yield (
+                group_id,
+                StoredTokens([[*numbers.logps[0][:-1], value], *numbers.logps[1:]]) if group_id == "5" else numbers,
+            )
+
+    monkeypatch.setattr(stored_logprobs, "stored_terms", broken)
+    with pytest.raises(UserError, match="group `5`, view `original`: the reference's log-probs are NaN or infinite"):
+        stored_logprobs.run(
+            preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
+            model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
+        )  # fmt: skip
+    assert not (tmp_path / "terms.parquet").exists()
 
 
 def train_slowly(folder: Path, target: Path, seconds: float) -> None:

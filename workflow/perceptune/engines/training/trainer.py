@@ -35,6 +35,9 @@ from perceptune.models.adapters import language_layers
 COMPLETE = "complete.json"
 """Written last into a checkpoint: without it the checkpoint is incomplete."""
 
+DIVERGED = "lower `learning_rate`, or use `dtype: bfloat16` instead of float16"
+"""Hint for a training run with NaN or infinite numbers."""
+
 
 def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, base_path: str) -> PeftModel:
     """The model with a new LoRA adapter on the language model's linear layers; the rest is frozen.
@@ -255,7 +258,7 @@ def train(
 ) -> list[dict[str, float]]:
     """Trains the adapter of `model` in place; returns the log, one dict of metrics per step.
 
-    Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss.
+    Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss or weight.
     """
     prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint)
     trainer = ListTrainer(
@@ -298,7 +301,7 @@ def prepare(
 def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
     """Trains to the end and returns the log.
 
-    Raises `UserError` for a non-finite loss.
+    Raises `UserError` for a non-finite loss or a non-finite weight of the adapter.
     """
     trainer.remove_callback(PrinterCallback)  # the training table has the values of every step
     count, arguments = len(trainer.train_dataset), trainer.args
@@ -308,7 +311,15 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     try:
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except FloatingPointError as error:
-        raise UserError(str(error), "lower `learning_rate`, or use `dtype: bfloat16` instead of float16") from None
+        raise UserError(str(error), DIVERGED) from None
+    trained = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    # a loss shows the weights before its step, so that of the last step cannot show them
+    if broken := [name for name, weight in trained.items() if not torch.isfinite(weight).all()]:
+        raise UserError(
+            f"{len(broken)} of {len(trained)} tensors of the adapter are not finite after the last step, "
+            f"such as `{broken[0]}`",
+            DIVERGED,
+        )
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,10 @@ def _ask(shard: _Shard, waiting: list[list[dict[str, Any]]], sampler: Sampler, r
         for part in waiting:
             questions = list(_questions(part, shard, sampler, reasons))
             answers = sampler.answers(questions, progress.advance)
+            for request in part:
+                if not all(math.isfinite(x) for answer in answers.get(request["key"], ()) for x in answer.logprobs):
+                    del answers[request["key"]]
+                    reasons[request["request_id"]] = "the model's log-probs are NaN or infinite"
             shard.book.commit([row for request in part for row in _rows(request, answers.get(request["key"]))])
 
 

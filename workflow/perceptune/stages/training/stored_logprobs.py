@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
@@ -46,7 +48,7 @@ def run(
     `adapter`. A view is either stored with the groups or one of the config's blocks `views`. Groups
     `of_round` also have entropies. `saliencies` are the tables that the views need, by block.
     `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
-    without changing the result.
+    without changing the result. Raises `UserError` for a log-prob that is NaN or infinite.
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     groups_at_once, budget = AT_ONCE[of_round]
@@ -70,6 +72,13 @@ def run(
                         entropies=of_round,
                         autocast=model.dtype if of_round else None,
                     )
+                )
+    for one, groups in found.items():
+        for group_id, tokens in groups.items():
+            if not all(math.isfinite(x) for response in tokens.logps for x in response):
+                raise UserError(
+                    f"group `{group_id}`, view `{one.view}`: the {one.term}'s log-probs are NaN or infinite",
+                    f"check the weights of `{model.path}`; `dtype: float16` can overflow, use `bfloat16`",
                 )
     rows = [
         {"group_id": group.group_id, "term": one.term, "view": one.view}
