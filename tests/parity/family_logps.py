@@ -1,13 +1,5 @@
-"""Run by test_families in its own process (one vLLM engine per process): samples with vLLM, scores
-with transformers.
+"""Log-probs of vLLM's samples, compared with those of transformers, for every model family."""
 
-    python family_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER
-
-Prints one JSON line: whether prompts agree, and the largest difference in log-probability.
-"""
-
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,9 +22,12 @@ Qwen2-VL keeps its folder's limits.
 SIZES = ([(112, 112)], [(96, 64)], [(56, 150), (300, 220)], [])
 
 
-def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
+def engine_against_trainer(family_name: str, folder: Path, adapter: Path) -> dict[str, Any]:
+    """Whether prompts agree, and the largest difference in log-probability (nats), for the model in
+    `folder` with an adapter merged in.
+    """
     engine = EngineBlock(enforce_eager=True)
-    told = {"path": folder, "family": family_name, "dtype": "float32", "pixels": PIXELS.get(family_name)}
+    told = {"path": str(folder), "family": family_name, "dtype": "float32", "pixels": PIXELS.get(family_name)}
     block = ModelBlock(**told, engine=engine)  # type: ignore[arg-type]
     random = np.random.default_rng(0)
     asked = []
@@ -56,7 +51,7 @@ def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
             for length in (1, 8)
         ]
     prompts: dict[str, list[int]] = {}
-    with tempfile.TemporaryDirectory() as merged, Sampler(block, Path(adapter), 2, Path(merged) / "model") as sampler:
+    with tempfile.TemporaryDirectory() as merged, Sampler(block, adapter, 2, Path(merged) / "model") as sampler:
         prepared = [(name, sampler.prepared(question)) for name, question in asked]
         generate = sampler._engine.generate
 
@@ -69,7 +64,7 @@ def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
         answers = sampler.answers(prepared)
     family, processor = family_of(block), load_processor(block)
     model = load_model(block)
-    reference = PeftModel.from_pretrained(model, adapter).eval()
+    reference = PeftModel.from_pretrained(model, str(adapter)).eval()
     worst, equal, lengths = 0.0, True, True
     for name, question in asked:
         prefix = family.prefix(processor, question.messages, list(question.images))
@@ -89,7 +84,3 @@ def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
         "tokens": sum(len(a.token_ids) for given in answers.values() for a in given),
         "distinct": len({a.text for given in answers.values() for a in given}),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:])))

@@ -2,10 +2,6 @@
 layers can be trained.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,8 @@ from PIL import Image
 
 from tests.plugins import FAMILIES
 from tests.tiny_models import BUILDERS
+
+from .family_logps import engine_against_trainer
 
 TOLERANCE = 1e-5
 """Largest allowed difference in a token's log-probability, in nats: float32 sums in a different
@@ -216,13 +214,7 @@ def test_vllm_sees_the_same_prompts_and_gives_the_same_log_probabilities(name: s
     """
     setup = Setup(name, tmp_path)
     setup.model.save_pretrained(tmp_path / "adapter")
-    script = Path(__file__).with_name("family_logps.py")
-    command = [sys.executable, str(script), name, str(setup.folder), str(tmp_path / "adapter")]
-    run = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    found = json.loads(run.stdout.strip().splitlines()[-1])
+    found = engine_against_trainer(name, setup.folder, tmp_path / "adapter")
     print(f"vLLM against transformers, {name}: {found}")
     assert found["prompts_equal"], found
     assert found["lengths_equal"], found

@@ -1,9 +1,5 @@
 """vLLM's log-probabilities of its sampled tokens equal those of transformers."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,8 @@ from perceptune.models.loading import load_model
 
 from tests import tiny_models as tiny
 from tests.plugins import FAMILIES
+
+from .vllm_logps import engine_against_transformers
 
 pytestmark = pytest.mark.slow
 
@@ -37,14 +35,8 @@ def adapter_of(family: str, folder: Path, target: Path) -> Path:
 @pytest.mark.parametrize("adapted", [False, True])
 def test_log_probabilities_agree(family: str, adapted: bool, tmp_path: Path) -> None:
     folder = BUILDERS[family](tmp_path / "model", 0)
-    adapter = str(adapter_of(family, folder, tmp_path / "adapter")) if adapted else "-"
-    script = Path(__file__).with_name("vllm_logps.py")
-    command = [sys.executable, str(script), family, str(folder), adapter]
-    run = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    found = json.loads(run.stdout.strip().splitlines()[-1])
+    adapter = adapter_of(family, folder, tmp_path / "adapter") if adapted else None
+    found = engine_against_transformers(family, folder, adapter)
     assert found["worst"] <= TOLERANCE, found
     assert found["greedy_equal"], found
     assert found["tokens"] > 60  # twelve sampled and four greedy answers of up to twelve tokens

@@ -1,16 +1,8 @@
-"""Run by test_vllm_logps in its own process (one vLLM engine per process): samples with vLLM,
-scores with transformers.
+"""Log-probs and greedy tokens of vLLM, compared with those of transformers."""
 
-    python vllm_logps.py FAMILY MODEL_FOLDER ADAPTER_FOLDER_OR_-
-
-Prints one JSON line: the largest difference in log-probability, and whether greedy tokens are
-equal.
-"""
-
-import json
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +16,12 @@ from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 
 
-def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
+def engine_against_transformers(family_name: str, folder: Path, adapter: Path | None) -> dict[str, Any]:
+    """The largest difference in log-probability (nats), and whether greedy tokens are equal, for the
+    model in `folder`, with an adapter merged in if there is one.
+    """
     engine = EngineBlock(enforce_eager=True)
-    block = ModelBlock(path=folder, family=family_name, dtype="float32", max_model_len=512, engine=engine)
-    path = None if adapter == "-" else Path(adapter)
+    block = ModelBlock(path=str(folder), family=family_name, dtype="float32", max_model_len=512, engine=engine)
     random = np.random.default_rng(0)
     asked = []
     # one prompt with two images; one non-square image, because padding must be the same in both;
@@ -46,11 +40,11 @@ def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
         }
         asked.append((f"sampled-{number}", Question(n=3, temperature=1.3, seed=number, **drawing)))  # type: ignore[arg-type]
         asked.append((f"greedy-{number}", Question(n=1, temperature=0.0, seed=0, **drawing)))  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as merged, Sampler(block, path, 2, Path(merged)) as sampler:
+    with tempfile.TemporaryDirectory() as merged, Sampler(block, adapter, 2, Path(merged)) as sampler:
         answers = sampler.answers([(name, sampler.prepared(question)) for name, question in asked])
     family, processor = family_of(block), load_processor(block)
     model = load_model(block)
-    reference = model if path is None else PeftModel.from_pretrained(model, str(path))
+    reference = model if adapter is None else PeftModel.from_pretrained(model, str(adapter))
     reference.eval()
     worst, same = 0.0, True
     never = family.placeholder_ids(processor)
@@ -73,7 +67,3 @@ def main(family_name: str, folder: str, adapter: str) -> dict[str, object]:
         "tokens": tokens,
         "distinct": len({a.text for g in answers.values() for a in g}),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:])))

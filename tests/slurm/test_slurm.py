@@ -84,6 +84,7 @@ def test_a_cancelled_job_and_one_out_of_time_are_tried_again(chain: Site, withou
     assert same(chain.folder, without_responses)
 
 
+@pytest.mark.extended
 def test_a_node_daemon_that_dies_and_comes_back_loses_nothing(chain: Site, without_responses: pl.DataFrame) -> None:
     run = chain.start("--", RESPONSES)
     chain.job_of("sample_responses")
@@ -93,6 +94,7 @@ def test_a_node_daemon_that_dies_and_comes_back_loses_nothing(chain: Site, witho
     assert same(chain.folder, without_responses)
 
 
+@pytest.mark.extended
 def test_a_killed_snakemake_leaves_a_job_that_the_next_run_does_not_disturb(
     chain: Site, without_responses: pl.DataFrame
 ) -> None:
