@@ -90,12 +90,18 @@ def planned(folder: Path, **changes: Any) -> None:
 
 
 def sample(
-    folder: Path, shard: int = 0, shards: int = 1, weights: str = "w", parts: int = 2 * N, dtype: str = "float32"
+    folder: Path,
+    shard: int = 0,
+    shards: int = 1,
+    weights: str = "w",
+    parts: int = 2 * N,
+    dtype: str = "float32",
+    finished: Path | None = None,
 ) -> Path:
     target = folder / f"{shard + 1}-of-{shards}.parquet"
     responses.run(
         requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"}, responses=target,
-        journal=folder / "journal", weights=weights, adapter=None, shard=shard, shards=shards,
+        journal=folder / "journal", weights=weights, adapter=None, shard=shard, shards=shards, finished=finished,
         model=ModelBlock(path="m", family="llava", dtype=dtype, engine=EngineBlock(answers_per_part=parts)),
     )  # fmt: skip
     return target
@@ -168,6 +174,59 @@ def test_only_changed_requests_are_sampled_again(folder: Path) -> None:
     assert Engine.asked == [["question 8"]]
 
 
+def answers_of(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    return {
+        name: [row["text"] for row in rows if row["example_id"] == name] for name in {r["example_id"] for r in rows}
+    }
+
+
+def test_an_added_question_is_the_only_one_that_is_asked(folder: Path) -> None:
+    planned(folder, limit=COUNT - 1)
+    before = gathered(folder, [sample(folder)])  # and the journal is gone
+    planned(folder)
+    Engine.asked = []
+    after = gathered(folder, [sample(folder, shard, 2, finished=folder / "responses.parquet") for shard in range(2)])
+    assert Engine.asked == [[f"question {COUNT - 1}"]]
+    assert {name: texts for name, texts in answers_of(after).items() if name != str(COUNT - 1)} == answers_of(before)
+    assert len(after) == COUNT * N
+
+
+def test_removed_questions_leave_the_table_and_start_no_engine(folder: Path) -> None:
+    gathered(folder, [sample(folder)])
+    planned(folder, limit=4)
+    Engine.asked, Engine.lives = [], 0
+    assert len(gathered(folder, [sample(folder, finished=folder / "responses.parquet")])) == 4 * N
+
+
+@pytest.mark.parametrize("changes", [{"weights": "other"}, {"dtype": "bfloat16"}])
+def test_a_finished_table_of_other_weights_or_settings_is_not_taken_over(folder: Path, changes: dict[str, Any]) -> None:
+    gathered(folder, [sample(folder)])
+    Engine.asked = []
+    sample(folder, finished=folder / "responses.parquet", **changes)
+    assert len(Engine.asked) == 5
+
+
+def test_a_damaged_finished_table_is_not_taken_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = gathered(folder, [sample(folder)])
+    finished = folder / "responses.parquet"
+    finished.write_bytes(finished.read_bytes()[:-20])
+    Engine.asked = []
+    assert gathered(folder, [sample(folder, finished=finished)]) == whole
+    assert len(Engine.asked) == 5
+    assert "its answers will be sampled again" in capsys.readouterr().err
+
+
+def test_an_answer_that_failed_is_asked_again(folder: Path) -> None:
+    image = (folder / "5.png").read_bytes()
+    (folder / "5.png").unlink()
+    gathered(folder, [sample(folder)])
+    (folder / "5.png").write_bytes(image)
+    Engine.asked = []
+    rows = gathered(folder, [sample(folder, finished=folder / "responses.parquet")])
+    assert Engine.asked == [["question 5"]]
+    assert all(row["text"] is not None for row in rows)
+
+
 def test_policies_share_random_numbers_and_questions_do_not(folder: Path) -> None:
     """The engine here answers with its seed; adapters that differ in the last bit must not draw differently."""
     first, second = (read_table(sample(folder, weights=w), RESPONSES)["text"].to_pylist() for w in "ab")
@@ -176,9 +235,9 @@ def test_policies_share_random_numbers_and_questions_do_not(folder: Path) -> Non
 
 
 def test_the_first_answers_of_many_are_the_answers_of_few(folder: Path) -> None:
-    few = read_table(sample(folder), RESPONSES).to_pylist()
+    few = read_table(sample(folder), RESPONSES).drop_columns("key").to_pylist()
     planned(folder, n=N + 2)
-    many = read_table(sample(folder), RESPONSES).to_pylist()
+    many = read_table(sample(folder), RESPONSES).drop_columns("key").to_pylist()
     assert [row for row in many if row["sample_index"] < N] == few
 
 

@@ -18,4 +18,5 @@ RESPONSES = Table(
     ("finish_reason", pa.string(), NULL),
     ("prompt_tokens", pa.int32(), NULL),
     ("reason", pa.string(), NULL),  # why there is no response
+    ("key", pa.string(), NULL),  # digest of the complete request, which is not asked again
 )

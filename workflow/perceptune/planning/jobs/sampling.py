@@ -88,6 +88,7 @@ def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: st
             **plan.model_details(policy),
             "adapter": plan.adapter_folder(policy),
             "journal": paths.JOURNAL.format(policy=policy, plan=plan_name),
+            "finished": paths.RESPONSES.format(policy=policy, plan=plan_name),
             "shard": shard - 1,
             "shards": shards,
             "beside": [_other(plan, policy, name) for name in plan.request_plans(policy) if name != plan_name],

@@ -24,7 +24,7 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.vllm.requests import Answer, Contrast, Question
-from perceptune.runtime.journal import Journal, key_of
+from perceptune.runtime.journal import FINGERPRINT, Journal, key_of
 from perceptune.runtime.locks import only_writer, writer_if_free
 from perceptune.stages.data.example_images import IllustratedExamples
 
@@ -44,7 +44,7 @@ class Asked:
     journal: Path
     """Folder of finished answers."""
     responses: Path | None = None
-    """The finished table, if it exists; the journal is then gone."""
+    """The finished table of an earlier run, if it exists; the journal is then gone."""
 
     @property
     def waits(self) -> bool:
@@ -66,13 +66,15 @@ def run(
     adapter: Path | None,
     shard: int,
     shards: int,
+    finished: Path | None = None,
     beside: Sequence[Asked] = (),
     halvings: int = 0,
 ) -> None:
     """Writes `responses`: n rows for every request of the shard (0-based), in request order.
 
     Requests are sampled in parts that do not depend on the number of shards. Each part is committed
-    to the folder `journal` when it is finished and is never sampled again. Since starting an engine
+    to the folder `journal` when it is finished and is never sampled again; nor are the unchanged
+    requests of `finished`, the complete table of an earlier run. Since starting an engine
     is slow, it then also samples the tables in `beside` that wait for the same policy, into their
     own journals, so that their jobs need no engine. `weights` is the digest of the model's files.
     Each of the `halvings` halves the engine's batch size. A request that cannot be sampled has n
@@ -80,7 +82,7 @@ def run(
     """
     adapted = None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")
     policy = sha256_of_json([weights, adapted])
-    own = _Shard(Asked(requests, examples, journal), model, policy, shard, shards)
+    own = _Shard(Asked(requests, examples, journal, finished), model, policy, shard, shards)
     reasons: dict[str, str] = {}
     with only_writer(own.lock, "this shard"):
         if waiting := own.waiting():
@@ -98,6 +100,7 @@ def run(
     if adapter is not None:
         inputs["adapter"] = adapter / "adapter_model.safetensors"
     parameters = {"model": model.model_dump(mode="json"), "weights": weights, "shard": shard, "shards": shards}
+    parameters[FINGERPRINT] = own.book.fingerprint
     write_table(responses, RESPONSES, table, lineage("sampling.responses", parameters, inputs, own.plugins))
 
 
@@ -121,7 +124,7 @@ class _Shard:
         recipes = [row["recipe"] for row in rows] + [row["contrast"]["recipe"] for row in rows if row["contrast"]]
         ops = sorted({Recipe.read(text).op for text in set(recipes)})
         self.plugins = [module_of("family", model.family), *(module_of("view", op) for op in ops)]
-        self.book = Journal(table.journal, _fingerprint(model, policy, self.plugins))
+        self.book = Journal(table.journal, _fingerprint(model, policy, self.plugins), table.responses)
         self.name = f"{shard + 1}-of-{shards}"
         self.lock = self.book.folder / f"{self.name}.lock"
         self.most_images = max((_images_asked(row) for row in rows), default=1)
@@ -245,7 +248,7 @@ def _in_order(requests: list[dict[str, Any]], answered: pl.DataFrame, reasons: d
     """n rows per request, in order; rows without an answer have their reason."""
     rows = [
         {
-            **{key: row[key] for key in ("request_id", "example_id", "view")},
+            **{key: row[key] for key in ("key", "request_id", "example_id", "view")},
             "sample_index": index,
             "reason": reasons.get(row["request_id"]),
         }
