@@ -31,6 +31,7 @@ from perceptune.core.preferences.pair_filter import clip_statistics, described, 
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.report import gallery, pair_cards, read, write
+from perceptune.report.sections import warnings
 from perceptune.stages.data.example_images import IllustratedExamples
 
 from tests.plugins import BENCHMARKS
@@ -619,6 +620,17 @@ def test_the_same_tables_give_the_same_page(tmp_path: Path) -> None:
     first, second = (written(tmp_path / "same", DEMO).read_text() for _ in range(2))
     when = re.compile(r"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC")
     assert when.sub("", first) == when.sub("", second)
+
+
+def test_warnings_stand_above_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(written(tmp_path / "usual", DEMO))
+    assert "Warnings" not in page.text
+    monkeypatch.setattr(warnings, "FEW_STEPS", 10_000)
+    page = Page(written(tmp_path / "short", DEMO))
+    said = "`perpo` was trained for only "
+    assert page.text.index("Warnings") < page.text.index(said) < page.text.index("600 questions")
+    text = (tmp_path / "short/result.txt").read_text()
+    assert text.startswith("warning: `") and said in text
 
 
 def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from perceptune.report.sections import pairs as pair_sections
 from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
 from perceptune.report.sections import verdicts as verdict_sections
+from perceptune.report.sections import warnings as warning_sections
 from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.verdicts import Controlled
 from perceptune.stages.data.example_images import IllustratedExamples
@@ -99,7 +100,8 @@ def run(
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
     controlled = controlled_of(controls, benchmarks, twinless)
 
-    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled))
+    warnings = warning_sections.warnings(logs, counts, experiments)
+    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
@@ -116,6 +118,7 @@ def run(
         .get_template(TEMPLATE)
         .render(
             config=config,
+            warnings=warnings,
             base=base,
             style=Markup(charts.STYLE),
             styles=styles,
@@ -161,14 +164,16 @@ def result_text(
     rounds: Sequence[Rounds] = (),
     base: Mapping[str, str] | None = None,
     controlled: Controlled | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
-    """The plain-text result table, at most 100 columns wide."""
+    """The plain-text result table, at most 100 columns wide, after the `warnings`."""
     shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
     more = round_sections.round_lines(metrics, results.results(metrics), rounds, base or {})
     more += attention_sections.sweep_lines(shown, results.results(shown), noise, results.TEXT_WIDTH)
     if controlled:
         more += control_sections.control_lines(shown, results.results(shown), noise, controlled)
-    return results.result_text(shown, more)
+    above = "\n".join(line for warning in warnings for line in results.text_lines(f"warning: {warning}"))
+    return (f"{above}\n\n" if above else "") + results.result_text(shown, more)
 
 
 def _control_headline(result: Result, controlled: Controlled | None) -> list[str]:

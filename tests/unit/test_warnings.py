@@ -1,0 +1,55 @@
+"""Warnings of the report about training that can hardly have learned anything."""
+
+import polars as pl
+import pytest
+from perceptune.report.sections.rounds import Rounds
+from perceptune.report.sections.warnings import warnings
+
+
+def log(experiment: str, steps: int, **metrics: float) -> list[dict[str, object]]:
+    """The training table of one policy, with constant metrics."""
+    values = {"loss": 0.5, **metrics}
+    return [
+        {"experiment": experiment, "step": step, "metric": name, "value": value}
+        for step in range(1, steps + 1)
+        for name, value in values.items()
+    ]
+
+
+def table(*logs: list[dict[str, object]]) -> pl.DataFrame:
+    schema = {"experiment": pl.String, "step": pl.Int32, "metric": pl.String, "value": pl.Float64}
+    return pl.DataFrame([row for rows in logs for row in rows], schema=schema)
+
+
+GRPO = Rounds("grpo", {1: "grpo@1", 2: "grpo@2"}, 2)
+
+
+def test_a_usual_run_has_none() -> None:
+    training = table(log("dpo", 40), *(log(f"grpo@{k}", 6, zero_variance=0.5) for k in (1, 2)))
+    assert warnings(training, {"lists": {"kept": 500, "dropped": {"margin": 20}}}, [GRPO]) == []
+    assert warnings(None, {}, []) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(1, "`dpo` was trained for a single optimizer step"), (9, "`dpo` was trained for only 9 optimizer steps")],
+)
+def test_few_steps(steps: int, said: str) -> None:
+    assert warnings(table(log("dpo", steps), log("perpo", 10)), {}, []) == [said]
+
+
+def test_steps_of_rounds_are_added_up() -> None:
+    assert warnings(table(log("grpo@1", 4), log("grpo@2", 5)), {}, [GRPO]) == [
+        "`grpo` was trained for only 9 optimizer steps"
+    ]
+
+
+def test_few_groups() -> None:
+    assert warnings(None, {"tiny/own": {"kept": 1, "dropped": {"margin": 11, "one distinct answer": 2}}}, []) == [
+        "selection `tiny/own` kept 1 of 14 groups"
+    ]
+
+
+def test_equal_rewards() -> None:
+    training = table(log("grpo@1", 20, zero_variance=1.0), log("grpo@2", 20, zero_variance=0.9))
+    assert warnings(training, {}, [GRPO]) == ["`grpo@1`: 100% of the groups had equal rewards, which teach nothing"]
