@@ -627,10 +627,10 @@ def test_warnings_stand_above_the_results(tmp_path: Path, monkeypatch: pytest.Mo
     assert "Warnings" not in page.text
     monkeypatch.setattr(warnings, "FEW_STEPS", 10_000)
     page = Page(written(tmp_path / "short", DEMO))
-    said = "`perpo` was trained for only "
+    said = "perpo was trained for only "
     assert page.text.index("Warnings") < page.text.index(said) < page.text.index("600 questions")
     text = (tmp_path / "short/result.txt").read_text()
-    assert text.startswith("warning: `") and said in text
+    assert text.startswith("warning: ") and said in text
 
 
 def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:

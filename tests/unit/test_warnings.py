@@ -32,7 +32,7 @@ def test_a_usual_run_has_none() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "said"),
-    [(1, "`dpo` was trained for a single optimizer step"), (9, "`dpo` was trained for only 9 optimizer steps")],
+    [(1, "dpo was trained for a single optimizer step"), (9, "dpo was trained for only 9 optimizer steps")],
 )
 def test_few_steps(steps: int, said: str) -> None:
     assert warnings(table(log("dpo", steps), log("perpo", 10)), {}, []) == [said]
@@ -40,16 +40,16 @@ def test_few_steps(steps: int, said: str) -> None:
 
 def test_steps_of_rounds_are_added_up() -> None:
     assert warnings(table(log("grpo@1", 4), log("grpo@2", 5)), {}, [GRPO]) == [
-        "`grpo` was trained for only 9 optimizer steps"
+        "grpo was trained for only 9 optimizer steps"
     ]
 
 
 def test_few_groups() -> None:
     assert warnings(None, {"tiny/own": {"kept": 1, "dropped": {"margin": 11, "one distinct answer": 2}}}, []) == [
-        "selection `tiny/own` kept 1 of 14 groups"
+        "tiny/own: only 1 of 14 groups to train on"
     ]
 
 
 def test_equal_rewards() -> None:
     training = table(log("grpo@1", 20, zero_variance=1.0), log("grpo@2", 20, zero_variance=0.9))
-    assert warnings(training, {}, [GRPO]) == ["`grpo@1`: 100% of the groups had equal rewards, which teach nothing"]
+    assert warnings(training, {}, [GRPO]) == ["grpo@1: 100% of the groups had equal rewards, which teach nothing"]

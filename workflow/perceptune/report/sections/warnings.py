@@ -38,7 +38,7 @@ def _selections(statistics: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         kept = int(values.get("kept", 0))
         if kept < FEW_GROUPS:
             total = kept + sum(int(count) for count in (values.get("dropped") or {}).values())
-            yield f"selection `{label}` kept {kept} of {total} groups"
+            yield f"{label}: only {kept} of {total} groups to train on"
 
 
 def _steps(training: pl.DataFrame, rounds: Sequence[Rounds]) -> Iterator[str]:
@@ -49,11 +49,11 @@ def _steps(training: pl.DataFrame, rounds: Sequence[Rounds]) -> Iterator[str]:
         for experiment, steps in taken.iter_rows():
             if steps < FEW_STEPS:
                 counted = "a single optimizer step" if steps == 1 else f"only {steps:g} optimizer steps"
-                yield f"`{experiment}` was trained for {counted}"
+                yield f"{experiment} was trained for {counted}"
 
 
 def _equal_rewards(training: pl.DataFrame) -> Iterator[str]:
     shares = training.filter(pl.col("metric") == "zero_variance", pl.col("value").is_finite())
     for policy, share in shares.group_by("experiment", maintain_order=True).agg(pl.col("value").mean()).iter_rows():
         if share > MOST_EQUAL:
-            yield f"`{policy}`: {share:.0%} of the groups had equal rewards, which teach nothing"
+            yield f"{policy}: {share:.0%} of the groups had equal rewards, which teach nothing"
