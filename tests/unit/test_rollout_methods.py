@@ -1,6 +1,7 @@
 """GRPO, PAPO and CPPO as whole losses against reference vectors, and the properties that they
 share."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -207,6 +208,22 @@ def test_contrast_per_token_and_its_loss(divergence: str, per_token: list[float]
     assert cppo.contrast(one, settings).tolist() == pytest.approx(per_token, abs=1.5e-6)
     plain = method("grpo").loss(replace(one), parameters("grpo", beta=0, clip_high=0.2))
     assert (cppo.loss(one, settings) - plain).item() == pytest.approx(0.01 * per_token[2], abs=1.5e-7)
+
+
+def test_k1_of_the_contrast_is_limited_to_10_and_that_of_the_reference_is_not() -> None:
+    """As in CPPO's asynchronous code and in EasyR1; the removing view is 40 below."""
+    one, settings = tv8(divergence="k1", tokens="all", gate=False, temperature=1.0)
+    lacking = (one.logps - 40).detach().requires_grad_()
+    far = replace(one, live={**one.live, "removing": replace(one.live["removing"], logps=lacking)})
+    contrast = method("cppo").contrast(far, settings)  # type: ignore[attr-defined]
+    kept = (one.logps - one.live["preserving"].logps).tolist()
+    assert contrast.tolist() == pytest.approx([math.log1p(math.exp(k - 10)) for k in kept], rel=1e-5)
+    contrast.sum().backward()
+    assert lacking.grad is not None
+    assert not lacking.grad.any()
+    one = tokens([-1.0, -2.0], [-1.0, -2.0], reference=torch.tensor([-401.0, -2.0]))
+    with_kl, without = (method("grpo").loss(one, parameters("grpo", beta=beta, kl="k1")).item() for beta in (0.01, 0.0))
+    assert with_kl - without == pytest.approx(0.01 * 400 / 2, rel=1e-5)
 
 
 def test_contrast_gradients_of_the_three_views_sum_to_zero() -> None:
