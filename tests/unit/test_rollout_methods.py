@@ -286,8 +286,24 @@ def test_at_the_first_step_ratios_are_1_and_nothing_is_clipped(name: str) -> Non
     one = replace(one, live=one.stored)
     with torch.no_grad():
         found = method(name).metrics(one, parameters(name))
-    assert (found["ratio"], found["largest_ratio"], found["clip_high"], found["clip_low"]) == (1, 1, 0, 0)
+    assert (found["ratio"], found["largest_ratio"]) == (1, 1)
+    assert [found[name] for name in ("clip_fraction", "clip_high", "clip_low")] == [0, 0, 0]
     assert found["old_kl"] == 0
+
+
+def test_clip_metrics() -> None:
+    """EasyR1 counts tokens whose clipped loss is the larger one; the others split them by sign.
+
+    At limits of .2 and a dual clip of 3, for ratios of .5, 1, 1.5 and 4: with A > 0, 1.5 and 4 are
+    clipped; with A < 0, .5 is, and 4 has the smaller loss of the dual clip.
+    """
+    ratios = torch.tensor([0.5, 1.0, 1.5, 4.0]).log().tolist()
+    one = tokens(
+        ratios * 2, [0.0] * 8, owners=torch.tensor([0] * 4 + [1] * 4), groups=torch.tensor([0, 0]), reference=None
+    )
+    with torch.no_grad():
+        found = method("grpo").metrics(one, parameters("grpo", beta=0, clip_high=0.2))
+    assert [found[name] for name in ("clip_fraction", "clip_high", "clip_low")] == [3 / 8, 2 / 8, 2 / 8]
 
 
 def test_metrics_count_groups_and_lengths() -> None:

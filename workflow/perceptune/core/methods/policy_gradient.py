@@ -84,6 +84,8 @@ class Surrogate:
     """The clipped objective per token and the tokens without gradient, (T,) each."""
 
     losses: Tensor
+    clipped: Tensor
+    """The clipped loss is the larger one, for either sign of the advantage."""
     clipped_high: Tensor
     """The ratio exceeds its limit and the advantage is positive."""
     clipped_low: Tensor
@@ -101,13 +103,13 @@ def clipped_surrogate(
     inside = difference.clamp(torch.tensor(1 - low).log().item(), torch.tensor(1 + high).log().item())
     free, bounded = -advantages * difference.exp(), -advantages * inside.exp()
     losses = torch.maximum(free, bounded)
-    too_high = (advantages > 0) & (bounded > free)
-    too_low = (advantages < 0) & (bounded > free)
+    clipped = bounded > free
+    too_high, too_low = clipped & (advantages > 0), clipped & (advantages < 0)
     if dual is not None:
         most = -advantages * dual
         cut = (advantages < 0) & (most < losses)
         losses, too_low = torch.where(cut, most, losses), too_low | cut
-    return Surrogate(losses, too_high, too_low)
+    return Surrogate(losses, clipped, too_high, too_low)
 
 
 def kl_estimate(logps: Tensor, other: Tensor, estimator: Estimator = "k3") -> Tensor:
