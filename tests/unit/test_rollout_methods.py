@@ -291,6 +291,18 @@ def test_at_the_first_step_ratios_are_1_and_nothing_is_clipped(name: str) -> Non
     assert found["old_kl"] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "worst"),
+    [("dr_grpo", {}, 8.0), ("grpo", {"scale": "none"}, 3.0), ("dapo", {"scale": "none"}, 3.0)],
+)
+def test_dr_grpo_has_no_dual_clip_by_default(name: str, given: dict[str, Any], worst: float) -> None:
+    """A = -.5 at a ratio of 8: the loss is 8 x .5, or at most 3 x .5 with the dual clip."""
+    ratio = math.log(8)
+    one = tokens([ratio], [0.0], owners=torch.tensor([1]), groups=torch.tensor([0, 0]))
+    loss = method(name).loss(one, parameters(name, beta=0, **given))
+    assert loss.item() == pytest.approx(0.5 * worst, rel=1e-6)
+
+
 def test_clip_metrics() -> None:
     """EasyR1 counts tokens whose clipped loss is the larger one; the others split them by sign.
 
