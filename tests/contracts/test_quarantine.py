@@ -40,3 +40,12 @@ def test_share_and_count_both_limit(failed: int, share: float, rows: int | None,
             check_ceiling(given, 10, "rows cannot be used", share, rows)
     else:
         check_ceiling(given, 10, "rows cannot be used", share, rows)
+
+
+@pytest.mark.parametrize(("share", "total", "most"), [(0.29, 100, 29), (0.58, 50, 29), (0.07, 100, 7), (0.7, 90, 63)])
+def test_a_share_counts_as_it_is_written(share: float, total: int, most: int) -> None:
+    """0.29 * 100 is below 29 in floating point."""
+    rows = [f"row {n}: broken" for n in range(most + 1)]
+    check_ceiling(rows[:most], total, "rows cannot be used", share, None)
+    with pytest.raises(UserError, match=f"{most + 1} of {total} rows"):
+        check_ceiling(rows, total, "rows cannot be used", share, None)

@@ -238,6 +238,33 @@ def test_the_focus_pair_may_decide_for_the_record_as_in_the_papers_code(folder: 
     assert not rows["2"]["kept"]
 
 
+def test_a_focus_pair_of_identical_answers_decides_as_well(folder: Path) -> None:
+    """The answers saw different images, so they have numbers of their own."""
+    (focus, robust) = filtered(folder, margin=None, max_ppl=2.5)[0]["0"]["pairs"]
+    assert (focus["reason"], robust["reason"]) == ("identical answers", None)
+    (focus, robust) = filtered(folder, margin=(0.05, 0.2), max_ppl=2.5, applies_to="focus")[0]["0"]["pairs"]
+    assert not 0.05 <= focus["margin"] <= 0.2
+    assert (focus["reason"], robust["reason"]) == ("identical answers", "margin")
+
+
+@pytest.mark.parametrize("context", ["own", "original"])
+def test_without_a_focus_pair_nothing_is_filtered_as_in_the_papers_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, context: str
+) -> None:
+    """Example 5 has no crop, and one focus answer of example 4 is empty; each robust pair is far off
+    the limits."""
+    monkeypatch.setitem(ODD, ("4", "focus_rejected"), (" ", [-0.1]))
+    limits: dict[str, Any] = {"context": context, "margin": (0.3, 0.4), "max_ppl": None}
+    with pytest.raises(UserError, match="no pair of the 6 records is kept"):
+        filtered(folder, **limits)
+    rows, counted = filtered(folder, **limits, applies_to="focus")
+    found = verdicts(rows)
+    assert {name for name, row in rows.items() if row["kept"]} == {"4", "5"}
+    assert (found["4", "robust"], found["5", "robust"]) == (None, None)
+    assert found["4", "focus"] == "empty answer"
+    assert counted["kinds"]["robust"]["kept"] == 2
+
+
 def test_the_context_may_be_the_original_image(folder: Path) -> None:
     rows, _ = filtered(folder, context="original", margin=(0.05, 0.15), max_ppl=None)
     focus = rows["2"]["pairs"][0]

@@ -1,6 +1,7 @@
 """Responses to rewards, preferences and metrics: chained small tables."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock, ModelBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
@@ -19,6 +21,8 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.benchmarks.benchmark import Benchmark, Measured
 from perceptune.core.benchmarks.pope import metrics as pope
+from perceptune.core.rewards.metrics import mean
+from perceptune.core.rewards.reward import Answers, RewardMetric, Scores
 from perceptune.stages.evaluation import evaluate
 from perceptune.stages.preferences import score, select
 from perceptune.stages.sampling import gather
@@ -107,6 +111,26 @@ def test_rewards_keep_every_row_in_order(tmp_path: Path) -> None:
         None,
     ]
     assert json.loads(table["parsed"][0])["box_pixels"] == [10, 10, 50, 50]
+
+
+def test_a_reward_that_is_not_finite_is_no_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets a reason, its group is not trained on, and the others are unaffected."""
+
+    def broken(answers: Answers) -> Scores:
+        values = np.array([np.nan if text == "oops" else 1.0 * (text == "yes") for text in answers.texts])
+        return Scores(values, [None] * len(values), {"correct": values}, [None] * len(values))
+
+    reward = replace(load("reward", "yes_no"), name="broken", score=broken, components=("correct",), metrics={
+        "accuracy": RewardMetric(mean("correct"), "accuracy", component="correct")
+    })  # fmt: skip
+    monkeypatch.setattr(score, "load", lambda kind, name: reward if kind == "reward" else load(kind, name))
+    rows = [*ROWS, example("far", "existence", target="yes")]
+    tables = Tables(tmp_path, rows, [(request("there", 2), ["yes", "oops"]), (request("far", 2), ["yes", "no"])])
+    table = tables.rewards()
+    assert table["reward"].to_list() == [1.0, None, 1.0, 0.0]
+    assert table["reason"].to_list() == [None, "the reward is nan, expected a finite number", None, None]
+    kept, _ = tables.preferences(SelectionBlock())
+    assert [(row["kept"], row["reason"]) for row in kept] == [(False, "one distinct answer"), (True, None)]
 
 
 def test_too_many_missing_responses_stop_the_stage(tmp_path: Path) -> None:

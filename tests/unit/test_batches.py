@@ -1,5 +1,6 @@
 """Selection of the rollout groups that a round trains on."""
 
+import math
 from typing import Any
 
 import polars as pl
@@ -17,7 +18,7 @@ def scored(groups: dict[str, list[float | None]], keep: dict[str, list[float | N
                 {
                     "request_id": name,
                     "sample_index": index,
-                    "text": str(index),
+                    "text": None if reward is None else str(index),
                     "token_ids": [index],
                     "reward": reward,
                     "keep": value,
@@ -62,6 +63,20 @@ def test_the_first_that_are_kept_make_the_batch() -> None:
 def test_a_group_without_all_its_answers_is_dropped(broken: list[float | None]) -> None:
     groups = batch(scored({"a": broken, "b": [1, 0]}), BatchBlock())
     assert groups["reason"].to_list() == ["answers are missing or empty", None]
+
+
+@pytest.mark.parametrize("reward", [None, math.nan, math.inf])
+def test_a_group_without_all_its_rewards_is_dropped(reward: float | None) -> None:
+    table = scored({"a": [1, reward], "b": [1, 0]}).with_columns(text=pl.lit("yes"))
+    groups = batch(table, BatchBlock())
+    assert groups["reason"].to_list() == ["rewards are missing or not finite", None]
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_a_group_without_what_decides_is_dropped(value: float | None) -> None:
+    table = scored({"a": [1, 0], "b": [1, 0]}, keep={"a": [value, value], "b": [1, 0]})
+    groups = batch(table, BatchBlock(keep="accuracy"))
+    assert groups["reason"].to_list() == ["accuracy is missing or not finite", None]
 
 
 def test_an_empty_answer_has_no_tokens_to_learn_from() -> None:

@@ -17,9 +17,8 @@ from tests.plugins import METHODS
 def group(scores: list[float], rewards: list[float], dtype: torch.dtype = torch.float64) -> Group:
     """Scores s_i as policy log-probs with a zero reference."""
     logps = torch.tensor(scores, dtype=dtype, requires_grad=True)
-    return Group(
-        logps, torch.zeros(len(scores), dtype=dtype), torch.ones(len(scores)), torch.tensor(rewards, dtype=dtype)
-    )
+    zeros, ones = torch.zeros(len(scores), dtype=dtype), torch.ones(len(scores))
+    return Group(logps, zeros, ones, torch.tensor(rewards, dtype=torch.float64))
 
 
 def loss(method: str, one: Group, **parameters: object) -> torch.Tensor:
@@ -119,12 +118,34 @@ def test_uniform_lipo_is_perpo_with_gamma_zero() -> None:
 @given(
     st.lists(st.tuples(st.floats(-50, 50), st.sampled_from([0.0, 0.1, 0.4, 0.4001, 0.9, 1.0])), min_size=2, max_size=8),
     st.sampled_from([0.02, 0.1, 1.0]),
-    st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    st.sampled_from([0.0, 0.5, 1.0, 2.0, 4.0]),
 )
 def test_perpo_equals_the_pairwise_reference(pairs: list[tuple[float, float]], beta: float, gamma: float) -> None:
     scores, rewards = [p[0] for p in pairs], sorted((p[1] for p in pairs), reverse=True)
     found = loss("perpo", group(scores, rewards), beta=beta, gamma=gamma).item()
     assert found == pytest.approx(reference_perpo(scores, rewards, beta, gamma), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 4.0, 20.0])
+@pytest.mark.parametrize("margin", [0.4, 1e-4, 1e-9])
+def test_two_answers_are_dpo_whatever_gamma_and_margin(gamma: float, margin: float) -> None:
+    """softplus(-0.1 x 3); log-probs are float32, as in training."""
+    one = group([2, -1], [0.5 + margin, 0.5], torch.float32)
+    value = loss("perpo", one, beta=0.1, gamma=gamma)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(math.log1p(math.exp(-0.3)), rel=1e-6)
+    value.backward()
+    assert one.logps.grad is not None
+    slope = -0.1 / (1 + math.exp(0.3))
+    assert one.logps.grad.tolist() == pytest.approx([slope, -slope], rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 4.0, 8.0])
+@pytest.mark.parametrize("unit", [1.0, 1e-3, 1e6])
+def test_weights_do_not_depend_on_the_unit_of_the_rewards(gamma: float, unit: float) -> None:
+    scores, rewards = [1.2, 0.4, 0.9, -2.0], [0.9, 0.85, 0.3, 0.05]
+    found = loss("perpo", group(scores, [unit * reward for reward in rewards]), beta=0.1, gamma=gamma).item()
+    assert found == pytest.approx(reference_perpo(scores, rewards, 0.1, gamma), rel=1e-9)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5])

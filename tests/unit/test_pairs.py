@@ -46,6 +46,18 @@ def test_rounding_does_not_drop_what_lies_on_the_limit() -> None:
     assert rejection(1.0, 1.0, -0.9 + 0.726, 2.5, LIMITS) is None  # -0.17400000000000004
 
 
+def test_impossible_answers_are_rejected_not_fatal() -> None:
+    """exp(710) exceeds the largest float64."""
+    assert perplexity(-709.0) == pytest.approx(math.exp(709.0))
+    assert perplexity(-710.0) == perplexity(-math.inf) == math.inf
+    assert rejection(1.5, perplexity(-710.0), 0.0, 2.5, None) == "perplexity"
+    nan = perplexity(math.nan)
+    assert rejection(nan, 1.5, 0.0, 2.5, None) == rejection(1.5, nan, 0.0, 2.5, None) == "perplexity"
+    found = described([1.5, math.inf])
+    assert found is not None
+    assert found["mean"] == math.inf
+
+
 def test_without_limits_everything_passes() -> None:
     assert rejection(1e9, 1e9, -7.0, None, None) is None
 

@@ -1,6 +1,7 @@
 """GRPO, PAPO and CPPO as whole losses against reference vectors, and the properties that they
 share."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -209,6 +210,22 @@ def test_contrast_per_token_and_its_loss(divergence: str, per_token: list[float]
     assert (cppo.loss(one, settings) - plain).item() == pytest.approx(0.01 * per_token[2], abs=1.5e-7)
 
 
+def test_k1_of_the_contrast_is_limited_to_10_and_that_of_the_reference_is_not() -> None:
+    """As in CPPO's asynchronous code and in EasyR1; the removing view is 40 below."""
+    one, settings = tv8(divergence="k1", tokens="all", gate=False, temperature=1.0)
+    lacking = (one.logps - 40).detach().requires_grad_()
+    far = replace(one, live={**one.live, "removing": replace(one.live["removing"], logps=lacking)})
+    contrast = method("cppo").contrast(far, settings)  # type: ignore[attr-defined]
+    kept = (one.logps - one.live["preserving"].logps).tolist()
+    assert contrast.tolist() == pytest.approx([math.log1p(math.exp(k - 10)) for k in kept], rel=1e-5)
+    contrast.sum().backward()
+    assert lacking.grad is not None
+    assert not lacking.grad.any()
+    one = tokens([-1.0, -2.0], [-1.0, -2.0], reference=torch.tensor([-401.0, -2.0]))
+    with_kl, without = (method("grpo").loss(one, parameters("grpo", beta=beta, kl="k1")).item() for beta in (0.01, 0.0))
+    assert with_kl - without == pytest.approx(0.01 * 400 / 2, rel=1e-5)
+
+
 def test_contrast_gradients_of_the_three_views_sum_to_zero() -> None:
     """For every token, as the mean over that token alone."""
     one, settings = tv8(tokens="all", gate=False)
@@ -269,8 +286,36 @@ def test_at_the_first_step_ratios_are_1_and_nothing_is_clipped(name: str) -> Non
     one = replace(one, live=one.stored)
     with torch.no_grad():
         found = method(name).metrics(one, parameters(name))
-    assert (found["ratio"], found["largest_ratio"], found["clip_high"], found["clip_low"]) == (1, 1, 0, 0)
+    assert (found["ratio"], found["largest_ratio"]) == (1, 1)
+    assert [found[name] for name in ("clip_fraction", "clip_high", "clip_low")] == [0, 0, 0]
     assert found["old_kl"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "worst"),
+    [("dr_grpo", {}, 8.0), ("grpo", {"scale": "none"}, 3.0), ("dapo", {"scale": "none"}, 3.0)],
+)
+def test_dr_grpo_has_no_dual_clip_by_default(name: str, given: dict[str, Any], worst: float) -> None:
+    """A = -.5 at a ratio of 8: the loss is 8 x .5, or at most 3 x .5 with the dual clip."""
+    ratio = math.log(8)
+    one = tokens([ratio], [0.0], owners=torch.tensor([1]), groups=torch.tensor([0, 0]))
+    loss = method(name).loss(one, parameters(name, beta=0, **given))
+    assert loss.item() == pytest.approx(0.5 * worst, rel=1e-6)
+
+
+def test_clip_metrics() -> None:
+    """EasyR1 counts tokens whose clipped loss is the larger one; the others split them by sign.
+
+    At limits of .2 and a dual clip of 3, for ratios of .5, 1, 1.5 and 4: with A > 0, 1.5 and 4 are
+    clipped; with A < 0, .5 is, and 4 has the smaller loss of the dual clip.
+    """
+    ratios = torch.tensor([0.5, 1.0, 1.5, 4.0]).log().tolist()
+    one = tokens(
+        ratios * 2, [0.0] * 8, owners=torch.tensor([0] * 4 + [1] * 4), groups=torch.tensor([0, 0]), reference=None
+    )
+    with torch.no_grad():
+        found = method("grpo").metrics(one, parameters("grpo", beta=0, clip_high=0.2))
+    assert [found[name] for name in ("clip_fraction", "clip_high", "clip_low")] == [3 / 8, 2 / 8, 2 / 8]
 
 
 def test_metrics_count_groups_and_lengths() -> None:

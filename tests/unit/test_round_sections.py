@@ -36,7 +36,7 @@ REASON = "`perception_kl_growth` is 3.4 at step 2, above its limit 3"
 STOPPED = {"papo": (3, REASON)}
 STYLES = {"tiny": "base", "grpo": "s1", "papo": "s2", "cppo": "s3"}
 WATCHED = (
-    "reward", "zero_variance", "length", "truncated", "loss", "entropy", "clip_high", "clip_low", "old_kl", "engine_gap",
+    "reward", "zero_variance", "length", "truncated", "loss", "entropy", "clip_fraction", "clip_low", "old_kl", "engine_gap",
     "reference_kl", "policy_gap",
 )  # fmt: skip
 OWN = {"papo": ("perception_kl", "masked_nll"), "cppo": ("contrast_margin", "selected", "removed_entropy")}
@@ -94,7 +94,7 @@ def write_round(path: Path, experiment: str, number: int, steps: int = 12) -> No
         done = (number - 1 + step / steps) / ROUNDS
         values = {
             "reward": 0.45 + 0.2 * done, "zero_variance": 0.3 + 0.3 * done, "length": 18 - 2 * done, "truncated": 0.04 - 0.03 * done,
-            "loss": 0.01, "entropy": 0.9 - 0.4 * done, "clip_high": 0.002 * step, "clip_low": 0.001 * step,
+            "loss": 0.01, "entropy": 0.9 - 0.4 * done, "clip_fraction": 0.002 * step, "clip_low": 0.001 * step,
             "old_kl": 0.001 * step, "engine_gap": 0.002, "reference_kl": 0.02 * done, "policy_gap": 1e-4,
             "perception_kl": 0.4 + 0.3 * done + (0.9 * step if number == stop else 0), "masked_nll": 1.4 + done,
             "contrast_margin": 2 * done, "selected": 4 + done, "removed_entropy": 1.5,

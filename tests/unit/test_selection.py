@@ -52,6 +52,14 @@ def test_dropped_lists_stay_in_the_table_with_their_reason(group: list[tuple[str
     assert lists["request_id"].to_list() == ["a", "b"]
 
 
+def test_rewards_that_are_not_finite_do_not_count() -> None:
+    group = [("x", float("nan")), ("y", 1.0), ("z", 0.0), ("w", float("inf"))]
+    lists = ranked_lists(scored(group), SelectionBlock())
+    assert texts(lists) == ["y", "z"]
+    assert lists["kept"].to_list() == [True]
+    assert sum(statistics(lists, scored(group))["reward_histogram"]["counts"]) == 2
+
+
 def test_unparsable_answers_are_the_worst_and_stay() -> None:
     assert texts(ranked_lists(scored([("nonsense", 0.0), ("box", 0.9)]), SelectionBlock())) == ["box", "nonsense"]
 

@@ -50,7 +50,9 @@ def test_no_view_changes_its_input_and_each_is_reproducible(op: str) -> None:
 
 def test_the_pixels_are_the_same_on_every_machine() -> None:
     """Recorded digests, so that a library that changes the pixels does not go unnoticed."""
-    settings = {"noise": {"sigma": 0.2}, "perspective": {"probability": 1.0}}
+    settings: dict[str, dict[str, object]] = {
+        "noise": {"sigma": 0.2}, "perspective": {"probability": 1.0}, "rotation": {"degrees": 90}, "masked": {"cell": 3}
+    }  # fmt: skip
     digests = {
         op: pixel_digest(shown(recipe(op, **settings.get(op, {})), [picture()]))[:12]
         for op in VIEWS
@@ -66,14 +68,14 @@ DIGESTS = {
     "degraded": "073f3007143a",
     "enhanced": "66cc8c19ceda",
     "jitter": "073bd22f80c1",
-    "masked": "9ecbfcc3fa59",
+    "masked": "e120445eb75e",
     "noise": "47fe7c6a6614",
     "perspective": "96c0e24a2ffa",
-    "random_crop": "6537509cfda7",
-    "rectangles": "f65160ac3486",
-    "rotation": "1f75ca539e1f",
+    "random_crop": "a4525f188100",
+    "rectangles": "2b83b5511af3",
+    "rotation": "c23d5c75d5fc",
     "semantic": "1a49556ec2a9",
-    "zoom": "2e792bd40131",
+    "zoom": "55bf35daca5b",
     "diffusion": "086d0d6d1404",
 }
 
@@ -178,7 +180,7 @@ SEEDED = sorted(op for op, view in VIEWS.items() if view.seeded)
 
 @pytest.mark.parametrize("op", SEEDED)
 def test_another_seed_shows_another_picture(op: str) -> None:
-    parameters = {"probability": 1.0} if op == "perspective" else {}
+    parameters = {"perspective": {"probability": 1.0}, "rotation": {"degrees": 90}}.get(op, {})
     found = {shown(Recipe(op, parameters, seed), [picture(60, 40)])[0].tobytes() for seed in range(8)}
     assert len(found) == 8
 
@@ -308,6 +310,15 @@ def test_rotation_keeps_to_its_angle() -> None:
     assert min(angles) < 0 < max(angles)
 
 
+def test_rotation_is_torchvisions_with_its_default_settings() -> None:
+    from torchvision.transforms.functional import rotate
+
+    for seed in range(5):
+        angle = np.random.default_rng(seed).uniform(-10, 10)
+        (after,) = shown(Recipe("rotation", {}, seed), [picture(60, 45)])
+        assert after.tobytes() == rotate(picture(60, 45), angle).tobytes()
+
+
 def test_blur_is_a_gaussian_of_three_pixels() -> None:
     dot = Image.new("RGB", (5, 5))
     dot.putpixel((2, 2), (255, 255, 255))
@@ -318,6 +329,13 @@ def test_blur_is_a_gaussian_of_three_pixels() -> None:
     assert (np.asarray(after)[..., 0] == np.rint(expected)).all()
 
 
+def sides_of_a_rectangle(seed: int) -> tuple[int, int]:
+    grey = Image.new("RGB", (19, 19), (255, 255, 255))
+    (after,) = shown(Recipe("rectangles", {"count": 1}, seed), [grey])
+    changed = (np.asarray(after) != 255).any(axis=2)
+    return int(changed.any(axis=0).sum()), int(changed.any(axis=1).sum())
+
+
 def test_rectangles_cover_what_is_expected_of_them() -> None:
     """50 rectangles of 5 to 15 % of each side cover about 40 % of the image."""
     grey = Image.new("RGB", (200, 160), (7, 7, 7))
@@ -325,6 +343,10 @@ def test_rectangles_cover_what_is_expected_of_them() -> None:
         strength(how, [grey], shown(how, [grey])) for how in (Recipe("rectangles", {}, seed) for seed in range(100))
     ]
     assert np.mean(found) == pytest.approx(0.4, abs=0.04)
+    sides = [side for how in range(100) for side in sides_of_a_rectangle(how)]
+    assert set(sides) == {1, 2}  # of 19 x 19 pixels, 0.95 to 2.85
+    noise = np.concatenate([np.asarray(shown(Recipe("rectangles", {}, seed), [grey])[0]).ravel() for seed in range(9)])
+    assert (noise.min(), noise.max()) == (0, 254)
     none = Recipe("rectangles", {"count": 0}, 0)
     assert shown(none, [grey])[0].tobytes() == grey.tobytes()
 
@@ -372,3 +394,15 @@ def test_zoom_shows_a_part_that_is_there() -> None:
             assert 0.58 * side <= span <= 0.71 * side
     whole = Recipe("zoom", {"smallest": 1.0, "largest": 1.0}, 0)
     assert shown(whole, [where])[0].tobytes() == where.tobytes()
+
+
+@pytest.mark.parametrize("seed", [3, 15, 18])
+def test_zoom_rounds_down_and_shows_nothing_around_the_crop(seed: int) -> None:
+    """The sides of these seeds' crops are nearer to the next larger whole number."""
+    generator = np.random.default_rng(seed)
+    scale = generator.uniform(0.6, 0.7)
+    width, height = int(200 * scale), int(100 * scale)
+    assert (round(200 * scale), round(100 * scale)) == (width + 1, height + 1)
+    left, top = int(generator.integers(0, 201 - width)), int(generator.integers(0, 101 - height))
+    expected = picture(200, 100).crop((left, top, left + width, top + height)).resize((200, 100), Image.BILINEAR)
+    assert shown(Recipe("zoom", {}, seed), [picture(200, 100)])[0].tobytes() == expected.tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perceptune.contracts.errors import UserError, joined_mistakes
+from perceptune.contracts.shares import exact_share
 
 
 def check_ceiling(
@@ -27,7 +28,7 @@ def check_ceiling(
         hint: The likely cause, instead of the hint on how to raise the limit.
     """
     number = len(failed) if count is None else count
-    if number > most_share * total and (most_rows is None or most_share > 0):
+    if number > exact_share(most_share, total) and (most_rows is None or most_share > 0):
         limit = f"a share of {most_share:g}"
     elif most_rows is not None and number > most_rows:
         limit = f"{most_rows} row" + ("" if most_rows == 1 else "s")

@@ -81,7 +81,8 @@ class FilterBlock(Block):
     `margin`."""
     applies_to: Literal["each", "focus"] = "each"
     """Reproduction only: `each`, limits apply to every pair; `focus`, limits apply to the focus
-    pair and its outcome to the whole record, as in P2-DPO's code."""
+    pair and its outcome to the whole record, and a record without a focus pair is not filtered, as
+    in P2-DPO's code."""
     clip_score: str | None = None
     """A `clip_scores` block of this config whose scores are stored with the pairs; null: none."""
     max_groups: Positive | None = None

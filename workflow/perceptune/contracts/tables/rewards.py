@@ -17,7 +17,7 @@ REWARDS = Table(
     ("sample_index", pa.int32()),
     ("text", pa.string(), NULL),
     ("target", pa.string(), NULL),
-    ("reward", pa.float64(), NULL),  # in [0, 1]; 0 for an unparsable answer, null without a response
+    ("reward", pa.float64(), NULL),  # in [0, 1]; 0 for an unparsable answer, null without a response or if not finite
     ("parsed", pa.string(), NULL),  # the parsed answer, JSON
     ("components", pa.list_(NAMED_VALUE)),
     ("reason", pa.string(), NULL),  # why an answer could not be parsed

@@ -98,12 +98,14 @@ class CPPO(GRPO):
         return contrastive_perception(kept, lacking, parameters.temperature)
 
     def _divergence(self, tokens: Tokens, seen: Seen, parameters: Any) -> Tensor:
-        from perceptune.core.methods.policy_gradient import kl_estimate
+        """Divergence of `seen` from the training view, (T,); estimates are at most 10."""
+        from perceptune.core.methods.policy_gradient import LARGEST_KL, kl_estimate
 
         if parameters.divergence == "full":
             assert seen.kl is not None
             return seen.kl
-        return kl_estimate(tokens.logps, seen.logps, parameters.divergence)
+        estimate = kl_estimate(tokens.logps, seen.logps, parameters.divergence)
+        return estimate.clamp(-LARGEST_KL, LARGEST_KL)  # k3 is clamped already
 
     def metrics(self, tokens: Tokens, parameters: Any) -> dict[str, float]:
         """GRPO's metrics, the share of selected tokens, and the margin between the views on them."""

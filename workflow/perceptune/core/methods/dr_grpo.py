@@ -12,6 +12,8 @@ from perceptune.core.methods.grpo import GRPO, GRPOParameters, Weight
 class DrGRPOParameters(GRPOParameters):
     clip_high: Annotated[float, Field(gt=0)] = 0.2
     """The probability ratio is clipped above 1 plus this."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """Largest ratio for tokens with a negative advantage (dual clip); null: no limit."""
     beta: Weight = 0.0
     """Weight of the KL divergence from the base model; 0 disables it."""
     scale: Literal["group", "none"] = "none"

@@ -49,8 +49,8 @@ class GRPO(RolloutMethod):
     name = "grpo"
     Parameters: ClassVar[type[MethodParameters]] = GRPOParameters
     watched: ClassVar[tuple[str, ...]] = (
-        "reward", "zero_variance", "length", "truncated", "ratio", "largest_ratio", "clip_high", "clip_low", "policy_gap",
-        "largest_policy_gap", "old_kl", "entropy", "nll", "engine_gap", "engine_kl", "reference_kl",
+        "reward", "zero_variance", "length", "truncated", "ratio", "largest_ratio", "clip_fraction", "clip_high", "clip_low",
+        "policy_gap", "largest_policy_gap", "old_kl", "entropy", "nll", "engine_gap", "engine_kl", "reference_kl",
     )  # fmt: skip
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
@@ -88,6 +88,7 @@ class GRPO(RolloutMethod):
             "truncated": tokens.truncated.double().mean(),
             "ratio": difference.exp().mean(),
             "largest_ratio": difference.exp().max(),
+            "clip_fraction": found.clipped.double().mean(),
             "clip_high": found.clipped_high.double().mean(),
             "clip_low": found.clipped_low.double().mean(),
             "policy_gap": difference.abs().mean(),

@@ -50,7 +50,7 @@ def lambda_weighted(group: Group, beta: float) -> Tensor:
     gains = torch.exp2(group.rewards) - 1
     weights = (gains[:, None] - gains[None, :]).abs() * (discounts[:, None] - discounts[None, :]).abs()
     better = group.rewards[:, None] > group.rewards[None, :]
-    return (weights * better * softplus(-(utilities[:, None] - utilities[None, :]))).sum()
+    return (weights.to(utilities.dtype) * better * softplus(-(utilities[:, None] - utilities[None, :]))).sum()
 
 
 METHOD = LiPO()

@@ -37,7 +37,7 @@ class Group:
 
     `logps` (n,) float32, with gradient: the policy's log-probs under the training view, summed over
     tokens. `reference` (n,) float32: those of the reference, None for a method without it.
-    `lengths` (n,): number of tokens. `rewards` (n,): in [0, 1], 0 for pairs. `views`: (policy,
+    `lengths` (n,): number of tokens. `rewards` (n,) float64: 0 for pairs. `views`: (policy,
     reference) under other views, by name. Log-probs that the method did not query are NaN.
     """
 

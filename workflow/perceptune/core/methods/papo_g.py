@@ -28,7 +28,8 @@ class PAPOGParameters(GRPOParameters):
     """Weight of the entropy loss on the masked image: eta_2, in the paper always equal to `eta`."""
     masked_entropy: Literal["stored", "live"] = "stored"
     """Policy of the masked entropy. `stored`: the behaviour policy, as published, so its gradient
-    is zero; `live`: the policy under training."""
+    is zero; `live`: the policy under training. The perception loss always uses the behaviour
+    policy, unlike under the authors' switch `RECOMPUTE_AUG_LOG_PROBS`."""
     mask: ViewName = "masked"
     """Masked view, a view of this config."""
 

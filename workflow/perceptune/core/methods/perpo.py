@@ -34,13 +34,15 @@ class PerPO(GroupMethod):
 
 def margin_weighted(group: Group, beta: float, gamma: float) -> Tensor:
     """PerPO's loss of one group, a scalar; with gamma 0, LiPO's with uniform weights."""
+    import torch
     from torch.nn.functional import softplus
 
     margins = group.rewards[:, None] - group.rewards[None, :]
-    better = margins > 0
-    weights = margins.clamp(min=0).pow(gamma) * better
-    weights = weights / weights.sum().clamp(min=1e-12)
+    # relative to the largest, whose weight is then 1: a high power of small margins would vanish
+    powers = (margins / margins.max()).clamp(min=0).pow(gamma)
+    weights = torch.where(margins > 0, powers, 0)
     scores = group.scores
+    weights = (weights / weights.sum().clamp(min=1)).to(scores.dtype)  # the sum is 0 without a pair
     return (weights * softplus(-beta * (scores[:, None] - scores[None, :]))).sum()
 
 

@@ -7,6 +7,7 @@ functions are pure: they take log-probs that the caller has computed. Formulas a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,13 +15,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from perceptune.contracts.shares import exact_share
+
 Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum_norm", "chunk_token_mean"]
 Estimator = Literal["k1", "k2", "k3", "abs"]
 
 EXPONENT = 20.0
 """Log-prob differences are clamped to this magnitude before exponentiation (EasyR1)."""
 LARGEST_KL = 10.0
-"""k3 is clamped to this value (EasyR1, verl); beyond it, there is no gradient."""
+"""k3 is clamped to this value (EasyR1, verl), and so is k1 in CPPO's contrast (its asynchronous
+code); beyond it, there is no gradient."""
 
 
 def group_advantages(rewards: Tensor, groups: Tensor, scale: Literal["group", "none"], epsilon: float = 1e-6) -> Tensor:
@@ -80,6 +84,8 @@ class Surrogate:
     """The clipped objective per token and the tokens without gradient, (T,) each."""
 
     losses: Tensor
+    clipped: Tensor
+    """The clipped loss is the larger one, for either sign of the advantage."""
     clipped_high: Tensor
     """The ratio exceeds its limit and the advantage is positive."""
     clipped_low: Tensor
@@ -97,33 +103,30 @@ def clipped_surrogate(
     inside = difference.clamp(torch.tensor(1 - low).log().item(), torch.tensor(1 + high).log().item())
     free, bounded = -advantages * difference.exp(), -advantages * inside.exp()
     losses = torch.maximum(free, bounded)
-    too_high = (advantages > 0) & (bounded > free)
-    too_low = (advantages < 0) & (bounded > free)
+    clipped = bounded > free
+    too_high, too_low = clipped & (advantages > 0), clipped & (advantages < 0)
     if dual is not None:
         most = -advantages * dual
         cut = (advantages < 0) & (most < losses)
         losses, too_low = torch.where(cut, most, losses), too_low | cut
-    return Surrogate(losses, too_high, too_low)
+    return Surrogate(losses, clipped, too_high, too_low)
 
 
-def kl_estimate(
-    logps: Tensor, other: Tensor, estimator: Estimator = "k3", largest: float | None = LARGEST_KL
-) -> Tensor:
+def kl_estimate(logps: Tensor, other: Tensor, estimator: Estimator = "k3") -> Tensor:
     """Estimate (T,) of KL(policy || other) on the policy's samples, x = logps - other.
 
-    k1 = x, k2 = x^2 / 2, k3 = exp(-x) + x - 1, abs = |x|. The exponent of k3, and the values of k1
-    and k3, are clamped as in EasyR1 and verl.
+    k1 = x, k2 = x^2 / 2, k3 = exp(-x) + x - 1, abs = |x|. The exponent of k3 and its value are
+    clamped as in EasyR1 and verl; the others are not.
     """
     x = logps - other
     if estimator == "k1":
-        return x if largest is None else x.clamp(-largest, largest)
+        return x
     if estimator == "k2":
         return x.square() / 2
     if estimator == "abs":
         return x.abs()
     x = x.clamp(-EXPONENT, EXPONENT)
-    value = torch.exp(-x) + x - 1
-    return value if largest is None else value.clamp(-largest, largest)
+    return (torch.exp(-x) + x - 1).clamp(max=LARGEST_KL)
 
 
 def engine_correction(old: Tensor, sampled: Tensor, cap: float) -> Tensor:
@@ -157,8 +160,8 @@ def perception_tokens(
         places = ((owners == owner) & (scores > 0)).nonzero()[:, 0]
         if not len(places):
             continue
-        part = len(places) * share
-        count = max(1, int(part) if rounding == "floor" else -int(-part // 1))
+        part = exact_share(share, len(places))
+        count = max(1, math.floor(part) if rounding == "floor" else math.ceil(part))
         values, order = scores[places].sort(descending=True, stable=True)
         mask[places[scores[places] >= values[count - 1]] if ties else places[order[:count]]] = True
     return mask

@@ -13,8 +13,11 @@ ROUNDING = 1e-9
 
 
 def perplexity(mean_logprob: float) -> float:
-    """exp of minus the mean log-probability per token."""
-    return math.exp(-mean_logprob)
+    """exp of minus the mean log-probability per token; infinite where a float64 cannot hold it."""
+    try:
+        return math.exp(-mean_logprob)
+    except OverflowError:
+        return math.inf
 
 
 def central_limits(margins: Sequence[float], share: float) -> tuple[float, float]:
@@ -30,7 +33,7 @@ def rejection(
 
     Both perplexities must be below `max_ppl`, and the margin within `limits`, inclusive.
     """
-    if max_ppl is not None and not max(ppl_chosen, ppl_rejected) < max_ppl:
+    if max_ppl is not None and not (ppl_chosen < max_ppl and ppl_rejected < max_ppl):  # NaN fails both
         return "perplexity"
     if limits is not None and not limits[0] - ROUNDING <= margin <= limits[1] + ROUNDING:
         return "margin"
@@ -42,8 +45,9 @@ def described(values: Iterable[float]) -> dict[str, float] | None:
     numbers = np.asarray(list(values), dtype=float)
     if not len(numbers):
         return None
-    low, q1, median, q3, high = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1])
-    spread = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
+    with np.errstate(invalid="ignore"):  # of an infinite perplexity
+        low, q1, median, q3, high = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1])
+        spread = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
     found = {"mean": numbers.mean(), "sd": spread, "min": low, "q1": q1, "median": median, "q3": q3, "max": high}
     return {"n": float(len(numbers)), **{name: float(value) for name, value in found.items()}}
 

@@ -20,10 +20,10 @@ def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
     """One ranked list per request of `scored`, best first, with `kept` and the reason if dropped.
 
     `scored` has one row per response: request_id, sample_index, text, token_ids, reward (null for a
-    failed response). Result, in the order of requests: request_id, responses (list of structs
+    failed response or reward). Result, in the order of requests: request_id, responses (list of structs
     sample_index, text, token_ids, reward), kept, reason. Ties are ranked by sample index.
     """
-    usable = scored.filter(pl.col("reward").is_not_null() & pl.col("text").is_not_null())
+    usable = scored.filter(pl.col("reward").is_finite() & pl.col("text").is_not_null())
     if block.deduplicate:
         usable = usable.sort("sample_index").unique(["request_id", "text"], keep="first", maintain_order=True)
     if block.pick == "first":
@@ -108,7 +108,7 @@ def _mean(values: pl.Series) -> float:
 
 def _histogram(values: pl.Series) -> dict[str, list[float]]:
     """A histogram over [0, 1], or wider if needed: a dataset's own rewards may have another scale."""
-    found = values.drop_nulls().to_numpy()
+    found = values.filter(values.is_finite()).to_numpy()
     limits = (min(0.0, *found), max(1.0, *found)) if len(found) else (0.0, 1.0)
     counts, edges = np.histogram(found, bins=BINS, range=limits)
     return {"edges": edges.round(6).tolist(), "counts": counts.tolist()}

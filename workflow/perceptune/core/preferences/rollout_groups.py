@@ -13,16 +13,19 @@ from perceptune.contracts.config import BatchBlock
 def batch(scored: pl.DataFrame, block: BatchBlock) -> pl.DataFrame:
     """One group per request of `scored`, in sampling order, with `kept` and the reason if dropped.
 
-    `scored` has one row per response: request_id, sample_index, text, token_ids, reward and, if
+    `scored` has one row per response: request_id, sample_index, text, token_ids, reward (null for a
+    failed response or reward) and, if
     `block.keep` names a component, its value as `keep`. Result, in the order of requests:
     request_id, responses (list of structs sample_index, text, token_ids, reward), kept, reason.
     Dynamic sampling (arXiv:2503.14476, eq. 11): groups whose mean is outside the limits give no
     gradient.
     """
     answers = pl.struct("sample_index", "text", "token_ids", pl.col("reward").fill_null(0.0))
+    empty = pl.col("text").is_null() | (pl.col("token_ids").list.len().fill_null(0) == 0)
     groups = scored.group_by("request_id", maintain_order=True).agg(
         answers.alias("responses"),
-        lacking=(pl.col("reward").is_null() | (pl.col("token_ids").list.len().fill_null(0) == 0)).sum(),
+        empty=empty.any(),
+        unrewarded=(~pl.col("reward").is_finite().fill_null(value=False)).any(),
         mean=pl.col("keep").mean(),
     )
     groups = groups.with_columns(reason=_reason(block))
@@ -34,11 +37,18 @@ def batch(scored: pl.DataFrame, block: BatchBlock) -> pl.DataFrame:
 
 
 def _reason(block: BatchBlock) -> pl.Expr:
-    reason = pl.when(pl.col("lacking") > 0).then(pl.lit("answers are missing or empty"))
+    reason = (
+        pl.when("empty")
+        .then(pl.lit("answers are missing or empty"))
+        .when("unrewarded")
+        .then(pl.lit("rewards are missing or not finite"))
+    )
     if block.keep is None:
         return reason.otherwise(None)
     return (
-        reason.when(pl.col("mean") <= block.above)
+        reason.when(~pl.col("mean").is_finite().fill_null(value=False))
+        .then(pl.lit(f"{block.keep} is missing or not finite"))
+        .when(pl.col("mean") <= block.above)
         .then(pl.lit(f"mean {block.keep} not above {block.above:g}"))
         .when(pl.col("mean") >= block.below)
         .then(pl.lit(f"mean {block.keep} not below {block.below:g}"))

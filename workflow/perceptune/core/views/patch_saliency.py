@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
+
+from perceptune.contracts.shares import exact_share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +34,7 @@ def received(attention: np.ndarray, specials: int = 1) -> np.ndarray:
 
 
 def salient_cells(saliency: Sequence[float], share: float) -> list[int]:
-    """The indices of the floor(share x cells) most salient cells, ascending; ties go to the first.
-
-    `share` is taken as its decimal notation: 0.29 of 100 cells are 29, although 0.29 * 100 < 29 in
-    floating point.
-    """
-    count = math.floor(Fraction(str(share)) * len(saliency))
+    """The indices of the floor(share x cells) most salient cells, ascending; ties go to the first."""
+    count = math.floor(exact_share(share, len(saliency)))
     ranked = sorted(range(len(saliency)), key=lambda cell: -saliency[cell])  # stable
     return sorted(ranked[:count])

@@ -56,8 +56,9 @@ class RandomCrop(View):
             width, height = (min(max(1, round(side)), whole) for side, whole in zip(sides, image.size, strict=True))
             left = int(generator.integers(0, image.width - width + 1))
             top = int(generator.integers(0, image.height - height + 1))
-            part = (left, top, left + width, top + height)
-            cropped.append(image.resize(image.size, Pillow.Resampling.BILINEAR, part))
+            # `box` of `resize` would blend in pixels around the crop
+            crop = image.crop((left, top, left + width, top + height))
+            cropped.append(crop.resize(image.size, Pillow.Resampling.BILINEAR))
         return cropped
 
 

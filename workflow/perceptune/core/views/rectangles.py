@@ -31,7 +31,10 @@ class Rectangles(View):
     def apply(
         self, images: Sequence[Image], parameters: RectanglesParameters, seed: int, box: Box | None
     ) -> list[Image]:
-        """Each image with rectangles of uniform noise at random places."""
+        """Each image with rectangles of uniform noise at random places.
+
+        As in CPPO's code, sides are rounded down to whole pixels and noise values are 0 to 254.
+        """
         import numpy as np
         from PIL import Image as Pillow
 
@@ -42,9 +45,9 @@ class Rectangles(View):
             sides = np.array(pixels.shape[:2])
             for _ in range(parameters.count):
                 shares = generator.uniform(parameters.smallest, parameters.largest, 2)
-                height, width = np.maximum(np.rint(shares * sides).astype(int), 1)
+                height, width = np.maximum((shares * sides).astype(int), 1)
                 top, left = (generator.integers(0, room + 1) for room in sides - (height, width))
-                noise = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                noise = generator.integers(0, 255, (height, width, 3), dtype=np.uint8)
                 pixels[top : top + height, left : left + width] = noise
             covered.append(Pillow.fromarray(pixels))
         return covered

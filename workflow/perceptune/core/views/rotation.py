@@ -24,13 +24,15 @@ class Rotation(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: RotationParameters, seed: int, box: Box | None) -> list[Image]:
-        """Rotate each image about its centre by a uniform angle; black outside the image."""
+        """Rotate each image about its centre by a uniform angle; nearest pixels, black outside the
+        image, as torchvision's `RandomRotation` does by default.
+        """
         import numpy as np
         from PIL import Image as Pillow
 
         generator = np.random.default_rng(seed)
         angles = [generator.uniform(-parameters.degrees, parameters.degrees) for _ in images]
-        return [image.rotate(angle, Pillow.Resampling.BILINEAR) for image, angle in zip(images, angles, strict=True)]
+        return [image.rotate(angle, Pillow.Resampling.NEAREST) for image, angle in zip(images, angles, strict=True)]
 
 
 VIEW = Rotation()

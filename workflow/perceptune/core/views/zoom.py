@@ -28,7 +28,10 @@ class Zoom(View):
     seeded = True
 
     def apply(self, images: Sequence[Image], parameters: ZoomParameters, seed: int, box: Box | None) -> list[Image]:
-        """A random crop of each image, resized (bilinear) to the image's size."""
+        """A random crop of each image, resized (bilinear) to the image's size.
+
+        Sides are rounded down to whole pixels, as in CPPO's code.
+        """
         import numpy as np
         from PIL import Image as Pillow
 
@@ -36,12 +39,14 @@ class Zoom(View):
         zoomed = []
         for image in images:
             scale = generator.uniform(parameters.smallest, parameters.largest)
-            width, height = (max(1, round(side * scale)) for side in image.size)
+            width, height = (max(1, int(side * scale)) for side in image.size)
             left, top = (
                 int(generator.integers(0, whole - part + 1))
                 for whole, part in zip(image.size, (width, height), strict=True)
             )
-            zoomed.append(image.resize(image.size, Pillow.Resampling.BILINEAR, (left, top, left + width, top + height)))
+            # `box` of `resize` would blend in pixels around the crop
+            crop = image.crop((left, top, left + width, top + height))
+            zoomed.append(crop.resize(image.size, Pillow.Resampling.BILINEAR))
         return zoomed
 
 

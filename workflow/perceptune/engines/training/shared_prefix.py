@@ -180,7 +180,7 @@ def logps_of(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
     """Log-prob of every target from its hidden state, (T,) float32."""
 
     def block(states: Tensor, targets: Tensor) -> tuple[Tensor]:
-        return (_log_softmax_at(head(states).float(), targets)[0],)
+        return (_log_softmax_at(head(states).float(), targets),)
 
     return _in_blocks(head, block, states, targets.to(states.device))[0]
 
@@ -190,12 +190,24 @@ def values_of(head: nn.Module, states: Tensor, targets: Tensor) -> TokenValues:
 
     def block(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(states).float()
-        logps, normaliser = _log_softmax_at(logits, targets)
-        with torch.no_grad():  # H = log sum exp(l) - sum p l
-            entropies = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(dim=1)
-        return logps, entropies
+        return _log_softmax_at(logits, targets), entropies_of(logits)
 
     return TokenValues(*_in_blocks(head, block, states, targets.to(states.device)))
+
+
+@torch.no_grad()
+def entropies_of(logits: Tensor) -> Tensor:
+    """-sum p log p over the vocabulary, (T, V) to (T,), in nats; no gradient.
+
+    With d = l - max l <= 0 and Z = sum exp(d), it is log Z - sum d exp(d) / Z. No term is negative,
+    so none cancels: the result is never negative and keeps its digits for nearly certain tokens,
+    where log sum exp(l) - sum p l loses them all. Needs two more blocks of the logits' size.
+    """
+    largest, place = logits.max(dim=1, keepdim=True)
+    below = logits - largest
+    weights = below.exp().scatter_(1, place, 0)  # without the largest, whose d is 0
+    rest = weights.sum(dim=1)  # Z - 1: added to the 1, small weights would vanish
+    return rest.log1p() - weights.mul_(below).sum(dim=1) / (1 + rest)
 
 
 def full_kl(head: nn.Module, p_states: Tensor, q_states: Tensor) -> Tensor:
@@ -211,9 +223,8 @@ def full_kl(head: nn.Module, p_states: Tensor, q_states: Tensor) -> Tensor:
     return _in_blocks(head, block, p_states, q_states)[0]
 
 
-def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    normaliser = logits.logsumexp(dim=1)
-    return logits.gather(1, targets[:, None])[:, 0] - normaliser, normaliser
+def _log_softmax_at(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 
 def _in_blocks(head: nn.Module, block: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -188,7 +188,7 @@ def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], v
         logps=queried.get(view, unknown),
         reference=None if one.reference is None else stored.get(view, unknown),
         lengths=tensor([len(r) for r in one.responses]),
-        rewards=tensor(one.rewards),
+        rewards=torch.tensor(one.rewards, dtype=torch.float64, device=device),
         views={name: (queried.get(name, unknown), stored.get(name, unknown)) for name in {*queried, *stored} - {view}},
         pairs=one.pairs,
         numbers=one.numbers,

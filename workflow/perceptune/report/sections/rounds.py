@@ -36,7 +36,7 @@ PANELS = {
     "truncated": "answers truncated at the token limit",
     "loss": "loss",
     "entropy": "entropy per token",
-    "clip_high": "tokens clipped from above",
+    "clip_fraction": "tokens whose loss is clipped",
     "old_kl": "KL from the policy at the round's start",
     "engine_gap": "log-prob difference, sampler to trainer",
     "perception_kl": "KL between full and masked image",
@@ -47,7 +47,7 @@ PANELS = {
     "reference_kl": "KL from the base model",
 }
 """Titles of the plotted training metrics, in panel order; other metrics are not plotted."""
-SHARES = ("zero_variance", "truncated", "clip_high")
+SHARES = ("zero_variance", "truncated", "clip_fraction")
 ROUND = rf"{ROUND_MARK}\d+$"
 """Pattern of the end of a round's policy name, as in `grpo@2`."""
 MOST_PAIRS = 4

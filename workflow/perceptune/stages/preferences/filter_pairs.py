@@ -51,7 +51,7 @@ def run(
     scores = {row["example_id"]: row for row in read_table(clips, CLIPS).to_pylist()} if clips else {}
     for group in groups:
         for pair in group["pairs"]:
-            if pair["kept"]:
+            if pair["margin"] is not None and group["kept"]:
                 _measure(pair, original[group["group_id"]], config)
         group["numbers"] = _numbers(scores.get(group["example_id"]))
     limits = _limits(groups, config)
@@ -73,9 +73,11 @@ def run(
 
 
 def _measure(pair: dict[str, Any], logprobs: list[list[float]], config: FilterBlock) -> None:
-    """IPS, and for context `original` perplexities and margin; otherwise these are already set."""
+    """IPS of different answers, and for context `original` perplexities and margin; otherwise these
+    are already set."""
     chosen, rejected = logprobs[pair["chosen"]], logprobs[pair["rejected"]]
-    pair["ips"] = math.fsum(chosen) - math.fsum(rejected)
+    if pair["kept"]:
+        pair["ips"] = math.fsum(chosen) - math.fsum(rejected)
     if config.context == "original":
         means = [math.fsum(values) / len(values) for values in (chosen, rejected)]
         pair |= {
@@ -106,19 +108,26 @@ def _limits(groups: list[dict[str, Any]], config: FilterBlock) -> dict[str, tupl
 
 
 def _decide(group: dict[str, Any], config: FilterBlock, limits: Mapping[str, tuple[float, float] | None]) -> None:
+    focus = next((pair for pair in group["pairs"] if pair["kind"] == "focus"), None)
     for pair in group["pairs"]:
+        deciding = pair if config.applies_to == "each" else focus
         if pair["kept"]:
-            numbers = (pair["ppl_chosen"], pair["ppl_rejected"], pair["margin"])
-            pair["reason"] = rejection(*numbers, config.max_ppl, limits[pair["kind"]])
-    if config.applies_to == "focus" and group["pairs"] and group["pairs"][0]["kept"]:
-        for pair in group["pairs"]:
-            if pair["kept"]:
-                pair["reason"] = group["pairs"][0]["reason"]
+            pair["reason"] = None if deciding is None else _rejection(deciding, config, limits)
     for pair in group["pairs"]:
         pair["kept"] = pair["kept"] and pair["reason"] is None
     group["kept"] = any(pair["kept"] for pair in group["pairs"])
     if not group["kept"]:
         group["reason"] = "; ".join(f"{pair['kind']}: {pair['reason']}" for pair in group["pairs"])
+
+
+def _rejection(
+    pair: Mapping[str, Any], config: FilterBlock, limits: Mapping[str, tuple[float, float] | None]
+) -> str | None:
+    """Why this pair's numbers fail; None if they pass, or if an answer is missing or empty."""
+    if pair["margin"] is None:
+        return None
+    numbers = (pair["ppl_chosen"], pair["ppl_rejected"], pair["margin"])
+    return rejection(*numbers, config.max_ppl, limits[pair["kind"]])
 
 
 def _cap(groups: list[dict[str, Any]], config: FilterBlock) -> None:

@@ -100,17 +100,25 @@ def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
 
 
 def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBlock) -> pl.DataFrame:
-    """The scored rows of one task; rows without a response have a null reward and their reason."""
+    """The scored rows of one task.
+
+    Rows without a response or with a reward that is not finite have a null reward and a reason.
+    """
     answered = part.filter(pl.col("text").is_not_null())
     failed = part.filter(pl.col("text").is_null())
     answers = _answers(answered, model, config)
     scores = _scores(load("reward", reward), answers)
+    values = np.asarray(scores.rewards, dtype=float)
+    reasons = [
+        reason if np.isfinite(value) else f"the reward is {value}, expected a finite number"
+        for value, reason in zip(values, scores.reasons, strict=True)
+    ]
     for line in _frame_lines(answered, answers, scores, model):
         print(line)
     verdicts: dict[str, Iterable[Any]] = {
-        "reward": scores.rewards,
+        "reward": [value if np.isfinite(value) else None for value in values],
         "parsed": scores.parsed_json(),
-        "reason": scores.reasons,
+        "reason": reasons,
     }
     good = answered.with_columns(
         **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
