@@ -184,7 +184,8 @@ def write_answers(folder: Path, count: int, text: str = "An answer") -> None:
         })  # fmt: skip
         rewards.append({
             "request_id": f"r{number:02}", "example_id": str(number), "task": "open", "benchmark": "b", "condition": "greedy",
-            "view": "original", "sample_index": 0, "text": f"{text} {number}", "target": f"Reference {number}.", "reward": 1.0,
+            "view": "original", "sample_index": 0, "text": f"{text} {number}",
+            "answer": f"{text} {number}", "target": f"Reference {number}.", "reward": 1.0,
             "parsed": None, "components": [{"name": "answered", "value": 1.0}], "reason": None,
         })  # fmt: skip
     write_table(folder / "examples.parquet", EXAMPLES, examples, {})

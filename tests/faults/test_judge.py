@@ -221,7 +221,7 @@ def test_a_prompt_that_leaves_something_out_is_named(folder: Path) -> None:
 
 def test_an_answer_that_is_missing_is_not_judged(folder: Path) -> None:
     rows = read_table(folder / "rewards.parquet", REWARDS).to_pylist()
-    rows[1] |= {"text": None, "reward": None, "components": [], "reason": "too long"}
+    rows[1] |= {"text": None, "answer": None, "reward": None, "components": [], "reason": "too long"}
     write_table(folder / "rewards.parquet", REWARDS, rows, {})
     with serving() as server:
         table = judged(folder, server.url)

@@ -77,4 +77,5 @@ REWARD = Reward(
     score=boxed_exact,
     components=("accuracy", "format"),
     metrics=METRICS,
+    reads_reasoning=True,
 )

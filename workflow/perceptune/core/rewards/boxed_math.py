@@ -18,4 +18,5 @@ REWARD = Reward(
     score=boxed_math,
     components=("accuracy", "format"),
     metrics=METRICS,
+    reads_reasoning=True,
 )

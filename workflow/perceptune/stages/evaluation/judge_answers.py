@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from perceptune.contracts.config import BenchmarkBlock, JudgeBlock, ModelBlock
+from perceptune.contracts.config import UNCOMPUTED, BenchmarkBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.plugins import module_of
@@ -24,7 +24,7 @@ from perceptune.engines.judging import SEED, Case, Endpoint, Said, complaint, he
 from perceptune.engines.vllm.requests import Question
 from perceptune.stages.evaluation.judged_answers import with_verdicts
 from perceptune.stages.evaluation.metric_rows import answers_of
-from perceptune.stages.sampling.responses import SPEED_ONLY, start
+from perceptune.stages.sampling.responses import start
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
 
@@ -55,7 +55,7 @@ def run(
         raise ValueError(f"benchmark `{block.protocol}` does not use a judge")
     rows = answers_of(rewards, benchmark)
     answers = with_verdicts(rows, examples, None)
-    identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=SPEED_ONLY)]
+    identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=UNCOMPUTED)]
     cases = _cases(answers, protocol.judged, judge, block.judge_prompt, identity)
     store = VerdictStore(kept)
     waiting = list({case.key: case for case in cases if case and store.find(case.key) is None}.values())

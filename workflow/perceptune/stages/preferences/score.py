@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.core.answers.reasoning import UNFINISHED
 from perceptune.core.data.coordinate_frames import overlap_lines, overlaps
 from perceptune.core.data.source_columns import Columns
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
+from perceptune.models.reasoning import reasoning_of
 from perceptune.stages.data.examples import Examples
 
 
@@ -39,10 +42,15 @@ def run(
 ) -> None:
     """Writes the `rewards` table: `responses` in order, optionally only of `benchmarks`.
 
+    This is the only place where the model's reasoning is taken off: judges and metrics read the
+    column `answer`.
+
     `resources` is the digest of the folder of that name, for the record. Raises `UserError` if a
     task has no reward, or if more than `max_failed_share` of the responses are missing.
     """
+    reasoning = reasoning_of(model)
     table = joined(requests, responses, examples)
+    table = table.with_columns(answer=pl.Series([t and reasoning.answer(t) for t in table["text"]], dtype=pl.String))
     if benchmarks is not None:
         table = table.filter(pl.col("benchmark").is_in(benchmarks))
     unrewarded = sorted(set(table["task"]) - set(config.tasks))
@@ -63,6 +71,7 @@ def run(
         "reward": config.model_dump(mode="json"),
         "resources": resources,
         "model": model.model_dump(mode="json"),
+        "reasoning": {"markers": list(reasoning.markers), "opened_by_prompt": reasoning.opened},
     }
     write_table(rewards, REWARDS, scored, lineage("preferences.score", parameters, inputs, plugins))
 
@@ -103,8 +112,10 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     """The scored rows of one task; rows without a response have a null reward and their reason."""
     answered = part.filter(pl.col("text").is_not_null())
     failed = part.filter(pl.col("text").is_null())
-    answers = _answers(answered, model, config)
-    scores = _scores(load("reward", reward), answers)
+    declared: Reward = load("reward", reward)
+    texts = answered["text" if declared.reads_reasoning else "answer"]
+    answers = _answers(answered, texts.fill_null("").to_list(), model, config)
+    scores = _without_unfinished(_scores(declared, answers), texts.is_null().to_numpy())
     for line in _frame_lines(answered, answers, scores, model):
         print(line)
     verdicts: dict[str, Iterable[Any]] = {
@@ -131,6 +142,18 @@ def _scores(reward: Reward, answers: Answers) -> Scores:
     if missing := [name for name in reward.components if name not in scores.components]:
         raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
     return scores
+
+
+def _without_unfinished(scores: Scores, unfinished: np.ndarray) -> Scores:
+    """Responses whose reasoning never ends are unparsed and have reward 0, also where the reward's rule
+    reads something from an empty text. Their components are those of an empty answer.
+    """
+    return replace(
+        scores,
+        rewards=np.where(unfinished, 0.0, scores.rewards),
+        parsed=[None if bad else one for one, bad in zip(scores.parsed, unfinished, strict=True)],
+        reasons=[UNFINISHED if bad else one for one, bad in zip(scores.reasons, unfinished, strict=True)],
+    )
 
 
 COMPONENTS = pl.List(pl.Struct({"name": pl.String, "value": pl.Float64}))
@@ -162,14 +185,14 @@ def _frame_lines(part: pl.DataFrame, answers: Answers, scores: Scores, model: Mo
     return overlap_lines(ious, answers.frame)
 
 
-def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answers:
+def _answers(part: pl.DataFrame, texts: Sequence[str], model: ModelBlock, config: RewardBlock) -> Answers:
     sizes = np.array([(s or [[np.nan] * 2])[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
     boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
     frame = coordinate_frame(model)
     if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1])[~np.isnan(boxes[:, 0])].any():
         print("boxes are interpreted relative to the padded square, the format of LLaVA-1.5", file=sys.stderr)
     return Answers(
-        texts=part["text"].to_list(),
+        texts=texts,
         targets=part["target"].to_list(),
         boxes=boxes,
         sizes=sizes,
