@@ -395,3 +395,18 @@ def test_metrics_and_judges_count_endless_reasoning_as_a_missing_answer(tmp_path
     for suffix in ("", "_vcd"):
         assert found[f"accuracy{suffix}"]["value"] == found[f"yes_ratio{suffix}"]["value"] == 0
         assert (found[f"accuracy{suffix}"]["n"], found[f"accuracy{suffix}"]["n_failed"]) == (1, 1)
+
+
+def test_a_missing_answer_counts_like_an_empty_one(tmp_path: Path) -> None:
+    """Its edit distance is 1, not 0, and its question still has an answer that is yes."""
+    examples = [example("page", "ocr", target="abc"), example("there", "existence", target="yes")]
+    asked = [(request(name, 2, "b"), [text, None]) for name, text in (("page", "abc"), ("there", "yes"))]
+    tables = Tables(tmp_path, examples, asked)  # type: ignore[arg-type]
+    tasks = {"ocr": "edit_distance", "existence": "yes_no"}
+    tables.rewards(RewardBlock(tasks=tasks, max_failed_share=1.0))  # type: ignore[arg-type]
+    answers = evaluate.answers_of(tables["rewards"], "b")
+    pages, yes = (evaluate.columns_of(answers.filter(task=task)) for task in tasks)
+    assert pages["ned"].tolist() == [0, 1] and pages["token_f1"].tolist() == [1, 0]
+    assert yes["target_yes"].tolist() == [1, 1] and yes["predicted_yes"].tolist() == [1, 0]
+    assert answers["reward"].is_null().to_list() == [False, True] * 2
+    assert answers["reason"].to_list() == [None, "the file is empty"] * 2

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,30 +109,20 @@ def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
 
 def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBlock) -> pl.DataFrame:
     """The scored rows of one task; rows without a response have a null reward and their reason."""
-    answered = part.filter(pl.col("text").is_not_null())
-    failed = part.filter(pl.col("text").is_null())
     declared: Reward = load("reward", reward)
-    texts = answered["text" if declared.reads_reasoning else "answer"]
-    answers = _answers(answered, texts.fill_null("").to_list(), model, config)
-    scores = _without_unfinished(_scores(declared, answers), texts.is_null().to_numpy())
-    for line in _frame_lines(answered, answers, scores, model):
+    texts = part["text" if declared.reads_reasoning else "answer"]
+    answers = _answers(part, texts.fill_null("").to_list(), model, config)
+    scores = _without_answer(_scores(declared, answers), texts.is_null().to_numpy())
+    for line in _frame_lines(part, answers, scores, model):
         print(line)
-    verdicts: dict[str, Iterable[Any]] = {
-        "reward": scores.rewards,
-        "parsed": scores.parsed_json(),
-        "reason": scores.reasons,
-    }
-    good = answered.with_columns(
-        **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
-        components=pl.Series("components", _components(scores, answered.height), dtype=COMPONENTS),
-    )
-    bad = failed.with_columns(
-        reward=pl.lit(None, dtype=pl.Float64),
-        parsed=pl.lit(None, dtype=pl.String),
-        components=pl.lit([], dtype=COMPONENTS),
-    )
-    columns = ["row", *REWARDS.schema.names]
-    return pl.concat([good.select(columns), bad.select(columns)])
+    missing = pl.col("text").is_null()
+    reasons = pl.Series(scores.reasons, dtype=pl.String)
+    return part.with_columns(
+        reward=pl.when(missing).then(None).otherwise(pl.Series(scores.rewards, dtype=pl.Float64)),
+        parsed=pl.Series(scores.parsed_json(), dtype=pl.String),
+        components=pl.Series(_components(scores, part.height), dtype=COMPONENTS),
+        reason=pl.when(missing).then(pl.col("reason")).otherwise(reasons),
+    ).select("row", *REWARDS.schema.names)
 
 
 def _scores(reward: Reward, answers: Answers) -> Scores:
@@ -144,15 +133,18 @@ def _scores(reward: Reward, answers: Answers) -> Scores:
     return scores
 
 
-def _without_unfinished(scores: Scores, unfinished: np.ndarray) -> Scores:
-    """Responses whose reasoning never ends are unparsed and have reward 0, also where the reward's rule
-    reads something from an empty text. Their components are those of an empty answer.
+def _without_answer(scores: Scores, none: np.ndarray) -> Scores:
+    """Missing responses, and those whose reasoning never ends, are unparsed and have reward 0.
+
+    Their components are those of an empty answer, such as an edit distance of 1, or 0 if the rule pays
+    for an empty answer, as POPE's does.
     """
-    return replace(
-        scores,
-        rewards=np.where(unfinished, 0.0, scores.rewards),
-        parsed=[None if bad else one for one, bad in zip(scores.parsed, unfinished, strict=True)],
-        reasons=[UNFINISHED if bad else one for one, bad in zip(scores.reasons, unfinished, strict=True)],
+    paid = none & (scores.rewards > 0)
+    return Scores(
+        np.where(none, 0.0, scores.rewards),
+        [None if no else one for one, no in zip(scores.parsed, none, strict=True)],
+        {name: np.where(paid, 0.0, values) for name, values in scores.components.items()},
+        [UNFINISHED if no else one for one, no in zip(scores.reasons, none, strict=True)],
     )
 
 
