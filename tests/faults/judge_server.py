@@ -136,6 +136,8 @@ class Handler(BaseHTTPRequestHandler):
         "reset": reset,
         "cut off": lambda self: self.send(200, completion("The answer is", "length")),
         "filtered": lambda self: self.send(200, completion("", "content_filter")),
+        "endless": lambda self: self.send(200, completion("<think>The answer is")),
+        "only reasoning": lambda self: self.send(200, completion("<think>The answer is</think>\n")),
         "empty": lambda self: self.send(200, completion("")),
         "no text": lambda self: self.send(200, completion(None)),
         "400": lambda self: self.error(400, "This model's maximum context length is 10 tokens"),
