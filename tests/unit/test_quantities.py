@@ -1,6 +1,10 @@
 """Units, and Unicode as LaTeX, of two mathematical answers."""
 
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from perceptune.core.answers.quantities import comparable, in_latex
 
 
@@ -22,7 +26,7 @@ def test_unicode_in_latex(text: str, latex: str) -> None:
     [
         ("5 cm", r"5\text{ cm}"), ("5 inches", "5 in"), ("5 m^2", "5 square metres"), ("5 sq. m", r"5\ \mathrm{m}^{2}"),
         ("5 m/s^2", r"5 \text{ meters per s}^2"), ("5 mL", "5 millilitres"), (r"5^{\circ}", "5 degrees"), ("$5", "5 dollars"),
-        (r"5\%", "5 percent"), ("5 cm.", "5"), ("5", "5 Kilometers"),
+        (r"5 N \cdot m", "5 N*m"), ("5 km/h", "5 kilometres per hour"), (r"5\%", "5 percent"), ("5 cm.", "5"), ("5", "5 Kilometers"),
     ],
 )  # fmt: skip
 def test_the_same_units_and_one_unit_alone_are_dropped(one: str, other: str) -> None:
@@ -49,3 +53,51 @@ def test_other_units(one: str, other: str) -> None:
 def test_what_may_be_no_unit_is_kept(text: str) -> None:
     """A letter may be a variable; 5 % is 0.05."""
     assert comparable(text, "x") == (text, "x")
+
+
+def test_an_expression_has_no_unit() -> None:
+    assert comparable("3h + 2m", "2m + 3h") == ("3h + 2m", "2m + 3h")
+    assert comparable(r"2\pi m", r"2\pi h") is None
+
+
+PIECES = [
+    "5",
+    "1",
+    ".",
+    " ",
+    "m",
+    "cm",
+    "N",
+    "per",
+    "/",
+    "^",
+    "2",
+    "{",
+    "}",
+    "$",
+    "\\",
+    r"\text{",
+    r"\cdot",
+    "°",
+    "√",
+    "²",
+    "square",
+    "%",
+    ",",
+]
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+)
+def test_any_text_can_be_compared_in_either_order(one: str, other: str) -> None:
+    pair, turned = comparable(one, other), comparable(other, one)
+    assert turned == (pair and pair[::-1])
+
+
+@pytest.mark.parametrize("piece", ["1", " ", "5 m", "m/", "(", "√", "1 ", "^", "\\text{", "square "])
+def test_long_texts_take_no_time(piece: str) -> None:
+    start = time.process_time()
+    comparable(f"5 {piece * 20_000}x{piece * 20_000} m", "5")
+    assert time.process_time() - start < 5

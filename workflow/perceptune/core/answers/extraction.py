@@ -95,9 +95,9 @@ def lettered(choices: Sequence[Any]) -> dict[str, str]:
 def option_letter(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter of the option that an answer chooses; None if undecided.
 
-    Source: VLMEvalKit's `can_infer` in its later versions. It is the only option letter that stands
-    alone among the last words; otherwise the only option whose text the answer repeats, unless the
-    answer is more than twice as long as all options together.
+    Source: VLMEvalKit's `can_infer` before June 2026, see `chosen_option`. It is the only option
+    letter that stands alone among the last words; otherwise the only option whose text the answer
+    repeats, unless the answer is more than twice as long as all options together.
     """
     words = answer.translate(BLANKED).split()
     named = [letter for letter in options if letter in words]

@@ -37,7 +37,7 @@ UNITS |= {f"{name}s": symbol for name, symbol in UNITS.items() if len(name) > 2 
 POWERS = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu.": "3"}
 _UNIT = "|".join(re.escape(name) for name in sorted(UNITS, key=len, reverse=True))
 _POWER = "|".join(re.escape(name) for name in sorted(POWERS, key=len, reverse=True))
-ONE = rf"(?:(?P<power>{_POWER})\s*)?(?P<unit>{_UNIT})(?![A-Za-z])(?:\s*\^\s*\{{?\s*(?P<exponent>-?\d)\s*\}}?)?"
+ONE = rf"(?<![A-Za-z\\])(?:(?P<power>{_POWER})\s*)?(?P<unit>{_UNIT})(?![A-Za-z])(?:\s*\^\s*\{{?\s*(?P<exponent>-?\d)\s*\}}?)?"
 ONE_UNIT = re.compile(ONE, re.IGNORECASE)
 _SAME = re.sub(r"\?P<\w+>", "?:", ONE)
 _BETWEEN = r"\s*(?:/|\*|\\cdot|\bper\b)\s*"
@@ -53,6 +53,7 @@ DOLLARS = re.compile(r"\s*\\?\$\s*(?=[-\d.])(?P<value>[^$]*)$")
 GAP = re.compile(r"(?<=\d)\s+(?=\d)")
 BLANK_LIST = re.compile(r"[-+]?[\d.]+(?:\s+[-+]?[\d.]+)+")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:\s\d{3})+(?:\.\d+)?")
+VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 LONE_LETTER = re.compile(r"[A-Za-z]")
 
 
@@ -97,7 +98,7 @@ class _Quantity:
 
 def _parted(text: str) -> _Quantity:
     """The value and its unit; the whole text if it has no unit at its end."""
-    plain = SPACES.sub(" ", WRAPPED.sub(r"\1", text)).strip()
+    plain = " ".join(SPACES.sub(" ", WRAPPED.sub(r"\1", text)).split())
     if degrees := ARC.search(plain):
         return _Quantity(plain[: degrees.start()], f"degree {degrees['scale'] or ''}".strip())
     if money := DOLLARS.fullmatch(plain):
@@ -105,10 +106,11 @@ def _parted(text: str) -> _Quantity:
     quantity = QUANTITY.fullmatch(plain)
     if quantity is None:
         return _Quantity(text)
+    lone = LONE_LETTER.fullmatch(quantity["units"]) is not None
+    if lone and VARIABLE.search(quantity["value"]):
+        return _Quantity(text)  # `3h + 2m` is an expression
     unit = _canonical(quantity["units"])
-    return _Quantity(
-        quantity["value"].strip(), unit, unit != "percent" and not LONE_LETTER.fullmatch(quantity["units"])
-    )
+    return _Quantity(quantity["value"].strip(), unit, unit != "percent" and not lone)
 
 
 def _canonical(units: str) -> str:
