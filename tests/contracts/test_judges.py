@@ -56,6 +56,9 @@ def test_a_local_judge_counts_by_its_weights_and_settings() -> None:
     config["models"]["tiny"]["dtype"] = "bfloat16"
     assert judging_settings(planning.load(config), "mmhal") != here
     config["models"]["tiny"]["dtype"] = "float32"
+    config["models"]["tiny"]["reasoning"] = ["<r>", "</r>"]
+    assert judging_settings(planning.load(config), "mmhal") != here
+    del config["models"]["tiny"]["reasoning"]
     config["models"]["tiny"]["engine"] = {"max_num_seqs": 3}
     assert judging_settings(planning.load(config), "mmhal") == here
 

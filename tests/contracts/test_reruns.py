@@ -188,3 +188,27 @@ def test_a_resource_counts_by_its_content(tmp_path: Path) -> None:
         (tmp_path / folder / "nltk_data").mkdir(parents=True)
         (tmp_path / folder / "nltk_data/words").write_text(text)
     assert settings("one") == settings("same") != settings("other")
+
+
+def test_markers_of_reasoning_are_a_setting_of_scoring_alone() -> None:
+    """Sampling and training do not depend on them; judging and evaluation read the rewards."""
+    raw = configured()
+    before = _settings(planning.load(raw))
+    raw["models"]["tiny"]["reasoning"] = ["<r>", "</r>"]
+    after = _settings(planning.load(raw))
+    assert {job for job in before if before[job] != after[job]} == {"score training", "score pope"}
+    assert after["score pope"]["reasoning"] == ["<r>", "</r>"]
+
+
+def _settings(plan: planning.Plan) -> dict[str, dict[str, Any]]:
+    jobs = {
+        "score training": ("score_responses", {"policy": "tiny", "plan": "shapes/n20", "reward": "perception"}),
+        "score pope": ("score_responses", {"policy": "perpo", "plan": "benchmarks", "reward": "pope"}),
+        "ask": ("plan_benchmarks", {"policy": "perpo"}),
+        "sample": ("sample_responses", {"policy": "perpo", "plan": "benchmarks", "scatteritem": "1-of-1"}),
+        "take": ("use_dataset_preferences", {"policy": "tiny", "dataset": "shapes", "dataset_preference": "taken"}),
+        "train": ("train_adapter", {"experiment": "perpo"}),
+        "evaluate": ("evaluate_policy", {"policy": "perpo"}),
+        "judge": ("judge_answers", {"policy": "perpo", "benchmark": "mmhal"}),
+    }
+    return {name: dict(job_of(plan, rule, wildcards).settings) for name, (rule, wildcards) in jobs.items()}

@@ -136,6 +136,8 @@ class Handler(BaseHTTPRequestHandler):
         "reset": reset,
         "cut off": lambda self: self.send(200, completion("The answer is", "length")),
         "filtered": lambda self: self.send(200, completion("", "content_filter")),
+        "endless": lambda self: self.send(200, completion("<think>The answer is")),
+        "only reasoning": lambda self: self.send(200, completion("<think>The answer is</think>\n")),
         "empty": lambda self: self.send(200, completion("")),
         "no text": lambda self: self.send(200, completion(None)),
         "400": lambda self: self.error(400, "This model's maximum context length is 10 tokens"),
@@ -184,7 +186,8 @@ def write_answers(folder: Path, count: int, text: str = "An answer") -> None:
         })  # fmt: skip
         rewards.append({
             "request_id": f"r{number:02}", "example_id": str(number), "task": "open", "benchmark": "b", "condition": "greedy",
-            "view": "original", "sample_index": 0, "text": f"{text} {number}", "target": f"Reference {number}.", "reward": 1.0,
+            "view": "original", "sample_index": 0, "text": f"{text} {number}",
+            "answer": f"{text} {number}", "target": f"Reference {number}.", "reward": 1.0,
             "parsed": None, "components": [{"name": "answered", "value": 1.0}], "reason": None,
         })  # fmt: skip
     write_table(folder / "examples.parquet", EXAMPLES, examples, {})

@@ -107,6 +107,8 @@ def test_a_fault_that_passes_is_got_over(folder: Path, fault: str) -> None:
         ("cut off", "cut its verdict off after 1024 tokens\nhint: key `judges.stub.max_tokens` allows longer ones", 1),
         ("filtered", "withheld its verdict by a content filter", 1),
         ("empty", "gave an empty verdict, 3 times", 3),
+        ("only reasoning", "gave an empty verdict, 3 times", 3),
+        ("endless", "gave no verdict: its reasoning never ends, 3 times", 3),
         ("400", "answered 400: `This model's maximum context length is 10 tokens`", 1),
         (
             "401",
@@ -221,7 +223,7 @@ def test_a_prompt_that_leaves_something_out_is_named(folder: Path) -> None:
 
 def test_an_answer_that_is_missing_is_not_judged(folder: Path) -> None:
     rows = read_table(folder / "rewards.parquet", REWARDS).to_pylist()
-    rows[1] |= {"text": None, "reward": None, "components": [], "reason": "too long"}
+    rows[1] |= {"text": None, "answer": None, "reward": None, "components": [], "reason": "too long"}
     write_table(folder / "rewards.parquet", REWARDS, rows, {})
     with serving() as server:
         table = judged(folder, server.url)
@@ -328,3 +330,12 @@ def test_a_key_that_cannot_be_sent_is_not_shown(
 def test_an_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="url"):
         JudgeBlock(model="stub", url="localhost:8000/v1")
+
+
+def test_the_judges_own_reasoning_is_no_verdict(folder: Path) -> None:
+    with serving() as server:
+        server.say = lambda body, number: "<think>Rating: 0?</think>\nRating: 5"
+        table = judged(folder, server.url)
+    assert set(table["text"]) == {"Rating: 5"}
+    replies = {json.loads(file.read_text())["text"] for file in (folder / "kept").rglob("*.json")}
+    assert replies == {"<think>Rating: 0?</think>\nRating: 5"}

@@ -370,3 +370,67 @@ def test_another_coordinate_format_is_reported_and_not_used(tmp_path: Path, caps
     assert "mean IoU of 30 boxes" in said
     assert "`padded_square` 0.500, `original` 1.000, `thousand` 0.000; declared: `padded_square`" in said
     assert "warning: the model's boxes look like `original`, not `padded_square`" in said
+
+
+THOUGHTS = "<think>There is no dog at first. Not [0.6, 0.6, 0.9, 0.9].</think>"
+
+
+def test_reasoning_does_not_count(tmp_path: Path) -> None:
+    asked = [
+        (request("box", 3), [f"{THOUGHTS}{HIT}", f"<think>{HIT}", HIT]),
+        (request("there", 3), [f"{THOUGHTS}\nYes", f"{THOUGHTS} No", "<think>Yes"]),
+    ]
+    table = Tables(tmp_path, ROWS, asked).rewards()  # type: ignore[arg-type]
+    assert table["reward"].to_list() == pytest.approx([1.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    never = "reasoning never ends"
+    assert table["reason"].to_list() == [None, never, None, None, None, never]
+    assert table["answer"].to_list() == [HIT, None, HIT, "Yes", "No", None]
+    assert table["text"].to_list() == [text for _, texts in asked for text in texts]
+    assert table["parsed"].is_null().to_list() == [False, True, False, False, False, True]
+
+
+def test_a_rule_that_reads_an_empty_answer_does_not_reward_endless_reasoning(tmp_path: Path) -> None:
+    """To POPE's rule, a text without "no" is a yes."""
+    tables = Tables(tmp_path, ROWS[1:], [(request("there", 2), ["<think>A dog?", ""])])
+    table = tables.rewards(RewardBlock(tasks={"existence": "pope"}))
+    assert table["reward"].to_list() == [0.0, 1.0]
+    assert table["reason"].to_list() == ["reasoning never ends", None]
+
+
+def test_rewards_of_the_format_see_the_reasoning(tmp_path: Path) -> None:
+    some = example("q", "open", target="3")
+    texts: list[str | None] = [r"<think>2 or 3?</think>\boxed{3}", r"\boxed{3}", r"<think>\boxed{3}"]
+    for reward in ("boxed_exact", "boxed_math"):
+        table = Tables(tmp_path, [some], [(request("q", 3), texts)]).rewards(RewardBlock(tasks={"open": reward}))
+        assert table["reward"].to_list() == pytest.approx([1.0, 0.9, 0.9])
+        assert table["answer"].to_list() == [r"\boxed{3}", r"\boxed{3}", None]
+
+
+def test_metrics_and_judges_count_endless_reasoning_as_a_missing_answer(tmp_path: Path) -> None:
+    some = example("there", "existence", target="yes", source='{"category": "random"}')
+    tables = Tables(tmp_path, [some], [(request("there", 1, "b", "greedy"), ["<think>Yes, a dog"])])
+    tables.rewards(RewardBlock(tasks={"existence": "pope"}))
+    evaluate.run(
+        policy="p", base="p", rewards={"b": tables["rewards"]}, base_rewards=None, attention={}, base_attention=None,
+        metrics=tables["metrics"], benchmarks={"b": BenchmarkBlock(dataset="mine", reward="r", protocol="pope", n=0, resamples=20)},
+        reward_tasks={"r": {"existence": "pope"}}, model=MODEL, examples={"mine": tables["examples"]},
+    )  # fmt: skip
+    found = {row["metric"]: row for row in read_table(tables["metrics"], METRICS).to_pylist()}
+    for suffix in ("", "_vcd"):
+        assert found[f"accuracy{suffix}"]["value"] == found[f"yes_ratio{suffix}"]["value"] == 0
+        assert (found[f"accuracy{suffix}"]["n"], found[f"accuracy{suffix}"]["n_failed"]) == (1, 1)
+
+
+def test_a_missing_answer_counts_like_an_empty_one(tmp_path: Path) -> None:
+    """Its edit distance is 1, not 0, and its question still has an answer that is yes."""
+    examples = [example("page", "ocr", target="abc"), example("there", "existence", target="yes")]
+    asked = [(request(name, 2, "b"), [text, None]) for name, text in (("page", "abc"), ("there", "yes"))]
+    tables = Tables(tmp_path, examples, asked)  # type: ignore[arg-type]
+    tasks = {"ocr": "edit_distance", "existence": "yes_no"}
+    tables.rewards(RewardBlock(tasks=tasks, max_failed_share=1.0))  # type: ignore[arg-type]
+    answers = evaluate.answers_of(tables["rewards"], "b")
+    pages, yes = (evaluate.columns_of(answers.filter(task=task)) for task in tasks)
+    assert pages["ned"].tolist() == [0, 1] and pages["token_f1"].tolist() == [1, 0]
+    assert yes["target_yes"].tolist() == [1, 1] and yes["predicted_yes"].tolist() == [1, 0]
+    assert answers["reward"].is_null().to_list() == [False, True] * 2
+    assert answers["reason"].to_list() == [None, "the file is empty"] * 2

@@ -102,6 +102,14 @@ def test_the_rounded_truth_of_perpos_example_is_not_a_perfect_score() -> None:
         ("I know a dog", None),
         ("yesterday", None),
         ("", None),
+        ("Yes\n\nExplanation: no other animal is near.", "yes"),
+        ("Answer:\nNo", "no"),
+        ("Yes! There is no doubt", "yes"),
+        ("A dog? No", "no"),
+        ("1. Yes", "yes"),
+        ("2) No, there are 3.", "no"),
+        ("There isn’t a dog", "no"),
+        ("Let me look. Yes", None),
     ],
 )
 def test_yes_no_rule(text: str, expected: str | None) -> None:
@@ -117,8 +125,14 @@ def test_yes_no_scores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [(" 3.0. ", "3"), ("1,000", "1000"), ("The  Cat.", "the cat"), ("nan", "nan"), ("", "")]
-)
+    ("text", "expected"),
+    [
+        (" 3.0. ", "3"), ("1,000", "1000"), ("The  Cat.", "the cat"), ("nan", "nan"), ("", ""), ("1,234,567.50", "1234567.5"),
+        ("1,5", "1,5"), ("1,2,3", "1,2,3"), ("12,34,567", "12,34,567"), ("1,0000", "1,0000"), ("1_0", "1_0"), ("+7", "7"),
+        ("12345678901234567890", "12345678901234567890"), ("9007199254740993.0", "9007199254740993"), ("1e3", "1000"),
+        (".5", "0.5"), ("-0.0", "0"), ("2.50e-1", "0.25"), ("1e9999", "1e9999"), ("inf", "inf"), ("007", "7"), ("100", "100"),
+    ],
+)  # fmt: skip
 def test_normalisation(text: str, expected: str) -> None:
     assert normalised(text) == expected
 

@@ -187,6 +187,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.family", "qwen2_5_vl", MODEL),
     ("models.tiny.family models.tiny.pixels", ("qwen2_5_vl", [784, 7840]), MODEL),
     ("models.tiny.coordinates", "thousand", MODEL),
+    ("models.tiny.reasoning", ["[", "]"], SCORE),
     ("models.tiny.image_fit", "crop", MODEL),
     ("models.tiny.max_model_len", 500, MODEL),
     ("models.tiny.dtype", "bfloat16", MODEL),

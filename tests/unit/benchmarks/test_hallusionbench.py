@@ -239,6 +239,7 @@ def test_sample_predictions(rows: list[Row], records: list[Record]) -> None:
 @pytest.mark.parametrize(
     ("text", "read"),
     [
+        ("1. " * 32 + "Yes.", "yes"), (". " * 32 + "Yes.", None), ("In 1990. Yes.", "yes"),
         ("Yes", "yes"), ("No.", "no"), ("Yes, it is.", "yes"), ("Yes,it is", "yes"), ("(yes)", "yes"), ("No!", "no"), ("yes/no", None),
         ("**Yes**", None), ("Yes: it is", None), ("", None), ("There is not", None), ("I know", None), ("The answer is no.", "no"),
         ("It says 1,000. Yes,", "yes"), ("It says 1,000;yes", None), ("No yes", None),

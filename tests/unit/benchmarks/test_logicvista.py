@@ -7,6 +7,7 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.core.answers.extraction import letter_set, letters_in
 
+from tests.official_data import official
 from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
 from tests.unit.benchmarks.tables import (
@@ -111,6 +112,26 @@ def test_hand_derived_and_judged(tmp_path: Path) -> None:
     message = BENCHMARKS["logicvista"].judged.messages(answers[2])[0]["content"]  # type: ignore[union-attr]
     assert "Which gear turns left?" in message and message.endswith("the second gear")
     assert all(math.isnan(v) for v in values("logicvista", []).values())
+
+
+def test_a_record_without_question_and_answer_counts_and_nothing_is_right(tmp_path: Path) -> None:
+    """The published file has one."""
+    empty = {"v1_3": {"imagename": "v1_3.png", "question": "", "answer": "", "skill": ["spatial"]}}
+    drawn_names(tmp_path / "images", [r["imagename"] for r in {**RECORDS, **empty}.values()])  # type: ignore[misc]
+    path = write_json(tmp_path / "dataset.json", {**RECORDS, **empty})
+    data = FileDataset(kind="logicvista", path=str(path))
+    table = through_the_stages(tmp_path, "logicvista", data, {**dict.fromkeys(RECORDS, "C"), "v1_3": ""})
+    found = {r["metric"]: r for r in table.iter_rows(named=True)}
+    assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (pytest.approx(1 / 4), 4)
+    row = questions("logicvista", path)[-1]
+    judged = answered("logicvista", [row], ["The answer is B"], verdicts=["Z"])
+    assert values("logicvista", judged)["accuracy_judged"] == 0
+
+
+def test_the_published_file_is_read_whole() -> None:
+    found = questions("logicvista", official("logicvista") / "dataset.json")
+    assert len(found) == 448
+    assert [row["id"] for row in found if row["answer"] is None] == ["v1_382"]
 
 
 def test_all_forms_give_the_same_rows(tmp_path: Path) -> None:

@@ -52,6 +52,36 @@ def rows(folder: Path) -> list[Row]:
 
 
 @pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("The point lies on the circle.", "The point lies on the circle."), ("\\boxed{The point lies.}", "The point lies."),
+        ("The point lies", "The point lies."), ("5 cm.", "5 cm."),
+    ],
+)  # fmt: skip
+def test_a_full_stop_at_the_end_does_not_count(tmp_path: Path, answer: str, target: str) -> None:
+    row = {**rows(tmp_path)[5], "answer": target}
+    assert answered("mathverse", [row], [answer])[0].components["accuracy"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "right"), [("5 cm", "5 m", False), ("√2", "\\sqrt{2}", True), ("5 cm", "5", True)]
+)
+def test_units_and_unicode(tmp_path: Path, answer: str, target: str, right: bool) -> None:
+    row = {**rows(tmp_path)[5], "answer": target}
+    assert (answered("mathverse", [row], [answer])[0].components["accuracy"] == 1) is right
+
+
+@pytest.mark.parametrize(
+    ("verdict", "right"),
+    [("1", True), (" 1.", True), ("1 (consistent)", True), ("Judgement: 1", True), ("Judgment:1", True), ("Judgement: 0", False),
+     ("0", False), ("10", False), ("It is 1", False), ("", False)],
+)  # fmt: skip
+def test_verdicts(tmp_path: Path, verdict: str, right: bool) -> None:
+    (answer,) = answered("mathverse", rows(tmp_path)[5:6], ["one half"], verdicts=[verdict])
+    assert values("mathverse", [answer])["accuracy_judged"] == right
+
+
+@pytest.mark.parametrize(
     ("text", "letter"),
     [
         ("C", "C"), ("(C)", "C"), ("C. 60°", "C"), ("C: 60°", "C"), ("C - 60°", "C"), ("**C**", "C"), ("\\(C\\)", "C"), ("60°", "C"), ("c", "C"),

@@ -1,5 +1,7 @@
 """MMMU-Pro, vision: the official rule for the letter, without its random answers."""
 
+import ast
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from perceptune.core.answers.extraction import lettered
 from perceptune.core.benchmarks.mmmu_pro.answers import option_of
 from perceptune.planning.protocols import with_protocols
 
+from tests.official_data import official
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv
 
@@ -30,6 +33,7 @@ def parquet(folder: Path) -> Path:
         ("It must be C", "C"), ("A is wrong and so C is right", "C"), ("C.", "C"), ("\\boxed{E}", "E"),
         ("\\boxed{42}.\n\nAnswer: C", "C"), ("We get \\boxed{A + B}.\n**Answer:** C", "C"), ("<think>Answer: A</think> \\boxed{C}", "C"),
         ("\\boxed{C}\nAnswer: the third one", "C"), ("Answer: $\\boxed{C}$", "C"), ("\\boxed{Answer: C}", "C"), ("\\boxed{(C)}", "C"),
+        ("Answer: \\( \\boxed{\\text{E}} \\)", "E"), ("\\boxed{\\mathrm{B}}", "B"), ("\\boxed{\\textbf{(B)} a dog}", "B"),
         ("I believe that it shows an old house", "C"), ("an old house", None), ("no idea", None), ("", None),
     ],
 )  # fmt: skip
@@ -67,3 +71,15 @@ def test_through_all_stages_with_the_official_prompt(tmp_path: Path) -> None:
     data = FileDataset(kind="mmmu_pro", path=str(parquet(tmp_path)))
     table = through_the_stages(tmp_path, "mmmu_pro", data, {"test_Art_0": "Answer: C", "test_Art_1": None})
     assert table.select("value", "n", "n_failed").row(0) == (0.5, 2, 1)
+
+
+def test_published_responses_give_the_official_number() -> None:
+    """GPT-4o, vision, chain of thought: 866 of 1,730 by the authors' script, random guesses counted
+    as wrong.
+    """
+    file = official("mmmu_pro") / "output_gpt-4o_vision_cot.jsonl"
+    given = [json.loads(line) for line in file.read_text().splitlines()]
+    options = [[str(option) for option in ast.literal_eval(row["options"])] for row in given]
+    found = [option_of(row["response"], lettered(listed)) for row, listed in zip(given, options, strict=True)]
+    assert len(found) == 1730
+    assert sum(letter == row["answer"] for letter, row in zip(found, given, strict=True)) == 866

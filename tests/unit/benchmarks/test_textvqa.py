@@ -63,6 +63,9 @@ def test_accuracy_is_that_of_the_loop() -> None:
         ("yes/no", "yes no"),
         ("up- and down-", "up and down"),
         ("line\nbreak", "line break"),
+        ("whereve", "where've"),
+        ("q-\rr-s", "q r s"),  # other line ends are no spaces to the rule for punctuation
+        ("a-\u2028b-c", "b c"),
         ("?", ""),
     ],
 )

@@ -138,6 +138,7 @@ def test_problems_without_all_their_steps_have_no_class(rows: list[Row]) -> None
     [
         ("<Thought process>: <<An Answer of B>> <Answer>: <<D>>", "D"), ("Answer: E. No correct answer", "E"),
         ("C", "C"), ("Because", "B"), ("the second", None), ("Answer: (C)", None), ("answer: C", None), ("Answer", None),
+        ("\\boxed{\\text{B}}", "B"), ("\\boxed{\\textbf{(B)}\\ 12}", "B"), ("\\boxed{\\mathrm{B}}", "B"),
         ("\\boxed{C}", "C"), ("<think>Answer: A</think> \\boxed{(D)}", "D"), ("\\boxed{none}", None),
         ("<Thought process>: <<\\boxed{A + B = 5}>> <Answer>: <<B>>", "B"), ("We get \\boxed{12}.\n\nAnswer: C. 12", "C"),
         ("\\boxed{B}\n\n**Answer**: B", "B"), ("\\boxed{B} Answering further, C", "B"), ("\\boxed{B} for Answer Choice B", "B"),

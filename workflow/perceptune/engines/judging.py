@@ -21,6 +21,7 @@ from openai import AsyncOpenAI
 
 from perceptune.contracts.config import JudgeBlock
 from perceptune.contracts.errors import UserError, printable
+from perceptune.core.answers.reasoning import Reasoning
 
 FIRST_WAIT = 1.0
 """Seconds before the first retry; doubled each time, minus up to a half at random (jitter)."""
@@ -35,6 +36,8 @@ QUOTED = 300
 """Characters of a server message that are quoted."""
 CUT_OFF = "length"
 """Finish reason of an answer that reached the token limit."""
+ANY_MODEL = Reasoning()
+"""How a model behind an endpoint writes its reasoning, unless the server takes it off."""
 NO_KEY = "none"
 """Sent if no key is configured: otherwise the client would send OPENAI_API_KEY to any endpoint."""
 
@@ -62,13 +65,16 @@ class Said:
     """The model's name as reported by the endpoint."""
 
 
-def complaint(text: str | None, ended: str | None, case: Case) -> str | None:
+def complaint(text: str | None, ended: str | None, case: Case, reasoning: Reasoning = ANY_MODEL) -> str | None:
     """Why a judge's answer is not a verdict; None if it is one. `ended` is the finish reason."""
     if ended == CUT_OFF and not case.may_end_early:
         return f"cut its verdict off after {case.max_tokens} tokens"
     if ended == "content_filter":
         return "withheld its verdict by a content filter"
-    return None if text and text.strip() else "gave an empty verdict"
+    verdict = reasoning.answer(text or "")
+    if verdict is None:
+        return "gave no verdict: its reasoning never ends"
+    return None if verdict.strip() else "gave an empty verdict"
 
 
 def help_with(ended: str | None, judge: str) -> str | None:

@@ -46,6 +46,7 @@ def judging_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
         "name": block.judge,
         "judge": tracked(plan.config.judges[str(block.judge)]),
         "model": model and plan.model_settings(model),
+        "reasoning": model and tracked(plan.config.models[model])["reasoning"],
         "prompt": block.judge_prompt and prompt_digest(block.judge_prompt),
     }
 

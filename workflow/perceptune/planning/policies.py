@@ -189,10 +189,10 @@ class Plan:
 
     def model_settings(self, policy: str) -> dict[str, Any]:
         """A policy's base model as a tracked setting: its block, with a digest instead of the
-        path."""
+        path, and without `reasoning`, which affects only scores."""
         name = self.base(policy)
-        block = self.config.models[name]
-        return self.content_settings("model", name, block)
+        settings = self.content_settings("model", name, self.config.models[name])
+        return {key: value for key, value in settings.items() if key != "reasoning"}
 
     def content_settings(self, kind: str, name: str, block: ModelBlock | ClipBlock | SaliencyBlock) -> dict[str, Any]:
         """A block with a model folder as tracked settings, with a digest instead of the path."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from perceptune.contracts.config import UNCOMPUTED
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
@@ -66,7 +67,7 @@ def fingerprint(settings: Mapping[str, Any], inputs: Mapping[str, Path], module:
     """Identifies a run; settings that affect only speed do not count."""
     same = {
         **settings,
-        "model": {k: v for k, v in settings["model"].items() if k not in ("engine", "path", "threads")},
+        "model": {k: v for k, v in settings["model"].items() if k not in UNCOMPUTED},
         "training": {k: v for k, v in settings["training"].items() if k not in SPEED_ONLY},
         "inputs": {name: sha256_of_file(path) for name, path in inputs.items()},
         "code": code_digest(module, *plugins),

@@ -10,7 +10,7 @@ from perceptune.contracts.config.config import Config
 from perceptune.contracts.config.datasets import Coordinates, DatasetBlock, FileDataset, ShapesDataset
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, ReportBlock
 from perceptune.contracts.config.experiments import LISTS, SOURCES, WAYS, ExperimentBlock, ExportBlock, named_keys
-from perceptune.contracts.config.models import EngineBlock, ModelBlock
+from perceptune.contracts.config.models import UNCOMPUTED, EngineBlock, ModelBlock
 from perceptune.contracts.config.pairs import (
     AnswerBlock,
     ClipBlock,
@@ -29,6 +29,7 @@ __all__ = [
     "LOCATE",
     "PLAIN_VIEWS",
     "SOURCES",
+    "UNCOMPUTED",
     "UNTRACKED",
     "WAYS",
     "AnswerBlock",

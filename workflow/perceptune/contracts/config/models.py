@@ -8,6 +8,11 @@ from pydantic import Field
 
 from perceptune.contracts.config.blocks import Block, Positive
 
+Marker = Annotated[str, Field(pattern=r"\S")]
+UNCOMPUTED = {"path", "engine", "threads", "reasoning"}
+"""Keys of a model block that change neither responses nor log-probs. The digest of the weights stands
+for `path`."""
+
 
 class EngineBlock(Block):
     """How vLLM serves the model: where and how fast responses are computed, not what is sampled."""
@@ -37,6 +42,9 @@ class ModelBlock(Block):
     """Model family: chat template, coordinate frame and LoRA targets."""
     coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
     """Coordinate frame of box answers; null: the family's."""
+    reasoning: tuple[Marker, Marker] | None = None
+    """Texts that open and close the model's reasoning, which rewards, metrics and judges do not see;
+    null: those that the model's chat template mentions, or `<think>` and `</think>`."""
     image_fit: Literal["pad", "crop"] = "pad"
     """Reproduction only: LLaVA pads non-square images, as in its training; `crop` takes the centre
     crop instead, as P2-DPO's code does when it generates responses."""

@@ -16,6 +16,11 @@ REWARDS = Table(
     ("view", pa.string()),
     ("sample_index", pa.int32()),
     ("text", pa.string(), NULL),
+    (
+        "answer",
+        pa.string(),
+        NULL,
+    ),  # `text` without reasoning, as rewards, metrics and judges read it; null if it has none
     ("target", pa.string(), NULL),
     ("reward", pa.float64(), NULL),  # in [0, 1]; 0 for an unparsable answer, null without a response or if not finite
     ("parsed", pa.string(), NULL),  # the parsed answer, JSON

@@ -7,7 +7,7 @@ import re
 BOX = r"\boxed{"
 OPTION = re.compile(r"\(?([A-Z])\)?\.?")
 """A target that is an option letter."""
-CHOSEN = re.compile(r"(?:\\text(?:bf)?\{)?(?:\(([A-Za-z])\)|([A-Za-z])[.:)]|([A-Za-z])\}?$)")
+CHOSEN = re.compile(r"(?:\\(?:text(?:bf|rm)?|math(?:rm|bf))\{)?(?:\(([A-Za-z])\)|([A-Za-z])[.:)]|([A-Za-z])\}?$)")
 """The beginning of an answer that chooses an option: `(A)`, `A.`, `A:`, `A)`, or the letter alone."""
 
 
@@ -24,6 +24,14 @@ def truth_of(target: str | None) -> str:
     r"""The target, without its `\boxed{}` if it has one (ViRL39K)."""
     text = (target or "").strip()
     return last_box(text) or text
+
+
+TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|rm)?|math(?:rm|bf))\s*\{([^{}]*)\}")
+
+
+def without_text_commands(text: str) -> str:
+    r"""The text with the content of `\text{}`, `\mathrm{}` and the like in their place."""
+    return TEXT_COMMAND.sub(r"\1", text)
 
 
 def without_blanks(text: str) -> str:

@@ -22,8 +22,9 @@ BRACKETED = re.compile(
 def parse_box(text: str) -> tuple[float, float, float, float] | None:
     """The first bracketed group of four decimal numbers in `text`, or None.
 
-    This is the rule of lmms-eval's RefCOCO task. Two groups of two, `(x1,y1),(x2,y2)`, are accepted
-    as well: Qwen2-VL writes boxes this way.
+    This is wider than the rule of lmms-eval's RefCOCO task, which reads square brackets, digits on
+    both sides of a decimal point and no blank before a comma: round brackets, `.83`, `0.` and blanks
+    are read as well, and two groups of two, `(x1,y1),(x2,y2)`, as Qwen2-VL writes them.
     """
     match = BRACKETED.search(text)
     if match is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from perceptune.core.answers.boxed_answers import BOX, last_box
+from perceptune.core.answers.boxed_answers import BOX, last_box, without_text_commands
 
 BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 """Punctuation that may touch an option letter (VLMEvalKit)."""
@@ -25,7 +25,7 @@ WORD = re.compile(r"(?:(?:^\W*|[.:;!?]\s+)A|\bI)(?=['’][a-z]|\s+(?!(?:and|or|i
 """An "A" that begins a sentence, or any "I", followed by a word: a word itself, not an option."""
 NUMBER = re.compile(
     r"(?:(?<![A-Za-z\d)}\]])[-+])?"  # after a digit or letter it is a dash or a minus, not a sign
-    r"(?:(?<![A-Za-z_\d])(?<!\d\.)\d[\d,]*\.?\d*|(?<![A-Za-z_\d])\.\d+)(?:[eE][-+]?\d+)?"
+    r"(?:(?<![A-Za-z_\d])(?<!\d\.)(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)\.?\d*|(?<![A-Za-z_\d])\.\d+)(?:[eE][-+]?\d+)?"
     r"(?:\s*/\s*\d[\d.,]*)?"  # a fraction is one number, which the published scorers cannot parse
 )
 PLAIN = [
@@ -79,7 +79,12 @@ def final_answer(text: str) -> str:
 
 def _line(text: str, place: int) -> str:
     lines = [line for line in text.splitlines() if line.strip(" *.$")]
-    return (lines[place] if lines else "").strip(" *\t").removesuffix(".").strip(" *\t")
+    return without_stop((lines[place] if lines else "").strip(" *\t")).strip(" *\t")
+
+
+def without_stop(text: str) -> str:
+    """The text without surrounding white space and one full stop at its end."""
+    return text.strip().removesuffix(".").strip()
 
 
 def lettered(choices: Sequence[Any]) -> dict[str, str]:
@@ -90,9 +95,9 @@ def lettered(choices: Sequence[Any]) -> dict[str, str]:
 def option_letter(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter of the option that an answer chooses; None if undecided.
 
-    Source: VLMEvalKit's `can_infer` in its later versions. It is the only option letter that stands
-    alone among the last words; otherwise the only option whose text the answer repeats, unless the
-    answer is more than twice as long as all options together.
+    Source: VLMEvalKit's `can_infer` before June 2026, see `chosen_option`. It is the only option
+    letter that stands alone among the last words; otherwise the only option whose text the answer
+    repeats, unless the answer is more than twice as long as all options together.
     """
     words = answer.translate(BLANKED).split()
     named = [letter for letter in options if letter in words]
@@ -103,6 +108,36 @@ def option_letter(answer: str, options: Mapping[str, str]) -> str | None:
         return None
     repeated = [letter for letter, text in options.items() if text and text.lower() in lowered]
     return repeated[0] if len(repeated) == 1 else None
+
+
+def chosen_option(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter of the option that a whole answer chooses; None if undecided.
+
+    In this order: the announced answer is a letter, or equals the text of one option; `option_letter`
+    of the last box or the text; of the announced answer, so that "(A) 9, (B) 12. The answer is (A)."
+    is decided; the only option that equals the last line. All but the second rule are perceptune's;
+    VLMEvalKit looks for an announced letter since June 2026, and otherwise asks a language model.
+    """
+    announced = announced_answer(text)
+    if announced is not None:
+        letter = without_text_commands(announced).translate(QUOTED).strip().upper()
+        if found := letter if letter in options else _equal_option(announced, options):
+            return found
+    found = option_letter(boxed_or_text(text), options)
+    if found is None and announced is not None:
+        found = option_letter(announced, options)
+    return found or _equal_option(final_answer(text), options)
+
+
+def _equal_option(answer: str, options: Mapping[str, str]) -> str | None:
+    """The only option whose text equals the answer, apart from blanks, case and dollar signs."""
+    plain = _plain_option(answer)
+    same = [letter for letter, option in options.items() if plain and _plain_option(option) == plain]
+    return same[0] if len(same) == 1 else None
+
+
+def _plain_option(option: str) -> str:
+    return "".join(option.split()).strip("$.").lower()
 
 
 def letter_set(text: str) -> str | None:
@@ -194,7 +229,7 @@ def typed_answer(text: str, kind: str, options: Mapping[str, str]) -> Any:
     `kind` is `integer`, `float`, `list` or `text`. None if the text has no such value.
     """
     if options:
-        return option_letter(boxed_or_text(text), options)
+        return chosen_option(text, options)
     if kind == "list":
         return list_in(text)
     if kind in ("integer", "float"):
@@ -227,4 +262,4 @@ def same_typed(found: Any, target: str, kind: str, precision: int | None) -> boo
         return found == true if places is None else round(found, places) == round(true, places)
     if isinstance(found, list):
         return found == list_in(target)
-    return str(found).strip().lower() == target.strip().lower()
+    return without_stop(str(found)).lower() == without_stop(target).lower()

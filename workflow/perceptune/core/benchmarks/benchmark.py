@@ -23,7 +23,9 @@ class Answered:
     task: str
     question: str
     text: str | None
-    """The answer; None if it is missing, which counts as unparsable."""
+    """The answer without reasoning; None if it is missing or its reasoning never ends, which counts as
+    unparsable.
+    """
     target: str | None
     parsed: Mapping[str, Any] | None
     """What the reward parsed from the answer."""

@@ -8,8 +8,8 @@ from perceptune.core.rewards.reward import Answers, Reward, Scores
 
 
 def boxed_math(answers: Answers) -> Scores:
-    """The scores of `boxed_scores`, with accuracy by option letter, MathRuler, then math-verify."""
-    return boxed_scores(answers, (mathruler, math_verify), letters=True)
+    """The scores of `boxed_scores`, with accuracy by option letter, units, MathRuler, then math-verify."""
+    return boxed_scores(answers, (mathruler, math_verify), quantities=True)
 
 
 REWARD = Reward(
@@ -18,4 +18,5 @@ REWARD = Reward(
     score=boxed_math,
     components=("accuracy", "format"),
     metrics=METRICS,
+    reads_reasoning=True,
 )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
+
 import numpy as np
 
 from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
+
+NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?")
+"""A number; larger exponents are text."""
 
 
 def exact_match(answers: Answers) -> Scores:
@@ -22,15 +28,18 @@ def exact_match(answers: Answers) -> Scores:
 
 
 def normalised(text: str) -> str:
-    """Normalised text: `" 3.0. "` and `"3"` become `"3"`, `"The  Cat."` becomes `"the cat"`."""
+    """Normalised text: `" 3.0. "` and `"3"` become `"3"`, `"The  Cat."` becomes `"the cat"`.
+
+    Numbers are exact, of any length, and commas may only separate thousands: `"1,000"` becomes
+    `"1000"`, `"1,5"` stays.
+    """
     bare = " ".join(text.lower().split()).removesuffix(".").strip()
-    try:
-        number = float(bare.replace(",", ""))
-    except ValueError:
+    if NUMBER.fullmatch(bare) is None:
         return bare
-    if not np.isfinite(number):
-        return bare
-    return str(int(number)) if number.is_integer() else repr(number)
+    number = f"{Decimal(bare.replace(',', '')):f}"
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    return "0" if number == "-0" else number
 
 
 REWARD = Reward(

@@ -19,7 +19,7 @@ class Answers:
     """n responses with their ground truth, as columns."""
 
     texts: Sequence[str]
-    """The model's responses."""
+    """The model's responses without their reasoning, unless the reward `reads_reasoning`."""
     targets: Sequence[str | None]
     """Ground truth as text."""
     boxes: np.ndarray
@@ -88,6 +88,9 @@ class Reward:
     """Name to metric, the primary one first. A name has the same meaning in all rewards."""
     optional: Sequence[str] = ()
     """Further components that `score` returns only under some settings."""
+    reads_reasoning: bool = False
+    """Whether `score` gets whole responses, because it rewards the format of the reasoning itself.
+    Other rewards get the answer alone."""
 
     def __post_init__(self) -> None:
         if not self.summary.strip() or "\n" in self.summary:

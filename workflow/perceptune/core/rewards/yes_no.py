@@ -10,6 +10,8 @@ from perceptune.core.rewards.metrics import Columns, mean, ratio
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 NO = {"no", "not"}
+LIST_NUMBER = re.compile(r"^\W*\d+[.)]\s+")
+CLAUSE_END = re.compile(r"[!?\n\r！？。]+")
 
 
 def yes_no(answers: Answers) -> Scores:
@@ -34,12 +36,18 @@ def parse_yes_no(text: str) -> str | None:
     """`yes`, `no` or None, from the words of the first sentence.
 
     As in POPE's official rule, a sentence with "no" or "not" means no. Unlike there, another
-    sentence means yes only if it contains "yes", so that rambling does not count as yes.
+    sentence means yes only if it contains "yes", so that rambling does not count as yes; lines, `!`
+    and `?` end a clause, of which the first that says either counts; and a list number is no
+    sentence.
     """
-    words = set(re.findall(r"[a-z]+", text.strip().lower().split(".")[0].replace("n't", " not")))
-    if words & NO:
-        return "no"
-    return "yes" if "yes" in words else None
+    sentence = LIST_NUMBER.sub("", text.strip().lower().replace("’", "'")).split(".")[0].replace("n't", " not")
+    for clause in CLAUSE_END.split(sentence):
+        words = set(re.findall(r"[a-z]+", clause))
+        if words & NO:
+            return "no"
+        if "yes" in words:
+            return "yes"
+    return None
 
 
 def _precision(columns: Columns) -> np.ndarray:

@@ -24,7 +24,11 @@ def score_responses(plan: Plan, *, policy: str, plan_name: str, reward: str) -> 
             "responses": paths.RESPONSES.format(policy=policy, plan=plan_name),
             "examples": plan.examples(plan.datasets(policy, plan_name)),
         },
-        settings={"scored": settings, "base": plan.model_settings(policy)},
+        settings={
+            "scored": settings,
+            "base": plan.model_settings(policy),
+            "reasoning": tracked(plan.config.models[plan.base(policy)])["reasoning"],
+        },
         details={
             **plan.model_details(policy),
             "config": plan.config.rewards[reward].model_dump(mode="json"),

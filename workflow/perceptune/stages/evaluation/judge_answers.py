@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from perceptune.contracts.config import BenchmarkBlock, JudgeBlock, ModelBlock
+from perceptune.contracts.config import UNCOMPUTED, BenchmarkBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.plugins import module_of
@@ -19,12 +19,14 @@ from perceptune.contracts.provenance.digests import sha256_of_json
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.verdicts import VERDICTS
+from perceptune.core.answers.reasoning import UNFINISHED, Reasoning
 from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, protocol_of
-from perceptune.engines.judging import SEED, Case, Endpoint, Said, complaint, help_with
+from perceptune.engines.judging import ANY_MODEL, SEED, Case, Endpoint, Said, complaint, help_with
 from perceptune.engines.vllm.requests import Question
+from perceptune.models.reasoning import reasoning_of
 from perceptune.stages.evaluation.judged_answers import with_verdicts
 from perceptune.stages.evaluation.metric_rows import answers_of
-from perceptune.stages.sampling.responses import SPEED_ONLY, start
+from perceptune.stages.sampling.responses import start
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
 
@@ -45,6 +47,8 @@ def run(
 ) -> None:
     """Writes the table `verdicts`: a row for every scored answer, ordered by request and sample.
 
+    The judge's own reasoning is taken off in the table; the folder `kept` has the whole replies.
+
     `name` is the judge's name. Each verdict is stored in the folder `kept` as soon as it arrives,
     keyed by everything that was sent, and is never requested again by any policy, table or process.
     `model` and the digest `weights` of its files belong to a judge without `url`, which runs in
@@ -55,7 +59,7 @@ def run(
         raise ValueError(f"benchmark `{block.protocol}` does not use a judge")
     rows = answers_of(rewards, benchmark)
     answers = with_verdicts(rows, examples, None)
-    identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=SPEED_ONLY)]
+    identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=UNCOMPUTED)]
     cases = _cases(answers, protocol.judged, judge, block.judge_prompt, identity)
     store = VerdictStore(kept)
     waiting = list({case.key: case for case in cases if case and store.find(case.key) is None}.values())
@@ -71,7 +75,8 @@ def run(
             stored = sum(store.find(key) is not None for key in {case.key for case in cases if case})
             hint = f"{stored} of {total} verdicts are stored; rerun to request only the others"
             raise UserError(error.args[0], f"{error.hint}; {hint}" if error.hint else hint) from None
-    table = [_row(*row, store) for row in zip(rows.iter_rows(named=True), answers, cases, strict=True)]
+    reasoning = ANY_MODEL if model is None else reasoning_of(model)
+    table = [_row(*row, store, reasoning) for row in zip(rows.iter_rows(named=True), answers, cases, strict=True)]
     inputs = {"rewards": rewards, "examples": examples}
     inputs |= {"prompt": Path(block.judge_prompt)} if block.judge_prompt else {}
     parameters = {
@@ -211,7 +216,7 @@ def _ask_here(
                     raise UserError(f"judge `{name}`, {case.about}: {error}") from None
             wrong = None
             for key, (answer,) in sampler.answers(prepared, progress.advance).items():
-                if found := complaint(answer.text, answer.finish_reason, part[key]):
+                if found := complaint(answer.text, answer.finish_reason, part[key], reasoning_of(model)):
                     wrong = UserError(
                         f"judge `{name}`, {part[key].about}: `{judge.model}` {found}",
                         help_with(answer.finish_reason, name),
@@ -228,14 +233,18 @@ def _question(case: Case) -> Question:
     return Question(messages, [], n=1, max_tokens=case.max_tokens, seed=SEED, **GREEDY)  # type: ignore[arg-type]
 
 
-def _row(scored: dict[str, Any], answer: Answered, case: Case | None, store: VerdictStore) -> dict[str, Any]:
+def _row(
+    scored: dict[str, Any], answer: Answered, case: Case | None, store: VerdictStore, reasoning: Reasoning
+) -> dict[str, Any]:
     verdict = store.find(case.key) if case else None
-    reason = None if verdict else "no answer text" if answer.text is None else "no judge needed"
+    text = verdict and reasoning.answer(verdict.text)
+    missing = "no answer text" if answer.text is None else "no judge needed"
+    reason = missing if verdict is None else UNFINISHED if text is None else None
     shared = ("request_id", "sample_index", "example_id", "view", "condition")
     return {
         **{column: scored[column] for column in shared},
         "key": case.key if case else "",
-        "text": verdict and verdict.text,
+        "text": text,
         "model": verdict and verdict.model,
         "reason": reason,
     }

@@ -21,7 +21,7 @@ def with_verdicts(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) 
     """The rows of `rewards` in order, each with its example from the table `examples`.
 
     `verdicts` is the table of the judge's verdicts, None without a judge; an answer without a row
-    there has no verdict.
+    there has no verdict. A response whose reasoning never ends counts as a missing answer.
     """
     questions = pl.DataFrame(pl.from_arrow(Examples(examples).table(["example_id", "question", "source"])))
     joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")
@@ -45,10 +45,10 @@ def _from_row(row: dict[str, Any]) -> Answered:
         example_id=row["example_id"],
         task=row["task"],
         question=row["question"],
-        text=row["text"],
+        text=row["answer"],
         target=row["target"],
         parsed=None if row["parsed"] is None else json.loads(row["parsed"]),
-        components={component["name"]: component["value"] for component in row["components"]},
+        components={} if row["answer"] is None else {c["name"]: c["value"] for c in row["components"]},
         reason=row["reason"],
         source=Columns(row["example_id"], row["source"]),
         verdict=row["verdict"],

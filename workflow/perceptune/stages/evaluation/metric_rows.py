@@ -89,7 +89,7 @@ def answers_of(path: Path, benchmark: str) -> pl.DataFrame:
 
 
 def columns_of(part: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Component name to its values, one per answer; 0 if the answer is missing."""
+    """Component name to its values, one per answer; those of an empty answer if it is missing."""
     names: dict[str, None] = {}
     records = [{c["name"]: c["value"] for c in row} for row in part["components"].to_list()]
     for record in records:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
+from perceptune.core.answers.reasoning import UNFINISHED
 from perceptune.core.data.coordinate_frames import overlap_lines, overlaps
 from perceptune.core.data.source_columns import Columns
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
+from perceptune.models.reasoning import reasoning_of
 from perceptune.stages.data.examples import Examples
 
 
@@ -39,10 +41,15 @@ def run(
 ) -> None:
     """Writes the `rewards` table: `responses` in order, optionally only of `benchmarks`.
 
+    This is the only place where the model's reasoning is taken off: judges and metrics read the
+    column `answer`.
+
     `resources` is the digest of the folder of that name, for the record. Raises `UserError` if a
     task has no reward, or if more than `max_failed_share` of the responses are missing.
     """
+    reasoning = reasoning_of(model)
     table = joined(requests, responses, examples)
+    table = table.with_columns(answer=pl.Series([t and reasoning.answer(t) for t in table["text"]], dtype=pl.String))
     if benchmarks is not None:
         table = table.filter(pl.col("benchmark").is_in(benchmarks))
     unrewarded = sorted(set(table["task"]) - set(config.tasks))
@@ -63,6 +70,7 @@ def run(
         "reward": config.model_dump(mode="json"),
         "resources": resources,
         "model": model.model_dump(mode="json"),
+        "reasoning": {"markers": list(reasoning.markers), "opened_by_prompt": reasoning.opened},
     }
     write_table(rewards, REWARDS, scored, lineage("preferences.score", parameters, inputs, plugins))
 
@@ -104,33 +112,26 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
 
     Rows without a response or with a reward that is not finite have a null reward and a reason.
     """
-    answered = part.filter(pl.col("text").is_not_null())
-    failed = part.filter(pl.col("text").is_null())
-    answers = _answers(answered, model, config)
-    scores = _scores(load("reward", reward), answers)
-    values = np.asarray(scores.rewards, dtype=float)
-    reasons = [
-        reason if np.isfinite(value) else f"the reward is {value}, expected a finite number"
-        for value, reason in zip(values, scores.reasons, strict=True)
-    ]
-    for line in _frame_lines(answered, answers, scores, model):
+    declared: Reward = load("reward", reward)
+    texts = part["text" if declared.reads_reasoning else "answer"]
+    answers = _answers(part, texts.fill_null("").to_list(), model, config)
+    scores = _without_answer(_scores(declared, answers), texts.is_null().to_numpy())
+    for line in _frame_lines(part, answers, scores, model):
         print(line)
-    verdicts: dict[str, Iterable[Any]] = {
-        "reward": [value if np.isfinite(value) else None for value in values],
-        "parsed": scores.parsed_json(),
-        "reason": reasons,
-    }
-    good = answered.with_columns(
-        **{k: pl.Series(k, v, dtype=pl.Float64 if k == "reward" else pl.String) for k, v in verdicts.items()},
-        components=pl.Series("components", _components(scores, answered.height), dtype=COMPONENTS),
-    )
-    bad = failed.with_columns(
-        reward=pl.lit(None, dtype=pl.Float64),
-        parsed=pl.lit(None, dtype=pl.String),
-        components=pl.lit([], dtype=COMPONENTS),
-    )
-    columns = ["row", *REWARDS.schema.names]
-    return pl.concat([good.select(columns), bad.select(columns)])
+    missing = pl.col("text").is_null()
+    values = np.asarray(scores.rewards, dtype=float)
+    finite = np.isfinite(values)
+    reasons = [
+        reason if good else f"the reward is {value}, expected a finite number"
+        for value, reason, good in zip(values, scores.reasons, finite, strict=True)
+    ]
+    rewards = pl.Series(np.where(finite, values, np.nan), dtype=pl.Float64).fill_nan(None)
+    return part.with_columns(
+        reward=pl.when(missing).then(None).otherwise(rewards),
+        parsed=pl.Series(scores.parsed_json(), dtype=pl.String),
+        components=pl.Series(_components(scores, part.height), dtype=COMPONENTS),
+        reason=pl.when(missing).then(pl.col("reason")).otherwise(pl.Series(reasons, dtype=pl.String)),
+    ).select("row", *REWARDS.schema.names)
 
 
 def _scores(reward: Reward, answers: Answers) -> Scores:
@@ -139,6 +140,21 @@ def _scores(reward: Reward, answers: Answers) -> Scores:
     if missing := [name for name in reward.components if name not in scores.components]:
         raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
     return scores
+
+
+def _without_answer(scores: Scores, none: np.ndarray) -> Scores:
+    """Missing responses, and those whose reasoning never ends, are unparsed and have reward 0.
+
+    Their components are those of an empty answer, such as an edit distance of 1, or 0 if the rule pays
+    for an empty answer, as POPE's does.
+    """
+    paid = none & (scores.rewards > 0)
+    return Scores(
+        np.where(none, 0.0, scores.rewards),
+        [None if no else one for one, no in zip(scores.parsed, none, strict=True)],
+        {name: np.where(paid, 0.0, values) for name, values in scores.components.items()},
+        [UNFINISHED if no else one for one, no in zip(scores.reasons, none, strict=True)],
+    )
 
 
 COMPONENTS = pl.List(pl.Struct({"name": pl.String, "value": pl.Float64}))
@@ -170,14 +186,14 @@ def _frame_lines(part: pl.DataFrame, answers: Answers, scores: Scores, model: Mo
     return overlap_lines(ious, answers.frame)
 
 
-def _answers(part: pl.DataFrame, model: ModelBlock, config: RewardBlock) -> Answers:
+def _answers(part: pl.DataFrame, texts: Sequence[str], model: ModelBlock, config: RewardBlock) -> Answers:
     sizes = np.array([(s or [[np.nan] * 2])[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
     boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
     frame = coordinate_frame(model)
     if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1])[~np.isnan(boxes[:, 0])].any():
         print("boxes are interpreted relative to the padded square, the format of LLaVA-1.5", file=sys.stderr)
     return Answers(
-        texts=part["text"].to_list(),
+        texts=texts,
         targets=part["target"].to_list(),
         boxes=boxes,
         sizes=sizes,

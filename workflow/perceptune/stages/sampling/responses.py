@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import UNCOMPUTED, ModelBlock
 from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import Progress
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from perceptune.engines.vllm.sampler import Prepared, Sampler
 
 DRAWING = ("n", "temperature", "top_p", "top_k", "max_tokens")
-SPEED_ONLY = {"path", "engine", "threads"}
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _fingerprint(model: ModelBlock, policy: str, plugins: list[str]) -> str:
     """Identifies what determines the answers: a journal with other weights, settings, code or
     packages is not continued.
     """
-    settings = model.model_dump(mode="json", exclude=SPEED_ONLY)
+    settings = model.model_dump(mode="json", exclude=UNCOMPUTED)
     return sha256_of_json([policy, settings, code_digest("perceptune.stages.sampling.responses", *plugins), versions()])
 
 

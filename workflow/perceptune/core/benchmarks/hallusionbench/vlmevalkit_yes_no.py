@@ -13,7 +13,7 @@ from perceptune.core.rewards.yes_no import COMPONENTS, METRICS
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 DIGITS_WITH_COMMA = re.compile(r"\d,\d")
-STOP = re.compile(r"\.(?!\d)")
+STOP = re.compile(r"(?<!\d)\.(?!\d)")
 STOPS = 32
 """Maximum number of full stops removed: VLMEvalKit passes a regex flag as the count."""
 
@@ -41,7 +41,8 @@ def yes_or_no(text: str) -> str | None:
     VLMEvalKit's `YOrN_Extraction`.
 
     A punctuation mark is removed if it is next to a space anywhere in the text, and otherwise
-    replaced by a space; all are removed if the text has digits around a comma. Asterisks, colons
+    replaced by a space; all are removed if the text has digits around a comma. Of full stops, the first
+    32 that touch no digit are removed (since May 2025; before, also those after a digit). Asterisks, colons
     and apostrophes stay, so `**Yes**` cannot be read.
     """
     lower = text.lower()

@@ -1,7 +1,9 @@
 """LogicVista: its own `dataset.json` (images in the folder `images` next to it), Parquet files, or
 VLMEvalKit's `LogicVista.tsv`.
 
-The question is used unchanged; its options are in the image or in the text.
+The question is used unchanged; its options are in the image or in the text. One published record,
+`v1_382`, has neither question nor answer: the model is asked for `NO_QUESTION`, and no answer is
+right, as in the published scorer, which counts it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, first_of, made, with_images
 
 SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
+NO_QUESTION = "Answer the question in the image."
 
 
 def rows(source: Source) -> Iterator[Placed]:
@@ -42,8 +45,8 @@ def _row(record: Mapping[str, Any]) -> Row:
         raise RowError(f"`skill` is {skill!r}, expected one of {', '.join(SKILLS)}")
     return {
         "id": str(first_of(record, "id", "index")),
-        "question": str(record["question"]),
-        "answer": str(record["answer"]),
+        "question": str(record["question"]) or NO_QUESTION,
+        "answer": str(record["answer"]) or None,
         "split": "test",
         "skills": known,
     }

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 
 from perceptune.core.answers.boxed_answers import same_choice
-from perceptune.core.answers.extraction import announced_answer, final_answer
+from perceptune.core.answers.extraction import announced_answer, final_answer, without_stop
 from perceptune.core.answers.math_equivalence import math_verify, mathruler, verdicts
+from perceptune.core.answers.quantities import comparable
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
 CHOICE = re.compile(r"^\s*\(?([A-F])\)?\s*[:.)]\s*(.*)$", re.MULTILINE)
@@ -41,7 +42,8 @@ def mathverse(answers: Answers) -> Scores:
     twice.
 
     Multiple-choice answers are right if `option_of` finds the true option, others if MathRuler or
-    math-verify accepts the final answer.
+    math-verify accepts the final answer and units do not differ, see `comparable`. A full stop at the
+    end counts neither in the answer nor in the ground truth.
     """
     found: list[str | None] = []
     open_ones: list[int] = []
@@ -51,10 +53,13 @@ def mathverse(answers: Answers) -> Scores:
         else:
             found.append(final_answer(text) or None)
             open_ones.append(i)
-    targets = [(target or "").strip() for target in answers.targets]
-    right = [answer is not None and answer == target for answer, target in zip(found, targets, strict=True)]
-    undecided = [i for i in open_ones if found[i] is not None and not right[i]]
-    decided = verdicts([(found[i] or "", targets[i]) for i in undecided], (mathruler, math_verify))
+    targets = [without_stop(target or "") for target in answers.targets]
+    right = [
+        answer is not None and without_stop(answer) == target for answer, target in zip(found, targets, strict=True)
+    ]
+    pairs = {i: comparable(found[i] or "", targets[i]) for i in open_ones if found[i] is not None and not right[i]}
+    undecided = {i: pair for i, pair in pairs.items() if pair is not None}
+    decided = verdicts(list(undecided.values()), (mathruler, math_verify))
     for i, verdict in zip(undecided, decided, strict=True):
         right[i] = verdict.right
     return right_or_wrong(found, right, "no option is chosen, or no answer is given")

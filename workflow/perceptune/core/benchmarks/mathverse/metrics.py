@@ -8,6 +8,8 @@ prompts; this one calls it once, with our own prompt.
 
 from __future__ import annotations
 
+import re
+
 from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, right
 from perceptune.core.benchmarks.by_group import Group, accuracy_by_group, has
 from perceptune.core.benchmarks.mathverse.data import VERSIONS
@@ -22,6 +24,7 @@ GROUPS = {
         for version in VERSIONS
     },
 }
+ACCEPTED = re.compile(r"\s*(?:Judge?ment\s*:\s*)?1(?!\d)", re.IGNORECASE)
 COMPARE = """Here are a mathematical question, its standard answer, and a model's response. Decide whether the response's \
 final answer is the \
 standard answer.
@@ -57,8 +60,8 @@ def needs_judge(answered: Answered) -> bool:
 
 
 def accepts(answered: Answered) -> bool:
-    """Whether the judge replied 1."""
-    return (answered.verdict or "").strip().startswith("1")
+    """Whether the judge replied 1, or `Judgement: 1` as the official prompt suggests."""
+    return ACCEPTED.match(answered.verdict or "") is not None
 
 
 BENCHMARK = accuracy_by_group(

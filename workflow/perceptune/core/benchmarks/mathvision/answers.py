@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from perceptune.core.answers.boxed_answers import last_box
-from perceptune.core.answers.extraction import final_answer, lettered, option_letter
+from perceptune.core.answers.extraction import chosen_option, final_answer, lettered
 from perceptune.core.answers.math_equivalence import math_verify, verdicts
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
@@ -27,7 +27,7 @@ def mathvision(answers: Answers) -> Scores:
     for i, (text, target, source) in enumerate(zip(answers.texts, answers.targets, sources, strict=True)):
         true = (target or "").strip().lower()
         if options := lettered(source.get("choices") or ()):
-            found.append(option_letter(last_box(text) or text, options))
+            found.append(chosen_option(text, options))
             right.append((found[-1] or "").lower() == true)
             continue
         found.append(final_answer(text) or None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perceptune.core.answers.boxed_answers import last_box
+from perceptune.core.answers.boxed_answers import last_box, without_text_commands
 from perceptune.core.answers.extraction import from_last_box, lettered
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
@@ -30,9 +30,10 @@ def option_of(text: str, options: Mapping[str, str]) -> str | None:
     `(A)`, then as `A ` or `A.`; in an answer of more than five words, the last one whose text it
     repeats. Unlike in the official script, an answer without an option is wrong instead of a random
     option. We add, for prompts that request a box: the last `\boxed{}` overrides these rules,
-    unless an "Answer:" with one letter follows it, as the official prompt requests.
+    unless an "Answer:" with one letter follows it, as the official prompt requests. `\text{B}` in it is
+    `B`.
     """
-    box = last_box(text)
+    box = without_text_commands(last_box(text) or "").strip()
     _, announced, rest = (from_last_box(text) if box else text).rpartition("Answer:")
     named = [letter for letter in options if announced and letter in rest]
     if len(named) == 1:

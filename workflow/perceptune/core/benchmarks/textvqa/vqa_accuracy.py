@@ -26,7 +26,7 @@ CONTRACTED = """
 ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't
 it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll
 somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's they'd they'll they're
-they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's who'd who'll who's who've why'll
+they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd who'll who's who've why'll
 why're why's won't would've wouldn't y'all you'd you'll you're you've couldn't've hadn't've he'd've it'd've mightn't've
 'ow's'at she'd've shouldn't've somebody'd've someone'd've something'd've there'd've they'd've we'd've who'd've wouldn't've
 y'all'd've y'all'll you'd've
@@ -76,10 +76,8 @@ def normalised(text: str) -> str:
     A punctuation mark is removed if it is next to a space anywhere in the text, and otherwise
     replaced by a space; a full stop before a digit stays.
     """
-    text = " ".join(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip().splitlines()).replace(
-        "\t", " "
-    )
-    bare = text
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    bare = text = text.replace("\n", " ").replace("\t", " ").strip()
     for mark in PUNCTUATION:
         bare = bare.replace(mark, "" if f"{mark} " in text or f" {mark}" in text else " ")
     words = [NUMBERS.get(word, word) for word in FULL_STOP.sub("", bare, count=STOPS).split()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from perceptune.core.answers.boxed_answers import last_box
+from perceptune.core.answers.boxed_answers import last_box, without_text_commands
 from perceptune.core.answers.extraction import from_last_box
 from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
 
@@ -28,9 +28,9 @@ def letter_of(text: str) -> str | None:
 
     As in the official script, a text without "Answer" is read from its beginning, so "Because ..."
     chooses B. We add, for prompts that request a box: the last box overrides this rule, and `(B)`
-    in it chooses B, unless an "Answer" with a letter follows the box, as in the official template.
+    or `\text{B}` in it chooses B, unless an "Answer" with a letter follows the box, as in the official template.
     """
-    box = last_box(text)
+    box = without_text_commands(last_box(text) or "").strip()
     if not box:
         return _first(MARKS.sub("", text.split("Answer")[-1].strip()).strip())
     _, announced, rest = from_last_box(text).rpartition("Answer")
