@@ -159,13 +159,14 @@ def test_answers_under_way_are_kept_when_another_one_fails(folder: Path) -> None
         assert len(server.asked) == 4  # the fifth is no longer requested
 
 
+@pytest.mark.timeout(300)  # less than the wait
 def test_who_waits_for_another_try_does_not_hold_up_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "FIRST_WAIT", 60)
-    with serving(lambda number: "500" if number == 1 else "403") as server:
-        began = time.monotonic()
-        with pytest.raises(UserError, match="answered 403"):
-            judged(folder, server.url, concurrency=2)
-        assert time.monotonic() - began < 10
+    monkeypatch.setattr(judging, "FIRST_WAIT", 1000)
+    with (
+        serving(lambda number: "500" if number == 1 else "403") as server,
+        pytest.raises(UserError, match="answered 403"),
+    ):
+        judged(folder, server.url, concurrency=2)
 
 
 def test_an_endpoint_that_asks_to_wait_is_left_alone_by_all(folder: Path) -> None:

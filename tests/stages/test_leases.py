@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -109,7 +108,5 @@ def test_more_gpus_than_there_are_is_a_mistake_not_a_wait() -> None:
 
 def test_jobs_of_two_slurm_allocations_do_not_wait_for_each_other() -> None:
     """SLURM numbers the GPUs of every job from 0."""
-    begun = time.monotonic()
     held = [finished(p) for p in [holder(2, 1.0, SLURM_JOB_ID=job) for job in ("11", "12")]]
     assert overlap(*held)
-    assert time.monotonic() - begun < 30
