@@ -22,6 +22,7 @@ from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
 from perceptune.core.data.coordinate_frames import better_fit, doubt, fitting
 from perceptune.core.data.images import FactsOfImages, ImageFacts
+from perceptune.core.data.leakage import overlaps_of_splits
 from perceptune.core.data.read_files import Files
 from perceptune.core.data.row_checks import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.core.importers.importer import Importer, Placed, missing_shards
@@ -62,6 +63,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
         *(f"left out: {line}" for line in failed),
         *_lines_on_shards(files, source),
         *_frame_lines(probes, config),
+        *_overlap_lines(table),
     )
     for line in logged:
         print(line)
@@ -167,6 +169,15 @@ def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
         yield (
             f"warning: {len(turned)} of {len(probes)} boxes (first: {turned[0]}) are on images that are rotated"
             " by their EXIF orientation; boxes refer to the upright image, so boxes drawn on the stored pixels are wrong"
+        )
+
+
+def _overlap_lines(table: list[dict[str, Any]]) -> Iterator[str]:
+    """For the log: images and questions that two splits share."""
+    for one, other, found in overlaps_of_splits(row for row in table if row["reason"] is None):
+        yield (
+            f"warning: {found.images} of {found.of_images} images and {found.questions} of {found.of_questions}"
+            f" questions of split `{other}` are also in split `{one}`: do not train on one and evaluate on the other"
         )
 
 
