@@ -97,7 +97,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "program.eps": (encoded("EPS"), "EPS files may run programs, expected another format"),
     "program.png": (encoded("EPS"), "EPS files may run programs, expected another format"),
     "comment.png": (
-        png(header(1, 1), (b"zTXt", b"k\0\0" + zlib.compress(bytes(80_000_000))), (b"IDAT", ROW), (b"IEND", b"")), "the image is damaged"
+        png(header(1, 1), (b"zTXt", b"k\0\0" + zlib.compress(bytes(80_000_000))), (b"IDAT", ROW), (b"IEND", b"")), "its text or colour profile has more than 64 MiB"
     ),
 }  # fmt: skip
 
@@ -204,8 +204,8 @@ def _nothing(folder: Path) -> None: ...
         (_nothing, "a\0b.png", "is not a valid file name"),
         (_nothing, "x" * 5000, "cannot be read|is not a valid file name"),
         (_huge, "x", "bytes, expected at most"),
-        (_nothing, "file:///etc/passwd", "does not exist"),
-        (_nothing, "http://host/x.png", "does not exist"),
+        (_nothing, "file:///etc/passwd", "is a URL; URLs are not downloaded"),
+        (_nothing, "http://host/x.png", "is a URL; URLs are not downloaded"),
         (_nothing, "~/x.png", "does not exist"),
         (_nothing, "", "expected a path"),
         (_nothing, 7, "expected a path"),
@@ -277,6 +277,30 @@ ODD: dict[str, tuple[bytes, tuple[int, int, int], int]] = {
 def test_an_odd_image_has_the_right_pixels(name: str) -> None:
     data, expected, tolerance = ODD[name]
     assert all(abs(a - b) <= tolerance for a, b in zip(colour(data), expected, strict=True)), colour(data)
+
+
+LONG = b"x" * 3 * 2**20
+TEXTS = {
+    "compressed text": (b"zTXt", b"k\0\0" + zlib.compress(LONG)),
+    "international text": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(LONG)),
+    "plain text": (b"tEXt", b"k\0" + LONG),
+    "colour profile": (b"iCCP", b"p\0\0" + zlib.compress(LONG)),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_png_with_long_text_has_the_right_pixels(name: str) -> None:
+    data = encoded("PNG", solid("RGB", (200, 30, 40)))
+    kind, text = TEXTS[name]
+    chunk = png((kind, text))[8:]
+    assert colour(data[:33] + chunk + data[33:]) == (200, 30, 40)  # after the header
+
+
+def test_orientation_in_a_long_text_is_applied() -> None:
+    text = b'<x tiff:Orientation="6"/>' + LONG
+    chunk = png((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(text)))[8:]
+    data = encoded("PNG", solid("RGB", "red", (64, 48)))
+    assert open_image({"bytes": data[:33] + chunk + data[33:], "path": None}).size == (48, 64)
 
 
 def test_all_shades_of_eight_bits_survive_sixteen() -> None:

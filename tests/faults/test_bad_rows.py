@@ -10,6 +10,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
+from perceptune.core.data.images import FactsOfImages
 from perceptune.stages.data import import_examples
 from PIL import Image
 
@@ -74,6 +75,9 @@ BAD: list[tuple[Any, str]] = [
     (but(task=...), "key `task` is missing"),
     (but(task="groundin"), "`task` is 'groundin', expected one of .*did you mean `grounding`"),
     (but(task=3), "`task` is 3, expected one of"),
+    (but(task=0), "`task` is 0, expected one of"),
+    (but(task=False), "`task` is False, expected one of"),
+    (but(task=""), "`task` is '', expected one of"),
     (but(task=["grounding"]), "`task` is .*, expected one of"),
     (but(task={"a": 1}), "`task` is .*, expected one of"),
     (but(box=...), "key `box` is missing"),
@@ -100,6 +104,12 @@ BAD: list[tuple[Any, str]] = [
     (but(task="ocr", answer={"a": 1}), "expected text or a number"),
     (but(task="counting", answer=float("nan")), "`answer` is nan, expected text or a finite number"),
     (b'{"image": "0.png", "question": "q", "task": "counting", "answer": -1e999}', "`answer` is -inf, expected text or a finite"),
+    (but(task="counting", answer=""), "`answer` is '', expected text or a number"),
+    (but(task="counting", answer=" \n"), "expected text or a number"),
+    (but(task="open", answer=""), "`answer` is '', expected text or a number; leave the key out if there is none"),
+    (but(task="existence", answer=""), "`answer` is '', expected `yes` or `no`"),
+    (but(question="what is <image> it?"), "an image inside the text"),
+    (but(image="https://host/0.png"), "is a URL; URLs are not downloaded"),
     (but(task="ocr", answer="\udfff"), "`answer` .* not valid Unicode"),
     (but(task="existence", answer="maybe"), "`answer` is 'maybe', expected `yes` or `no`"),
     (but(task="existence", answer=1), "`answer` is 1, expected `yes` or `no`"),
@@ -149,8 +159,10 @@ def test_a_row_that_is_too_deep_to_be_written_is_one_reason(folder: Path, depth:
         note = [note]
     rows = [but(), but(note=note), but(question=note)]
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"))
+    known = FactsOfImages()
     reasons = [
-        import_examples._checked(f"line {n}", row, config, folder, False)[0]["reason"] for n, row in enumerate(rows)
+        import_examples._checked(f"line {n}", row, config, folder, False, known)[0]["reason"]
+        for n, row in enumerate(rows)
     ]
     assert reasons[0] is None
     assert reasons[1] == (None if depth < 10**5 else "nested too deeply")
@@ -166,12 +178,21 @@ FINE: list[Any] = [
     but(note={"any": ["thing", None]}, other=float("nan")),
     but(answer=3.5),
     but(task="existence", box=None, answer=" YES "),
+    but(task="ocr", answer=""),
+    but(task="open", answer=None),
+    but(question="<image>\nwhat is it?"),
 ]
 
 
 @pytest.mark.parametrize("line", FINE, ids=range(len(FINE)))
 def test_odd_but_good_rows(folder: Path, line: Any) -> None:
     assert imported(folder, [b"", line, b"   "])["reason"].to_list() == [None]
+
+
+def test_the_blocks_task_does_not_replace_a_bad_one(folder: Path) -> None:
+    reasons = imported(folder, [but(task=0), but(task=...)], task="grounding")["reason"].to_list()
+    assert reasons[0].startswith("`task` is 0, expected one of grounding, ")
+    assert reasons[1] is None
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def _shortened(path: Path) -> None:
         ("jsonl", _file(b""), "has no rows"),
         ("jsonl", _file(b"\n\n  \n"), "has no rows"),
         ("jsonl", lambda path: path.mkdir(), "is a folder, expected a file"),
-        ("jsonl", _file('{"a": 1}'.encode("utf-16")), "not UTF-8 text|not valid JSON"),
+        ("jsonl", _file('{"a": 1}'.encode("utf-16")), "mine` is UTF-16 text\nhint: convert it to UTF-8"),
         ("jsonl", _file(bytes(1000)), "not valid JSON"),
         ("parquet", _file(b""), "not readable as Parquet"),
         ("parquet", _file(b"text"), "not readable as Parquet"),
@@ -164,7 +164,7 @@ def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> No
     assert [bool(row["reason"]) for row in rows] == [True, False]
 
 
-@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl.gz", "mine"])
+@pytest.mark.parametrize("name", ["mine.txt", "mine.jsonl.gz", "mine"])
 def test_a_file_of_an_unknown_kind_is_refused_by_its_name(folder: Path, name: str) -> None:
     (folder / name).write_text("image,question\n0.png,q\n")
     reason = f"{name}`: expected one of the suffixes .json, .jsonl, .parquet, .tsv"

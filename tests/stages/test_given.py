@@ -14,7 +14,7 @@ from perceptune.stages.data import import_examples
 from perceptune.stages.preferences import dataset_preferences
 from PIL import Image
 
-from tests.tiny_models import build_tiny_llava
+from tests.tiny_models import build_tiny_llava, build_tiny_qwen2_5_vl
 
 RECORDS: list[dict[str, Any]] = [
     {"id": "pair", "prompt": "is there a red circle?", "chosen": "yes", "rejected": "no"},
@@ -95,3 +95,19 @@ def test_without_rewards_the_order_is_the_reward(tmp_path: Path, model: ModelBlo
 def test_data_without_preferences_stops_with_a_hint(tmp_path: Path, model: ModelBlock) -> None:
     with pytest.raises(UserError, match=r"none of 1 dataset preferences is kept: no dataset preferences \(1\)"):
         taken(tmp_path, "jsonl", [{"id": "none", "question": "what?"}], model)
+
+
+def test_a_question_or_answer_with_the_video_token_is_dropped(tmp_path: Path) -> None:
+    folder = build_tiny_qwen2_5_vl(tmp_path / "model", 0)
+    model = ModelBlock(path=str(folder), family="qwen2_5_vl", dtype="float32", max_model_len=512)
+    records = [
+        {"id": "good", "prompt": "what is it?", "chosen": "a cup", "rejected": "a dog"},
+        {"id": "asked", "prompt": "what is <|video_pad|>?", "chosen": "a cup", "rejected": "a dog"},
+        {"id": "answered", "prompt": "what is it?", "chosen": "a <|video_pad|>", "rejected": "a dog"},
+    ]
+    table = taken(tmp_path, "trl", records, model)
+    assert dict(table.select("example_id", "reason").iter_rows()) == {
+        "good": None,
+        "asked": "the question contains the model's video token `<|video_pad|>`",
+        "answered": "an answer contains the model's video token",
+    }

@@ -228,6 +228,44 @@ def test_sft_learns_the_ground_truth_in_the_models_notation(folder: Path, tmp_pa
     assert losses[-1] < losses[0]
 
 
+def test_bad_rows_do_not_stop_sft(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A missing ground truth, one that is too long, one with the image token, a question with it."""
+    rows = read_table(folder / "examples.parquet", EXAMPLES).to_pylist()
+    for row, target in zip(rows, (None, "ab" * 3000, "![a](<image>)"), strict=False):
+        row.update(box=None, target=target)
+    groups = read_table(folder / "preferences.parquet", PREFERENCES).to_pylist()
+    groups[3]["messages"][0]["content"][1]["text"] = "locate the <image>."
+    write_table(tmp_path / "examples.parquet", EXAMPLES, rows, {})
+    write_table(tmp_path / "preferences.parquet", PREFERENCES, groups, {})
+    (tmp_path / "model").symlink_to(folder / "model")
+    _, log = trained(tmp_path, tmp_path / "sft", method="sft", terms={"original": folder / "terms.parquet"}, epochs=1)
+    assert {row["step"] for row in log} == {1}  # four lists
+    printed = capfd.readouterr().out
+    assert (
+        "7 of 8 lists can be encoded; dropped: the question contains the model's image token `<image>` (1)" in printed
+    )
+    assert (
+        "4 of 7 lists have a ground truth to learn from; dropped: no ground truth (1), prompt and ground truth exceed"
+        " max_model_len (1), the ground truth contains the model's image token (1)" in printed
+    )
+
+
+def test_a_bad_row_is_left_out_of_logprobs_and_training_alike(folder: Path, tmp_path: Path) -> None:
+    groups = read_table(folder / "preferences.parquet", PREFERENCES).to_pylist()
+    groups[3]["messages"][0]["content"][1]["text"] = "locate the <image>."
+    write_table(tmp_path / "preferences.parquet", PREFERENCES, groups, {})
+    for name in ("model", "examples.parquet"):
+        (tmp_path / name).symlink_to(folder / name)
+    stored_logprobs.run(
+        preferences=tmp_path / "preferences.parquet", examples=tmp_path / "examples.parquet", terms=tmp_path / "terms.parquet",
+        model=model_block(tmp_path), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
+    )  # fmt: skip
+    rows = read_table(tmp_path / "terms.parquet", TERMS).to_pylist()
+    assert [row["group_id"] for row in rows] == ["0", "1", "2", "4", "5", "6", "7"]
+    _, log = trained(tmp_path, tmp_path / "perpo", epochs=1)
+    assert {row["step"] for row in log} == {1, 2}  # seven lists
+
+
 def seeing(saliencies: dict[str, Path], share: float = 0.6) -> dict[str, Any]:
     """Job arguments for a second view that may be a crop or a semantic mask."""
     views = {

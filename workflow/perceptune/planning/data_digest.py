@@ -12,6 +12,7 @@ from typing import Any
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.plugins import file_of, load, module_of
 from perceptune.contracts.provenance.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
+from perceptune.core.data.inline_images import is_inline, is_url
 from perceptune.core.data.read_files import Files
 
 
@@ -74,6 +75,8 @@ def _named(row: Any) -> Iterator[str]:
 
 
 def _is_file_name(name: str) -> bool:
+    if is_inline(name) or is_url(name):
+        return False
     try:
         return b"\0" not in name.encode()
     except UnicodeEncodeError:  # unpaired surrogate

@@ -6,15 +6,21 @@ turns, images inside the text, videos) are rejected with a reason, never truncat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from perceptune.core.data.row_checks import KEYS, TASKS, RowError, is_finite, shown
+from perceptune.core.data.row_checks import (
+    KEYS,
+    TASKS,
+    RowError,
+    is_finite,
+    shown,
+    split_at_marks,
+    text_without_images,
+)
 
-MARK = "<image>"
-"""Placeholder of an image in formats whose messages are text."""
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 PICTURES = ("image", "images")
 SCORES = ("score_chosen", "score_rejected")
@@ -41,7 +47,7 @@ class Turn:
 def turn_of(role: str, content: Any, key: str) -> Turn:
     """Parse a message's content: text with placeholders, or a list of parts. Raises `RowError`."""
     if isinstance(content, str):
-        return Turn(role, list(_marked(content)))
+        return Turn(role, split_at_marks(content))
     if not isinstance(content, list):
         raise RowError(f"`{key}`: content {shown(content)}, expected text or a list of parts")
     pieces: list[str | None] = []
@@ -56,14 +62,6 @@ def turn_of(role: str, content: Any, key: str) -> Turn:
         else:
             raise RowError(f"`{key}`: part {shown(part)}, expected `image` or `text`")
     return Turn(role, pieces, pictures)
-
-
-def _marked(text: str) -> Iterator[str | None]:
-    first, *others = text.split(MARK)
-    yield first
-    for other in others:
-        yield None
-        yield other
 
 
 def turns_of(messages: Any, key: str) -> list[Turn]:
@@ -149,14 +147,7 @@ def row_of(
 
 def question_text(turn: Turn, pictures: int) -> str:
     """The text of a turn whose images all come before or all after the text. Raises `RowError`."""
-    marks = sum(piece is None for piece in turn.pieces)
-    if marks not in (0, pictures):
-        raise RowError(f"{marks} `<image>` placeholders for {pictures} images, expected {pictures} or none")
-    written = [piece is not None for piece in turn.pieces if piece is None or piece.strip()]
-    if written != sorted(written) and written != sorted(written, reverse=True):
-        raise RowError("an image inside the text, expected all images before the text")
-    text = "".join(piece for piece in turn.pieces if piece is not None)
-    return text.strip() if marks else text
+    return text_without_images(turn.pieces, pictures)
 
 
 def _pictures(record: Mapping[str, Any], turn: Turn) -> list[Any]:

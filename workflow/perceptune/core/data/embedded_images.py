@@ -7,6 +7,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from perceptune.core.data.inline_images import DATA_URI, is_url
 from perceptune.core.data.row_checks import RowError, shown
 
 LONGEST_REFERENCE = 64
@@ -32,7 +33,7 @@ def image_in(record: Mapping[str, Any], columns: tuple[str, ...], images: Images
 def _of_text(text: str, column: str, images: Images) -> Any:
     if text in images:
         return images[text]
-    if "." in text:  # not a base64 character, but part of every image file's name
+    if "." in text or is_url(text) or DATA_URI.match(text):  # no dot is in base64, but in every file's name
         return text
     if len(text) <= LONGEST_REFERENCE:
         raise RowError(f"`{column}` is {shown(text)}, expected the `index` of an earlier row, a path or base64")

@@ -6,12 +6,16 @@ import hashlib
 import io
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
+from threading import Event, Lock
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from perceptune.core.data.signatures import GIT_LFS, mistaken
+
+Key = TypeVar("Key", bound=Hashable)
 
 MAX_BYTES = 256 * 2**20
 """Larger image files are rejected before they are read."""
@@ -21,6 +25,11 @@ MAX_PIXELS = 100_000_000
 
 # Pillow's own limit also stays active: only it sees the image inside an ICO or ICNS file before
 # that is decoded.
+
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+"""A single text or colour profile of a PNG file may have as many bytes as all of them together, 64
+MiB, not only 1 MiB: Photoshop's history is longer. Orientation may be in such a text, so they are
+read."""
 
 UPRIGHT_BY = range(2, 9)
 """EXIF orientations of images that are stored rotated or mirrored; 1 is upright."""
@@ -67,17 +76,79 @@ class ImageFacts(NamedTuple):
     """Whether it is stored rotated or mirrored, according to EXIF."""
 
 
-def image_facts(image: Mapping[str, Any]) -> ImageFacts:
-    """The facts of an image struct, from a full decode. Raises `ValueError` like `open_image`."""
-    data = image_bytes(image)
-    opened, turned = _decoded(data)
-    return ImageFacts(hashlib.sha256(data).hexdigest(), opened.size, turned)
+class FactsOfImages:
+    """Facts of images from a full decode. For all threads together, each file is read and decoded once.
+
+    Files are told apart by path, size and modification time, images in tables by their content.
+    """
+
+    def __init__(self) -> None:
+        self._files: _Once[tuple[str, int, int]] = _Once()
+        self._contents: _Once[str] = _Once()
+
+    def of(self, image: Mapping[str, Any]) -> ImageFacts:
+        """The facts of an image struct. Raises `ValueError` like `open_image`."""
+        if image.get("bytes") is not None:
+            return self._of_content(bytes(image["bytes"]))
+        try:
+            facts = Path(image["path"]).stat()
+        except OSError:
+            return self._of_content(image_bytes(image))  # raises the reason
+        key = (str(image["path"]), facts.st_size, facts.st_mtime_ns)
+        return self._files.get(key, lambda: self._of_content(image_bytes(image)))
+
+    def _of_content(self, data: bytes) -> ImageFacts:
+        digest = hashlib.sha256(data).hexdigest()
+
+        def decoded() -> ImageFacts:
+            opened, turned = _decoded(data)
+            return ImageFacts(digest, opened.size, turned)
+
+        return self._contents.get(digest, decoded)
+
+
+class _Once(Generic[Key]):
+    """Facts or the reason why there are none, by key; several threads compute none twice."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: dict[Key, ImageFacts | str] = {}
+        self._computed: dict[Key, Event] = {}
+
+    def get(self, key: Key, compute: Callable[[], ImageFacts]) -> ImageFacts:
+        """The facts; raises `ValueError` with the reason, also for later calls with the same key."""
+        with self._lock:
+            event = self._computed.get(key)
+            mine = event is None and key not in self._known
+            if mine:
+                event = self._computed[key] = Event()
+        if mine:
+            self._compute(key, compute)
+        elif event is not None:
+            event.wait()
+        found = self._known[key]
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
+
+    def _compute(self, key: Key, compute: Callable[[], ImageFacts]) -> None:
+        found: ImageFacts | str = "the import was interrupted"
+        try:
+            found = compute()
+        except ValueError as error:
+            found = str(error)
+        finally:
+            with self._lock:
+                self._known[key] = found
+                self._computed.pop(key).set()
 
 
 def _decoded(data: bytes) -> tuple[Image.Image, bool]:
     """The upright image, and whether it was stored in another orientation."""
     if not data:
         raise ValueError("the file is empty")
+    if mistaken(data) is GIT_LFS:
+        raise ValueError(f"the file is {GIT_LFS.what}; {GIT_LFS.hint}")
     try:
         with _SILENCE, Image.open(io.BytesIO(data)) as image:
             if image.format in REFUSED_FORMATS:
@@ -91,6 +162,11 @@ def _decoded(data: bytes) -> tuple[Image.Image, bool]:
         raise ValueError("the file is not an image that Pillow can read") from None
     except _RefusedError as error:
         raise ValueError(str(error)) from None
+    except ValueError as error:
+        if "MAX_TEXT" in str(error):
+            most = PngImagePlugin.MAX_TEXT_MEMORY // 2**20
+            raise ValueError(f"its text or colour profile has more than {most} MiB, remove it from the file") from None
+        raise ValueError(f"the image is damaged: {_brief(error)}") from None
     except Exception as error:  # on hostile files, Pillow's decoders also raise struct.error, IndexError, ...
         raise ValueError(f"the image is damaged: {_brief(error)}") from None
 

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts.errors import SHOWN, UserError
+from perceptune.core.data.class_labels import Named, labelled_columns, labelled_features, with_names
 from perceptune.core.data.row_checks import RowError, one_line
+from perceptune.core.data.signatures import START, mistaken, mistaken_for_json
 
 UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 """Raised for values that Python lacks: invalid UTF-8, the year 300,000, odd time zones."""
@@ -25,6 +27,7 @@ UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 HINT_OF_FOLDERS = "give the path of the file, or of the folder that directly contains the `*.parquet` files"
 HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
 HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` folders of `datasets.save_to_disk`"
+HINT_OF_QUOTES = 'write a field that begins with `"` in quotation marks, and each `"` inside it twice'
 
 Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
 SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
@@ -59,10 +62,10 @@ class Files:
                 yield from {"jsonl": _json_lines, "json": _json_list, "tsv": _tab_separated}[container](file)
                 return
         number = 0
-        for batch in _parquet(file) if container == "parquet" else _saved_to_disk(file):
+        for batch, columns in _parquet(file) if container == "parquet" else _saved_to_disk(file):
             for row in _plain_rows(batch):
                 number += 1
-                yield f"row {number}", row
+                yield f"row {number}", row if isinstance(row, RowError) else with_names(row, columns)
 
     def names(self, pattern: str) -> list[str]:
         """Files of the folder that match the pattern, sorted; see the protocol."""
@@ -156,8 +159,22 @@ def _check(source: Path, reads: Container | None) -> None:
         if reads == "parquet":
             raise UserError(f"dataset `{source}` {_found_in(source)}, expected a file or a folder of `*.parquet` files")
         raise UserError(f"dataset `{source}` is a folder, expected a file", HINT_OF_KINDS)
-    if reads != "hf" and not stat.S_ISREG(mode):  # reading a named pipe blocks forever
+    if reads == "hf":
+        return
+    if not stat.S_ISREG(mode):  # reading a named pipe blocks forever
         raise UserError(f"dataset `{source}` is not a regular file, expected a file")
+    _check_start(source, reads)
+
+
+def _check_start(file: Path, reads: Container | None) -> None:
+    """Raise `UserError` for a file that is obviously something else, such as an archive."""
+    with _reading(file), file.open("rb") as opened:
+        start = opened.read(START)
+    found = mistaken(start)
+    if found is None and (reads == "jsonl" or file.suffix.lower() in (".json", ".jsonl", ".csv")):
+        found = mistaken_for_json(start)
+    if found is not None:
+        raise UserError(f"dataset file `{one_line(file)}` is {found.what}", found.hint)
 
 
 def _container(file: Path) -> Container:
@@ -178,17 +195,22 @@ def _container(file: Path) -> Container:
     return "jsonl"
 
 
-def _parquet(file: Path) -> Iterator[Any]:
+def _parquet(file: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
+    """Batches of rows, and the columns with class labels."""
     try:
         table = pq.read_table(file, partitioning=None)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not valid UTF-8
         raise UserError(f"dataset `{file}` is not readable as Parquet: {one_line(error)}") from None
-    yield from table.to_batches(max_chunksize=1000)
+    columns = labelled_columns(table.schema.metadata)
+    yield from ((batch, columns) for batch in table.to_batches(max_chunksize=1000))
 
 
-def _saved_to_disk(source: Path) -> Iterator[Any]:
+def _saved_to_disk(source: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
+    """Batches of rows, and the columns with class labels."""
     import datasets
 
+    for name in fnmatch.filter(_listed(source), "*.arrow") if source.is_dir() else []:
+        _check_start(source / name, "hf")
     expected = "expected a folder written by `datasets.save_to_disk`"
     try:
         loaded = datasets.load_from_disk(str(source))
@@ -199,7 +221,8 @@ def _saved_to_disk(source: Path) -> Iterator[Any]:
         raise UserError(f"dataset `{source}` is damaged, {expected}: {one_line(error)}") from None
     if isinstance(loaded, datasets.DatasetDict):
         raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected the folder of one split")
-    yield from loaded.with_format("arrow").iter(1000)
+    columns = labelled_features(loaded.features.to_dict())
+    yield from ((batch, columns) for batch in loaded.with_format("arrow").iter(1000))
 
 
 def _found_in(source: Path) -> str:
@@ -287,12 +310,54 @@ def _numbered(records: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of text; fields of any length, since VLMEvalKit's contain images in base64."""
+    """Rows of text; fields of any length, since VLMEvalKit's contain images in base64.
+
+    Raises `UserError` for a quotation mark that is never closed, or closed in a later row: it turns
+    the rows between into the text of one field.
+    """
     csv.field_size_limit(sys.maxsize)
+    start = 1
     with source.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t")
+        reader = csv.reader(file, delimiter="\t", strict=True)
+        header: list[str] = []
         try:
-            for row in reader:
-                yield f"line {reader.line_num}", {k: v for k, v in row.items() if k is not None and v not in (None, "")}
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"dataset file `{source}`, line {reader.line_num}: {one_line(error)}") from None
+            for cells in reader:
+                place, start = start, reader.line_num + 1
+                if not header:
+                    header = _header(cells, source)
+                elif cells:
+                    if reader.line_num > place and _swallows_rows(cells, len(header)):
+                        message = "a quotation mark opens a field that contains the rows after it"
+                        raise UserError(f"dataset file `{source}`, line {place}: {message}", HINT_OF_QUOTES)
+                    yield f"line {place}", _record(cells, header)
+        except UnicodeDecodeError as error:
+            raise UserError(f"dataset file `{source}`, line {start}: {one_line(error)}") from None
+        except csv.Error as error:
+            unclosed = "unexpected end" in str(error)
+            what = "a quotation mark is opened but never closed" if unclosed else one_line(error)
+            raise UserError(f"dataset file `{source}`, line {start}: {what}", HINT_OF_QUOTES) from None
+
+
+def _header(cells: list[str], source: Path) -> list[str]:
+    """The column names of a TSV file. Raises `UserError` if one appears twice."""
+    if twice := next((name for name in cells if name and cells.count(name) > 1), None):
+        raise UserError(f"dataset file `{source}`: two columns `{one_line(twice)}`, expected different names")
+    return cells
+
+
+def _record(cells: list[str], header: list[str]) -> dict[str, str] | RowError:
+    """The row without empty cells."""
+    if len(cells) != len(header):
+        return RowError(f"{len(cells)} columns, expected the {len(header)} of the header")
+    return {name: cell for name, cell in zip(header, cells, strict=True) if cell}
+
+
+def _swallows_rows(cells: list[str], columns: int) -> bool:
+    """Whether a row of several lines has a field that contains other rows."""
+    if len(cells) != columns:
+        return True
+    breaks = ((cell.count("\t"), cell.count("\n"), cell) for cell in cells if "\n" in cell and "\t" in cell)
+    return any(
+        tabs == lines * (columns - 1) or any(line.count("\t") == columns - 1 for line in cell.split("\n")[1:-1])
+        for tabs, lines, cell in breaks
+    )

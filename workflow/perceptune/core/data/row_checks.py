@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -12,9 +12,12 @@ import numpy as np
 from perceptune.contracts.config import Coordinates, FileDataset, Task
 from perceptune.contracts.errors import near, printable
 from perceptune.core.data.coordinate_frames import IN_SHARES, SHARES, in_pixels, slack
+from perceptune.core.data.inline_images import inline_image, is_inline, is_url
 
 KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split", "image_size")
 TASKS = get_args(Task)
+MARK = "<image>"
+"""Placeholder of an image in text, as many trainers' formats have it."""
 
 
 class RowError(ValueError):
@@ -31,10 +34,11 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
     if not isinstance(row, Mapping):
         raise RowError(f"found {shown(row)}, expected an object with keys `image` and `question`")
     task = _task(row, block)
+    images = _images(row, imageless)
     return {
         "example_id": _identity(row),
-        "images": _images(row, imageless),
-        "question": _question(row),
+        "images": images,
+        "question": _question(row, len(images)),
         "task": task,
         "target": _target(row, task),
         "box": _box(row, task),
@@ -138,27 +142,64 @@ def _images(row: Mapping[str, Any], imageless: bool) -> list[dict[str, Any]]:
 
 def _image(image: Any) -> dict[str, Any]:
     if isinstance(image, str) and image:
-        return {"bytes": None, "path": image}
+        return _named_image(image)
     if isinstance(image, bytes):
         return {"bytes": image, "path": None}
     if isinstance(image, Mapping):
         data, path = image.get("bytes"), image.get("path")
-        if isinstance(data, bytes) or (data is None and isinstance(path, str) and path):
+        if isinstance(data, bytes):
             return {"bytes": data, "path": path if isinstance(path, str) else None}
+        if data is None and isinstance(path, str) and path:
+            return _named_image(path)
     raise RowError(f"`image` is {shown(image)}, expected a path")
 
 
-def _question(row: Mapping[str, Any]) -> str:
+def _named_image(text: str) -> dict[str, Any]:
+    """The image that a text names or, as base64, contains."""
+    if is_url(text):
+        raise RowError(f"image `{one_line(text)}` is a URL; URLs are not downloaded, expected the path of a local file")
+    if not is_inline(text):
+        return {"bytes": None, "path": text}
+    try:
+        return {"bytes": inline_image(text), "path": None}
+    except ValueError as error:
+        raise RowError(f"`image` is {shown(text)}, {error}") from None
+
+
+def _question(row: Mapping[str, Any], images: int) -> str:
     if "question" not in row:
         _missing(row, "question")
     question = row["question"]
+    if isinstance(question, str) and MARK in question:
+        question = text_without_images(split_at_marks(question), images)
     if not isinstance(question, str) or not question.strip():
-        raise RowError(f"`question` is {shown(question)}, expected text")
+        raise RowError(f"`question` is {shown(row['question'])}, expected text")
     return _valid(question, "question")
 
 
+def split_at_marks(text: str) -> list[str | None]:
+    """The pieces of a text, with None for each `<image>` in it."""
+    first, *others = text.split(MARK)
+    return [first, *(piece for other in others for piece in (None, other))]
+
+
+def text_without_images(pieces: Sequence[str | None], images: int) -> str:
+    """The text of a question whose images all come before or all after it; None stands for one.
+
+    Raises `RowError`, also if the number of images differs from `images`.
+    """
+    marks = sum(piece is None for piece in pieces)
+    if marks not in (0, images):
+        raise RowError(f"{marks} `{MARK}` placeholders for {images} images, expected {images} or none")
+    written = [piece is not None for piece in pieces if piece is None or piece.strip()]
+    if written != sorted(written) and written != sorted(written, reverse=True):
+        raise RowError("an image inside the text, expected all images before the text")
+    text = "".join(piece for piece in pieces if piece is not None)
+    return text.strip() if marks else text
+
+
 def _task(row: Mapping[str, Any], block: FileDataset) -> str:
-    task = row.get("task") or block.task
+    task = block.task if row.get("task") is None else row["task"]
     if task is None:
         _missing(row, "task")
     if not isinstance(task, str) or task not in TASKS:
@@ -175,6 +216,9 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
         return None
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a number")
+    if isinstance(answer, str) and not answer.strip() and task in ("counting", "open"):
+        without = "; leave the key out if there is none" if task == "open" else ""
+        raise RowError(f"`answer` is {shown(answer)}, expected text or a number{without}")
     if isinstance(answer, float) and not math.isfinite(answer):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a finite number")
     if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):

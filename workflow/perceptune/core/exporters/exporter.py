@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from perceptune.core.data.conversations import MARK
+from perceptune.core.data.row_checks import MARK
 
 
 @dataclass(frozen=True)

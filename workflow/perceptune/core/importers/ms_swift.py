@@ -14,6 +14,8 @@ from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Row, each
 
 USED = ("messages", "rejected_response", "rejected_messages", "rejected_images", *SCORES)
+FILLED = ("<bbox>", "<ref-object>")
+"""Placeholders that ms-swift fills from `objects`."""
 
 
 def row(record: Mapping[str, Any]) -> Row:
@@ -31,6 +33,10 @@ def row(record: Mapping[str, Any]) -> Row:
         rejected = record["rejected_response"]
         if not isinstance(rejected, str):
             raise RowError(f"`rejected_response` is {shown(rejected)}, expected text")
+    texts = {"`messages`": "".join(piece or "" for piece in turn.pieces) + chosen, "the rejected answer": rejected}
+    for name, text in texts.items():
+        if mark := next((mark for mark in FILLED if mark in text), None):
+            raise RowError(f"{name}: `{mark}` in the text and no `objects` to fill it, expected the values in the text")
     return dict(row_of(record, USED, turn, pair(record, chosen, rejected)))
 
 

@@ -44,6 +44,8 @@ class RankedList:
     pairs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Kind of a kept pair to the indices of its chosen and its rejected response."""
     numbers: Mapping[str, float] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of each image, in pixels."""
 
     @property
     def tokens(self) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from perceptune.core.answers.boxes import Frame
 
 Messages = Sequence[Mapping[str, Any]]
+PLACEHOLDERS = ("image", "video", "audio")
+"""What a processor's `<kind>_token` attributes stand for."""
 
 
 class Family(ABC):
@@ -45,33 +47,47 @@ class Family(ABC):
     def prompt_text(self, processor: ProcessorMixin, messages: Messages) -> str:
         """The chat prompt up to the start of the answer, with one placeholder per image.
 
-        Raises `ValueError` if a user's text contains the image placeholder, which needs an image.
+        Raises `ValueError` if a user's text contains a placeholder, for which there are no pixels.
         """
-        placeholder = self.placeholder(processor)
+        placeholders = self.placeholders(processor)
         structured = [
-            {"role": m["role"], "content": [self._item(c, placeholder) for c in m["content"]]} for m in messages
+            {"role": m["role"], "content": [self._item(c, placeholders) for c in m["content"]]} for m in messages
         ]
         return str(processor.apply_chat_template(structured, add_generation_prompt=True, tokenize=False))
 
     @staticmethod
-    def _item(item: Mapping[str, Any], placeholder: str) -> dict[str, str]:
+    def _item(item: Mapping[str, Any], placeholders: Mapping[str, str]) -> dict[str, str]:
         if item["type"] == "image":
             return {"type": "image"}
-        if placeholder in item["text"]:
-            raise ValueError(f"the question contains the model's image token `{placeholder}`")
+        for token, kind in placeholders.items():
+            if token in item["text"]:
+                raise ValueError(f"the question contains the model's {kind} token `{token}`")
         return {"type": "text", "text": item["text"]}
 
     def placeholder(self, processor: ProcessorMixin) -> str:
         """The token that stands for an image in the prompt."""
         return str(processor.image_token)
 
-    def placeholder_ids(self, processor: ProcessorMixin) -> list[int]:
-        """Token ids that stand for images or videos.
+    def placeholders(self, processor: ProcessorMixin) -> dict[str, str]:
+        """The tokens that stand for images, videos or audio in the prompt, each with its kind.
 
-        They are never sampled: their pixels would be missing.
+        The processor replaces them, even where the data has them as plain text.
         """
-        names = [getattr(processor, name, None) for name in ("image_token", "video_token")]
-        return sorted({processor.tokenizer.convert_tokens_to_ids(name) for name in names if name})
+        named = {kind: getattr(processor, f"{kind}_token", None) for kind in PLACEHOLDERS}
+        return {str(token): kind for kind, token in named.items() if token}
+
+    def placeholder_ids(self, processor: ProcessorMixin) -> list[int]:
+        """Token ids of the placeholders.
+
+        They are never sampled or learnt: their pixels would be missing.
+        """
+        return sorted(self._placeholder_kinds(processor))
+
+    def _placeholder_kinds(self, processor: ProcessorMixin) -> dict[int, str]:
+        """Token id to kind, for the placeholders in the vocabulary."""
+        tokenizer = processor.tokenizer
+        ids = {tokenizer.convert_tokens_to_ids(token): kind for token, kind in self.placeholders(processor).items()}
+        return {number: kind for number, kind in ids.items() if number not in (None, tokenizer.unk_token_id)}
 
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
         """An RGB image as passed to the model's own processor, in sampling and training alike."""
@@ -105,6 +121,20 @@ class Family(ABC):
         # the method that vLLM and transformers' server use
         counted = processor._get_num_multimodal_tokens(image_sizes=sizes)
         return len(tokens) + sum(counted.num_image_tokens) - len(images)
+
+    def expanded_length(self, processor: ProcessorMixin, messages: Messages, images: Sequence[Image.Image]) -> int:
+        """Length of the prompt for these images, of which only the sizes matter, in tokens.
+
+        Raises `ValueError` if the prompt cannot be built.
+        """
+        return len(self.prompt_ids(processor, messages)) + self.image_tokens(processor, images)
+
+    def image_tokens(self, processor: ProcessorMixin, images: Sequence[Image.Image]) -> int:
+        """Number of tokens that these images add to their placeholders.
+
+        Raises `ValueError` for images that the processor refuses, such as very long ones.
+        """
+        return self.prompt_length(processor, (), [self.prepare_image(image, processor) for image in images])
 
     @staticmethod
     def _adds_special_tokens(processor: ProcessorMixin, text: str) -> bool:
@@ -176,6 +206,20 @@ class Family(ABC):
         tokenizer = processor.tokenizer
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
+    def learnt_answer(self, processor: ProcessorMixin, text: str, longest: int, called: str = "an answer") -> list[int]:
+        """`answer_ids` of an answer to learn from.
+
+        Raises `ValueError` if it has more than `longest` tokens or a placeholder; `called` names it
+        in the message.
+        """
+        tokens = self.answer_ids(processor, text)
+        if len(tokens) > longest:
+            raise ValueError(f"prompt and {called.partition(' ')[2]} exceed max_model_len")
+        kinds = self._placeholder_kinds(processor)
+        if kind := next((kinds[token] for token in tokens if token in kinds), None):
+            raise ValueError(f"{called} contains the model's {kind} token")
+        return tokens
+
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
         """A box in the family's notation: `[0.12, 0.34, 0.56, 0.78]` or `[161, 119, 322, 357]`."""
         return f"[{', '.join(written(numbers, frame))}]"
@@ -193,7 +237,7 @@ class Family(ABC):
             size = tuple(example["image_sizes"][0])
             return self.box_text(from_pixels(np.array(example["box"]), frame, size, resized), frame)
         if example["target"] is None:
-            raise ValueError(f"example `{example['example_id']}` has no ground truth")
+            raise ValueError("no ground truth")
         return str(example["target"])
 
 

@@ -133,4 +133,5 @@ class _Maps:
         """Token ids of the ground truth as the model would write it; empty if there is none."""
         if example["box"] is None and example["target"] is None:
             return []
-        return self._family.answer_ids(self._processor, self._family.ground_truth(*framed(example, self._block)))
+        text = self._family.ground_truth(*framed(example, self._block))
+        return self._family.learnt_answer(self._processor, text, self._block.max_model_len, "the ground truth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,8 @@ from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
 from perceptune.core.data.coordinate_frames import better_fit, doubt, fitting
-from perceptune.core.data.images import ImageFacts, image_facts
+from perceptune.core.data.images import FactsOfImages, ImageFacts
+from perceptune.core.data.leakage import overlaps_of_splits
 from perceptune.core.data.read_files import Files
 from perceptune.core.data.row_checks import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.core.importers.importer import Importer, Placed, missing_shards
@@ -61,6 +63,7 @@ def run(*, config: FileDataset, examples: Path) -> None:
         *(f"left out: {line}" for line in failed),
         *_lines_on_shards(files, source),
         *_frame_lines(probes, config),
+        *_overlap_lines(table),
     )
     for line in logged:
         print(line)
@@ -124,10 +127,11 @@ def _all_checked(
 ) -> tuple[list[dict[str, Any]], list[Probe]]:
     """The rows of the `examples` table, and all boxes with a readable image."""
     probes: list[Probe | None] = [None] * len(rows)
+    known = FactsOfImages()
 
     def check(number: int) -> dict[str, Any]:
         place, row = rows[number]
-        checked, probes[number] = _checked(place, row, config, folder, imageless)
+        checked, probes[number] = _checked(place, row, config, folder, imageless, known)
         return checked
 
     table = []
@@ -168,6 +172,15 @@ def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
         )
 
 
+def _overlap_lines(table: list[dict[str, Any]]) -> Iterator[str]:
+    """For the log: images and questions that two splits share."""
+    for one, other, found in overlaps_of_splits(row for row in table if row["reason"] is None):
+        yield (
+            f"warning: {found.images} of {found.of_images} images and {found.questions} of {found.of_questions}"
+            f" questions of split `{other}` are also in split `{one}`: do not train on one and evaluate on the other"
+        )
+
+
 def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Mapping[str, int]) -> Iterator[str]:
     """For the log: the number of rows per split, with the published number if there is one."""
     splits = Counter(str(row.get("split") or config.split or "train") for _, row in rows if isinstance(row, Mapping))
@@ -179,7 +192,7 @@ def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Ma
 
 
 def _checked(
-    place: str, row: Any, config: FileDataset, folder: Path, imageless: bool
+    place: str, row: Any, config: FileDataset, folder: Path, imageless: bool, known: FactsOfImages
 ) -> tuple[dict[str, Any], Probe | None]:
     """The row of the `examples` table, and its box as written.
 
@@ -191,7 +204,7 @@ def _checked(
             raise row
         checked = checked_row(row, config, imageless)
         checked["images"] = [_located(image, folder) for image in checked["images"]]
-        facts = [_facts(image, folder) for image in checked["images"]]
+        facts = [_facts(image, folder, known) for image in checked["images"]]
         if facts:
             check_size(row, facts[0].size, facts[0].turned)
         if checked["box"] is not None:
@@ -243,15 +256,31 @@ def _outside(name: str, target: Path, folder: Path) -> str:
     return f"leaves the image folder `{folder}`, expected a path inside; key `images` sets the folder"
 
 
-def _facts(image: dict[str, Any], folder: Path) -> ImageFacts:
+def _facts(image: dict[str, Any], folder: Path, known: FactsOfImages) -> ImageFacts:
     try:
-        return image_facts(image)
+        return known.of(image)
     except ValueError as error:
-        path = Path(image["path"] or "(in the table)")
+        if image["path"] is None:
+            raise RowError(f"image (in the table): {error}") from None
+        path = Path(image["path"])
         name = path.name
         if path.absolute().is_relative_to(folder.absolute()):
             name = path.absolute().relative_to(folder.absolute()).as_posix()
-        raise RowError(f"image `{one_line(name)}`: {error}, looked in `{folder}`") from None
+        hint = _hint_of_name(path, name) if image["bytes"] is None else ""
+        raise RowError(f"image `{one_line(name)}`: {error}, looked in `{folder}`{hint}") from None
+
+
+def _hint_of_name(path: Path, name: str) -> str:
+    """Why an image that does not exist may not have been found; empty if it exists, or if unknown."""
+    if os.path.lexists(path):
+        return ""
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, str(path))
+        if other != str(path) and os.path.lexists(other):
+            return f"; a file whose name looks the same, in Unicode form {form}, exists: rename it, or write that form"
+    if name.startswith("~"):
+        return "; `~` is not expanded"
+    return "; expected `/` between folders" if "\\" in name else ""
 
 
 def _mark_duplicates(table: list[dict[str, Any]], places: list[str]) -> None:

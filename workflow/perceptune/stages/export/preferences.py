@@ -24,8 +24,8 @@ from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.lineage import lineage, write_lineage
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
-from perceptune.core.data.conversations import MARK
 from perceptune.core.data.images import image_bytes, open_image
+from perceptune.core.data.row_checks import MARK
 from perceptune.core.exporters.exporter import Exporter, Ranked, pairs_of
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe

@@ -59,7 +59,9 @@ def run(
         text = config.prompt.replace("{question}", row["question"])
         messages[name] = messages_for(text, Recipe("original"), len(row["image_sha256"]))
         try:
-            longest = model.max_model_len - _prompt_tokens(row, messages[name], family, processor)
+            # only the sizes matter
+            pictures = [Image.new("RGB", tuple(size)) for size in row["image_sizes"]]
+            longest = model.max_model_len - family.expanded_length(processor, messages[name], pictures)
             scored += _answers(row, longest, family, processor)
         except ValueError as error:
             reasons[name] = str(error)
@@ -86,19 +88,6 @@ def run(
     write_text(statistics, json.dumps(counted, indent=2) + "\n")
 
 
-def _prompt_tokens(
-    row: Mapping[str, Any], messages: list[dict[str, Any]], family: Family, processor: ProcessorMixin
-) -> int:
-    """Tokens of the prompt including its images.
-
-    Raises `ValueError` if the prompt cannot be built.
-    """
-    # only the sizes matter
-    pictures = [Image.new("RGB", tuple(size)) for size in row["image_sizes"]]
-    prepared = [family.prepare_image(picture, processor) for picture in pictures]
-    return family.prompt_length(processor, family.prompt_ids(processor, messages), prepared)
-
-
 def _answers(row: Mapping[str, Any], longest: int, family: Family, processor: ProcessorMixin) -> list[dict[str, Any]]:
     """The dataset answers of an example, with rewards and tokens.
 
@@ -107,14 +96,9 @@ def _answers(row: Mapping[str, Any], longest: int, family: Family, processor: Pr
     ranked = json.loads(row["source"] or "{}").get("answers_given")
     if not isinstance(ranked, list) or not ranked:
         raise ValueError("no dataset preferences")
-    never = set(family.placeholder_ids(processor))
     answers = []
     for place, (text, reward) in enumerate(zip(map(_text, ranked), _rewards(ranked), strict=True)):
-        tokens = family.answer_ids(processor, text)
-        if len(tokens) > longest:
-            raise ValueError("prompt and answer exceed max_model_len")
-        if never.intersection(tokens):
-            raise ValueError("an answer contains the model's image token")
+        tokens = family.learnt_answer(processor, text, longest)
         answers.append(
             {
                 "request_id": row["example_id"],

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from perceptune.contracts.config import ModelBlock, ViewBlock
+from perceptune.contracts.config import ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
@@ -19,11 +19,9 @@ from perceptune.core.methods.logprob_queries import PAIR_VIEWS
 from perceptune.core.methods.method import Stored
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training.groups import RankedList, Rollout, Shown, StoredTokens
-from perceptune.models.coordinates import framed
-from perceptune.models.families.family import family_of
 from perceptune.stages.data.example_images import IllustratedExamples
-from perceptune.stages.data.examples import Examples
 from perceptune.stages.sampling.recipes import NoSaliencyError, Saliencies, recipe_of, with_pictures
+from perceptune.stages.training.encodable import Prompts, encodable
 
 
 def kept_lists(
@@ -31,28 +29,31 @@ def kept_lists(
     examples: Path,
     views: Sequence[str],
     blocks: Mapping[str, ViewBlock],
+    prompts: Prompts,
     redrawn: bool = False,
     saliencies: Mapping[str, Path] | None = None,
 ) -> list[RankedList]:
     """The kept groups of a `preferences` table in order, with responses and `views`.
 
+    Groups that the model of `prompts` cannot encode are left out.
+
     A view stored with the group is taken from there (pairs without a crop lack some), any other
     from the config's `blocks`. With `redrawn`, views other than the sampled one are drawn anew for
     every group, as in rounds. `saliencies` are the tables of the saliency maps that the views need.
-    Raises `UserError` for an image that has changed since the import.
+    Raises `UserError` for an image that has changed since the import, and if no group can be encoded.
     """
     salient = Saliencies(saliencies or {})
     groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
     ids = [group["example_id"] for group in groups]
     known = IllustratedExamples(examples)
-    rows = known.rows(ids, ("example_id", "image_sha256"))
+    rows = known.rows(ids, ("example_id", "image_sha256", "image_sizes"))
     known.fetch(ids)
     lists = []
     for group in groups:
         example = rows[group["example_id"]]
         images = known.files(example["example_id"])
         lists.append(_list(group, example, images, views, blocks, redrawn, salient))
-    return lists
+    return encodable(lists, prompts)
 
 
 def kept_rollouts(
@@ -64,12 +65,13 @@ def kept_rollouts(
     blocks: Mapping[str, ViewBlock],
     stored: Sequence[Stored],
     saliencies: Mapping[str, Path],
+    prompts: Prompts,
 ) -> list[Rollout]:
     """The kept groups of a round, with the engine's and all `stored` log-probs.
 
     Raises `UserError` if a table belongs to other responses.
     """
-    lists = kept_lists(preferences, examples, views, blocks, redrawn=True, saliencies=saliencies)
+    lists = kept_lists(preferences, examples, views, blocks, prompts, redrawn=True, saliencies=saliencies)
     kept = pl.Series([one.group_id for one in lists], dtype=pl.String)
     columns = ["request_id", "sample_index", "logprobs", "finish_reason"]
     answers = pl.DataFrame(pl.from_arrow(read_table(responses, RESPONSES).select(columns)))
@@ -131,6 +133,7 @@ def _list(
         rewards=[r["reward"] for r in group["responses"]],
         pairs={p["kind"]: (p["chosen"], p["rejected"]) for p in group["pairs"] if p["kept"]},
         numbers={n["name"]: n["value"] for n in group["numbers"]},
+        sizes=tuple((width, height) for width, height in example["image_sizes"]),
     )
 
 
@@ -154,24 +157,6 @@ def with_reference(lists: Sequence[RankedList], terms: Mapping[str, Path]) -> li
             sums[view] = [sum(values) for values in logps]
         referenced.append(replace(one, reference=sums))
     return referenced
-
-
-def ground_truth_lists(
-    lists: Sequence[RankedList], preferences: Path, examples: Path, model: ModelBlock, processor: Any
-) -> list[RankedList]:
-    """The lists with the ground truth, in the model's notation, as their only response.
-
-    Its reward is 1.
-    """
-    table = read_table(preferences, PREFERENCES).select(["group_id", "example_id"]).to_pylist()
-    example_of = {row["group_id"]: row["example_id"] for row in table}
-    truths = Examples(examples).rows([example_of[one.group_id] for one in lists])
-    family = family_of(model)
-    made = []
-    for one in lists:
-        text = family.ground_truth(*framed(truths[example_of[one.group_id]], model))
-        made.append(replace(one, responses=[family.answer_ids(processor, text)], rewards=[1.0], reference=None))
-    return made
 
 
 def view_ops(shown: Iterable[Shown]) -> list[str]:

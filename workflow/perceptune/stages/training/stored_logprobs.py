@@ -16,8 +16,8 @@ from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.methods.method import Stored
 from perceptune.engines.training.groups import Encoder, StoredTokens, all_under
 from perceptune.engines.training.stored_logprobs import stored_terms
-from perceptune.models.families.family import family_of
-from perceptune.models.loading import load_model, load_processor, load_trained
+from perceptune.models.loading import load_model, load_trained
+from perceptune.stages.training.encodable import Prompts
 from perceptune.stages.training.groups import kept_lists, view_ops
 
 AT_ONCE = {False: (16, 4096), True: (1, 8192)}
@@ -52,14 +52,15 @@ def run(
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     groups_at_once, budget = AT_ONCE[of_round]
-    lists = kept_lists(preferences, examples, shown, views, redrawn=of_round, saliencies=saliencies)
+    prompts = Prompts(model)
+    lists = kept_lists(preferences, examples, shown, views, prompts, redrawn=of_round, saliencies=saliencies)
     found: dict[Stored, dict[str, StoredTokens]] = {}
     source: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
     if lists:
-        family, processor, loaded = family_of(model), load_processor(model), load_model(model)
+        loaded = load_model(model)
         policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
         for one in dict.fromkeys(source.values()):
-            encoder = Encoder(family, processor, loaded, all_under(one.view), budget >> halvings)
+            encoder = Encoder(prompts.family, prompts.processor, loaded, all_under(one.view), budget >> halvings)
             shown_lists = [group for group in lists if one.view in group.views]
             plain = one.term == "reference" and adapter is not None
             with policy.disable_adapter() if plain else nullcontext():

@@ -20,11 +20,11 @@ from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.groups import Encoder, RankedList
 from perceptune.engines.training.trainer import train, with_adapter
-from perceptune.models.families.family import family_of
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
-from perceptune.stages.training.groups import ground_truth_lists, kept_lists, view_ops, with_reference
+from perceptune.stages.training.encodable import Prompts, ground_truth_lists
+from perceptune.stages.training.groups import kept_lists, view_ops, with_reference
 
 BUDGET = 8192
 """Response tokens per packed row; splitting a longer list affects only memory and time."""
@@ -110,9 +110,9 @@ def _train(job: _Job) -> None:
     method = load("method", config.method)
     assert isinstance(method, GroupMethod)  # guaranteed by config validation
     parameters = method.Parameters.model_validate(config.parameters)
-    family, processor, base = family_of(model), load_processor(model), load_model(model)
+    prompts = Prompts(model)
     views = method.views(parameters, config.view)
-    lists = kept_lists(preferences, examples, views, job.views, saliencies=job.saliencies)
+    lists = kept_lists(preferences, examples, views, job.views, prompts, saliencies=job.saliencies)
     ops = view_ops(shown for one in lists for shown in one.views.values())
     plugins = [
         module_of("family", model.family),
@@ -120,7 +120,7 @@ def _train(job: _Job) -> None:
         *(module_of("view", op) for op in ops),
     ]
     if method.wants_ground_truth(parameters):
-        lists = ground_truth_lists(lists, preferences, examples, model, processor)
+        lists = ground_truth_lists(lists, preferences, examples, config.view, prompts)
     elif job.terms:
         lists = with_reference(lists, job.terms)
 
@@ -135,10 +135,11 @@ def _train(job: _Job) -> None:
     lists = [one for one in lists if looks(one)]
     if not lists:
         raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
-    adapted = with_adapter(base, config, family.lora_targets, model.path)
+    base = load_model(model)
+    adapted = with_adapter(base, config, prompts.family.lora_targets, model.path)
     log = train(
         adapted,
-        Encoder(family, processor, base, looks, BUDGET >> halvings),
+        Encoder(prompts.family, prompts.processor, base, looks, BUDGET >> halvings),
         lists,
         method=method,
         parameters=parameters,

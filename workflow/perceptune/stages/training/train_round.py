@@ -21,10 +21,10 @@ from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.groups import Encoder, all_under
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round
 from perceptune.engines.training.trainer import with_adapter
-from perceptune.models.families.family import family_of
-from perceptune.models.loading import load_model, load_processor, load_trained
+from perceptune.models.loading import load_model, load_trained
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
+from perceptune.stages.training.encodable import Prompts
 from perceptune.stages.training.groups import kept_rollouts, view_ops
 from perceptune.stages.training.round_status import Ending, Stop
 
@@ -131,7 +131,10 @@ def _train(job: _Job) -> None:
     shown = method.views(parameters, config.view)
     tables = {name: job.paths[name] for name in ("preferences", "responses", "examples", "terms")}
     stored = method.stored(parameters, config.view)
-    rollouts = kept_rollouts(**tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies)
+    prompts = Prompts(model)
+    rollouts = kept_rollouts(
+        **tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies, prompts=prompts
+    )
     ops = view_ops(one for rollout in rollouts for one in rollout.views.values())
     plugins = [
         module_of("family", model.family),
@@ -145,9 +148,9 @@ def _train(job: _Job) -> None:
         if first():
             _pass_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
         return
-    family, processor, base = family_of(model), load_processor(model), load_model(model)
+    base = load_model(model)
     adapted = (
-        with_adapter(base, config, family.lora_targets, model.path)
+        with_adapter(base, config, prompts.family.lora_targets, model.path)
         if job.before is None
         else load_trained(base, job.before)
     )
@@ -155,7 +158,7 @@ def _train(job: _Job) -> None:
     state = job.paths["checkpoints"] / OPTIMIZER
     done = train_round(
         adapted,
-        Encoder(family, processor, base, all_under(config.view), BUDGET >> job.halvings),
+        Encoder(prompts.family, prompts.processor, base, all_under(config.view), BUDGET >> job.halvings),
         rollouts,
         method=method,
         parameters=parameters,
@@ -176,7 +179,7 @@ def _train(job: _Job) -> None:
     stop = None
     if done.stopped is not None:  # a new adapter leaves the base model unchanged
         stop = Stop(job.number, done.stopped)
-        adapted = with_adapter(load_model(model), config, family.lora_targets, model.path)
+        adapted = with_adapter(load_model(model), config, prompts.family.lora_targets, model.path)
     with appearing_adapter(job.paths["adapter"], record) as folder:
         adapted.save_pretrained(folder, safe_serialization=True)
         if stop is None and config.optimizer == "carry":

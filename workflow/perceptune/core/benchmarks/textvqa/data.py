@@ -83,7 +83,8 @@ def _row(boxes: Mapping[str, Any], split: str | None, record: Mapping[str, Any])
         return row
     if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
         raise RowError(f"`answers` is {shown(answers)}, expected a list of texts")
-    return {**row, "answer": Counter(answers).most_common(1)[0][0], "answers": answers}
+    given = Counter(answer for answer in answers if answer.strip())
+    return {**row, "answer": given.most_common(1)[0][0] if given else None, "answers": answers}
 
 
 def _boxes(source: Source) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""What a file is by its first bytes, where that is not what a dataset needs."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+START = 1024
+"""Number of bytes that `mistaken` looks at."""
+
+
+class Mistaken(NamedTuple):
+    """A file that cannot be read as it is."""
+
+    what: str
+    """What it is, for a message: `a Git LFS pointer`."""
+    hint: str
+    """How to make a readable file of it."""
+
+
+GIT_LFS = Mistaken("a Git LFS pointer in place of the file", "download the file: `git lfs pull` in its repository")
+_UNPACK = "unpack it and give the path of the unpacked file"
+_UTF8 = "convert it to UTF-8: `iconv -f UTF-16 -t UTF-8 <file> > <new file>`; in PowerShell, `Out-File -Encoding utf8`"
+_MAGIC = {
+    b"version https://git-lfs.github.com/spec/": GIT_LFS,
+    b"\x1f\x8b": Mistaken("a gzip archive", _UNPACK),
+    b"BZh": Mistaken("a bzip2 archive", _UNPACK),
+    b"\xfd7zXZ\0": Mistaken("an xz archive", _UNPACK),
+    b"\x28\xb5\x2f\xfd": Mistaken("a Zstandard archive", _UNPACK),
+    b"PK\x03\x04": Mistaken("a zip archive or an Excel workbook", _UNPACK),
+    b"\xff\xfe": Mistaken("UTF-16 text", _UTF8),
+    b"\xfe\xff": Mistaken("UTF-16 text", _UTF8),
+}
+_CSV = Mistaken(
+    "CSV, not JSON",
+    "convert it: `python -c \"import polars; polars.read_csv('data.csv').write_ndjson('data.jsonl')\"`",
+)
+_CELL = re.compile(r'\s*"?[\w .#/-]{1,60}"?\s*')
+"""A column name of a CSV file."""
+
+
+def mistaken(start: bytes) -> Mistaken | None:
+    """What a file is if it begins like no data file or image; None if it may be one."""
+    return next((what for magic, what in _MAGIC.items() if start.startswith(magic)), None)
+
+
+def mistaken_for_json(start: bytes) -> Mistaken | None:
+    """What a file is that should have been JSON, judging by its first line; None if it may be JSON."""
+    if start.startswith(b"PAR1"):
+        return Mistaken("a Parquet file, not JSON", "set `kind: parquet`, or name the file `*.parquet`")
+    header = start.decode("utf-8-sig", errors="replace").lstrip().partition("\n")[0].rstrip("\r")
+    for separator in (",", ";", "\t"):
+        cells = header.split(separator)
+        if len(cells) > 1 and all(_CELL.fullmatch(cell) for cell in cells):
+            return _CSV
+    return None
