@@ -49,6 +49,8 @@ def refused(kind: str, path: Path, **settings: Any) -> str:
         (LINE.decode().encode("utf-16-be").join([b"\xfe\xff", b""]), "UTF-16 text"),
         (POINTER, "a Git LFS pointer in place of the file\nhint: download the file: `git lfs pull`"),
     ],
+    # the default would hold the data, and archives hold the time
+    ids=["gzip", "bzip2", "xz", "zip", "utf-16", "utf-16-be", "pointer"],
 )
 def test_an_archive_or_a_pointer_is_named(tmp_path: Path, name: str, data: bytes, what: str) -> None:
     (tmp_path / name).write_bytes(data)
