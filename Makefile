@@ -16,9 +16,10 @@ export PYTHONUNBUFFERED ?= 1
 .PHONY: demo test extended test-all quick lint lint-workflow format explain chaos schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
+	@touch $(VENV)/demo.started
 	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo failed, see the lines above. Run make demo again to continue from there."; exit 1; }
-	@cat results/result.txt
-	@echo "Report: results/report.html"
+	@# Snakemake prints the result of a run, but nothing if there was nothing to do
+	@test results/result.txt -nt $(VENV)/demo.started || { cat results/result.txt; echo "Report: results/report.html"; }
 
 # Two processes with one thread each: oversubscribed cores make the tiny models many times slower.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 2 --no-loadscope-reorder

@@ -17,6 +17,7 @@ MMHAL = {"dataset": "mmhal", "protocol": "mmhal", "judge": "stub"}
 def configured(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict[str, Any]:
     """The demo's experiments, also evaluated on MMHal-Bench."""
     config = edited("datasets.mmhal", {"kind": "mmhal", "path": "mmhal.json"})
+    config["models"]["tiny"]["max_model_len"] = 2048  # the protocol's answers have up to 1024 tokens
     config["judges"] = {"stub": {"model": "stub", "url": "http://localhost:8000/v1", **(judge or {})}}
     config["benchmarks"]["mmhal"] = MMHAL | benchmark
     for name in config["experiments"]:

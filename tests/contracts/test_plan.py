@@ -1,18 +1,23 @@
 """Config: every mistake is one clear line; sweeps and references resolve."""
 
 import copy
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
+from perceptune.contracts import config as blocks
+from perceptune.contracts.config import Config
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import load, names
 from perceptune.core.methods.method import Stored
 from perceptune.planning import policies as planning
 from perceptune.planning.benchmarks import benchmark_settings
 from perceptune.planning.jobs.evaluation import noise_levels
 from perceptune.planning.rules import job_of
 from perceptune.planning.views import saliency_tables, view_blocks, views_trained
+from pydantic import ValidationError
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -69,6 +74,24 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("rehearse", 0, "key `rehearse`: input should be greater than or equal to 1, got `0`"),
         ("rehearse", True, "key `rehearse`: input should be a valid integer, got `True`"),
         ("rehearse", "20", "key `rehearse`: input should be a valid integer, got `'20'`"),
+        ("trainings.perpo.learning_rate", math.inf, "key `trainings.perpo.learning_rate`: input should be a finite number, got `inf`"),
+        ("trainings.perpo.learning_rate", "nan", "key `trainings.perpo.learning_rate`: input should be a finite number, got `nan`"),
+        ("trainings.perpo.parameters", {"beta": math.nan}, "key `trainings.perpo.parameters.beta`: expected a finite number, got `nan`"),
+        ("trainings.perpo.parameters", {"beta": [[1]]}, "key `trainings.perpo.parameters.beta`: got `[[1]]`, expected a value or a list of single values"),
+        ("trainings.perpo.seed", 2**32, "key `trainings.perpo.seed`: input should be less than or equal to 4294967295, got `4294967296`"),
+        ("samplings.n20.seed", -1, "key `samplings.n20.seed`: input should be greater than or equal to 0, got `-1`"),
+        ("trainings.perpo.learning_rate", [], "key `trainings.perpo.learning_rate`: got `[]`, expected a value or a list of single values"),
+        ("trainings.perpo.parameters", {"beta": []}, "key `trainings.perpo.parameters.beta`: got `[]`"),
+        ("trainings.perpo.lora", {"r": []}, "key `trainings.perpo.lora.r`: got `[]`"),
+        ("selections.ranked.min_margin", [], "key `selections.ranked.min_margin`: got `[]`"),
+        ("experiment", {"perpo": {}}, "key `experiment`: extra inputs are not permitted; did you mean `experiments`?"),
+        ("samplings.n20.epochs", 1, "key `samplings.n20.epochs`: extra inputs are not permitted, got `1`"),
+        ("views", {"v": {"type": "noise", "parameters": {"sigma": [1]}}}, "key `views.v.parameters.sigma`: expected a number, text, true, false or null, got `[1]`"),
+        ("trainings.perpo.lora", {"rr": 1}, "key `trainings.perpo.lora.rr`: extra inputs are not permitted, got `1`; did you mean `r`?"),
+        ("experiments.perpo.benchmarks", "shapes-test", "key `experiments.perpo.benchmarks`: expected a list: `[shapes-test]`, got `shapes-test`"),
+        ("benchmarks.shapes-test.views", "blank", "key `benchmarks.shapes-test.views`: expected a list: `[blank]`, got `blank`"),
+        ("experiments.perpo.training", 1, "key `experiments.perpo.training`: input should be a valid string, got `1`; write it in quotes"),
+        ("crops", {"c": {"attention_map": "a", "ratios": []}}, "key `crops.c.ratios`: tuple should have at least 1 item"),
         ("controls", True, "key `controls`: input should be a valid dictionary"),
         ("dataset_preferences", {"n20": {}}, "config\n  `n20` is both a sampling and a dataset_preference, expected different names"),
         ("exports", {"out": {"experiment": "perp", "format": "trl"}}, "key `exports.out.experiment`: `perp` is not defined, expected one of 'dpo', 'perpo'; did you mean `perpo`?"),
@@ -82,6 +105,43 @@ def test_a_mistake_names_key_value_and_what_is_allowed(path: str, value: Any, ex
     assert expected in str(caught.value)
 
 
+def numbers_of(kind: type) -> list[tuple[type[blocks.Block], str]]:
+    """Every field of every block whose type names `kind`."""
+    found = [getattr(blocks, name) for name in blocks.__all__]
+    models = [b for b in found if isinstance(b, type) and issubclass(b, blocks.Block)]
+    return [(m, key) for m in models for key, field in m.model_fields.items() if kind in types_in(field.annotation)]
+
+
+def types_in(annotation: Any) -> set[Any]:
+    return {annotation}.union(*(types_in(inner) for inner in get_args(annotation)))
+
+
+@pytest.mark.parametrize(("block", "key"), numbers_of(float), ids=lambda one: getattr(one, "__name__", one))
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_no_block_takes_infinity_or_nan(block: type[blocks.Block], key: str, value: float) -> None:
+    for written in (value, [value], [value, value], {"loss": [value, None]}):
+        with pytest.raises(ValidationError) as caught:
+            block.model_validate({key: written})
+        assert [e for e in caught.value.errors() if e["loc"][0] == key], written
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("method", "view") for name in names(kind)])
+def test_no_parameter_takes_infinity_or_nan(kind: str, name: str) -> None:
+    parameters = load(kind, name).Parameters
+    for key, field in parameters.model_fields.items():
+        if float in types_in(field.annotation):
+            for value in (math.inf, -math.inf, math.nan):
+                with pytest.raises(ValidationError, match=r"finite|greater|less"):
+                    parameters.model_validate({key: value})
+
+
+def test_every_seed_has_32_bits() -> None:
+    config = Config.model_json_schema()
+    seeds = [block["properties"]["seed"] for block in config["$defs"].values() if "seed" in block.get("properties", {})]
+    assert len(seeds) >= 10
+    assert {(seed["minimum"], seed["maximum"]) for seed in seeds} == {(0, 2**32 - 1)}
+
+
 def test_all_mistakes_come_at_once() -> None:
     config = edited("samplings.n20.n", 0)
     config["samplings"]["n20"]["top_p"] = 2
@@ -89,6 +149,24 @@ def test_all_mistakes_come_at_once() -> None:
         planning.load(config)
     assert "samplings.n20.n" in str(caught.value)
     assert "samplings.n20.top_p" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "section", [name for name, field in Config.model_fields.items() if get_origin(field.annotation) is dict]
+)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("no", "true or false"), ("2024", "a number"), ("1.5", "a number"), ("2024-01-31", "a date"), ("null", "null")],
+)
+def test_names_that_yaml_does_not_read_as_text(section: str, name: str, kind: str) -> None:
+    config = yaml.safe_load(yaml.safe_dump(DEMO)) | yaml.safe_load(f"{section}: {{{name}: {{}}}}")
+    with pytest.raises(UserError, match=rf"key `{section}\..*`: YAML reads this name as {kind}.*; write it in quotes"):
+        planning.load(config)
+
+
+def test_names_in_quotes_are_text() -> None:
+    config = edited("experiments", {"2024": DEMO["experiments"]["dpo"], "no": DEMO["experiments"]["perpo"]})
+    assert planning.load(config).policies == ["tiny", "2024", "no"]
 
 
 def test_lists_are_sweeps_in_all_combinations() -> None:

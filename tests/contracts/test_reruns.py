@@ -27,6 +27,7 @@ def configured() -> dict[str, Any]:
         config["datasets"][protocol] = {"kind": kind, "path": "nowhere"}
         config["benchmarks"][protocol] = {"dataset": protocol, "protocol": protocol}
     config["benchmarks"]["mmhal"]["judge"] = "stub"
+    config["models"]["tiny"]["max_model_len"] = 4096  # the protocols' answers have up to 2048 tokens
     config["experiments"]["perpo"]["benchmarks"] = ["shapes-test", *PROTOCOLS]
     config["experiments"]["dpo"]["benchmarks"] = ["shapes-test", "pope"]
     config["dataset_preferences"] = {"taken": {}}

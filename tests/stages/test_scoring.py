@@ -212,6 +212,25 @@ def test_no_kept_list_is_a_clear_error(tmp_path: Path) -> None:
         tables.preferences(SelectionBlock())
 
 
+def test_no_kept_list_is_explained_by_answers_that_could_not_be_read(tmp_path: Path) -> None:
+    texts = ["Q" * 100, "left", "top", "[0.1, 0.1, 0.5, 0.5]"]
+    asked = [(request("box", 2), texts[:2]), (request("box", 3, condition="again"), [*texts[2:], None])]
+    tables = Tables(tmp_path, ROWS[:1], asked)
+    reasons = tables.rewards(REWARD.model_copy(update={"max_failed_share": 1.0}))["reason"].to_list()
+    with pytest.raises(UserError) as caught:
+        tables.preferences(SelectionBlock(min_list_size=3))
+    assert caught.value.hint == (
+        f'3 of 4 answers could not be read, most often: {reasons[0]}; for example "{"Q" * 80}...". '
+        "Check `prompt` and `max_tokens` of the sampling"
+    )
+    assert "four numbers" in reasons[0]
+    half = Tables(tmp_path, ROWS[:1], [(request("box", 2), texts[2:])])
+    half.rewards()
+    with pytest.raises(UserError, match="none of 1 lists is kept") as caught:
+        half.preferences(SelectionBlock(min_list_size=3))
+    assert caught.value.hint == "lower `min_margin` of the selection, or sample more answers"
+
+
 def benchmarked(folder: Path, policy: str, greedy: list[str], sampled: list[list[str]]) -> Tables:
     """Answers to the benchmark `b` of grounding examples, greedy and sampled twice."""
     folder = folder / policy

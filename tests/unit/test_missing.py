@@ -1,12 +1,14 @@
 """All missing files that a config names are reported at once."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from perceptune.planning import policies as plan
-from perceptune.planning.missing import missing
+from perceptune.planning.missing import from_the_future, missing
 
 PAPER = Path(__file__).parents[2] / "config/papers/p2dpo.yaml"
 
@@ -66,3 +68,17 @@ def test_what_nothing_uses_is_not_missed() -> None:
     }
     judging = {"judges": {"gpt-4": {"model": "other", "url": None, "key": None}}}
     assert "models.other.path: `models/other`" in _lacking({}, **unused, **judging)
+
+
+def test_data_from_the_future_is_named_with_its_date() -> None:
+    config = plan.load(yaml.safe_load(PAPER.read_text())).config
+    block = config.datasets["pope"]
+    Path(block.path).mkdir(parents=True)
+    moment = time.mktime((2100, 1, 2, 3, 4, 5, 0, 0, -1))
+    for date, expected in [
+        (moment, ["key `datasets.pope.path`: `data/pope` is dated in the future (2100-01-02 03:04:05); `touch` it before its import"]),
+        (time.time() + 1, []),  # clocks of file servers differ
+        (time.time(), []),
+    ]:  # fmt: skip
+        os.utime(block.path, (date, date))
+        assert list(from_the_future(config)) == expected

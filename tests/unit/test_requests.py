@@ -164,6 +164,24 @@ def test_tasks_without_a_reward_are_left_out(examples: Path) -> None:
     assert planned(examples, {"r": ("grounding",)}, split="train", tasks=["grounding"]) == 4
 
 
+def test_questions_that_no_reward_will_score_are_refused_before_sampling(examples: Path) -> None:
+    target = examples.with_name("requests.parquet")
+    shared: dict[str, Any] = {"dataset": "mine", "examples": examples, "requests": target}
+    tasks = {"both": ["grounding", "ocr"], "one": ["grounding"]}
+    message = "error: dataset `mine` has questions of task `ocr`, expected grounding (the tasks of reward `one`)\nhint: key `tasks` of the {} selects the tasks"
+    with pytest.raises(UserError) as caught:
+        requests.run_samples(**shared, config=SamplingBlock(), rewards=tasks)
+    assert str(caught.value) == message.format("sampling")
+    with pytest.raises(UserError) as caught:
+        requests.run_round(**shared, config=RolloutBlock(questions=2), number=1, before=None, rewards=tasks)
+    assert str(caught.value) == message.format("rollout")
+    assert not target.exists()
+    requests.run_samples(**shared, config=SamplingBlock(tasks=("grounding",)), rewards=tasks)
+    assert read_table(target, REQUESTS).num_rows == 4
+    requests.run_samples(**shared, config=SamplingBlock(), rewards={"both": tasks["both"]})
+    assert read_table(target, REQUESTS).num_rows == 5
+
+
 @pytest.mark.parametrize("missing", [None, "set_id", "category", "gt_answer_details"])
 def test_examples_that_a_protocol_cannot_measure_are_rejected(tmp_path: Path, missing: str | None) -> None:
     source = json.dumps({key: value for key, value in HALLUSION.items() if key != missing})

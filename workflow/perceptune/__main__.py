@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from perceptune.commands import explain, schema
+from perceptune.commands import check, explain, schema
 from perceptune.commands import list as list_command
 from perceptune.contracts.errors import UserError
 
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. A `UserError` is printed, and the status is 1."""
     parser = argparse.ArgumentParser(prog="perceptune", description=__doc__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, module in (("explain", explain), ("list", list_command), ("schema", schema)):
+    for name, module in (("check", check), ("explain", explain), ("list", list_command), ("schema", schema)):
         text = module.__doc__ or ""
         command = commands.add_parser(
             name,

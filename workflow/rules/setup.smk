@@ -6,7 +6,11 @@ from functools import cache
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
-from perceptune.planning.missing import missing
+from perceptune.planning.config_text import check_files
+from perceptune.planning.cross_checks import trained_on_test
+from perceptune.planning.missing import from_the_future, missing
+from perceptune.planning.model_folders import check_families
+from perceptune.planning.outcome import say_last
 from perceptune.planning.rules import (
     RULES,
     code_lines,
@@ -20,10 +24,28 @@ from snakemake.logging import logger
 # Snakemake resolves dependencies recursively, and every round depends on the previous one.
 sys.setrecursionlimit(100_000)
 
-try:
-    plan = policies.load(config)
-except UserError as error:
-    raise WorkflowError(str(error)) from None
+
+def checked(check, *arguments):
+    """What `check` returns. A mistake of the user ends Snakemake with its message."""
+    try:
+        return check(*arguments)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+DEMO = "config/config.yaml"
+uses_demo = "models" not in config and "experiments" not in config
+
+# Snakemake has read the files already, but keeps no lines and the last of repeated keys.
+if workflow.is_main_process:
+    checked(check_files, [*workflow.configfiles, *([DEMO] if uses_demo else [])])
+
+if uses_demo:
+
+    configfile: DEMO
+
+
+plan = checked(policies.load, config)
 
 if plan.config.rehearse:
 
@@ -35,6 +57,11 @@ if plan.config.rehearse:
 if workflow.is_main_process and (lacking := missing(plan.config)):
     logger.warning("missing files (needed only for the targets that use them):")
     logger.warning("  " + "\n  ".join(lacking))
+
+if workflow.is_main_process:
+    checked(check_families, plan.config)
+    for line in [*from_the_future(plan.config), *trained_on_test(plan.config)]:
+        logger.warning(f"warning: {line}")
 
 
 wildcard_constraints:
@@ -53,6 +80,7 @@ def _job(rule, wildcards):
     try:
         return job_of(plan, rule, dict(wildcards))
     except UserError as error:
+        say_last(str(error), sys.stderr)  # Snakemake buries it in a traceback
         raise WorkflowError(str(error)) from None
 
 

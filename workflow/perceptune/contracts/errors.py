@@ -40,12 +40,12 @@ def printable(text: str) -> str:
     )
 
 
-def joined_mistakes(mistakes: Sequence[str]) -> str:
+def joined_mistakes(mistakes: Sequence[str], separator: str = "\n  ") -> str:
     """Mistakes, one per line: lists the first `SHOWN` and counts the rest."""
     lines = list(mistakes[:SHOWN])
     if len(mistakes) > SHOWN:
         lines.append(f"and {len(mistakes) - SHOWN} more")
-    return "\n  ".join(lines)
+    return separator.join(lines)
 
 
 def lookup(table: dict[str, T], name: str, what: str) -> T:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+SKEW = 5.0
+"""Seconds by which clocks of a file server and this machine may differ."""
+
+
+def future_date(path: Path) -> str | None:
+    """The modification time of a file or folder as local time if it lies in the future, otherwise
+    None. Snakemake refuses outputs that are older than their inputs."""
+    try:
+        date = path.stat().st_mtime
+    except OSError:
+        return None
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(date)) if date > time.time() + SKEW else None
 
 
 @contextmanager

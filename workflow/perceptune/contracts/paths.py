@@ -105,6 +105,13 @@ def stored_of_name(name: str) -> list[tuple[str, str]]:
     return [(term, view) for term, _, view in parts]
 
 
+FINAL = ".final"
+"""Suffix of a file next to a job's log: the failure is permanent.
+
+Not in the log itself, which Snakemake empties before a retry.
+"""
+
+
 def log(path: str) -> str:
     """The log file of the job that writes `path`."""
     return _logs(path) + ".log"

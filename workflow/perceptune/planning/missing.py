@@ -1,4 +1,5 @@
-"""Preflight check: reports all missing files at once, where Snakemake would stop at the first."""
+"""Preflight check of files: reports all missing ones at once, where Snakemake would stop at the first,
+and those dated in the future."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from perceptune.contracts.config import Config, ShapesDataset
+from perceptune.contracts.files import future_date
 
 
 def missing(config: Config, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -15,6 +17,14 @@ def missing(config: Config, environment: Mapping[str, str] = os.environ) -> list
     Covers only datasets, models and benchmarks that an experiment uses.
     """
     return [*_files(config), *_folders(config), *_keys(config, environment)]
+
+
+def from_the_future(config: Config) -> Iterator[str]:
+    """A line per dataset in use whose file is dated in the future: its import will stop."""
+    for name in config.used_datasets():
+        block = config.datasets[name]
+        if not isinstance(block, ShapesDataset) and (date := future_date(Path(block.path))):
+            yield f"key `datasets.{name}.path`: `{block.path}` is dated in the future ({date}); `touch` it before its import"
 
 
 def _files(config: Config) -> Iterator[str]:

@@ -44,11 +44,11 @@ from perceptune.contracts.paths import (
     stored_name,
 )
 from perceptune.contracts.plugins import module_of
-from perceptune.contracts.provenance.code import MEMORY
-from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
+from perceptune.planning.config_text import unquoted_names
 from perceptune.planning.controls import counterparts, why_no_counterpart, with_controls
+from perceptune.planning.model_folders import model_digest
 from perceptune.planning.protocols import with_protocols
 from perceptune.planning.rehearsal import rehearsed
 from perceptune.planning.renamed import renamed
@@ -309,22 +309,6 @@ def tracked(block: BaseModel) -> dict[str, Any]:
     return block.model_dump(mode="json", exclude=UNTRACKED)
 
 
-def model_digest(block: ModelBlock | ClipBlock | SaliencyBlock) -> str:
-    """Digest of a model folder's contents. Raises `UserError` if it holds no model."""
-    folder = Path(block.path)
-    if not (folder / "config.json").exists():
-        raise UserError(
-            f"model folder `{block.path}`: `config.json` not found, expected a folder in Hugging Face format",
-            "paths are relative to the working directory",
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"model folder `{block.path}`: no `*.safetensors` weights found; other formats can run code on loading",
-            "convert them with transformers: `model.save_pretrained(folder)`",
-        )
-    return digest_of_folder(folder, MEMORY)
-
-
 def shards_of(responses: str) -> list[str]:
     """The shard names that a finished responses table was made of; empty if it does not exist."""
     if not Path(responses).exists():
@@ -339,8 +323,8 @@ def load(raw: Mapping[str, Any]) -> Plan:
     Registers the config's plug-in folders for this process and its child processes. Raises
     `UserError` that lists every invalid key with the value found and what is allowed.
     """
-    if old := [*renamed(raw)]:
-        raise UserError("config\n  " + joined_mistakes(old))
+    if wrong := [*unquoted_names(raw)] or [*renamed(raw)]:
+        raise UserError("config\n  " + joined_mistakes(wrong))
     folders = raw.get("plugins", ())
     if not isinstance(folders, list | tuple) or not all(isinstance(folder, str) for folder in folders):
         raise UserError(f"config\n  key `plugins`: expected a list of folders, got `{folders}`")

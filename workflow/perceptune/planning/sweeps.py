@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perceptune.contracts import config as blocks
+from perceptune.contracts.errors import UserError, joined_mistakes
 
 SWEPT = {
     "selections": (blocks.SelectionBlock, ()),
@@ -16,7 +17,13 @@ SWEPT = {
 
 
 def expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Replaces a block with swept values, and its experiments, by one per combination of values."""
+    """Replaces a block with swept values, and its experiments, by one per combination of values.
+
+    Raises `UserError` for a sweep without values, with which its experiments would vanish, or with
+    values that are lists.
+    """
+    if wrong := [*_no_sweeps(raw)]:
+        raise UserError("config\n  " + joined_mistakes(wrong))
     config = dict(raw)
     variants: dict[str, dict[str, list[str]]] = {}
     for section, (model, nested) in SWEPT.items():
@@ -37,14 +44,36 @@ def expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _variants(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """(name suffix, block) for every combination of a block's swept values."""
-    swept: list[tuple[str, ...]] = [(k,) for k, v in block.items() if isinstance(v, list) and k in model.model_fields]
+def _no_sweeps(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Lists that cannot be swept: without values, or with lists and mappings as values."""
+    for section, (model, nested) in SWEPT.items():
+        written = raw.get(section)
+        for name, block in written.items() if isinstance(written, Mapping) else ():
+            for path in _swept(block, model, nested) if isinstance(block, Mapping) else ():
+                values = _at(block, path)
+                if not values or any(isinstance(value, list | Mapping) for value in values):
+                    yield f"key `{section}.{name}.{'.'.join(path)}`: got `{values}`, expected a value or a list of single values"
+
+
+def _swept(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The keys of a block whose values are swept, each as its path in the block."""
+    found: list[tuple[str, ...]] = [(k,) for k, v in block.items() if isinstance(v, list) and k in model.model_fields]
     for outer in nested:
         inner = block.get(outer)
         if isinstance(inner, Mapping):
-            swept += [(outer, k) for k, v in inner.items() if isinstance(v, list) and k != "target_modules"]
-    choices = [block[p[0]] if len(p) == 1 else block[p[0]][p[1]] for p in swept]
+            found += [(outer, k) for k, v in inner.items() if isinstance(v, list) and k != "target_modules"]
+    return found
+
+
+def _at(block: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
+    found: list[Any] = block[path[0]] if len(path) == 1 else block[path[0]][path[1]]
+    return found
+
+
+def _variants(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """(name suffix, block) for every combination of a block's swept values."""
+    swept = _swept(block, model, nested)
+    choices = [_at(block, path) for path in swept]
     for values in itertools.product(*choices):
         one: dict[str, Any] = dict(block)
         for path, value in zip(swept, values, strict=True):

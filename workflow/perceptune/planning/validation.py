@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from datetime import date
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,6 +30,7 @@ from perceptune.contracts.plugins import brought, load, names
 from perceptune.core.benchmarks.benchmark import protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
+from perceptune.planning.cross_checks import cross_mistakes
 from perceptune.planning.view_checks import changing_size, incompatible_views, kinds_of, uncovered, views_seen
 
 
@@ -41,7 +43,8 @@ def checked(raw: Mapping[str, Any]) -> Config:
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
     mistakes = _unknown_references(config)
-    mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config) or [*_incompatible_blocks(config)]
+    mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config)
+    mistakes = mistakes or [*_incompatible_blocks(config), *cross_mistakes(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return config
@@ -309,26 +312,42 @@ def _mistake(error: Any) -> str:
     location = list(error["loc"])
     if location[:1] == ["datasets"] and len(location) > 2 and location[2] in ("shapes", "file"):
         del location[2]  # the discriminator's tag is not a key
-    allowed = {f for b in _subclasses(blocks.Block) for f in b.model_fields}
-    return _described(_dotted(location), error, allowed)
+    return _described(_dotted(location), error, _keys_beside(location))
+
+
+def _keys_beside(location: list[Any]) -> set[str]:
+    """The valid keys of the blocks that the last part of a location may belong to."""
+    found: list[type[BaseModel]] = [Config]
+    parts = iter(location[:-1])
+    for part in parts:
+        annotations = [block.model_fields[part].annotation for block in found if part in block.model_fields]
+        found = [block for annotation in annotations for block in _blocks_in(annotation)]
+        if any(get_origin(annotation) is dict for annotation in annotations):
+            next(parts, None)  # the block's name
+    return {key for block in found for key in block.model_fields}
+
+
+def _blocks_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The blocks that a field's type names, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _blocks_in(inner)
 
 
 def _described(key: str, error: Any, allowed: Any) -> str:
-    value = error.get("input")
-    value = repr(value) if error["type"] == "int_type" and isinstance(value, str) else value  # '20' is not a number
+    value, kind = error.get("input"), error["type"]
+    value = repr(value) if kind == "int_type" and isinstance(value, str) else value  # '20' is not a number
     found = f", got `{value}`" if not isinstance(value, Mapping | BaseModel) else ""
     message = error["msg"].removeprefix("Value error, ")
+    if kind == "tuple_type":
+        message = "expected a list" + (f": `[{value}]`" if isinstance(value, str) else "")
     about = f"key `{key}`: {message[0].lower()}{message[1:]}" if key else message
-    text = f"{about}{found}"
-    hint = near(key.rpartition(".")[2], allowed) if error["type"] == "extra_forbidden" else None
-    return f"{text}; {hint}" if hint else text
+    hint = near(key.rpartition(".")[2], allowed) if kind == "extra_forbidden" else None
+    if kind == "string_type" and isinstance(value, bool | int | float | date):
+        hint = "write it in quotes"
+    return f"{about}{found}; {hint}" if hint else f"{about}{found}"
 
 
 def _dotted(location: Any) -> str:
     return ".".join(str(part) for part in location if part != "[key]")
-
-
-def _subclasses(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for child in parent.__subclasses__():
-        yield child
-        yield from _subclasses(child)

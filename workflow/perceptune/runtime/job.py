@@ -18,14 +18,9 @@ import psutil
 from setproctitle import setproctitle
 
 from perceptune.contracts.errors import UserError, printable
+from perceptune.contracts.paths import FINAL
 from perceptune.contracts.progress import show_bars_on
 from perceptune.runtime.gpu_leases import leased_gpus
-
-FINAL = ".final"
-"""Suffix of a file next to the log: the failure is permanent.
-
-Not in the log itself, which Snakemake empties before a retry.
-"""
 
 SHORT_OF_MEMORY = ("out of memory", "No available memory for the cache blocks", "less than desired GPU memory")
 """Messages of torch and vLLM; the exception type differs between versions."""

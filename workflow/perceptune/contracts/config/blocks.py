@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What every generator accepts: NumPy's legacy seeds have 32 bits."""
 Task = Literal["grounding", "ocr", "existence", "counting", "open"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Prompt = Annotated[str, Field(pattern=r"\{question\}")]
+
+
+def _single(value: Any) -> Any:
+    """Raises `ValueError` if a value is no single one, or infinite or NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    if value is not None and not isinstance(value, int | float | str):
+        raise ValueError("expected a number, text, true, false or null")
+    return value
+
+
+Parameter = Annotated[float | int | str | bool | None, BeforeValidator(_single)]
+"""The value of a plug-in's parameter; the plug-in's own model checks the rest."""
 PLAIN_VIEWS = ("original", "blank")
 """Views that are always defined."""
 UNTRACKED = {
@@ -22,6 +38,6 @@ nothing."""
 
 
 class Block(BaseModel):
-    """A closed, frozen part of the config. Unknown keys are errors."""
+    """A closed, frozen part of the config. Unknown keys, infinite numbers and NaN are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from perceptune.contracts.config.blocks import Block, Positive, Share, Task
+from perceptune.contracts.config.blocks import Block, Positive, Seed, Share, Task
 
 Coordinates = Literal["pixels", "normalised", "thousand", "padded_normalised", "padded_thousand"]
 
@@ -17,7 +17,7 @@ class ShapesDataset(Block):
 
     kind: Literal["shapes"]
     """Generates the data."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the scenes."""
     train: dict[Task, Positive] = {}
     """Questions per task in the training split."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from perceptune.contracts.config.blocks import Block, Positive, Prompt, Task
+from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Task
 
 
 class BenchmarkBlock(Block):
@@ -56,7 +56,7 @@ class BenchmarkBlock(Block):
     """Additional prompts on which to evaluate the base models, greedily under the first view;
     `{format}` stands for an instruction on the answer format of the task. Trained policies do not
     use them."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of sampling and bootstrap."""
     resamples: Positive = 9999
     """Bootstrap resamples for the 95 % intervals."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perceptune.contracts.config.blocks import Block, Positive, Prompt, Share, Task
+from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Share, Task
 from perceptune.contracts.config.sampling import Decoding
 
 
@@ -61,7 +61,7 @@ class PairingBlock(Block):
     """Tasks to use; empty: all."""
     limit: Positive | None = None
     """Maximum number of questions per task, in dataset order; null: all."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all other draws; responses have their own seeds."""
 
 
@@ -87,7 +87,7 @@ class FilterBlock(Block):
     """A `clip_scores` block of this config whose scores are stored with the pairs; null: none."""
     max_groups: Positive | None = None
     """Maximum number of records, drawn by seed; null: all."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of that draw."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perceptune.contracts.config.blocks import Block, Positive, Prompt, Share, Task
+from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Share, Task
 
 
 class RewardBlock(Block):
@@ -40,7 +40,7 @@ class SelectionBlock(Block):
     including best and worst, or the first ones sampled."""
     max_groups: Positive | None = None
     """Maximum number of lists, drawn by seed; null: all."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of that draw."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from perceptune.contracts.config.blocks import Block, Positive, Prompt, Task
+from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Task
 
 
 class Decoding(Block):
@@ -20,7 +20,7 @@ class Decoding(Block):
     """Sample from the k most likely tokens; 0: from all."""
     max_tokens: Positive = 64
     """Maximum length of a response, in tokens."""
-    seed: int = 0
+    seed: Seed = 0
     """Sampling seed."""
 
 

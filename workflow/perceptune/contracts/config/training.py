@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perceptune.contracts.config.blocks import Block, Positive, Share
+from perceptune.contracts.config.blocks import Block, Parameter, Positive, Seed, Share
 
 
 class LoraBlock(Block):
@@ -29,7 +29,7 @@ class TrainingBlock(Block):
 
     method: str
     """Training method."""
-    parameters: dict[str, float | int | str | bool | None] = {}
+    parameters: dict[str, Parameter] = {}
     """[Parameters](#parameters-of-methods) of this method."""
     view: str = "original"
     """View of the image in training; `blank` trains without the image."""
@@ -57,7 +57,7 @@ class TrainingBlock(Block):
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: Positive = 50
     """Steps between checkpoints. A killed run resumes from the latest one."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of data order, adapter initialisation and dropout."""
     optimizer: Literal["carry", "reset"] = "carry"
     """Rounds only: carry the optimizer state over from the previous round, or reset it."""

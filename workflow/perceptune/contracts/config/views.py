@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from perceptune.contracts.config.blocks import Block, Positive, Prompt, Task
+from perceptune.contracts.config.blocks import Block, Parameter, Positive, Prompt, Seed, Task
 
 LOCATE = "Your task is to answer the question by first locating the relevant region in the image. Question: {question}"
 """Prompt for attention maps (P2-DPO)."""
@@ -19,14 +19,14 @@ class ViewBlock(Block):
     """Type of view; null with `choice`."""
     choice: tuple[str, ...] = ()
     """Instead of `type`: views of this config, one of which is drawn by seed for each image."""
-    parameters: dict[str, float | int | str | bool | None] = {}
+    parameters: dict[str, Parameter] = {}
     """[Parameters](#parameters-of-views) of this type of view."""
     crop: str | None = None
     """A crop block of this config, for views that need a crop; null for all others."""
     saliency_map: str | None = None
     """A `saliency_maps` block of this config, for views that need a saliency map; null for all
     others."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the view's random draws."""
 
     @model_validator(mode="after")
@@ -85,7 +85,7 @@ class CropBlock(Block):
     """The `attention_maps` block that determines the crop."""
     base: tuple[Positive, Positive] = (336, 336)
     """Width and height of the smallest crop, in pixels."""
-    ratios: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
     """Candidate sizes, as multiples of `base`."""
     neighbours: Literal[4, 8] = 4
     """Reproduction only: number of neighbouring windows the best one is compared with. P2-DPO's

@@ -21,9 +21,9 @@ ViewName = Annotated[str, _NAMES_A_VIEW]
 
 
 class MethodParameters(BaseModel):
-    """Base of a method's parameters: frozen, extra keys forbidden."""
+    """Base of a method's parameters: frozen; extra keys, infinite numbers and NaN are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def naming_views(parameters: type[BaseModel]) -> list[str]:

@@ -23,9 +23,9 @@ Box = tuple[float, float, float, float]
 
 
 class ViewParameters(BaseModel):
-    """Base of a view's parameters: frozen, extra keys forbidden."""
+    """Base of a view's parameters: frozen; extra keys, infinite numbers and NaN are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

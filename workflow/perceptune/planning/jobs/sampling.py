@@ -22,7 +22,10 @@ def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliencies": saliencies},
         settings={"config": tracked(block), "blocks": blocks},
-        details={"views": {"blocks": blocks, "crops": crops, "saliencies": saliencies}},
+        details={
+            "views": {"blocks": blocks, "crops": crops, "saliencies": saliencies},
+            "rewards": _rewarded(plan, dataset=dataset, sampling=sampling),
+        },
     )
 
 
@@ -32,8 +35,15 @@ def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
     return Job(
         inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "before": plan.round_file(policy)},
         settings={"config": tracked(block), "blocks": blocks, "number": plan.answered_round(policy)},
-        details={"views": {"blocks": blocks}},
+        details={"views": {"blocks": blocks}, "rewards": _rewarded(plan, dataset=dataset, rollout=rollout)},
     )
+
+
+def _rewarded(plan: Plan, **asked: str) -> dict[str, list[str]]:
+    """Reward block to its tasks, for the experiments that score the responses to these questions."""
+    experiments = plan.config.experiments.values()
+    used = {e.reward: None for e in experiments if all(getattr(e, key) == name for key, name in asked.items())}
+    return {name: [str(task) for task in plan.config.rewards[name].tasks] for name in used if name is not None}
 
 
 def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -> Job:

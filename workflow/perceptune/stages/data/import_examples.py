@@ -14,6 +14,7 @@ import numpy as np
 
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import SHOWN, UserError
+from perceptune.contracts.files import future_date
 from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.lineage import lineage
@@ -46,6 +47,11 @@ def run(*, config: FileDataset, examples: Path) -> None:
     importer = load("importer", config.kind)
     files = Files(source, importer.reads, config.split)
     files.check()
+    if date := future_date(source):
+        raise UserError(
+            f"dataset file `{source}` is dated in the future ({date}): Snakemake would discard a table older than it",
+            "`touch` the file, or correct the clocks of this machine and its file server",
+        )
     config = config.model_copy(update=_declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
     _check_folder(folder)

@@ -82,12 +82,22 @@ class Views:
         return {name: block.model_dump(mode="json") for name, block in self.blocks.items()}
 
 
-def run_samples(*, dataset: str, examples: Path, requests: Path, config: SamplingBlock, views: Views = Views()) -> None:
+def run_samples(
+    *,
+    dataset: str,
+    examples: Path,
+    requests: Path,
+    config: SamplingBlock,
+    views: Views = Views(),
+    rewards: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
     """Writes `requests`: one row of n sampled answers per example.
 
-    Examples that lack what the view needs are left out.
+    Examples that lack what the view needs are left out. `rewards` are the tasks of the reward blocks
+    that will score the answers. Raises `UserError` for a question of another task.
     """
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
+    _check_rewarded(f"dataset `{dataset}`", chosen, rewards, "`tasks` of the sampling")
     drawing = config.model_dump(include=DRAWING)
     planner = _Planner({dataset: views})
     rows: list[dict[str, Any]] = []
@@ -142,13 +152,9 @@ def _check_measurable(
     """Raises `UserError`, before sampling, if no reward or protocol can handle the answers."""
     about = f"benchmark `{name}`: dataset `{block.dataset}`"
     reads = load("benchmark", block.protocol).variant(block.variant).reads if block.protocol else {}
+    if rewarded is not None:
+        _check_rewarded(about, chosen, {block.reward: rewarded}, f"`benchmarks.{name}.tasks`")
     for row in chosen:
-        if rewarded is not None and row["task"] not in rewarded:
-            raise UserError(
-                f"{about} has questions of task `{row['task']}`, expected {', '.join(rewarded)} "
-                f"(the tasks of reward `{block.reward}`)",
-                f"key `benchmarks.{name}.tasks` selects the tasks",
-            )
         if columns := reads.get(row["task"]):
             source = json.loads(row["source"] or "{}")
             missing = [column for column in columns if column not in source]
@@ -156,6 +162,17 @@ def _check_measurable(
                 raise UserError(
                     f"{about}, example `{row['example_id']}` has no `{missing[0]}`, required by protocol `{block.protocol}`",
                     f"it reads {', '.join(f'`{column}`' for column in columns)}; use the importer of its dataset",
+                )
+
+
+def _check_rewarded(about: str, chosen: list[dict[str, Any]], rewards: Mapping[str, Collection[str]], key: str) -> None:
+    """Raises `UserError`, before sampling, for a question whose task a reward block lacks."""
+    for reward, tasks in rewards.items():
+        for row in chosen:
+            if row["task"] not in tasks:
+                raise UserError(
+                    f"{about} has questions of task `{row['task']}`, expected {', '.join(tasks)} (the tasks of reward `{reward}`)",
+                    f"key {key} selects the tasks",
                 )
 
 
@@ -168,17 +185,19 @@ def run_round(
     before: Path | None,
     config: RolloutBlock,
     views: Views = Views(),
+    rewards: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Writes `requests`: the questions of round `number`, counted from 1, in drawing order.
 
     `before` is the previous round's status file, None for the first; a stopped experiment makes no
     requests. Examples are shuffled anew for every pass over them, and each round takes the next
     `questions`. A remainder smaller than a round is dropped from the pass (like `drop_last` in the
-    papers' data loaders).
+    papers' data loaders). `rewards` as in `run_samples`.
     """
     rows: list[dict[str, Any]] = []
     if before is None or Ending.read(before).stopped is None:
         chosen = chosen_examples(dataset, examples, config.split, config.tasks, None)
+        _check_rewarded(f"dataset `{dataset}`", chosen, rewards, "`tasks` of the rollout")
         drawn = _drawn(chosen, config, number, dataset)
         drawing = config.model_dump(include=DRAWING)
         planner = _Planner({dataset: views})

@@ -1,0 +1,69 @@
+"""The last words of a run, from Snakemake's `onsuccess` and `onerror`."""
+
+from __future__ import annotations
+
+import atexit
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from perceptune.contracts.errors import joined_mistakes, printable
+from perceptune.contracts.paths import FINAL
+
+STOPPED = ("Terminating processes on user request", "Will exit after finishing currently running jobs")
+"""What Snakemake logs after Ctrl-C and after SIGTERM."""
+
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)(: |$)")
+"""The line of a traceback that names the exception, whose message may go on."""
+
+
+def result(workflow: Any, table: str, report: str) -> str:
+    """The result table and the place of the report; empty if the run has not made them, or with
+    `--quiet all`."""
+    made = any(job.rule.name == "write_report" for job in workflow.dag.needrun_jobs(exclude_finished=False))
+    silent = any(kind.name == "ALL" for kind in workflow.output_settings.quiet or ())
+    if silent or not made or not Path(table).exists():
+        return ""
+    place = Path(report).absolute() if workflow.overwrite_workdir else report
+    return f"{Path(table).read_text(encoding='utf-8').rstrip()}\nReport: {place}"
+
+
+def failure(workflow: Any, logs: Iterable[str]) -> str:
+    """The messages of failed jobs; without any, whether the user stopped the run, by Snakemake's own
+    `logs`."""
+    failed = [single for job in workflow.scheduler.failed for single in getattr(job, "jobs", [job])]
+    messages = list(dict.fromkeys(message for job in failed for file in job.log for message in _messages(Path(file))))
+    if messages:
+        return joined_mistakes(messages, separator="\n")
+    said = "".join(_text(Path(log)) for log in logs)
+    return "stopped; run the same command to continue" if any(line in said for line in STOPPED) else ""
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+
+def _messages(log: Path) -> Iterator[str]:
+    """The message of a failed job, from the reason stored beside its log, or from its log."""
+    final = Path(f"{log}{FINAL}")
+    if final.exists():
+        *lines, _ = filter(None, _text(final).splitlines())
+        if lines and not lines[0].startswith("error: "):  # a traceback
+            raised = [line for line in lines if EXCEPTION.match(line)] or lines
+            lines = [f"error: {raised[-1]}", f"log: {log}"]
+    elif log.exists():
+        written = _text(log).splitlines()
+        lines = [line for line in written if line.startswith("error: ")][-1:]
+        lines = lines or [f"error: a job ended without a message, perhaps killed for its memory; log: {log}"]
+    else:
+        lines = []
+    if lines:
+        yield printable("\n".join(lines))
+
+
+def say_last(text: str, stream: TextIO) -> None:
+    """Prints a text, unless it is empty, after everything that Snakemake prints when its hooks are
+    done."""
+    if text:
+        atexit.register(print, text, file=stream, flush=True)
