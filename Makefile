@@ -21,8 +21,9 @@ demo: $(VENV)/$(ENV).ready
 	@# Snakemake prints the result of a run, but nothing if there was nothing to do
 	@test results/result.txt -nt $(VENV)/demo.started || { cat results/result.txt; echo "Report: results/report.html"; }
 
-# Two processes with one thread each: oversubscribed cores make the tiny models many times slower.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 2 --no-loadscope-reorder
+# For two cores: three processes, since SLURM tests mostly wait, with one thread each, since
+# oversubscribed cores make the tiny models many times slower.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 3 --no-loadscope-reorder --durations 20
 
 # All linters, and all tests except the extended ones.
 test: $(VENV)/dev.ready lint

@@ -1,4 +1,4 @@
-"""How tests are distributed over two processes, and when to stop within CI's time limit."""
+"""How tests are distributed over processes, and when to stop within CI's time limit."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).parent
-LONG = ("workflow", "slurm", "parity")
+LONG = ("slurm", "workflow", "parity")
 """Folders of long tests, which start first so that no process idles at the end."""
 FINISHED = {file.name for file in (TESTS / "workflow").glob("test_*.py") if "finished: Workflow" in file.read_text()}
 """Files that share the fixture `finished`, which takes minutes."""

@@ -63,6 +63,7 @@ def test_the_terms_of_a_round_are_one_table(finished: Workflow) -> None:
         assert len(rows) == 12 * expected
 
 
+@pytest.mark.extended
 def test_kills_inside_rounds_change_nothing(finished: Workflow, workflow: Workflow) -> None:
     """SIGKILL Snakemake during training, and the sampling job during the next round."""
     (workflow.folder / "config.yaml").write_text((finished.folder / "config.yaml").read_text())
