@@ -102,7 +102,7 @@ EVALUATIONS = {"evaluate perpo", "evaluate dpo"}
         ("core.importers.refer", {"import refcoco"}),
         ("core.data.row_checks", IMPORTS | EVALUATIONS | {"export", "take"}),
         ("core.data.embedded_images", IMPORTS | EVALUATIONS),
-        ("core.data.conversations", {"import page_ocr", "export"}),
+        ("core.data.conversations", {"import page_ocr"}),
         ("core.data.read_files", IMPORTS),
         ("core.benchmarks.confusion", EVALUATIONS),
         ("core.answers.text_overlap", {"score page_ocr", "evaluate perpo"}),
