@@ -1,4 +1,4 @@
-"""What is wrong with the text of a config: syntax, repeated keys, and names that are no text."""
+"""Mistakes in the text of a config: syntax errors, repeated keys, and names that YAML misreads."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _source(dataset: str, config: Config) -> str:
 
 
 def _without_lists(experiment: ExperimentBlock, config: Config) -> Iterator[str]:
-    """Sampling from which no list or group with different rewards can come."""
+    """Sampling that cannot produce a list or group with different rewards."""
     key, block = _learnt_from(experiment, config)
     if experiment.selection is not None and isinstance(block, SamplingBlock):
         selection, about = config.selections[experiment.selection], f"selections.{experiment.selection}"
@@ -80,7 +80,7 @@ def _without_lists(experiment: ExperimentBlock, config: Config) -> Iterator[str]
 
 
 def _too_long(experiment: ExperimentBlock, config: Config) -> Iterator[str]:
-    """Responses so long that no prompt fits beside them."""
+    """Limits of responses that leave no room for a prompt."""
     key, block = _learnt_from(experiment, config)
     decoded: dict[str, Decoding | BenchmarkBlock] = {
         f"benchmarks.{b}": config.benchmarks[b] for b in experiment.benchmarks

@@ -12,11 +12,10 @@ from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.plugins import load, names
 from perceptune.contracts.provenance.code import MEMORY
 from perceptune.contracts.provenance.digests import digest_of_folder
+from perceptune.core.data.signatures import GIT_LFS, mistaken
 
-POINTER = b"version https://git-lfs.github.com/spec/"
-"""How the text file begins that stands for a file of Git LFS."""
 LARGEST_POINTER = 1024
-"""Bytes, by Git LFS's specification."""
+"""Largest Git LFS pointer in bytes, by its specification."""
 LARGEST_HEADER = 100_000_000
 """Bytes, by safetensors' own limit."""
 
@@ -83,7 +82,7 @@ def _model_type(file: Path) -> str | None:
 def _damages(folder: Path) -> Iterator[tuple[Path, str]]:
     """Incomplete files of a model folder, each with what is wrong. Reads only the weights' headers."""
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.stat().st_size <= LARGEST_POINTER and file.read_bytes().startswith(POINTER):
+        if file.is_file() and file.stat().st_size <= LARGEST_POINTER and mistaken(file.read_bytes()) is GIT_LFS:
             yield file, "a Git LFS pointer, not the file itself"
     if _object((folder / "config.json").read_bytes()) is None:
         yield folder / "config.json", "no valid JSON object"
@@ -126,7 +125,7 @@ def _damage(file: Path) -> str | None:
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
-    """A JSON object, or None if the text is none."""
+    """The JSON object in the text; None if it is anything else."""
     try:
         found = json.loads(text)
     except ValueError:

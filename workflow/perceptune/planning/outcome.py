@@ -45,7 +45,7 @@ def _text(file: Path) -> str:
 
 
 def _messages(log: Path) -> Iterator[str]:
-    """The message of a failed job, from the reason stored beside its log, or from its log."""
+    """The message of a failed job: the reason stored next to its log, or the last error in the log."""
     final = Path(f"{log}{FINAL}")
     if final.exists():
         *lines, _ = filter(None, _text(final).splitlines())

@@ -17,7 +17,7 @@ Prompt = Annotated[str, Field(pattern=r"\{question\}")]
 
 
 def _single(value: Any) -> Any:
-    """Raises `ValueError` if a value is no single one, or infinite or NaN."""
+    """Raises `ValueError` for a value that is a list or mapping, infinite, or NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("expected a finite number")
     if value is not None and not isinstance(value, int | float | str):

@@ -18,5 +18,5 @@ RESPONSES = Table(
     ("finish_reason", pa.string(), NULL),
     ("prompt_tokens", pa.int32(), NULL),
     ("reason", pa.string(), NULL),  # why there is no response
-    ("key", pa.string(), NULL),  # digest of the complete request, which is not asked again
+    ("key", pa.string(), NULL),  # digest of the complete request, to recognise it later
 )

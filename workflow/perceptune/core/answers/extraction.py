@@ -116,7 +116,7 @@ def chosen_option(text: str, options: Mapping[str, str]) -> str | None:
     In this order: the announced answer is a letter, or equals the text of one option; `option_letter`
     of the last box or the text; of the announced answer, so that "(A) 9, (B) 12. The answer is (A)."
     is decided; the only option that equals the last line. All but the second rule are perceptune's;
-    VLMEvalKit looks for an announced letter since June 2026, and otherwise asks a language model.
+    VLMEvalKit has looked for an announced letter since June 2026, and otherwise asks a language model.
     """
     announced = announced_answer(text)
     if announced is not None:

@@ -1,4 +1,4 @@
-"""Prepares two mathematical answers for comparison: Unicode as LaTeX, and units apart from values.
+"""Prepares two mathematical answers for comparison: writes Unicode as LaTeX and separates units.
 
 MathRuler and math-verify drop units, so that to them 5 cm is 5 m, and read no Unicode.
 """
@@ -31,7 +31,7 @@ NAMES = {
     "dollar": "usd", "cent": "", "euro": "€ eur", "percent": r"% \%", "mph": "", "N": "newton", "J": "joule", "kJ": "kilojoule",
     "W": "watt", "kW": "kilowatt", "Pa": "pascal", "Hz": "hertz", "V": "volt", "K": "kelvin", "mol": "mole", "unit": "",
 }  # fmt: skip
-"""A unit's symbol and its other names, of which words also have a plural in -s."""
+"""Unit symbols and their other names. Names that are words also match with a plural -s."""
 UNITS = {name: symbol for symbol, names in NAMES.items() for name in (symbol, *names.split())}
 UNITS |= {f"{name}s": symbol for name, symbol in UNITS.items() if len(name) > 2 and name.isalpha()}
 POWERS = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu.": "3"}
@@ -93,7 +93,7 @@ class _Quantity:
     value: str
     unit: str | None = None
     sure: bool = True
-    """Whether the unit is one for certain, and not a variable, and the value is the same without it."""
+    """Whether the text is certainly a unit, not a variable, and dropping it keeps the value."""
 
 
 def _parted(text: str) -> _Quantity:
@@ -114,7 +114,7 @@ def _parted(text: str) -> _Quantity:
 
 
 def _canonical(units: str) -> str:
-    """One text for all ways to write the same units: `m^2` for `square metres`."""
+    """The canonical spelling of units: `m^2` for `square metres`."""
     parts = []
     for one in ONE_UNIT.finditer(units):
         symbol = UNITS.get(one["unit"]) or UNITS.get(one["unit"].lower()) or one["unit"]

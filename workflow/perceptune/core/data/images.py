@@ -108,7 +108,7 @@ class FactsOfImages:
 
 
 class _Once(Generic[Key]):
-    """Facts or the reason why there are none, by key; several threads compute none twice."""
+    """Image facts by key, or the reason why there are none, each computed once for all threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()

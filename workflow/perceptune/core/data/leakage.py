@@ -14,13 +14,13 @@ class Overlap(NamedTuple):
     """How much of a benchmark's data is also in the training data."""
 
     images: int
-    """Distinct images of the benchmark that training has, too."""
+    """Distinct images of the benchmark that are also in the training data."""
     of_images: int
     """Distinct images of the benchmark."""
     questions: int
     """Distinct questions of the benchmark that training asks about the same images."""
     of_questions: int
-    """Distinct questions of the benchmark, where the same text about other images is another one."""
+    """Distinct questions of the benchmark. The same text about other images is another question."""
 
 
 def overlap(training: Iterable[Mapping[str, Any]], benchmark: Iterable[Mapping[str, Any]]) -> Overlap:
@@ -34,7 +34,7 @@ def overlap(training: Iterable[Mapping[str, Any]], benchmark: Iterable[Mapping[s
 
 
 def overlaps_of_splits(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, Overlap]]:
-    """Pairs of splits that share an image or a question, and the overlap: the second one's share.
+    """Pairs of splits that share images or questions, with the overlap counted in the second split.
 
     `rows` are usable rows of an `examples` table, with `split` besides the columns of `overlap`.
     """

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where that is not what a dataset needs."""
+"""Recognises files by their first bytes that are neither data nor images."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _CELL = re.compile(r'\s*"?[\w .#/-]{1,60}"?\s*')
 
 
 def mistaken(start: bytes) -> Mistaken | None:
-    """What a file is if it begins like no data file or image; None if it may be one."""
+    """What the file is, if its first bytes exclude data and images; None otherwise."""
     return next((what for magic, what in _MAGIC.items() if start.startswith(magic)), None)
 
 
 def mistaken_for_json(start: bytes) -> Mistaken | None:
-    """What a file is that should have been JSON, judging by its first line; None if it may be JSON."""
+    """What the file is, if its first line excludes JSON; None otherwise."""
     if start.startswith(b"PAR1"):
         return Mistaken("a Parquet file, not JSON", "set `kind: parquet`, or name the file `*.parquet`")
     header = start.decode("utf-8-sig", errors="replace").lstrip().partition("\n")[0].rstrip("\r")

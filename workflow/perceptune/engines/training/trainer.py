@@ -313,7 +313,7 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     except FloatingPointError as error:
         raise UserError(str(error), DIVERGED) from None
     trained = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-    # a loss shows the weights before its step, so that of the last step cannot show them
+    # a loss is computed before its step's update, so no loss shows what the last update did
     if broken := [name for name, weight in trained.items() if not torch.isfinite(weight).all()]:
         raise UserError(
             f"{len(broken)} of {len(trained)} tensors of the adapter are not finite after the last step, "

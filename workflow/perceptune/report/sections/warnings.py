@@ -1,6 +1,6 @@
 """Warnings about training runs that can hardly have learned anything.
 
-They stand at the top of the page and of the text table, because a result without them reads like
+They appear above the results on the page and in the text table, where such results would look like
 any other.
 """
 
