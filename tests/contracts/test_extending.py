@@ -24,6 +24,7 @@ from perceptune.planning import policies as planning
 from PIL import Image, ImageDraw
 
 from tests.workflow.conftest import ROOT, Workflow
+from tests.workflow.inline import run_jobs
 
 REWARD = '''"""Generalised intersection over union of the answered box with the true one."""
 
@@ -292,10 +293,12 @@ def rules_of(jobs: set[tuple[str, str]], whose: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_user_plugins_run_from_the_data_to_the_report(tmp_path: Path) -> None:
+def test_user_plugins_run_from_the_data_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
     workflow = written(tmp_path)
     assert {"import_examples", "score_responses", "train_adapter", "evaluate_policy"} <= workflow.planned()
-    workflow.run()
+    run_jobs(tmp_path)
+    workflow.run("--touch", "--forceall")
     results = tmp_path / "results"
     for policy, plan, reward, benchmark in (
         ("tiny", "mine/n6", "overlap", None),

@@ -1,5 +1,5 @@
-"""Contrastive decoding with plain transformers, the reference for the vLLM implementation: two
-forward passes per token.
+"""Contrastive decoding with plain transformers, the reference for the vLLM implementation: one forward
+pass per prompt over the whole answer.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from perceptune.models.loading import load_model, load_processor
 
 
 class Reference:
-    """Greedy answers by complete forward passes without a cache: slow but simple."""
+    """The model's choices by complete forward passes without a cache: slow but simple."""
 
     def __init__(self, block: Any) -> None:
         self.family: Family = family_of(block)
@@ -22,26 +22,26 @@ class Reference:
 
     @torch.inference_mode()
     def logits(self, prefix: Any, answer: Sequence[int]) -> torch.Tensor:
+        """Logits of every token of the answer given those before it, float32, shape
+        (len(answer), vocabulary).
+        """
         inputs, _ = self.family.with_answer(self.model, prefix, answer)
-        logits = self.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1].float()
-        logits[self.never] -= 100
-        return logits
+        kept = self.model(**inputs, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
+        kept[:, self.never] -= 100
+        return kept
 
-    def answer(
-        self, messages: Any, images: Any, amateur: Any, strength: float, plausibility: float, most: int
+    def choices(
+        self, messages: Any, images: Any, amateur: Any, strength: float, plausibility: float, answer: Sequence[int]
     ) -> tuple[list[int], float]:
-        """(token ids, smallest gap between the two most likely tokens over all steps)."""
-        expert = self.family.prefix(self.processor, messages, images)
-        other = None if amateur is None else self.family.prefix(self.processor, messages, amateur)
-        tokens: list[int] = []
-        closest = float("inf")
-        while len(tokens) < most:
-            logits = self.logits(expert, tokens)
-            if other is not None:
-                logits = amplified(logits, self.logits(other, tokens), strength, plausibility)
-            best = logits.topk(2)
-            closest = min(closest, float(best.values[0] - best.values[1]))
-            tokens.append(int(best.indices[0]))
-            if tokens[-1] == self.stop:
-                break
-        return tokens, closest
+        """(most likely token at each position of the answer, given the answer's tokens before it;
+        smallest gap between the two most likely tokens).
+
+        An answer is the greedy one if and only if it equals its choices and ends at the stop token or
+        at the limit: by induction, greedy decoding then sees the same tokens at every position.
+        """
+        expert, other = (self.family.prefix(self.processor, messages, shown) for shown in (images, amateur))
+        of_expert, of_amateur = self.logits(expert, answer), self.logits(other, answer)
+        rows = [amplified(one, two, strength, plausibility) for one, two in zip(of_expert, of_amateur, strict=True)]
+        best = torch.stack(rows).topk(2)
+        gaps = best.values[:, 0] - best.values[:, 1]
+        return best.indices[:, 0].tolist(), float(gaps.min())

@@ -67,6 +67,7 @@ def test_small_jobs_travel_together(chain: Site) -> None:
     assert 5 < len(submitted) < int(jobs[1]) - 5
 
 
+@pytest.mark.extended
 def test_a_cancelled_job_and_one_out_of_time_are_tried_again(chain: Site, without_responses: pl.DataFrame) -> None:
     run = chain.start("--", RESPONSES)
     first = chain.job_of("sample_responses")

@@ -163,43 +163,39 @@ def test_logprobs_that_are_not_finite_are_not_stored(
     assert not (tmp_path / "terms.parquet").exists()
 
 
-def train_slowly(folder: Path, target: Path, seconds: float) -> None:
-    """In a separate process, with a checkpoint and a pause after every step, to be killed there."""
+RESUMED = {"save_steps": 1, "epochs": 4, "lora": LoraBlock(r=4, alpha=8, dropout=0.2)}
+"""Settings with dropout and a checkpoint after every step."""
+
+
+def train_slowly(folder: Path, target: Path) -> None:
+    """In a separate process, with a pause after every step, to be killed there."""
     step = trainer.ListTrainer.training_step
 
     def slow(*arguments: Any, **options: Any) -> Any:
-        time.sleep(seconds)
+        time.sleep(0.5)
         return step(*arguments, **options)
 
     trainer.ListTrainer.training_step = slow  # type: ignore[method-assign]
-    trained(folder, target, save_steps=1, epochs=4, lora=LoraBlock(r=4, alpha=8, dropout=0.2))
+    trained(folder, target, **RESUMED)
 
 
 def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     """Dropout is on: data order, random states, optimiser and schedule must all be restored."""
-    spawn = multiprocessing.get_context("spawn")
-    whole = spawn.Process(target=train_slowly, args=(folder, tmp_path / "whole", 0))
-    whole.start()
-    whole.join()
-    killed = tmp_path / "killed"
-    for mark in ("checkpoint-2", "checkpoint-5"):
-        process = spawn.Process(target=train_slowly, args=(folder, killed, 0.5))
-        process.start()
-        deadline = time.monotonic() + 120
-        while not (killed / "checkpoints" / mark / trainer.COMPLETE).exists():
-            assert process.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.kill()
-        process.join()
-        assert not (killed / "adapter").exists()
-    last = spawn.Process(target=train_slowly, args=(folder, killed, 0))
-    last.start()
-    last.join()
-    one, other = ((path / "adapter/adapter_model.safetensors").read_bytes() for path in (tmp_path / "whole", killed))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = multiprocessing.get_context("spawn").Process(target=train_slowly, args=(folder, killed))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoints/checkpoint-3" / trainer.COMPLETE).exists():
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert not (killed / "adapter").exists()
+    (_, log), (_, resumed) = (trained(folder, place, **RESUMED) for place in (whole, killed))
+    one, other = ((path / "adapter/adapter_model.safetensors").read_bytes() for path in (whole, killed))
     assert one == other
-    logs = [read_table(path / "training.parquet", TRAINING).to_pylist() for path in (tmp_path / "whole", killed)]
-    timeless = [[row for row in log if row["metric"] != "tokens_per_second"] for log in logs]
+    timeless = [[row for row in rows if row["metric"] != "tokens_per_second"] for rows in (log, resumed)]
     assert timeless[0] == timeless[1]
     assert len({row["step"] for row in timeless[0]}) == 8
 

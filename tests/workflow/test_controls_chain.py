@@ -28,7 +28,7 @@ POLICIES = ("tiny", "perpo", TWIN)
 def small(**controls: Any) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config["models"]["tiny"]["threads"] = 1
-    config["datasets"]["shapes"] |= {"train": {"grounding": 60}, "test": {"grounding": 60}}
+    config["datasets"]["shapes"] |= {"train": {"grounding": 40}, "test": {"grounding": 30}}
     config["samplings"]["n20"]["n"] = 6
     config["selections"]["ranked"] |= {"list_size": 4, "min_margin": 0.1}
     config["benchmarks"]["shapes-test"] |= {"n": 0, "resamples": 499}
@@ -41,7 +41,7 @@ def rows(path: Path, kind: Table) -> list[dict[str, Any]]:
 
 
 def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(workflow: Workflow) -> None:
-    (workflow.folder / "config.yaml").write_text(yaml.safe_dump(small(n=4, sigmas=[0.2]), sort_keys=False))
+    (workflow.folder / "config.yaml").write_text(yaml.safe_dump(small(n=2, sigmas=[0.2]), sort_keys=False))
     run_jobs(workflow.folder)
     results = workflow.folder / "results"
     asked = {
@@ -57,13 +57,13 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
     }
     assert {view for _, view, *_ in metrics} == {"original", "blank", "noise-0.2"}
     held = {(r["control"], r["k"]): r for r in rows(results / "controls/perpo.parquet", CONTROLS)}
-    assert set(held) == {*(("prompt", k) for k in range(4)), ("blank", 1), ("mean_of_n", 4), ("sft_on_best", 1)}
+    assert set(held) == {*(("prompt", k) for k in range(4)), ("blank", 1), ("mean_of_n", 2), ("sft_on_best", 1)}
     ours = metrics["perpo", "original", "greedy", 1]
     same = held["prompt", 0]
     assert same["difference"] == pytest.approx(ours["gain"])
     assert (same["ci_low"], same["ci_high"]) == pytest.approx((ours["gain_ci_low"], ours["gain_ci_high"]))
     assert held["prompt", 2]["control_value"] == pytest.approx(metrics["tiny", "original", "prompt", 2]["value"])
-    assert held["mean_of_n", 4]["control_value"] == pytest.approx(metrics["tiny", "original", "mean_of_n", 4]["value"])
+    assert held["mean_of_n", 2]["control_value"] == pytest.approx(metrics["tiny", "original", "mean_of_n", 2]["value"])
     assert held["sft_on_best", 1]["control_value"] == pytest.approx(metrics[TWIN, "original", "greedy", 1]["value"])
     assert held["blank", 1]["control_value"] == pytest.approx(metrics["perpo", "blank", "greedy", 1]["gain"])
     text = (results / "result.txt").read_text()
@@ -81,7 +81,7 @@ def test_the_switch_adds_the_controls_and_the_report_says_what_they_explain(work
 
 def test_an_edit_of_the_switch_reruns_what_it_concerns(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workflow.folder)
-    (workflow.folder / "config.yaml").write_text(yaml.safe_dump(small(n=4, sigmas=[0.2]), sort_keys=False))
+    (workflow.folder / "config.yaml").write_text(yaml.safe_dump(small(n=2, sigmas=[0.2]), sort_keys=False))
     before = workflow.graph()
     fewer = named(reruns(before, workflow.graph(workflow.edited("controls.prompts", ["Well? {question}"]))))
     assert {job for job in fewer if "benchmarks" in job[1] or job[0].startswith("plan")} == {
