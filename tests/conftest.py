@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STOP_AT] = getattr(config, "workerinput", {}).get("stop_at", here)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Give all xdist workers the same deadline."""
     node.workerinput["stop_at"] = node.config.stash[STOP_AT]
@@ -57,6 +58,7 @@ class ByFile(LoadScopeScheduling):
         return "finished" if Path(file).name in FINISHED else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     return ByFile(config, log)
 
