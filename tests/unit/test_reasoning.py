@@ -27,6 +27,14 @@ THINKING = TURNS + "{% if add_generation_prompt %}{{ '<|assistant|>\n<think>\n' 
         (" [1, 2] \n", " [1, 2] \n"),  # no marker: not even stripped
         ("a < b > c, think", "a < b > c, think"),
         ("", ""),
+        ("<answer> B </answer>", "B"),
+        ("<think>A or B?</think>\n<answer>\n[1, 2]\n</answer>\n", "[1, 2]"),
+        ("It is on the left. <answer>yes</answer>", "yes"),
+        ("<answer>A</answer> No: <answer>B</answer>", "B"),
+        ("<answer></answer>", ""),
+        ("<think>not <answer>A</answer></think>B", "B"),
+        ("<think>a</think><answer>B", "<answer>B"),  # cut off: rewards say what they miss
+        ("B</answer>", "B</answer>"),
     ],
 )
 def test_answers_after_reasoning(response: str, answer: str | None) -> None:

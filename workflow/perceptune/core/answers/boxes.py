@@ -7,30 +7,41 @@ float64.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Literal
 
 import numpy as np
 
 Frame = Literal["padded_square", "original", "resized_pixels", "thousand"]
 
-NUMBER = r"\s*(-?\d+(?:\.\d*)?|-?\.\d+)\s*"
+DIGITS = r"-?(?:\d+(?:\.\d*)?|\.\d+)"
+QUOTE = r"""(?:["']\s*)?"""
+NUMBER = rf"\s*{QUOTE}{DIGITS}\s*{QUOTE}"
+OPENING, CLOSING = r"(?:[\[(]|<box>)", r"(?:[\])]|</box>)"
+PAIR = rf"[\[(]{NUMBER},{NUMBER}[\])]"
 BRACKETED = re.compile(
-    rf"[\[(]{NUMBER},{NUMBER},{NUMBER},{NUMBER}[\])]|\({NUMBER},{NUMBER}\)\s*,\s*\({NUMBER},{NUMBER}\)"
+    rf"{OPENING}{NUMBER},{NUMBER},{NUMBER},{NUMBER}{CLOSING}"
+    rf"|{OPENING}\s*{DIGITS}(?:\s+{DIGITS}){{3}}\s*{CLOSING}"
+    rf"|{PAIR}(?:\s*,\s*{PAIR})+"
 )
+"""Four numbers in brackets, or a list of points. Points are a box if there are two of them."""
 
 
 def parse_box(text: str) -> tuple[float, float, float, float] | None:
-    """The first bracketed group of four decimal numbers in `text`, or None.
+    """The first box in `text`, or None: four decimal numbers in brackets, or two points.
 
-    This is wider than the rule of lmms-eval's RefCOCO task, which reads square brackets, digits on
-    both sides of a decimal point and no blank before a comma: round brackets, `.83`, `0.` and blanks
-    are read as well, and two groups of two, `(x1,y1),(x2,y2)`, as Qwen2-VL writes them.
+    Models write square or round brackets or `<box>` tags; numbers with or without quotes, separated
+    by commas or blanks; corners as points, `(x1,y1),(x2,y2)` or `[[x1,y1],[x2,y2]]`; and full-width
+    characters such as `，` or `［`. Lists of more points are polygons, not boxes. This is wider than
+    the rule of lmms-eval's RefCOCO task, which reads square brackets, digits on both sides of a
+    decimal point and no blank before a comma.
     """
-    match = BRACKETED.search(text)
-    if match is None:
-        return None
-    x1, y1, x2, y2 = (float(number) for number in match.groups() if number is not None)
-    return x1, y1, x2, y2
+    for match in BRACKETED.finditer(text if text.isascii() else unicodedata.normalize("NFKC", text)):
+        numbers = [float(number) for number in re.findall(DIGITS, match[0])]
+        if len(numbers) == 4 and np.isfinite(numbers).all():
+            x1, y1, x2, y2 = numbers
+            return x1, y1, x2, y2
+    return None
 
 
 def to_pixels(boxes: np.ndarray, frame: Frame, sizes: np.ndarray, resized: np.ndarray | None = None) -> np.ndarray:

@@ -32,13 +32,21 @@ class Reasoning:
 
         This is the text after the last closing marker, stripped, whether or not the reasoning was
         opened. A response without markers is returned unchanged, except after a prompt that opened
-        the reasoning: then it never ends.
+        the reasoning: then it never ends. If the answer is in `<answer>` tags, as R1-style models
+        write it, it is what the last tags contain.
         """
         opening, closing = self.markers
         _, closed, answer = response.rpartition(closing)
         if opening in answer or (self.opened and not closed):
             return None
-        return answer.strip() if closed else response
+        return _in_tags(answer.strip() if closed else response)
+
+
+def _in_tags(answer: str) -> str:
+    """The content of the last `<answer>` tags; the answer itself if it has none."""
+    _, opened, rest = answer.rpartition("<answer>")
+    content, closed, _ = rest.partition("</answer>")
+    return content.strip() if opened and closed else answer
 
 
 def markers_in(template: str) -> Markers | None:

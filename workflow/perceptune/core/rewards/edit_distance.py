@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unicodedata import normalize
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 def edit_distance(answers: Answers) -> Scores:
     """Reward: 1 - Levenshtein distance / longer length, on characters of the stripped texts.
 
-    Two empty texts have distance 0. Components: `ned`; on sets of whitespace tokens,
-    `token_precision` (share of the answer's tokens in the ground truth), `token_recall` (share of
-    the ground truth's tokens in the answer) and `token_f1`; `exact`. Every text can be parsed.
+    Letters are composed first (Unicode NFC), so that `é` is one character in both texts. Two empty
+    texts have distance 0. Components: `ned`; on sets of whitespace tokens, `token_precision` (share
+    of the answer's tokens in the ground truth), `token_recall` (share of the ground truth's tokens
+    in the answer) and `token_f1`; `exact`. Every text can be parsed.
     """
-    texts = [text.strip() for text in answers.texts]
-    targets = [(target or "").strip() for target in answers.targets]
+    texts = [normalize("NFC", text.strip()) for text in answers.texts]
+    targets = [normalize("NFC", (target or "").strip()) for target in answers.targets]
     ned = distances(texts, targets)
     overlap = np.array([token_overlap(a, b) for a, b in zip(texts, targets, strict=True)]).reshape(-1, 3)
     components = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from decimal import Decimal
 
 import numpy as np
@@ -30,10 +31,10 @@ def exact_match(answers: Answers) -> Scores:
 def normalised(text: str) -> str:
     """Normalised text: `" 3.0. "` and `"3"` become `"3"`, `"The  Cat."` becomes `"the cat"`.
 
-    Numbers are exact, of any length, and commas may only separate thousands: `"1,000"` becomes
-    `"1000"`, `"1,5"` stays.
+    Composed and decomposed letters (`é`) are the same. Numbers are exact, of any length, and commas
+    may only separate thousands: `"1,000"` becomes `"1000"`, `"1,5"` stays.
     """
-    bare = " ".join(text.lower().split()).removesuffix(".").strip()
+    bare = " ".join(unicodedata.normalize("NFC", text).lower().split()).removesuffix(".").strip()
     if NUMBER.fullmatch(bare) is None:
         return bare
     number = f"{Decimal(bare.replace(',', '')):f}"
