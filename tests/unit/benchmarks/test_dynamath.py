@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from perceptune.contracts.config import FileDataset
 
+from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv
 
@@ -126,6 +127,14 @@ def test_perfect_partial_and_empty(tmp_path: Path) -> None:
     few = [row for row in given if row["variant"] < 10]
     assert math.isnan(values("dynamath", answered("dynamath", few, [None] * len(few)))["worst_case_accuracy"])
     assert all(math.isnan(v) for v in values("dynamath", []).values())
+
+
+@pytest.mark.parametrize("protocol", ["dynamath", "mathvision", "mathvista"])
+def test_the_variant_vlmevalkit_has_the_same_metrics_in_another_order(protocol: str) -> None:
+    official, variant = (BENCHMARKS[name].metrics for name in (protocol, f"{protocol}_vlmevalkit"))
+    assert (next(iter(official)), next(iter(variant))) == ("accuracy", "accuracy_vlmevalkit")
+    assert dict(variant) == dict(official)
+    assert "VLMEvalKit's rules, July 2025" in official["accuracy_vlmevalkit"].label
 
 
 def test_the_prompt_says_how_to_reply(tmp_path: Path) -> None:

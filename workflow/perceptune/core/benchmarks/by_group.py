@@ -61,6 +61,14 @@ BY_VLMEVALKIT = Group(f"accuracy ({VLMEVALKIT})", right=right_by_vlmevalkit, fai
 """All questions under VLMEvalKit's rules, for rewards that return `with_vlmevalkit`."""
 
 
+def vlmevalkit_variant(metrics: Mapping[str, Measured]) -> dict[str, dict[str, dict[str, Measured]]]:
+    """The variant `vlmevalkit` of a benchmark: the same metrics, the primary one under VLMEvalKit's
+    rules.
+    """
+    primary = "accuracy_vlmevalkit"
+    return {"vlmevalkit": {"metrics": {primary: metrics[primary], **metrics}}}
+
+
 def has(key: str, value: str) -> Callable[[Answered], bool]:
     """A predicate: the source column `key` equals `value`, or is a list that contains it."""
 
@@ -154,13 +162,15 @@ def accuracy_by_group(
 
     metrics = group_metrics(groups)
     verdicts = {one: judged_metric(one, rule.label) for one, rule in rules.items()}
+    metrics = {ACCURACY: metrics[ACCURACY], **verdicts, **metrics}
     return Benchmark(
         name=name,
         rewards={"open": name},
         components={"open": components},
         columns=columns,
-        metrics={ACCURACY: metrics[ACCURACY], **verdicts, **metrics},
+        metrics=metrics,
         settings={"prompt": prompt, "max_tokens": MAX_TOKENS},
         reads={"open": reads},
         judged=judged,
+        variants=vlmevalkit_variant(metrics) if BY_VLMEVALKIT in groups.values() else {},
     )

@@ -19,6 +19,7 @@ from perceptune.core.benchmarks.by_group import (
     has,
     right_by_vlmevalkit,
     unread_by_vlmevalkit,
+    vlmevalkit_variant,
 )
 from perceptune.core.benchmarks.dynamath.data import VARIANTS
 from perceptune.core.rewards.metrics import Columns
@@ -61,22 +62,24 @@ def _worst_case(column: str, label: str, failed: Callable[[Answered], bool]) -> 
     )
 
 
-_METRICS = group_metrics(GROUPS)
+_BY_GROUP = group_metrics(GROUPS)
+METRICS = {
+    "accuracy": _BY_GROUP["accuracy"],
+    "worst_case_accuracy": _worst_case("worst", "worst-case accuracy (all ten variants right)", unread),
+    "accuracy_vlmevalkit": _BY_GROUP["accuracy_vlmevalkit"],
+    "worst_case_accuracy_vlmevalkit": _worst_case(
+        "worst vlmevalkit", f"worst-case accuracy ({VLMEVALKIT})", unread_by_vlmevalkit
+    ),
+    **_BY_GROUP,
+}
 
 BENCHMARK = Benchmark(
     name="dynamath",
     rewards={"open": "dynamath"},
     components={"open": VLMEVALKIT_COMPONENTS},
     columns=columns,
-    metrics={
-        "accuracy": _METRICS["accuracy"],
-        "worst_case_accuracy": _worst_case("worst", "worst-case accuracy (all ten variants right)", unread),
-        "accuracy_vlmevalkit": _METRICS["accuracy_vlmevalkit"],
-        "worst_case_accuracy_vlmevalkit": _worst_case(
-            "worst vlmevalkit", f"worst-case accuracy ({VLMEVALKIT})", unread_by_vlmevalkit
-        ),
-        **_METRICS,
-    },
+    metrics=METRICS,
     settings={"prompt": "{question}", "max_tokens": 2048},
     reads={"open": ("answer_type", "seed_question", "variant")},
+    variants=vlmevalkit_variant(METRICS),
 )
