@@ -171,8 +171,10 @@ def math_verify(answer: str, target: str) -> bool | None:
 
 BRACKETS = re.compile(r"[()\[\]{}]")
 DROPPED = re.compile(r"\\(?:displaystyle|q?quad(?![a-z])|,)|[$~]")
+"""LaTeX that latex2sympy2 1.9 drops before it parses."""
 NUMERIC = re.compile(r"[0-9]|\\pi(?![a-z])")
 VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]|\\(?:circ|degree)\b")
+"""A letter that is not part of a command, or degrees, which latex2sympy2 1.9 takes for a variable."""
 
 
 def same_rounded_latex(answer: str, target: str) -> bool | None:

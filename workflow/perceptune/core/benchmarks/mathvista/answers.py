@@ -47,6 +47,8 @@ def mathvista(answers: Answers) -> Scores:
 def without_extraction(text: str, source: Mapping[str, Any]) -> str | None:
     """The answer of a response for which the authors' script asks no language model: empty, the text
     of an option, or a number of the expected type; else None.
+
+    The script's option `--quick_extract`, off by default, is left out.
     """
     if not text or text in (source.get("choices") or ()):
         return text
