@@ -169,7 +169,7 @@ def test_variants_of_a_benchmark_have_their_own_settings_and_rewards() -> None:
         name: dict(plan.config.rewards[blocks[name].reward].tasks) for name in ("papo", "cppo", "amber", "described")
     } == {
         "papo": {"open": "boxed_exact"},
-        "cppo": {"open": "mathvision"},
+        "cppo": {"open": "mathvision_vlmevalkit"},
         "amber": {"existence": "amber", "open": "amber_nouns"},
         "described": {"open": "amber_nouns"},
     }

@@ -149,7 +149,7 @@ def test_exact_match_scores() -> None:
     assert scores.reasons == [None, None, "the answer is empty"]
 
 
-SLOW = {"mathverse", "mathvision"}
+SLOW = {"mathverse", "mathvision", "mathvision_vlmevalkit"}
 """They pass undecided pairs to processes, which every call starts anew."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from perceptune.contracts.config import FileDataset
 
+from tests.plugins import BENCHMARKS
 from tests.unit.benchmarks.answering import Row, answered, failures, questions, shuffled, through_the_stages, values
 from tests.unit.benchmarks.tables import embedded, in_base64, write_parquet, write_tsv
 
@@ -64,7 +65,27 @@ def boxed_reply(answer: Any, box: str) -> str:
         (reply(""), (False, False, False)), ("", (False, False, False)), ("{'short answer': 2.5}", (False, False, False)),
     ],
 )  # fmt: skip
-def test_replies_by_type(tmp_path: Path, text: str, right: tuple[bool, ...]) -> None:
+def test_replies_by_type_under_vlmevalkits_rules(tmp_path: Path, text: str, right: tuple[bool, ...]) -> None:
+    answers = answered("dynamath", rows(tmp_path, 1), [text] * 3)
+    assert tuple(a.components["vlmevalkit"] == 1 for a in answers) == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        (reply("2.501"), (True, False, False)), (reply(2.4995), (True, False, False)), (reply("2.502"), (False, False, False)),
+        (reply("2.5 cm"), (True, False, False)), (reply(" 2.5"), (False, False, False)),  # a number ends at the first blank
+        (reply("B"), (False, True, False)), (reply("(B) 7"), (False, True, False)), (reply("B or A"), (False, True, False)),
+        (reply("b"), (False, False, False)), (reply("The B"), (False, False, False)), (reply(["B"]), (False, True, False)),
+        (reply("Yes, it is even."), (False, False, True)), (reply("Yes"), (False, False, False)), (reply("yes, it is even"), (False, False, False)),
+        ("so it is 2.5.\n2.5.", (True, False, False)), ("2.5", (False, False, False)),  # the last line without its last character
+        ("B.", (False, True, False)), ("B", (False, False, False)), ("I say: Yes, it is even.", (False, False, True)),
+        (boxed_reply("B", "20 cm^2"), (False, True, False)), ("\\boxed{2.5}", (False, False, False)), ("{2.5}\n2.5.", (False, False, False)),
+        (reply(""), (False, False, False)), ("", (False, False, False)), ('{"solution": "2.5"}', (False, False, False)), ("[2.5]", (False, False, False)),
+    ],
+)  # fmt: skip
+def test_replies_by_type_under_the_authors_rules(tmp_path: Path, text: str, right: tuple[bool, ...]) -> None:
+    """The verdicts are those of the authors' script."""
     answers = answered("dynamath", rows(tmp_path, 1), [text] * 3)
     assert tuple(a.components["accuracy"] == 1 for a in answers) == right
 
@@ -72,7 +93,7 @@ def test_replies_by_type(tmp_path: Path, text: str, right: tuple[bool, ...]) -> 
 def test_multiples_of_pi(tmp_path: Path) -> None:
     row = {**rows(tmp_path, 1)[0], "answer": str(2 * math.pi)}
     assert answered("dynamath", [row, row], [reply("2π"), reply("pi")])[0].components["accuracy"] == 1
-    assert answered("dynamath", [row], [reply("π")])[0].reason is not None
+    assert failures("dynamath", answered("dynamath", [row], [reply("π")]), "accuracy_vlmevalkit") == (1, 1)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -90,6 +111,8 @@ def test_average_and_worst_case_are_those_of_the_loop(tmp_path: Path, seed: int)
     found = values("dynamath", answers)
     assert found["accuracy"] == pytest.approx(sum(map(sum, right.values())) / 30)
     assert found["worst_case_accuracy"] == pytest.approx(sum(all(r) for r in right.values()) / 3)
+    assert found["worst_case_accuracy_vlmevalkit"] == found["worst_case_accuracy"]
+    assert found["accuracy_vlmevalkit"] == found["accuracy"]
     assert values("dynamath", shuffled(answers, seed)) == pytest.approx(found)
     assert failures("dynamath", answers, "worst_case_accuracy")[0] == 3
     assert failures("dynamath", answers, "accuracy") == (30, texts.count(None))
@@ -104,6 +127,14 @@ def test_perfect_partial_and_empty(tmp_path: Path) -> None:
     few = [row for row in given if row["variant"] < 10]
     assert math.isnan(values("dynamath", answered("dynamath", few, [None] * len(few)))["worst_case_accuracy"])
     assert all(math.isnan(v) for v in values("dynamath", []).values())
+
+
+@pytest.mark.parametrize("protocol", ["dynamath", "mathvision", "mathvista"])
+def test_the_variant_vlmevalkit_has_the_same_metrics_in_another_order(protocol: str) -> None:
+    official, variant = (BENCHMARKS[name].metrics for name in (protocol, f"{protocol}_vlmevalkit"))
+    assert (next(iter(official)), next(iter(variant))) == ("accuracy", "accuracy_vlmevalkit")
+    assert dict(variant) == dict(official)
+    assert "VLMEvalKit's rules, July 2025" in official["accuracy_vlmevalkit"].label
 
 
 def test_the_prompt_says_how_to_reply(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
-"""MathVista: the published query, rules for letters, numbers and lists, and extraction by a judge."""
+"""MathVista: the published query, the authors' and VLMEvalKit's rules, and extraction by a judge."""
 
 import json
 import math
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.core.answers.extraction import final_answer, lettered, option_letter, same_typed, typed_answer
+from perceptune.core.answers.extraction import final_answer, lettered, option_letter, typed_answer
+from perceptune.core.benchmarks.mathvista.answers import same_as_published, without_extraction
+from perceptune.core.benchmarks.mathvista.mathvista_vlmevalkit import accepts_extraction
 from perceptune.core.data.read_files import Files
 
 from tests.official_data import official
@@ -103,22 +106,59 @@ def test_option_letters(answer: str, letter: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "target", "precision", "right"),
     [
-        ("14", "integer", "14", 0, True), ("14.0", "integer", "14", 0, True), ("It is 1,400", "integer", "1400", 0, True),
-        ("14.9", "integer", "14", 0, True),  # truncated, as in the official script
-        ("1.449", "float", "1.45", 2, True), ("1.44", "float", "1.45", 2, False), ("0.6", "float", "0.6", 1, True),
-        ("[2007,2008]", "list", "[2007, 2008]", 0, True), ("2007, 2008", "list", "[2007, 2008]", 0, False),
-        ("The answer is 3. It was not 4.", "integer", "3", 0, True),
-        ("**Answer:** 7\n\nHope this helps 100 %", "integer", "7", 0, True), ("none", "integer", "0", 0, False),
-        ("Green", "text", "green", 0, True),
-        ("1.4", "float", "1.2", None, False), ("1.24", "float", "1.2", None, True), ("3.04", "float", "3", None, False),
-        ("3.0", "float", "3", None, True), ("\\boxed{\\frac{1}{2}}", "float", "2.0", 1, False), ("1/2", "integer", "2", 0, False),
+        ("14", "integer", "14", 0, (True, True)), ("14.0", "integer", "14", 0, (True, True)), ("It is 1,400", "integer", "1400", 0, (True, True)),
+        ("14.9", "integer", "14", 0, (True, False)),  # truncated, as in the authors' script
+        ("1.449", "float", "1.45", 2, (True, False)), ("1.44", "float", "1.45", 2, (False, False)), ("0.6", "float", "0.6", 1, (True, True)),
+        ("[2007,2008]", "list", "[2007, 2008]", 0, (True, False)), ("2007, 2008", "list", "[2007, 2008]", 0, (False, False)),
+        ("The answer is 3. It was not 4.", "integer", "3", 0, (True, True)),
+        ("**Answer:** 7\n\nHope this helps 100 %", "integer", "7", 0, (True, True)), ("none", "integer", "0", 0, (False, False)),
+        ("green", "text", "green", 0, (True, False)), ("Green", "text", "green", 0, (False, False)),
+        ("1.4", "float", "1.2", None, (False, False)), ("1.24", "float", "1.2", None, (True, False)), ("3.04", "float", "3", None, (False, False)),
+        ("3.0", "float", "3", None, (True, True)), ("\\boxed{\\frac{1}{2}}", "float", "2.0", 1, (False, False)), ("1/2", "integer", "2", 0, (False, False)),
+        ("inf", "integer", "3", 0, (False, False)), ("", "integer", "0", 0, (False, False)),
     ],
 )  # fmt: skip
-def test_typed_answers(text: str, kind: str, target: str, precision: int | None, right: bool) -> None:
-    """Without a precision, answers are rounded to the ground truth's decimal places; without any,
-    they must be equal.
+def test_typed_answers(
+    tmp_path: Path, text: str, kind: str, target: str, precision: int | None, right: tuple[bool, bool]
+) -> None:
+    """By the authors' rules and by VLMEvalKit's. Without a precision, answers are rounded to the ground
+    truth's decimal places; without any, they must be equal.
     """
-    assert same_typed(typed_answer(text, kind, {}), target, kind, precision) is right
+    row = {**rows(tmp_path)[1], "answer": target, "answer_type": kind, "precision": precision}
+    (answer,) = answered("mathvista", [row], [text])
+    assert (answer.components["accuracy"] == 1, answer.components["vlmevalkit"] == 1) == right
+
+
+@pytest.mark.parametrize(
+    ("extraction", "right"),
+    [
+        ("B", (True, True)), (" B ", (True, True)), ("(b) blue", (True, True)), ("(A) or (B)", (False, False)), ("b", (False, False)),
+        ("bluish", (True, False)),  # the nearest choice; VLMEvalKit chooses none
+        ("Cannot be determined", (False, False)), ("", (False, False)), ("none", (True, False)),
+        ("B.", (False, True)),  # no letter to the authors' script, and `red` is nearer
+    ],
+)  # fmt: skip
+def test_extracted_choices(extraction: str, right: tuple[bool, bool]) -> None:
+    source = {"choices": ["red", "blue"], "answer_type": "text"}
+    found = same_as_published(extraction, "B", source), accepts_extraction(extraction, "B", source)
+    assert found == right
+
+
+def test_options_of_the_same_text_are_the_same_choice() -> None:
+    """The authors' script compares texts; `50` is options C and D of a published question."""
+    source = {"choices": ["15", "100", "50", "50"], "answer_type": "text"}
+    assert same_as_published("D", "C", source)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "choices", "answer"),
+    [
+        ("blue", "text", ["red", "blue"], "blue"), ("Blue", "text", ["red", "blue"], None), ("B", "text", ["red", "blue"], None),
+        ("14", "integer", [], "14"), ("14.0", "integer", [], None), ("14", "float", [], "14.0"), ("[1]", "list", [], None), ("", "list", [], ""),
+    ],
+)  # fmt: skip
+def test_answers_that_need_no_extraction(text: str, kind: str, choices: list[str], answer: str | None) -> None:
+    assert without_extraction(text, {"choices": choices, "answer_type": kind}) == answer
 
 
 @pytest.mark.parametrize(
@@ -164,26 +204,31 @@ def test_without_a_precision_floats_are_rounded_as_their_answer_is_written(tmp_p
 
 
 def test_published_responses() -> None:
-    """GPT-4, 2-shot: 292 of 1,000 are right by the authors' script, which takes the nearest choice.
-
-    Free answers: the same 18 of 460 as there. Choices: only what was named.
+    """GPT-4, 2-shot, with the authors' extractions as the judge's words: all 1,000 verdicts are those of
+    the authors, 292 right. VLMEvalKit's rules accept 174 of these extractions, 18 of them of free answers.
     """
     given = list(json.loads((official("mathvista") / "output_gpt4_2shot_solution.json").read_text()).values())
-    both = ours = free = 0
-    for row in given:
-        choices = [str(choice) for choice in row["choices"] or ()]
-        target = "ABCDEFGHIJ"[choices.index(row["answer"])] if choices else row["answer"]
-        kind, precision = (
-            "text" if choices else row["answer_type"],
-            None if row["precision"] is None else int(row["precision"]),
-        )
-        found = typed_answer(str(row["extraction"]), kind, lettered(choices))
-        right = same_typed(found, target, kind, precision)
-        ours += right
-        free += right and not choices
-        both += right and row["true_false"]
-    assert (len(given), sum(row["true_false"] for row in given)) == (1000, 292)
-    assert (ours, both, free) == (174, 174, 18)
+    asked = [
+        {
+            "id": row["pid"], "question": row["question"], "choices": row["choices"] or [], "precision": row["precision"],
+            "answer": ascii_uppercase[row["choices"].index(row["answer"])] if row["choices"] else row["answer"],
+            "answer_type": "text" if row["choices"] else row["answer_type"], "subtask": row["metadata"]["task"],
+        }
+        for row in given
+    ]  # fmt: skip
+    extractions = [row["extraction"] for row in given]
+    answers = answered("mathvista", asked, [row["response"] for row in given], verdicts=extractions)
+    judged = BENCHMARKS["mathvista"].judged
+    assert judged is not None and all(map(judged.asked, answers))
+    theirs = [row["true_false"] for row in given]
+    assert (len(given), sum(theirs)) == (1000, 292)
+    assert [same_as_published(a.verdict or "", a.target or "", a.source) for a in answers] == theirs
+    assert values("mathvista", answers)["accuracy_judged"] == 0.292
+    accepted = [accepts_extraction(a.verdict or "", a.target or "", a.source) for a in answers]
+    assert (sum(accepted), sum(one for one, row in zip(accepted, asked, strict=True) if not row["choices"])) == (
+        174,
+        18,
+    )
 
 
 def test_final_answers() -> None:
@@ -199,29 +244,45 @@ def rows(tmp_path: Path) -> list[Row]:
 
 def test_invariants(tmp_path: Path) -> None:
     given = rows(tmp_path)
-    perfect = answered("mathvista", given, RIGHT)
-    assert values("mathvista", perfect)["accuracy"] == values("mathvista", perfect)["accuracy_judged"] == 1
+    perfect = values("mathvista", answered("mathvista", given, RIGHT, verdicts=["B", "14", "1.45", "[2007, 2008]"]))
+    assert perfect["accuracy"] == perfect["accuracy_judged"] == 1
+    assert perfect["accuracy_vlmevalkit"] == perfect["accuracy_judged_vlmevalkit"] == 3 / 4  # no list is right there
     mixed = answered("mathvista", given, ["A", None, "1.45", "[1]"])
     assert values("mathvista", mixed)["accuracy"] == 0.25
     assert values("mathvista", shuffled(mixed, 2)) == pytest.approx(values("mathvista", mixed), nan_ok=True)
     assert all(math.isnan(v) for v in values("mathvista", []).values())
 
 
-def test_the_judge_extracts_what_rules_cannot(tmp_path: Path) -> None:
-    """The judge is skipped for the named option and the right number; its replies are compared by
-    the same rules.
+def test_the_judge_extracts_what_the_authors_script_asks_for(tmp_path: Path) -> None:
+    """No judge is asked about the text of an option and a plain number, but about a sentence with
+    either. VLMEvalKit's rules settle the named option and the right number.
     """
-    texts = ["A", "It is 14", "a dollar forty-five", "from 2007 to 2008"]
-    answers = answered("mathvista", rows(tmp_path), texts, verdicts=[None, None, "1.45", "[2007, 2009]"])
+    given = rows(tmp_path)
+    texts = ["blue", "14", "a dollar forty-five", "from 2007 to 2008", "The answer is B", "It is 14", None]
+    verdicts = [None, None, "1.449", "[2007, 2008]", "red", "15", None]
+    answers = answered("mathvista", [*given, *given[:3]], texts, verdicts=verdicts)
     judged = BENCHMARKS["mathvista"].judged
     assert judged is not None and judged.fields is not None
-    assert [judged.asked(a) for a in answers] == [False, False, True, True]
-    assert values("mathvista", answers)["accuracy_judged"] == 2 / 4
-    assert values("mathvista", answers)["accuracy"] == 1 / 4
-    assert failures("mathvista", answers, "accuracy_judged") == (4, 0)
+    assert [judged.asked(a) for a in answers] == [False, False, True, True, True, True, False]
+    found = values("mathvista", answers)
+    assert found["accuracy_judged"] == 4 / 7
+    assert found["accuracy_judged_vlmevalkit"] == 3 / 7
+    assert found["accuracy"] == found["accuracy_vlmevalkit"] == 4 / 7
+    assert failures("mathvista", answers, "accuracy_judged") == (7, 1)
     message = judged.messages(answers[2])[0]["content"]
     assert "a dollar forty-five" in message and "(Unit: $)" in message
     assert set(judged.fields(answers[2])) == {"question", "response"}
+    unjudged = values("mathvista", answered("mathvista", given, texts[:4]))
+    assert math.isnan(unjudged["accuracy_judged"]) and math.isnan(unjudged["accuracy_judged_vlmevalkit"])
+
+
+def test_the_nearest_choice_counts_where_the_judge_names_none(tmp_path: Path) -> None:
+    """The authors' script takes an empty answer for the shortest option; without a judge it is wrong."""
+    row = {**rows(tmp_path)[0], "answer": "A"}
+    answers = answered("mathvista", [row, row], ["Who knows?", ""], verdicts=["Cannot be determined", None])
+    found = values("mathvista", answers)
+    assert (found["accuracy_judged"], found["accuracy_judged_vlmevalkit"], found["accuracy"]) == (1, 0, 0)
+    assert failures("mathvista", answers, "accuracy") == (2, 2)
 
 
 def test_what_is_wrong_with_a_row_is_said(tmp_path: Path) -> None:

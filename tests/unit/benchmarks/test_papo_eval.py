@@ -52,7 +52,7 @@ def scored(reward: str, texts: Sequence[str | None], targets: Sequence[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("protocol", "reward"), [("geometry3k_papo", "boxed_exact"), ("geometry3k_cppo", "mathvision")]
+    ("protocol", "reward"), [("geometry3k_papo", "boxed_exact"), ("geometry3k_cppo", "mathvision_vlmevalkit")]
 )
 def test_acc_at_8_by_hand(protocol: str, reward: str) -> None:
     """Accuracies of .75, 0 and .25 per problem give an acc@8 of 1/3; the spread of the eight runs
@@ -74,12 +74,12 @@ def test_the_two_protocols_differ_as_published() -> None:
     texts = [BOXED % "4/2", "2", BOXED % "2", BOXED % "\\frac{1}{2}", "\\boxed{2.5000001}", None]
     targets = ["2", "2", "2", "0.5", "2.5", "2"]
     papo = [a.components.get("accuracy") for a in scored("boxed_exact", texts, targets)]
-    cppo = [a.components.get("accuracy") for a in scored("mathvision", texts, targets)]
+    cppo = [a.components.get("accuracy") for a in scored("mathvision_vlmevalkit", texts, targets)]
     assert papo == [0, 0, 1, 1, 0, None]
     assert cppo == [1, 1, 1, 1, 1, None]
     assert values("geometry3k_papo", scored("boxed_exact", texts, targets))["accuracy"] == 2 / 6
     assert values("papo_eval", scored("boxed_exact", texts, targets))["format"] == 3 / 6
-    assert values("geometry3k_cppo", scored("mathvision", texts, targets))["accuracy"] == 5 / 6
+    assert values("geometry3k_cppo", scored("mathvision_vlmevalkit", texts, targets))["accuracy"] == 5 / 6
     assert all(np.isnan(v) for v in values("papo_eval", []).values())
 
 

@@ -95,9 +95,9 @@ def lettered(choices: Sequence[Any]) -> dict[str, str]:
 def option_letter(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter of the option that an answer chooses; None if undecided.
 
-    Source: VLMEvalKit's `can_infer` before June 2026, see `chosen_option`. It is the only option
-    letter that stands alone among the last words; otherwise the only option whose text the answer
-    repeats, unless the answer is more than twice as long as all options together.
+    Source: VLMEvalKit's `can_infer` from July 2025 (pull request 1175) to June 2026. It is the only
+    option letter that stands alone among the last words; otherwise the only option whose text the
+    answer repeats, unless the answer is more than twice as long as all options together.
     """
     words = answer.translate(BLANKED).split()
     named = [letter for letter in options if letter in words]
@@ -127,6 +127,13 @@ def chosen_option(text: str, options: Mapping[str, str]) -> str | None:
     if found is None and announced is not None:
         found = option_letter(announced, options)
     return found or _equal_option(final_answer(text), options)
+
+
+def vlmevalkit_option(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter that VLMEvalKit finds in the last box or the text, see `option_letter`; where it asks
+    a language model, `chosen_option` instead.
+    """
+    return option_letter(boxed_or_text(text), options) or chosen_option(text, options)
 
 
 def _equal_option(answer: str, options: Mapping[str, str]) -> str | None:
@@ -235,31 +242,3 @@ def typed_answer(text: str, kind: str, options: Mapping[str, str]) -> Any:
     if kind in ("integer", "float"):
         return final_number(text)
     return final_answer(text) or None
-
-
-def precision_of(source: Mapping[str, Any]) -> int | None:
-    """The number of decimal places that a MathVista question requires; None if it has none."""
-    precision = source.get("precision")
-    return None if precision is None else int(precision)
-
-
-def same_typed(found: Any, target: str, kind: str, precision: int | None) -> bool:
-    """Whether `found` equals the ground truth by the rules of MathVista's own script.
-
-    Integers are truncated, floats rounded to `precision` places. Without a precision, floats are
-    rounded to the decimal places of the ground truth, and compared exactly if it has none. Lists
-    and text are compared by value. VLMEvalKit never accepts lists or text and never rounds.
-    """
-    if found is None:
-        return False
-    if isinstance(found, float):
-        true = number_in(target)
-        if true is None or abs(found) == float("inf"):
-            return False
-        if kind == "integer":
-            return int(found) == int(true)
-        places = decimals(target) if precision is None else precision
-        return found == true if places is None else round(found, places) == round(true, places)
-    if isinstance(found, list):
-        return found == list_in(target)
-    return without_stop(str(found)).lower() == without_stop(target).lower()

@@ -7,7 +7,9 @@ killing its process helps. MathRuler, math-verify and sympy are imported only in
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
+import re
 import resource
 import signal
 import warnings
@@ -165,3 +167,68 @@ def math_verify(answer: str, target: str) -> bool | None:
     if any(all(isinstance(value, str) for value in values) for values in parsed):
         return None
     return bool(verify(*parsed, timeout_seconds=None))
+
+
+BRACKETS = re.compile(r"[()\[\]{}]")
+DROPPED = re.compile(r"\\(?:displaystyle|q?quad(?![a-z])|,)|[$~]")
+"""LaTeX that latex2sympy2 1.9 drops before it parses."""
+NUMERIC = re.compile(r"[0-9]|\\pi(?![a-z])")
+VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]|\\(?:circ|degree)\b")
+"""A letter that is not part of a command, or degrees, which latex2sympy2 1.9 takes for a variable."""
+
+
+def same_rounded_latex(answer: str, target: str) -> bool | None:
+    """Whether two LaTeX expressions have the same value, rounded to two decimals, or are tuples of
+    such values; None if either has no value.
+
+    Follows `is_equal` of MATH-Vision's script, which evaluates what latex2sympy2 1.9 makes of them;
+    this function uses its successor, the parser of math-verify, without normalisation. As there,
+    variables and degrees have no value, and parsing stops at an unpaired closing bracket.
+    """
+    values = [_rounded(text) for text in (answer, target)]
+    return None if None in values else values[0] == values[1]
+
+
+def may_have_value(latex: str) -> bool:
+    """False if `same_rounded_latex` finds no value in an expression: it has a variable, or neither a
+    digit nor pi. Needs no processes.
+    """
+    text = _expression(latex)
+    return NUMERIC.search(text) is not None and (_is_tuple(text) or VARIABLE.search(text) is None)
+
+
+def _rounded(text: str) -> str | float | None:
+    if not _is_tuple(text):
+        return _value(text)
+    parts = text[1:-1].split(",")
+    found = [part if "infty" in part or part in ("a", "-a") else _value(part) for part in parts]
+    return None if None in found else f"{text[0]}{','.join(map(str, found))}{text[-1]}"
+
+
+def _is_tuple(text: str) -> bool:
+    return text[:1] + text[-1:] in ("()", "[]") and "," in text
+
+
+def _value(latex: str) -> float | None:
+    """The value rounded to two decimals, an int for whole numbers; None for anything else."""
+    from latex2sympy2_extended import latex2sympy
+
+    text = _expression(latex)
+    if VARIABLE.search(text):
+        return None
+    found = latex2sympy(text, normalization_config=None)
+    if getattr(found, "is_Integer", False):
+        return int(found)
+    value = float(found)  # raises TypeError for anything but a real number
+    return round(value, 2) if math.isfinite(value) else None
+
+
+def _expression(latex: str) -> str:
+    """The text up to the first unpaired closing bracket, without commands for layout."""
+    text = DROPPED.sub(" ", latex).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    depth = 0
+    for bracket in BRACKETS.finditer(text):
+        depth += 1 if bracket[0] in "([{" else -1
+        if depth < 0:
+            return text[: bracket.start()]
+    return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +140,20 @@ def right_or_wrong(found: Sequence[Any], right: Sequence[bool], unread: str) -> 
     rewards = np.array(right, dtype=float)
     parsed = [None if answer is None else {"answer": answer} for answer in found]
     return Scores(rewards, parsed, {"accuracy": rewards}, [unread if p is None else None for p in parsed])
+
+
+VLMEVALKIT = "VLMEvalKit's rules, July 2025"
+"""The version of VLMEvalKit whose rules rewards apply, as metrics name it: those since its pull
+request 1175."""
+VLMEVALKIT_COMPONENTS = ("accuracy", "vlmevalkit", "vlmevalkit_read")
+"""The components of `with_vlmevalkit`."""
+
+
+def with_vlmevalkit(official: Scores, vlmevalkit: Scores) -> Scores:
+    """The scores of a benchmark's own rule, with VLMEvalKit's verdicts as component `vlmevalkit`.
+
+    Component `vlmevalkit_read` is 1 if VLMEvalKit's rules found an answer.
+    """
+    read = np.array([reason is None for reason in vlmevalkit.reasons], dtype=float)
+    components = {"vlmevalkit": vlmevalkit.components["accuracy"], "vlmevalkit_read": read}
+    return replace(official, components={**official.components, **components})

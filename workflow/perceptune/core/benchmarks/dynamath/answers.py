@@ -1,5 +1,6 @@
-"""Reads answers to DynaMath: the JSON reply that its prompt requests, by VLMEvalKit's rules without
-its language model.
+"""Reads answers to DynaMath by the rules of its authors' script, which needs no language model.
+
+Source: `evaluation/opensource_json_eval.py` of DynaMath/DynaMath at commit 65a346a.
 """
 
 from __future__ import annotations
@@ -7,83 +8,67 @@ from __future__ import annotations
 import json
 import math
 
-from perceptune.core.answers.extraction import boxed_or_text, from_last_box
-from perceptune.core.rewards.reward import ACCURACY_METRICS, Answers, Reward, Scores, right_or_wrong
-
-TOLERANCE = 0.001
-LETTERS = "ABCDE"
+from perceptune.core.benchmarks.dynamath.dynamath_vlmevalkit import TOLERANCE, dynamath_vlmevalkit
+from perceptune.core.rewards.reward import (
+    ACCURACY_METRICS,
+    VLMEVALKIT_COMPONENTS,
+    Answers,
+    Reward,
+    Scores,
+    right_or_wrong,
+    with_vlmevalkit,
+)
 
 
 def dynamath(answers: Answers) -> Scores:
     """Reward and component `accuracy`, by the source's `answer_type`.
 
-    `float` answers are right within 0.001, `multiple choice` by letter, and text if it is a
-    substring of the ground truth, ignoring case. The JSON is the whole reply, the text from the
-    last box on, or the content of the last box; otherwise the content of that box, or the reply, is
-    the short answer. Unlike in VLMEvalKit, an empty answer does not match every ground truth.
+    `float`: the number before the first blank of `official_answer` is within 0.001. `multiple choice`:
+    the answer is the letter or has it among its first three characters. Text: the ground truth is part
+    of the answer. Case counts. Components of VLMEvalKit's rules: see `dynamath_vlmevalkit`.
     """
-    found: list[str | float | None] = []
+    found: list[str | None] = []
     right: list[bool] = []
     for text, target, source in zip(answers.texts, answers.targets, answers.each_source(), strict=True):
-        kind, true = str(source.get("answer_type", "text")), (target or "").strip()
-        reply = _preprocessed(boxed_or_text(text))
-        forms = (_preprocessed(text), _preprocessed(from_last_box(text)), reply)
-        read = [*(_parsed(short_answer(form), kind) for form in forms), _parsed(reply, kind)]
-        found.append(next((answer for answer in read if answer is not None), None))
-        right.append(_same(found[-1], true, kind, reply))
-    return right_or_wrong(found, right, "no JSON with a `short answer` of the expected type")
+        found.append(official_answer(text))
+        kind = str(source.get("answer_type", "text"))
+        right.append(found[-1] is not None and _same(found[-1], target or "", kind))
+    official = right_or_wrong(found, right, "no `short answer`")
+    return with_vlmevalkit(official, dynamath_vlmevalkit(answers))
 
 
-def short_answer(reply: str) -> str | None:
-    """The value of `short answer` in a JSON object; None if there is none."""
+def official_answer(response: str) -> str | None:
+    """The `short answer` of the JSON object in a response, as text; without JSON, the last line but for
+    its last character.
+
+    None if it is empty, or if the JSON is no object or has no `short answer`.
+    """
+    start, end = response.find("{"), response.rfind("}")
+    reply = response[start : end + 1].replace("\\", "") if 0 <= start < end else response
     try:
-        value = json.loads(reply, strict=False)["short answer"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return None if value is None else str(value)
+        value = json.loads(reply, strict=False)
+    except (ValueError, RecursionError):
+        return reply.split("\n")[-1][:-1] or None
+    answer = value.get("short answer") if isinstance(value, dict) else None
+    return None if answer is None else str(answer) or None
 
 
-def _preprocessed(text: str) -> str:
-    start, end = text.find("{"), text.rfind("}")
-    return (text[start : end + 1] if 0 <= start < end else text).replace("\\", "")
-
-
-def _parsed(answer: str | None, kind: str) -> str | float | None:
-    if answer is None or not answer.strip():
-        return None
+def _same(answer: str, true: str, kind: str) -> bool:
     if kind == "float":
-        return _number(answer.strip().split(" ")[0])
+        factor, pi, _ = answer.split(" ")[0].partition("π")
+        try:
+            return abs(float(factor) * (math.pi if pi else 1) - float(true)) <= TOLERANCE
+        except ValueError:
+            return False
     if kind == "multiple choice":
-        if len(answer) == 1:
-            return answer.upper()
-        named = [letter for letter in LETTERS if letter in answer.upper()]
-        return named[0] if len(named) == 1 else None
-    return answer
-
-
-def _number(text: str) -> float | None:
-    """A decimal number, or a multiple of pi such as `2.5π`; None for anything else."""
-    factor, pi, _ = text.partition("π")
-    try:
-        value = float(factor) * (math.pi if pi else 1.0)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _same(found: str | float | None, true: str, kind: str, reply: str) -> bool:
-    if kind == "float":
-        number = _number(true)
-        return isinstance(found, float) and number is not None and abs(found - number) <= TOLERANCE
-    if kind == "multiple choice":
-        return found == true if found is not None else bool(true) and true in reply[:3].upper()
-    return found is not None and str(found).strip().lower() in true.lower()
+        return answer == true if len(answer) == 1 else true in answer[:3]
+    return true in answer
 
 
 REWARD = Reward(
     name="dynamath",
-    summary="1 if the short answer in the JSON reply is the ground truth",
+    summary="1 if the short answer in the JSON reply is the ground truth, as DynaMath's script compares them",
     score=dynamath,
-    components=("accuracy",),
+    components=VLMEVALKIT_COMPONENTS,
     metrics=ACCURACY_METRICS,
 )

@@ -20,7 +20,7 @@ BENCHMARK = replace(
     variants={
         "papo": {},
         "cppo": {
-            "rewards": {"open": "mathvision"},
+            "rewards": {"open": "mathvision_vlmevalkit"},
             "components": {"open": ("accuracy",)},
             "metrics": ACCURACY,
             "settings": CPPO,

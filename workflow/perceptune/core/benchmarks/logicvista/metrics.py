@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from perceptune.core.answers.extraction import BLANKED, letter_set
 from perceptune.core.benchmarks.benchmark import Answered, Judged, filled
-from perceptune.core.benchmarks.by_group import Group, accuracy_by_group, has
+from perceptune.core.benchmarks.by_group import Group, JudgedRule, accuracy_by_group, has
 from perceptune.core.benchmarks.logicvista.data import SKILLS
 
 GROUPS = {
@@ -54,6 +54,5 @@ BENCHMARK = accuracy_by_group(
     GROUPS,
     reads=("skills",),
     judged=Judged(messages, max_tokens=32, asked=needs_judge, fields=fields),
-    judged_label="accuracy (letters found by a judge, our prompt)",
-    accepts=accepts,
+    judged_by={"accuracy_judged": JudgedRule("accuracy (letters found by a judge, our prompt)", accepts)},
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, right
-from perceptune.core.benchmarks.by_group import Group, accuracy_by_group, has
+from perceptune.core.benchmarks.by_group import Group, JudgedRule, accuracy_by_group, has
 from perceptune.core.benchmarks.mathverse.data import VERSIONS
 
 GROUPS = {
@@ -70,6 +70,5 @@ BENCHMARK = accuracy_by_group(
     unit=lambda answered: str(answered.source["problem"]),  # one unit
     reads=("question_type", "question_for_eval", "problem", "problem_version"),
     judged=Judged(messages, max_tokens=8, asked=needs_judge, fields=fields, may_end_early=True),
-    judged_label="accuracy (compared by a judge, our prompt)",
-    accepts=accepts,
+    judged_by={"accuracy_judged": JudgedRule("accuracy (compared by a judge, our prompt)", accepts)},
 )

@@ -1,16 +1,18 @@
 """MathVista, testmini: accuracy overall and by task.
 
-`accuracy` uses rules alone: the named option, the final number or the last list. Numbers are
-compared as in MathVista's script, after truncating integers and rounding floats; so are lists,
-which VLMEvalKit never counts as right. `accuracy_judged` extracts the answer with a judge if the
-rules find no option or no right value; the prompt is ours, not the published few-shot prompt.
+The official metric is `accuracy_judged`: a language model extracts the answer wherever the authors'
+script asks one, and their rules compare it; the extraction prompt is ours, not the published
+few-shot prompt. `accuracy` compares by the same rules, but extracts by ours: the named option, the
+final number or the last list. `_vlmevalkit` marks both under VLMEvalKit's rules.
 """
 
 from __future__ import annotations
 
-from perceptune.core.answers.extraction import lettered, precision_of, same_typed, typed_answer
-from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, right
-from perceptune.core.benchmarks.by_group import Group, accuracy_by_group, has
+from perceptune.core.benchmarks.benchmark import Answered, Judged, filled
+from perceptune.core.benchmarks.by_group import BY_VLMEVALKIT, Group, JudgedRule, accuracy_by_group, has
+from perceptune.core.benchmarks.mathvista.answers import same_as_published, without_extraction
+from perceptune.core.benchmarks.mathvista.mathvista_vlmevalkit import accepts_extraction, settled_by_rules
+from perceptune.core.rewards.reward import VLMEVALKIT, VLMEVALKIT_COMPONENTS
 
 TASKS = {
     "figure question answering": "figures",
@@ -21,6 +23,7 @@ TASKS = {
 }
 GROUPS = {
     "accuracy": Group("accuracy (rules)"),
+    "accuracy_vlmevalkit": BY_VLMEVALKIT,
     **{f"accuracy_{short}": Group(f"accuracy (rules), {task}", has("subtask", task)) for task, short in TASKS.items()},
 }
 EXTRACT = """Here are a question and a model's response to it. Extract the response's final answer.
@@ -46,16 +49,30 @@ def messages(answered: Answered) -> list[dict[str, str]]:
 
 
 def needs_judge(answered: Answered) -> bool:
-    """Answers in which the rules find no option and no right value."""
-    named = bool(answered.source.get("choices")) and answered.parsed is not None
-    return answered.text is not None and not named and not right(answered)
+    """Answers about which the authors' script asks a language model."""
+    return answered.text is not None and without_extraction(answered.text, answered.source) is None
+
+
+def extraction(answered: Answered) -> str | None:
+    """The judge's reply, or the answer that needs none; None if the answer is missing."""
+    if answered.text is None:
+        return None
+    return answered.verdict if needs_judge(answered) else without_extraction(answered.text, answered.source)
 
 
 def accepts(answered: Answered) -> bool:
-    """Whether the answer extracted by the judge is the ground truth."""
-    kind, options = str(answered.source.get("answer_type", "text")), lettered(answered.source.get("choices") or ())
-    found = typed_answer(answered.verdict or "", kind, options)
-    return same_typed(found, answered.target or "", kind, precision_of(answered.source))
+    """Whether the extracted answer is the ground truth by the rules of the authors' script."""
+    found = extraction(answered)
+    return found is not None and same_as_published(found, answered.target or "", answered.source)
+
+
+def vlmevalkit_accepts(answered: Answered) -> bool:
+    """Whether the answer is right by VLMEvalKit's rules, or else the extracted answer is."""
+    found, target = extraction(answered), answered.target or ""
+    if answered.text is None or found is None:
+        return False
+    settled = settled_by_rules(answered.text, target, answered.source)
+    return accepts_extraction(found, target, answered.source) if settled is None else settled
 
 
 BENCHMARK = accuracy_by_group(
@@ -63,6 +80,11 @@ BENCHMARK = accuracy_by_group(
     GROUPS,
     reads=("answer_type", "choices", "precision", "subtask"),
     judged=Judged(messages, max_tokens=128, asked=needs_judge, fields=fields),
-    judged_label="accuracy (answers extracted by a judge, our prompt)",
-    accepts=accepts,
+    judged_by={
+        "accuracy_judged": JudgedRule("accuracy (answers extracted by a judge, our prompt)", accepts, accepts),
+        "accuracy_judged_vlmevalkit": JudgedRule(
+            f"accuracy ({VLMEVALKIT}, and a judge)", vlmevalkit_accepts, vlmevalkit_accepts
+        ),
+    },
+    components=VLMEVALKIT_COMPONENTS,
 )
