@@ -1,5 +1,7 @@
 """Contrastive amplification inside vLLM equals plain transformers, token for token."""
 
+import io
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +144,14 @@ def test_a_pair_that_does_not_fit_is_refused(sampler: Sampler) -> None:
 
     with pytest.raises(OutOfStepError, match="no room for one contrast pair"):
         list(pairs.answered(_pairs("one", prepared)))
+
+
+def test_a_repeated_warning_is_logged_once(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = next(one for one in logging.getLogger("vllm").handlers if type(one) is logging.StreamHandler)
+    monkeypatch.setattr(handler, "stream", io.StringIO())
+    for message in ("threads", "threads", "other", "threads"):
+        logging.getLogger("vllm.v1.worker.cpu_worker").warning("no %s", message)
+    assert [line.rpartition(" ")[2] for line in handler.stream.getvalue().splitlines()] == ["threads", "other"]  # type: ignore[attr-defined]
 
 
 # errors, tested on the logits processor itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,24 @@ from perceptune.engines.vllm.requests import Answer, Contrast, Question
 from perceptune.models.coordinates import pixel_limits
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_processor, merged_model
+
+
+class Unrepeated(logging.Filter):
+    """Passes each message once: on a CPU, vLLM logs the same warning for every question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message is new."""
+        message = record.getMessage()
+        new = message not in self._seen
+        self._seen.add(message)
+        return new
+
+
+logging.getLogger("vllm.v1.worker.cpu_worker").addFilter(Unrepeated())
 
 
 @dataclass(frozen=True)
