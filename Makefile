@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test extended test-all quick lint lint-workflow format explain chaos schemas slurm language lock clean
+.PHONY: demo test extended test-all quick lint lint-style lint-types lint-workflow format explain chaos schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@touch $(VENV)/demo.started
@@ -41,12 +41,16 @@ quick: $(VENV)/dev.ready lint
 	@pytest -m "not slow"
 
 lint: $(VENV)/dev.ready
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style lint-workflow
+
+lint-style: $(VENV)/dev.ready
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile workflow
-	@mypy
 	@lint-imports
-	@$(MAKE) --no-print-directory lint-workflow
+
+lint-types: $(VENV)/dev.ready
+	@mypy
 
 lint-workflow: $(VENV)/dev.ready
 	@python tests/lint_workflow.py
