@@ -22,8 +22,7 @@ from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
 from perceptune.core.data.coordinate_frames import better_fit, doubt, fitting
-from perceptune.core.data.images import FactsOfImages, ImageFacts
-from perceptune.core.data.leakage import overlaps_of_splits
+from perceptune.core.data.image_facts import FactsOfImages, ImageFacts
 from perceptune.core.data.read_files import Files
 from perceptune.core.data.row_checks import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.core.importers.importer import Importer, Placed, missing_shards
@@ -69,7 +68,6 @@ def run(*, config: FileDataset, examples: Path) -> None:
         *(f"left out: {line}" for line in failed),
         *_lines_on_shards(files, source),
         *_frame_lines(probes, config),
-        *_overlap_lines(table),
     )
     for line in logged:
         print(line)
@@ -178,15 +176,6 @@ def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
         )
 
 
-def _overlap_lines(table: list[dict[str, Any]]) -> Iterator[str]:
-    """For the log: images and questions that two splits share."""
-    for one, other, found in overlaps_of_splits(row for row in table if row["reason"] is None):
-        yield (
-            f"warning: {found.images} of {found.of_images} images and {found.questions} of {found.of_questions}"
-            f" questions of split `{other}` are also in split `{one}`: do not train on one and evaluate on the other"
-        )
-
-
 def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Mapping[str, int]) -> Iterator[str]:
     """For the log: the number of rows per split, with the published number if there is one."""
     splits = Counter(str(row.get("split") or config.split or "train") for _, row in rows if isinstance(row, Mapping))
@@ -221,8 +210,12 @@ def _checked(
     except RecursionError:  # JSON that is just shallow enough to read may be too deep to write
         return _empty(place, "nested too deeply"), probe
     example_id = checked.pop("example_id") or place.replace(" ", "-")
-    digests = {"image_sha256": [f.sha256 for f in facts], "image_sizes": [list(f.size) for f in facts]}
-    return {"example_id": example_id, **checked, **digests, "reason": None}, probe
+    columns = {
+        "image_sha256": [one.sha256 for one in facts],
+        "image_sizes": [list(one.size) for one in facts],
+        "image_hashes": [one.hash for one in facts],
+    }
+    return {"example_id": example_id, **checked, **columns, "reason": None}, probe
 
 
 def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -302,5 +295,5 @@ def _mark_duplicates(table: list[dict[str, Any]], places: list[str]) -> None:
 def _empty(place: str, reason: str) -> dict[str, Any]:
     return {
         "example_id": place.replace(" ", "-"), "task": "", "question": "", "images": [], "image_sha256": [],
-        "image_sizes": [], "target": None, "box": None, "split": "", "source": None, "reason": reason,
+        "image_sizes": [], "image_hashes": [], "target": None, "box": None, "split": "", "source": None, "reason": reason,
     }  # fmt: skip
