@@ -1,13 +1,16 @@
-"""Facts of images for the import: each file is read and decoded once."""
+"""Facts of images for the import: each image is read and decoded once, and not again until it changes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from perceptune.contracts.provenance.digests import FRESH
 from perceptune.core.data.images import decoded, image_bytes
 from perceptune.core.data.perceptual_hash import perceptual_hash
 
@@ -27,15 +30,48 @@ class ImageFacts(NamedTuple):
     """See `perceptual_hash`."""
 
 
+@dataclass
+class KnownImages:
+    """Facts from an earlier import, for files and contents that have not changed since."""
+
+    files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    """Absolute path to size, modification time (ns) and SHA-256."""
+    facts: dict[str, ImageFacts] = field(default_factory=dict)
+    """SHA-256 to facts."""
+
+    @classmethod
+    def read(cls, stored: Any) -> KnownImages:
+        """The inverse of `stored`; nothing is known from a value of another form."""
+        try:
+            return cls(
+                {path: (int(size), int(date), str(digest)) for path, (size, date, digest) in stored["files"].items()},
+                {
+                    digest: ImageFacts(digest, (int(width), int(height)), bool(turned), bytes.fromhex(one))
+                    for digest, (width, height, turned, one) in stored["facts"].items()
+                },
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return cls()
+
+    def stored(self) -> dict[str, Any]:
+        """As a JSON value."""
+        facts = {one.sha256: [*one.size, one.turned, one.hash.hex()] for one in self.facts.values()}
+        return {"files": self.files, "facts": facts}
+
+
 class FactsOfImages:
     """Facts of images from a full decode. For all threads together, each file is read and decoded once.
 
     Files are told apart by path, size and modification time, images in tables by their content.
+    Those that are `known` are not decoded, and known files are not even read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownImages | None = None) -> None:
+        self._known = known or KnownImages()
         self._files: _Once[tuple[str, int, int]] = _Once()
         self._contents: _Once[str] = _Once()
+        self._decoded: list[str] = []
+        self._start = time.time_ns()
 
     def of(self, image: Mapping[str, Any]) -> ImageFacts:
         """The facts of an image struct. Raises `ValueError` like `open_image`."""
@@ -45,13 +81,38 @@ class FactsOfImages:
             facts = Path(image["path"]).stat()
         except OSError:
             return self._of_content(image_bytes(image))  # raises the reason
-        key = (str(image["path"]), facts.st_size, facts.st_mtime_ns)
-        return self._files.get(key, lambda: self._of_content(image_bytes(image)))
+        key = (str(Path(image["path"]).absolute()), facts.st_size, facts.st_mtime_ns)
+        return self._files.get(key, lambda: self._of_file(key, image))
+
+    def known(self) -> KnownImages:
+        """What the next import can take over. Recently changed files must be read again: their next
+        change may leave the modification time as it is."""
+        files = {
+            path: (size, date, one.sha256)
+            for (path, size, date), one in self._files.found()
+            if self._start - date > FRESH
+        }
+        return KnownImages(files, dict(self._contents.found()))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Numbers of decoded images and of all images, without copies."""
+        return len(self._decoded), len(self._contents)
+
+    def _of_file(self, key: tuple[str, int, int], image: Mapping[str, Any]) -> ImageFacts:
+        path, *now = key
+        *before, digest = self._known.files.get(path, (None, None, ""))
+        if before == now and digest in self._known.facts:
+            return self._contents.get(digest, lambda: self._known.facts[digest])
+        return self._of_content(image_bytes(image))
 
     def _of_content(self, data: bytes) -> ImageFacts:
         digest = hashlib.sha256(data).hexdigest()
 
         def facts() -> ImageFacts:
+            if digest in self._known.facts:
+                return self._known.facts[digest]
+            self._decoded.append(digest)
             opened, turned = decoded(data)
             return ImageFacts(digest, opened.size, turned, perceptual_hash(opened))
 
@@ -81,6 +142,13 @@ class _Once(Generic[Key]):
         if isinstance(found, str):
             raise ValueError(found)
         return found
+
+    def found(self) -> Iterator[tuple[Key, ImageFacts]]:
+        """The keys with facts, in no particular order."""
+        return ((key, one) for key, one in self._known.items() if not isinstance(one, str))
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def _compute(self, key: Key, compute: Callable[[], ImageFacts]) -> None:
         found: ImageFacts | str = "the import was interrupted"

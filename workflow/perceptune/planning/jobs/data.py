@@ -25,7 +25,7 @@ def import_examples(plan: Plan, *, dataset: str) -> Job:
     return Job(
         inputs={"data": plan.data_file(dataset)},
         settings=settings,
-        details={"config": block.model_dump(mode="json")},
+        details={"config": block.model_dump(mode="json"), "memory": str(MEMORY.path)},
         modules=(module_of("importer", block.kind),),
         undated=() if generated else ("data",),
     )
