@@ -91,6 +91,14 @@ def test_training_on_a_benchmarks_split_is_said(tmp_path: Path) -> None:
     ] * 3
 
 
+def test_training_on_a_benchmarks_split_is_a_mistake_if_leakage_is_refused() -> None:
+    split = ("samplings.n20.split", "test")
+    assert "experiment `dpo` trains on its questions, but `leakage` is `refuse`" in mistakes(
+        split, ("leakage", "refuse")
+    )
+    assert mistakes(split, ("leakage", "allow")) == mistakes(("leakage", "refuse")) == ""
+
+
 def test_two_datasets_of_one_file_are_the_same_questions(tmp_path: Path) -> None:
     config = edited(
         "datasets", {n: {"kind": "jsonl", "path": f"{p}own.jsonl"} for n, p in (("one", ""), ("two", "./"))}

@@ -26,7 +26,7 @@ def test_every_block_of_the_config_has_its_table_of_keys() -> None:
     explained = {model for models in schema.SECTIONS.values() for model in models}
     blocks = {getattr(config, name) for name in Config.model_json_schema()["$defs"]}
     assert explained == {block for block in blocks if issubclass(block, Block)}
-    assert schema.SECTIONS.keys() | {"rehearse", "plugins"} == Config.model_fields.keys()
+    assert schema.SECTIONS.keys() | {"rehearse", "plugins", "leakage"} == Config.model_fields.keys()
 
 
 def test_editors_suggest_plugins_and_accept_others() -> None:

@@ -83,6 +83,17 @@ def test_the_result_is_shown_only_by_the_run_that_made_it(tmp_path: Path) -> Non
     assert str(Path.cwd() / "r.html") in result(finished("write_report", workdir="elsewhere"), str(table), "r.html")
 
 
+def test_a_run_without_a_result_ends_with_its_warnings_about_leakage(tmp_path: Path) -> None:
+    workflow = finished("find_leakage", "import_examples", "find_leakage")
+    for number, job in enumerate(workflow.dag.needrun_jobs(exclude_finished=False)):
+        job.log = [str(tmp_path / f"{number}.log")]
+    (tmp_path / "0.log").write_text("loading\nwarning: one\nwarning: two\n")
+    (tmp_path / "1.log").write_text("warning: of the import\n")
+    assert result(workflow, str(tmp_path / "result.txt"), "r.html") == "warning: one\nwarning: two"
+    workflow.output_settings.quiet = [SimpleNamespace(name="ALL")]
+    assert result(workflow, str(tmp_path / "result.txt"), "r.html") == ""
+
+
 def snakemake(folder: Path, *arguments: str) -> tuple[int, list[str]]:
     """(exit status, lines of both streams) of the project's workflow in a folder."""
     done = subprocess.run(

@@ -82,7 +82,7 @@ def test_truncated_missing_and_foreign_tables_are_named(tmp_path: Path) -> None:
 def test_tables_with_images_are_written_in_groups_that_arrow_can_read_back(tmp_path: Path) -> None:
     """Arrow cannot read row groups with more than 2 GiB of images (`Nested data conversions not implemented ...`)."""
     row = {"task": "open", "question": "?", "images": [{"bytes": b"x", "path": None}], "image_sha256": ["0"],
-           "image_sizes": [[1, 1]], "target": None, "box": None, "split": "train", "source": None, "reason": None}  # fmt: skip
+           "image_hashes": [], "image_sizes": [[1, 1]], "target": None, "box": None, "split": "train", "source": None, "reason": None}  # fmt: skip
     write_table(tmp_path / "t.parquet", EXAMPLES, [{"example_id": str(n), **row} for n in range(2500)], {})
     groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
     assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [1000, 1000, 500]

@@ -181,7 +181,7 @@ def write_answers(folder: Path, count: int, text: str = "An answer") -> None:
         source = {"question_type": KINDS[number % 4], "image_content": ["Cat", "Mat"]}
         examples.append({
             "example_id": str(number), "task": "open", "question": f"Question {number}?", "images": [], "image_sha256": [],
-            "image_sizes": [], "target": f"Reference {number}.", "box": None, "split": "test", "source": json.dumps(source),
+            "image_hashes": [], "image_sizes": [], "target": f"Reference {number}.", "box": None, "split": "test", "source": json.dumps(source),
             "reason": None,
         })  # fmt: skip
         rewards.append({

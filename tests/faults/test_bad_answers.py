@@ -57,7 +57,7 @@ MODEL = ModelBlock(path="none", family="llava")
 
 def tables(folder: Path, task: str, answers: list[str | None]) -> dict[str, Any]:
     example = {
-        "example_id": "e", "task": task, "question": "?", "images": [], "image_sha256": [], "image_sizes": [[64, 48]],
+        "example_id": "e", "task": task, "question": "?", "images": [], "image_sha256": [], "image_hashes": [], "image_sizes": [[64, 48]],
         "target": TRUTH[task], "box": [1.0, 2, 30, 40] if task == "grounding" else None, "split": "train", "source": None, "reason": None,
     }  # fmt: skip
     request = {

@@ -10,7 +10,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.core.data.images import FactsOfImages
+from perceptune.core.data.image_facts import FactsOfImages
 from perceptune.stages.data import import_examples
 from PIL import Image
 

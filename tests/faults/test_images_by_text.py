@@ -14,7 +14,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.core.data import images
+from perceptune.core.data import image_facts
 from perceptune.planning.data_digest import data_digest
 from perceptune.stages.data import import_examples
 from PIL import Image
@@ -111,8 +111,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         return call
 
-    monkeypatch.setattr(images, "image_bytes", counting("read", images.image_bytes))
-    monkeypatch.setattr(images, "_decoded", counting("decoded", images._decoded))
+    monkeypatch.setattr(image_facts, "image_bytes", counting("read", image_facts.image_bytes))
+    monkeypatch.setattr(image_facts, "decoded", counting("decoded", image_facts.decoded))
     return counts
 
 
@@ -140,7 +140,7 @@ def test_a_bad_image_of_many_rows_is_read_once_and_fails_each(tmp_path: Path, op
 
 
 def test_a_file_that_changes_is_another_one(tmp_path: Path) -> None:
-    known, path = images.FactsOfImages(), tmp_path / "1.png"
+    known, path = image_facts.FactsOfImages(), tmp_path / "1.png"
     sizes = []
     for number in (1, 2):
         path.write_bytes(encoded("PNG", Image.new("RGB", (number, 1))))
@@ -150,7 +150,7 @@ def test_a_file_that_changes_is_another_one(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_of_an_image_is_small(tmp_path: Path) -> None:
-    known = images.FactsOfImages()
+    known = image_facts.FactsOfImages()
     (tmp_path / "1.png").write_bytes(encoded("PNG"))
     facts = known.of({"bytes": None, "path": str(tmp_path / "1.png")})
-    assert {type(value) for value in facts} == {str, tuple, bool}
+    assert {type(value) for value in facts} == {str, tuple, bool, bytes}

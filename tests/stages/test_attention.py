@@ -36,7 +36,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         rows.append({
             "example_id": str(number), "task": "grounding", "question": "locate the red circle.",
             "images": [] if bare else [{"bytes": None, "path": str(path)}], "image_sha256": [] if bare else [sha256_of_file(path)],
-            "image_sizes": [] if bare else [[112, 70]], "target": None, "box": [10.0, 10.0, 60.0, 50.0] if number == 0 else None,
+            "image_hashes": [], "image_sizes": [] if bare else [[112, 70]], "target": None, "box": [10.0, 10.0, 60.0, 50.0] if number == 0 else None,
             "split": "train", "source": None, "reason": None,
         })  # fmt: skip
     write_table(target / "examples.parquet", EXAMPLES, rows, {})

@@ -119,7 +119,7 @@ def truths(folder: Path, **targets: Any) -> tuple[Path, Path]:
         box = target if isinstance(target, list) else None
         examples.append({
             "example_id": name, "task": "open", "question": "?", "images": [{"bytes": b"", "path": None}], "image_sha256": ["0"],
-            "image_sizes": [[64, 48]], "target": None if box else target, "box": box, "split": "train", "source": None, "reason": None,
+            "image_hashes": [], "image_sizes": [[64, 48]], "target": None if box else target, "box": box, "split": "train", "source": None, "reason": None,
         })  # fmt: skip
         preferences.append({
             "group_id": f"group-{name}", "example_id": name, "request_id": name, "task": "open", "view": "original", "messages": [],

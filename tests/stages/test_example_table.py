@@ -35,7 +35,7 @@ def row(number: int, folder: Path) -> dict[str, Any]:
     good = number != BAD
     return {
         "example_id": f"e{number}", "task": "open", "question": f"question {number}", "images": images if good else [],
-        "image_sha256": [hashlib.sha256(one).hexdigest() for one in data] if good else [], "image_sizes": [],
+        "image_sha256": [hashlib.sha256(one).hexdigest() for one in data] if good else [], "image_hashes": [], "image_sizes": [],
         "target": None, "box": None, "split": "train", "source": None, "reason": None if good else "broken",
     }  # fmt: skip
 
@@ -53,7 +53,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_rows_come_in_order_without_images_and_quarantined_ones(path: Path) -> None:
     rows = Examples(path).rows()
     assert list(rows) == ["e0", "e1", "e3", "e4", "e5", "e6"]
-    assert list(rows["e0"]) == [name for name in EXAMPLES.schema.names if name != "images"]
+    assert list(rows["e0"]) == [name for name in EXAMPLES.schema.names if name not in ("images", "image_hashes")]
     assert rows["e3"]["question"] == "question 3"
     assert Examples(path).rows(["e5", "e1", "e2", "other"], ["question"]) == {
         "e1": {"question": "question 1"},

@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
         Image.fromarray(random.integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(path)
         examples.append({
             "example_id": str(number), "task": "existence", "question": f"{number}?", "images": [{"bytes": None, "path": str(path)}],
-            "image_sha256": [sha256_of_file(path)], "image_sizes": [[80, 60]], "target": "yes", "box": None, "split": "train",
+            "image_sha256": [sha256_of_file(path)], "image_hashes": [], "image_sizes": [[80, 60]], "target": "yes", "box": None, "split": "train",
             "source": None, "reason": None,
         })  # fmt: skip
         attention = random.random((6, 8)) * (number != 5)

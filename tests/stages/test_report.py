@@ -8,6 +8,7 @@ import json
 import math
 import random
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.crops import CROPS
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.leakage import LEAKAGE
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.rewards import REWARDS
@@ -97,6 +99,7 @@ def write_examples(path: Path, count: int) -> list[dict[str, Any]]:
                 "question": row.question,
                 "images": [{"bytes": buffer.getvalue(), "path": f"e{i}.png"}],
                 "image_sha256": [hashlib.sha256(buffer.getvalue()).hexdigest()],
+                "image_hashes": [],
                 "image_sizes": [[112, 112]],
                 "target": row.answer,
                 "box": list(map(float, row.box)),
@@ -631,6 +634,42 @@ def test_warnings_stand_above_the_results(tmp_path: Path, monkeypatch: pytest.Mo
     assert page.text.index("Warnings") < page.text.index(said) < page.text.index("600 questions")
     text = (tmp_path / "short/result.txt").read_text()
     assert text.startswith("warning: ") and said in text
+
+
+def leaking(folder: Path) -> dict[str, Path]:
+    """A table of training data that share images and questions with a benchmark."""
+    counts = {
+        "images": 600,
+        "same_images": 12,
+        "similar_images": 3,
+        "questions": 1600,
+        "same_questions": 5,
+        "similar_questions": 2,
+    }
+    one = {"kind": "same image", "training_id": "t", "benchmark_id": "b"}
+    folder.mkdir(exist_ok=True)
+    write_table(folder / "leak.parquet", LEAKAGE, [{"benchmark": "shapes-test", **counts, "examples": [one]}], MADE)
+    return {"shapes/n20": folder / "leak.parquet"}
+
+
+SHARED = "training data shapes/n20 share 12 of 600 images and 7 of 1,600 questions with benchmark shapes-test; 3 other images are near duplicates"
+
+
+@pytest.mark.parametrize("mode", ["warn", "allow"])
+def test_leakage_is_counted_and_warned_about(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "run", partial(write.run, leakage=leaking(tmp_path), leakage_mode=mode))
+    page = Page(written(tmp_path, DEMO))
+    text = " ".join((tmp_path / "result.txt").read_text().split())
+    assert (SHARED in page.text, SHARED in text) == (mode == "warn", mode == "warn")
+    assert "shapes/n20 shapes-test 600 12 3 1,600 5 2" in page.text
+    assert "data" in page.ids
+
+
+def test_leakage_can_refuse_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "run", partial(write.run, leakage=leaking(tmp_path), leakage_mode="refuse"))
+    with pytest.raises(UserError, match="share 12 of 600 images"):
+        written(tmp_path, DEMO)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_an_unknown_figure_is_refused(tmp_path: Path) -> None:

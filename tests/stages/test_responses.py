@@ -74,7 +74,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
         rows.append({
             "example_id": str(number), "task": "ocr", "question": f"question {number}", "images": [{"bytes": None, "path": str(path)}],
-            "image_sha256": [sha256_of_file(path)], "image_sizes": [[8, 8]], "target": "x", "box": None, "split": "train",
+            "image_sha256": [sha256_of_file(path)], "image_hashes": [], "image_sizes": [[8, 8]], "target": "x", "box": None, "split": "train",
             "source": None, "reason": None,
         })  # fmt: skip
     write_table(tmp_path / "examples.parquet", EXAMPLES, rows, {})

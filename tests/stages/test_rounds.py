@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = f"mine/{number}/original/round-1"
         examples.append({
             "example_id": str(number), "task": "grounding", "question": "?", "images": [{"bytes": None, "path": str(path)}],
-            "image_sha256": [sha256_of_file(path)], "image_sizes": [[112, 112]], "target": None, "box": None, "split": "train",
+            "image_sha256": [sha256_of_file(path)], "image_hashes": [], "image_sizes": [[112, 112]], "target": None, "box": None, "split": "train",
             "source": None, "reason": None,
         })  # fmt: skip
         requests.append({

@@ -158,7 +158,7 @@ def folder(dino: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         files = [folder / f"{name}.png" for name in images]
         rows.append({
             "example_id": example, "task": "open", "question": "?", "images": [{"bytes": None, "path": str(file)} for file in files],
-            "image_sha256": [sha256_of_file(file) for file in files], "image_sizes": [[60, 45]] * len(files), "target": None,
+            "image_sha256": [sha256_of_file(file) for file in files], "image_hashes": [], "image_sizes": [[60, 45]] * len(files), "target": None,
             "box": None, "split": "test" if example == "5" else "train", "source": None, "reason": None,
         })  # fmt: skip
     write_table(folder / "examples.parquet", EXAMPLES, rows, {})

@@ -33,7 +33,7 @@ REWARD = RewardBlock(tasks={"grounding": "iou", "existence": "yes_no"})
 
 def example(name: str, task: str, **changes: Any) -> dict[str, Any]:
     row = {
-        "example_id": name, "task": task, "question": "?", "images": [], "image_sha256": [], "image_sizes": [[100, 100]],
+        "example_id": name, "task": task, "question": "?", "images": [], "image_sha256": [], "image_hashes": [], "image_sizes": [[100, 100]],
         "target": None, "box": None, "split": "test", "source": None, "reason": None,
     }  # fmt: skip
     return {**row, **changes}

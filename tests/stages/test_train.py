@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(random.integers(0, 255, (112, 112, 3), dtype=np.uint8)).save(path)
         examples.append({
             "example_id": str(number), "task": "grounding", "question": "?", "images": [{"bytes": None, "path": str(path)}],
-            "image_sha256": [sha256_of_file(path)], "image_sizes": [[112, 112]], "target": None, "box": [11.2, 11.2, 56.0, 56.0], "split": "train",
+            "image_sha256": [sha256_of_file(path)], "image_hashes": [], "image_sizes": [[112, 112]], "target": None, "box": [11.2, 11.2, 56.0, 56.0], "split": "train",
             "source": None, "reason": None,
         })  # fmt: skip
         content = [{"type": "image", "text": None}, {"type": "text", "text": "locate the red circle."}]

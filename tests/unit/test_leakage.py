@@ -1,93 +1,146 @@
-"""Images and questions that two splits share."""
+"""Images and questions that training data share with a benchmark."""
 
-import json
-from pathlib import Path
+import itertools
+import random
 from typing import Any
 
+import numpy as np
 import pytest
-from perceptune.contracts.config import FileDataset
-from perceptune.core.data.leakage import Overlap, overlap, overlaps_of_splits
-from perceptune.stages.data import import_examples
-from PIL import Image
+from perceptune.core.data import leakage as module
+from perceptune.core.data.leakage import Shared, leakage
+from perceptune.core.data.perceptual_hash import BITS_BYTES, MOST_BITS, MOST_LEVELS
 
 
-def row(question: str, *images: str, split: str = "train") -> dict[str, Any]:
-    return {"question": question, "image_sha256": list(images), "split": split}
+def row(question: str, *images: str, name: str = "e", hashes: dict[str, bytes] | None = None) -> dict[str, Any]:
+    known = hashes or {}
+    return {
+        "example_id": name,
+        "question": question,
+        "image_sha256": list(images),
+        "image_hashes": [known.get(image, b"") for image in images],
+    }
+
+
+def counts(training: list[Any], benchmark: list[Any]) -> tuple[int, ...]:
+    return leakage(iter(training), iter(benchmark))[:6]
 
 
 @pytest.mark.parametrize(
     ("training", "benchmark", "expected"),
     [
-        ([row("a?", "1")], [row("a?", "2")], (0, 1, 0, 1)),  # the same text about another image
-        ([row("a?", "1")], [row("b?", "1")], (1, 1, 0, 1)),
+        ([row("a?", "1")], [row("a?", "2")], (1, 0, 1, 0)),  # the same text about another image
+        ([row("a?", "1")], [row("b?", "1")], (1, 1, 1, 0)),
         ([row("a?", "1")], [row("a?", "1")], (1, 1, 1, 1)),
         ([row("Is it  A?\n", "1")], [row("is it a?", "1")], (1, 1, 1, 1)),
-        ([row("a?", "1"), row("b?", "1")], [row("a?", "1")] * 3 + [row("c?", "2")], (1, 2, 1, 2)),  # counted once
-        ([row("a?", "1", "2")], [row("a?", "2", "1")], (2, 2, 0, 1)),  # in another order: another question
-        ([row("a?", "1", "2")], [row("a?", "2", "3")], (1, 2, 0, 1)),
-        ([row("a?")], [row("a?"), row("b?")], (0, 0, 1, 2)),  # questions without an image
-        ([], [row("a?", "1")], (0, 1, 0, 1)),
+        ([row("a?", "1"), row("b?", "1")], [row("a?", "1")] * 3 + [row("c?", "2")], (2, 1, 2, 1)),  # counted once
+        ([row("a?", "1", "2")], [row("a?", "2", "1")], (2, 2, 1, 0)),  # in another order: another question
+        ([row("a?", "1", "2")], [row("a?", "2", "3")], (2, 1, 1, 0)),
+        ([row("a?")], [row("a?"), row("b?")], (0, 0, 2, 1)),  # questions without an image
+        ([], [row("a?", "1")], (1, 0, 1, 0)),
         ([row("a?", "1")], [], (0, 0, 0, 0)),
     ],
 )
-def test_overlap(training: list[Any], benchmark: list[Any], expected: tuple[int, ...]) -> None:
-    assert overlap(training, benchmark) == Overlap(*expected)
-    assert overlap(iter(training), iter(benchmark)) == Overlap(*expected)
+def test_the_same_files(training: list[Any], benchmark: list[Any], expected: tuple[int, ...]) -> None:
+    images, same_images, questions, same_questions = expected
+    assert counts(training, benchmark) == (images, same_images, 0, questions, same_questions, 0)
 
 
-def test_the_counts_agree_with_a_plain_count() -> None:
-    """Every third image and every sixth question of the benchmark is also in training."""
-    training = [row(f"q{n % 2}?", str(n)) for n in range(0, 300, 3)]
-    benchmark = [row("q0?", str(n)) for n in range(300)]
-    images = sum(any(n == m for m in range(0, 300, 3)) for n in range(300))
-    questions = sum(
-        one["image_sha256"] == other["image_sha256"] and one["question"] == other["question"]
-        for one in training
-        for other in benchmark
-    )
-    assert overlap(training, benchmark) == Overlap(images, 300, questions, 300)
-    assert (images, questions) == (100, 50)
+BASE = bytes(range(80))
+NEAR = bytes([BASE[0] ^ 255, BASE[1] ^ 255, BASE[2] ^ 255, *BASE[3:]])  # 24 bits differ
+FAR = bytes([NEAR[0], NEAR[1], NEAR[2], BASE[3] ^ 1, *BASE[4:]])  # 25 bits
+TINTED, PAINTED = (bytes([*BASE[:BITS_BYTES], BASE[BITS_BYTES] + more, *BASE[BITS_BYTES + 1 :]]) for more in (24, 25))
+HASHES = {"base": BASE, "near": NEAR, "far": FAR, "tinted": TINTED, "painted": PAINTED, "other": bytes(80)}
 
 
-def test_all_pairs_of_splits_are_compared_with_training_first() -> None:
-    rows = [
-        row("a?", "1", split="test"),
-        row("a?", "1", split="train"),
-        row("b?", "2", split="val"),
-        row("c?", "2", split="test"),
+def hashed(question: str, *images: str) -> dict[str, Any]:
+    return row(question, *images, hashes=HASHES)
+
+
+@pytest.mark.parametrize(
+    ("training", "benchmark", "images", "questions"),
+    [
+        ([hashed("a?", "base")], [hashed("a?", "near")], 1, 1),
+        ([hashed("a?", "base")], [hashed("a?", "tinted")], 1, 1),
+        ([hashed("a?", "base")], [hashed("a?", "far")], 0, 0),
+        ([hashed("a?", "base")], [hashed("a?", "painted")], 0, 0),
+        ([hashed("a?", "base")], [hashed("b?", "near")], 1, 0),
+        ([hashed("a?", "base")], [hashed("a?", "near"), hashed("b?", "near"), hashed("c?", "other")], 1, 1),
+        ([hashed("b?", "base"), hashed("a?", "other")], [hashed("a?", "near")], 1, 0),  # about another image
+        ([hashed("a?", "base", "x")], [hashed("a?", "near", "x")], 1, 1),
+        ([hashed("a?", "x", "base")], [hashed("a?", "x", "near")], 1, 1),  # the first image without a hash
+        ([hashed("a?", "base", "base")], [hashed("a?", "near", "tinted")], 2, 1),
+        ([hashed("a?", "base", "x")], [hashed("a?", "near", "y")], 1, 0),
+        ([hashed("a?", "base")], [hashed("a?", "near", "near")], 1, 0),
+        ([row("a?", "1")], [row("a?", "2")], 0, 0),  # two images without a hash
+        ([hashed("a?", "base"), hashed("a?", "near")], [hashed("a?", "near")], 0, 0),  # the same, so not similar
+        ([hashed("a?", "base"), hashed("b?", "near")], [hashed("a?", "near")], 0, 1),
+    ],
+)
+def test_near_duplicates(training: list[Any], benchmark: list[Any], images: int, questions: int) -> None:
+    assert [counts(training, benchmark)[place] for place in (2, 5)] == [images, questions]
+
+
+def test_the_first_examples_are_named() -> None:
+    training = [row("a?", "1", name="t1"), row("b?", "base", name="t2", hashes=HASHES)]
+    benchmark = [
+        row("b?", "near", name="b1", hashes=HASHES),
+        row("a?", "1", name="b2"),
+        row("c?", "1", name="b3"),
     ]
-    assert list(overlaps_of_splits(rows)) == [
-        ("train", "test", Overlap(1, 2, 1, 2)),
-        ("test", "val", Overlap(1, 1, 0, 1)),
+    assert leakage(training, benchmark).examples == [
+        Shared("same question", "t1", "b2"),
+        Shared("same image", "t1", "b2"),
+        Shared("similar question", "t2", "b1"),
     ]
-    assert list(overlaps_of_splits([row("a?", "1"), row("b?", "1")])) == []
-    assert list(overlaps_of_splits([])) == []
+    assert leakage(training, benchmark[:1]).examples[1] == Shared("similar image", "t2", "b1")
 
 
-def test_the_import_warns_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(3):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
-    made = [
-        ("0.png", "a?", "train"),
-        ("1.png", "a?", "train"),
-        ("copy.png", "a?", "test"),
-        ("2.png", "a?", "test"),
-        ("no.png", "a?", "test"),
-    ]
+def copies(random_: random.Random, known: list[bytes]) -> bytes:
+    """A hash close to a random known one; the distances between two of these lie around both limits."""
+    bits = np.unpackbits(np.frombuffer(random_.choice(known)[:BITS_BYTES], np.uint8))
+    bits[random_.sample(range(256), random_.randint(MOST_BITS // 2 - 4, MOST_BITS // 2 + 2))] ^= 1
+    colours = np.frombuffer(known[0][BITS_BYTES:], np.uint8).copy()
+    colours[random_.randrange(48)] += random_.choice([0, 0, MOST_LEVELS - 1, MOST_LEVELS, MOST_LEVELS + 1])
+    return np.packbits(bits).tobytes() + colours.tobytes()
 
-    def run(rows: list[tuple[str, str, str]]) -> str:
-        lines = [
-            json.dumps({"image": image, "question": text, "split": split, "task": "open"})
-            for image, text, split in rows
-        ]
-        (tmp_path / "data.jsonl").write_text("\n".join(lines))
-        config = FileDataset(kind="jsonl", path=str(tmp_path / "data.jsonl"), max_failed_rows=1)
-        import_examples.run(config=config, examples=tmp_path / "examples.parquet")
-        return capsys.readouterr().out
 
-    assert (
-        "warning: 1 of 2 images and 1 of 2 questions of split `test` are also in split `train`:"
-        " do not train on one and evaluate on the other" in run(made)
-    )
-    assert "also in split" not in run([made[0], made[1], made[3]])
+def test_the_counts_agree_with_a_loop_over_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also across the parts in which images are compared."""
+    monkeypatch.setattr(module, "ROWS", 7)
+    monkeypatch.setattr(module, "COLUMNS", 11)
+    draw = random.Random(5)
+    base = [draw.randbytes(BITS_BYTES) + bytes([100] * 48) for _ in range(8)]
+    hashes = {f"i{n}": b"" if n % 9 == 0 else copies(draw, base) for n in range(150)}
+    texts = ["a?", "b?", "c?"]
+
+    def rows(names: range) -> list[dict[str, Any]]:
+        made = []
+        for number in range(120):
+            images = [f"i{draw.choice(names)}" for _ in range(draw.randint(0, 2))]
+            made.append(row(draw.choice(texts), *images, name=f"e{number}", hashes=hashes))
+        return made
+
+    training, benchmark = rows(range(100)), rows(range(80, 150))
+
+    def near(one: str, other: str) -> bool:
+        first, second = hashes[one], hashes[other]
+        if not first or not second:
+            return False
+        bits = sum((x ^ y).bit_count() for x, y in zip(first[:BITS_BYTES], second[:BITS_BYTES], strict=True))
+        levels = max(abs(x - y) for x, y in zip(first[BITS_BYTES:], second[BITS_BYTES:], strict=True))
+        return bits <= 24 and levels <= 24
+
+    def distinct(rows: list[dict[str, Any]]) -> tuple[set[str], set[tuple[str, ...]]]:
+        return {i for r in rows for i in r["image_sha256"]}, {(r["question"], *r["image_sha256"]) for r in rows}
+
+    (seen, asked), (images, questions) = distinct(training), distinct(benchmark)
+    similar = {i for i in images - seen if any(near(i, j) for j in seen)}
+    alike = {
+        q
+        for q, other in itertools.product(questions - asked, asked)
+        if len(q) == len(other) > 1 and q[0] == other[0]
+        and all(x == y or near(x, y) for x, y in zip(q[1:], other[1:], strict=True))
+    }  # fmt: skip
+    expected = (len(images), len(images & seen), len(similar), len(questions), len(questions & asked), len(alike))
+    assert counts(training, benchmark) == expected
+    assert all(expected)

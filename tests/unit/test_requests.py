@@ -19,7 +19,7 @@ from perceptune.stages.training.round_status import Ending, Stop
 def example(number: int, **changes: Any) -> dict[str, Any]:
     row = {
         "example_id": str(number), "task": "grounding", "question": f"locate {{thing}} {number}.", "images": [{"bytes": None, "path": "x"}],
-        "image_sha256": [f"digest-{number}"], "image_sizes": [[8, 8]], "target": None, "box": [0.0, 0.0, 4.0, 4.0],
+        "image_sha256": [f"digest-{number}"], "image_hashes": [], "image_sizes": [[8, 8]], "target": None, "box": [0.0, 0.0, 4.0, 4.0],
         "split": "train", "source": None, "reason": None,
     }  # fmt: skip
     return {**row, **changes}

@@ -117,6 +117,8 @@ def _whose(rule: str, of: dict[str, str]) -> str:
         return of["saliency_map"]
     if "stored" in of:
         return _whose_terms(of)
+    if "source" in of:
+        return f"{of['dataset']} {of['source']}"
     for name in ("clip_score", "crop", "filter", "pair_generation"):
         if name in of:
             return of[name]

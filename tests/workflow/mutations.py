@@ -22,13 +22,19 @@ Job = tuple[str, str]
 
 
 def _needs() -> dict[Job, set[Job]]:
-    """Maps a job to the jobs whose tables it reads."""
+    """Maps a job to the jobs whose tables it reads. Those that plan what to train on also wait for
+    `find_leakage`, but its results rerun nothing.
+    """
     shapes, own = ("import_examples", "shapes"), ("import_examples", "own")
     needs: dict[Job, set[Job]] = {
         ("make_shapes", "shapes"): set(),
         shapes: {("make_shapes", "shapes")},
         own: set(),
         ("plan_samples", BASE): {shapes},
+        ("find_leakage", "shapes n20"): {shapes, own},
+        ("find_leakage", "shapes self-made"): {shapes},
+        ("find_leakage", "shapes g4"): {shapes, own},
+        ("find_leakage", "own taken"): {own},
     }
 
     def answers(policy: str, plan: str, requests: Job, examples: set[Job]) -> None:
@@ -63,7 +69,13 @@ def _needs() -> dict[Job, set[Job]]:
     needs["collect_metrics", ""] = evaluated
     trained = {("train_adapter", experiment) for experiment in (*EXPERIMENTS, GIVEN)} | rounds
     predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in (*POLICIES, *ROUNDS, GIVEN)}
-    shown = {select, shapes, own, ("use_dataset_preferences", BASE)}
+    shown = {
+        select,
+        shapes,
+        own,
+        ("use_dataset_preferences", BASE),
+        *(job for job in needs if job[0] == "find_leakage"),
+    }
     needs["write_report", ""] = {("collect_metrics", ""), *shown, *trained, *predictions, *pairs}
     return needs
 
@@ -161,6 +173,12 @@ EVALUATED_OWN = {job for job in every("evaluate_policy") if job[1] in OWN}
 GENERATE = {("make_shapes", "shapes")}
 IMPORT = {("import_examples", "own")}
 PLAN = {("plan_samples", BASE)}
+COMPARE = {
+    source: {("find_leakage", f"{dataset} {source}")}
+    for dataset, source in (("shapes", "n20"), ("shapes", "self-made"), ("shapes", "g4"), ("own", "taken"))
+}
+COMPARED_OWN = COMPARE["n20"] | COMPARE["g4"] | COMPARE["taken"]
+"""The jobs that compare training data with the benchmark on the user's own images."""
 SELECT = {("select_preferences", BASE)}
 TAKE = {("use_dataset_preferences", BASE)}
 SCORE = every("score_responses")
@@ -218,9 +236,9 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("samplings.n20.top_k", 5, PLAN),
     ("samplings.n20.max_tokens", 23, PLAN),
     ("samplings.n20.seed", 1, PLAN),
-    ("samplings.n20.split", "test", PLAN),
-    ("samplings.n20.tasks", ["grounding"], PLAN),
-    ("samplings.n20.limit", 40, PLAN),
+    ("samplings.n20.split", "test", COMPARE["n20"] | PLAN),
+    ("samplings.n20.tasks", ["grounding"], COMPARE["n20"] | PLAN),
+    ("samplings.n20.limit", 40, COMPARE["n20"] | PLAN),
     ("samplings.n20.view", "blank", PLAN),
     ("samplings.n20.prompt", "{question} Answer.", PLAN),
     ("views.clean.type", "blank", PAIR),
@@ -264,9 +282,9 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("pair_generations.self-made.robust.chosen.view", "original", PAIR),
     ("pair_generations.self-made.robust.rejected.view", "clean", PAIR),
     ("pair_generations.self-made.loss_prompt", "enhanced", MADE),
-    ("pair_generations.self-made.split", "test", PAIR),
-    ("pair_generations.self-made.tasks", ["grounding"], PAIR),
-    ("pair_generations.self-made.limit", 40, PAIR),
+    ("pair_generations.self-made.split", "test", COMPARE["self-made"] | PAIR),
+    ("pair_generations.self-made.tasks", ["grounding"], COMPARE["self-made"] | PAIR),
+    ("pair_generations.self-made.limit", 40, COMPARE["self-made"] | PAIR),
     ("pair_generations.self-made.seed", 1, PAIR),
     ("filters.central.context", "original", FILTER),
     ("filters.central.max_ppl", 2.0, FILTER),
@@ -286,8 +304,8 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("rollouts.g4.top_k", 5, ASK_ROUND),
     ("rollouts.g4.max_tokens", 23, ASK_ROUND),
     ("rollouts.g4.seed", 1, ASK_ROUND),
-    ("rollouts.g4.split saliency_maps.dino.split", "test", ASK_ROUND | SALIENT),
-    ("rollouts.g4.tasks", ["grounding"], ASK_ROUND),
+    ("rollouts.g4.split saliency_maps.dino.split", "test", COMPARE["g4"] | ASK_ROUND | SALIENT),
+    ("rollouts.g4.tasks", ["grounding"], COMPARE["g4"] | ASK_ROUND),
     ("rollouts.g4.prompt", "{question} Answer.", ASK_ROUND),
     ("batch_selections.all.questions", 8, BATCH),
     ("batch_selections.all.keep", "reward", BATCH),
@@ -311,9 +329,9 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("dataset_preferences.taken.pick", "first", TAKE),
     ("dataset_preferences.taken.max_groups", 3, TAKE),
     ("dataset_preferences.taken.seed", 1, TAKE),
-    ("dataset_preferences.taken.split", "train", TAKE),
-    ("dataset_preferences.taken.tasks", ["grounding"], TAKE),
-    ("dataset_preferences.taken.limit", 3, TAKE),
+    ("dataset_preferences.taken.split", "train", COMPARE["taken"] | TAKE),
+    ("dataset_preferences.taken.tasks", ["grounding"], COMPARE["taken"] | TAKE),
+    ("dataset_preferences.taken.limit", 3, COMPARE["taken"] | TAKE),
     ("dataset_preferences.taken.prompt", "{question} Answer.", TAKE),
     ("trainings.dpo.method", "lipo", TRAIN),
     ("trainings.dpo.parameters", {"beta": 0.2}, TRAIN),
@@ -338,22 +356,22 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("trainings.grpo.limits", {"old_kl": [None, 1]}, ROUND),
     ("trainings.grpo.parameters", {"beta": 0.02}, ROUND),
     ("trainings.papo.parameters", {"gamma": 0.01, "mask": "either"}, {("train_round", "papo@1")}),
-    ("benchmarks.own-test.dataset", "shapes", ASKED_OWN | REPORT),
+    ("benchmarks.own-test.dataset", "shapes", COMPARED_OWN | ASKED_OWN | REPORT),
     ("benchmarks.own-test.attention_map", "test", {("compute_attention_maps", f"{policy} own test") for policy in OWN} | EVALUATED_OWN | REPORT),
     ("benchmarks.own-test.reward", "other", {
         *(("score_responses", f"{policy} benchmarks other") for policy in OWN),
         *(("score_responses", f"{policy} benchmarks") for policy in ("tiny", "perpo")),  # their tables no longer have it
         *EVALUATED_OWN,
     }),
-    ("benchmarks.own-test.split", "validation", ASKED_OWN | REPORT),
-    ("benchmarks.own-test.tasks", ["grounding"], ASKED_OWN | REPORT),
-    ("benchmarks.own-test.limit", 3, ASKED_OWN | REPORT),
+    ("benchmarks.own-test.split", "validation", COMPARED_OWN | ASKED_OWN | REPORT),
+    ("benchmarks.own-test.tasks", ["grounding"], COMPARED_OWN | ASKED_OWN | REPORT),
+    ("benchmarks.own-test.limit", 3, COMPARED_OWN | ASKED_OWN | REPORT),
     ("benchmarks.own-test.n", 2, ASKED_OWN | REPORT),
     ("benchmarks.own-test.temperature", 0.9, ASKED_OWN | REPORT),
     ("benchmarks.own-test.top_p", 0.9, ASKED_OWN | REPORT),
     ("benchmarks.own-test.top_k", 5, ASKED_OWN | REPORT),
     ("benchmarks.own-test.protocol", "refcoco", ASKED_OWN | REPORT),  # it has its own prompt
-    ("benchmarks.own-test.protocol benchmarks.own-test.variant", ("amber", "discriminative"), ASKED_OWN | REPORT),
+    ("benchmarks.own-test.protocol benchmarks.own-test.variant", ("amber", "discriminative"), COMPARED_OWN | ASKED_OWN | REPORT),
     ("benchmarks.own-test.max_tokens", 23, ASKED_OWN | REPORT),
     ("benchmarks.own-test.views", ["original"], ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),

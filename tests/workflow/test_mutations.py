@@ -72,6 +72,7 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
         "experiments.dpo.dataset",
         "own",
         rerun({("train_adapter", "dpo")})
+        | {("find_leakage", "own n20")}
         | {(rule, "tiny own/n20") for rule in ("sample_responses", "gather_responses", "score_responses")}
         | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_logprobs")},
     ),
@@ -79,6 +80,7 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
         "experiments.dpo.sampling",
         "other",
         rerun({("train_adapter", "dpo")})
+        | {("find_leakage", "shapes other")}
         | {(rule, "tiny shapes/other") for rule in ("sample_responses", "gather_responses", "score_responses")}
         | {(rule, BASE) for rule in ("plan_samples", "select_preferences", "compute_logprobs")},
     ),
@@ -94,13 +96,13 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
         "other",
         rerun({("train_adapter", "dpo")}) | {(rule, BASE) for rule in ("select_preferences", "compute_logprobs")},
     ),
-    ("experiments.p2dpo.pair_generation", "another", rerun({("train_adapter", "p2dpo")}) | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_logprobs", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
-    ("experiments.given.dataset_preference", "others", rerun({("train_adapter", "given")}) | {("use_dataset_preferences", BASE), ("compute_logprobs", "others original")}),
+    ("experiments.p2dpo.pair_generation", "another", rerun({("train_adapter", "p2dpo")}) | {("find_leakage", "shapes another")} | {(rule, "another") for rule in ("plan_pairs", "make_pairs")} | {("filter_pairs", "central")} | {(rule, "tiny shapes/another") for rule in ("sample_responses", "gather_responses")} | {("compute_logprobs", f"another {view}") for view in ("original", "enhanced", "degraded", "noise")}),
+    ("experiments.given.dataset_preference", "others", rerun({("train_adapter", "given")}) | {("find_leakage", "own others"), ("use_dataset_preferences", BASE), ("compute_logprobs", "others original")}),
     ("experiments.p2dpo.filter", "other", rerun({("train_adapter", "p2dpo")}) | {("filter_pairs", "other")}),
     ("rollouts.g4.view trainings.grpo.view trainings.papo.view", "clean", {job for job in rerun(mutations.ASK_ROUND) if job[0] != "compute_logprobs"} | mutations.CLEAN),
     ("experiments.grpo.rounds", 3, ROUND_3),
     ("experiments.grpo.evaluate_every", 1, _tested("grpo@1")),
-    ("experiments.grpo.rollout", "later", {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
+    ("experiments.grpo.rollout", "later", {("find_leakage", "shapes later")} | {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
     ("experiments.grpo.batch_selection", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_logprobs")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
     ("controls.prompts", ["Well? {question}"], CONTROLLED | TWINS),

@@ -2,6 +2,7 @@
 
 reads   images and questions of the user, or generated demo data
 writes  examples: one row per question, with images checked and identified by content
+        leakage: what training data share with benchmarks
 """
 
 
@@ -40,5 +41,24 @@ rule import_examples:
     params:
         *code("import_examples"),
         **parameters("import_examples"),
+    script:
+        "../scripts/run_stage.py"
+
+
+rule find_leakage:
+    """Images and questions that training data share with the benchmarks of their experiments."""
+    input:
+        unpack(inputs("find_leakage")),
+    output:
+        leakage=paths.LEAKAGE,
+    log:
+        paths.log(paths.LEAKAGE),
+    priority: 2  # before anything is sampled
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        *code("find_leakage"),
+        **parameters("find_leakage"),
     script:
         "../scripts/run_stage.py"

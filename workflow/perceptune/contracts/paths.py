@@ -19,6 +19,9 @@ REHEARSAL = {"results": "rehearsal", "logs": "rehearsal/logs"}
 
 DATA = "results/data/{dataset}/data.jsonl"
 EXAMPLES = "results/examples/{dataset}.parquet"
+LEAKAGE = "<results>/leakage/{dataset}/{source}.parquet"
+"""`source` is the block that selects the questions of an experiment: a sampling, pair generation,
+rollout, or dataset preferences."""
 
 SAMPLE_REQUESTS = "<results>/requests/{policy}/{dataset}/{sampling}.parquet"
 BENCHMARK_REQUESTS = "<results>/requests/{policy}/benchmarks.parquet"

@@ -30,6 +30,8 @@ def cross_mistakes(config: Config) -> list[str]:
         found |= dict.fromkeys(_too_long(experiment, config))
         found |= dict.fromkeys(_unrewarded(experiment, config))
     found |= dict.fromkeys(_judges_too_long(config))
+    if config.leakage == "refuse":
+        found |= dict.fromkeys(f"{line}, but `leakage` is `refuse`" for line in trained_on_test(config))
     return list(found)
 
 

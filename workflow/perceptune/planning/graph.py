@@ -25,6 +25,8 @@ class Node:
     job: Job
     needs: frozenset[Key]
     """Jobs whose outputs it reads."""
+    follows: frozenset[Key]
+    """Those of them whose rerun reruns it."""
     code: tuple[str, ...]
 
     @property
@@ -53,13 +55,22 @@ def graph(plan: Plan, targets: Iterable[str] = TARGETS, shards: int = 1) -> dict
             continue
         rule, wildcards = key[0], dict(key[1])
         job = job_of(plan, rule, wildcards)
-        files = [file for value in job.files().values() for file in ([value] if isinstance(value, str) else value)]
+        dated, undated = (
+            [
+                file
+                for name, value in job.files().items()
+                if (name in job.undated) == without_date
+                for file in ([value] if isinstance(value, str) else value)
+            ]
+            for without_date in (False, True)
+        )
         if rule == "gather_responses":
-            files += [
+            dated += [
                 paths.RESPONSE_SHARD.format(**wildcards, scatteritem=f"{i + 1}-of-{shards}") for i in range(shards)
             ]
-        needs = frozenset(found for file in files if (found := maker(file)))
-        nodes[key] = Node(job, needs, tuple(code_lines(RULES[rule].module, *job.modules)))
+        follows = frozenset(found for file in dated if (found := maker(file)))
+        needs = follows | {found for file in undated if (found := maker(file))}
+        nodes[key] = Node(job, needs, follows, tuple(code_lines(RULES[rule].module, *job.modules)))
         waiting.extend(needs)
     return nodes
 
@@ -70,6 +81,6 @@ def reruns(before: Mapping[Key, Node], after: Mapping[Key, Node]) -> set[Key]:
     These are new jobs, changed jobs, and all jobs downstream of them.
     """
     changed = {key for key, node in after.items() if key not in before or node.spec != before[key].spec}
-    while more := {key for key, node in after.items() if node.needs & changed} - changed:
+    while more := {key for key, node in after.items() if node.follows & changed} - changed:
         changed |= more
     return changed

@@ -19,12 +19,14 @@ EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)(: |$)")
 
 
 def result(workflow: Any, table: str, report: str) -> str:
-    """The result table and the place of the report; empty if the run has not made them, or with
-    `--quiet all`."""
-    made = any(job.rule.name == "write_report" for job in workflow.dag.needrun_jobs(exclude_finished=False))
-    silent = any(kind.name == "ALL" for kind in workflow.output_settings.quiet or ())
-    if silent or not made or not Path(table).exists():
+    """The result table and the place of the report. If the run has not made them, its warnings about
+    leakage. Empty with `--quiet all`."""
+    jobs = list(workflow.dag.needrun_jobs(exclude_finished=False))
+    if any(kind.name == "ALL" for kind in workflow.output_settings.quiet or ()):
         return ""
+    if not any(job.rule.name == "write_report" for job in jobs) or not Path(table).exists():
+        logs = [Path(file) for job in jobs if job.rule.name == "find_leakage" for file in job.log]
+        return "\n".join(line for log in logs for line in _text(log).splitlines() if line.startswith("warning: "))
     place = Path(report).absolute() if workflow.overwrite_workdir else report
     return f"{Path(table).read_text(encoding='utf-8').rstrip()}\nReport: {place}"
 

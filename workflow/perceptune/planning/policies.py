@@ -35,6 +35,7 @@ from perceptune.contracts.paths import (
     EXAMPLES,
     FILTERED_PAIRS,
     GIVEN,
+    LEAKAGE,
     PAIRS,
     PREFERENCES,
     ROUND,
@@ -155,6 +156,15 @@ class Plan:
     def block(self, experiment: str) -> ExperimentBlock:
         """The block of an experiment, or of one of its rounds."""
         return self.config.experiments[parted(experiment)[0]]
+
+    def leakage(self, experiments: Iterable[str]) -> dict[str, str]:
+        """Name of training data to the table of what they share with benchmarks, without duplicates."""
+        found = {}
+        for experiment in experiments:
+            block = self.block(experiment)
+            source = getattr(block, block.made_of[0])
+            found[f"{block.dataset}/{source}"] = LEAKAGE.format(dataset=block.dataset, source=source)
+        return found
 
     def preferences(self, experiment: str) -> str:
         """The preferences that an experiment, or one of its rounds, trains on."""

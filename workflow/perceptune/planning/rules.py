@@ -37,6 +37,7 @@ class Rule:
 RULES = {
     "make_shapes": Rule(data.make_shapes, "stages.data.make_shapes:run", (paths.DATA,)),
     "import_examples": Rule(data.import_examples, "stages.data.import_examples:run", (paths.EXAMPLES,)),
+    "find_leakage": Rule(data.find_leakage, "stages.data.find_leakage:run", (paths.LEAKAGE,)),
     "compute_attention_maps": Rule(attention.compute_attention_maps, "stages.attention.maps:run", (paths.ATTENTION,)),
     "compute_saliency_maps": Rule(attention.compute_saliency_maps, "stages.attention.saliency:run", (paths.SALIENCY,)),
     "find_crops": Rule(attention.find_crops, "stages.attention.crops:run", (paths.CROPS,)),
@@ -116,6 +117,7 @@ def constraints(plan: Plan) -> dict[str, str]:
     lists = one_of([*config.pair_generations, *config.dataset_preferences])
     return {
         **dict.fromkeys(("dataset", "policy", "experiment", "reward", "selection", "batch_selection", "stored"), name),
+        "source": one_of(config.sources()),
         "sampling": one_of(config.samplings),
         "rollout": one_of(config.rollouts),
         "pair_generation": one_of(config.pair_generations),

@@ -12,7 +12,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from perceptune.contracts.config import BenchmarkBlock, ReportBlock
+from perceptune.contracts.config import BenchmarkBlock, Leakage, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.tables.io import read_lineage
@@ -38,9 +38,11 @@ from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
 from perceptune.report.sections import verdicts as verdict_sections
 from perceptune.report.sections import warnings as warning_sections
+from perceptune.report.sections.leakage import leakage_section
 from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.verdicts import Controlled
 from perceptune.stages.data.example_images import IllustratedExamples
+from perceptune.stages.data.leaked import leak_warnings
 
 TEMPLATE = "template.html.jinja"
 COMPARED = 3
@@ -66,6 +68,8 @@ def run(
     config: ReportBlock,
     controls: Mapping[str, Path] = MappingProxyType({}),
     twinless: Mapping[str, str] = MappingProxyType({}),
+    leakage: Mapping[str, Path] = MappingProxyType({}),
+    leakage_mode: Leakage = "warn",
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -83,9 +87,11 @@ def run(
         base: Policy to base model.
         controls: Policy to its table of control comparisons; may be empty.
         twinless: Policy without an SFT counterpart to the reason for that.
+        leakage: Name of training data to the table of what they share with benchmarks.
+        leakage_mode: What to do if they share something.
 
     Raises:
-        UserError: An input file is broken.
+        UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
     """
     experiments = rounds_of(rounds)
     earlier = round_sections.earlier_policies(experiments)
@@ -100,7 +106,7 @@ def run(
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
     controlled = controlled_of(controls, benchmarks, twinless)
 
-    warnings = warning_sections.warnings(logs, counts, experiments)
+    warnings = [*leak_warnings(leakage, leakage_mode), *warning_sections.warnings(logs, counts, experiments)]
     write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
@@ -111,6 +117,7 @@ def run(
     }
     sources |= {f"examples of {d}": path for d, path in examples.items()}
     sources |= {f"controls of {p}": path for p, path in controls.items()}
+    sources |= {f"leakage of {name}": path for name, path in leakage.items()}
     once = None if logs is None else round_sections.trained_once(logs, experiments)
     handed_on = round_sections.handed_on(experiments)
     page = (
@@ -151,6 +158,7 @@ def run(
             pairs=pair_sections.pairs_section(pair_counts),
             pair_galleries=dict(pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
+            leakage=leakage_section(leakage),
             lineage=_provenance(sources),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )

@@ -8,7 +8,7 @@ this package.
 from perceptune.contracts.config.blocks import PLAIN_VIEWS, UNTRACKED, Block, Name, Positive, Prompt, Share, Task
 from perceptune.contracts.config.config import Config
 from perceptune.contracts.config.datasets import Coordinates, DatasetBlock, FileDataset, ShapesDataset
-from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, ReportBlock
+from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
 from perceptune.contracts.config.experiments import LISTS, SOURCES, WAYS, ExperimentBlock, ExportBlock, named_keys
 from perceptune.contracts.config.models import UNCOMPUTED, EngineBlock, ModelBlock
 from perceptune.contracts.config.pairs import (
@@ -52,6 +52,7 @@ __all__ = [
     "FilterBlock",
     "GivenBlock",
     "JudgeBlock",
+    "Leakage",
     "LoraBlock",
     "ModelBlock",
     "Name",

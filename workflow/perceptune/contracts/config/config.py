@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from perceptune.contracts.config.blocks import PLAIN_VIEWS, Block, Name
 from perceptune.contracts.config.datasets import DatasetBlock
-from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, ReportBlock
+from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
 from perceptune.contracts.config.experiments import ExperimentBlock, ExportBlock
 from perceptune.contracts.config.models import ModelBlock
 from perceptune.contracts.config.pairs import ClipBlock, FilterBlock, PairingBlock
@@ -68,6 +68,10 @@ class Config(Block):
     rehearse: Annotated[int, Field(ge=1, strict=True)] | None = None
     """Rehearsal: run everything on this many examples per task, with two rounds and without
     filters, in the folder `rehearsal`; null: a full run."""
+    leakage: Leakage = "warn"
+    """If training data share images or questions with a benchmark of their experiment, or near
+    duplicates of images: `refuse` stops before anything is sampled for training, `warn` trains and
+    warns, `allow` only counts them in the report."""
     controls: ControlsBlock | None = None
     """Controls for other explanations of a gain: `{}` runs all of them; null: none."""
     report: ReportBlock = ReportBlock()
@@ -92,6 +96,10 @@ class Config(Block):
         if plain:
             raise ValueError(f"view `{plain[0]}` is built in, expected another name")
         return self
+
+    def sources(self) -> dict[str, SamplingBlock | PairingBlock | RolloutBlock | GivenBlock]:
+        """The blocks that select the questions of experiments, by name."""
+        return {**self.samplings, **self.pair_generations, **self.rollouts, **self.dataset_preferences}
 
     def used_benchmarks(self) -> list[str]:
         """Benchmarks that any experiment uses, in config order."""

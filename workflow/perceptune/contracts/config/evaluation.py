@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Task
+
+Leakage = Literal["refuse", "warn", "allow"]
 
 
 class BenchmarkBlock(Block):

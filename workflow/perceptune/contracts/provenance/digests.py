@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ class DigestMemory:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def path(self) -> Path:
+        """The SQLite file, which may not exist yet."""
+        return self._path
+
     def sha256_of_files(self, files: Sequence[Path]) -> list[str]:
         """SHA-256 of each file. Files with a known path, size and modification time are not read.
 
@@ -66,7 +71,7 @@ class DigestMemory:
 
     def recall(self, key: str, compute: Callable[[], Any]) -> Any:
         """The JSON value stored under `key`; computes and stores it if missing."""
-        with self._open() as memory:
+        with self._open() as memory, suppress(sqlite3.Error, ValueError):
             row = memory.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone() if memory else None
             if row:
                 return json.loads(row[0])
@@ -76,7 +81,7 @@ class DigestMemory:
 
     def store(self, key: str, value: Any) -> None:
         """Stores a JSON value under `key`."""
-        with self._open() as memory:
+        with self._open() as memory, suppress(sqlite3.Error):
             if memory:
                 memory.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, json.dumps(value)))
 

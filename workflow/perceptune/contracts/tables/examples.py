@@ -18,6 +18,7 @@ EXAMPLES = Table(
     ("images", pa.list_(IMAGE)),
     ("image_sha256", pa.list_(pa.string())),
     ("image_sizes", pa.list_(pa.list_(pa.int32()))),  # (width, height) in pixels, after EXIF rotation
+    ("image_hashes", pa.list_(pa.binary())),  # see `core.data.perceptual_hash`; empty for images that show too little
     ("target", pa.string(), NULL),
     ("box", pa.list_(pa.float64()), NULL),  # x1, y1, x2, y2 in pixels of the first image
     ("split", pa.string()),

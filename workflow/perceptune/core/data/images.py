@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import stat
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Event, Lock
-from typing import Any, Generic, NamedTuple, TypeVar
+from threading import Lock
+from typing import Any
 
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from perceptune.core.data.signatures import GIT_LFS, mistaken
-
-Key = TypeVar("Key", bound=Hashable)
 
 MAX_BYTES = 256 * 2**20
 """Larger image files are rejected before they are read."""
@@ -44,7 +41,7 @@ def open_image(image: Mapping[str, Any]) -> Image.Image:
     Transparent images are composited onto white. Greyscale of more than 8 bits is scaled to 8 bits,
     not clipped (`_white`). Raises `ValueError` with the reason if the file is unusable.
     """
-    return _decoded(image_bytes(image))[0]
+    return decoded(image_bytes(image))[0]
 
 
 def image_bytes(image: Mapping[str, Any]) -> bytes:
@@ -65,86 +62,11 @@ def image_bytes(image: Mapping[str, Any]) -> bytes:
         raise ValueError(f"the file cannot be read: {error.strerror}") from None
 
 
-class ImageFacts(NamedTuple):
-    """Properties of an image that could be opened."""
+def decoded(data: bytes) -> tuple[Image.Image, bool]:
+    """The upright image of an encoded file, and whether it was stored in another orientation.
 
-    sha256: str
-    """Digest of the encoded file, hexadecimal."""
-    size: tuple[int, int]
-    """Width and height of the upright image, in pixels."""
-    turned: bool
-    """Whether it is stored rotated or mirrored, according to EXIF."""
-
-
-class FactsOfImages:
-    """Facts of images from a full decode. For all threads together, each file is read and decoded once.
-
-    Files are told apart by path, size and modification time, images in tables by their content.
+    Raises `ValueError` with the reason if the file is unusable.
     """
-
-    def __init__(self) -> None:
-        self._files: _Once[tuple[str, int, int]] = _Once()
-        self._contents: _Once[str] = _Once()
-
-    def of(self, image: Mapping[str, Any]) -> ImageFacts:
-        """The facts of an image struct. Raises `ValueError` like `open_image`."""
-        if image.get("bytes") is not None:
-            return self._of_content(bytes(image["bytes"]))
-        try:
-            facts = Path(image["path"]).stat()
-        except OSError:
-            return self._of_content(image_bytes(image))  # raises the reason
-        key = (str(image["path"]), facts.st_size, facts.st_mtime_ns)
-        return self._files.get(key, lambda: self._of_content(image_bytes(image)))
-
-    def _of_content(self, data: bytes) -> ImageFacts:
-        digest = hashlib.sha256(data).hexdigest()
-
-        def decoded() -> ImageFacts:
-            opened, turned = _decoded(data)
-            return ImageFacts(digest, opened.size, turned)
-
-        return self._contents.get(digest, decoded)
-
-
-class _Once(Generic[Key]):
-    """Image facts by key, or the reason why there are none, each computed once for all threads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._known: dict[Key, ImageFacts | str] = {}
-        self._computed: dict[Key, Event] = {}
-
-    def get(self, key: Key, compute: Callable[[], ImageFacts]) -> ImageFacts:
-        """The facts; raises `ValueError` with the reason, also for later calls with the same key."""
-        with self._lock:
-            event = self._computed.get(key)
-            mine = event is None and key not in self._known
-            if mine:
-                event = self._computed[key] = Event()
-        if mine:
-            self._compute(key, compute)
-        elif event is not None:
-            event.wait()
-        found = self._known[key]
-        if isinstance(found, str):
-            raise ValueError(found)
-        return found
-
-    def _compute(self, key: Key, compute: Callable[[], ImageFacts]) -> None:
-        found: ImageFacts | str = "the import was interrupted"
-        try:
-            found = compute()
-        except ValueError as error:
-            found = str(error)
-        finally:
-            with self._lock:
-                self._known[key] = found
-                self._computed.pop(key).set()
-
-
-def _decoded(data: bytes) -> tuple[Image.Image, bool]:
-    """The upright image, and whether it was stored in another orientation."""
     if not data:
         raise ValueError("the file is empty")
     if mistaken(data) is GIT_LFS:

@@ -102,6 +102,7 @@ def write_report(plan: Plan) -> Job:
     predictions = {policy: benchmark_rewards(plan, policy) for policy in plan.policies}
     examples = plan.examples(plan.benchmark_datasets)
     controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
+    leakage = plan.leakage(plan.config.experiments)
     contents = {
         "training": training,
         "rounds": rounds,
@@ -113,6 +114,8 @@ def write_report(plan: Plan) -> Job:
         "predictions": predictions,
         "examples": examples,
         "base": {policy: plan.base(policy) for policy in plan.policies},
+        "leakage": leakage,
+        "leakage_mode": plan.config.leakage,
     }
     return Job(
         inputs={
@@ -124,6 +127,7 @@ def write_report(plan: Plan) -> Job:
             "predictions": sorted({table for tables in predictions.values() for table in tables.values()}),
             "examples": examples,
             "controls": controls,
+            "leakage": leakage,
         },
         settings={
             "config": tracked(plan.config.report),

@@ -41,8 +41,10 @@ def write_model_card(plan: Plan, *, policy: str) -> Job:
             "lineage": paths.MODEL_LINEAGE.format(policy=policy),
             "training": paths.TRAINING.format(experiment=policy),
             "metrics": paths.METRICS.format(policy=policy) if tested else None,
+            "leakage": plan.leakage([policy]),
         },
         settings={
+            "leakage_mode": plan.config.leakage,
             "config": card_settings(plan, policy),
             "template": sha256_of_file(PACKAGE_FOLDER / "stages/export/model_card.md.jinja"),
             "base": plan.base(policy),

@@ -12,6 +12,7 @@ from perceptune.planning.benchmarks import (
     scored_settings,
 )
 from perceptune.planning.job import Job
+from perceptune.planning.jobs.data import without_leakage
 from perceptune.planning.policies import Plan, tracked
 from perceptune.planning.views import clip_scores, view_modules, views_of
 
@@ -53,14 +54,16 @@ def select_preferences(plan: Plan, *, policy: str, dataset: str, sampling: str, 
 
 
 def use_dataset_preferences(plan: Plan, *, policy: str, dataset: str, dataset_preference: str) -> Job:
+    leakage, refused = without_leakage(plan, dataset, dataset_preference)
     return Job(
-        inputs={"examples": paths.EXAMPLES.format(dataset=dataset)},
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), **leakage},
         settings={
             "config": tracked(plan.config.dataset_preferences[dataset_preference]),
             "base": plan.model_settings(policy),
         },
-        details=plan.model_details(policy),
+        details={**plan.model_details(policy), **refused},
         modules=(plan.family(policy),),
+        undated=tuple(leakage),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from perceptune.contracts import paths
 from perceptune.planning.benchmarks import benchmark_details, benchmark_settings, reward_tasks
 from perceptune.planning.job import Job
+from perceptune.planning.jobs.data import without_leakage
 from perceptune.planning.policies import Plan, tracked
 from perceptune.planning.views import crop_tables, requested_views, saliency_tables, view_blocks, view_modules, views_of
 
@@ -19,23 +20,37 @@ def plan_samples(plan: Plan, *, policy: str, dataset: str, sampling: str) -> Job
     views = views_of(block)
     blocks, crops = view_blocks(plan, *views), crop_tables(plan, policy, dataset, views)
     saliencies = saliency_tables(plan, dataset, views)
+    leakage, refused = without_leakage(plan, dataset, sampling)
     return Job(
-        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, "saliencies": saliencies},
+        inputs={
+            "examples": paths.EXAMPLES.format(dataset=dataset),
+            "crops": crops,
+            "saliencies": saliencies,
+            **leakage,
+        },
         settings={"config": tracked(block), "blocks": blocks},
         details={
             "views": {"blocks": blocks, "crops": crops, "saliencies": saliencies},
             "rewards": _rewarded(plan, dataset=dataset, sampling=sampling),
+            **refused,
         },
+        undated=tuple(leakage),
     )
 
 
 def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
     block = plan.config.rollouts[rollout]
     blocks = view_blocks(plan, *views_of(block))
+    leakage, refused = without_leakage(plan, dataset, rollout)
     return Job(
-        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "before": plan.round_file(policy)},
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "before": plan.round_file(policy), **leakage},
         settings={"config": tracked(block), "blocks": blocks, "number": plan.answered_round(policy)},
-        details={"views": {"blocks": blocks}, "rewards": _rewarded(plan, dataset=dataset, rollout=rollout)},
+        details={
+            "views": {"blocks": blocks},
+            "rewards": _rewarded(plan, dataset=dataset, rollout=rollout),
+            **refused,
+        },
+        undated=tuple(leakage),
     )
 
 
@@ -51,10 +66,12 @@ def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -
     views = views_of(block)
     blocks, crops = view_blocks(plan, *views), crop_tables(plan, policy, dataset, views)
     requested = {key: value for key, value in tracked(block).items() if key != "loss_prompt"}  # used only in training
+    leakage, refused = without_leakage(plan, dataset, pair_generation)
     return Job(
-        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops},
+        inputs={"examples": paths.EXAMPLES.format(dataset=dataset), "crops": crops, **leakage},
         settings={"pairs": requested, "blocks": blocks},
-        details={"config": block.model_dump(mode="json"), "views": {"blocks": blocks, "crops": crops}},
+        details={"config": block.model_dump(mode="json"), "views": {"blocks": blocks, "crops": crops}, **refused},
+        undated=tuple(leakage),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 
-COLUMNS = tuple(name for name in EXAMPLES.schema.names if name != "images")
+COLUMNS = tuple(name for name in EXAMPLES.schema.names if name not in ("images", "image_hashes"))
 
 
 class Examples:
@@ -37,3 +38,20 @@ class Examples:
         found = self.table(list(dict.fromkeys([*columns, "example_id"])), ids)
         names = found["example_id"].to_pylist()
         return dict(zip(names, found.select(list(columns)).to_pylist(), strict=True))
+
+    def selected(
+        self, split: str, tasks: Sequence[str], limit: int | None, columns: Sequence[str] = COLUMNS
+    ) -> list[dict[str, Any]]:
+        """The rows of a split and of these tasks (empty: all), at most `limit` per task, in the table's
+        order."""
+        found = self.table(list(dict.fromkeys([*columns, "split", "task"])))
+        found = found.filter(pc.equal(found["split"], split))
+        taken: Counter[str] = Counter()
+        places = []
+        for place, task in enumerate(found["task"].to_pylist()):
+            if tasks and task not in tasks:
+                continue
+            taken[task] += 1
+            if limit is None or taken[task] <= limit:
+                places.append(place)
+        return found.select(list(columns)).take(pa.array(places, pa.int64())).to_pylist()

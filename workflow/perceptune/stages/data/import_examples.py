@@ -7,6 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +19,20 @@ from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.contracts.files import future_date
 from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import Progress
+from perceptune.contracts.provenance.code import code_digest
+from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
 from perceptune.core.data.coordinate_frames import better_fit, doubt, fitting
-from perceptune.core.data.images import FactsOfImages, ImageFacts
-from perceptune.core.data.leakage import overlaps_of_splits
+from perceptune.core.data.image_facts import FactsOfImages, ImageFacts, KnownImages
 from perceptune.core.data.read_files import Files
 from perceptune.core.data.row_checks import RowError, check_size, checked_row, one_line, pixel_box, shown
 from perceptune.core.importers.importer import Importer, Placed, missing_shards
+
+READ_WITH = ("imagehash", "numpy", "pillow", "scipy")
+"""Packages that decide what is found in an image."""
 
 
 class Probe(NamedTuple):
@@ -37,8 +43,11 @@ class Probe(NamedTuple):
     image: ImageFacts
 
 
-def run(*, config: FileDataset, examples: Path) -> None:
+def run(*, config: FileDataset, examples: Path, dataset: str = "", memory: Path | None = None) -> None:
     """Writes the `examples` table of a dataset.
+
+    Images that have not changed since the last import of `dataset` are not opened again: `memory` is
+    the file that holds what was found. The table is the same as without it.
 
     Raises `UserError` with all mistakes (the first ones in full) if more than `max_failed_share` of
     the rows are unusable; below that they are written with their reason.
@@ -58,7 +67,8 @@ def run(*, config: FileDataset, examples: Path) -> None:
     rows = list(_taken(importer.rows(files), config.max_images))
     if not rows:
         raise UserError(f"dataset file `{source}` has no rows")
-    table, probes = _all_checked(rows, config, folder, importer.imageless)
+    with _remembered(memory, dataset) as images:
+        table, probes = _all_checked(rows, config, folder, importer.imageless, images)
     _mark_duplicates(table, [place for place, _ in rows])
     failed = [
         f"{source.name}, {place}: {row['reason']}" for (place, _), row in zip(rows, table, strict=True) if row["reason"]
@@ -69,7 +79,6 @@ def run(*, config: FileDataset, examples: Path) -> None:
         *(f"left out: {line}" for line in failed),
         *_lines_on_shards(files, source),
         *_frame_lines(probes, config),
-        *_overlap_lines(table),
     )
     for line in logged:
         print(line)
@@ -129,11 +138,10 @@ def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
 
 
 def _all_checked(
-    rows: list[tuple[str, Any]], config: FileDataset, folder: Path, imageless: bool
+    rows: list[tuple[str, Any]], config: FileDataset, folder: Path, imageless: bool, known: FactsOfImages
 ) -> tuple[list[dict[str, Any]], list[Probe]]:
     """The rows of the `examples` table, and all boxes with a readable image."""
     probes: list[Probe | None] = [None] * len(rows)
-    known = FactsOfImages()
 
     def check(number: int) -> dict[str, Any]:
         place, row = rows[number]
@@ -146,6 +154,23 @@ def _all_checked(
             table.append(checked)
             progress.advance()
     return table, [probe for probe in probes if probe is not None]
+
+
+@contextmanager
+def _remembered(memory: Path | None, dataset: str) -> Iterator[FactsOfImages]:
+    """Facts of images, known from the last import and kept for the next one. Says how many images were
+    opened."""
+    place, key = memory and DigestMemory(memory), f"images of {dataset}"
+    read_by = [code_digest(FactsOfImages.__module__), *map(version, READ_WITH)]
+    stored = place.recall(key, dict) if place else None
+    same = isinstance(stored, dict) and stored.get("read_by") == read_by
+    images = FactsOfImages(KnownImages.read(stored) if same else None)
+    yield images
+    opened, distinct = images.counts
+    if distinct:
+        print(f"opened {opened:,} of {distinct:,} images")
+    if place:
+        place.store(key, {"read_by": read_by, **images.known().stored()})
 
 
 def _arrays(probes: list[Probe]) -> tuple[np.ndarray, np.ndarray]:
@@ -175,15 +200,6 @@ def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
         yield (
             f"warning: {len(turned)} of {len(probes)} boxes (first: {turned[0]}) are on images that are rotated"
             " by their EXIF orientation; boxes refer to the upright image, so boxes drawn on the stored pixels are wrong"
-        )
-
-
-def _overlap_lines(table: list[dict[str, Any]]) -> Iterator[str]:
-    """For the log: images and questions that two splits share."""
-    for one, other, found in overlaps_of_splits(row for row in table if row["reason"] is None):
-        yield (
-            f"warning: {found.images} of {found.of_images} images and {found.questions} of {found.of_questions}"
-            f" questions of split `{other}` are also in split `{one}`: do not train on one and evaluate on the other"
         )
 
 
@@ -221,8 +237,12 @@ def _checked(
     except RecursionError:  # JSON that is just shallow enough to read may be too deep to write
         return _empty(place, "nested too deeply"), probe
     example_id = checked.pop("example_id") or place.replace(" ", "-")
-    digests = {"image_sha256": [f.sha256 for f in facts], "image_sizes": [list(f.size) for f in facts]}
-    return {"example_id": example_id, **checked, **digests, "reason": None}, probe
+    columns = {
+        "image_sha256": [one.sha256 for one in facts],
+        "image_sizes": [list(one.size) for one in facts],
+        "image_hashes": [one.hash for one in facts],
+    }
+    return {"example_id": example_id, **checked, **columns, "reason": None}, probe
 
 
 def _located(image: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -302,5 +322,5 @@ def _mark_duplicates(table: list[dict[str, Any]], places: list[str]) -> None:
 def _empty(place: str, reason: str) -> dict[str, Any]:
     return {
         "example_id": place.replace(" ", "-"), "task": "", "question": "", "images": [], "image_sha256": [],
-        "image_sizes": [], "target": None, "box": None, "split": "", "source": None, "reason": reason,
+        "image_sizes": [], "image_hashes": [], "target": None, "box": None, "split": "", "source": None, "reason": reason,
     }  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import Leakage, ModelBlock
 from perceptune.contracts.files import write_text
 from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.plugins import load
@@ -20,6 +21,7 @@ from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.models.coordinates import coordinate_frame
+from perceptune.stages.data.leaked import leak_warnings
 
 TEMPLATE = "model_card.md.jinja"
 FRAMES = {
@@ -49,10 +51,14 @@ def run(
     card: Path,
     model: ModelBlock,
     config: Mapping[str, Any],
+    leakage: Mapping[str, Path] = MappingProxyType({}),
+    leakage_mode: Leakage = "warn",
 ) -> None:
     """Writes the `card` next to `parity`.
 
-    `config` has the blocks that made the policy, by section and name.
+    `config` has the blocks that made the policy, by section and name. `leakage` is the table of what
+    the training data share with benchmarks, by their name. Raises `UserError` if it is not empty and
+    `leakage_mode` is `refuse`.
     """
     record, report = (json.loads((parity.parent / name).read_text()) for name in (FILE, parity.name))
     ((_, experiment),) = config["experiments"].items()
@@ -80,6 +86,7 @@ def run(
         parameters=_described(trained["parameters"]) or "default parameters",
         steps=steps,
         rows=list(_results(metrics)) if metrics else [],
+        leaks=leak_warnings(leakage, leakage_mode, experiment["benchmarks"]),
         parity=_sentence(report),
         differences={COMPARED[name]: _shown(value) for name, value in report["differences"].items()}
         | {"base model with and without the adapter, for comparison": _shown(report["effect_of_the_adapter"])},

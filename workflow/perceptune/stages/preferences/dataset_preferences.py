@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -24,6 +25,7 @@ from perceptune.core.preferences.ranked_lists import statistics as selection_sta
 from perceptune.core.views.view import Recipe
 from perceptune.models.families.family import Family, family_of
 from perceptune.models.loading import load_processor
+from perceptune.stages.data.leaked import refuse
 from perceptune.stages.sampling.recipes import messages_for
 from perceptune.stages.sampling.requests import chosen_examples
 
@@ -41,14 +43,17 @@ def run(
     config: GivenBlock,
     model: ModelBlock,
     weights: str,
+    refused: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes `preferences`, one row per selected example, and `statistics` (JSON).
 
     The answers are those in `answers_given` of the column `source`; `sample_index` is the index in
     that list. Rewards are taken from the dataset; if all are null, they decrease from 1 to 0 in
     even steps by rank. An example without usable answers is not kept and has a reason. `weights` is
-    the digest of the model's files, whose tokenizer is used. Raises `UserError` if no list is kept.
+    the digest of the model's files, whose tokenizer is used. `refused` are the `leakage` tables that
+    must be empty, by name of the training data. Raises `UserError` for leakage, and if no list is kept.
     """
+    refuse(refused)
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     family, processor = family_of(model), load_processor(model)
     scored: list[dict[str, Any]] = []

@@ -26,6 +26,7 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.benchmarks.control_prompts import asked_as, condition_of
 from perceptune.stages.data.examples import Examples
+from perceptune.stages.data.leaked import refuse
 from perceptune.stages.sampling.recipes import (
     Crops,
     NoCropError,
@@ -90,12 +91,15 @@ def run_samples(
     config: SamplingBlock,
     views: Views = Views(),
     rewards: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    refused: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes `requests`: one row of n sampled answers per example.
 
     Examples that lack what the view needs are left out. `rewards` are the tasks of the reward blocks
-    that will score the answers. Raises `UserError` for a question of another task.
+    that will score the answers, `refused` the `leakage` tables that must be empty, by name of the
+    training data. Raises `UserError` for a question of another task, and for leakage.
     """
+    refuse(refused)
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     _check_rewarded(f"dataset `{dataset}`", chosen, rewards, "`tasks` of the sampling")
     drawing = config.model_dump(include=DRAWING)
@@ -186,14 +190,16 @@ def run_round(
     config: RolloutBlock,
     views: Views = Views(),
     rewards: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    refused: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes `requests`: the questions of round `number`, counted from 1, in drawing order.
 
     `before` is the previous round's status file, None for the first; a stopped experiment makes no
     requests. Examples are shuffled anew for every pass over them, and each round takes the next
     `questions`. A remainder smaller than a round is dropped from the pass (like `drop_last` in the
-    papers' data loaders). `rewards` as in `run_samples`.
+    papers' data loaders). `rewards` and `refused` as in `run_samples`.
     """
+    refuse(refused)
     rows: list[dict[str, Any]] = []
     if before is None or Ending.read(before).stopped is None:
         chosen = chosen_examples(dataset, examples, config.split, config.tasks, None)
@@ -222,8 +228,18 @@ def _drawn(chosen: list[dict[str, Any]], config: RolloutBlock, number: int, data
     return shuffled[place * config.questions : (place + 1) * config.questions]
 
 
-def run_pairs(*, dataset: str, examples: Path, requests: Path, config: PairingBlock, views: Views) -> None:
-    """Writes `requests`: two per pair, with the role in column `condition`."""
+def run_pairs(
+    *,
+    dataset: str,
+    examples: Path,
+    requests: Path,
+    config: PairingBlock,
+    views: Views,
+    refused: Mapping[str, Path] = MappingProxyType({}),
+) -> None:
+    """Writes `requests`: two per pair, with the role in column `condition`. `refused` as in
+    `run_samples`."""
+    refuse(refused)
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     planner = _Planner({dataset: views})
     rows: list[dict[str, Any]] = []
@@ -335,16 +351,11 @@ def chosen_examples(
 
     Raises `UserError` if there are none.
     """
-    table = list(Examples(examples).rows().values())
-    chosen, taken = [], dict.fromkeys({row["task"] for row in table}, 0)
-    for row in table:
-        if row["split"] != split or (tasks and row["task"] not in tasks):
-            continue
-        taken[row["task"]] += 1
-        if limit is None or taken[row["task"]] <= limit:
-            chosen.append(row)
+    known = Examples(examples)
+    chosen = known.selected(split, tasks, limit)
     if not chosen:
-        available = sorted({f"{row['split']}/{row['task']}" for row in table})
+        rows = known.table(["split", "task"]).to_pylist()
+        available = sorted({f"{row['split']}/{row['task']}" for row in rows})
         selected = f"split `{split}`" + (f" and tasks {', '.join(tasks)}" if tasks else "")
         raise UserError(f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available)}")
     return chosen
