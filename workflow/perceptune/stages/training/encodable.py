@@ -36,7 +36,7 @@ class Prompts:
         self.model = model
         self.family: Family = family_of(model)
         self.processor: ProcessorMixin = load_processor(model)
-        self._image_tokens: dict[Sizes, int] = {}
+        self._image_tokens: dict[tuple[str, Sizes], int] = {}
 
     def length(self, view: Shown, sizes: Sizes) -> int:
         """Tokens of the prompt of an example with images of these sizes under a view.
@@ -52,11 +52,12 @@ class Prompts:
         Raises `ValueError` if they cannot be encoded.
         """
         operation = load("view", recipe.op)
-        if operation.keeps_size(operation.Parameters.model_validate(recipe.parameters)):
-            if sizes not in self._image_tokens:
-                self._image_tokens[sizes] = self.family.image_tokens(self.processor, _blank(sizes))
-            return self._image_tokens[sizes]
-        return self.family.image_tokens(self.processor, shown(recipe, _blank(sizes)))
+        kept = operation.keeps_size(operation.Parameters.model_validate(recipe.parameters))
+        key = "" if kept else recipe.text(), sizes
+        if key not in self._image_tokens:
+            pictures = _blank(sizes) if kept else shown(recipe, _blank(sizes))
+            self._image_tokens[key] = self.family.image_tokens(self.processor, pictures)
+        return self._image_tokens[key]
 
     def ground_truth(self, example: Mapping[str, Any], prompt: int) -> list[int]:
         """Token ids of an example's ground truth after a prompt of `prompt` tokens.
