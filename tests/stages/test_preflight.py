@@ -174,6 +174,19 @@ def test_data_that_has_changed_since_its_import_is_not_checked(checked: Checked,
     assert checked()[1][0].startswith("not checked: dataset `own` has no usable table: `results/examples/own.parquet`")
 
 
+def test_data_dated_in_the_future_stops_its_import(checked: Checked) -> None:
+    imported([ROWS[0], ROWS[-1]])
+    os.utime("own.jsonl", (2**32, 2**32))
+    status, lines = checked()
+    assert (status, len(lines)) == (0, 2)
+    assert lines[0].startswith("warning: key `datasets.own.path`: `own.jsonl` is dated in the future")
+    written(ROWS)
+    os.utime("own.jsonl", (2**32, 2**32))
+    status, lines = checked()
+    assert (status, len(lines)) == (1, 3)
+    assert lines[0].startswith("stops: key `datasets.own.path`: `own.jsonl` is dated in the future")
+
+
 def test_generated_data_is_compared_with_its_settings(checked: Checked) -> None:
     config = copy.deepcopy(CONFIG)
     config["datasets"]["own"] = {"kind": "shapes", "train": {"existence": 3}, "test": {"existence": 2}}
@@ -220,6 +233,42 @@ def test_dataset_preferences_are_those_of_the_stage(checked: Checked) -> None:
         "stops: `dataset_preferences.taken`, dataset `own`: no list is kept, so there is nothing to train on" in lines
     )
     assert status == 1
+
+
+def test_pairs_need_room_for_image_and_crop(checked: Checked, folder: Path) -> None:
+    """With the crop as a second image, prompts have 64 more tokens and a line break."""
+    (folder / "resources").symlink_to(ROOT / "resources")
+    config = yaml.safe_load((ROOT / "config/demo-p2dpo.yaml").read_text())
+    config["datasets"] = {"own": CONFIG["datasets"]["own"]}
+    config["benchmarks"]["shapes-p2-test"]["dataset"] = "own"
+    config["rewards"]["perception"]["tasks"]["open"] = "exact_match"
+    config["experiments"] = {"p2dpo": {**config["experiments"]["p2dpo"], "dataset": "own"}}
+    room = 512 - 69 - 65 - 24  # image and template, crop, new tokens
+    imported([ROWS[0], {"id": "wide", "question": "x" * room}, ROWS[-1]])
+    assert checked(config) == (0, ["the config is valid: 1 experiment; nothing found that would stop the run"])
+    rows = [{"id": "wide", "question": "x" * (room + 1)}]
+    imported([ROWS[0], *rows, ROWS[-1]])
+    status, lines = checked(config)
+    assert lines[0].startswith(
+        "left out: `pair_generations.self-made`, dataset `own`, model `tiny`: 1 of 2 questions: "
+    )
+    assert "exceed `max_model_len` in 1 of 4 prompts, such as example `wide`; raise" in lines[0]
+    assert "`models.tiny.max_model_len` (513 tokens are needed)" in lines[0]
+    assert (status, len(lines)) == (0, 2)
+    imported([ROWS[1], ROWS[-1]])
+    status, lines = checked(config)
+    assert (status, lines[0]) == (1, "stops: `pair_generations.self-made`: no question can be sampled")
+
+
+def test_images_that_a_processor_refuses_are_found_without_their_pixels(checked: Checked, folder: Path) -> None:
+    model = {"path": str(BUILDERS["qwen2_5_vl"](folder / "qwen", 0)), "family": "qwen2_5_vl", "dtype": "float32"}
+    Image.new("RGB", (300, 1), "red").save("line.png")
+    imported([ROWS[0], {**ROWS[6], "image": "line.png"}, ROWS[-1]])
+    _, lines = checked(changed("models.tiny", model))
+    assert lines[0].startswith(
+        "left out: `samplings.n8`, dataset `own`, model `tiny`: 1 of 2 questions: absolute aspect"
+    )
+    assert lines[0].endswith("got 300.0, such as example `answer`")
 
 
 def test_a_round_with_more_questions_than_the_data_stops(checked: Checked) -> None:

@@ -21,7 +21,7 @@ from perceptune.contracts.progress import show_bars_on
 from perceptune.planning import policies
 from perceptune.planning.config_text import check_files
 from perceptune.planning.disk import ANSWERS, LISTS, OTHER_TARGETS, TEMPORARY, estimate, size
-from perceptune.planning.missing import missing
+from perceptune.planning.missing import from_the_future, missing
 from perceptune.planning.model_folders import check_complete, check_models, models_in_use
 from perceptune.planning.policies import Plan
 from perceptune.planning.preflight import not_imported, warnings
@@ -65,8 +65,12 @@ def run(options: argparse.Namespace) -> int:
 def _findings(plan: Plan) -> Iterator[tuple[str, str]]:
     """(Severity, text) of everything found."""
     config = plan.config
+    late = set(from_the_future(config))
     yield from ((STOPS, f"missing {line}") for line in missing(config))
-    yield from ((WARNING, line) for line in warnings(plan))
+    not_yet = not_imported(plan)
+    fatal = {f"key `datasets.{name}.path`" for name in not_yet}  # those dated in the future
+    for line in warnings(plan):
+        yield (STOPS if line in late and line.partition(":")[0] in fatal else WARNING), line
     folders: dict[str, ModelBlock | ClipBlock | SaliencyBlock] = {
         **{f"models.{name}": config.models[name] for name in models_in_use(config)},
         **{f"clip_scores.{name}": block for name, block in config.clip_scores.items()},
@@ -80,7 +84,6 @@ def _findings(plan: Plan) -> Iterator[tuple[str, str]]:
             broken.add(key)
             if (Path(block.path) / "config.json").exists():  # otherwise said to be missing
                 yield STOPS, f"{error.args[0]}; {error.hint}"
-    not_yet = not_imported(plan)
     for name, why in not_yet.items():
         yield UNCHECKED, f"dataset `{name}` {why}: run `snakemake --cores all data`, then check again"
     models = dict.fromkeys(experiment.model for experiment in config.experiments.values())

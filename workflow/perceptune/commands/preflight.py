@@ -37,6 +37,7 @@ from perceptune.stages.training.encodable import Prompts
 
 Row = Mapping[str, Any]
 Advance = Callable[[int], object]
+LONG = "prompt and `max_tokens` exceed `max_model_len`"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class _Asking:
     block: Asked
     chosen: list[dict[str, Any]]
     reasons: dict[str, str] = field(default_factory=dict)
-    """Example to the first reason why it is left out."""
+    """Example to the first reason why it, or some of its prompts, are left out."""
     longest: int = 0
     """Tokens that the longest prompt and its answer need, if they exceed `max_model_len`."""
     missing: int = 0
@@ -137,17 +138,22 @@ def _chosen(block: Asked, config: Config) -> list[dict[str, Any]]:
 
 def _ask(asking: _Asking, config: Config, prompts: PromptLengths, advance: Advance) -> None:
     """Finds what the sampler will refuse."""
+    turns = asking.block.turns
     for row in asking.chosen:
-        for turn in asking.block.turns:
+        refused = []
+        for turn in turns:
             length = 0
             try:
                 length = prompts.needed(_text(turn, row), _recipe(turn.view, row, config), row)
                 check_room(length, turn.max_tokens, prompts.model)
             except ValueError as error:
-                asking.reasons.setdefault(row["example_id"], _sort(str(error)))
+                refused.append(_sort(str(error)))
                 asking.missing += turn.answers
                 asking.longest = max(asking.longest, length + turn.max_tokens if length else 0)
             advance(1)
+        if refused:
+            part = f" in {len(refused)} of {len(turns)} prompts" if len(refused) < len(turns) else ""
+            asking.reasons[row["example_id"]] = refused[0] + part
 
 
 def _text(turn: Turn, row: Row) -> str:
@@ -166,9 +172,6 @@ def _recipe(view: str, row: Row, config: Config) -> Recipe:
     return recipe_of(view, config.views, row["image_sha256"], box)  # type: ignore[arg-type]
 
 
-LONG = "prompt and `max_tokens` exceed `max_model_len`"
-
-
 def _sort(reason: str) -> str:
     """The reason without the lengths of a single prompt."""
     return LONG if re.match(r"prompt of \d+ tokens and \d+ new ones exceed max_model_len", reason) else reason
@@ -182,6 +185,11 @@ def _left_out(plans: Sequence[_Asking], config: Config) -> Iterator[Finding]:
         room = f"raise `models.{block.model}.max_model_len` ({asking.longest} tokens are needed) or lower `max_tokens`"
         for text in _by_reason(asking.reasons, len(asking.chosen), "questions", {LONG: room}):
             yield Finding(f"{what}: {text}")
+    asked_for, missing = sum(asking.total for asking in plans), sum(asking.missing for asking in plans)
+    if asked_for and missing == asked_for:
+        keys = ", ".join(f"`{asking.block.key}`" for asking in plans)
+        yield Finding(f"{keys}: no question can be sampled", stops=True)
+        return
     for reward in {reward: None for asking in plans for reward in asking.block.rewards}:
         scored = [asking for asking in plans if reward in asking.block.rewards]
         missing, total = sum(asking.missing for asking in scored), sum(asking.total for asking in scored)
@@ -193,9 +201,6 @@ def _left_out(plans: Sequence[_Asking], config: Config) -> Iterator[Finding]:
                 "scoring stops after all others are sampled; correct the rows, or raise the limit",
                 stops=True,
             )
-    asked_for, missing = sum(asking.total for asking in plans), sum(asking.missing for asking in plans)
-    if asked_for and missing == asked_for and not any(asking.block.rewards for asking in plans):
-        yield Finding(f"`{plans[0].block.key}`: no question can be sampled", stops=True)
 
 
 def _by_reason(reasons: Mapping[str, str], total: int, what: str, advice: Mapping[str, str]) -> Iterator[str]:
@@ -203,7 +208,8 @@ def _by_reason(reasons: Mapping[str, str], total: int, what: str, advice: Mappin
     first = {_like(reason): (name, reason) for name, reason in reversed([*reasons.items()])}
     for like, count in Counter(map(_like, reasons.values())).items():
         name, reason = first[like]
-        hint = advice.get(reason) or ("remove it to keep them" if " contains the model's " in reason else None)
+        known = {" contains the model's ": "remove it to keep them", **advice}
+        hint = next((what_to_do for part, what_to_do in known.items() if part in reason), None)
         more = f"; {hint}" if hint else ""
         yield f"{count:,} of {total:,} {what}: {reason}, such as example `{name}`{more}"
 
@@ -264,28 +270,31 @@ def _learnt(
     config, experiment = plan.config, plan.config.experiments[name]
     section = experiment.made_of[0]
     block = getattr(config, f"{section}s")[getattr(experiment, section)]
-    limit = getattr(block, "limit", None)
+    asked_under, new = getattr(block, "view", "original"), getattr(block, "max_tokens", 0)
     table = Path(EXAMPLES.format(dataset=experiment.dataset))
+    if truth is None and set(views) <= {asked_under}:
+        return
     try:
-        chosen = chosen_examples(experiment.dataset, table, block.split, block.tasks, limit)
+        chosen = chosen_examples(experiment.dataset, table, block.split, block.tasks, getattr(block, "limit", None))
     except UserError:
         return  # already found
     reasons, refused = {}, 0
-    for row in chosen:
-        text = asked_as(block.prompt, row["question"], row["task"])
-        try:
-            recipe = _recipe(getattr(block, "view", "original"), row, config)
-            check_room(prompts.needed(text, recipe, row), getattr(block, "max_tokens", 0), prompts.model)
-        except ValueError:
-            refused += 1  # a finding on the questions
-            continue
-        try:
-            for view in views:
-                prompts.needed(text, _recipe(view, row, config), row)
-            if truth:
-                prompts.ground_truth(row, prompts.needed(text, _recipe(truth, row, config), row))
-        except ValueError as error:
-            reasons[row["example_id"]] = str(error)
+    with Progress(f"checking what {name} learns", len(chosen), "questions") as progress:
+        for row in chosen:
+            text = asked_as(block.prompt, row["question"], row["task"])
+            progress.advance()
+            try:
+                check_room(prompts.needed(text, _recipe(asked_under, row, config), row), new, prompts.model)
+            except ValueError:
+                refused += 1  # a finding on the questions
+                continue
+            try:
+                for view in views:
+                    prompts.needed(text, _recipe(view, row, config), row)
+                if truth:
+                    prompts.ground_truth(row, prompts.needed(text, _recipe(truth, row, config), row))
+            except ValueError as error:
+                reasons[row["example_id"]] = str(error)
     about = f"experiment `{name}`, dataset `{experiment.dataset}`"
     advice = {"prompt and ground truth exceed max_model_len": f"raise `models.{experiment.model}.max_model_len`"}
     for text in _by_reason(reasons, len(chosen), "questions", advice):
