@@ -9,7 +9,7 @@ import pytest
 import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
-from perceptune.planning.cross_checks import trained_on_test
+from perceptune.planning.cross_checks import equal_samples, trained_on_test
 
 from .test_plan import DEMO, P2DPO, ROUNDS, edited
 
@@ -68,6 +68,18 @@ def test_pairs_and_rounds_and_judges_have_the_same_limit_of_tokens() -> None:
 def test_blocks_that_no_experiment_uses_may_be_anything() -> None:
     unused = {**DEMO["samplings"]["n20"], "n": 1, "max_tokens": 10**6, "split": "none"}
     assert mistakes(("samplings.later", unused)) == ""
+
+
+def test_benchmarks_whose_samples_are_equal_are_said() -> None:
+    def said(**settings: Any) -> list[str]:
+        config = edited("benchmarks.shapes-test", {**DEMO["benchmarks"]["shapes-test"], **settings})
+        return list(equal_samples(policies.load(config).config))
+
+    assert said() == said(temperature=0, n=0) == said(top_k=1, n=1) == said(top_k=2) == []
+    assert said(temperature=0) == [
+        "key `benchmarks.shapes-test.temperature`: got `0`, with which all 20 sampled responses are equal; `n: 0` samples none"
+    ]
+    assert len(said(temperature=0, top_k=1)) == 2
 
 
 def overlapping(config: dict[str, Any]) -> list[str]:

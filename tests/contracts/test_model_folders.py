@@ -11,7 +11,7 @@ from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, names
 from perceptune.planning import policies
-from perceptune.planning.model_folders import check_families, model_digest
+from perceptune.planning.model_folders import check_models, model_digest
 from safetensors.numpy import save_file
 
 from .test_plan import DEMO, edited
@@ -118,7 +118,7 @@ def test_large_weights_are_not_read_whole(folder: Path) -> None:
 def family_error(**model: Any) -> str:
     config = policies.load(edited("models.tiny", {**DEMO["models"]["tiny"], **model})).config
     try:
-        check_families(config)
+        check_models(config)
     except UserError as error:
         return str(error)
     return ""
@@ -136,6 +136,34 @@ def test_a_family_is_compared_with_the_folder(tmp_path: Path) -> None:
     assert "`model_type` is `` in `m/config.json`, expected `llava`" in family_error(path="m")
 
 
+def test_a_context_longer_than_the_model_is_named(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "m")
+    assert family_error(path="m", max_model_len=2048) == ""
+    expected = "key `models.tiny.max_model_len`: 2049, expected at most the 2048 of model `m`"
+    assert family_error(path="m", max_model_len=2049) == f"error: config\n  {expected}"
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    config["text_config"]["rope_parameters"] = {"rope_type": "yarn", "factor": 4.0}
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    assert family_error(path="m", max_model_len=2049) == ""  # only vLLM knows the limit of scaled positions
+    del config["text_config"]["max_position_embeddings"]
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    assert family_error(path="m", max_model_len=2049) == ""
+
+
+@pytest.mark.parametrize("names", [["q_proj"], ["self_attn.v_proj", "mlp.down_proj"]])
+def test_layers_of_an_adapter_exist(names: list[str]) -> None:
+    config = edited("trainings.dpo.lora", {"r": 4, "target_modules": names})
+    config["models"]["tiny"]["path"] = str(TINY)
+    check_models(policies.load(config).config)
+    config["trainings"]["dpo"]["lora"]["target_modules"] = [*names, "qproj"]
+    expected = "key `trainings.dpo.lora.target_modules`: `qproj` matches no layer of the language model in "
+    with pytest.raises(UserError, match=expected) as stopped:
+        check_models(policies.load(config).config)
+    assert str(stopped.value).endswith("expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj")
+    config["models"]["tiny"]["path"] = "nowhere"
+    check_models(policies.load(config).config)
+
+
 def test_folders_that_cannot_be_read_are_left_to_the_jobs_that_need_them(tmp_path: Path) -> None:
     assert family_error(path="nowhere") == ""
     (tmp_path / "config.json").write_text("{")
@@ -148,10 +176,10 @@ def test_the_model_of_a_judge_is_checked_and_an_endpoint_is_not(tmp_path: Path) 
     config["models"]["tiny"]["path"] = str(TINY)
     config["benchmarks"]["shapes-test"] |= {"protocol": "mmhal", "judge": "one"}
     config["judges"] = {"one": {"model": "judge", "url": "http://localhost:1/v1"}}
-    check_families(policies.load(config).config)
+    check_models(policies.load(config).config)
     config["judges"] = {"one": {"model": "judge"}}
     with pytest.raises(UserError, match=r"key `models\.judge\.family`: `llava`, but `model_type` is `qwen3`"):
-        check_families(policies.load(config).config)
+        check_models(policies.load(config).config)
 
 
 def test_no_model_type_belongs_to_two_families() -> None:

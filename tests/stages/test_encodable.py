@@ -1,5 +1,6 @@
 """Lists that cannot be encoded or learnt are left out with their reason before training."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,20 @@ from tests.tiny_models import BUILDERS
 FAMILIES = ["llava", "llava_next", "llava_onevision", "qwen2_5_vl", "internvl"]
 PLACEHOLDERS = {
     "llava": {"image": "<image>"},
+    "llava_next": {"image": "<image>"},
     "llava_onevision": {"image": "<image>", "video": "<video>"},
     "qwen2_vl": {"image": "<|image_pad|>", "video": "<|video_pad|>"},
     "qwen2_5_vl": {"image": "<|image_pad|>", "video": "<|video_pad|>"},
     "qwen3_vl": {"image": "<|image_pad|>", "video": "<|video_pad|>"},
     "internvl": {"image": "<IMG_CONTEXT>", "video": "<video>"},
+}
+CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SPECIALS = {
+    "llava": ["<unk>", "<s>", "</s>", "<pad>"],
+    "llava_next": ["<unk>", "<s>", "</s>", "<pad>"],
+    "llava_onevision": CHAT,
+    **{name: [*CHAT, "<|vision_start|>", "<|vision_end|>"] for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")},
+    "internvl": ["<|endoftext|>", "<|im_end|>", "<img>", "</img>"],  # the tiny one lacks <|im_start|>
 }
 
 
@@ -71,17 +81,66 @@ def test_lengths_are_those_of_the_real_prompt(family: str, sizes: Any, prompts: 
         assert [of.length(view, sizes) for _ in range(2)] == [expected] * 2
 
 
-@pytest.mark.parametrize("family", sorted(PLACEHOLDERS))
-def test_placeholders_in_questions_and_answers_are_named(family: str, prompts: Callable[[str], Prompts]) -> None:
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_reserved_tokens_in_questions_and_answers_are_named(family: str, prompts: Callable[[str], Prompts]) -> None:
+    """In the question and in every kind of answer, with the same words."""
     of = prompts(family)
     assert of.family.placeholders(of.processor) == {token: kind for kind, token in PLACEHOLDERS[family].items()}
-    for kind, token in PLACEHOLDERS[family].items():
-        with pytest.raises(ValueError, match=f"the question contains the model's {kind} token `"):
-            of.family.prompt_ids(of.processor, messages_for(f"what is {token}?", Recipe("original"), 1))
-        with pytest.raises(ValueError, match=f"an answer contains the model's {kind} token"):
-            of.family.learnt_answer(of.processor, f"it is {token}.", 100)
     assert len(of.family.placeholder_ids(of.processor)) == len(PLACEHOLDERS[family])
+    expected = {token: kind for kind, token in PLACEHOLDERS[family].items()} | dict.fromkeys(
+        SPECIALS[family], "special"
+    )
+    assert of.family.reserved(of.processor) == expected
+    for token, kind in expected.items():
+        contains = f"contains the model's {kind} token `{re.escape(token)}`"
+        with pytest.raises(ValueError, match=f"^the question {contains}$"):
+            of.family.prompt_ids(of.processor, messages_for(f"what is {token}?", Recipe("original"), 1))
+        with pytest.raises(ValueError, match=f"^an answer {contains}$"):
+            of.family.learnt_answer(of.processor, f"it is {token}.", 100)
+        with pytest.raises(ValueError, match=f"^the ground truth {contains}$"):
+            of.ground_truth({"box": None, "target": f"{token} cup"}, 20)
     assert of.family.learnt_answer(of.processor, "it.", 100) == of.family.answer_ids(of.processor, "it.")
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_reserved_tokens_are_those_that_a_tokenizer_finds_in_plain_text(
+    family: str, prompts: Callable[[str], Prompts]
+) -> None:
+    """All single tokens in the text of an answer that decoding hides, but for the family's markup."""
+    of = prompts(family)
+    tokenizer = of.processor.tokenizer
+    found = set()
+    for number, token in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):
+        whole = tokenizer(token, add_special_tokens=False)["input_ids"] == [number]
+        if whole and not tokenizer.decode([number], skip_special_tokens=True):
+            found.add(token)
+    assert found - set(of.family.markup) == set(of.family.reserved(of.processor))
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_escaped_text_has_no_reserved_token(family: str, prompts: Callable[[str], Prompts]) -> None:
+    of = prompts(family)
+    reserved = of.family.reserved(of.processor)
+    text = "".join(f"{token}{token} a" for token in reserved)
+    messages = messages_for(text, Recipe("original"), 1)
+    (escaped,) = of.family.escaped(of.processor, messages)
+    image, written = escaped["content"]
+    assert image == {"type": "image", "text": None}
+    assert written["text"].replace(" ", "") == text.replace(" ", "")
+    tokens = of.family.prompt_ids(of.processor, [escaped])
+    plain = of.family.prompt_ids(of.processor, messages_for("a", Recipe("original"), 1))
+    ids = of.processor.tokenizer.convert_tokens_to_ids(list(reserved))
+    assert {i: tokens.count(i) for i in ids} == {i: plain.count(i) for i in ids}
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_marks_of_boxes_are_part_of_texts(family: str, prompts: Callable[[str], Prompts]) -> None:
+    of = prompts(family)
+    marked = "<|object_ref_start|>cup<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
+    of.family.prompt_ids(of.processor, messages_for(marked, Recipe("original"), 1))
+    assert of.family.learnt_answer(of.processor, marked, 100) == of.family.answer_ids(of.processor, marked)
+    example = {"box": [1.0, 2.0, 30.0, 40.0], "image_sizes": [[64, 48]], "target": None}
+    assert of.ground_truth(example, 20)
 
 
 def test_lists_that_cannot_be_encoded_are_left_out(
@@ -139,6 +198,7 @@ def test_ground_truths_have_the_limits_of_given_answers(
         "box": [1.0, 2.0, 30.0, 40.0],
         "missing": None,
         "mark": "![a](<image>)",
+        "end": "a cup</s>",
         "long": "ab" * 600,
     }
     lists = [listed(f"group-{name}") for name in targets]
@@ -149,10 +209,12 @@ def test_ground_truths_have_the_limits_of_given_answers(
     printed = capsys.readouterr().out.splitlines()
     assert printed == [
         "left out: list `group-missing`: no ground truth",
-        "left out: list `group-mark`: the ground truth contains the model's image token",
+        "left out: list `group-mark`: the ground truth contains the model's image token `<image>`",
+        "left out: list `group-end`: the ground truth contains the model's special token `</s>`",
         "left out: list `group-long`: prompt and ground truth exceed max_model_len",
-        "2 of 5 lists have a ground truth to learn from; dropped: no ground truth (1), prompt and ground truth exceed"
-        " max_model_len (1), the ground truth contains the model's image token (1)",
+        "2 of 6 lists have a ground truth to learn from; dropped: no ground truth (1), prompt and ground truth exceed"
+        " max_model_len (1), the ground truth contains the model's image token `<image>` (1), the ground truth contains"
+        " the model's special token `</s>` (1)",
     ]
 
 

@@ -23,6 +23,8 @@ RECORDS: list[dict[str, Any]] = [
     {"id": "empty", "prompt": "is there a red circle?", "chosen": "yes", "rejected": " "},
     {"id": "long", "prompt": "is there a red circle?", "chosen": "yes", "rejected": "ab" * 400},
     {"id": "token", "prompt": "is there a red circle?", "chosen": "yes", "rejected": "<image>"},
+    {"id": "end", "prompt": "is there a red circle?", "chosen": "yes</s>", "rejected": "no"},
+    {"id": "turn", "prompt": "is there a red circle?</s>", "chosen": "yes", "rejected": "no"},
     {"id": "other", "prompt": "is there a red circle?", "chosen": "yes", "rejected": "no", "split": "test"},
 ]  # fmt: skip
 LISTS: list[dict[str, Any]] = [
@@ -62,7 +64,9 @@ def test_every_example_is_a_row_with_its_answers_or_its_reason(tmp_path: Path, m
         "scored": None,
         "empty": "empty answer",
         "long": "prompt and answer exceed max_model_len",
-        "token": "an answer contains the model's image token",
+        "token": "an answer contains the model's image token `<image>`",
+        "end": "an answer contains the model's special token `</s>`",
+        "turn": "the question contains the model's special token `</s>`",
     }
     (pair,) = table.filter(example_id="pair").to_dicts()
     family, processor = family_of(model), load_processor(model)
@@ -72,7 +76,7 @@ def test_every_example_is_a_row_with_its_answers_or_its_reason(tmp_path: Path, m
     (scored,) = table.filter(example_id="scored").to_dicts()
     assert [r["reward"] for r in scored["responses"]] == [7.0, 6.5]
     counted = json.loads((tmp_path / "statistics.json").read_text())
-    assert (counted["groups"], counted["kept"]) == (6, 2)
+    assert (counted["groups"], counted["kept"]) == (8, 2)
     # every scored answer is in a bin, including those of 7 and 6.5: three examples with two answers
     assert sum(counted["reward_histogram"]["counts"]) == 6
     assert counted["reward_histogram"]["edges"][-1] == 7.0
@@ -109,5 +113,5 @@ def test_a_question_or_answer_with_the_video_token_is_dropped(tmp_path: Path) ->
     assert dict(table.select("example_id", "reason").iter_rows()) == {
         "good": None,
         "asked": "the question contains the model's video token `<|video_pad|>`",
-        "answered": "an answer contains the model's video token",
+        "answered": "an answer contains the model's video token `<|video_pad|>`",
     }

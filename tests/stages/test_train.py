@@ -242,7 +242,7 @@ def test_bad_rows_do_not_stop_sft(folder: Path, tmp_path: Path, capfd: pytest.Ca
     )
     assert (
         "4 of 7 lists have a ground truth to learn from; dropped: no ground truth (1), prompt and ground truth exceed"
-        " max_model_len (1), the ground truth contains the model's image token (1)" in printed
+        " max_model_len (1), the ground truth contains the model's image token `<image>` (1)" in printed
     )
 
 

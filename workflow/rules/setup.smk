@@ -7,10 +7,10 @@ from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
 from perceptune.planning.config_text import check_files
-from perceptune.planning.cross_checks import trained_on_test
-from perceptune.planning.missing import from_the_future, missing
-from perceptune.planning.model_folders import check_families
+from perceptune.planning.missing import missing
+from perceptune.planning.model_folders import check_models
 from perceptune.planning.outcome import say_last
+from perceptune.planning.preflight import warnings
 from perceptune.planning.rules import (
     RULES,
     code_lines,
@@ -59,9 +59,8 @@ if workflow.is_main_process and (lacking := missing(plan.config)):
     logger.warning("  " + "\n  ".join(lacking))
 
 if workflow.is_main_process:
-    checked(check_families, plan.config)
-    known = trained_on_test(plan.config) if plan.config.leakage == "warn" else []
-    for line in [*from_the_future(plan.config), *known]:
+    checked(check_models, plan.config)
+    for line in warnings(plan):
         logger.warning(f"warning: {line}")
 
 

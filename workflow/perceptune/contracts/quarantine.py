@@ -28,16 +28,22 @@ def check_ceiling(
         hint: The likely cause, instead of the hint on how to raise the limit.
     """
     number = len(failed) if count is None else count
-    if number > exact_share(most_share, total) and (most_rows is None or most_share > 0):
-        limit = f"a share of {most_share:g}"
-    elif most_rows is not None and number > most_rows:
-        limit = f"{most_rows} row" + ("" if most_rows == 1 else "s")
-    else:
+    limit = exceeded(number, total, most_share, most_rows)
+    if limit is None:
         return
     raise UserError(
         f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(_one_of_each_first(failed)),
         hint or ("`max_failed_share` and `max_failed_rows` of its block set this limit" if number < total else None),
     )
+
+
+def exceeded(number: int, total: int, most_share: float, most_rows: int | None) -> str | None:
+    """The limit that `number` of `total` rows exceed, as text; None if they exceed none."""
+    if number > exact_share(most_share, total) and (most_rows is None or most_share > 0):
+        return f"a share of {most_share:g}"
+    if most_rows is not None and number > most_rows:
+        return f"{most_rows} row" + ("" if most_rows == 1 else "s")
+    return None
 
 
 def _one_of_each_first(failed: list[str]) -> list[str]:

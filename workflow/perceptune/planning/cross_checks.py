@@ -20,6 +20,9 @@ from perceptune.contracts.config import (
 Questions = SamplingBlock | RolloutBlock | PairingBlock | GivenBlock | BenchmarkBlock
 """Blocks that choose questions of a dataset by split and task."""
 
+GREEDY = (("temperature", 0), ("top_k", 1))
+"""Settings with which every response to a question is the same."""
+
 
 def cross_mistakes(config: Config) -> list[str]:
     """A line per combination of blocks that cannot work, without duplicates. Looks only at blocks
@@ -50,6 +53,16 @@ def trained_on_test(config: Config) -> list[str]:
     return list(found)
 
 
+def equal_samples(config: Config) -> Iterator[str]:
+    """A line per benchmark whose sampled responses to a question are all the same one."""
+    for name in config.used_benchmarks():
+        benchmark = config.benchmarks[name]
+        for key, value in GREEDY:
+            if benchmark.n > 1 and getattr(benchmark, key) == value:
+                found = f"got `{value}`, with which all {benchmark.n} sampled responses are equal"
+                yield f"key `benchmarks.{name}.{key}`: {found}; `n: 0` samples none"
+
+
 def _learnt_from(
     experiment: ExperimentBlock, config: Config
 ) -> tuple[str, SamplingBlock | RolloutBlock | PairingBlock | GivenBlock]:
@@ -76,7 +89,7 @@ def _without_lists(experiment: ExperimentBlock, config: Config) -> Iterator[str]
         if block.n < selection.min_list_size:
             yield f"key `{key}.n`: got `{block.n}`, {least}: a list needs several responses"
     if isinstance(block, SamplingBlock | RolloutBlock):
-        for greedy, value in (("temperature", 0), ("top_k", 1)):
+        for greedy, value in GREEDY:
             if getattr(block, greedy) == value:
                 yield f"key `{key}.{greedy}`: got `{value}`, with which all responses to a question are equal, so none is better"
 

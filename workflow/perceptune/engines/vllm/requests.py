@@ -31,6 +31,8 @@ class Question:
     max_tokens: int
     seed: int
     contrast: Contrast | None = None
+    escaped: bool = False
+    """Whether reserved tokens in the text are escaped, rather than the question refused."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.engines.vllm.contrastive_decoding import Lockstep, Pair, Pairs
 from perceptune.engines.vllm.requests import Answer, Contrast, Question
 from perceptune.models.coordinates import pixel_limits
-from perceptune.models.families.family import family_of
+from perceptune.models.families.family import check_room, family_of
 from perceptune.models.loading import load_processor, merged_model
 
 
@@ -125,14 +125,11 @@ class Sampler:
 
         Raises `ValueError` with the reason if it cannot be sampled.
         """
-        tokens = self._family.prompt_ids(self._processor, question.messages)
+        messages = self._family.escaped(self._processor, question.messages) if question.escaped else question.messages
+        tokens = self._family.prompt_ids(self._processor, messages)
         images = [self._family.prepare_image(image, self._processor) for image in question.images]
         length = self._family.prompt_length(self._processor, tokens, images)
-        if length + question.max_tokens > self._model.max_model_len:
-            raise ValueError(
-                f"prompt of {length} tokens and {question.max_tokens} new ones exceed "
-                f"max_model_len {self._model.max_model_len}"
-            )
+        check_room(length, question.max_tokens, self._model)
         sampling = _sampling(question, self._family.placeholder_ids(self._processor))
         prompt, contrast = _prompt(tokens, images), question.contrast
         if contrast is None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, Any]]
 PLACEHOLDERS = ("image", "video", "audio")
 """What a processor's `<kind>_token` attributes stand for."""
+SPECIAL = "special"
+"""The kind of all other tokens that a text must not contain."""
 
 
 class Family(ABC):
@@ -37,6 +39,8 @@ class Family(ABC):
     """Whether its processor resizes images to a number of pixels, limited by a block's `pixels`."""
     squares_images: ClassVar[bool] = False
     """Whether images are made square first, as a model block's `image_fit` says."""
+    markup: ClassVar[tuple[str, ...]] = ()
+    """Special tokens that are part of questions and answers, such as the marks around a box."""
     lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     """Regular expression for the language model's linear layers; everything else stays frozen."""
 
@@ -47,22 +51,46 @@ class Family(ABC):
     def prompt_text(self, processor: ProcessorMixin, messages: Messages) -> str:
         """The chat prompt up to the start of the answer, with one placeholder per image.
 
-        Raises `ValueError` if a user's text contains a placeholder, for which there are no pixels.
+        Raises `ValueError` if a user's text contains a reserved token.
         """
-        placeholders = self.placeholders(processor)
-        structured = [
-            {"role": m["role"], "content": [self._item(c, placeholders) for c in m["content"]]} for m in messages
-        ]
+        reserved = self.reserved(processor)
+        structured = [{"role": m["role"], "content": [self._item(c, reserved) for c in m["content"]]} for m in messages]
         return str(processor.apply_chat_template(structured, add_generation_prompt=True, tokenize=False))
 
     @staticmethod
-    def _item(item: Mapping[str, Any], placeholders: Mapping[str, str]) -> dict[str, str]:
+    def _item(item: Mapping[str, Any], reserved: Mapping[str, str]) -> dict[str, str]:
         if item["type"] == "image":
             return {"type": "image"}
-        for token, kind in placeholders.items():
-            if token in item["text"]:
-                raise ValueError(f"the question contains the model's {kind} token `{token}`")
+        check_text(item["text"], reserved, "the question")
         return {"type": "text", "text": item["text"]}
+
+    def reserved(self, processor: ProcessorMixin) -> dict[str, str]:
+        """The tokens that questions and answers must not contain as text, each with its kind.
+
+        These are the placeholders, for which there would be no pixels, and the tokenizer's special
+        tokens, such as `</s>`, `<|im_end|>` or `<|vision_start|>`: it reads them as the structure of
+        the chat even where the data has them as plain text. The family's `markup` is not reserved,
+        nor are added tokens that are not special, such as Qwen3's `<think>`.
+        """
+        tokenizer = processor.tokenizer
+        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        special = dict.fromkeys([*added, *tokenizer.all_special_tokens], SPECIAL)
+        placeholders = self.placeholders(processor)
+        return placeholders | {t: k for t, k in special.items() if t not in self.markup and t not in placeholders}
+
+    def escaped(self, processor: ProcessorMixin, messages: Messages) -> list[dict[str, Any]]:
+        """The messages with a space inside every reserved token in their texts: `< |im_end|>`."""
+        reserved = self.reserved(processor)
+
+        def plain(text: str) -> str:
+            for token in reserved:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+            return text
+
+        return [
+            {**m, "content": [{**c, "text": plain(c["text"])} if c["type"] == "text" else c for c in m["content"]]}
+            for m in messages
+        ]
 
     def placeholder(self, processor: ProcessorMixin) -> str:
         """The token that stands for an image in the prompt."""
@@ -77,17 +105,13 @@ class Family(ABC):
         return {str(token): kind for kind, token in named.items() if token}
 
     def placeholder_ids(self, processor: ProcessorMixin) -> list[int]:
-        """Token ids of the placeholders.
+        """Token ids of the placeholders in the vocabulary.
 
-        They are never sampled or learnt: their pixels would be missing.
+        They are never sampled: their pixels would be missing.
         """
-        return sorted(self._placeholder_kinds(processor))
-
-    def _placeholder_kinds(self, processor: ProcessorMixin) -> dict[int, str]:
-        """Token id to kind, for the placeholders in the vocabulary."""
         tokenizer = processor.tokenizer
-        ids = {tokenizer.convert_tokens_to_ids(token): kind for token, kind in self.placeholders(processor).items()}
-        return {number: kind for number, kind in ids.items() if number not in (None, tokenizer.unk_token_id)}
+        ids = {tokenizer.convert_tokens_to_ids(token) for token in self.placeholders(processor)}
+        return sorted(ids - {None, tokenizer.unk_token_id})
 
     def prepare_image(self, image: Image.Image, processor: ProcessorMixin) -> Image.Image:
         """An RGB image as passed to the model's own processor, in sampling and training alike."""
@@ -121,13 +145,6 @@ class Family(ABC):
         # the method that vLLM and transformers' server use
         counted = processor._get_num_multimodal_tokens(image_sizes=sizes)
         return len(tokens) + sum(counted.num_image_tokens) - len(images)
-
-    def expanded_length(self, processor: ProcessorMixin, messages: Messages, images: Sequence[Image.Image]) -> int:
-        """Length of the prompt for these images, of which only the sizes matter, in tokens.
-
-        Raises `ValueError` if the prompt cannot be built.
-        """
-        return len(self.prompt_ids(processor, messages)) + self.image_tokens(processor, images)
 
     def image_tokens(self, processor: ProcessorMixin, images: Sequence[Image.Image]) -> int:
         """Number of tokens that these images add to their placeholders.
@@ -209,15 +226,13 @@ class Family(ABC):
     def learnt_answer(self, processor: ProcessorMixin, text: str, longest: int, called: str = "an answer") -> list[int]:
         """`answer_ids` of an answer to learn from.
 
-        Raises `ValueError` if it has more than `longest` tokens or a placeholder; `called` names it
-        in the message.
+        Raises `ValueError` if it has more than `longest` tokens or a reserved token; `called` names
+        it in the message.
         """
+        check_text(text, self.reserved(processor), called)
         tokens = self.answer_ids(processor, text)
         if len(tokens) > longest:
             raise ValueError(f"prompt and {called.partition(' ')[2]} exceed max_model_len")
-        kinds = self._placeholder_kinds(processor)
-        if kind := next((kinds[token] for token in tokens if token in kinds), None):
-            raise ValueError(f"{called} contains the model's {kind} token")
         return tokens
 
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
@@ -245,6 +260,20 @@ def family_of(model: ModelBlock) -> Family:
     """The family of a model block."""
     family: Family = load("family", model.family)
     return family.of(model)
+
+
+def check_text(text: str, reserved: Mapping[str, str], called: str) -> None:
+    """Raises `ValueError` with the first token of `reserved` (token to kind) that the text contains;
+    `called` names the text in the message."""
+    for token, kind in reserved.items():
+        if token in text:
+            raise ValueError(f"{called} contains the model's {kind} token `{token}`")
+
+
+def check_room(prompt: int, new: int, model: ModelBlock) -> None:
+    """Raises `ValueError` if a prompt and `new` tokens after it exceed the block's `max_model_len`."""
+    if prompt + new > model.max_model_len:
+        raise ValueError(f"prompt of {prompt} tokens and {new} new ones exceed max_model_len {model.max_model_len}")
 
 
 def written(numbers: np.ndarray, frame: Frame) -> list[str]:

@@ -25,6 +25,7 @@ class InternVL(LlavaLike):
     name = "internvl"
     model_types = ("internvl",)
     frame = "thousand"
+    markup = ("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>")
 
     def grids(self, processor: ProcessorMixin, prefix: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
         """The square grid of a tile's tokens, per image."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 class QwenVL(Family):
     resizes_by_pixels = True
+    markup = tuple(f"<|{name}_{side}|>" for name in ("object_ref", "box", "quad") for side in ("start", "end"))
 
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """M-RoPE: time, height and width axes, shape (3, P)."""

@@ -228,9 +228,10 @@ def _ask_here(
 
 
 def _question(case: Case) -> Question:
-    """The case as a question to the sampling engine: text only, greedy."""
+    """The case as a question to the sampling engine: text only, greedy. An answer in it must not end
+    the judge's turn, so its special tokens are escaped."""
     messages = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in case.messages]
-    return Question(messages, [], n=1, max_tokens=case.max_tokens, seed=SEED, **GREEDY)  # type: ignore[arg-type]
+    return Question(messages, [], n=1, max_tokens=case.max_tokens, seed=SEED, escaped=True, **GREEDY)  # type: ignore[arg-type]
 
 
 def _row(

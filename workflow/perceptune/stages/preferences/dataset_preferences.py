@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import polars as pl
-from PIL import Image
-from transformers import ProcessorMixin
 
 from perceptune.contracts.config import GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
@@ -23,11 +21,11 @@ from perceptune.core.data.row_checks import is_finite
 from perceptune.core.preferences.ranked_lists import ranked_lists
 from perceptune.core.preferences.ranked_lists import statistics as selection_statistics
 from perceptune.core.views.view import Recipe
-from perceptune.models.families.family import Family, family_of
-from perceptune.models.loading import load_processor
+from perceptune.engines.training.groups import Shown
 from perceptune.stages.data.leaked import refuse
 from perceptune.stages.sampling.recipes import messages_for
 from perceptune.stages.sampling.requests import chosen_examples
+from perceptune.stages.training.encodable import Prompts
 
 SCORED: dict[str, pl.DataType | type[pl.DataType]] = {
     "request_id": pl.String, "sample_index": pl.Int32, "text": pl.String, "token_ids": pl.List(pl.Int32), "reward": pl.Float64,
@@ -55,26 +53,8 @@ def run(
     """
     refuse(refused)
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
-    family, processor = family_of(model), load_processor(model)
-    scored: list[dict[str, Any]] = []
-    reasons: dict[str, str] = {}
-    messages: dict[str, list[dict[str, Any]]] = {}
-    for row in chosen:
-        name = row["example_id"]
-        text = config.prompt.replace("{question}", row["question"])
-        messages[name] = messages_for(text, Recipe("original"), len(row["image_sha256"]))
-        try:
-            # only the sizes matter
-            pictures = [Image.new("RGB", tuple(size)) for size in row["image_sizes"]]
-            longest = model.max_model_len - family.expanded_length(processor, messages[name], pictures)
-            scored += _answers(row, longest, family, processor)
-        except ValueError as error:
-            reasons[name] = str(error)
-            scored.append({"request_id": name, "sample_index": 0})
-    answers = pl.DataFrame(scored, schema=SCORED)
-    lists = ranked_lists(answers, config).with_columns(
-        reason=pl.coalesce(pl.col("request_id").replace_strict(reasons, default=None, return_dtype=pl.String), "reason")
-    )
+    messages = {row["example_id"]: _messages(row, config) for row in chosen}
+    lists, answers = given_lists(chosen, config, Prompts(model))
     counted = selection_statistics(lists, answers.filter(pl.col("text").is_not_null()))
     if not counted["kept"]:
         dropped = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
@@ -93,17 +73,44 @@ def run(
     write_text(statistics, json.dumps(counted, indent=2) + "\n")
 
 
-def _answers(row: Mapping[str, Any], longest: int, family: Family, processor: ProcessorMixin) -> list[dict[str, Any]]:
+def given_lists(
+    chosen: Iterable[Mapping[str, Any]], config: GivenBlock, prompts: Prompts
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(Ranked lists of these examples, with reasons for those not kept; their answers)."""
+    scored: list[dict[str, Any]] = []
+    reasons: dict[str, str] = {}
+    for row in chosen:
+        name = row["example_id"]
+        try:
+            scored += _answers(row, config, prompts)
+        except ValueError as error:
+            reasons[name] = str(error)
+            scored.append({"request_id": name, "sample_index": 0})
+    answers = pl.DataFrame(scored, schema=SCORED)
+    lists = ranked_lists(answers, config).with_columns(
+        reason=pl.coalesce(pl.col("request_id").replace_strict(reasons, default=None, return_dtype=pl.String), "reason")
+    )
+    return lists, answers
+
+
+def _messages(row: Mapping[str, Any], config: GivenBlock) -> list[dict[str, Any]]:
+    text = config.prompt.replace("{question}", row["question"])
+    return messages_for(text, Recipe("original"), len(row["image_sha256"]))
+
+
+def _answers(row: Mapping[str, Any], config: GivenBlock, prompts: Prompts) -> list[dict[str, Any]]:
     """The dataset answers of an example, with rewards and tokens.
 
-    Raises `ValueError` if one of them is unusable.
+    Raises `ValueError` if the question or one of the answers is unusable.
     """
+    shown = Shown(Recipe("original"), _messages(row, config))
+    used = prompts.length(shown, tuple((width, height) for width, height in row["image_sizes"]))
     ranked = json.loads(row["source"] or "{}").get("answers_given")
     if not isinstance(ranked, list) or not ranked:
         raise ValueError("no dataset preferences")
     answers = []
     for place, (text, reward) in enumerate(zip(map(_text, ranked), _rewards(ranked), strict=True)):
-        tokens = family.learnt_answer(processor, text, longest)
+        tokens = prompts.family.learnt_answer(prompts.processor, text, prompts.model.max_model_len - used)
         answers.append(
             {
                 "request_id": row["example_id"],

@@ -101,7 +101,7 @@ def run_samples(
     """
     refuse(refused)
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
-    _check_rewarded(f"dataset `{dataset}`", chosen, rewards, "`tasks` of the sampling")
+    check_rewarded(f"dataset `{dataset}`", chosen, rewards, "`tasks` of the sampling")
     drawing = config.model_dump(include=DRAWING)
     planner = _Planner({dataset: views})
     rows: list[dict[str, Any]] = []
@@ -134,7 +134,7 @@ def run_benchmarks(
     planner = _Planner({block.dataset: views.get(block.dataset, Views()) for block in benchmarks.values()})
     for name, block in benchmarks.items():
         chosen = chosen_examples(block.dataset, examples[block.dataset], block.split, block.tasks, block.limit)
-        _check_measurable(name, block, chosen, rewards.get(block.reward))
+        check_measurable(name, block, chosen, rewards.get(block.reward))
         sampled = block.model_dump(include=DRAWING)
         greedy = {**sampled, "n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
         conditions = [("greedy", view, block.prompt, greedy) for view in block.views]
@@ -150,14 +150,14 @@ def run_benchmarks(
     print(f"{len(rows)} requests of {len(benchmarks)} benchmarks")
 
 
-def _check_measurable(
+def check_measurable(
     name: str, block: BenchmarkBlock, chosen: list[dict[str, Any]], rewarded: Collection[str] | None
 ) -> None:
     """Raises `UserError`, before sampling, if no reward or protocol can handle the answers."""
     about = f"benchmark `{name}`: dataset `{block.dataset}`"
     reads = load("benchmark", block.protocol).variant(block.variant).reads if block.protocol else {}
     if rewarded is not None:
-        _check_rewarded(about, chosen, {block.reward: rewarded}, f"`benchmarks.{name}.tasks`")
+        check_rewarded(about, chosen, {block.reward: rewarded}, f"`benchmarks.{name}.tasks`")
     for row in chosen:
         if columns := reads.get(row["task"]):
             source = json.loads(row["source"] or "{}")
@@ -169,7 +169,7 @@ def _check_measurable(
                 )
 
 
-def _check_rewarded(about: str, chosen: list[dict[str, Any]], rewards: Mapping[str, Collection[str]], key: str) -> None:
+def check_rewarded(about: str, chosen: list[dict[str, Any]], rewards: Mapping[str, Collection[str]], key: str) -> None:
     """Raises `UserError`, before sampling, for a question whose task a reward block lacks."""
     for reward, tasks in rewards.items():
         for row in chosen:
@@ -203,19 +203,21 @@ def run_round(
     rows: list[dict[str, Any]] = []
     if before is None or Ending.read(before).stopped is None:
         chosen = chosen_examples(dataset, examples, config.split, config.tasks, None)
-        _check_rewarded(f"dataset `{dataset}`", chosen, rewards, "`tasks` of the rollout")
-        drawn = _drawn(chosen, config, number, dataset)
+        check_rewarded(f"dataset `{dataset}`", chosen, rewards, "`tasks` of the rollout")
+        taken = round_examples(chosen, config, number, dataset)
         drawing = config.model_dump(include=DRAWING)
         planner = _Planner({dataset: views})
         query = _Query(dataset, None, f"round-{number}", config.view, config.prompt, config.seed, drawing)
-        rows = [request for row in drawn for request in planner.requests(row, query)]
+        rows = [request for row in taken for request in planner.requests(row, query)]
     parameters = {"rollout": config.model_dump(mode="json"), "views": views.record(), "round": number}
     write_table(requests, REQUESTS, rows, lineage("sampling.requests", parameters, {"examples": examples}))
     print(f"round {number}: {len(rows)} requests of {config.n} answers")
 
 
-def _drawn(chosen: list[dict[str, Any]], config: RolloutBlock, number: int, dataset: str) -> list[dict[str, Any]]:
-    """The examples of a round."""
+def round_examples(
+    chosen: list[dict[str, Any]], config: RolloutBlock, number: int, dataset: str
+) -> list[dict[str, Any]]:
+    """The examples of a round. Raises `UserError` if the dataset has fewer than a round asks."""
     per_pass = len(chosen) // config.questions
     if not per_pass:
         raise UserError(

@@ -17,6 +17,7 @@ from perceptune.contracts.plugins import load
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.views.apply import shown
+from perceptune.core.views.view import Recipe
 from perceptune.engines.training.groups import RankedList, Shown
 from perceptune.models.coordinates import framed
 from perceptune.models.families.family import Family, family_of
@@ -35,7 +36,7 @@ class Prompts:
         self.model = model
         self.family: Family = family_of(model)
         self.processor: ProcessorMixin = load_processor(model)
-        self._image_tokens: dict[Sizes, int] = {}
+        self._image_tokens: dict[tuple[str, Sizes], int] = {}
 
     def length(self, view: Shown, sizes: Sizes) -> int:
         """Tokens of the prompt of an example with images of these sizes under a view.
@@ -43,16 +44,29 @@ class Prompts:
         Raises `ValueError` if it cannot be encoded.
         """
         tokens = self.family.prompt_ids(self.processor, view.messages)
-        return len(tokens) + self._images(view, sizes)
+        return len(tokens) + self.images(view.recipe, sizes)
 
-    def _images(self, view: Shown, sizes: Sizes) -> int:
-        """Tokens of the images, without their placeholders."""
-        operation = load("view", view.recipe.op)
-        if operation.keeps_size(operation.Parameters.model_validate(view.recipe.parameters)):
-            if sizes not in self._image_tokens:
-                self._image_tokens[sizes] = self.family.image_tokens(self.processor, _blank(sizes))
-            return self._image_tokens[sizes]
-        return self.family.image_tokens(self.processor, shown(view.recipe, _blank(sizes)))
+    def images(self, recipe: Recipe, sizes: Sizes) -> int:
+        """Tokens that images of these sizes add to their placeholders.
+
+        Raises `ValueError` if they cannot be encoded.
+        """
+        operation = load("view", recipe.op)
+        kept = operation.keeps_size(operation.Parameters.model_validate(recipe.parameters))
+        key = "" if kept else recipe.text(), sizes
+        if key not in self._image_tokens:
+            pictures = _blank(sizes) if kept else shown(recipe, _blank(sizes))
+            self._image_tokens[key] = self.family.image_tokens(self.processor, pictures)
+        return self._image_tokens[key]
+
+    def ground_truth(self, example: Mapping[str, Any], prompt: int) -> list[int]:
+        """Token ids of an example's ground truth after a prompt of `prompt` tokens.
+
+        Raises `ValueError` if it cannot be learnt: it is missing, it contains a reserved token, or
+        it does not fit into `max_model_len`.
+        """
+        text = self.family.ground_truth(*framed(example, self.model))
+        return self.family.learnt_answer(self.processor, text, self.model.max_model_len - prompt, "the ground truth")
 
 
 def _blank(sizes: Sizes) -> list[Image.Image]:
@@ -79,9 +93,8 @@ def ground_truth_lists(
 ) -> list[RankedList]:
     """The lists with the ground truth, in the model's notation, as their only response.
 
-    Its reward is 1. Lists whose ground truth cannot be learnt are left out, as given answers are: it
-    is missing, it contains a placeholder token, or it does not fit into `max_model_len` after the
-    prompt under `view`. Raises `UserError` if none is left.
+    Its reward is 1. Lists whose ground truth cannot be learnt (see `Prompts.ground_truth`) after the
+    prompt under `view` are left out. Raises `UserError` if none is left.
     """
     table = read_table(preferences, PREFERENCES).select(["group_id", "example_id"]).to_pylist()
     example_of = {row["group_id"]: row["example_id"] for row in table}
@@ -89,18 +102,13 @@ def ground_truth_lists(
     made, reasons = [], {}
     for one in lists:
         try:
-            tokens = _ground_truth(one, truths[example_of[one.group_id]], view, prompts)
+            prompt = prompts.length(one.views[view], one.sizes)
+            tokens = prompts.ground_truth(truths[example_of[one.group_id]], prompt)
             made.append(replace(one, responses=[tokens], rewards=[1.0], reference=None))
         except ValueError as error:
             reasons[one.group_id] = str(error)
     _without(lists, reasons, "have a ground truth to learn from")
     return made
-
-
-def _ground_truth(one: RankedList, example: Mapping[str, Any], view: str, prompts: Prompts) -> list[int]:
-    text = prompts.family.ground_truth(*framed(example, prompts.model))
-    longest = prompts.model.max_model_len - prompts.length(one.views[view], one.sizes)
-    return prompts.family.learnt_answer(prompts.processor, text, longest, "the ground truth")
 
 
 def _without(lists: Sequence[RankedList], reasons: Mapping[str, str], what: str) -> list[RankedList]:

@@ -1,0 +1,71 @@
+"""What config files, model folders and the disk say before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.config import ShapesDataset
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.paths import EXAMPLES
+from perceptune.contracts.provenance.code import MEMORY
+from perceptune.contracts.provenance.lineage import FILE
+from perceptune.contracts.tables.io import read_lineage
+from perceptune.planning.cross_checks import equal_samples, trained_on_test
+from perceptune.planning.disk import estimate, too_little
+from perceptune.planning.missing import from_the_future
+from perceptune.planning.policies import Plan
+
+UNCOMPARED = ("coordinates", "task", "watch_images")
+"""Keys of a dataset that its format can set, or that do not change its table."""
+
+
+def warnings(plan: Plan) -> Iterator[str]:
+    """A line per circumstance that may spoil a run: inputs dated in the future, training on test
+    questions, samples that are all equal, too little disk space."""
+    yield from from_the_future(plan.config)
+    if plan.config.leakage == "warn":
+        yield from trained_on_test(plan.config)
+    yield from equal_samples(plan.config)
+    try:
+        yield from too_little(estimate(plan))
+    except OSError as error:
+        yield f"the disk space that the run needs cannot be estimated: {error}"
+
+
+def not_imported(plan: Plan) -> dict[str, str]:
+    """Dataset in use to the reason why its table of examples cannot be used, where there is one."""
+    found = {}
+    for name in plan.config.used_datasets():
+        table = Path(EXAMPLES.format(dataset=name))
+        if not table.exists():
+            found[name] = "is not imported yet"
+            continue
+        try:
+            imported = read_lineage(table)
+        except UserError as error:
+            found[name] = f"has no usable table: {error.args[0]}"
+            continue
+        if _other_settings(plan, name, imported.get("parameters", {})):
+            found[name] = "has other settings since its import"
+        elif _other_files(imported.get("inputs", {})):
+            found[name] = "has changed since its import"
+    return found
+
+
+def _other_settings(plan: Plan, name: str, imported: Mapping[str, Any]) -> bool:
+    """Whether the settings differ from those of the import, or of the generation."""
+    block = plan.config.datasets[name]
+    settings = block.model_dump(mode="json")
+    if isinstance(block, ShapesDataset):
+        record = Path(plan.data_file(name)).with_name(FILE)
+        return not record.is_file() or json.loads(record.read_text())["parameters"] != settings
+    return any(imported.get(key) != value for key, value in settings.items() if key not in UNCOMPARED)
+
+
+def _other_files(imported: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether the contents of the data files, not their dates, differ from those of the import."""
+    digests = MEMORY.sha256_of_files([Path(file["path"]) for file in imported.values()])
+    return digests != [file["sha256"] for file in imported.values()]
