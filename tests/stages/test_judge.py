@@ -92,6 +92,7 @@ def test_a_model_of_the_config_answers_greedily_without_image(folder: Path) -> N
     assert [len(part) for part in Engine.asked] == [4, 2]
     questions = [question for part in Engine.asked for question in part]
     assert {(q.temperature, q.n, len(q.images), q.max_tokens) for q in questions} == {(0.0, 1, 0, 1024)}
+    assert all(q.escaped for q in questions)  # no answer can end the judge's turn
     assert questions[0].messages[0]["role"] == "user"
     assert "An answer 0" in questions[0].messages[0]["content"][0]["text"]
     assert set(table["text"]) == {"Rating: 4"}

@@ -335,3 +335,5 @@ def test_the_sampler_refuses_what_the_check_reports(family: str, tmp_path: Path)
                 said.append(str(error))
         assert said[0] == said[1]
         assert bool(said[0]) == (text not in (texts[0], texts[-2]))
+    judged = messages_for(" ".join(prompts.family.reserved(prompts.processor)), recipe, 1)
+    sampler.prepared(Question(judged, [image], 1, 1.0, 1.0, 0, 20, 0, escaped=True))
