@@ -89,7 +89,7 @@ def test_own_data_counts_once_it_is_imported(tmp_path: Path) -> None:
     assert estimate(plan).uncounted == ("dataset `shapes`",)
     assert "answers and rewards" not in estimate(plan).kinds
     row = {
-        "task": "grounding", "question": "?", "images": [{"bytes": None, "path": "a.png"}], "image_sha256": ["0"], "image_sizes": [[8, 8]],
+        "task": "grounding", "question": "?", "images": [{"bytes": None, "path": "a.png"}], "image_sha256": ["0"], "image_hashes": [b""], "image_sizes": [[8, 8]],
         "target": None, "box": None, "source": None, "reason": None,
     }  # fmt: skip
     rows = [{**row, "example_id": str(i), "split": "train" if i < 5 else "test"} for i in range(8)]
