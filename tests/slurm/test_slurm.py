@@ -59,7 +59,7 @@ def test_gpu_jobs_hold_what_slurm_gave_them(chain: Site) -> None:
 
 
 def test_small_jobs_travel_together(chain: Site) -> None:
-    """19 jobs are grouped into fewer submissions, because each submission costs seconds."""
+    """20 jobs are grouped into fewer submissions, because each submission costs seconds."""
     log = max((chain.folder / ".snakemake/log").glob("*.log"), key=lambda path: path.stat().st_size).read_text()
     submitted = set(re.findall(r"SLURM jobid (\d+)", log))
     jobs = re.search(r"^total +(\d+)$", log, re.MULTILINE)

@@ -63,7 +63,7 @@ def found(
     return read_table(path, LEAKAGE).to_pylist()
 
 
-SHARED = "training data mine/n20 share 1 of 4 images and 2 of 4 questions with benchmark b0; 1 other images are near duplicates"
+SHARED = "training data mine/n20 share 1 of 4 images, near duplicates of 1 more, and 2 of 4 questions with benchmark b0"
 
 
 def test_copies_are_found_across_datasets(examples: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

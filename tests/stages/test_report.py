@@ -652,7 +652,7 @@ def leaking(folder: Path) -> dict[str, Path]:
     return {"shapes/n20": folder / "leak.parquet"}
 
 
-SHARED = "training data shapes/n20 share 12 of 600 images and 7 of 1,600 questions with benchmark shapes-test; 3 other images are near duplicates"
+SHARED = "training data shapes/n20 share 12 of 600 images, near duplicates of 3 more, and 7 of 1,600 questions with benchmark shapes-test"
 
 
 @pytest.mark.parametrize("mode", ["warn", "allow"])

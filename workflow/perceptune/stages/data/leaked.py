@@ -31,10 +31,10 @@ def leaks(tables: Mapping[str, Path], benchmarks: Collection[str] | None = None)
 def sentence(training: str, row: Mapping[str, Any]) -> str:
     """How much training data share with a benchmark."""
     questions = row["same_questions"] + row["similar_questions"]
+    similar = f", near duplicates of {row['similar_images']:,} more," if row["similar_images"] else ""
     return (
-        f"training data {training} share {row['same_images']:,} of {row['images']:,} images and {questions:,} of"
-        f" {row['questions']:,} questions with benchmark {row['benchmark']}"
-        + (f"; {row['similar_images']:,} other images are near duplicates" if row["similar_images"] else "")
+        f"training data {training} share {row['same_images']:,} of {row['images']:,} images{similar}"
+        f" and {questions:,} of {row['questions']:,} questions with benchmark {row['benchmark']}"
     )
 
 
