@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,16 +170,21 @@ def _of_policies(tables: Sequence[Path], kind: str) -> dict[str, tuple[Path, str
 
 def _difference(row: Mapping[str, Any]) -> str:
     address = f"{row['benchmark']} {row['task']} {row['view']} {row['control']} {row['k']} of {row['against']} {row['metric']}"
-    between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    between = _interval(row)
     values = f"{row['value']:.4f} against {row['control_value']:.4f}, difference [bold]{row['difference']:.4f}[/]"
     return f"{escape(address)}: {values}{escape(between)}, n {row['n']}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    known = all(row[bound] is not None and math.isfinite(row[bound]) for bound in ("ci_low", "ci_high"))
+    return f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if known else ""
 
 
 def _number(row: Mapping[str, Any]) -> str:
     k = f" of {row['k']}" if row["condition"] != "greedy" else ""
     address = f"{row['benchmark']} {row['task']} {row['view']} {row['condition']}{k} {row['metric']}"
     value = "none" if row["value"] is None else f"{row['value']:.4f}"
-    between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    between = _interval(row)
     return f"{escape(address)} = [bold]{value}[/]{escape(between)}, n {row['n']}, unparsed {row['n_failed']}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ def _results(metrics: Path) -> Iterator[dict[str, Any]]:
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
-    between = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
+    known = all(bound is not None and math.isfinite(bound) for bound in (low, high))
+    between = f" [{low:.4f}, {high:.4f}]" if known else ""
     return "" if value is None else f"{value:.4f}{between}"
 
 
