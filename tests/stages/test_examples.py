@@ -10,7 +10,7 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.core.data.images import open_image
 from perceptune.stages.data import import_examples
 from PIL import Image
@@ -151,6 +151,27 @@ def test_parquet_and_hugging_face_folders(folder: Path, kind: str) -> None:
     table = read_table(folder / "e.parquet", EXAMPLES).to_pylist()
     assert [r["image_sizes"] for r in table] == [[[64, 48]]] * 3
     assert open_image(table[0]["images"][0]).size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("named", "splits"), [(None, ["train", "train", "held-out"]), ("val", ["val", "val", "held-out"])]
+)
+def test_the_splits_of_a_saved_dataset_dict(folder: Path, named: str | None, splits: list[str]) -> None:
+    """A row's own split wins, then that of the dataset block, then the name in the `DatasetDict`."""
+    rows = [{k: v for k, v in row(n).items() if k not in ("id", "split")} for n in range(3)]
+    saved = {"train": rows[:2], "test": [{**rows[2], "split": "held-out"}]}
+    path = folder / "saved"
+    datasets.DatasetDict({name: datasets.Dataset.from_list(found) for name, found in saved.items()}).save_to_disk(path)
+    config = FileDataset(kind="hf", path=str(path), images=str(folder), split=named)
+    import_examples.run(config=config, examples=folder / "e.parquet")
+    table = read_table(folder / "e.parquet", EXAMPLES)
+    assert table["example_id"].to_pylist() == ["train-row-1", "train-row-2", "test-row-1"]
+    assert table["split"].to_pylist() == splits
+    inputs = read_lineage(folder / "e.parquet")["inputs"]
+    assert [source["path"].rpartition("saved/")[2] for source in inputs.values()] == [
+        "test/data-00000-of-00001.arrow",
+        "train/data-00000-of-00001.arrow",
+    ]
 
 
 def test_odd_images_open(tmp_path: Path) -> None:

@@ -61,11 +61,21 @@ class Files:
             if container in ("jsonl", "json", "tsv"):
                 yield from {"jsonl": _json_lines, "json": _json_list, "tsv": _tab_separated}[container](file)
                 return
-        number = 0
-        for batch, columns in _parquet(file) if container == "parquet" else _saved_to_disk(file):
-            for row in _plain_rows(batch):
-                number += 1
-                yield f"row {number}", row if isinstance(row, RowError) else with_names(row, columns)
+        if container == "parquet":
+            yield from _placed(_parquet(file))
+        else:
+            yield from self._saved_records(file)
+
+    def _saved_records(self, folder: Path) -> Iterator[tuple[str, Any]]:
+        """The records of a saved dataset, or of all splits of a saved `DatasetDict`.
+
+        A record of a `DatasetDict` gets the name of its split, unless it or the dataset block has one.
+        """
+        for split, batches in _saved_to_disk(folder):
+            for place, record in _placed(batches):
+                if split and not self.split and isinstance(record, dict):
+                    record.setdefault("split", split)
+                yield f"{split} {place}" if split else place, record
 
     def names(self, pattern: str) -> list[str]:
         """Files of the folder that match the pattern, sorted; see the protocol."""
@@ -94,7 +104,7 @@ class Files:
 
     def _note(self, file: Path) -> None:
         """Remember a file as read; for a folder, its Arrow tables."""
-        files = [file] if file.is_file() else [file / name for name in fnmatch.filter(sorted(_listed(file)), "*.arrow")]
+        files = [file] if file.is_file() else sorted([*file.glob("*.arrow"), *file.glob("*/*.arrow")])
         above = self.path if self.path.is_dir() else self.path.parent
         self._read |= {one.relative_to(above).as_posix(): one for one in files}
 
@@ -195,8 +205,7 @@ def _container(file: Path) -> Container:
     return "jsonl"
 
 
-def _parquet(file: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
-    """Batches of rows, and the columns with class labels."""
+def _parquet(file: Path) -> Batches:
     try:
         table = pq.read_table(file, partitioning=None)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not valid UTF-8
@@ -205,12 +214,25 @@ def _parquet(file: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
     yield from ((batch, columns) for batch in table.to_batches(max_chunksize=1000))
 
 
-def _saved_to_disk(source: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
-    """Batches of rows, and the columns with class labels."""
+Batches = Iterator[tuple[Any, dict[str, Named]]]
+"""Batches of rows, and the columns with class labels."""
+
+
+def _placed(batches: Batches) -> Iterator[tuple[str, Any]]:
+    """Place and record (or `RowError`) of the rows of Arrow batches."""
+    number = 0
+    for batch, columns in batches:
+        for row in _plain_rows(batch):
+            number += 1
+            yield f"row {number}", row if isinstance(row, RowError) else with_names(row, columns)
+
+
+def _saved_to_disk(source: Path) -> Iterator[tuple[str, Batches]]:
+    """The name of every split of a saved `DatasetDict`, or an empty name, and its batches."""
     import datasets
 
-    for name in fnmatch.filter(_listed(source), "*.arrow") if source.is_dir() else []:
-        _check_start(source / name, "hf")
+    for file in [*source.glob("*.arrow"), *source.glob("*/*.arrow")]:
+        _check_start(file, "hf")
     expected = "expected a folder written by `datasets.save_to_disk`"
     try:
         loaded = datasets.load_from_disk(str(source))
@@ -219,10 +241,10 @@ def _saved_to_disk(source: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
         raise UserError(f"dataset `{source}` {_found_in(source)}, {expected}", hint) from None
     except Exception as error:  # JSON, type, key or Arrow errors, depending on which file is damaged
         raise UserError(f"dataset `{source}` is damaged, {expected}: {one_line(error)}") from None
-    if isinstance(loaded, datasets.DatasetDict):
-        raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected the folder of one split")
-    columns = labelled_features(loaded.features.to_dict())
-    yield from ((batch, columns) for batch in loaded.with_format("arrow").iter(1000))
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+    for split, rows in splits.items():
+        columns = labelled_features(rows.features.to_dict())
+        yield str(split), ((batch, columns) for batch in rows.with_format("arrow").iter(1000))
 
 
 def _found_in(source: Path) -> str:

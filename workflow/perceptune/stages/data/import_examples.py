@@ -16,7 +16,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.contracts.files import future_date
 from perceptune.contracts.plugins import load, module_of
-from perceptune.contracts.progress import Progress
+from perceptune.contracts.progress import Progress, tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
@@ -72,9 +72,12 @@ def run(*, config: FileDataset, examples: Path) -> None:
         *_overlap_lines(table),
     )
     for line in logged:
-        print(line)
+        (tell if line.startswith("warning: ") else print)(line)
+    if failed:
+        tell(f"warning: {len(failed)} of {len(rows)} rows cannot be used; their log names them")
     for line in _count_lines(rows, config, importer.published(files)):
-        print(f"{source.name} {line}")
+        tell(f"{source.name} {line}")
+    tell(_contents(table))
     inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
     plugins = [module_of("importer", importer.name)]
     write_table(
@@ -195,6 +198,16 @@ def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Ma
         official = published.get(split)
         verdict = "" if official is None else ", as published" if official == number else f", {official} published"
         yield f"{split}: {number} rows{verdict}"
+
+
+def _contents(table: list[dict[str, Any]]) -> str:
+    """The number of examples by task, of different images and of boxes."""
+    usable = [row for row in table if row["reason"] is None]
+    tasks = Counter(row["task"] for row in usable)
+    images = len({digest for row in usable for digest in row["image_sha256"]})
+    boxes = sum(row["box"] is not None for row in usable)
+    counted = ", ".join(f"{number:,} {task}" for task, number in sorted(tasks.items()))
+    return f"{len(usable):,} examples ({counted}) with {images:,} different images and {boxes:,} boxes"
 
 
 def _checked(

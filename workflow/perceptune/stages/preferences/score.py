@@ -13,6 +13,7 @@ import polars as pl
 from perceptune.contracts.config import ModelBlock, RewardBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, module_of
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.io import read_table, write_table
@@ -117,7 +118,7 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     answers = _answers(part, texts.fill_null("").to_list(), model, config)
     scores = _without_answer(_scores(declared, answers), texts.is_null().to_numpy())
     for line in _frame_lines(part, answers, scores, model):
-        print(line)
+        (tell if line.startswith("warning: ") else print)(line)
     missing = pl.col("text").is_null()
     values = np.asarray(scores.rewards, dtype=float)
     finite = np.isfinite(values)
