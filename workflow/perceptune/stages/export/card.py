@@ -53,8 +53,10 @@ def run(
 ) -> None:
     """Writes the `card` next to `parity`.
 
-    `config` has the blocks that made the policy, by section and name.
+    `config` has the blocks that made the policy, by section and name. A card is published, so of
+    absolute paths it shows only the last part.
     """
+    config = _without_folders(config)
     record, report = (json.loads((parity.parent / name).read_text()) for name in (FILE, parity.name))
     ((_, experiment),) = config["experiments"].items()
     trained = config["trainings"][experiment["training"]]
@@ -65,15 +67,17 @@ def run(
     )  # fmt: skip
     text = environment.get_template(TEMPLATE).render(
         policy=policy,
-        base=Path(model.path).as_posix(),
+        base=_without_folders(Path(model.path).as_posix()),
         base_policy=base,
-        folder=card.parent.as_posix(),
+        folder=_without_folders(card.parent.as_posix()),
         method=trained["method"],
         rounds=policy.rpartition(ROUND_MARK)[2] if ROUND_MARK in policy else "",
         lora=trained["lora"],
         dtype=model.dtype,
         max_model_len=model.max_model_len,
         pictures=_pictures(model),
+        padded=load("family", model.family).squares_images and model.image_fit == "pad",
+        question=json.dumps(_prompt(config, experiment).replace("{question}", "Where is the red cup?")),
         frame=FRAMES[coordinate_frame(model)],
         dataset=dataset,
         data=_described(config["datasets"][dataset]),
@@ -97,6 +101,21 @@ def _pictures(model: ModelBlock) -> str:
         fewest, most = model.pixels
         return f"Pass images unchanged; the processor in this folder resizes them to between {fewest:,} and {most:,} pixels."
     return FITS[model.image_fit] if load("family", model.family).squares_images else "Pass images unchanged."
+
+
+def _without_folders(value: Any) -> Any:
+    """The value with every absolute path in it shortened to its last part."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _prompt(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
+    """The prompt of the questions that the policy learned from."""
+    blocks = (block for key in _made_of(config, experiment) for block in config.get(f"{key}s", {}).values())
+    return next((str(block["prompt"]) for block in blocks if "prompt" in block), "{question}")
 
 
 def _made_of(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterator[str]:
@@ -140,6 +159,6 @@ def _shown(difference: Mapping[str, float]) -> dict[str, str]:
 def _digests(record: Mapping[str, Any], adapter: Mapping[str, Any]) -> dict[str, str]:
     """Name to digest of everything that the model was made from."""
     found = {"base model's files": record["parameters"]["weights"]}
-    found |= {f"`{source['path']}`": source["sha256"] for source in record["inputs"].values()}
-    found |= {f"`{source['path']}`": source["sha256"] for source in adapter["inputs"].values()}
+    for source in (*record["inputs"].values(), *adapter["inputs"].values()):
+        found[f"`{_without_folders(source['path'])}`"] = source["sha256"]
     return found | {"code of the training": adapter["code"], "code of the export": record["code"]}
