@@ -30,7 +30,7 @@ def written(folder: Path, family: str) -> tuple[str, ModelBlock]:
     digests = {"examples": {"path": "/home/someone/secret/photos.parquet", "sha256": "e" * 64}}
     adapter = {"inputs": digests, "code": "c" * 64}
     record = {"parameters": {"weights": "w"}, "inputs": {}, "code": "d", "versions": {}, "adapter": adapter}
-    differences = dict.fromkeys(card.COMPARED, {"mean": 1e-6, "max": 1e-5})
+    differences = {name: {"mean": 1e-6, "max": 1e-5} for name in card.COMPARED}
     report = {
         "tokens": 10, "answers": 2, "dtype": "float32", "accepted": {"mean": 1e-4, "max": 1e-3},
         "differences": differences, "effect_of_the_adapter": {"mean": 0.1, "max": 1.0},

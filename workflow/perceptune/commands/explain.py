@@ -2,6 +2,7 @@
 
 perceptune explain --policy perpo --metric accuracy_iou_0.5
 perceptune explain --policy perpo --control sft_on_best
+perceptune explain --directory runs/mine --policy perpo
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -207,6 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `perceptune explain`."""
     for column in ADDRESS:
         parser.add_argument(f"--{column}", help=f"default: {USUAL.get(column, 'all')}")
+    parser.add_argument("--directory", type=Path, help="that of the run, as in `snakemake --directory`")
     parser.add_argument(
         "--control",
         help="explain a control (docs/controls.md) instead of a metric: prompt, blank, mean_of_n or sft_on_best",
@@ -215,6 +218,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explains the selected numbers. Returns 0 if no file has changed since, otherwise 1."""
+    if options.directory is not None:
+        if not options.directory.is_dir():
+            raise UserError(f"--directory: `{options.directory}` does not exist, expected the directory of a run")
+        os.chdir(options.directory)  # paths in tables are relative to it
     selected = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
     changed = explain(*_query(selected), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
     return int(bool(changed))
