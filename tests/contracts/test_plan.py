@@ -92,6 +92,7 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("benchmarks.shapes-test.views", "blank", "key `benchmarks.shapes-test.views`: expected a list: `[blank]`, got `blank`"),
         ("experiments.perpo.training", 1, "key `experiments.perpo.training`: input should be a valid string, got `1`; write it in quotes"),
         ("crops", {"c": {"attention_map": "a", "ratios": []}}, "key `crops.c.ratios`: tuple should have at least 1 item"),
+        ("datasets.mine", {"kind": "csv", "path": "x.csv"}, "'we_math'; `plugins` adds your own"),
         ("controls", True, "key `controls`: expected keys with values, got `True`"),
         ("selections", None, "key `selections`: expected blocks by name (remove the key if there are none), got `None`"),
         ("datasets", ["shapes"], "key `datasets`: expected blocks by name, got `['shapes']`"),

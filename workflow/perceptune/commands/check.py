@@ -13,7 +13,7 @@ from typing import Any
 
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
-from perceptune.planning.config_text import check_files
+from perceptune.planning.config_text import check_files, check_syntax
 from perceptune.planning.cross_checks import trained_on_test
 from perceptune.planning.missing import from_the_future, missing
 from perceptune.planning.model_folders import check_families
@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
     if absent := [file for file in options.files if not file.is_file()]:
         raise UserError(f"config file `{absent[0]}` does not exist")
     check_files(options.files)
+    for file in options.files:
+        check_syntax(file)
     plan = policies.load(_merged(options.files))
     check_families(plan.config)
     for line in missing(plan.config):

@@ -146,7 +146,12 @@ def _unknown_references(config: Config) -> list[str]:
     for section in ("samplings", "pair_generations", "rollouts", "benchmarks", "trainings"):
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
-    return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
+    plugins = [id(allowed) for allowed in (exporters, families, importers, methods, rewards, views)]
+    return [
+        f"{text}; `plugins` adds your own" if id(allowed) in plugins and "did you mean" not in text else text
+        for key, name, allowed in references
+        if (text := _unknown(key, name, allowed))
+    ]
 
 
 def _broken_plugins(config: Config) -> Iterator[str]:

@@ -201,7 +201,7 @@ def text_without_images(pieces: Sequence[str | None], images: int) -> str:
 def _task(row: Mapping[str, Any], block: FileDataset) -> str:
     task = block.task if row.get("task") is None else row["task"]
     if task is None:
-        _missing(row, "task")
+        _missing(row, "task", "; the dataset block has no `task` either")
     if not isinstance(task, str) or task not in TASKS:
         hint = near(str(task), TASKS)
         raise RowError(f"`task` is {shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))
@@ -265,7 +265,9 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     return _valid(value, key)
 
 
-def _missing(row: Mapping[str, Any], key: str) -> None:
+def _missing(row: Mapping[str, Any], key: str, otherwise: str = "") -> None:
     typed = near(key, [k for k in row if k not in KEYS])
-    hint = f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else ""
+    hint = (
+        f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else otherwise
+    )
     raise RowError(f"key `{key}` is missing{hint}")
