@@ -29,6 +29,10 @@ HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
 HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` folders of `datasets.save_to_disk`"
 HINT_OF_QUOTES = 'write a field that begins with `"` in quotation marks, and each `"` inside it twice'
 
+ROWS_AT_ONCE = 1000
+BYTES_AT_ONCE = 2**28
+"""Rows of a Parquet file that are read at once, and their mean size; single ones may be larger."""
+
 Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
 SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
 
@@ -207,11 +211,21 @@ def _container(file: Path) -> Container:
 
 def _parquet(file: Path) -> Batches:
     try:
-        table = pq.read_table(file, partitioning=None)
+        with pq.ParquetFile(file) as opened:
+            _check_names(opened.schema_arrow.names, file)
+            columns = labelled_columns(opened.schema_arrow.metadata)
+            for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata)):
+                yield batch, columns
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not valid UTF-8
         raise UserError(f"dataset `{file}` is not readable as Parquet: {one_line(error)}") from None
-    columns = labelled_columns(table.schema.metadata)
-    yield from ((batch, columns) for batch in table.to_batches(max_chunksize=1000))
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """Rows to read at once: Arrow cannot read more than 2 GiB in lists of images, which a single row
+    group may hold (https://github.com/apache/arrow/issues/21526)."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    largest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+    return max(1, min(ROWS_AT_ONCE, int(BYTES_AT_ONCE / max(largest, 1.0))))
 
 
 Batches = Iterator[tuple[Any, dict[str, Named]]]
@@ -362,9 +376,13 @@ def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
 
 def _header(cells: list[str], source: Path) -> list[str]:
     """The column names of a TSV file. Raises `UserError` if one appears twice."""
-    if twice := next((name for name in cells if name and cells.count(name) > 1), None):
-        raise UserError(f"dataset file `{source}`: two columns `{one_line(twice)}`, expected different names")
+    _check_names(cells, source)
     return cells
+
+
+def _check_names(names: list[str], source: Path) -> None:
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise UserError(f"dataset file `{source}`: two columns `{one_line(twice)}`, expected different names")
 
 
 def _record(cells: list[str], header: list[str]) -> dict[str, str] | RowError:
