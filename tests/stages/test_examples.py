@@ -240,6 +240,34 @@ def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
     assert message.splitlines()[-1] == "hint: as [x, y, width, height], 20 of 20 boxes fit; as [x1, y1, x2, y2], 0"
 
 
+def test_values_as_csv_and_pandas_write_them(folder: Path) -> None:
+    """Lists become text in CSV; integers become floats in a column with missing values."""
+    lines = [
+        row(0, box="[1, 2, 30, 40]"),
+        row(1, box=None, task="counting", answer=3.0),
+        row(2, box=None, task="ocr", answer="3.0"),
+        row(3, box=None, task="open", answer=-0.5),
+        {**row(4, box=None, task="open"), "images": '["4.png", "5.png"]'},
+    ]
+    del lines[-1]["image"]
+    table = imported(folder, lines)
+    assert table["box"].to_list()[0] == [1, 2, 30, 40]
+    assert table["target"].to_list()[1:4] == ["3", "3.0", "-0.5"]
+    assert [len(images) for images in table["images"]] == [1, 1, 1, 1, 2]
+
+
+def test_boxes_drawn_on_stored_pixels_are_recognised(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(3):
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(folder / f"rotated{number}.jpg", exif=exif)
+    lines = [row(n, image=f"rotated{n}.jpg", box=[50, 2 + n, 63, 40]) for n in range(3)]
+    assert mistakes(folder, [*lines, row(4, box=[1, 2, 30, 40])]).splitlines()[-1] == (
+        "hint: 3 of 3 boxes that do not fit their image are on images that EXIF rotates, and fit them as stored;"
+        " boxes refer to the upright image"
+    )
+
+
 def test_a_possible_but_doubtful_frame_is_only_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Boxes that end at the image's lower edge in the padded square: 56 of 64."""
     boxes = [[0.1, 0.2 + 0.01 * n, 0.5, 0.875] for n in range(20)]

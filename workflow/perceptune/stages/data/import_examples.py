@@ -21,7 +21,7 @@ from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
-from perceptune.core.data.coordinate_frames import better_fit, doubt, fitting
+from perceptune.core.data.coordinate_frames import better_fit, doubt, fits, fitting
 from perceptune.core.data.images import FactsOfImages, ImageFacts
 from perceptune.core.data.leakage import overlaps_of_splits
 from perceptune.core.data.read_files import Files
@@ -160,8 +160,16 @@ def _other_frame(probes: list[Probe], config: FileDataset) -> str | None:
     """A hint if more boxes fit another coordinate format than the declared one."""
     if not probes:
         return None
-    boxes, sizes = _arrays(probes)
-    return better_fit(boxes, config.coordinates or "pixels", sizes)
+    (boxes, sizes), declared = _arrays(probes), config.coordinates or "pixels"
+    turned = np.array([probe.image.turned for probe in probes])
+    upright = fits(boxes, declared, sizes)
+    stored = turned & ~upright & fits(boxes, declared, sizes[:, ::-1])
+    if 2 * stored.sum() > (~upright).sum():
+        return (
+            f"{stored.sum()} of {(~upright).sum()} boxes that do not fit their image are on images that EXIF rotates,"
+            " and fit them as stored; boxes refer to the upright image"
+        )
+    return better_fit(boxes, declared, sizes)
 
 
 def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
