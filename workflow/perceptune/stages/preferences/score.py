@@ -136,8 +136,23 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
 
 
 def _scores(reward: Reward, answers: Answers) -> Scores:
-    """Raises `UserError` if the reward does not return the components that it declares."""
-    scores = reward.score(answers)
+    """The reward's scores, with numbers as arrays; None is NaN.
+
+    Raises `UserError` if they do not have one value per answer, or not the declared components.
+    """
+    made = reward.score(answers)
+    lengths = {"parsed": len(made.parsed), "reasons": len(made.reasons)}
+    try:
+        rewards = np.asarray(made.rewards, dtype=float)
+        components = {name: np.asarray(values, dtype=float) for name, values in made.components.items()}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"reward `{reward.name}` returns values that are not numbers: {error}") from None
+    shapes = {"rewards": rewards.shape, **{name: (length,) for name, length in lengths.items()}}
+    shapes |= {f"component {name}": values.shape for name, values in components.items()}
+    for name, shape in shapes.items():
+        if shape != (len(answers.texts),):
+            raise UserError(f"reward `{reward.name}`: `{name}` has shape {shape}, expected ({len(answers.texts)},)")
+    scores = Scores(rewards, made.parsed, components, made.reasons)
     if missing := [name for name in reward.components if name not in scores.components]:
         raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
     return scores
