@@ -27,6 +27,12 @@ THINKING = TURNS + "{% if add_generation_prompt %}{{ '<|assistant|>\n<think>\n' 
         (" [1, 2] \n", " [1, 2] \n"),  # no marker: not even stripped
         ("a < b > c, think", "a < b > c, think"),
         ("", ""),
+        ("<think>\na cat?\n</think>\n<answer>\na\ndog\n</answer>\n", "a\ndog"),
+        ("<answer>B</answer>", "B"),
+        ("<answer></answer>", ""),
+        ("so <answer>B</answer>", "so <answer>B</answer>"),  # more than the tag
+        ("<answer>A</answer><answer>B</answer>", "<answer>A</answer><answer>B</answer>"),
+        ("<answer>B", "<answer>B"),
     ],
 )
 def test_answers_after_reasoning(response: str, answer: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 Markers = tuple[str, str]
@@ -15,6 +16,8 @@ KNOWN: tuple[Markers, ...] = (
     ("[THINK]", "[/THINK]"),  # Mistral
 )
 """The markers of published models."""
+TAGGED = re.compile(r"\s*<answer>((?:(?!</?answer>).)*)</answer>\s*", re.DOTALL)
+"""An answer that is nothing but one tag; its text may have several lines."""
 UNFINISHED = "reasoning never ends"
 """Why a response whose reasoning is not closed has no answer."""
 
@@ -31,13 +34,16 @@ class Reasoning:
         """The response without its reasoning; None if the reasoning never ends.
 
         This is the text after the last closing marker, stripped, whether or not the reasoning was
-        opened. A response without markers is returned unchanged, except after a prompt that opened
+        opened. If all of it is in one `<answer>` tag, as in DeepSeek-R1's format, this is the text in
+        the tag. A response without markers is returned unchanged, except after a prompt that opened
         the reasoning: then it never ends.
         """
         opening, closing = self.markers
         _, closed, answer = response.rpartition(closing)
         if opening in answer or (self.opened and not closed):
             return None
+        if tagged := TAGGED.fullmatch(answer):
+            return tagged[1].strip()
         return answer.strip() if closed else response
 
 
