@@ -78,6 +78,12 @@ def test_tick_labels_fit_beside_the_axis(values: list[float]) -> None:
         assert float(label.get("x", "0")) >= charts.CHARACTER * len(label.text or "")
 
 
+def test_a_single_step_is_the_only_tick() -> None:
+    svg = charts.line_panel(curves(dpo=[0.5]), title="loss", x_label="step", styles=STYLES, whole=True)
+    ticks = [e.text for e in svg if e.tag == "text" and e.get("text-anchor") == "middle"]
+    assert ticks == ["1", "step"]
+
+
 def test_a_chart_says_what_it_shows() -> None:
     frame = curves(dpo=[0.1, 0.3, 0.5], other=[1.0, 2.0, 3.0])
     svg = charts.line_panel(frame, title="accuracy", x_label="k", styles=STYLES, percent=True)

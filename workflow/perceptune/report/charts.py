@@ -430,7 +430,9 @@ def _number(value: float, digits: int = 3) -> str:
 
 def _ticks(values: Range, whole: bool = False) -> list[float]:
     locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole)
-    return [float(round(t, 12)) for t in locator.tick_values(*_widened(values))]
+    ticks = [float(round(t, 12)) for t in locator.tick_values(*_widened(values))]
+    # a range with a single integer has other ticks, too
+    return [tick for tick in ticks if tick.is_integer()] if whole else ticks
 
 
 def _widened(values: Range) -> Range:
