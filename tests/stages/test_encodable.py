@@ -1,6 +1,5 @@
 """Lists that cannot be encoded or learnt are left out with their reason before training."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,24 +82,6 @@ def test_placeholders_in_questions_and_answers_are_named(family: str, prompts: C
             of.family.learnt_answer(of.processor, f"it is {token}.", 100)
     assert len(of.family.placeholder_ids(of.processor)) == len(PLACEHOLDERS[family])
     assert of.family.learnt_answer(of.processor, "it.", 100) == of.family.answer_ids(of.processor, "it.")
-
-
-@pytest.mark.parametrize(
-    ("family", "tokens", "plain"),
-    [("llava", ["<s>", "</s>"], "<unk>"), ("qwen2_5_vl", ["<|im_start|>", "<|im_end|>"], "<|box_start|> <s>")],
-)
-def test_texts_that_would_change_the_conversation_are_named(
-    family: str, tokens: list[str], plain: str, prompts: Callable[[str], Prompts]
-) -> None:
-    """The tokenizer reads these tokens in any text, such as `<s>` in HTML for LLaMA's."""
-    of = prompts(family)
-    for token in tokens:
-        with pytest.raises(ValueError, match=re.escape(f"the question contains the model's control token `{token}`")):
-            of.family.prompt_ids(of.processor, messages_for(f"what is {token}?", Recipe("original"), 1))
-        with pytest.raises(ValueError, match=re.escape(f"an answer contains the model's control token `{token}`")):
-            of.family.learnt_answer(of.processor, f"it is {token}.", 100)
-    of.family.prompt_ids(of.processor, messages_for(plain, Recipe("original"), 1))
-    of.family.learnt_answer(of.processor, plain, 100)
 
 
 def test_lists_that_cannot_be_encoded_are_left_out(

@@ -47,10 +47,9 @@ class Family(ABC):
     def prompt_text(self, processor: ProcessorMixin, messages: Messages) -> str:
         """The chat prompt up to the start of the answer, with one placeholder per image.
 
-        Raises `ValueError` if a user's text contains a placeholder, for which there are no pixels, or a
-        token that ends or begins a turn.
+        Raises `ValueError` if a user's text contains a placeholder, for which there are no pixels.
         """
-        placeholders = {**self.placeholders(processor), **dict.fromkeys(self.control_tokens(processor), "control")}
+        placeholders = self.placeholders(processor)
         structured = [
             {"role": m["role"], "content": [self._item(c, placeholders) for c in m["content"]]} for m in messages
         ]
@@ -76,18 +75,6 @@ class Family(ABC):
         """
         named = {kind: getattr(processor, f"{kind}_token", None) for kind in PLACEHOLDERS}
         return {str(token): kind for kind, token in named.items() if token}
-
-    def control_tokens(self, processor: ProcessorMixin) -> list[str]:
-        """The special tokens of the chat template, and those that begin and end a sequence, without
-        placeholders.
-
-        In a user's text, the tokenizer would read them as the structure of the conversation.
-        """
-        tokenizer, template = processor.tokenizer, str(processor.chat_template or processor.tokenizer.chat_template)
-        special = dict.fromkeys(map(str, tokenizer.all_special_tokens))
-        special |= dict.fromkeys(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special)
-        ends, placeholders = (tokenizer.bos_token, tokenizer.eos_token), self.placeholders(processor)
-        return [token for token in special if token not in placeholders and (token in ends or token in template)]
 
     def placeholder_ids(self, processor: ProcessorMixin) -> list[int]:
         """Token ids of the placeholders.
@@ -222,12 +209,9 @@ class Family(ABC):
     def learnt_answer(self, processor: ProcessorMixin, text: str, longest: int, called: str = "an answer") -> list[int]:
         """`answer_ids` of an answer to learn from.
 
-        Raises `ValueError` if it has more than `longest` tokens, a placeholder or a control token;
-        `called` names it in the message.
+        Raises `ValueError` if it has more than `longest` tokens or a placeholder; `called` names it
+        in the message.
         """
-        for token in self.control_tokens(processor):
-            if token in text:
-                raise ValueError(f"{called} contains the model's control token `{token}`")
         tokens = self.answer_ids(processor, text)
         if len(tokens) > longest:
             raise ValueError(f"prompt and {called.partition(' ')[2]} exceed max_model_len")
