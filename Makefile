@@ -102,7 +102,7 @@ $(VENV)/uv.ready: envs/bootstrap.txt
 
 # The lock files are complete, so dependencies are not resolved again.
 $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
-	@echo "Installing $(VENV) from envs/$(ENV).txt (about 3 GB to download the first time)"
+	@echo "Installing $(VENV) from envs/$(ENV).txt (the first time, about 3 GB to download and some minutes; 7 GB on disk)"
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/$(ENV).txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from perceptune.__main__ import main
 from perceptune.contracts.errors import UserError
-from perceptune.planning.config_text import check_files
+from perceptune.planning.config_text import check_files, check_syntax
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +71,30 @@ def test_what_is_no_mistake(config: Path, text: str) -> None:
 )  # fmt: skip
 def test_a_syntax_error_has_line_and_column(config: Path, text: str | bytes, expected: str) -> None:
     assert said(config, text).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: {\n\tb: 2}\n", "my.yaml`, line 2, column 1: found character '\\t' that cannot start any token"),
+        ("a: !!python/object:os.system {}\n", "my.yaml`, line 1, column 4: could not determine a constructor"),
+        ("a:\n  <<: 3\n", "my.yaml`, line 2, column 7: expected a mapping or list of mappings for merging"),
+        ("a: 2024-13-45\n", "my.yaml`: month must be in 1..12"),
+        ("? [a]\n: 1\n", "my.yaml`, line 1, column 3: found unhashable key"),
+    ],
+)
+def test_what_only_snakemake_refuses_is_found_by_check(
+    config: Path, text: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(text)
+    assert main(["check", str(config)]) == 1
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ['{\n\t"a": 1\n}\n', "\ufeffa: 1\n", "a: 2024-12-31\n"])
+def test_what_snakemake_reads_is_no_mistake(config: Path, text: str) -> None:
+    config.write_text(text)
+    check_syntax(config)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda f: f.name)

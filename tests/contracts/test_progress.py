@@ -4,7 +4,7 @@ import io
 
 import pytest
 from perceptune.contracts import progress
-from perceptune.contracts.progress import Progress, show_bars_on
+from perceptune.contracts.progress import Progress, show_on, tell
 
 
 class Terminal(io.StringIO):
@@ -18,6 +18,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Progress, "terminal", None)
+    monkeypatch.setattr(progress._Notices, "stream", None)
+    monkeypatch.setattr(progress._Notices, "about", "")
     return now
 
 
@@ -55,13 +57,25 @@ def test_hours_are_hours(clock: list[float]) -> None:
 @pytest.mark.usefixtures("clock")
 def test_a_bar_is_shown_on_a_terminal_and_wiped_at_the_end() -> None:
     terminal, file = Terminal(), io.StringIO()
-    show_bars_on(file)
+    show_on(file)
     with Progress("sampling", 10, "answers") as bar:
         bar.advance(10)
     assert file.getvalue() == ""
-    show_bars_on(terminal)
+    show_on(terminal)
     with Progress("sampling", 10, "answers") as bar:
         bar.advance(4)
     assert "sampling" in terminal.getvalue()
     assert "0/10" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r")
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_notice_goes_to_the_log_and_to_the_terminal_with_its_job(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell("said before the job")
+    terminal = io.StringIO()
+    show_on(terminal, "import_examples photos")
+    tell("warning: 2 boxes of \x1b[31mphotos")
+    assert capsys.readouterr().out == "said before the job\nwarning: 2 boxes of \x1b[31mphotos\n"
+    assert terminal.getvalue() == "import_examples photos: warning: 2 boxes of \\x1b[31mphotos\n"

@@ -113,6 +113,10 @@ BAD: list[tuple[Any, str]] = [
     (but(task="ocr", answer="\udfff"), "`answer` .* not valid Unicode"),
     (but(task="existence", answer="maybe"), "`answer` is 'maybe', expected `yes` or `no`"),
     (but(task="existence", answer=1), "`answer` is 1, expected `yes` or `no`"),
+    (but(task="existence", answer=True), "`answer` is True, expected `yes` or `no`"),
+    (but(box="[1 2 30 40]"), r"`box` is '\[1 2 30 40\]', expected four finite numbers"),  # NumPy's, without commas
+    (but(box="[1, 2, 300, 40]"), "exceeds the image of 64 x 48 pixels"),
+    (but(box="[" * 100_000), "expected four finite numbers"),
     (but(**{"question": ..., "\nquestion\x1b": "a"}), r"key `question` is missing; is it `\\nquestion\\x1b`, misspelled"),
     (b'{"image": "0.png", "question": "' + b"x" * 50_000_000 + b'", }', "not valid JSON: Expecting property name .* at column 500000"),
     (but(id=""), "`id` is '', expected a string or an integer"),

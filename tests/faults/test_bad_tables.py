@@ -20,6 +20,7 @@ from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.training import TRAINING
+from perceptune.core.data import read_files
 from perceptune.planning.data_digest import data_digest
 from perceptune.stages.data import import_examples
 from PIL import Image
@@ -106,7 +107,7 @@ def _shortened(path: Path) -> None:
         (
             "parquet",
             lambda path: pq.write_table(pa.Table.from_arrays([[1], [2]], names=["a", "a"]), path),
-            "Multiple matches",
+            "two columns `a`, expected different names",
         ),
     ],
 )
@@ -363,3 +364,19 @@ def test_a_broken_lineage_is_one_line_that_names_the_file(tmp_path: Path, make: 
 def test_a_table_of_somebody_else_has_an_empty_lineage(tmp_path: Path) -> None:
     pq.write_table(TABLE, tmp_path / "table.parquet")
     assert read_lineage(tmp_path / "table.parquet") == {}
+
+
+def test_row_groups_larger_than_arrow_can_read_at_once_are_read_in_parts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrow refuses lists with more than 2 GiB of images, which one row group may hold."""
+    images = pa.array([[{"bytes": os.urandom(100_000), "path": None}] for _ in range(7)])
+    pq.write_table(pa.table({"images": images, "question": ["q"] * 7}), folder / "large.parquet")
+    metadata = pq.read_metadata(folder / "large.parquet")
+    assert metadata.num_row_groups == 1
+    assert read_files._rows_at_once(metadata) == read_files.ROWS_AT_ONCE
+    monkeypatch.setattr(read_files, "BYTES_AT_ONCE", 350_000)
+    assert 1 < read_files._rows_at_once(metadata) <= 7
+    records = list(read_files.Files(folder / "large.parquet").records())
+    assert [place for place, _ in records] == [f"row {n}" for n in range(1, 8)]
+    assert [record["images"] for _, record in records] == images.to_pylist()

@@ -126,3 +126,15 @@ def test_a_folder_without_clip_is_reported(folder: Path, name: str, message: str
 
     with pytest.raises(UserError, match=message):
         Clip(ClipBlock(path=str(folder / name)))
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [((40, 40), "the median crop covers 0.05% of its image; images have about 3000 x 1000 pixels"), ((200, 200), None)],
+)
+def test_crops_that_are_tiny_are_reported(base: tuple[int, int], said: str | None) -> None:
+    config = CropBlock(attention_map="mean", base=base)
+    rows = [{"box": [10.0, 10.0, 10.0 + base[0], 10.0 + base[1]]}, {"box": None}]
+    found = crops._tiny(rows, [[3000, 1000], [3000, 1000]], config)
+    assert found is None if said is None else (found or "").startswith(said)
+    assert crops._tiny([], [], config) is None

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import io as tables
@@ -48,6 +49,24 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tmp_path / "examples.parquet", EXAMPLES, [row(n, tmp_path) for n in range(COUNT)], {"stage": "t"}
     )
     return tmp_path / "examples.parquet"
+
+
+def test_row_groups_are_limited_in_bytes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow cannot read groups with more than 2 GiB of images, such as 700 photographs of 4 MB."""
+    monkeypatch.setattr(tables, "IMAGE_ROWS", 1000)
+    monkeypatch.setattr(tables, "IMAGE_BYTES", 5000)
+    sizes = [1000, 1000, 1000, 9000, 10, 2000, 4000]
+    rows = [
+        {**row(n, tmp_path), "images": [{"bytes": bytes(size), "path": None}], "image_sha256": ["0"]}
+        for n, size in enumerate(sizes)
+    ]
+    tables.write_table(tmp_path / "large.parquet", EXAMPLES, rows, {})
+    stored = pq.ParquetFile(tmp_path / "large.parquet")
+    counts = [stored.metadata.row_group(n).num_rows for n in range(stored.num_row_groups)]
+    assert counts == [3, 1, 1, 1, 1]  # halved until they fit; one row alone may be larger
+    assert stored.read()["images"].to_pylist() == [one["images"] for one in rows]
+    tables.write_table(tmp_path / "empty.parquet", EXAMPLES, [], {})
+    assert tables.read_table(tmp_path / "empty.parquet", EXAMPLES).num_rows == 0
 
 
 def test_rows_come_in_order_without_images_and_quarantined_ones(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Importing user data: every kind of mistake is one clear line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.core.data.images import open_image
 from perceptune.stages.data import import_examples
 from PIL import Image
@@ -153,6 +154,46 @@ def test_parquet_and_hugging_face_folders(folder: Path, kind: str) -> None:
     assert open_image(table[0]["images"][0]).size == (64, 48)
 
 
+@pytest.mark.parametrize(
+    ("named", "splits"), [(None, ["train", "train", "held-out"]), ("val", ["val", "val", "held-out"])]
+)
+def test_the_splits_of_a_saved_dataset_dict(folder: Path, named: str | None, splits: list[str]) -> None:
+    """A row's own split wins, then that of the dataset block, then the name in the `DatasetDict`."""
+    rows = [{k: v for k, v in row(n).items() if k not in ("id", "split")} for n in range(3)]
+    saved = {"train": rows[:2], "test": [{**rows[2], "split": "held-out"}]}
+    path = folder / "saved"
+    datasets.DatasetDict({name: datasets.Dataset.from_list(found) for name, found in saved.items()}).save_to_disk(path)
+    config = FileDataset(kind="hf", path=str(path), images=str(folder), split=named)
+    import_examples.run(config=config, examples=folder / "e.parquet")
+    table = read_table(folder / "e.parquet", EXAMPLES)
+    assert table["example_id"].to_pylist() == ["train-row-1", "train-row-2", "test-row-1"]
+    assert table["split"].to_pylist() == splits
+    inputs = read_lineage(folder / "e.parquet")["inputs"]
+    assert [source["path"].rpartition("saved/")[2] for source in inputs.values()] == [
+        "test/data-00000-of-00001.arrow",
+        "train/data-00000-of-00001.arrow",
+    ]
+
+
+def test_the_documented_conversion_of_coco_annotations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "config/README.md").read_text()
+    code = next(part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "instances.json" in part)
+    objects = [
+        {"image_id": 7, "category_id": 1, "bbox": [5, 6, 10, 20]},
+        {"image_id": 7, "category_id": 2, "bbox": [0, 0, 4, 4]},
+        {"image_id": 7, "category_id": 2, "bbox": [9, 9, 4, 4]},  # a second one: no single right box
+        {"image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+    ]
+    categories = [{"id": n, "name": name} for n, name in enumerate(("cup", "dog", "crowd"), start=1)]
+    coco = {"images": [{"id": 7, "file_name": "0.png"}], "categories": categories, "annotations": objects}
+    monkeypatch.chdir(folder)
+    Path("instances.json").write_text(json.dumps(coco))
+    exec(code, {})
+    import_examples.run(config=FileDataset(kind="jsonl", path="photos.jsonl"), examples=folder / "e.parquet")
+    (row,) = read_table(folder / "e.parquet", EXAMPLES).to_pylist()
+    assert (row["question"], row["box"], row["reason"]) == ("locate the cup.", [5, 6, 15, 26], None)
+
+
 def test_odd_images_open(tmp_path: Path) -> None:
     made = {
         "cmyk.jpg": Image.new("CMYK", (8, 8), (0, 255, 255, 0)),
@@ -197,6 +238,34 @@ def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.Cap
 def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
     message = mistakes(folder, [row(n, box=[30, 20, 10 + n, 8]) for n in range(20)])
     assert message.splitlines()[-1] == "hint: as [x, y, width, height], 20 of 20 boxes fit; as [x1, y1, x2, y2], 0"
+
+
+def test_values_as_csv_and_pandas_write_them(folder: Path) -> None:
+    """Lists become text in CSV; integers become floats in a column with missing values."""
+    lines = [
+        row(0, box="[1, 2, 30, 40]"),
+        row(1, box=None, task="counting", answer=3.0),
+        row(2, box=None, task="ocr", answer="3.0"),
+        row(3, box=None, task="open", answer=-0.5),
+        {**row(4, box=None, task="open"), "images": '["4.png", "5.png"]'},
+    ]
+    del lines[-1]["image"]
+    table = imported(folder, lines)
+    assert table["box"].to_list()[0] == [1, 2, 30, 40]
+    assert table["target"].to_list()[1:4] == ["3", "3.0", "-0.5"]
+    assert [len(images) for images in table["images"]] == [1, 1, 1, 1, 2]
+
+
+def test_boxes_drawn_on_stored_pixels_are_recognised(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(3):
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(folder / f"rotated{number}.jpg", exif=exif)
+    lines = [row(n, image=f"rotated{n}.jpg", box=[50, 2 + n, 63, 40]) for n in range(3)]
+    assert mistakes(folder, [*lines, row(4, box=[1, 2, 30, 40])]).splitlines()[-1] == (
+        "hint: 3 of 3 boxes that do not fit their image are on images that EXIF rotates, and fit them as stored;"
+        " boxes refer to the upright image"
+    )
 
 
 def test_a_possible_but_doubtful_frame_is_only_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,6 +133,20 @@ def test_unexplainable_numbers_are_reported(
     assert expected in capsys.readouterr().err
 
 
+def test_a_run_in_another_directory(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collected = measured.absolute()
+    monkeypatch.setattr(explain.paths, "ALL_METRICS", str(collected.relative_to(Path.cwd())))
+    directory = Path.cwd()
+    monkeypatch.chdir("/")
+    assert main(["explain", "--directory", str(directory), "--metric", "mmhal_score"]) == 0
+    assert "images: 1" in capsys.readouterr().out
+    monkeypatch.chdir(directory)
+    assert main(["explain", "--directory", "nowhere"]) == 1
+    assert "--directory: `nowhere` does not exist, expected the directory of a run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("folder", [True, False])
 def test_an_import_records_every_file_that_it_read(tmp_path: Path, folder: bool) -> None:
     Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -50,6 +51,69 @@ def test_values_that_are_not_finite_are_not_drawn() -> None:
     assert sorted(len(places(line)) for line in lines) == [2, 2]
     assert "nan" not in charts.text(svg).lower()
     assert "inf" not in charts.text(svg).lower()
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.0, 0.5, 1.0], ["0", "0.5", "1"]),
+        ([0.69310, 0.69315, 0.69320], ["0.6931", "0.69315", "0.6932"]),
+        ([2.5e-6, 5e-6, -1e-5], ["2.5e\u22126", "5e\u22126", "\u22121e\u22125"]),
+        ([0.000105, 0.00025], ["0.000105", "0.00025"]),
+        ([999.0, 1000.0, 12000.0], ["999", "1,000", "12,000"]),
+        ([1000.0, 1000.5], ["1,000.0", "1,000.5"]),
+        ([0.5, 0.5], ["0.5", "0.5"]),
+    ],
+)
+def test_ticks_can_be_told_apart(values: list[float], shown: list[str]) -> None:
+    assert charts._labels(values) == shown
+
+
+@pytest.mark.parametrize("values", [[2.5e-6, 7.5e-6], [0.00025, 0.00011], [0.693147, 0.693149], [-0.69314, -0.69318]])
+def test_tick_labels_fit_beside_the_axis(values: list[float]) -> None:
+    svg = charts.line_panel(curves(dpo=values), title="learning rate", x_label="step", styles=STYLES)
+    labels = [e for e in svg if e.tag == "text" and e.get("text-anchor") == "end"]
+    assert len({label.text for label in labels}) == len(labels) > 1
+    for label in labels:
+        assert float(label.get("x", "0")) >= charts.CHARACTER * len(label.text or "")
+
+
+def test_a_single_step_is_the_only_tick() -> None:
+    svg = charts.line_panel(curves(dpo=[0.5]), title="loss", x_label="step", styles=STYLES, whole=True)
+    ticks = [e.text for e in svg if e.tag == "text" and e.get("text-anchor") == "middle"]
+    assert ticks == ["1", "step"]
+
+
+def test_a_chart_says_what_it_shows() -> None:
+    frame = curves(dpo=[0.1, 0.3, 0.5], other=[1.0, 2.0, 3.0])
+    svg = charts.line_panel(frame, title="accuracy", x_label="k", styles=STYLES, percent=True)
+    assert svg.get("aria-label") == "accuracy by k: dpo 10 to 50 %"
+    svg = charts.histogram_panel([0.0, 0.5, 1.0], [10, 30], title="rewards", x_label="reward")
+    assert svg.get("aria-label") == "rewards: histogram of 40 values from 0 to 1"
+    gains = pl.DataFrame({"policy": ["dpo"], "gain": [0.1], "low": [0.05], "high": [0.15]})
+    svg = charts.forest_panel(gains, title="t", x_label="gain", styles=STYLES, percent=True)
+    assert svg.get("aria-label") == "t, gain: dpo +10.0 [+5.0, +15.0]"
+    assert 'aria-label="t, gain: dpo' in charts.figure([svg], {})
+    for cell in (charts.interval_cell(0.1, 0, 0.2, (0, 1), "s1"), charts.axis_cell((0, 1), percent=True)):
+        assert (cell.get("aria-hidden"), cell.get("role")) == ("true", None)  # the numbers are in the table
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance as in WCAG 2.2."""
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_series_has_a_contrast_of_three_to_one() -> None:
+    """WCAG 2.2, criterion 1.4.11, on the page and on panels, in light and dark mode."""
+    for palette in charts.STYLE.split("@media")[:2]:
+        colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{3,6})", palette))
+        colours["paper"] = "#ffffff" if colours["paper"] == "#fff" else colours["paper"]
+        for name in ("base", "s1", "s2", "s3", "s4", "s5", "truth"):
+            for behind in ("paper", "panel"):
+                low, high = sorted(_luminance(colours[one]) for one in (name, behind))
+                assert (high + 0.05) / (low + 0.05) >= 3, (name, behind)
 
 
 def test_empty_charts_show_a_message() -> None:

@@ -83,6 +83,20 @@ def test_corner_and_extent_are_distinguished() -> None:
     assert message.startswith("as [x, y, width, height], 500 of 500 boxes fit")
 
 
+def test_the_order_y_before_x_is_recognised() -> None:
+    boxes, sizes = many("pixels")
+    message = coordinate_frames.better_fit(boxes[:, [1, 0, 3, 2]], "pixels", sizes)
+    assert message is not None
+    assert message.startswith("as [y1, x1, y2, x2], 500 of 500 boxes fit; as [x1, y1, x2, y2], ")
+
+
+def test_a_few_boxes_outside_of_their_image_are_no_doubt_about_the_order() -> None:
+    """A box below a landscape image would be inside it with x and y exchanged."""
+    boxes, sizes = np.full((50, 4), [10.0, 10.0, 20.0, 20.0]), np.full((50, 2), [1640.0, 480.0])
+    boxes[0, 3] = 1200
+    assert coordinate_frames.better_fit(boxes, "pixels", sizes) is None
+
+
 def test_few_boxes_raise_no_doubt() -> None:
     boxes, sizes = many("padded_normalised", coordinate_frames.FEWEST - 1)
     assert coordinate_frames.doubt(boxes, "normalised", sizes) is None

@@ -31,6 +31,20 @@ def test_nothing_invisible_remains(text: str | None, shown: str) -> None:
     assert gallery.visible(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("target", "box", "shown"),
+    [
+        ("A red cup.", [1.0, 2.0, 3.5, 4.0], "A red cup."),
+        (None, [1.0, 2.0, 3.5, 1234.56], "box [1, 2, 3.5, 1235] in pixels"),
+        ("", None, ""),  # an empty page
+        (None, None, None),
+    ],
+)
+def test_the_ground_truth_is_the_answer_or_the_box(target: str | None, box: list[float] | None, shown: str) -> None:
+    assert gallery.ground_truth({"target": target, "box": box}) == shown
+    assert gallery.ground_truth(None) is None
+
+
 def test_long_text_is_truncated_with_the_number_of_missing_characters() -> None:
     assert gallery.visible("x" * 100_000, 600) == "x" * 600 + "\u2026 (99,400 more characters)"  # 100,000 - 600
     assert gallery.visible("x" * 600, 600) == "x" * 600

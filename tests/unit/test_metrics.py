@@ -194,6 +194,15 @@ def test_the_gain_is_paired() -> None:
     assert paired_gain(mean, {"x": base}, {"x": base}, resamples=99, seed=1) == (0, 0, 0)
 
 
+def test_a_single_example_has_no_interval() -> None:
+    def mean(columns: dict[str, np.ndarray]) -> np.ndarray:
+        return columns["x"].mean(axis=-1)
+
+    one, base = {"x": np.array([1.0])}, {"x": np.array([0.0])}
+    assert interval(mean, one, resamples=99, seed=1) == pytest.approx((1, np.nan, np.nan), nan_ok=True)
+    assert paired_gain(mean, one, base, resamples=99, seed=1) == pytest.approx((1, np.nan, np.nan), nan_ok=True)
+
+
 def test_the_same_seed_gives_the_same_interval() -> None:
     columns = yes_no(8, 3, 2, 7)
     first, second = (interval(REWARD_METRICS["yes_no"]["f1"], columns, resamples=500, seed=7) for _ in range(2))

@@ -47,6 +47,18 @@ def test_existing_files_are_not_reported() -> None:
     }
 
 
+def test_the_most_similar_path_is_suggested() -> None:
+    Path("data/poope").mkdir(parents=True)
+    Path("model/llava-1.5-7b-hf").mkdir(parents=True)
+    Path("file").touch()
+    lacking = _lacking({}, datasets={"pope": {"path": "data/poope", "images": "file/inside"}})
+    assert "datasets.pope.images: `file/inside`" in lacking
+    lacking = _lacking({}, datasets={"pope": {"path": "data/popes"}})
+    assert "datasets.pope.path: `data/popes`; did you mean `data/poope`?" in lacking
+    assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf`; did you mean `model/llava-1.5-7b-hf`?" in lacking
+    assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336`" in lacking
+
+
 def test_what_nothing_uses_is_not_missed() -> None:
     unused = {"models": {"other": {"path": "models/other", "family": "llava"}}}
     judge = {"judges": {"other": {"model": "other", "url": "https://example.org/v1", "key": "OTHER_KEY"}}}

@@ -122,6 +122,18 @@ def test_yes_no_rule(text: str, expected: str | None) -> None:
     assert parse_yes_no(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Not sure.", None), ("I am not entirely sure", None), ("It's not clear.", None), ("I can't tell", None),
+        ("We cannot determine that", None), ("I am not sure, but yes", "yes"), ("I'm not sure, but there is no dog", "no"),
+        ("The dog is not visible", "no"), ("I can't see a dog", "no"), ("It is not a dog", "no"),
+    ],
+)  # fmt: skip
+def test_an_unsure_answer_is_neither(text: str, expected: str | None) -> None:
+    assert parse_yes_no(text) == expected
+
+
 def test_yes_no_scores() -> None:
     scores = scored("yes_no", ["yes", "no", "maybe"], ["yes", "yes", "no"])
     assert scores.rewards.tolist() == [1, 0, 0]

@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+from perceptune.report.results import Result
 from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.warnings import warnings
 
@@ -53,3 +54,13 @@ def test_few_groups() -> None:
 def test_equal_rewards() -> None:
     training = table(log("grpo@1", 20, zero_variance=1.0), log("grpo@2", 20, zero_variance=0.9))
     assert warnings(training, {}, [GRPO]) == ["grpo@1: 100% of the groups had equal rewards, which teach nothing"]
+
+
+def test_few_questions() -> None:
+    def result(n: int) -> Result:
+        return Result("photos", "test", "ocr", "original", ("exact",), {"tiny": {"exact": {"n": n}}})
+
+    assert warnings(None, {}, [], [result(4), result(30), result(1)]) == [
+        "photos / ocr: only 4 questions, too few to tell policies apart",
+        "photos / ocr: a single question, too few to tell policies apart",
+    ]

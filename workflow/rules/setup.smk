@@ -154,6 +154,15 @@ def again_with_more(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def exported(wildcards):
+    """Every export. A config without any is a mistake of whoever asks for them."""
+    if not plan.config.exports:
+        raise WorkflowError(
+            "error: the config has no section `exports`, which names what to export (docs/exchange.md)"
+        )
+    return expand(paths.EXPORT, export=plan.config.exports)
+
+
 def shards(wildcards):
     """As many shards as `--set-scatter shard=N` sets; a finished table keeps its number of shards."""
     pattern = paths.RESPONSE_SHARD.format(**wildcards, scatteritem="{scatteritem}")

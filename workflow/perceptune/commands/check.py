@@ -17,9 +17,9 @@ from typing import Any
 
 from perceptune.contracts.config import ClipBlock, ModelBlock, SaliencyBlock
 from perceptune.contracts.errors import UserError, printable
-from perceptune.contracts.progress import show_bars_on
+from perceptune.contracts.progress import show_on
 from perceptune.planning import policies
-from perceptune.planning.config_text import check_files
+from perceptune.planning.config_text import check_files, check_syntax
 from perceptune.planning.disk import ANSWERS, LISTS, OTHER_TARGETS, TEMPORARY, estimate, size
 from perceptune.planning.missing import from_the_future, missing
 from perceptune.planning.model_folders import check_complete, check_models, models_in_use
@@ -43,9 +43,11 @@ def run(options: argparse.Namespace) -> int:
     if absent := [file for file in options.files if not file.is_file()]:
         raise UserError(f"config file `{absent[0]}` does not exist")
     check_files(options.files)
+    for file in options.files:
+        check_syntax(file)
     plan = policies.load(_merged(options.files))
     check_models(plan.config)
-    show_bars_on(sys.stderr)
+    show_on(sys.stderr)
     found = sorted(_findings(plan), key=lambda line: (STOPS, LEFT_OUT, WARNING, UNCHECKED).index(line[0]))
     for kind, text in found:
         print(printable(f"{kind}: {text}"))

@@ -2,12 +2,15 @@
 
 perceptune explain --policy perpo --metric accuracy_iou_0.5
 perceptune explain --policy perpo --control sft_on_best
+perceptune explain --directory runs/mine --policy perpo
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,16 +172,21 @@ def _of_policies(tables: Sequence[Path], kind: str) -> dict[str, tuple[Path, str
 
 def _difference(row: Mapping[str, Any]) -> str:
     address = f"{row['benchmark']} {row['task']} {row['view']} {row['control']} {row['k']} of {row['against']} {row['metric']}"
-    between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    between = _interval(row)
     values = f"{row['value']:.4f} against {row['control_value']:.4f}, difference [bold]{row['difference']:.4f}[/]"
     return f"{escape(address)}: {values}{escape(between)}, n {row['n']}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    known = all(row[bound] is not None and math.isfinite(row[bound]) for bound in ("ci_low", "ci_high"))
+    return f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if known else ""
 
 
 def _number(row: Mapping[str, Any]) -> str:
     k = f" of {row['k']}" if row["condition"] != "greedy" else ""
     address = f"{row['benchmark']} {row['task']} {row['view']} {row['condition']}{k} {row['metric']}"
     value = "none" if row["value"] is None else f"{row['value']:.4f}"
-    between = "" if row["ci_low"] is None else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    between = _interval(row)
     return f"{escape(address)} = [bold]{value}[/]{escape(between)}, n {row['n']}, unparsed {row['n_failed']}"
 
 
@@ -201,6 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `perceptune explain`."""
     for column in ADDRESS:
         parser.add_argument(f"--{column}", help=f"default: {USUAL.get(column, 'all')}")
+    parser.add_argument("--directory", type=Path, help="that of the run, as in `snakemake --directory`")
     parser.add_argument(
         "--control",
         help="explain a control (docs/controls.md) instead of a metric: prompt, blank, mean_of_n or sft_on_best",
@@ -209,6 +218,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explains the selected numbers. Returns 0 if no file has changed since, otherwise 1."""
+    if options.directory is not None:
+        if not options.directory.is_dir():
+            raise UserError(f"--directory: `{options.directory}` does not exist, expected the directory of a run")
+        os.chdir(options.directory)  # paths in tables are relative to it
     selected = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
     changed = explain(*_query(selected), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
     return int(bool(changed))

@@ -1,4 +1,4 @@
-"""Progress of long stages: a bar with rate and ETA on a terminal, lines in the log."""
+"""Progress of long stages: a bar with rate and ETA on a terminal, lines in the log; notices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from perceptune.contracts.errors import printable
+
 LOG_INTERVAL = 30.0
 """Seconds between lines in a log."""
 
@@ -16,7 +18,7 @@ LOG_INTERVAL = 30.0
 class Progress:
     """Progress towards `total` items, `done` of which are finished at the start. A context manager.
 
-    The bar appears on the terminal set by `show_bars_on` and is cleared at the end, so that Snakemake's
+    The bar appears on the terminal set by `show_on` and is cleared at the end, so that Snakemake's
     own output stays readable. Lines go to stderr, which is the log inside a Snakemake job.
     """
 
@@ -73,8 +75,24 @@ class Progress:
         self._logged, self._reported = time.monotonic(), self.done
 
 
-def show_bars_on(stream: TextIO) -> None:
-    """Shows this process's bars on `stream` if it is a terminal."""
+class _Notices:
+    """Where notices go besides the log, and the job that they are about."""
+
+    stream: TextIO | None = None
+    about = ""
+
+
+def tell(line: str) -> None:
+    """Prints what a user should know: to the log, and in a Snakemake job also to its terminal."""
+    print(line, flush=True)
+    if _Notices.stream is not None:
+        print(printable(f"{_Notices.about}: {line}" if _Notices.about else line), file=_Notices.stream, flush=True)
+
+
+def show_on(stream: TextIO, about: str = "") -> None:
+    """Shows this process's notices, which are `about` a job, on `stream`, and its bars if it is a
+    terminal."""
+    _Notices.stream, _Notices.about = stream, about
     Progress.terminal = stream if stream.isatty() else None
 
 

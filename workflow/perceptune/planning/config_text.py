@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ def check_files(files: Iterable[str | Path]) -> None:
             raise UserError(f"config file `{file}`\n  " + joined_mistakes(mistakes))
 
 
+def check_syntax(file: Path) -> None:
+    """Raises `UserError` with line and column for a file that Snakemake cannot read.
+
+    Snakemake uses PyYAML's own parser, which refuses more than libyaml's, such as tabs in braces, and
+    builds the values, which fails for dates that do not exist.
+    """
+    _parsed(file, lambda text: yaml.load(text, yaml.SafeLoader))
+
+
 def unquoted_names(value: Any, key: str = "") -> Iterator[str]:
     """A line per mapping key that YAML did not read as text, such as `no`, `1` or `2024-01-01`."""
     if isinstance(value, Mapping):
@@ -48,11 +57,16 @@ def _kind(name: Any) -> str:
     return "a date" if isinstance(name, date) else "null" if name is None else f"a {type(name).__name__}"
 
 
-def _parsed(file: Path) -> yaml.Node | None:
-    """The nodes of a YAML or JSON file, with their places; None for an empty file."""
+def _nodes(text: str) -> yaml.Node | None:
+    return yaml.compose(text, Loader=LOADER)
+
+
+def _parsed(file: Path, parse: Callable[[str], Any] = _nodes) -> Any:
+    """What `parse` makes of a YAML or JSON file: its nodes, with their places; None for an empty
+    file."""
     try:
         text = file.read_text(encoding="utf-8-sig")
-        return yaml.compose(text, Loader=LOADER)
+        return parse(text)
     except UnicodeDecodeError as error:
         raise UserError(f"config file `{file}`: not UTF-8 text (byte {error.start})") from None
     except yaml.MarkedYAMLError as error:
@@ -61,7 +75,9 @@ def _parsed(file: Path) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"config file `{file}`{place}: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        if _is_json(text):
+            return None
         raise UserError(f"config file `{file}`: {' '.join(str(error).split())}") from None
 
 

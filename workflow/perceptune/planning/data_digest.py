@@ -15,6 +15,9 @@ from perceptune.contracts.provenance.digests import DigestMemory, digest_of_fold
 from perceptune.core.data.inline_images import is_inline, is_url
 from perceptune.core.data.read_files import Files
 
+SAVED = ("state.json", "dataset_dict.json")
+"""Files of folders that `datasets.save_to_disk` writes: of a dataset, and of one with splits."""
+
 
 def data_digest(block: FileDataset, memory: DigestMemory) -> str:
     """Digest of a dataset's file or folder and, with `watch_images`, of the images it refers to.
@@ -41,7 +44,8 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
         if digest == "unreadable":
             return digest
         digest = sha256_of_json([digest, *others]) if others else digest
-    if not block.watch_images or load("importer", block.kind).reads == "hf" or (source / "state.json").exists():
+    saved = load("importer", block.kind).reads == "hf" or any((source / name).exists() for name in SAVED)
+    if not block.watch_images or saved:
         return digest
     file = file_of(module_of("importer", block.kind))
     assert file is not None

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from perceptune.contracts.config import Config, ShapesDataset
 from perceptune.contracts.files import future_date
+
+MOST_COMPARED = 1000
+"""Number of names in a folder that a missing one is compared with: image folders have very many."""
 
 
 def missing(config: Config, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -33,13 +38,28 @@ def _files(config: Config) -> Iterator[str]:
         if isinstance(block, ShapesDataset):
             continue
         if not Path(block.path).exists():
-            yield f"datasets.{name}.path: `{block.path}`"
+            yield f"datasets.{name}.path: `{block.path}`{_similar(block.path)}"
         if block.images and not Path(block.images).is_dir():
-            yield f"datasets.{name}.images: `{block.images}`"
+            yield f"datasets.{name}.images: `{block.images}`{_similar(block.images)}"
     for name in config.used_benchmarks():
         benchmark = config.benchmarks[name]
         if benchmark.judge_prompt and not Path(benchmark.judge_prompt).is_file():
-            yield f"benchmarks.{name}.judge_prompt: `{benchmark.judge_prompt}`"
+            yield f"benchmarks.{name}.judge_prompt: `{benchmark.judge_prompt}`{_similar(benchmark.judge_prompt)}"
+
+
+def _similar(path: str) -> str:
+    """`; did you mean ...?` with the most similar path that exists; empty without one."""
+    missing, rest = Path(path), Path()
+    while not missing.parent.exists():
+        missing, rest = missing.parent, missing.name / rest
+    try:
+        beside = [entry.name for entry in islice(missing.parent.iterdir(), MOST_COMPARED)]
+    except OSError:  # a file, or a folder that cannot be listed
+        return ""
+    for name in get_close_matches(missing.name, beside):
+        if (missing.parent / name / rest).exists():
+            return f"; did you mean `{missing.parent / name / rest}`?"
+    return ""
 
 
 def _folders(config: Config) -> Iterator[str]:
@@ -53,10 +73,10 @@ def _folders(config: Config) -> Iterator[str]:
     ):
         for name, block in blocks.items():
             if not (Path(block.path) / "config.json").exists():
-                yield f"{section}.{name}.path: `{block.path}`"
+                yield f"{section}.{name}.path: `{block.path}`{_similar(block.path)}"
     for name, reward in config.rewards.items():
         if reward.resources and not Path(reward.resources).is_dir():
-            yield f"rewards.{name}.resources: `{reward.resources}`"
+            yield f"rewards.{name}.resources: `{reward.resources}`{_similar(reward.resources)}"
 
 
 def _keys(config: Config, environment: Mapping[str, str]) -> Iterator[str]:

@@ -146,7 +146,12 @@ def _unknown_references(config: Config) -> list[str]:
     for section in ("samplings", "pair_generations", "rollouts", "benchmarks", "trainings"):
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
-    return [text for key, name, allowed in references if (text := _unknown(key, name, allowed))]
+    plugins = [id(allowed) for allowed in (exporters, families, importers, methods, rewards, views)]
+    return [
+        f"{text}; `plugins` adds your own" if id(allowed) in plugins and "did you mean" not in text else text
+        for key, name, allowed in references
+        if (text := _unknown(key, name, allowed))
+    ]
 
 
 def _broken_plugins(config: Config) -> Iterator[str]:
@@ -342,8 +347,13 @@ def _described(key: str, error: Any, allowed: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if kind == "tuple_type":
         message = "expected a list" + (f": `[{value}]`" if isinstance(value, str) else "")
+    elif kind in ("dict_type", "model_type"):
+        message = "expected blocks by name" if kind == "dict_type" and "." not in key else "expected keys with values"
+        message += " (remove the key if there are none)" if value is None else ""
     about = f"key `{key}`: {message[0].lower()}{message[1:]}" if key else message
     hint = near(key.rpartition(".")[2], allowed) if kind == "extra_forbidden" else None
+    if kind == "literal_error" and isinstance(value, str):
+        hint = near(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
     if kind == "string_type" and isinstance(value, bool | int | float | date):
         hint = "write it in quotes"
     return f"{about}{found}; {hint}" if hint else f"{about}{found}"

@@ -9,6 +9,7 @@ differ. Values that are null or not finite are not drawn.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeGuard
@@ -23,14 +24,14 @@ Scale = Callable[[float], float]
 
 HIGHLIGHTED = ("s1", "s2", "s3", "s4", "s5")
 WIDTH, HEIGHT = 380, 250
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 34, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 44
 CELL_WIDTH, CELL_HEIGHT = 190, 20
 CHARACTER = 6.1
 """Mean width in pixels of a character at the label size of 11 px."""
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--panel:#f6f7f9;--ink:#16191d;--muted:#5d6672;--line:#dfe3e8;
---base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1fa3d6;--s5:#9a2b12;--truth:#00877a;--rest:#b4bcc6}
+--base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1b95c5;--s5:#9a2b12;--truth:#00877a;--rest:#b4bcc6}
 @media (prefers-color-scheme:dark){:root{--paper:#121519;--panel:#1a1e24;--ink:#e8ebef;--muted:#9aa4b1;--line:#2f363f;
 --base:#a3adb9;--s1:#4aa8e8;--s2:#f08c4a;--s3:#f2649c;--s4:#5cc9f2;--s5:#e0694c;--truth:#2bb8a8;--rest:#4b545f}}
 .chart{font:11px/1.2 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
@@ -85,8 +86,8 @@ def line_panel(
         start: x of a point shared by several curves. Only a series without other points gets a
             marker and an interval there.
     """
-    svg = _panel(title)
     frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
+    svg = _panel(title, _course(frame, f"{title} by {x_label}", styles, percent))
     if frame.is_empty():
         _add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
         return svg
@@ -142,7 +143,7 @@ def histogram_panel(
     edges: Sequence[float], counts: Sequence[int], *, title: str, x_label: str, style: str = "s1"
 ) -> Svg:
     """Histogram with `counts` (k) between `edges` (k + 1)."""
-    svg = _panel(title)
+    svg = _panel(title, f"{title}: histogram of {sum(counts):,} values from {edges[0]:g} to {edges[-1]:g}")
     if not counts or not sum(counts):
         _add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
         return svg
@@ -165,7 +166,8 @@ def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mappi
     """Forest plot of `frame` (`policy`, `gain`, `low`, `high`) with one row per policy."""
     left, row, top = 210, 22, 40
     width, height = 620, top + row * max(frame.height, 1) + 44
-    svg = _svg(width, height)
+    gains = frame.select("policy", "gain", "low", "high").rows()
+    svg = _svg(width, height, f"{title}, {x_label}: {'; '.join(_gain(percent, *values) for values in gains)}")
     _add(svg, "text", title, x=8, y=18, class_="title")
     ticks = _ticks(with_zero(finite_range(frame, ("gain", "low", "high"))))
     x_at, bottom = _scale((ticks[0], ticks[-1]), (left, width - 24)), height - 38
@@ -173,7 +175,7 @@ def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mappi
         _line(svg, x_at(tick), top - 8, x_at(tick), bottom, "zero" if tick == 0 else "grid")
         _add(svg, "text", signed(tick, percent, 0 if percent else 2), x=x_at(tick), y=bottom + 14, text_anchor="middle")
     _add(svg, "text", x_label, x=(left + width - 24) / 2, y=height - 6, text_anchor="middle")
-    for i, (policy, gain, low, high) in enumerate(frame.select("policy", "gain", "low", "high").iter_rows()):
+    for i, (policy, gain, low, high) in enumerate(gains):
         y = top + row * (i + 0.5)
         _add(svg, "text", shortened(policy, 32), x=left - 12, y=y + 4, text_anchor="end", class_="label")
         _interval(svg, x_at, y, (gain, low, high), styles.get(policy, "rest"))
@@ -213,7 +215,7 @@ def axis_cell(axis: Range, percent: bool) -> Svg:
         _add(
             svg,
             "text",
-            _number(value, percent=False, scale=100 if percent else 1),
+            _number(value * (100 if percent else 1)),
             x=x_at(value),
             y=11,
             text_anchor="middle",
@@ -226,7 +228,7 @@ def figure(panels: Sequence[Svg], legend: Mapping[str, str], columns: int = 3) -
     columns = max(1, min(columns, len(panels)))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     width = max([sum(_size(p)[0] for p in row) for row in rows] + [WIDTH])
-    svg = _svg(width, 0)
+    svg = _svg(width, 0, "; ".join(panel.get("aria-label", "") for panel in panels) or "nothing to show")
     svg.set("xmlns", "http://www.w3.org/2000/svg")
     _add(svg, "style", STYLE)
     paper = _add(svg, "rect", width="100%", height="100%", class_="paper")
@@ -375,33 +377,62 @@ def _legend(svg: Svg, legend: Mapping[str, str], width: float) -> float:
     return y + 10 if legend else 0.0
 
 
-def _panel(title: str) -> Svg:
-    svg = _svg(WIDTH, HEIGHT)
+def _course(frame: pl.DataFrame, what: str, styles: Mapping[str, str], percent: bool) -> str:
+    """The first and last value of every coloured series, for readers who do not see the chart."""
+    said = []
+    for (series,), points in frame.sort("x").group_by("series", maintain_order=True):
+        if styles.get(str(series), "rest") != "rest":
+            first, last = (_number(points["y"][i] * (100 if percent else 1)) for i in (0, -1))
+            said.append(
+                f"{series} " + (first if points.height == 1 else f"{first} to {last}") + (" %" if percent else "")
+            )
+    return f"{what}: {'; '.join(said)}" if said else what
+
+
+def _gain(percent: bool, policy: str, gain: float | None, low: float | None, high: float | None) -> str:
+    shown = [signed(v, percent, 1 if percent else 3) if _finite(v) else "n/a" for v in (gain, low, high)]
+    return f"{policy} {shown[0]}" + (f" [{shown[1]}, {shown[2]}]" if _finite(low) and _finite(high) else "")
+
+
+def _panel(title: str, description: str) -> Svg:
+    svg = _svg(WIDTH, HEIGHT, description)
     _add(svg, "text", title, x=8, y=16, class_="title")
     return svg
 
 
 def _y_axis(svg: Svg, ticks: Sequence[float], y_at: Scale, percent: bool, zero: bool = False) -> None:
-    for tick in ticks:
+    for tick, label in zip(ticks, _labels(ticks, 100 if percent else 1), strict=True):
         _line(svg, LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "zero" if zero and tick == 0 else "grid")
-        _add(svg, "text", _number(tick, percent), x=LEFT - 6, y=y_at(tick) + 4, text_anchor="end")
+        _add(svg, "text", f"{label} %" if percent else label, x=LEFT - 6, y=y_at(tick) + 4, text_anchor="end")
 
 
 def _x_axis(svg: Svg, ticks: Sequence[float], x_at: Scale, label: str) -> None:
-    for tick in ticks:
-        _add(svg, "text", _number(tick, percent=False), x=x_at(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
+    for tick, shown in zip(ticks, _labels(ticks), strict=True):
+        _add(svg, "text", shown, x=x_at(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
     _add(svg, "text", label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle")
 
 
-def _number(value: float, percent: bool, scale: float = 1.0) -> str:
-    value = value * (100 if percent else scale)
-    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return shown.replace("-", "\u2212") + (" %" if percent else "")
+def _labels(ticks: Sequence[float], scale: float = 1.0) -> list[str]:
+    """The ticks times `scale` as text, with as many digits as it takes to tell them apart."""
+    labels: list[str] = []
+    for digits in range(3, 8):
+        labels = [_number(tick * scale, digits) for tick in ticks]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def _number(value: float, digits: int = 3) -> str:
+    """The value with `digits` significant digits, or more before the decimal point."""
+    shown = f"{value:.{digits}g}" if abs(value) < 999.5 else f"{value:,.{max(digits - 4, 0)}f}"
+    return re.sub(r"e([+-])0*", r"e\1", shown).replace("e+", "e").replace("-", "\u2212")
 
 
 def _ticks(values: Range, whole: bool = False) -> list[float]:
     locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole)
-    return [float(round(t, 12)) for t in locator.tick_values(*_widened(values))]
+    ticks = [float(round(t, 12)) for t in locator.tick_values(*_widened(values))]
+    # a range with a single integer has other ticks, too
+    return [tick for tick in ticks if tick.is_integer()] if whole else ticks
 
 
 def _widened(values: Range) -> Range:
@@ -419,8 +450,11 @@ def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def _svg(width: float, height: float) -> Svg:
-    return ElementTree.Element("svg", {"class": "chart", "viewBox": f"0 0 {width:g} {height:g}", "role": "img"})
+def _svg(width: float, height: float, description: str | None = None) -> Svg:
+    """An empty drawing with its description; without one, it is hidden from screen readers, because
+    the text beside it says the same."""
+    seen = {"role": "img", "aria-label": description} if description else {"aria-hidden": "true"}
+    return ElementTree.Element("svg", {"class": "chart", "viewBox": f"0 0 {width:g} {height:g}", **seen})
 
 
 def _size(svg: Svg) -> tuple[float, float]:

@@ -62,6 +62,15 @@ def visible(text: str | None, limit: int = 600) -> str:
     return spelled if len(text) <= limit else f"{spelled}\u2026 ({len(text) - limit:,} more characters)"
 
 
+def ground_truth(example: Mapping[str, Any] | None) -> str | None:
+    """The answer of an example or, without one, its box in pixels; None if it has neither."""
+    if example is None or (example["target"] is None and not example["box"]):
+        return None
+    if example["target"] is not None:
+        return str(example["target"])
+    return f"box [{', '.join(f'{edge:.4g}' for edge in example['box'])}] in pixels"
+
+
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories of characters without a glyph."""
 

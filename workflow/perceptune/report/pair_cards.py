@@ -64,7 +64,7 @@ def _pair_card(
     return {
         "id": gallery.visible(group["example_id"], 80),
         "question": gallery.visible(example["question"], 400) if example else "",
-        "truth": gallery.visible(example["target"], 200) if example else "",
+        "truth": gallery.visible(gallery.ground_truth(example), 200),
         "pictures": pictures,
         "problem": problem,
         "pairs": [_pair_of(pair, texts) for pair in group["pairs"]],

@@ -336,7 +336,8 @@ def _text_of(metrics: pl.DataFrame, result: Result) -> Iterator[str]:
     counts = {int(c[result.primary]["n"]) for c in result.rows.values() if result.primary in c}
     n = f"n = {result.questions}" if len(counts) <= 1 else f"n = {min(counts)} to {max(counts)}"
     shown = f"{result.split} split, greedy, {result.view} image{result.judge}"
-    yield from text_lines(f"{result.benchmark} / {result.task}: {n} questions ({shown})")
+    plural = "" if result.questions == 1 else "s"
+    yield from text_lines(f"{result.benchmark} / {result.task}: {n} question{plural} ({shown})")
     yield from _aligned(list(result.rows), _fitting(metrics, result))
     for sentence in verdict_sentences(result):
         yield from text_lines(sentence[0].upper() + sentence[1:] + ".")

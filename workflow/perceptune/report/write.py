@@ -106,7 +106,7 @@ def run(
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
     controlled = controlled_of(controls, benchmarks, twinless)
 
-    warnings = [*leak_warnings(leakage, leakage_mode), *warning_sections.warnings(logs, counts, experiments)]
+    warnings = [*leak_warnings(leakage, leakage_mode), *warning_sections.warnings(logs, counts, experiments, found)]
     write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
@@ -300,7 +300,7 @@ def _card(
     return {
         "id": gallery.visible(example_id, 80),
         "question": gallery.visible(example["question"], 400) if example else "",
-        "truth": gallery.visible(truth if truth is not None else (example or {}).get("target"), 400),
+        "truth": gallery.visible(truth if truth is not None else gallery.ground_truth(example), 400),
         "has_box": bool(example and example["box"]),
         "answers": answers,
         "drawing": drawing,

@@ -19,7 +19,7 @@ from setproctitle import setproctitle
 
 from perceptune.contracts.errors import UserError, printable
 from perceptune.contracts.paths import FINAL
-from perceptune.contracts.progress import show_bars_on
+from perceptune.contracts.progress import show_on
 from perceptune.runtime.gpu_leases import leased_gpus
 
 SHORT_OF_MEMORY = ("out of memory", "No available memory for the cache blocks", "less than desired GPU memory")
@@ -38,15 +38,17 @@ def job(snakemake: Any) -> Iterator[int]:
     """Runs a stage for Snakemake; yields the number of attempts so far that ran out of memory, by
     which a stage halves what it computes at once.
 
-    Everything that the job prints, including output of compiled libraries, goes to its log file. A
-    user error also appears as one line on the terminal and ends the job with status 1. Any other
+    Everything that the job prints, including output of compiled libraries, goes to its log file. Notices
+    (`progress.tell`) also appear on the terminal; so does a user error, in one line, which ends the
+    job with status 1. Any other
     exception is a bug and shows its traceback in both places. The job has exclusive use of as many
     GPUs as the rule's `gpu` resource says, and ends when Snakemake is killed. A retry runs only if
     its outcome can differ.
     """
-    setproctitle(" ".join(["perceptune", snakemake.rule, *map(str, snakemake.wildcards)]))  # for `ps` and `top`
+    name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+    setproctitle(f"perceptune {name}")  # for `ps` and `top`
     attempt = int(snakemake.resources.get("attempt", 1))
-    with job_log(snakemake.log[0], attempt), leased_gpus(int(snakemake.resources.get("gpu", 0))):
+    with job_log(snakemake.log[0], attempt, name), leased_gpus(int(snakemake.resources.get("gpu", 0))):
         end_with_snakemake()
         note = Path(f"{snakemake.log[0]}{SHORT}")
         # not the number of attempts: a job that was killed must reproduce its numbers exactly
@@ -54,9 +56,9 @@ def job(snakemake: Any) -> Iterator[int]:
 
 
 @contextmanager
-def job_log(path: str, attempt: int = 1) -> Iterator[None]:
-    """Redirects the job's output to the file `path`; messages for the user also go to the
-    terminal.
+def job_log(path: str, attempt: int = 1, name: str = "") -> Iterator[None]:
+    """Redirects the job's output to the file `path`; messages for the user also go to the terminal,
+    notices with the job's `name`.
     """
     log = Path(path)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,7 @@ def job_log(path: str, attempt: int = 1) -> Iterator[None]:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     faulthandler.enable()
-    show_bars_on(terminal)
+    show_on(terminal, name)
     try:
         yield
     except UserError as error:

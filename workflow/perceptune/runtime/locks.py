@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from perceptune.contracts.progress import tell
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def only_writer(lock: Path, what: str) -> Iterator[None]:
     try:
         held.acquire(blocking=False)
     except Timeout:
-        print(f"another process is still writing {what}; waiting for it to finish", file=sys.stderr, flush=True)
+        tell(f"another process is still writing {what}; waiting for it to finish")
         held.acquire()
     try:
         yield

@@ -21,8 +21,10 @@ from perceptune.contracts.files import appearing
 from perceptune.contracts.tables.table import Table
 
 IMAGE_ROWS = 1000
-"""Rows per row group of tables with images. Arrow cannot read row groups with more than 2 GiB of
-them."""
+"""Most rows per row group of tables with images, which are read group by group."""
+IMAGE_BYTES = 2**29
+"""Most bytes of images per row group. Arrow cannot read a row group whose lists hold more than
+2 GiB (https://github.com/apache/arrow/issues/21526)."""
 
 
 def to_table(kind: Table, data: Any) -> pa.Table:
@@ -57,8 +59,24 @@ def write_table(path: Path, kind: Table, data: Any, lineage: Mapping[str, Any]) 
     table = to_table(kind, data)
     metadata = {**(table.schema.metadata or {}), b"perceptune": json.dumps({"table": kind.name, **lineage}).encode()}
     with appearing(path) as file:
-        rows = IMAGE_ROWS if "images" in table.column_names else None
-        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd", row_group_size=rows)
+        table = table.replace_schema_metadata(metadata)
+        if "images" not in table.column_names:
+            pq.write_table(table, file, compression="zstd")
+            return
+        with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+            for group in _groups(table):
+                writer.write_table(group)
+
+
+def _groups(table: pa.Table) -> Iterator[pa.Table]:
+    """The row groups of a table with images; an empty table is one group."""
+    start = 0
+    while start < max(table.num_rows, 1):
+        group = table.slice(start, IMAGE_ROWS)
+        while group.num_rows > 1 and group["images"].nbytes > IMAGE_BYTES:
+            group = group.slice(0, group.num_rows // 2)
+        yield group
+        start += max(group.num_rows, 1)
 
 
 def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) -> pa.Table:

@@ -63,8 +63,11 @@ def resampled_totals(tables: Sequence[Columns], *, resamples: int, seed: int) ->
 
 
 def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) -> list[np.ndarray]:
-    """The values of each (metric, columns) on the same `resamples` bootstrap samples of n examples."""
+    """The values of each (metric, columns) on the same `resamples` bootstrap samples of n examples;
+    NaN for a single example, which says nothing about the variation between examples."""
     count = next(iter(measured[0][1].values())).shape[-1]
+    if count == 1:
+        return [np.full(resamples, np.nan) for _ in measured]
     generator = np.random.default_rng(seed)
     values: list[list[np.ndarray]] = [[] for _ in measured]
     step = max(1, CHUNK // max(count, 1))

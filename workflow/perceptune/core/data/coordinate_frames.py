@@ -30,6 +30,8 @@ SLACK = 1.0
 """Tolerance in pixels for boxes that exceed their image."""
 ROUNDED = 0.006
 """Tolerance in padded frames, as a share of the longer side: two decimals err by 0.005."""
+UNDOUBTED = 0.9
+"""If more than this share of the boxes fits, the order of their numbers is not doubted."""
 FEWEST = 20
 """With fewer boxes, no conclusion is drawn."""
 CLEAR = 0.05
@@ -79,15 +81,21 @@ def fitting(boxes: np.ndarray, sizes: np.ndarray) -> dict[Coordinates, int]:
 
 
 def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """A message if other coordinates fit more boxes than the declared ones; else None."""
+    """A message if other coordinates, or another order of the four numbers, fit more boxes than the
+    declared coordinates; else None. The reading that fits most boxes is named."""
     count = fitting(boxes, sizes)
     best = max(count, key=lambda name: count[name])
+    orders = {
+        "[x, y, width, height]": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        "[y1, x1, y2, x2]": boxes[:, [1, 0, 3, 2]],
+    }
+    ordered = {name: int(fits(corners, declared, sizes).sum()) for name, corners in orders.items()}
+    order = max(ordered, key=lambda name: ordered[name])
+    if ordered[order] > count[best] and count[declared] < UNDOUBTED * len(boxes):
+        return f"as {order}, {ordered[order]} of {len(boxes)} boxes fit; as [x1, y1, x2, y2], {count[declared]}"
     if count[best] > count[declared]:
         best, *_ = _likelier_by_edges(boxes, best, sizes) or (best,)
         return f"`coordinates: {best}` fits {count[best]} of {len(boxes)} boxes, `{declared}` {count[declared]}"
-    sides = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    if (number := int(fits(sides, declared, sizes).sum())) > count[declared]:
-        return f"as [x, y, width, height], {number} of {len(boxes)} boxes fit; as [x1, y1, x2, y2], {count[declared]}"
     return None
 
 

@@ -29,6 +29,10 @@ HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
 HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` folders of `datasets.save_to_disk`"
 HINT_OF_QUOTES = 'write a field that begins with `"` in quotation marks, and each `"` inside it twice'
 
+ROWS_AT_ONCE = 1000
+BYTES_AT_ONCE = 2**28
+"""Rows of a Parquet file that are read at once, and their mean size; single ones may be larger."""
+
 Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
 SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
 
@@ -61,11 +65,21 @@ class Files:
             if container in ("jsonl", "json", "tsv"):
                 yield from {"jsonl": _json_lines, "json": _json_list, "tsv": _tab_separated}[container](file)
                 return
-        number = 0
-        for batch, columns in _parquet(file) if container == "parquet" else _saved_to_disk(file):
-            for row in _plain_rows(batch):
-                number += 1
-                yield f"row {number}", row if isinstance(row, RowError) else with_names(row, columns)
+        if container == "parquet":
+            yield from _placed(_parquet(file))
+        else:
+            yield from self._saved_records(file)
+
+    def _saved_records(self, folder: Path) -> Iterator[tuple[str, Any]]:
+        """The records of a saved dataset, or of all splits of a saved `DatasetDict`.
+
+        A record of a `DatasetDict` gets the name of its split, unless it or the dataset block has one.
+        """
+        for split, batches in _saved_to_disk(folder):
+            for place, record in _placed(batches):
+                if split and not self.split and isinstance(record, dict):
+                    record.setdefault("split", split)
+                yield f"{split} {place}" if split else place, record
 
     def names(self, pattern: str) -> list[str]:
         """Files of the folder that match the pattern, sorted; see the protocol."""
@@ -94,7 +108,7 @@ class Files:
 
     def _note(self, file: Path) -> None:
         """Remember a file as read; for a folder, its Arrow tables."""
-        files = [file] if file.is_file() else [file / name for name in fnmatch.filter(sorted(_listed(file)), "*.arrow")]
+        files = [file] if file.is_file() else sorted([*file.glob("*.arrow"), *file.glob("*/*.arrow")])
         above = self.path if self.path.is_dir() else self.path.parent
         self._read |= {one.relative_to(above).as_posix(): one for one in files}
 
@@ -195,22 +209,44 @@ def _container(file: Path) -> Container:
     return "jsonl"
 
 
-def _parquet(file: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
-    """Batches of rows, and the columns with class labels."""
+def _parquet(file: Path) -> Batches:
     try:
-        table = pq.read_table(file, partitioning=None)
+        with pq.ParquetFile(file) as opened:
+            _check_names(opened.schema_arrow.names, file)
+            columns = labelled_columns(opened.schema_arrow.metadata)
+            for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata)):
+                yield batch, columns
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not valid UTF-8
         raise UserError(f"dataset `{file}` is not readable as Parquet: {one_line(error)}") from None
-    columns = labelled_columns(table.schema.metadata)
-    yield from ((batch, columns) for batch in table.to_batches(max_chunksize=1000))
 
 
-def _saved_to_disk(source: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
-    """Batches of rows, and the columns with class labels."""
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """Rows to read at once: Arrow cannot read more than 2 GiB in lists of images, which a single row
+    group may hold (https://github.com/apache/arrow/issues/21526)."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    largest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+    return max(1, min(ROWS_AT_ONCE, int(BYTES_AT_ONCE / max(largest, 1.0))))
+
+
+Batches = Iterator[tuple[Any, dict[str, Named]]]
+"""Batches of rows, and the columns with class labels."""
+
+
+def _placed(batches: Batches) -> Iterator[tuple[str, Any]]:
+    """Place and record (or `RowError`) of the rows of Arrow batches."""
+    number = 0
+    for batch, columns in batches:
+        for row in _plain_rows(batch):
+            number += 1
+            yield f"row {number}", row if isinstance(row, RowError) else with_names(row, columns)
+
+
+def _saved_to_disk(source: Path) -> Iterator[tuple[str, Batches]]:
+    """The name of every split of a saved `DatasetDict`, or an empty name, and its batches."""
     import datasets
 
-    for name in fnmatch.filter(_listed(source), "*.arrow") if source.is_dir() else []:
-        _check_start(source / name, "hf")
+    for file in [*source.glob("*.arrow"), *source.glob("*/*.arrow")]:
+        _check_start(file, "hf")
     expected = "expected a folder written by `datasets.save_to_disk`"
     try:
         loaded = datasets.load_from_disk(str(source))
@@ -219,10 +255,10 @@ def _saved_to_disk(source: Path) -> Iterator[tuple[Any, dict[str, Named]]]:
         raise UserError(f"dataset `{source}` {_found_in(source)}, {expected}", hint) from None
     except Exception as error:  # JSON, type, key or Arrow errors, depending on which file is damaged
         raise UserError(f"dataset `{source}` is damaged, {expected}: {one_line(error)}") from None
-    if isinstance(loaded, datasets.DatasetDict):
-        raise UserError(f"dataset `{source}` has several splits {sorted(loaded)}, expected the folder of one split")
-    columns = labelled_features(loaded.features.to_dict())
-    yield from ((batch, columns) for batch in loaded.with_format("arrow").iter(1000))
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+    for split, rows in splits.items():
+        columns = labelled_features(rows.features.to_dict())
+        yield str(split), ((batch, columns) for batch in rows.with_format("arrow").iter(1000))
 
 
 def _found_in(source: Path) -> str:
@@ -340,9 +376,13 @@ def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
 
 def _header(cells: list[str], source: Path) -> list[str]:
     """The column names of a TSV file. Raises `UserError` if one appears twice."""
-    if twice := next((name for name in cells if name and cells.count(name) > 1), None):
-        raise UserError(f"dataset file `{source}`: two columns `{one_line(twice)}`, expected different names")
+    _check_names(cells, source)
     return cells
+
+
+def _check_names(names: list[str], source: Path) -> None:
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise UserError(f"dataset file `{source}`: two columns `{one_line(twice)}`, expected different names")
 
 
 def _record(cells: list[str], header: list[str]) -> dict[str, str] | RowError:

@@ -129,7 +129,7 @@ def _identity(row: Mapping[str, Any]) -> str | None:
 def _images(row: Mapping[str, Any], imageless: bool) -> list[dict[str, Any]]:
     if "image" not in row and "images" not in row:
         _missing(row, "image")
-    one, several = row.get("image"), row.get("images")
+    one, several = row.get("image"), _from_json(row.get("images"))
     if one is not None and several is not None and several != [one]:
         raise RowError(f"`image` is {shown(one)} and `images` is {shown(several)}, expected only one of the two keys")
     images = several if one is None and "images" in row else [one]
@@ -201,7 +201,7 @@ def text_without_images(pieces: Sequence[str | None], images: int) -> str:
 def _task(row: Mapping[str, Any], block: FileDataset) -> str:
     task = block.task if row.get("task") is None else row["task"]
     if task is None:
-        _missing(row, "task")
+        _missing(row, "task", "; the dataset block has no `task` either")
     if not isinstance(task, str) or task not in TASKS:
         hint = near(str(task), TASKS)
         raise RowError(f"`task` is {shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))
@@ -214,6 +214,8 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
         if task in ("ocr", "existence", "counting"):
             _missing(row, "answer")
         return None
+    if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):
+        raise RowError(f"`answer` is {shown(answer)}, expected `yes` or `no` for task `existence`")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a number")
     if isinstance(answer, str) and not answer.strip() and task in ("counting", "open"):
@@ -221,8 +223,8 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
         raise RowError(f"`answer` is {shown(answer)}, expected text or a number{without}")
     if isinstance(answer, float) and not math.isfinite(answer):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a finite number")
-    if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):
-        raise RowError(f"`answer` is {shown(answer)}, expected `yes` or `no` for task `existence`")
+    if isinstance(answer, float) and answer.is_integer():  # as pandas writes integers beside missing values
+        return str(int(answer))
     return _valid(str(answer), "answer")
 
 
@@ -235,8 +237,18 @@ def _valid(text: str, key: str) -> str:
     return text
 
 
+def _from_json(value: Any) -> Any:
+    """The list that a text is in JSON, as lists become in CSV; other values unchanged."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
 def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
-    box = row.get("box")
+    box = _from_json(row.get("box"))
     if box is None:
         if task == "grounding":
             _missing(row, "box")
@@ -265,7 +277,9 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     return _valid(value, key)
 
 
-def _missing(row: Mapping[str, Any], key: str) -> None:
+def _missing(row: Mapping[str, Any], key: str, otherwise: str = "") -> None:
     typed = near(key, [k for k in row if k not in KEYS])
-    hint = f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else ""
+    hint = (
+        f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else otherwise
+    )
     raise RowError(f"key `{key}` is missing{hint}")

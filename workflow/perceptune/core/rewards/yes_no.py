@@ -10,6 +10,9 @@ from perceptune.core.rewards.metrics import Columns, mean, ratio
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 NO = {"no", "not"}
+UNSURE = re.compile(
+    r"\b(?:not (?:\w+ )?(?:sure|certain|clear|known|visible enough)|(?:can|ca|could) ?not (?:\w+ )?(?:tell|say|determine|know))\b"
+)
 LIST_NUMBER = re.compile(r"^\W*\d+[.)]\s+")
 CLAUSE_END = re.compile(r"[!?\n\r！？。]+")
 
@@ -37,12 +40,12 @@ def parse_yes_no(text: str) -> str | None:
 
     As in POPE's official rule, a sentence with "no" or "not" means no. Unlike there, another
     sentence means yes only if it contains "yes", so that rambling does not count as yes; lines, `!`
-    and `?` end a clause, of which the first that says either counts; and a list number is no
-    sentence.
+    and `?` end a clause, of which the first that says either counts; "not sure" and the like are
+    neither; and a list number is no sentence.
     """
     sentence = LIST_NUMBER.sub("", text.strip().lower().replace("’", "'")).split(".")[0].replace("n't", " not")
     for clause in CLAUSE_END.split(sentence):
-        words = set(re.findall(r"[a-z]+", clause))
+        words = set(re.findall(r"[a-z]+", UNSURE.sub(" ", clause)))
         if words & NO:
             return "no"
         if "yes" in words:

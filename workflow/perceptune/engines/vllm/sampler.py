@@ -26,6 +26,7 @@ from vllm.platforms import current_platform
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.progress import tell
 from perceptune.engines.vllm.contrastive_decoding import Lockstep, Pair, Pairs
 from perceptune.engines.vllm.requests import Answer, Contrast, Question
 from perceptune.models.coordinates import pixel_limits
@@ -88,6 +89,7 @@ class Sampler:
         self._family, self._processor, self._model = family_of(model), load_processor(model), model
         self._merged = merged
         folder = model.path
+        tell(f"starting vLLM with {adapter or folder}")
         if adapter is not None:
             shutil.rmtree(merged, ignore_errors=True)  # left by a killed run
             merged_model(model, adapter, merged)

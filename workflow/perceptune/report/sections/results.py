@@ -247,7 +247,8 @@ def training_panels(training: pl.DataFrame, styles: Mapping[str, str]) -> tuple[
             series="experiment", x=pl.col("step").cast(pl.Float64), y="value"
         )
         title = TRAINING_PANELS.get(metric, metric.replace("_", " "))
-        panels.append(charts.line_panel(charts.smoothed(frame, window), title=title, x_label="step", styles=styles))
+        smooth = charts.smoothed(frame, window)
+        panels.append(charts.line_panel(smooth, title=title, x_label="step", styles=styles, whole=True))
     return panels, window
 
 

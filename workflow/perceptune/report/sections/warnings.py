@@ -1,4 +1,4 @@
-"""Warnings about training runs that can hardly have learned anything.
+"""Warnings about training that can hardly have learned anything, and tests that can hardly show it.
 
 They appear above the results on the page and in the text table, where such results would look like
 any other.
@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from perceptune.report.results import Result
 from perceptune.report.sections.rounds import Rounds, cumulative, trained_once
 
 FEW_STEPS = 10
@@ -20,16 +21,22 @@ FEW_GROUPS = 10
 MOST_EQUAL = 0.9
 """A mean share of groups with equal rewards above this is reported."""
 
+FEW_QUESTIONS = 30
+"""A benchmark with fewer questions than this is reported."""
+
 
 def warnings(
-    training: pl.DataFrame | None, statistics: Mapping[str, Mapping[str, Any]], rounds: Sequence[Rounds]
+    training: pl.DataFrame | None,
+    statistics: Mapping[str, Mapping[str, Any]],
+    rounds: Sequence[Rounds],
+    results: Sequence[Result] = (),
 ) -> list[str]:
     """One sentence per problem; empty if there are none.
 
     `training` is the log of all trained policies, or None; `statistics` maps selections to their
     statistics.
     """
-    found = list(_selections(statistics))
+    found = [*_selections(statistics), *_questions(results)]
     return found if training is None else [*found, *_steps(training, rounds), *_equal_rewards(training)]
 
 
@@ -39,6 +46,13 @@ def _selections(statistics: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         if kept < FEW_GROUPS:
             total = kept + sum(int(count) for count in (values.get("dropped") or {}).values())
             yield f"{label}: only {kept} of {total} groups to train on"
+
+
+def _questions(results: Sequence[Result]) -> Iterator[str]:
+    for result in results:
+        if result.questions < FEW_QUESTIONS:
+            asked = "a single question" if result.questions == 1 else f"only {result.questions} questions"
+            yield f"{result.benchmark} / {result.task}: {asked}, too few to tell policies apart"
 
 
 def _steps(training: pl.DataFrame, rounds: Sequence[Rounds]) -> Iterator[str]:

@@ -18,14 +18,14 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.contracts.files import future_date
 from perceptune.contracts.plugins import load, module_of
-from perceptune.contracts.progress import Progress
+from perceptune.contracts.progress import Progress, tell
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
-from perceptune.core.data.coordinate_frames import better_fit, doubt, fitting
+from perceptune.core.data.coordinate_frames import better_fit, doubt, fits, fitting
 from perceptune.core.data.image_facts import FactsOfImages, ImageFacts, KnownImages
 from perceptune.core.data.read_files import Files
 from perceptune.core.data.row_checks import RowError, check_size, checked_row, one_line, pixel_box, shown
@@ -81,9 +81,12 @@ def run(*, config: FileDataset, examples: Path, dataset: str = "", memory: Path 
         *_frame_lines(probes, config),
     )
     for line in logged:
-        print(line)
+        (tell if line.startswith("warning: ") else print)(line)
+    if failed:
+        tell(f"warning: {len(failed)} of {len(rows)} rows cannot be used; their log names them")
     for line in _count_lines(rows, config, importer.published(files)):
-        print(f"{source.name} {line}")
+        tell(f"{source.name} {line}")
+    tell(_contents(table))
     inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
     plugins = [module_of("importer", importer.name)]
     write_table(
@@ -182,8 +185,16 @@ def _other_frame(probes: list[Probe], config: FileDataset) -> str | None:
     """A hint if more boxes fit another coordinate format than the declared one."""
     if not probes:
         return None
-    boxes, sizes = _arrays(probes)
-    return better_fit(boxes, config.coordinates or "pixels", sizes)
+    (boxes, sizes), declared = _arrays(probes), config.coordinates or "pixels"
+    turned = np.array([probe.image.turned for probe in probes])
+    upright = fits(boxes, declared, sizes)
+    stored = turned & ~upright & fits(boxes, declared, sizes[:, ::-1])
+    if 2 * stored.sum() > (~upright).sum():
+        return (
+            f"{stored.sum()} of {(~upright).sum()} boxes that do not fit their image are on images that EXIF rotates,"
+            " and fit them as stored; boxes refer to the upright image"
+        )
+    return better_fit(boxes, declared, sizes)
 
 
 def _frame_lines(probes: list[Probe], config: FileDataset) -> Iterator[str]:
@@ -211,6 +222,16 @@ def _count_lines(rows: list[tuple[str, Any]], config: FileDataset, published: Ma
         official = published.get(split)
         verdict = "" if official is None else ", as published" if official == number else f", {official} published"
         yield f"{split}: {number} rows{verdict}"
+
+
+def _contents(table: list[dict[str, Any]]) -> str:
+    """The number of examples by task, of different images and of boxes."""
+    usable = [row for row in table if row["reason"] is None]
+    tasks = Counter(row["task"] for row in usable)
+    images = len({digest for row in usable for digest in row["image_sha256"]})
+    boxes = sum(row["box"] is not None for row in usable)
+    counted = ", ".join(f"{number:,} {task}" for task, number in sorted(tasks.items()))
+    return f"{len(usable):,} examples ({counted}) with {images:,} different images and {boxes:,} boxes"
 
 
 def _checked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -58,8 +59,10 @@ def run(
 
     `config` has the blocks that made the policy, by section and name. `leakage` is the table of what
     the training data share with benchmarks, by their name. Raises `UserError` if it is not empty and
-    `leakage_mode` is `refuse`.
+    `leakage_mode` is `refuse`. A card is published, so it shows only the last part of absolute
+    paths.
     """
+    config = _without_folders(config)
     record, report = (json.loads((parity.parent / name).read_text()) for name in (FILE, parity.name))
     ((_, experiment),) = config["experiments"].items()
     trained = config["trainings"][experiment["training"]]
@@ -70,15 +73,17 @@ def run(
     )  # fmt: skip
     text = environment.get_template(TEMPLATE).render(
         policy=policy,
-        base=Path(model.path).as_posix(),
+        base=_without_folders(Path(model.path).as_posix()),
         base_policy=base,
-        folder=card.parent.as_posix(),
+        folder=_without_folders(card.parent.as_posix()),
         method=trained["method"],
         rounds=policy.rpartition(ROUND_MARK)[2] if ROUND_MARK in policy else "",
         lora=trained["lora"],
         dtype=model.dtype,
         max_model_len=model.max_model_len,
         pictures=_pictures(model),
+        padded=load("family", model.family).squares_images and model.image_fit == "pad",
+        question=json.dumps(_prompt(config, experiment).replace("{question}", "Where is the red cup?")),
         frame=FRAMES[coordinate_frame(model)],
         dataset=dataset,
         data=_described(config["datasets"][dataset]),
@@ -105,6 +110,21 @@ def _pictures(model: ModelBlock) -> str:
     return FITS[model.image_fit] if load("family", model.family).squares_images else "Pass images unchanged."
 
 
+def _without_folders(value: Any) -> Any:
+    """The value with every absolute path in it shortened to its last part."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _prompt(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
+    """The prompt of the questions that the policy learned from."""
+    blocks = (block for key in _made_of(config, experiment) for block in config.get(f"{key}s", {}).values())
+    return next((str(block["prompt"]) for block in blocks if "prompt" in block), "{question}")
+
+
 def _made_of(config: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterator[str]:
     """The keys of an experiment that name a block other than model, dataset and training."""
     for key, value in experiment.items():
@@ -124,7 +144,8 @@ def _results(metrics: Path) -> Iterator[dict[str, Any]]:
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
-    between = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
+    known = all(bound is not None and math.isfinite(bound) for bound in (low, high))
+    between = f" [{low:.4f}, {high:.4f}]" if known else ""
     return "" if value is None else f"{value:.4f}{between}"
 
 
@@ -145,6 +166,6 @@ def _shown(difference: Mapping[str, float]) -> dict[str, str]:
 def _digests(record: Mapping[str, Any], adapter: Mapping[str, Any]) -> dict[str, str]:
     """Name to digest of everything that the model was made from."""
     found = {"base model's files": record["parameters"]["weights"]}
-    found |= {f"`{source['path']}`": source["sha256"] for source in record["inputs"].values()}
-    found |= {f"`{source['path']}`": source["sha256"] for source in adapter["inputs"].values()}
+    for source in (*record["inputs"].values(), *adapter["inputs"].values()):
+        found[f"`{_without_folders(source['path'])}`"] = source["sha256"]
     return found | {"code of the training": adapter["code"], "code of the export": record["code"]}

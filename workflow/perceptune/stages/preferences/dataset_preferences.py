@@ -14,6 +14,7 @@ from perceptune.contracts.config import GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
 from perceptune.contracts.plugins import module_of
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
@@ -62,7 +63,7 @@ def run(
             f"dataset `{dataset}`: none of {counted['groups']} dataset preferences is kept: {dropped}",
             "only preference formats such as `trl`, `rlhf_v` or `perpo` have them; `min_margin` may be too high",
         )
-    print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
+    tell(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
     tasks = {row["example_id"]: row["task"] for row in chosen}
     rows = [_group(found, messages, tasks) for found in lists.to_dicts()]
     parameters = {"given": config.model_dump(mode="json"), "model": model.model_dump(mode="json"), "weights": weights}

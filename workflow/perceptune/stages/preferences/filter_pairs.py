@@ -12,6 +12,7 @@ from typing import Any
 from perceptune.contracts.config import FilterBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.clips import CLIPS
@@ -64,7 +65,7 @@ def run(
         raise UserError(
             f"no pair of the {len(groups)} records is kept: {reasons}", "widen `max_ppl` and `margin` of the filter"
         )
-    print(f"kept {counted['kept']} of {len(groups)} records; dropped: {counted['dropped']}")
+    tell(f"kept {counted['kept']} of {len(groups)} records; dropped: {counted['dropped']}")
     inputs = {"pairs": pairs, "terms": terms, **({"clips": clips} if clips else {})}
     write_table(
         preferences, PREFERENCES, groups, lineage("preferences.filter_pairs", config.model_dump(mode="json"), inputs)

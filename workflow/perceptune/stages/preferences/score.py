@@ -13,6 +13,7 @@ import polars as pl
 from perceptune.contracts.config import ModelBlock, RewardBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, module_of
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.io import read_table, write_table
@@ -117,7 +118,7 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
     answers = _answers(part, texts.fill_null("").to_list(), model, config)
     scores = _without_answer(_scores(declared, answers), texts.is_null().to_numpy())
     for line in _frame_lines(part, answers, scores, model):
-        print(line)
+        (tell if line.startswith("warning: ") else print)(line)
     missing = pl.col("text").is_null()
     values = np.asarray(scores.rewards, dtype=float)
     finite = np.isfinite(values)
@@ -135,8 +136,23 @@ def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBl
 
 
 def _scores(reward: Reward, answers: Answers) -> Scores:
-    """Raises `UserError` if the reward does not return the components that it declares."""
-    scores = reward.score(answers)
+    """The reward's scores, with numbers as arrays; None is NaN.
+
+    Raises `UserError` if they do not have one value per answer, or not the declared components.
+    """
+    made = reward.score(answers)
+    lengths = {"parsed": len(made.parsed), "reasons": len(made.reasons)}
+    try:
+        rewards = np.asarray(made.rewards, dtype=float)
+        components = {name: np.asarray(values, dtype=float) for name, values in made.components.items()}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"reward `{reward.name}` returns values that are not numbers: {error}") from None
+    shapes = {"rewards": rewards.shape, **{name: (length,) for name, length in lengths.items()}}
+    shapes |= {f"component {name}": values.shape for name, values in components.items()}
+    for name, shape in shapes.items():
+        if shape != (len(answers.texts),):
+            raise UserError(f"reward `{reward.name}`: `{name}` has shape {shape}, expected ({len(answers.texts)},)")
+    scores = Scores(rewards, made.parsed, components, made.reasons)
     if missing := [name for name in reward.components if name not in scores.components]:
         raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
     return scores

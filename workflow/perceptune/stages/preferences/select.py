@@ -10,6 +10,7 @@ import polars as pl
 from perceptune.contracts.config import SelectionBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
@@ -60,7 +61,7 @@ def run(
             f"none of {counted['groups']} lists is kept: {reasons}",
             _unread(scored) or "lower `min_margin` of the selection, or sample more answers",
         )
-    print(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
+    tell(f"kept {counted['kept']} of {counted['groups']} lists; dropped: {counted['dropped']}")
     inputs = {"requests": requests, "responses": responses, "rewards": rewards}
     record = lineage("preferences.select", config.model_dump(mode="json"), inputs)
     write_table(preferences, PREFERENCES, table.select(PREFERENCES.schema.names), record)

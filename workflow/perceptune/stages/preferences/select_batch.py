@@ -10,6 +10,7 @@ import polars as pl
 from perceptune.contracts.config import BatchBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
@@ -57,9 +58,9 @@ def run(
         )
     )
     counted = batch_statistics(groups)
-    print(f"kept {counted['kept']} of {counted['groups']} groups; dropped: {counted['dropped']}")
+    tell(f"kept {counted['kept']} of {counted['groups']} groups; dropped: {counted['dropped']}")
     if config.questions is not None and 0 < counted["kept"] < config.questions:
-        print(f"fewer than the {config.questions} requested groups: increase `questions` of the rollout")
+        tell(f"fewer than the {config.questions} requested groups: increase `questions` of the rollout")
     inputs = {"requests": requests, "responses": responses, "rewards": rewards}
     record = lineage("preferences.select_batch", config.model_dump(mode="json"), inputs)
     write_table(preferences, PREFERENCES, table.select(PREFERENCES.schema.names), record)

@@ -20,6 +20,7 @@ from perceptune.contracts.config import (
 )
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.io import write_table
@@ -307,7 +308,7 @@ class _Planner:
         Raises `UserError` if nothing is left.
         """
         for reason, count in sorted(self.left_out.items()):
-            print(f"{count} questions left out: {reason}")
+            tell(f"{count} questions left out: {reason}")
         if not rows:
             raise UserError("no requests are left", "; ".join(self.left_out) or None)
 

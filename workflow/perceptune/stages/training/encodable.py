@@ -14,6 +14,7 @@ from transformers import ProcessorMixin
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.contracts.plugins import load
+from perceptune.contracts.progress import tell
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.views.apply import shown
@@ -120,7 +121,7 @@ def _without(lists: Sequence[RankedList], reasons: Mapping[str, str], what: str)
     if reasons and first():
         for name, reason in _some(reasons.items()):
             print(f"left out: list `{name}`: {reason}")
-        print(f"{len(lists) - len(reasons)} of {len(lists)} lists {what}; dropped: {dropped}", flush=True)
+        tell(f"{len(lists) - len(reasons)} of {len(lists)} lists {what}; dropped: {dropped}")
     return [one for one in lists if one.group_id not in reasons]
 
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, module_of
+from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import FILE, lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
@@ -210,7 +211,7 @@ def _pass_on(job: _Job, stop: Stop, rows: list[dict[str, Any]], record: dict[str
                 shutil.copy(file, folder / file.name)
         (folder / ENDING).write_text(Ending(job.number, stop).text())
     _finish(job, rows, record)
-    print(f"stopped in round {stop.round}: {stop.reason}; the adapter is round {stop.round - 1}'s", file=sys.stderr)
+    tell(f"stopped in round {stop.round}: {stop.reason}; the adapter is round {stop.round - 1}'s")
 
 
 def _rows(job: _Job, done: RoundLog) -> list[dict[str, Any]]:
