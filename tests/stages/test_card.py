@@ -40,7 +40,9 @@ def written(folder: Path, family: str) -> tuple[str, ModelBlock]:
     steps = [{"experiment": "dpo", "step": 3, "metric": "loss", "value": 0.5}]
     write_table(folder / "training.parquet", TRAINING, steps, {})
     config: dict[str, Any] = {
-        "experiments": {"dpo": {"model": "m", "dataset": "photos", "sampling": "n8", "training": "dpo"}},
+        "experiments": {
+            "dpo": {"model": "m", "dataset": "photos", "sampling": "n8", "training": "dpo", "benchmarks": []}
+        },
         "datasets": {"photos": {"kind": "jsonl", "path": "/home/someone/secret/photos.jsonl"}},
         "samplings": {"n8": {"n": 8, "prompt": "Locate this: {question}"}},
         "trainings": {"dpo": {"method": "dpo", "parameters": {"beta": 0.1}, "lora": {"r": 8}}},

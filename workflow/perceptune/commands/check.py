@@ -17,7 +17,7 @@ from typing import Any
 
 from perceptune.contracts.config import ClipBlock, ModelBlock, SaliencyBlock
 from perceptune.contracts.errors import UserError, printable
-from perceptune.contracts.progress import show_on
+from perceptune.contracts.progress import show_bars_on
 from perceptune.planning import policies
 from perceptune.planning.config_text import check_files, check_syntax
 from perceptune.planning.disk import ANSWERS, LISTS, OTHER_TARGETS, TEMPORARY, estimate, size
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         check_syntax(file)
     plan = policies.load(_merged(options.files))
     check_models(plan.config)
-    show_on(sys.stderr)
+    show_bars_on(sys.stderr)
     found = sorted(_findings(plan), key=lambda line: (STOPS, LEFT_OUT, WARNING, UNCHECKED).index(line[0]))
     for kind, text in found:
         print(printable(f"{kind}: {text}"))

@@ -18,7 +18,7 @@ LOG_INTERVAL = 30.0
 class Progress:
     """Progress towards `total` items, `done` of which are finished at the start. A context manager.
 
-    The bar appears on the terminal set by `show_on` and is cleared at the end, so that Snakemake's
+    The bar appears on the terminal set by `show_bars_on` and is cleared at the end, so that Snakemake's
     own output stays readable. Lines go to stderr, which is the log inside a Snakemake job.
     """
 
@@ -90,9 +90,13 @@ def tell(line: str) -> None:
 
 
 def show_on(stream: TextIO, about: str = "") -> None:
-    """Shows this process's notices, which are `about` a job, on `stream`, and its bars if it is a
-    terminal."""
+    """Shows this process's notices, which are `about` a job, and its bars on `stream`."""
     _Notices.stream, _Notices.about = stream, about
+    show_bars_on(stream)
+
+
+def show_bars_on(stream: TextIO) -> None:
+    """Shows this process's bars on `stream` if it is a terminal."""
     Progress.terminal = stream if stream.isatty() else None
 
 
