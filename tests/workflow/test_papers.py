@@ -58,10 +58,20 @@ def test_everything_is_planned(paper: str, tmp_path: Path) -> None:
         if "rounds" in experiment:  # hundreds of equal rounds, which take Snakemake minutes
             experiment |= {"rounds": 3, "evaluate_every": 2}
     lay_out(tmp_path, config)
+    _lengthen(tmp_path, config)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     planned = Workflow(tmp_path).planned()
     learning = "train_round" if paper in ("papo", "cppo") else "train_adapter"
     assert {"import_examples", "sample_responses", learning, "evaluate_policy", "write_report"} <= planned
+
+
+def _lengthen(folder: Path, config: dict[str, Any]) -> None:
+    """Gives the tiny models as many positions as the config needs of the real ones."""
+    for block in config["models"].values():
+        file = folder / block["path"] / "config.json"
+        settings = json.loads(file.read_text())
+        settings.get("text_config", settings)["max_position_embeddings"] = block["max_model_len"]
+        file.write_text(json.dumps(settings))
 
 
 def _small(paper: str, judge: str) -> dict[str, Any]:
