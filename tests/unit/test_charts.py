@@ -78,6 +78,17 @@ def test_tick_labels_fit_beside_the_axis(values: list[float]) -> None:
         assert float(label.get("x", "0")) >= charts.CHARACTER * len(label.text or "")
 
 
+@pytest.mark.parametrize(
+    ("axis", "percent"), [((0, 1), True), ((-0.4, 0.4), True), ((0, 0.00025), False), ((-0.0, 0.05), True)]
+)
+def test_labels_of_a_cells_axis_fit_into_it(axis: tuple[float, float], percent: bool) -> None:
+    labels = [e for e in charts.axis_cell(axis, percent) if e.tag == "text"]
+    assert labels
+    for label in labels:
+        half = charts.CHARACTER * len(label.text or "") / 2
+        assert half <= float(label.get("x", "0")) <= charts.CELL_WIDTH - half
+
+
 def test_a_single_step_is_the_only_tick() -> None:
     svg = charts.line_panel(curves(dpo=[0.5]), title="loss", x_label="step", styles=STYLES, whole=True)
     ticks = [e.text for e in svg if e.tag == "text" and e.get("text-anchor") == "middle"]

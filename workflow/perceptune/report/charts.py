@@ -205,21 +205,17 @@ def pair_cell(without: float | None, with_: float | None, axis: Range, style: st
 
 
 def axis_cell(axis: Range, percent: bool) -> Svg:
-    """Axis above a column of cells: round numbers near its ends, and 0 if there is room."""
+    """Axis above a column of cells: round numbers near its ends, moved inwards where they do not fit,
+    and 0 if there is room."""
     svg = _svg(CELL_WIDTH, 14)
     x_at = _scale(axis, (8, CELL_WIDTH - 8))
     inside = [t for t in _ticks(axis) if axis[0] <= t <= axis[1]]
     ends = [inside[0], inside[-1]] if len(inside) > 1 else inside
     room = all(abs(x_at(0) - x_at(t)) > 30 for t in ends)
     for value in [*ends, *([0.0] if axis[0] < 0 < axis[1] and room else [])]:
-        _add(
-            svg,
-            "text",
-            _number(value * (100 if percent else 1)),
-            x=x_at(value),
-            y=11,
-            text_anchor="middle",
-        )
+        shown = _number(value * (100 if percent else 1))
+        half = CHARACTER * len(shown) / 2
+        _add(svg, "text", shown, x=min(max(x_at(value), half), CELL_WIDTH - half), y=11, text_anchor="middle")
     return svg
 
 
