@@ -271,7 +271,7 @@ def test_a_round_without_groups_ends_the_experiment_but_not_the_first(
     two = trained(folder, tmp_path / "2", number=2, before=one, preferences=tmp_path / "none.parquet", devices=devices)
     assert Ending.read(two / "round.json").stopped == Stop(2, "no group was kept, so there was nothing to learn from")
     with pytest.raises(UserError, match=r"none\.parquet` is kept, so there is nothing to learn from"):
-        trained(folder, tmp_path / "3", preferences=tmp_path / "none.parquet", devices=devices)
+        trained(folder, tmp_path / "3", preferences=tmp_path / "none.parquet")
 
 
 def test_dynamic_sampling_leaves_groups_without_variance_out(folder: Path, tmp_path: Path) -> None:

@@ -44,8 +44,10 @@ def test_rows_in_are_rows_out(finished: Workflow) -> None:
 
 def test_answers_do_not_depend_on_the_number_of_shards(finished: Workflow, workflow: Workflow) -> None:
     shutil.copy(finished.folder / "config.yaml", workflow.folder)
+    for folder in ("data", "examples", "leakage", "requests"):
+        shutil.copytree(finished.folder / "results" / folder, workflow.folder / "results" / folder)
     target = str(paths.at(paths.RESPONSES, policy="tiny", plan="shapes/n20"))
-    workflow.run("--set-scatter", "shard=2", "--", target)
+    workflow.run("--rerun-triggers", "mtime", "--set-scatter", "shard=2", "--", target)
     ours, theirs = (read_table(w.folder / target, RESPONSES).to_pylist() for w in (workflow, finished))
     assert read_lineage(workflow.folder / target)["parameters"]["shards"] == 2
     columns = ("request_id", "sample_index", "text", "token_ids", "finish_reason")
