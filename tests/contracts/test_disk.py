@@ -28,7 +28,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kinds(config: dict[str, Any]) -> dict[str, float]:
-    return estimate(policies.load(copy.deepcopy(config))).kinds
+    return estimate(policies.load(copy.deepcopy(config)), exports=True).kinds
 
 
 def test_the_demo_is_counted_by_its_blocks() -> None:
@@ -86,8 +86,8 @@ def test_own_data_counts_once_it_is_imported(tmp_path: Path) -> None:
     own = edited("datasets.shapes", {"kind": "jsonl", "path": "own.jsonl"})
     own["samplings"]["n20"]["limit"] = 2
     plan = policies.load(copy.deepcopy(own))
-    assert estimate(plan).uncounted == ("dataset `shapes`",)
-    assert "answers and rewards" not in estimate(plan).kinds
+    assert estimate(plan, exports=True).uncounted == ("dataset `shapes`",)
+    assert "answers and rewards" not in estimate(plan, exports=True).kinds
     row = {
         "task": "grounding", "question": "?", "images": [{"bytes": None, "path": "a.png"}], "image_sha256": ["0"], "image_hashes": [b""], "image_sizes": [[8, 8]],
         "target": None, "box": None, "source": None, "reason": None,
@@ -98,9 +98,9 @@ def test_own_data_counts_once_it_is_imported(tmp_path: Path) -> None:
     assert dict(counted(plan.config)["shapes"]) == {("train", "grounding"): 5, ("test", "grounding"): 3}
     (one,) = asked(plan, "tiny", "shapes/n20")
     assert one.questions(counted(plan.config)) == 2
-    assert estimate(plan).uncounted == ()
+    assert estimate(plan, exports=True).uncounted == ()
     answers = 2 * 20 + 3 * 3 * 22
-    assert estimate(plan).kinds["answers and rewards"] == pytest.approx(answers * (24 * 12.5 + 34))
+    assert estimate(plan, exports=True).kinds["answers and rewards"] == pytest.approx(answers * (24 * 12.5 + 34))
     exporting = {**own, "exports": {"out": {"experiment": "dpo", "format": "trl"}}}
     assert kinds(exporting)["images of exported preferences"] == pytest.approx(500, abs=100)
 
@@ -129,7 +129,7 @@ def test_responses_in_their_table_are_not_larger_than_estimated(vocabulary: int,
 
 def test_too_little_space_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = policies.load(copy.deepcopy(DEMO))
-    assert list(too_little(estimate(plan))) == []
+    assert list(too_little(estimate(plan, exports=True))) == []
     assert list(warnings(plan)) == []
     usage = namedtuple("usage", ("total", "used", "free"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 10**9 - 5_000_000, 5_000_000))

@@ -103,7 +103,7 @@ def _findings(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _disk(plan: Plan) -> Iterator[str]:
     """The table of disk space."""
-    found = estimate(plan)
+    found = estimate(plan, exports=True)
     yield f"disk space that the run still needs in `{found.folder}` (estimate), {size(found.free)} free:"
     notes = {ANSWERS: "at most", LISTS: "at most", **dict.fromkeys(TEMPORARY, "temporary, the largest of them")}
     for kind, number in found.kinds.items():

@@ -82,16 +82,19 @@ OTHER_TARGETS = {MODELS: "snakemake models", EXPORTS: "snakemake exports"}
 """Kinds that `snakemake` alone does not write, and the command that does."""
 
 
-def estimate(plan: Plan) -> Estimate:
+def estimate(plan: Plan, *, exports: bool) -> Estimate:
     """The disk space that a run still needs in its results folder: an upper limit for answers, which
     may be shorter than `max_tokens`.
 
-    Logs, the report and other small files are not included.
+    Logs, the report and other small files are not included. `exports` adds `EXPORTS`, for which
+    the size of every image file is read.
     """
     root = paths.REHEARSAL["results"] if plan.config.rehearse else "results"
     counts = counted(plan.config)
     uses = {use.path: use for use in [*_answers(plan, counts), *_lists(plan, counts), *_weights(plan)]}
-    uses |= {use.path: use for use in [*_maps(plan, counts), *_images(plan), *_exported_images(plan)]}
+    uses |= {use.path: use for use in [*_maps(plan, counts), *_images(plan)]}
+    if exports:
+        uses |= {use.path: use for use in _exported_images(plan)}
     kinds = dict.fromkeys((ANSWERS, LISTS, ADAPTERS, MAPS, IMAGES, *TEMPORARY, *OTHER_TARGETS), 0.0)
     for use in uses.values():
         if not Path(use.path.split("#")[0].replace("<results>", root)).exists():

@@ -30,7 +30,7 @@ def warnings(plan: Plan) -> Iterator[str]:
         yield from trained_on_test(plan.config)
     yield from equal_samples(plan.config)
     try:
-        yield from too_little(estimate(plan))
+        yield from too_little(estimate(plan, exports=False))
     except OSError as error:
         yield f"the disk space that the run needs cannot be estimated: {error}"
 

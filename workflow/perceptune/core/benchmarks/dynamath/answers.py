@@ -38,10 +38,11 @@ def dynamath(answers: Answers) -> Scores:
 
 
 def official_answer(response: str) -> str | None:
-    """The `short answer` of the JSON object in a response, as text; without JSON, the last line but for
+    """The `short answer` of the JSON object in a response, as text. Without JSON, the last line without
     its last character.
 
-    None if it is empty, or if the JSON is no object or has no `short answer`.
+    Returns None for an empty answer, for JSON that is not an object, and for an object without
+    `short answer`.
     """
     start, end = response.find("{"), response.rfind("}")
     reply = response[start : end + 1].replace("\\", "") if 0 <= start < end else response
