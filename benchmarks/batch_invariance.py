@@ -59,7 +59,7 @@ def answered(
             for start in range(0, len(questions_by_name), part):
                 for name, answers_of in sampler.answers(
                     [(name, sampler.prepared(one)) for name, one in questions_by_name[start : start + part]]
-                ).items():
+                ):
                     found[name] = [[a.token_ids, a.logprobs] for a in answers_of]
     print(json.dumps(found))
 

@@ -42,7 +42,7 @@ def timed(sampler: Sampler, some: list[Question]) -> tuple[float, int]:
     """(seconds, answer tokens), excluding the preparation of prompts."""
     prepared = [(str(i), sampler.prepared(one)) for i, one in enumerate(some)]
     started = time.perf_counter()
-    found = sampler.answers(prepared)
+    found = dict(sampler.answers(prepared))
     return time.perf_counter() - started, sum(len(a.token_ids) for answers in found.values() for a in answers)
 
 

@@ -50,18 +50,10 @@ def engine_against_trainer(family_name: str, folder: Path, adapter: Path) -> dic
             )
             for length in (1, 8)
         ]
-    prompts: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as merged, Sampler(block, adapter, 2, Path(merged) / "model") as sampler:
         prepared = [(name, sampler.prepared(question)) for name, question in asked]
-        generate = sampler._engine.generate
-
-        def remembered(*given: Any, **named: Any) -> Any:
-            outputs = generate(*given, **named)
-            prompts.update((name, out.prompt_token_ids) for (name, _), out in zip(prepared, outputs, strict=True))
-            return outputs
-
-        sampler._engine.generate = remembered
-        answers = sampler.answers(prepared)
+        answers = dict(sampler.answers(prepared))
+    prompts = {name: list(question.prompt["prompt_token_ids"]) for name, question in prepared}
     family, processor = family_of(block), load_processor(block)
     model = load_model(block)
     reference = PeftModel.from_pretrained(model, str(adapter)).eval()

@@ -68,7 +68,7 @@ def sampler(block: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def answers(sampler: Sampler, questions: list[Question]) -> list[list[Answer]]:
     prepared = [(str(i), sampler.prepared(one)) for i, one in enumerate(questions)]
-    found = sampler.answers(prepared)
+    found = dict(sampler.answers(prepared))
     return [found[str(i)] for i in range(len(questions))]
 
 
@@ -118,10 +118,15 @@ def test_log_probabilities_are_the_experts_own(sampler: Sampler, block: ModelBlo
 def test_answers_do_not_depend_on_what_else_is_asked(sampler: Sampler) -> None:
     drawing = {"temperature": 1.0, "n": 2}
     alone = [answers(sampler, [question(i, (0.5, 0.1), **drawing)])[0] for i in range(6)]
-    mixed = answers(sampler, [question(i, None if i % 2 else (0.5, 0.1), **drawing) for i in range(40)])
+    mixed = answers(sampler, [question(i, (0.9, 0.2) if i % 2 else (0.5, 0.1), **drawing) for i in range(40)])
     together = answers(sampler, [question(i, (0.5, 0.1), **drawing) for i in range(40)])
     assert together[:6] == alone
     assert [mixed[i] for i in (0, 2, 4)] == [alone[i] for i in (0, 2, 4)]
+
+
+def test_plain_and_amplified_questions_are_asked_separately(sampler: Sampler) -> None:
+    with pytest.raises(ValueError, match="question `1`: expected an amateur either in all questions or in none"):
+        answers(sampler, [question(0, (0.1, 0.1)), question(1, None)])
 
 
 def test_two_answers_of_one_question_differ(sampler: Sampler) -> None:
@@ -143,7 +148,7 @@ def test_a_pair_that_does_not_fit_is_refused(sampler: Sampler) -> None:
     from perceptune.engines.vllm.sampler import _pairs
 
     with pytest.raises(OutOfStepError, match="no room for one contrast pair"):
-        list(pairs.answered(_pairs("one", prepared)))
+        list(pairs.answered(iter(_pairs("one", prepared))))
 
 
 def test_a_repeated_warning_is_logged_once(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def engine_against_transformers(family_name: str, folder: Path, adapter: Path | 
         asked.append((f"sampled-{number}", Question(n=3, temperature=1.3, seed=number, **drawing)))  # type: ignore[arg-type]
         asked.append((f"greedy-{number}", Question(n=1, temperature=0.0, seed=0, **drawing)))  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as merged, Sampler(block, adapter, 2, Path(merged)) as sampler:
-        answers = sampler.answers([(name, sampler.prepared(question)) for name, question in asked])
+        answers = dict(sampler.answers([(name, sampler.prepared(question)) for name, question in asked]))
     family, processor = family_of(block), load_processor(block)
     model = load_model(block)
     reference = model if adapter is None else PeftModel.from_pretrained(model, str(adapter))

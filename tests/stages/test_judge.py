@@ -1,5 +1,6 @@
 """The judge stage with a model of the config and with vLLM's server as the endpoint agree."""
 
+import itertools
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Engine:
     """Answers with `says` of the text that it receives."""
 
     says: Callable[[str], Answer]
-    asked: list[list[Question]]
+    asked: list[Question]
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -66,12 +67,13 @@ class Engine:
             raise ValueError("prompt of 600 tokens and 1024 new ones exceed max_model_len 512")
         return question
 
-    def answers(
-        self, questions: Sequence[tuple[str, Question]], advance: Callable[[int], object]
-    ) -> dict[str, list[Answer]]:
-        Engine.asked.append([question for _, question in questions])
-        advance(len(questions))
-        return {name: [Engine.says(q.messages[0]["content"][0]["text"])] for name, q in questions}
+    def answers(self, questions: Iterable[tuple[str, Question]]) -> Iterator[tuple[str, list[Answer]]]:
+        """Four questions at a time."""
+        asked = iter(questions)
+        while batch := list(itertools.islice(asked, 4)):
+            Engine.asked += [question for _, question in batch]
+            for name, question in batch:
+                yield name, [Engine.says(question.messages[0]["content"][0]["text"])]
 
 
 def answer(text: str, ended: str = "stop") -> Answer:
@@ -88,9 +90,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_model_of_the_config_answers_greedily_without_image(folder: Path) -> None:
-    table = run_here(folder, BLOCK, {"answers_per_part": 4})
-    assert [len(part) for part in Engine.asked] == [4, 2]
-    questions = [question for part in Engine.asked for question in part]
+    table = run_here(folder, BLOCK, {})
+    questions = list(Engine.asked)
+    assert len(questions) == COUNT
     assert {(q.temperature, q.n, len(q.images), q.max_tokens) for q in questions} == {(0.0, 1, 0, 1024)}
     assert all(q.escaped for q in questions)  # no answer can end the judge's turn
     assert questions[0].messages[0]["role"] == "user"
@@ -98,8 +100,8 @@ def test_a_model_of_the_config_answers_greedily_without_image(folder: Path) -> N
     assert set(table["text"]) == {"Rating: 4"}
     assert set(table["model"]) == {"tiny 0123456789ab"}
     assert read_lineage(folder / "here.parquet")["parameters"]["weights"] == WEIGHTS
-    run_here(folder, BLOCK, {"answers_per_part": 3})
-    assert len(Engine.asked) == 2  # all verdicts are stored, independent of the engine's settings
+    run_here(folder, BLOCK, {"max_num_seqs": 3})
+    assert len(Engine.asked) == COUNT  # all verdicts are stored, independent of the engine's settings
 
 
 @pytest.mark.parametrize(
@@ -115,12 +117,12 @@ def test_a_model_of_the_config_answers_greedily_without_image(folder: Path) -> N
 def test_an_invalid_verdict_stops_the_stage_and_the_others_are_kept(folder: Path, bad: Answer, said: str) -> None:
     Engine.says = lambda text: bad if "An answer 2" in text else answer("Rating: 4")
     with pytest.raises(UserError) as caught:
-        run_here(folder, BLOCK, {"answers_per_part": 4})
+        run_here(folder, BLOCK, {})
     assert "judge `tiny`, example `2`: " in str(caught.value)
     assert said in str(caught.value)
     assert "3 of 6 verdicts are stored" in str(caught.value)
     Engine.says = lambda text: answer("Rating: 2")
-    table = run_here(folder, BLOCK, {"answers_per_part": 4})
+    table = run_here(folder, BLOCK, {})
     assert table["text"].to_list() == [f"Rating: {n}" for n in (4, 4, 2, 4, 2, 2)]
 
 

@@ -304,18 +304,17 @@ def test_sizes_of_adapters_are_those_of_peft(family: str, tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(BUILDERS))
 def test_the_sampler_refuses_what_the_check_reports(family: str, tmp_path: Path) -> None:
-    """Without its engine, which takes no part in this."""
+    """The engine takes no part in this."""
     from perceptune.commands.preflight import PromptLengths
     from perceptune.core.views.view import Recipe
+    from perceptune.engines.vllm.preparation import Preparer
     from perceptune.engines.vllm.requests import Question
-    from perceptune.engines.vllm.sampler import Sampler
     from perceptune.models.families.family import check_room
     from perceptune.stages.sampling.recipes import messages_for
 
     model = ModelBlock(path=str(BUILDERS[family](tmp_path, 0)), family=family, dtype="float32", max_model_len=400)
     prompts = PromptLengths(model)
-    sampler = object.__new__(Sampler)
-    sampler._family, sampler._processor, sampler._model = prompts.family, prompts.processor, model
+    prepared = Preparer(model, 1)
     size = (90, 60)
     image, recipe = Image.new("RGB", size), Recipe("original")
     row = {"image_sizes": [size]}
@@ -326,7 +325,7 @@ def test_the_sampler_refuses_what_the_check_reports(family: str, tmp_path: Path)
         said = []
         for refuse in (
             lambda text: check_room(prompts.needed(text, recipe, row), 20, model),
-            lambda text: sampler.prepared(Question(messages_for(text, recipe, 1), [image], 1, 1.0, 1.0, 0, 20, 0)),
+            lambda text: prepared(Question(messages_for(text, recipe, 1), [image], 1, 1.0, 1.0, 0, 20, 0)),
         ):
             try:
                 refuse(text)
@@ -336,4 +335,4 @@ def test_the_sampler_refuses_what_the_check_reports(family: str, tmp_path: Path)
         assert said[0] == said[1]
         assert bool(said[0]) == (text not in (texts[0], texts[-2]))
     judged = messages_for(" ".join(prompts.family.reserved(prompts.processor)), recipe, 1)
-    sampler.prepared(Question(judged, [image], 1, 1.0, 1.0, 0, 20, 0, escaped=True))
+    prepared(Question(judged, [image], 1, 1.0, 1.0, 0, 20, 0, escaped=True))

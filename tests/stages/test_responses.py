@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ class Killed(BaseException):
 
 
 class Engine:
-    """Answers with a text derived from the seed; dies after `lives` calls."""
+    """Answers with a text derived from the seed; dies after `lives` questions."""
 
-    asked: list[list[str]]
+    asked: list[str]
     lives: int
 
     def __init__(self, *_: Any) -> None: ...
@@ -51,22 +51,26 @@ class Engine:
         return question
 
     def answers(
-        self, questions: Sequence[tuple[str, Question]], advance: Callable[[int], object]
-    ) -> dict[str, list[Answer]]:
-        if len(Engine.asked) == Engine.lives:
-            raise Killed
-        Engine.asked.append([question.messages[0]["content"][-1]["text"] for _, question in questions])
-        advance(sum(question.n for _, question in questions))
-        return {
-            name: [Answer(f"{q.seed}+{i}", [i, q.seed % 1000], [-1.0, -2.0], "stop", 7) for i in range(q.n)]
-            for name, q in questions
-        }
+        self, questions: Iterable[tuple[str, Question]], ready: Callable[[], bool]
+    ) -> Iterator[tuple[str, list[Answer]]]:
+        for name, q in questions:
+            if len(Engine.asked) == Engine.lives:
+                raise Killed
+            Engine.asked.append(q.messages[0]["content"][-1]["text"])
+            yield name, [Answer(f"{q.seed}+{i}", [i, q.seed % 1000], [-1.0, -2.0], "stop", 7) for i in range(q.n)]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten questions in parts of two."""
+    """Ten questions, committed two at a time."""
     monkeypatch.setattr(responses, "start", Engine)
+    leave = responses._Commits.__exit__
+
+    def killed(self: Any, kind: Any, *rest: Any) -> None:
+        if kind is not Killed:
+            leave(self, kind, *rest)
+
+    monkeypatch.setattr(responses._Commits, "__exit__", killed)
     Engine.asked, Engine.lives = [], 1000
     rows = []
     for number in range(COUNT):
@@ -102,7 +106,7 @@ def sample(
     responses.run(
         requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"}, responses=target,
         journal=folder / "journal", weights=weights, adapter=None, shard=shard, shards=shards, finished=finished,
-        model=ModelBlock(path="m", family="llava", dtype=dtype, engine=EngineBlock(answers_per_part=parts)),
+        model=ModelBlock(path="m", family="llava", dtype=dtype, engine=EngineBlock(answers_per_part=parts, workers=0)),
     )  # fmt: skip
     return target
 
@@ -120,13 +124,35 @@ def interrupted(folder: Path, after: int) -> None:
     Engine.asked, Engine.lives = [], 1000
 
 
-@pytest.mark.parametrize("after", range(5))
-def test_a_killed_run_goes_on_with_the_part_that_it_was_at(folder: Path, after: int) -> None:
+@pytest.mark.parametrize("after", [0, 1, 2, 5, 9])
+def test_a_killed_run_goes_on_after_the_last_commit(folder: Path, after: int) -> None:
     whole = read_table(sample(folder), RESPONSES).to_pylist()
     gathered(folder, [folder / "1-of-1.parquet"])  # removes the journal
     interrupted(folder, after)
     assert read_table(sample(folder), RESPONSES).to_pylist() == whole
-    assert len(Engine.asked) == 5 - after
+    assert len(Engine.asked) == COUNT - after // 2 * 2
+
+
+def test_an_error_loses_no_finished_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finite = math.isfinite
+    monkeypatch.setattr(responses.math, "isfinite", lambda x: 1 / 0 if len(Engine.asked) == 8 else finite(x))
+    with pytest.raises(ZeroDivisionError):
+        sample(folder)
+    monkeypatch.undo()
+    monkeypatch.setattr(responses, "start", Engine)
+    Engine.asked = []
+    sample(folder)
+    assert Engine.asked == ["question 7", "question 8", "question 9"]
+
+
+def test_answers_that_wait_are_committed_after_a_while(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "COMMIT_SECONDS", 0.0)
+    Engine.asked, Engine.lives = [], 4
+    with pytest.raises(Killed):
+        sample(folder, parts=1000)
+    Engine.asked, Engine.lives = [], 1000
+    sample(folder, parts=1000)
+    assert len(Engine.asked) == COUNT - 4
 
 
 def test_a_finished_journal_starts_no_engine(folder: Path) -> None:
@@ -136,7 +162,7 @@ def test_a_finished_journal_starts_no_engine(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shards", [2, 3, 10])
-def test_any_number_of_shards_gives_the_same_table_from_the_same_batches(folder: Path, shards: int) -> None:
+def test_any_number_of_shards_gives_the_same_table(folder: Path, shards: int) -> None:
     whole = gathered(folder, [sample(folder)])
     batches = sorted(Engine.asked)
     Engine.asked = []
@@ -146,32 +172,32 @@ def test_any_number_of_shards_gives_the_same_table_from_the_same_batches(folder:
 
 def test_another_number_of_shards_takes_over_a_journal(folder: Path) -> None:
     whole = gathered(folder, [sample(folder)])
-    interrupted(folder, 3)
+    interrupted(folder, 6)
     assert gathered(folder, [sample(folder, shard, 2) for shard in range(2)]) == whole
-    assert len(Engine.asked) == 2
+    assert len(Engine.asked) == 4
 
 
-def test_a_damaged_part_is_sampled_again(folder: Path) -> None:
+def test_a_damaged_file_is_sampled_again(folder: Path) -> None:
     whole = read_table(sample(folder), RESPONSES).to_pylist()
     part = sorted((folder / "journal").rglob("*.parquet"))[0]
     part.write_bytes(part.read_bytes()[:-20])
     Engine.asked = []
     assert read_table(sample(folder), RESPONSES).to_pylist() == whole
-    assert len(Engine.asked) == 1
+    assert len(Engine.asked) == 2
 
 
 @pytest.mark.parametrize("changes", [{"weights": "other"}, {"dtype": "bfloat16"}])
 def test_answers_of_other_weights_or_settings_are_not_continued(folder: Path, changes: dict[str, Any]) -> None:
-    interrupted(folder, 3)
+    interrupted(folder, 6)
     sample(folder, **changes)
-    assert len(Engine.asked) == 5
+    assert len(Engine.asked) == COUNT
 
 
 def test_only_changed_requests_are_sampled_again(folder: Path) -> None:
-    interrupted(folder, 4)
+    interrupted(folder, 8)
     planned(folder, limit=9, prompt="{question}")
     sample(folder)
-    assert Engine.asked == [["question 8"]]
+    assert Engine.asked == ["question 8"]
 
 
 def answers_of(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -186,7 +212,7 @@ def test_an_added_question_is_the_only_one_that_is_asked(folder: Path) -> None:
     planned(folder)
     Engine.asked = []
     after = gathered(folder, [sample(folder, shard, 2, finished=folder / "responses.parquet") for shard in range(2)])
-    assert Engine.asked == [[f"question {COUNT - 1}"]]
+    assert Engine.asked == [f"question {COUNT - 1}"]
     assert {name: texts for name, texts in answers_of(after).items() if name != str(COUNT - 1)} == answers_of(before)
     assert len(after) == COUNT * N
 
@@ -203,7 +229,7 @@ def test_a_finished_table_of_other_weights_or_settings_is_not_taken_over(folder:
     gathered(folder, [sample(folder)])
     Engine.asked = []
     sample(folder, finished=folder / "responses.parquet", **changes)
-    assert len(Engine.asked) == 5
+    assert len(Engine.asked) == COUNT
 
 
 def test_a_damaged_finished_table_is_not_taken_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +238,7 @@ def test_a_damaged_finished_table_is_not_taken_over(folder: Path, capsys: pytest
     finished.write_bytes(finished.read_bytes()[:-20])
     Engine.asked = []
     assert gathered(folder, [sample(folder, finished=finished)]) == whole
-    assert len(Engine.asked) == 5
+    assert len(Engine.asked) == COUNT
     assert "its answers will be sampled again" in capsys.readouterr().err
 
 
@@ -223,7 +249,7 @@ def test_an_answer_that_failed_is_asked_again(folder: Path) -> None:
     (folder / "5.png").write_bytes(image)
     Engine.asked = []
     rows = gathered(folder, [sample(folder, finished=folder / "responses.parquet")])
-    assert Engine.asked == [["question 5"]]
+    assert Engine.asked == ["question 5"]
     assert all(row["text"] is not None for row in rows)
 
 
@@ -258,11 +284,10 @@ def test_answers_with_logprobs_that_are_not_numbers_are_no_answers(
 ) -> None:
     answers = Engine.answers
 
-    def broken(self: Engine, questions: Any, advance: Any) -> dict[str, list[Answer]]:
-        return {
-            name: [replace(answer, logprobs=[-1.0, math.nan]) if "7" in text else answer for answer in found]
-            for (name, found), text in zip(answers(self, questions, advance).items(), Engine.asked[-1], strict=True)
-        }
+    def broken(self: Engine, *given: Any) -> Iterator[tuple[str, list[Answer]]]:
+        for name, found in answers(self, *given):
+            bad = "7" in Engine.asked[-1]
+            yield name, [replace(answer, logprobs=[-1.0, math.nan]) if bad else answer for answer in found]
 
     monkeypatch.setattr(Engine, "answers", broken)
     rows = read_table(sample(folder), RESPONSES).to_pylist()
@@ -302,7 +327,7 @@ def sample_both(folder: Path, requests: str, journal: str, beside: list[response
     responses.run(
         requests=folder / requests, examples={"d": folder / "examples.parquet"}, responses=target, journal=folder / journal,
         weights="w", adapter=None, shard=0, shards=1, beside=beside,
-        model=ModelBlock(path="m", family="llava", dtype="float32", engine=EngineBlock(answers_per_part=2 * N)),
+        model=ModelBlock(path="m", family="llava", dtype="float32", engine=EngineBlock(answers_per_part=2 * N, workers=0)),
     )  # fmt: skip
     return read_table(target, RESPONSES).to_pylist()
 
@@ -310,8 +335,7 @@ def sample_both(folder: Path, requests: str, journal: str, beside: list[response
 def test_one_engine_answers_everything_that_waits_for_its_policy(folder: Path) -> None:
     others = with_others(folder)
     sample_both(folder, "requests.parquet", "journal", [others])
-    # parts of at least six answers: two questions each, and three
-    assert len(Engine.asked) == 5 + 4
+    assert len(Engine.asked) == 2 * COUNT
     Engine.asked, Engine.lives = [], 0
     rows = sample_both(folder, "others.parquet", "journal-of-others", [])  # starts no engine
     Engine.lives = 1000
@@ -322,14 +346,14 @@ def test_one_engine_answers_everything_that_waits_for_its_policy(folder: Path) -
 def test_later_plans_and_other_engines_are_left_to_their_own_job(folder: Path) -> None:
     absent = responses.Asked(folder / "absent.parquet", {"d": folder / "examples.parquet"}, folder / "x")
     sample_both(folder, "requests.parquet", "journal", [absent])
-    assert len(Engine.asked) == 5
+    assert len(Engine.asked) == COUNT
     others = with_others(folder)
     rows = read_table(others.requests, REQUESTS).to_pylist()
     contrast = {"recipe": rows[0]["recipe"], "strength": 0.1, "plausibility": 0.1}
     write_table(others.requests, REQUESTS, [{**row, "contrast": contrast} for row in rows], {})
     Engine.asked = []
     sample_both(folder, "requests.parquet", "journal-2", [others])
-    assert len(Engine.asked) == 5
+    assert len(Engine.asked) == COUNT
 
 
 def test_a_table_that_another_job_samples_is_left_to_it(folder: Path) -> None:
@@ -341,20 +365,20 @@ def test_a_table_that_another_job_samples_is_left_to_it(folder: Path) -> None:
     Engine.asked = []
     with only_writer(lock, "these"):
         sample_both(folder, "requests.parquet", "journal", [others])
-    assert len(Engine.asked) == 5
+    assert len(Engine.asked) == COUNT
 
 
 def test_finished_tables_are_not_sampled_again_without_their_journal(folder: Path) -> None:
     others = replace(with_others(folder), responses=folder / "done.parquet")
     (folder / "done.parquet").write_bytes(b"")
     sample_both(folder, "requests.parquet", "journal", [others])
-    assert len(Engine.asked) == 5
+    assert len(Engine.asked) == COUNT
     assert not others.journal.exists()
     later = (folder / "done.parquet").stat().st_mtime + 10
     os.utime(others.requests, (later, later))  # planned anew
     Engine.asked = []
     sample_both(folder, "requests.parquet", "journal-2", [others])
-    assert len(Engine.asked) == 5 + 4
+    assert len(Engine.asked) == 2 * COUNT
 
 
 def test_a_job_without_questions_loads_no_engine() -> None:

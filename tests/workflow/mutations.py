@@ -216,6 +216,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.engine.enforce_eager", False, NOTHING),
     ("models.tiny.engine.max_num_seqs", 8, NOTHING),
     ("models.tiny.engine.answers_per_part", 7, NOTHING),
+    ("models.tiny.engine.workers", 1, NOTHING),
     ("models.tiny.engine.batch_invariant", True, NOTHING),
     ("datasets.shapes.seed", 1, GENERATE),
     ("datasets.shapes.train", {"grounding": 47}, GENERATE),

@@ -2,6 +2,7 @@
 a round.
 """
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_the_terms_of_a_round_are_one_table(finished: Workflow) -> None:
 def test_kills_inside_rounds_change_nothing(finished: Workflow, workflow: Workflow) -> None:
     """SIGKILL Snakemake during training, and the sampling job during the next round."""
     (workflow.folder / "config.yaml").write_text((finished.folder / "config.yaml").read_text())
+    for given in ("own", "dino"):
+        shutil.copytree(finished.folder / given, workflow.folder / given)
     target = str(paths.at(paths.ADAPTER, experiment="grpo@2"))
     checkpoints = workflow.folder / paths.at(paths.CHECKPOINTS, experiment="grpo@1")
     _killed(workflow.folder, target, "train_round", lambda: any(checkpoints.glob("checkpoint-*/complete.json")))

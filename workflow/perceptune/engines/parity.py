@@ -52,7 +52,7 @@ def _sample(model: ModelBlock, questions: Sequence[Question], scratch: Path, hal
                 prepared.append((str(number), sampler.prepared(question)))
             except ValueError as error:
                 print(f"question left out: {error}")
-        found = sampler.answers(prepared)
+        found = dict(sampler.answers(prepared))
     return [found.get(str(number), []) for number in range(len(questions))]
 
 

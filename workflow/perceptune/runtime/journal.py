@@ -6,8 +6,10 @@ outside of them, and are never sampled twice.
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,16 @@ import polars as pl
 
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.digests import sha256_of_json
-from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.io import read_groups, read_lineage, write_table
 from perceptune.contracts.tables.journal import JOURNAL
 from perceptune.contracts.tables.responses import RESPONSES
 
 FINGERPRINT = "fingerprint"
 """The parameter in the lineage of a table of responses that holds its journal's fingerprint."""
+
+
+PIECES = 4
+"""Row groups in memory at once."""
 
 
 class Journal:
@@ -36,38 +42,66 @@ class Journal:
         self.folder = folder / fingerprint[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.fingerprint, self.finished = fingerprint, finished
+        self._pieces: list[tuple[Path, int]] = []  # file and row group
+        self._places = pl.DataFrame(schema={"key": pl.String, "piece": pl.Int32})
+        self._read = lru_cache(PIECES)(self._piece)
 
-    def answers(self, keys: Iterable[str]) -> pl.DataFrame:
-        """The committed answers to requests with these keys: a `journal` table without duplicates.
+    def committed(self) -> pl.Series:
+        """The keys of the requests that have answers now, which `answers` can then read.
 
         An unreadable file (full disk, crashed machine) is removed; its answers will be sampled
         again.
         """
-        parts = []
-        for path in sorted(self.folder.glob("*.parquet")):
+        self._pieces, places = [], []
+        self._read.cache_clear()
+        for path in [*sorted(self.folder.glob("*.parquet")), *self._earlier()]:
             try:
-                parts.append(pl.DataFrame(pl.from_arrow(read_table(path, JOURNAL))))
+                found = [pl.DataFrame({"key": group["key"].unique()}) for group in self._groups(path)]
             except UserError as error:
                 print(f"{error.args[0]}; its answers will be sampled again", file=sys.stderr, flush=True)
-                path.unlink(missing_ok=True)
-        parts += self._earlier()
-        if not parts:
-            return pl.DataFrame(pl.from_arrow(JOURNAL.schema.empty_table()))
-        wanted = pl.DataFrame({"key": list(keys)}, schema={"key": pl.String})
-        return pl.concat(parts).join(wanted, "key", "semi").unique(["key", "sample_index"], maintain_order=True)
+                if path != self.finished:
+                    path.unlink(missing_ok=True)
+                continue
+            for number, keys in enumerate(found):
+                places.append(keys.with_columns(piece=pl.lit(len(self._pieces), pl.Int32)))
+                self._pieces.append((path, number))
+        self._places = pl.concat([self._places.clear(), *places])
+        return self._places["key"].unique()
 
-    def _earlier(self) -> list[pl.DataFrame]:
+    def answers(self, keys: pl.Series) -> pl.DataFrame:
+        """The answers to requests with these keys: a `journal` table without duplicates.
+
+        Requests that follow each other are cheap to read together.
+        """
+        wanted = pl.DataFrame({"key": keys}, schema={"key": pl.String})
+        pieces = self._places.join(wanted, "key", "semi")["piece"].unique().sort()
+        found = [self._read(piece).join(wanted, "key", "semi") for piece in pieces]
+        empty = pl.DataFrame(pl.from_arrow(JOURNAL.schema.empty_table()))
+        return pl.concat([empty, *found]).unique(["key", "sample_index"], maintain_order=True)
+
+    def _piece(self, number: int) -> pl.DataFrame:
+        path, group = self._pieces[number]
+        return next(itertools.islice(self._groups(path, group), 1))
+
+    def _groups(self, path: Path, first: int = 0) -> Iterator[pl.DataFrame]:
+        """The row groups of a file of the journal or of the finished table, from number `first` on.
+
+        Raises `UserError` if the file cannot be read.
+        """
+        kind = RESPONSES if path == self.finished else JOURNAL
+        for group in read_groups(path, kind, JOURNAL.columns, first):
+            yield pl.DataFrame(pl.from_arrow(group)).filter(pl.col("text").is_not_null())
+
+    def _earlier(self) -> list[Path]:
+        """The finished table, if it has the same fingerprint."""
         if self.finished is None or not self.finished.exists():
             return []
         try:
-            if read_lineage(self.finished).get("parameters", {}).get(FINGERPRINT) != self.fingerprint:
-                return []
-            table = read_table(self.finished, RESPONSES)
+            same = read_lineage(self.finished).get("parameters", {}).get(FINGERPRINT) == self.fingerprint
         except UserError as error:
             print(f"{error.args[0]}; its answers will be sampled again", file=sys.stderr, flush=True)
             return []
-        answered = pl.DataFrame(pl.from_arrow(table)).filter(pl.col("text").is_not_null())
-        return [answered.select(JOURNAL.schema.names)]
+        return [self.finished] if same else []
 
     def commit(self, rows: list[dict[str, Any]]) -> None:
         """Stores finished answers durably: once this returns, they survive a crash of the

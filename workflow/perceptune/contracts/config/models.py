@@ -26,8 +26,12 @@ class EngineBlock(Block):
     max_num_seqs: Positive = 256
     """Maximum number of sequences per decoding step."""
     answers_per_part: Positive = 2048
-    """Responses sampled and committed together; a killed run loses at most one such part. Shards
-    consist of whole parts."""
+    """Responses committed together: a killed run loses at most so many of the finished ones, and at
+    most those of the last 30 seconds. Shards take turns after so many responses."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that open images, apply views and run vLLM's image processor ahead of the engine; 0:
+    the engine's own process does that. Null: on a GPU, one for each but one of `threads`, at most 8;
+    on a CPU 0, since the engine uses all cores."""
     batch_invariant: bool = False
     """Use vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, but no response depends on the
     rest of its batch."""

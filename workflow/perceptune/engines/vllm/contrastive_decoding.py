@@ -8,8 +8,8 @@ so far; anything else raises `OutOfStepError`.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,7 @@ class Pairs:
 
     def __init__(self, engine: LLM, max_model_len: int) -> None:
         self._engine, self._longest = engine, max_model_len
+        self._numbers = itertools.count()
         settings = engine.llm_engine.vllm_config
         self._budget = settings.scheduler_config.max_num_batched_tokens
         self._most = settings.scheduler_config.max_num_seqs
@@ -148,30 +149,32 @@ class Pairs:
         self._cache = (cache.num_gpu_blocks - 1) * cache.block_size  # vLLM reserves block 0
         self._block = cache.block_size
 
-    def answered(self, pairs: Iterable[Pair]) -> Iterator[tuple[str, Any]]:
+    def answered(self, pairs: Iterator[Pair], ready: Callable[[], bool] = lambda: True) -> Iterator[tuple[str, Any]]:
         """(name of the pair, the expert's finished `RequestOutput`), in any order.
 
-        Raises `OutOfStepError` if the two requests of a pair ended differently.
+        Pairs are taken when there is room, and not waited for while others run: `ready` says whether
+        the next one would be there at once. Raises `OutOfStepError` if the two requests of a pair ended
+        differently.
         """
-        waiting = deque(pairs)
+        more = True
         running: dict[str, str] = {}  # request id to pair
         used: dict[str, int] = {}  # pair to the cache that it may fill
         ended: dict[str, list[Any]] = {}
         engine = self._engine.llm_engine
-        while waiting or running:
+        while more or running:
             entering = 0
-            while waiting and self._has_room(len(running), entering, sum(used.values())):
-                pair = waiting.popleft()
-                ids = self._engine.enqueue(
-                    [pair.expert, pair.amateur],
-                    [_parameters(pair, expert) for expert in (True, False)],
-                    use_tqdm=False,
-                )
-                # vLLM appends a random suffix to the request ids
-                running |= dict.fromkeys((name.rpartition("-")[0] or name for name in ids), pair.name)
+            while more and self._has_room(len(running), entering, sum(used.values())) and (not running or ready()):
+                pair = next(pairs, None)
+                if pair is None:
+                    more = False
+                    break
+                for expert, prompt in ((True, pair.expert), (False, pair.amateur)):
+                    identity = str(next(self._numbers))
+                    engine.add_request(identity, prompt, _parameters(pair, expert))
+                    running[identity] = pair.name
                 used[pair.name] = 2 * self._rounded(self._longest)
                 entering += 1
-            for output in engine.step():
+            for output in engine.step() if running else ():
                 if output.finished:
                     name = running.pop(output.request_id)
                     ended.setdefault(name, []).append(output)

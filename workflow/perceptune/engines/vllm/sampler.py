@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Set before vLLM is imported: run the engine in this process (a second one takes a minute to start
-# on a CPU), without telemetry.
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+import perceptune.engines.vllm.environment  # noqa: F401
 
-from PIL.Image import Image
-from vllm import LLM, SamplingParams
+# isort: split
+from vllm import LLM
 from vllm.platforms import current_platform
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.progress import tell
 from perceptune.engines.vllm.contrastive_decoding import Lockstep, Pair, Pairs
-from perceptune.engines.vllm.requests import Answer, Contrast, Question
-from perceptune.models.coordinates import pixel_limits
-from perceptune.models.families.family import check_room, family_of
-from perceptune.models.loading import load_processor, merged_model
+from perceptune.engines.vllm.preparation import Prepared, Preparer, engine_arguments
+from perceptune.engines.vllm.requests import Answer
+from perceptune.models.loading import merged_model
+from perceptune.runtime.orphans import ends_with_this_process
 
 
 class Unrepeated(logging.Filter):
@@ -52,15 +45,8 @@ class Unrepeated(logging.Filter):
 logging.getLogger("vllm.v1.worker.cpu_worker").addFilter(Unrepeated())
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A question as the engine takes it."""
-
-    prompt: Mapping[str, Any]
-    sampling: SamplingParams
-    amateur: Mapping[str, Any] | None = None
-    """The amateur's prompt, for amplified answers."""
-    contrast: Contrast | None = None
+MARGIN = 1.25
+"""Answers that the engine knows of, as a multiple of those that it computes at once."""
 
 
 class Sampler:
@@ -81,13 +67,18 @@ class Sampler:
         the end. Each of the `halvings` halves the number of sequences and tokens that the engine
         processes at once. `contrastive` prepares it for amplified answers.
         """
+        # on a GPU, the engine has a process of its own, which computes while this one prepares prompts; on
+        # a CPU they share the cores, and another process would take a minute to start
+        apart = current_platform.is_cuda_alike() and not contrastive
+        if os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", str(int(apart))) == "1":
+            ends_with_this_process()
         if contrastive:
             # the V2 runner has another logits-processor interface
             os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         if model.engine.batch_invariant:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read when the worker starts
-        self._family, self._processor, self._model = family_of(model), load_processor(model), model
-        self._merged = merged
+        self._model, self._merged = model, merged
+        self._numbers = itertools.count()
         folder = model.path
         tell(f"starting vLLM with {adapter or folder}")
         if adapter is not None:
@@ -96,13 +87,8 @@ class Sampler:
             folder = str(merged)
         try:
             self._engine = LLM(
-                model=folder,
-                dtype=model.dtype,
-                max_model_len=model.max_model_len,
-                trust_remote_code=model.trust_remote_code,
+                **{**engine_arguments(model, images_per_prompt), "model": folder},
                 load_format="safetensors",
-                limit_mm_per_prompt={"image": max(images_per_prompt, 1), "video": 0},
-                mm_processor_kwargs=pixel_limits(model) or None,
                 logprobs_mode="raw_logprobs",
                 seed=0,
                 disable_log_stats=True,
@@ -115,6 +101,8 @@ class Sampler:
             raise UserError(
                 f"key `max_model_len`: {model.max_model_len}, expected at most the {limit[1]} of model `{model.path}`"
             ) from None
+        self.prepared = Preparer(model, images_per_prompt, self._engine.llm_engine.renderer)
+        self._room = int(self._engine.llm_engine.vllm_config.scheduler_config.max_num_seqs * MARGIN)
 
     def __enter__(self) -> Sampler:
         return self
@@ -122,106 +110,91 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._merged, ignore_errors=True)
 
-    def prepared(self, question: Question) -> Prepared:
-        """The question as the engine takes it.
-
-        Raises `ValueError` with the reason if it cannot be sampled.
-        """
-        messages = self._family.escaped(self._processor, question.messages) if question.escaped else question.messages
-        tokens = self._family.prompt_ids(self._processor, messages)
-        images = [self._family.prepare_image(image, self._processor) for image in question.images]
-        length = self._family.prompt_length(self._processor, tokens, images)
-        check_room(length, question.max_tokens, self._model)
-        sampling = _sampling(question, self._family.placeholder_ids(self._processor))
-        prompt, contrast = _prompt(tokens, images), question.contrast
-        if contrast is None:
-            return Prepared(prompt, sampling)
-        if len(contrast.images) != len(question.images):
-            raise ValueError(
-                f"the amateur has {len(contrast.images)} images, the expert {len(question.images)}, expected the same number"
-            )
-        amateur = [self._family.prepare_image(image, self._processor) for image in contrast.images]
-        return Prepared(prompt, sampling, _prompt(tokens, amateur), contrast)
-
     def answers(
-        self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object] = lambda count: None
-    ) -> dict[str, list[Answer]]:
-        """The n answers of every question, by name.
+        self, questions: Iterable[tuple[str, Prepared]], ready: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[str, list[Answer]]]:
+        """The n answers of every question, with its name, as soon as they are finished.
 
-        Calls `advance` with the number of answers that have just finished. Earlier calls have no
-        influence: the engine is empty at the start, and its caches are emptied at the end.
+        Questions are taken when the engine has room for them, and not waited for while it is busy:
+        `ready` says whether the next one would be there at once. Either all or none have an amateur.
+        Earlier calls have no influence: the engine is empty at the start, and its caches are emptied
+        at the end.
         """
-        plain = [(name, question) for name, question in questions if question.contrast is None]
-        answers = self._plain(plain, advance) | self._amplified(questions, advance)
-        self._engine.reset_prefix_cache()
-        self._engine.llm_engine.reset_encoder_cache()
-        return answers
+        source = iter(questions)
+        first = next(source, None)
+        if first is None:
+            return
+        contrastive = first[1].amateur is not None
+
+        def checked() -> Iterator[tuple[str, Prepared]]:
+            for name, question in itertools.chain([first], source):
+                if (question.amateur is not None) != contrastive:
+                    raise ValueError(f"question `{name}`: expected an amateur either in all questions or in none")
+                yield name, question
+
+        try:
+            yield from (self._amplified if contrastive else self._plain)(checked(), ready)
+        finally:
+            self._empty()
+
+    def _empty(self) -> None:
+        engine = self._engine.llm_engine
+        if unfinished := list(engine.output_processor.request_states):  # after an error
+            engine.abort_request(unfinished, internal=True)
+        engine.reset_prefix_cache()
+        engine.reset_encoder_cache()
 
     def _plain(
-        self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object]
-    ) -> dict[str, list[Answer]]:
-        if not questions:
-            return {}
-        outputs = self._engine.generate(
-            [question.prompt for _, question in questions],
-            [question.sampling for _, question in questions],
-            use_tqdm=partial(_Advance, advance),
-        )
-        answers = {}
-        for (name, _), output in zip(questions, outputs, strict=True):
-            length = len(output.prompt_token_ids or [])
-            ordered = sorted(output.outputs, key=lambda completion: completion.index)
-            answers[name] = [_answer(completion, length) for completion in ordered]
-        return answers
+        self, questions: Iterator[tuple[str, Prepared]], ready: Callable[[], bool]
+    ) -> Iterator[tuple[str, list[Answer]]]:
+        engine = self._engine.llm_engine
+        running: dict[str, str] = {}  # id of the request to name
+        unfinished, more = 0, True
+        while more or running:
+            while more and unfinished < self._room and (not running or ready()):
+                asked = next(questions, None)
+                if more := asked is not None:
+                    name, question = asked
+                    identity = str(next(self._numbers))
+                    engine.add_request(identity, question.prompt, question.sampling)
+                    running[identity] = name
+                    unfinished += question.sampling.n
+            for output in engine.step() if running else ():
+                if output.finished:
+                    answers = sorted(output.outputs, key=lambda one: one.index)
+                    length = len(output.prompt_token_ids or [])
+                    unfinished -= len(answers)
+                    yield running.pop(output.request_id), [_answer(one, length) for one in answers]
 
     def _amplified(
-        self, questions: Sequence[tuple[str, Prepared]], advance: Callable[[int], object]
-    ) -> dict[str, list[Answer]]:
-        pairs = [pair for name, question in questions for pair in _pairs(name, question)]
-        if not pairs:
-            return {}
-        found: dict[str, Answer] = {}
-        for name, output in Pairs(self._engine, self._model.max_model_len).answered(pairs):
-            found[name] = _answer(output.outputs[0], len(output.prompt_token_ids or []))
-            advance(1)
-        amplified = [(name, question.sampling.n) for name, question in questions if question.contrast]
-        return {name: [found[f"{name}/{i}"] for i in range(n)] for name, n in amplified}
+        self, questions: Iterator[tuple[str, Prepared]], ready: Callable[[], bool]
+    ) -> Iterator[tuple[str, list[Answer]]]:
+        """Each answer is a pair of requests."""
+        counts: dict[str, int] = {}
+        found: dict[str, dict[int, Answer]] = {}
 
+        def pairs() -> Iterator[Pair]:
+            for name, question in questions:
+                counts[name] = question.sampling.n
+                yield from _pairs(name, question)
 
-def _prompt(tokens: list[int], images: Sequence[Image]) -> dict[str, Any]:
-    return {"prompt_token_ids": tokens, **({"multi_modal_data": {"image": list(images)}} if images else {})}
+        for pair, output in Pairs(self._engine, self._model.max_model_len).answered(pairs(), ready):
+            name, _, index = pair.rpartition("/")
+            answers = found.setdefault(name, {})
+            answers[int(index)] = _answer(output.outputs[0], len(output.prompt_token_ids or []))
+            if len(answers) == counts[name]:
+                yield name, [answers[i] for i in range(counts.pop(name))]
+                del found[name]
 
 
 def _pairs(name: str, question: Prepared) -> Iterator[Pair]:
     """One pair per answer of an amplified question, each with the seed that vLLM would use."""
-    contrast, sampling = question.contrast, question.sampling
-    if contrast is None or question.amateur is None:
-        return
+    amateur, sampling = question.amateur, question.sampling
+    assert amateur is not None  # checked by `answers`
     for index in range(sampling.n):
         drawing = sampling.clone()
         drawing.n, drawing.seed = 1, sampling.seed + index
-        yield Pair(
-            f"{name}/{index}", question.prompt, question.amateur, drawing, contrast.strength, contrast.plausibility
-        )
-
-
-class _Advance:
-    """A stand-in for vLLM's progress bars: one over prompts, one updated with answers."""
-
-    def __init__(self, advance: Callable[[int], object], prompts: Iterable[object] = (), **_: object) -> None:
-        self._advance, self._prompts, self.n, self.postfix = advance, prompts, 0, ""
-        self.format_dict = {"elapsed": 1.0}
-
-    def __iter__(self) -> Iterator[object]:
-        return iter(self._prompts)
-
-    def update(self, count: int) -> None:
-        self.n += count
-        self._advance(count)
-
-    def refresh(self) -> None: ...
-
-    def close(self) -> None: ...
+        yield Pair(f"{name}/{index}", question.prompt, amateur.prompt, drawing, amateur.strength, amateur.plausibility)
 
 
 def _placement(model: ModelBlock, halvings: int, contrastive: bool) -> dict[str, Any]:
@@ -246,20 +219,6 @@ def _placement(model: ModelBlock, halvings: int, contrastive: bool) -> dict[str,
             8192 >> halvings, placement["max_num_seqs"]
         )  # 8192: vLLM's default for GPUs
     return placement
-
-
-def _sampling(question: Question, never: list[int]) -> SamplingParams:
-    return SamplingParams(
-        n=question.n,
-        temperature=question.temperature,
-        top_p=question.top_p,
-        top_k=question.top_k,
-        max_tokens=question.max_tokens,
-        seed=question.seed % 2**62,  # vLLM draws answer i of a request with seed + i
-        logprobs=0,
-        logit_bias=dict.fromkeys(never, -100.0),  # vLLM's minimum
-        skip_special_tokens=True,
-    )
 
 
 def _answer(completion: Any, prompt_tokens: int) -> Answer:

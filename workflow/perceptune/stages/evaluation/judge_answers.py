@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -27,6 +27,9 @@ from perceptune.models.reasoning import reasoning_of
 from perceptune.stages.evaluation.judged_answers import with_verdicts
 from perceptune.stages.evaluation.metric_rows import answers_of
 from perceptune.stages.sampling.responses import start
+
+if TYPE_CHECKING:
+    from perceptune.engines.vllm.preparation import Prepared
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
 
@@ -204,27 +207,31 @@ def _ask_here(
     halvings: int,
 ) -> None:
     """Runs a model of the config in this process, with vLLM."""
-    room = model.engine.answers_per_part
+    asked: dict[str, Case] = {}
+    wrong: list[UserError] = []  # the verdicts that are under way when one is wrong are kept
     with start(model, None, 1, store.folder / "merged", halvings) as sampler:
-        for first in range(0, len(waiting), room):
-            part = {case.key: case for case in _open(waiting[first : first + room], store, progress)}
-            prepared = []
-            for case in part.values():
+
+        def questions() -> Iterator[tuple[str, Prepared]]:
+            for case in _open(waiting, store, progress):
+                if wrong:
+                    return
                 try:
-                    prepared.append((case.key, sampler.prepared(_question(case))))
+                    prepared = sampler.prepared(_question(case))
                 except ValueError as error:
-                    raise UserError(f"judge `{name}`, {case.about}: {error}") from None
-            wrong = None
-            for key, (answer,) in sampler.answers(prepared, progress.advance).items():
-                if found := complaint(answer.text, answer.finish_reason, part[key], reasoning_of(model)):
-                    wrong = UserError(
-                        f"judge `{name}`, {part[key].about}: `{judge.model}` {found}",
-                        help_with(answer.finish_reason, name),
-                    )
-                else:
-                    store.keep(part[key], Said(answer.text, f"{judge.model} {weights[:12]}"))
-            if wrong:
-                raise wrong
+                    wrong.append(UserError(f"judge `{name}`, {case.about}: {error}"))
+                    return
+                asked[case.key] = case
+                yield case.key, prepared
+
+        for key, (answer,) in sampler.answers(questions()):
+            progress.advance()
+            if found := complaint(answer.text, answer.finish_reason, asked[key], reasoning_of(model)):
+                about = f"judge `{name}`, {asked[key].about}: `{judge.model}` {found}"
+                wrong.append(UserError(about, help_with(answer.finish_reason, name)))
+            else:
+                store.keep(asked[key], Said(answer.text, f"{judge.model} {weights[:12]}"))
+    if wrong:
+        raise wrong[0]
 
 
 def _question(case: Case) -> Question:

@@ -1,0 +1,177 @@
+"""Worker processes that compute results ahead of their use, in a bounded queue."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, Generic, TypeVar
+
+from perceptune.contracts.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 4
+"""Items in the queue per worker."""
+ATTEMPTS = 3
+"""Times that workers may die while they compute the same item."""
+
+
+class Workers(Generic[Item, Result]):
+    """Processes that apply one function. Use it as a context manager.
+
+    `make` is pickled and called once in every process; it returns the function. The processes import
+    the modules of `preload` once, together. They end with this process, however it ends. With 0
+    workers, the function runs in this process, when its result is needed.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[Item], Result]], workers: int, preload: Sequence[str] = ()) -> None:
+        self._make, self._workers = make, workers
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__, *preload])
+        self._function: Callable[[Item], Result] | None = None
+        self._pool = self._started() if workers else None
+
+    def __enter__(self) -> Workers[Item, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def results(self, items: Iterable[Item]) -> Results[Item, Result]:
+        """The results in the order of the items, which are read as far ahead as the queue allows."""
+        return Results(self, iter(items))
+
+    @property
+    def room(self) -> int:
+        """The most items in the queue."""
+        return self._workers * AHEAD
+
+    def submitted(self, item: Item) -> Future[bytes]:
+        """The pickled result of an item, computed by a worker, or here without workers."""
+        if self._pool is not None:
+            return self._pool.submit(_computed, item)
+        if self._function is None:
+            self._function = self._make()
+        done: Future[Any] = Future()
+        done.set_result(self._function(item))
+        return done
+
+    def restarted(self) -> None:
+        """Replaces the processes after one of them has died."""
+        self.__exit__()
+        self._pool = self._started()
+
+    def _started(self) -> ProcessPoolExecutor:
+        pool = ProcessPoolExecutor(self._workers, self._context, _prepare, (self._make,))
+        for _ in range(self._workers):
+            pool.submit(_idle)  # starts the processes now, while the caller is busy with something else
+        return pool
+
+    def unpickled(self, found: Any) -> Result:
+        """The result that a worker sent."""
+        return pickle.loads(found) if self._pool is not None else found
+
+
+class Results(Generic[Item, Result], Iterator[Result]):
+    """Results in order. Iteration waits for each of them; `ready` says whether it would wait."""
+
+    def __init__(self, workers: Workers[Item, Result], items: Iterator[Item]) -> None:
+        self._workers, self._items = workers, items
+        self._queue: deque[tuple[Item, Future[bytes]]] = deque()
+        self._deaths = 0
+        self._ended = False
+
+    def ready(self) -> bool:
+        """Whether the next result has been computed, or there is none."""
+        self._fill()
+        return not self._queue or self._queue[0][1].done()
+
+    def __next__(self) -> Result:
+        while True:
+            self._fill()
+            if not self._queue:
+                raise StopIteration
+            try:
+                found = self._queue[0][1].result()
+            except BrokenProcessPool:
+                self._again()
+                continue
+            self._queue.popleft()
+            self._deaths = 0
+            return self._workers.unpickled(found)
+
+    def _fill(self) -> None:
+        """Without workers, the queue holds the next item only."""
+        while not self._ended and len(self._queue) < max(self._workers.room, 1):
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self._ended = True
+                return
+            self._queue.append((item, self._submitted(item)))
+
+    def _submitted(self, item: Item) -> Future[bytes]:
+        try:
+            return self._workers.submitted(item)
+        except BrokenProcessPool:
+            failed: Future[bytes] = Future()
+            failed.set_exception(BrokenProcessPool())
+            return failed
+
+    def _again(self) -> None:
+        """Computes the results that were lost with a worker once more.
+
+        Raises `UserError` if workers die again and again.
+        """
+        self._deaths += 1
+        if self._deaths >= ATTEMPTS:
+            raise UserError(
+                f"the processes that prepare images were killed {ATTEMPTS} times in a row, probably for lack of memory",
+                "give the job more memory, or lower `engine.workers` of the model",
+            )
+        print("a process that prepares images has died; starting it again", file=sys.stderr, flush=True)
+        self._workers.restarted()
+        kept = [(item, done) for item, done in self._queue]
+        self._queue.clear()
+        for item, done in kept:
+            lost = not done.done() or done.cancelled() or done.exception() is not None
+            self._queue.append((item, self._submitted(item) if lost else done))
+
+
+class _Worker:
+    """The function of this process, in a worker."""
+
+    function: Callable[[Any], Any]
+
+
+def _prepare(make: Callable[[], Callable[[Any], Any]]) -> None:
+    """In a worker, once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True, name="end-with-parent").start()
+    _Worker.function = make()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _idle() -> None: ...
+
+
+def _computed(item: Any) -> bytes:
+    # as bytes, since torch would otherwise send tensors through shared memory, which containers limit
+    return pickle.dumps(_Worker.function(item), protocol=5)
