@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MODEL = "resources/tiny-llava/model"
@@ -61,14 +63,16 @@ def stage(folder: Path) -> tuple[float, int]:
         starting.append(time.perf_counter() - since)
 
     ended: list[float] = []
-    write = responses.write_table
+    write = responses.table_writer
 
-    def noted(*arguments: object) -> None:
-        write(*arguments)  # type: ignore[arg-type]
+    @contextmanager
+    def noted(*arguments: object) -> Iterator[object]:
+        with write(*arguments) as table:  # type: ignore[arg-type]
+            yield table
         ended.append(time.perf_counter())
 
     Sampler.__init__ = timed  # type: ignore[method-assign, assignment]
-    responses.write_table = noted  # type: ignore[assignment]
+    responses.table_writer = noted  # type: ignore[assignment]
     since = time.perf_counter()
     responses.run(
         requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"},
@@ -85,8 +89,9 @@ def bare(folder: Path) -> tuple[float, int]:
     from perceptune.contracts.tables.examples import EXAMPLES
     from perceptune.contracts.tables.io import read_table
     from perceptune.contracts.tables.requests import REQUESTS
+    from perceptune.engines.vllm.preparation import _sampling
     from perceptune.engines.vllm.requests import Question
-    from perceptune.engines.vllm.sampler import LLM, _placement, _sampling
+    from perceptune.engines.vllm.sampler import LLM, _placement
     from perceptune.models.families.family import family_of
     from perceptune.models.loading import load_processor
     from perceptune.stages.sampling.responses import DRAWING

@@ -99,6 +99,21 @@ def test_out_of_memory_is_retried_with_the_next_attempt() -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(("cause", "attempts"), [("CUDA out of memory. Tried", 2), ("illegal memory access", 1)])
+def test_the_error_of_an_engine_process_is_in_the_log(cause: str, attempts: int) -> None:
+    body = f"""
+    import subprocess
+    if attempt == 1:
+        subprocess.run(["echo", "(EngineCore pid=7) torch.Error: {cause}"])
+        raise RuntimeError("Engine core initialization failed. See root cause above.")"""
+    status, output, made = run(body)
+    assert (status == 0) == (attempts == 2)
+    assert len(made) == attempts
+    assert ("error: out of memory in attempt 1: (EngineCore pid=7) torch.Error: CUDA out of memory" in output) == (
+        attempts == 2
+    )
+
+
 def test_a_killed_attempt_is_retried_as_it_was() -> None:
     body = "import os; os.kill(os.getpid(), 9) if attempt == 1 else Path('halvings').write_text(str(halvings))"
     status, output, attempts = run(body)

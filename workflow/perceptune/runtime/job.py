@@ -25,6 +25,9 @@ from perceptune.runtime.gpu_leases import leased_gpus
 SHORT_OF_MEMORY = ("out of memory", "No available memory for the cache blocks", "less than desired GPU memory")
 """Messages of torch and vLLM; the exception type differs between versions."""
 
+ROOT_CAUSE = ("root cause above", "(above) for the root cause")
+"""Messages of vLLM about its engine process, whose own error is in the log."""
+
 SHORT = ".memory"
 """Suffix of a file next to the log: the number of attempts of this run that ran out of memory."""
 
@@ -84,9 +87,9 @@ def job_log(path: str, attempt: int = 1, name: str = "") -> Iterator[None]:
         _say(f"{error}\n", terminal)
         _end(final, str(error))
     except Exception as error:
-        if _is_short_of_memory(error):
+        if (shortage := _shortage_of_memory(error, log)) is not None:
             _say(traceback.format_exc(), None)
-            _say(f"error: out of memory in attempt {attempt}: {_first_line(error)}\n", terminal)
+            _say(f"error: out of memory in attempt {attempt}: {shortage}\n", terminal)
             short.write_text(str(int(short.read_text()) + 1 if short.exists() else 1))
             raise SystemExit(1) from None
         if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
@@ -139,9 +142,16 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def _is_short_of_memory(error: BaseException) -> bool:
+def _shortage_of_memory(error: BaseException, log: Path) -> str | None:
+    """The line that says so, if the error comes from a lack of memory, here or in vLLM's engine process."""
     named = any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__)
-    return named or any(text in str(error) for text in SHORT_OF_MEMORY)
+    if named or any(text in str(error) for text in SHORT_OF_MEMORY):
+        return _first_line(error)
+    if not any(text in str(error) for text in ROOT_CAUSE):
+        return None
+    sys.stderr.flush()
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line.strip() for line in lines if any(text in line for text in SHORT_OF_MEMORY)), None)
 
 
 def _first_line(error: BaseException) -> str:
