@@ -9,7 +9,7 @@ import bisect
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import appearing
 from perceptune.contracts.tables.table import Table
 
+GROUP_ROWS = 2**16
 IMAGE_ROWS = 1000
-"""Most rows per row group of tables with images, which are read group by group."""
-IMAGE_BYTES = 2**29
-"""Most bytes of images per row group. Arrow cannot read a row group whose lists hold more than
-2 GiB (https://github.com/apache/arrow/issues/21526)."""
+"""Most rows per row group: of most tables, and of tables with images, whose rows are fetched by
+group."""
+GROUP_BYTES = 2**25
+"""Most bytes per row group, unless a single row has more: what a reader of groups has in memory."""
+BUFFER = 2**20
+"""Bytes read at once from a column of a row group, which may be as large as the table."""
 
 
 def to_table(kind: Table, data: Any) -> pa.Table:
@@ -56,24 +59,62 @@ def to_table(kind: Table, data: Any) -> pa.Table:
 
 def write_table(path: Path, kind: Table, data: Any, lineage: Mapping[str, Any]) -> None:
     """Validates `data` and writes it with its lineage as Parquet (zstd), atomically."""
-    table = to_table(kind, data)
-    metadata = {**(table.schema.metadata or {}), b"perceptune": json.dumps({"table": kind.name, **lineage}).encode()}
-    with appearing(path) as file:
-        table = table.replace_schema_metadata(metadata)
-        if "images" not in table.column_names:
-            pq.write_table(table, file, compression="zstd")
-            return
-        with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
-            for group in _groups(table):
-                writer.write_table(group)
+    with table_writer(path, kind) as table:
+        table.write(data)
+        table.lineage = lineage
 
 
-def _groups(table: pa.Table) -> Iterator[pa.Table]:
-    """The row groups of a table with images; an empty table is one group."""
-    start = 0
+@contextmanager
+def table_writer(path: Path, kind: Table) -> Iterator[TableWriter]:
+    """Writes a table piece by piece. It appears at `path` at the end, or not at all after an error.
+
+    with table_writer(path, REWARDS) as table:
+        for batch in batches:
+            table.write(batch)
+        table.lineage = lineage(...)
+    """
+    with appearing(path) as file, pq.ParquetWriter(file, kind.schema, compression="zstd") as opened:
+        table = TableWriter(kind, opened)
+        yield table
+        table.finish()
+
+
+class TableWriter:
+    """A table being written, see `table_writer`. Only the rows of one row group are in memory."""
+
+    def __init__(self, kind: Table, file: pq.ParquetWriter) -> None:
+        self.lineage: Mapping[str, Any] | None = None
+        """To be set before the end."""
+        self.rows = 0
+        """Number of rows so far."""
+        self._kind, self._file = kind, file
+        self._waiting = kind.schema.empty_table()
+
+    def write(self, data: Any) -> None:
+        """Appends rows, in any form that `to_table` takes; raises `ValueError` like it. Pieces of
+        about 1,000 rows or more are efficient."""
+        table = to_table(self._kind, data)
+        self.rows += table.num_rows
+        *complete, self._waiting = _groups(pa.concat_tables([self._waiting, table]), self._kind)
+        for group in complete:
+            self._file.write_table(group)
+
+    def finish(self) -> None:
+        """Writes the last rows and the lineage."""
+        if self.lineage is None:
+            raise ValueError(f"table `{self._kind.name}` is written without a lineage")
+        self._file.write_table(self._waiting)
+        record = {"table": self._kind.name, **self.lineage}
+        self._file.add_key_value_metadata({"perceptune": json.dumps(record)})
+
+
+def _groups(table: pa.Table, kind: Table) -> Iterator[pa.Table]:
+    """The row groups of a table; an empty table is one group."""
+    start, most = 0, IMAGE_ROWS if "images" in table.column_names else GROUP_ROWS
+    most_bytes = min(GROUP_BYTES, kind.group_bytes or GROUP_BYTES)
     while start < max(table.num_rows, 1):
-        group = table.slice(start, IMAGE_ROWS)
-        while group.num_rows > 1 and group["images"].nbytes > IMAGE_BYTES:
+        group = table.slice(start, most)
+        while group.num_rows > 1 and group.nbytes > most_bytes:
             group = group.slice(0, group.num_rows // 2)
         yield group
         start += max(group.num_rows, 1)
@@ -85,41 +126,93 @@ def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) ->
     Read only the columns you need: `examples` can hold gigabytes of images. Raises `UserError` with the
     path if the file is missing, truncated or a different table.
     """
+    _check(path, kind)
+    with _readable(path, f"a `{kind.name}` table"):
+        return pq.read_table(path, partitioning=None, columns=None if columns is None else list(columns))
+
+
+def read_batches(path: Path, kind: Table, columns: Sequence[str], rows: int = GROUP_ROWS) -> Iterator[pa.Table]:
+    """`columns` of the table of `kind` at `path`, in batches of at most `rows` rows.
+
+    Only one batch is in memory; none crosses the end of a row group. Raises `UserError` like
+    `read_table`.
+    """
+    _check(path, kind)
+    with _readable(path, f"a `{kind.name}` table"), pq.ParquetFile(path, buffer_size=BUFFER) as file:
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
+                yield pa.Table.from_batches([batch]).select(list(columns))
+
+
+def _check(path: Path, kind: Table) -> None:
+    """Raises `UserError` unless `path` is a table of `kind`."""
     name, expected = kind.name, kind.schema
     if path.exists() and not path.is_file():  # reading a named pipe would block forever
         raise UserError(f"`{path}` is {'a folder' if path.is_dir() else 'not a file'}, expected a `{name}` table")
     with _readable(path, f"a `{name}` table"):
         stored = pq.read_schema(path)
-        same = stored.equals(expected, check_metadata=False)
-        table = pq.read_table(path, partitioning=None, columns=columns if same else [])
-    if not same:
+    if not stored.equals(expected, check_metadata=False):
         raise UserError(
             f"`{path}` is not a `{name}` table of this version: columns {stored.names}, expected {expected.names}",
             "delete the file and rerun",
         )
-    return table
 
 
-class RowGroups:
-    """The row groups of a Parquet file, read one at a time."""
+class Rows:
+    """Columns of a table whose rows are read when they are needed. It can be sent to other processes.
 
-    def __init__(self, path: Path) -> None:
-        """Raises `UserError` with the path if the file cannot be read; so does `read`."""
-        self._path = path
-        with _readable(path, "a table"):
-            metadata = pq.read_metadata(path)
-        ends = itertools.accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
-        self._ends = list(ends)
+    A row is read with its row group, the last of which stays in memory: rows in the table's order
+    cost little more than reading the table once.
+    """
 
-    def place_of(self, row: int) -> tuple[int, int]:
-        """The position of a table row, as (row group, row in that group)."""
-        number = bisect.bisect_right(self._ends, row)
-        return number, row - (self._ends[number - 1] if number else 0)
+    def __init__(self, path: Path, kind: Table, columns: Sequence[str]) -> None:
+        """`columns` are names, or paths of nested fields such as `responses.list.element.reward`.
 
-    def read(self, number: int, column: str) -> pa.ChunkedArray:
-        """One column of a row group."""
-        with _readable(self._path, "a table"), pq.ParquetFile(self._path) as file:
-            return file.read_row_group(number, [column])[column]
+        Raises `UserError` like `read_table`; so do the other methods.
+        """
+        _check(path, kind)
+        self._path, self._kind, self._columns = path, kind, list(columns)
+        with self._reading():
+            self._file = pq.ParquetFile(path)
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        self._starts = [0, *itertools.accumulate(sizes)]
+        self._last: tuple[int, pa.Table] | None = None
+
+    def __reduce__(self) -> tuple[type[Rows], tuple[Path, Table, list[str]]]:
+        return Rows, (self._path, self._kind, self._columns)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One row, by its number in the table."""
+        return self.take([row])[0]
+
+    def groups(self) -> Iterator[pa.Table]:
+        """All rows, one row group at a time."""
+        return map(self._group, range(len(self._starts) - 1))
+
+    def take(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """These rows, in this order. Each row group is read once, and only what is asked for is copied."""
+        inside: dict[int, list[int]] = {}
+        for row in rows:
+            inside.setdefault(bisect.bisect_right(self._starts, row) - 1, []).append(row)
+        found: dict[int, dict[str, Any]] = {}
+        for number, asked in sorted(inside.items()):
+            places = pa.array([row - self._starts[number] for row in asked])
+            found |= zip(asked, self._group(number).take(places).to_pylist(), strict=True)
+        return [found[row] for row in rows]
+
+    def _group(self, number: int) -> pa.Table:
+        if self._last is None or self._last[0] != number:
+            self._last = None  # frees memory before the next group is read
+            with self._reading():
+                self._last = number, self._file.read_row_group(number, self._columns, use_threads=False)
+        return self._last[1]
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return _readable(self._path, f"a `{self._kind.name}` table")
 
 
 @contextmanager
@@ -135,12 +228,12 @@ def _readable(path: Path, expected: str) -> Iterator[None]:
 
 
 def read_lineage(path: Path) -> dict[str, Any]:
-    """The lineage that `write_table` stored at `path`; empty for files from elsewhere.
+    """The lineage that is stored in the table at `path`; empty for files from elsewhere.
 
     Raises `UserError` with the path if the file cannot be read.
     """
     with _readable(path, "a table"):
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_metadata(path).metadata or {}
         record = json.loads(metadata.get(b"perceptune", b"{}"))
     if not isinstance(record, dict):
         raise UserError(
