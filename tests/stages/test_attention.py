@@ -134,7 +134,7 @@ def test_a_folder_without_clip_is_reported(folder: Path, name: str, message: str
 )
 def test_crops_that_are_tiny_are_reported(base: tuple[int, int], said: str | None) -> None:
     config = CropBlock(attention_map="mean", base=base)
-    rows = [{"box": [10.0, 10.0, 10.0 + base[0], 10.0 + base[1]]}, {"box": None}]
-    found = crops._tiny(rows, [[3000, 1000], [3000, 1000]], config)
+    share = crops._share([10.0, 10.0, 10.0 + base[0], 10.0 + base[1]], [3000, 1000])
+    found = crops._tiny([share], [[3000, 1000], [3000, 1000]], config)
     assert found is None if said is None else (found or "").startswith(said)
     assert crops._tiny([], [], config) is None

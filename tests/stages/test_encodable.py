@@ -1,21 +1,25 @@
 """Lists that cannot be encoded or learnt are left out with their reason before training."""
 
+import hashlib
+import io
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.training.groups import RankedList, Shown
+from perceptune.engines.training.groups import Shown
 from perceptune.stages.sampling.recipes import messages_for
-from perceptune.stages.training.encodable import Prompts, encodable, ground_truth_lists
+from perceptune.stages.training.encodable import Prompts
+from perceptune.stages.training.groups import KeptLists, kept_lists
 from PIL import Image
 
 from tests.tiny_models import BUILDERS
@@ -54,18 +58,51 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prompts
     return of
 
 
-def listed(name: str, text: str = "what is it?", *sizes: tuple[int, int], **views: Recipe) -> RankedList:
-    """A list with one response, under the original view and `views`."""
-    recipes = {"original": Recipe("original"), **views}
-    sizes = sizes or ((64, 48),)
-    return RankedList(
-        group_id=name,
-        images=[],
-        views={view: Shown(recipe, messages_for(text, recipe, len(sizes))) for view, recipe in recipes.items()},
-        responses=[[5, 6]],
-        rewards=[1.0],
-        sizes=sizes,
-    )
+def written(folder: Path, **groups: dict[str, Any]) -> tuple[Path, Path]:
+    """Tables of one group of one answer per name, with these changes: `question`, `sizes` of its
+    images, a `target` (text or a box), and a `crop` as a view of its own."""
+    examples, preferences = [], []
+    for name, changes in groups.items():
+        sizes, target = changes.get("sizes", ((64, 48),)), changes.get("target")
+        box = target if isinstance(target, list) else None
+        crop = changes.get("crop")
+        images = [picture(size) for size in sizes]
+        recipe = Recipe("enhanced", box=crop)
+        examples.append({
+            "example_id": name, "task": "open", "question": "?", "images": [{"bytes": one, "path": None} for one in images],
+            "image_sha256": [hashlib.sha256(one).hexdigest() for one in images], "image_hashes": [], "image_sizes": [list(size) for size in sizes],
+            "target": None if box else target, "box": box, "split": "train", "source": None, "reason": None,
+        })  # fmt: skip
+        messages = messages_for(changes.get("question", "what is it?"), Recipe("original"), len(sizes))
+        own = {
+            "view": "crop",
+            "recipe": recipe.text(),
+            "messages": messages_for("?", recipe, len(sizes)),
+            "sha256": "0",
+            "strength": 0.5,
+        }
+        preferences.append({
+            "group_id": f"group-{name}", "example_id": name, "request_id": name, "task": "open", "view": "original", "messages": messages,
+            "responses": [{"sample_index": 0, "text": "", "token_ids": [5, 6], "reward": 1.0, "role": None}],
+            "views": [own] if crop else [], "pairs": [], "numbers": [], "kept": True, "reason": None,
+        })  # fmt: skip
+    write_table(folder / "examples.parquet", EXAMPLES, examples, {})
+    write_table(folder / "preferences.parquet", PREFERENCES, preferences, {})
+    return folder / "preferences.parquet", folder / "examples.parquet"
+
+
+def picture(size: tuple[int, int]) -> bytes:
+    encoded = io.BytesIO()
+    Image.new("RGB", size, "red").save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def read(folder: Path, prompts: Prompts, views: tuple[str, ...] = ("original",), **groups: dict[str, Any]) -> KeptLists:
+    return kept_lists(*written(folder, **groups), views, {"crop": ViewBlock(type="blur")}, prompts)
+
+
+def names(lists: KeptLists) -> list[str]:
+    return [one.group_id.removeprefix("group-") for one in lists]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -144,49 +181,65 @@ def test_marks_of_boxes_are_part_of_texts(family: str, prompts: Callable[[str], 
 
 
 def test_lists_that_cannot_be_encoded_are_left_out(
-    prompts: Callable[[str], Prompts], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, prompts: Callable[[str], Prompts], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lists = [listed("good"), listed("video", "<|video_pad|>?"), listed("long", "what?", (1, 300)), listed("last")]
-    assert [one.group_id for one in encodable(lists, prompts("qwen2_5_vl"))] == ["good", "last"]
+    lists = read(
+        tmp_path,
+        prompts("qwen2_5_vl"),
+        good={},
+        video={"question": "<|video_pad|>?"},
+        long={"sizes": [(1, 300)]},
+        last={},
+    )
+    assert names(lists) == ["good", "last"]
     printed = capsys.readouterr().out
-    assert "left out: list `video`: the question contains the model's video token `<|video_pad|>`\n" in printed
-    assert "left out: list `long`: absolute aspect ratio must be smaller than 200" in printed
+    assert "left out: list `group-video`: the question contains the model's video token `<|video_pad|>`\n" in printed
+    assert "left out: list `group-long`: absolute aspect ratio must be smaller than 200" in printed
     assert "2 of 4 lists can be encoded; dropped: absolute aspect ratio must be" in printed
 
 
-def test_every_view_of_a_list_counts(prompts: Callable[[str], Prompts]) -> None:
-    """The image is fine; its crop is too thin for the processor."""
-    thin = Recipe("enhanced", box=(0.0, 0.0, 400.0, 1.0))
-    lists = [listed("good", "?", (400, 90)), listed("thin", "?", (400, 90), crop=thin)]
-    with pytest.raises(ValueError, match="absolute aspect ratio"):
-        prompts("qwen2_5_vl").length(lists[1].views["crop"], lists[1].sizes)
-    assert [one.group_id for one in encodable(lists, prompts("qwen2_5_vl"))] == ["good"]
+def test_every_view_of_a_list_counts(tmp_path: Path, prompts: Callable[[str], Prompts]) -> None:
+    """The image is fine; its crop is too thin for the processor. Another list has another view."""
+    of = prompts("qwen2_5_vl")
+    thin = Shown(Recipe("enhanced", box=(0.0, 0.0, 400.0, 1.0)), messages_for("?", Recipe("original"), 2))
+    for refuses in (of.length, of.check):
+        with pytest.raises(ValueError, match="absolute aspect ratio"):
+            refuses(thin, ((400, 90),))
+    sized = {"sizes": [(400, 90)]}
+    groups = {
+        "good": sized,
+        "thin": {**sized, "crop": (0.0, 0.0, 400.0, 1.0)},
+        "wide": {**sized, "crop": (0.0, 0.0, 400.0, 80.0)},
+    }
+    lists = read(tmp_path, of, ("original", "crop"), **groups)
+    assert names(lists) == ["good", "wide"]
+    assert lists.ops == ["blur", "enhanced", "original"]
+    assert names(read(tmp_path, of, **groups)) == ["good", "thin", "wide"]
 
 
-def test_no_list_left_is_one_line(prompts: Callable[[str], Prompts]) -> None:
-    lists = [listed("1", "<image>"), listed("2", "<image>")]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lists_are_checked_as_the_tokenizer_would(family: str, prompts: Callable[[str], Prompts]) -> None:
+    """Without it: any reserved token in any message, and images that the processor refuses."""
+    of = prompts(family)
+    texts = ["what is it?", "", *(f"a {token}" for token in of.family.reserved(of.processor)), "<unused>", "< image>"]
+    for text, sizes in itertools.product(texts, [((64, 48),), ((1, 300),), ((64, 48), (30, 90)), ()]):
+        view = Shown(Recipe("original"), messages_for(text, Recipe("original"), len(sizes)))
+        refusals = []
+        for refuses in (of.length, of.check):
+            try:
+                refuses(view, sizes)
+                refusals.append(None)
+            except ValueError as error:
+                refusals.append(str(error))
+        assert refusals[0] == refusals[1]
+
+
+def test_no_list_left_is_one_line(tmp_path: Path, prompts: Callable[[str], Prompts]) -> None:
+    question = {"question": "<image>"}
     reason = r"none of 2 lists can be encoded: the question contains the model's image token `<image>` \(2\)"
     with pytest.raises(UserError, match=reason):
-        encodable(lists, prompts("llava"))
-    assert encodable([], prompts("llava")) == []
-
-
-def truths(folder: Path, **targets: Any) -> tuple[Path, Path]:
-    """The tables of one example per name, with this ground truth: text, a box, or None."""
-    examples, preferences = [], []
-    for name, target in targets.items():
-        box = target if isinstance(target, list) else None
-        examples.append({
-            "example_id": name, "task": "open", "question": "?", "images": [{"bytes": b"", "path": None}], "image_sha256": ["0"],
-            "image_hashes": [], "image_sizes": [[64, 48]], "target": None if box else target, "box": box, "split": "train", "source": None, "reason": None,
-        })  # fmt: skip
-        preferences.append({
-            "group_id": f"group-{name}", "example_id": name, "request_id": name, "task": "open", "view": "original", "messages": [],
-            "responses": [], "views": [], "pairs": [], "numbers": [], "kept": True, "reason": None,
-        })  # fmt: skip
-    write_table(folder / "examples.parquet", EXAMPLES, examples, {})
-    write_table(folder / "preferences.parquet", PREFERENCES, preferences, {})
-    return folder / "preferences.parquet", folder / "examples.parquet"
+        read(tmp_path, prompts("llava"), a=question, b=question)
+    assert len(read(tmp_path, prompts("llava"))) == 0
 
 
 def test_ground_truths_have_the_limits_of_given_answers(
@@ -201,11 +254,13 @@ def test_ground_truths_have_the_limits_of_given_answers(
         "end": "a cup</s>",
         "long": "ab" * 600,
     }
-    lists = [listed(f"group-{name}") for name in targets]
-    made = ground_truth_lists(lists, *truths(tmp_path, **targets), "original", of)
-    assert [one.group_id for one in made] == ["group-good", "group-box"]
+    lists = read(tmp_path, of, **{name: {"target": target} for name, target in targets.items()})
+    made = lists.with_ground_truth("original", of)
+    assert names(made) == ["good", "box"]
     assert made[0].responses == [of.family.answer_ids(of.processor, "a cup")]
     assert made[0].rewards == [1.0]
+    assert made[0].reference is None
+    assert list(made.ranks()) == [([1.0], {})] * 2
     printed = capsys.readouterr().out.splitlines()
     assert printed == [
         "left out: list `group-missing`: no ground truth",
@@ -221,20 +276,20 @@ def test_ground_truths_have_the_limits_of_given_answers(
 def test_a_ground_truth_may_fill_the_context_to_its_last_token(
     tmp_path: Path, prompts: Callable[[str], Prompts]
 ) -> None:
-    of, one = prompts("llava"), listed("group-a")
-    room = 512 - of.length(one.views["original"], one.sizes)
+    of = prompts("llava")
+    question = Shown(Recipe("original"), messages_for("what is it?", Recipe("original"), 1))
+    room = 512 - of.length(question, ((64, 48),))
     per_word = len(of.family.answer_ids(of.processor, "a a")) - len(of.family.answer_ids(of.processor, "a"))
     words = 1
     while len(of.family.answer_ids(of.processor, " ".join(["a"] * (words + 1)))) <= room:
         words += 1
     assert per_word > 0
     for count, kept in ((words, True), (words + 1, False)):
-        tables = truths(tmp_path, a=" ".join(["a"] * count), b="b")
-        made = ground_truth_lists([one, listed("group-b")], *tables, "original", of)
-        assert ("group-a" in [m.group_id for m in made]) == kept
+        lists = read(tmp_path, of, a={"target": " ".join(["a"] * count)}, b={"target": "b"})
+        assert ("a" in names(lists.with_ground_truth("original", of))) == kept
 
 
 def test_no_ground_truth_at_all_is_one_line(tmp_path: Path, prompts: Callable[[str], Prompts]) -> None:
-    lists = [listed("group-a"), listed("group-b")]
+    lists = read(tmp_path, prompts("llava"), a={}, b={})
     with pytest.raises(UserError, match=r"none of 2 lists have a ground truth to learn from: no ground truth \(2\)"):
-        ground_truth_lists(lists, *truths(tmp_path, a=None, b=None), "original", prompts("llava"))
+        lists.with_ground_truth("original", prompts("llava"))

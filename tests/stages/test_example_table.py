@@ -2,14 +2,17 @@
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables import io as tables
 from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.stages.data import example_images
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.data.examples import Examples
 from PIL import Image
@@ -54,7 +57,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_row_groups_are_limited_in_bytes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow cannot read groups with more than 2 GiB of images, such as 700 photographs of 4 MB."""
     monkeypatch.setattr(tables, "IMAGE_ROWS", 1000)
-    monkeypatch.setattr(tables, "IMAGE_BYTES", 5000)
+    monkeypatch.setattr(tables, "GROUP_BYTES", 5000)
     sizes = [1000, 1000, 1000, 9000, 10, 2000, 4000]
     rows = [
         {**row(n, tmp_path), "images": [{"bytes": bytes(size), "path": None}], "image_sha256": ["0"]}
@@ -89,41 +92,72 @@ def test_images_are_those_of_the_example(path: Path) -> None:
         widths = [4 + number] if number % 2 == 0 else [4 + number, 14 + number]
         assert [image.width for image in known.images(f"e{number}")] == widths
         assert known.image(f"e{number}", len(widths) - 1).width == widths[-1]
-        assert [image["bytes"] is None for image in known.files(f"e{number}")] == [bool(number % 2)] * len(widths)
+        data = [picture(number)] if number % 2 == 0 else [picture(number), picture(number + 10)]
+        assert known.files(f"e{number}") == [{"bytes": one, "path": None} for one in data]
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The row groups that are read, in order."""
+    """The row groups whose images are read, in order."""
     numbers: list[int] = []
-    read = tables.RowGroups.read
+    read = pq.ParquetFile.read_row_group
 
-    def counted(self: tables.RowGroups, number: int, column: str) -> Any:
-        numbers.append(number)
-        return read(self, number, column)
+    def counted(self: pq.ParquetFile, number: int, columns: list[str], **options: Any) -> Any:
+        numbers.extend([number] if columns == ["images"] else [])
+        return read(self, number, columns, **options)
 
-    monkeypatch.setattr(tables.RowGroups, "read", counted)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
     return numbers
 
 
 def test_only_groups_with_images_that_are_needed_are_read(path: Path, reads: list[int]) -> None:
     known = IllustratedExamples(path)
     assert len(known.rows()) == COUNT - 1
+    assert known.row("e5", ["question"]) == {"question": "question 5"}
     assert reads == []
     for number in (3, 4, 5):
         known.images(f"e{number}")
     assert reads == [1]
 
 
-def test_fetched_images_are_read_in_one_pass(path: Path, reads: list[int]) -> None:
+def test_recent_images_are_not_read_again(path: Path, reads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     known = IllustratedExamples(path)
-    known.fetch(["e6", "e0", "e1", "e6"])
     for example_id, width in (("e6", 10), ("e0", 4), ("e1", 5), ("e0", 4), ("e6", 10)):
         assert known.images(example_id)[0].width == width
-    assert reads == [0, 2]
-    known.fetch([])
-    assert known.images("e6")[0].width == 10
-    assert reads == [0, 2, 2]
+    assert reads == [2, 0]
+    monkeypatch.setattr(example_images, "RECENT", len(picture(0)) * 3)
+    (path.parent / "1-0.png").unlink()
+    for number in (0, 1, 6, 3, 4):  # leaves room for the last images only
+        known.files(f"e{number}")
+    assert known.files("e4") == [{"bytes": picture(4), "path": None}]
+    reads.clear()
+    known.files("e0")
+    assert reads == [0]
+    with pytest.raises(UserError, match="the file does not exist"):
+        known.files("e1")
+
+
+def test_a_reader_works_in_another_process(path: Path) -> None:
+    known = IllustratedExamples(path)
+    known.images("e4")
+    copy = pickle.loads(pickle.dumps(known))
+    assert [copy.images(f"e{number}")[0].width for number in (4, 6, 1)] == [8, 10, 5]
+
+
+def test_missing_files_are_found_without_reading_them(path: Path) -> None:
+    (path.parent / "1-1.png").write_bytes(picture(3))
+    (path.parent / "3-0.png").unlink()
+    known = IllustratedExamples(path)
+    known.check_files(pa.array(["e0", "e1", "e2", "e5"]))
+    with pytest.raises(UserError, match=r"3-0\.png` of example `e3`: the file does not exist"):
+        known.check_files(pa.array(["e0", "e3"]))
+
+
+def test_unknown_and_quarantined_examples_have_no_row(path: Path) -> None:
+    known = IllustratedExamples(path)
+    for example_id in (f"e{BAD}", "e", "e9", ""):
+        with pytest.raises(KeyError, match=f"^'{example_id}'$"):
+            known.files(example_id)
 
 
 def test_a_changed_image_is_refused(path: Path) -> None:

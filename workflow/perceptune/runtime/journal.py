@@ -6,18 +6,18 @@ outside of them, and are never sampled twice.
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.digests import sha256_of_json
-from perceptune.contracts.tables.io import read_groups, read_lineage, write_table
+from perceptune.contracts.tables.io import Rows, read_lineage, write_table
 from perceptune.contracts.tables.journal import JOURNAL
 from perceptune.contracts.tables.responses import RESPONSES
 
@@ -56,7 +56,8 @@ class Journal:
         self._read.cache_clear()
         for path in [*sorted(self.folder.glob("*.parquet")), *self._earlier()]:
             try:
-                found = [pl.DataFrame({"key": group["key"].unique()}) for group in self._groups(path)]
+                groups = map(_answered, self._rows(path).groups())
+                found = [pl.DataFrame({"key": group["key"].unique()}) for group in groups]
             except UserError as error:
                 print(f"{error.args[0]}; its answers will be sampled again", file=sys.stderr, flush=True)
                 if path != self.finished:
@@ -81,16 +82,11 @@ class Journal:
 
     def _piece(self, number: int) -> pl.DataFrame:
         path, group = self._pieces[number]
-        return next(itertools.islice(self._groups(path, group), 1))
+        return _answered(self._rows(path).group(group))
 
-    def _groups(self, path: Path, first: int = 0) -> Iterator[pl.DataFrame]:
-        """The row groups of a file of the journal or of the finished table, from number `first` on.
-
-        Raises `UserError` if the file cannot be read.
-        """
-        kind = RESPONSES if path == self.finished else JOURNAL
-        for group in read_groups(path, kind, JOURNAL.columns, first):
-            yield pl.DataFrame(pl.from_arrow(group)).filter(pl.col("text").is_not_null())
+    def _rows(self, path: Path) -> Rows:
+        """A file of the journal, or the finished table."""
+        return Rows(path, RESPONSES if path == self.finished else JOURNAL, JOURNAL.columns)
 
     def _earlier(self) -> list[Path]:
         """The finished table, if it has the same fingerprint."""
@@ -111,6 +107,10 @@ class Journal:
             return
         name = sha256_of_json(sorted({row["key"] for row in rows}))[:16]
         write_table(self.folder / f"{name}.parquet", JOURNAL, rows, {"stage": "sampling.responses"})
+
+
+def _answered(rows: pa.Table) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(rows)).filter(pl.col("text").is_not_null())
 
 
 def key_of(request: Mapping[str, Any], image_sha256: list[str]) -> str:

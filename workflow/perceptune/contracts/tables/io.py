@@ -9,7 +9,7 @@ import bisect
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ GROUP_ROWS = 2**16
 IMAGE_ROWS = 1000
 """Most rows per row group: of most tables, and of tables with images, whose rows are fetched by
 group."""
-GROUP_BYTES = 2**25
+GROUP_BYTES = 2**24
 """Most bytes per row group, unless a single row has more: what a reader of groups has in memory."""
+FORMAT: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+"""How Parquet is written. zstd finds repetitions at least as well as dictionaries, in half the time;
+no reader uses statistics."""
 BUFFER = 2**20
 """Bytes read at once from a column of a row group, which may be as large as the table."""
 
@@ -73,7 +76,7 @@ def table_writer(path: Path, kind: Table) -> Iterator[TableWriter]:
             table.write(batch)
         table.lineage = lineage(...)
     """
-    with appearing(path) as file, pq.ParquetWriter(file, kind.schema, compression="zstd") as opened:
+    with appearing(path) as file, pq.ParquetWriter(file, kind.schema, **FORMAT) as opened:
         table = TableWriter(kind, opened)
         yield table
         table.finish()
@@ -95,7 +98,7 @@ class TableWriter:
         about 1,000 rows or more are efficient."""
         table = to_table(self._kind, data)
         self.rows += table.num_rows
-        *complete, self._waiting = _groups(pa.concat_tables([self._waiting, table]))
+        *complete, self._waiting = _groups(pa.concat_tables([self._waiting, table]), self._kind)
         for group in complete:
             self._file.write_table(group)
 
@@ -108,12 +111,13 @@ class TableWriter:
         self._file.add_key_value_metadata({"perceptune": json.dumps(record)})
 
 
-def _groups(table: pa.Table) -> Iterator[pa.Table]:
+def _groups(table: pa.Table, kind: Table) -> Iterator[pa.Table]:
     """The row groups of a table; an empty table is one group."""
     start, most = 0, IMAGE_ROWS if "images" in table.column_names else GROUP_ROWS
+    most_bytes = min(GROUP_BYTES, kind.group_bytes or GROUP_BYTES)
     while start < max(table.num_rows, 1):
         group = table.slice(start, most)
-        while group.num_rows > 1 and group.nbytes > GROUP_BYTES:
+        while group.num_rows > 1 and group.nbytes > most_bytes:
             group = group.slice(0, group.num_rows // 2)
         yield group
         start += max(group.num_rows, 1)
@@ -126,8 +130,9 @@ def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) ->
     path if the file is missing, truncated or a different table.
     """
     _check(path, kind)
-    with _readable(path, f"a `{kind.name}` table"):
-        return pq.read_table(path, partitioning=None, columns=columns)
+    names = kind.columns if columns is None else list(columns)
+    with _readable(path, f"a `{kind.name}` table"), pq.ParquetFile(path) as file:  # pq.read_table imports pandas
+        return file.read(names).select(names)
 
 
 def read_batches(path: Path, kind: Table, columns: Sequence[str], rows: int = GROUP_ROWS) -> Iterator[pa.Table]:
@@ -141,17 +146,6 @@ def read_batches(path: Path, kind: Table, columns: Sequence[str], rows: int = GR
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
                 yield pa.Table.from_batches([batch]).select(list(columns))
-
-
-def read_groups(path: Path, kind: Table, columns: Sequence[str], first: int = 0) -> Iterator[pa.Table]:
-    """`columns` of the row groups of the table of `kind` at `path`, from number `first` on.
-
-    Raises `UserError` like `read_table`.
-    """
-    _check(path, kind)
-    with _readable(path, f"a `{kind.name}` table"), pq.ParquetFile(path) as file:
-        for group in range(first, file.num_row_groups):
-            yield file.read_row_group(group, list(columns)).select(list(columns))
 
 
 def _check(path: Path, kind: Table) -> None:
@@ -168,26 +162,62 @@ def _check(path: Path, kind: Table) -> None:
         )
 
 
-class RowGroups:
-    """The row groups of a Parquet file, read one at a time."""
+class Rows:
+    """Columns of a table whose rows are read when they are needed. It can be sent to other processes.
 
-    def __init__(self, path: Path) -> None:
-        """Raises `UserError` with the path if the file cannot be read; so does `read`."""
-        self._path = path
-        with _readable(path, "a table"):
-            metadata = pq.read_metadata(path)
-        ends = itertools.accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
-        self._ends = list(ends)
+    A row is read with its row group, the last of which stays in memory: rows in the table's order
+    cost little more than reading the table once.
+    """
 
-    def place_of(self, row: int) -> tuple[int, int]:
-        """The position of a table row, as (row group, row in that group)."""
-        number = bisect.bisect_right(self._ends, row)
-        return number, row - (self._ends[number - 1] if number else 0)
+    def __init__(self, path: Path, kind: Table, columns: Sequence[str]) -> None:
+        """`columns` are names, or paths of nested fields such as `responses.list.element.reward`.
 
-    def read(self, number: int, column: str) -> pa.ChunkedArray:
-        """One column of a row group."""
-        with _readable(self._path, "a table"), pq.ParquetFile(self._path) as file:
-            return file.read_row_group(number, [column])[column]
+        Raises `UserError` like `read_table`; so do the other methods.
+        """
+        _check(path, kind)
+        self._path, self._kind, self._columns = path, kind, list(columns)
+        with self._reading():
+            self._file = pq.ParquetFile(path)
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        self._starts = [0, *itertools.accumulate(sizes)]
+        self._last: tuple[int, pa.Table] | None = None
+
+    def __reduce__(self) -> tuple[type[Rows], tuple[Path, Table, list[str]]]:
+        return Rows, (self._path, self._kind, self._columns)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One row, by its number in the table."""
+        return self.take([row])[0]
+
+    def groups(self) -> Iterator[pa.Table]:
+        """All rows, one row group at a time."""
+        return map(self.group, range(len(self._starts) - 1))
+
+    def take(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """These rows, in this order. Each row group is read once, and only what is asked for is copied."""
+        inside: dict[int, list[int]] = {}
+        for row in rows:
+            inside.setdefault(bisect.bisect_right(self._starts, row) - 1, []).append(row)
+        found: dict[int, dict[str, Any]] = {}
+        for number, asked in sorted(inside.items()):
+            places = pa.array([row - self._starts[number] for row in asked])
+            found |= zip(asked, self.group(number).take(places).to_pylist(), strict=True)
+        return [found[row] for row in rows]
+
+    def group(self, number: int) -> pa.Table:
+        """The rows of one row group."""
+        if self._last is None or self._last[0] != number:
+            self._last = None  # frees memory before the next group is read
+            with self._reading():
+                self._last = number, self._file.read_row_group(number, self._columns, use_threads=False)
+        return self._last[1]
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return _readable(self._path, f"a `{self._kind.name}` table")
 
 
 @contextmanager

@@ -54,4 +54,5 @@ PREFERENCES = Table(
     ("numbers", pa.list_(NAMED_VALUE)),  # of the group, such as CLIP scores
     ("kept", pa.bool_()),
     ("reason", pa.string(), NULL),  # why the group was dropped
+    group_bytes=2**19,
 )

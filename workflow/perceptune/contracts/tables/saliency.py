@@ -12,4 +12,5 @@ SALIENCY = Table(
     ("grid", pa.list_(pa.int32()), NULL),  # rows and columns of patches per image
     ("saliency", pa.list_(pa.list_(pa.float32())), NULL),  # per image: attention received by each patch, row by row
     ("reason", pa.string(), NULL),
+    group_bytes=2**19,
 )

@@ -25,11 +25,15 @@ class Table:
 
     name: str
     schema: pa.Schema
+    group_bytes: int | None
+    """Most bytes per row group of tables whose rows are fetched one by one: a reader decodes the
+    whole group for each. None: as usual, see `io.GROUP_BYTES`."""
 
-    def __init__(self, name: str, *fields: Field) -> None:
+    def __init__(self, name: str, *fields: Field, group_bytes: int | None = None) -> None:
         schema = pa.schema([pa.field(f[0], f[1], nullable=len(f) == 3) for f in fields])
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "schema", schema)
+        object.__setattr__(self, "group_bytes", group_bytes)
 
     @property
     def columns(self) -> list[str]:

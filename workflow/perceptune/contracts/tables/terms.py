@@ -13,4 +13,5 @@ TERMS = Table(
     ("view", pa.string()),
     ("logprobs", pa.list_(pa.list_(pa.float32()))),  # [response][token], in the order of `preferences.responses`
     ("entropies", pa.list_(pa.list_(pa.float32())), NULL),  # of the full distribution, in nats; only in rounds
+    group_bytes=2**19,
 )

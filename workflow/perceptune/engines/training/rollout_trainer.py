@@ -343,7 +343,7 @@ def train_round(
     trainer = RolloutTrainer(
         **prepared.settings,
         data_collator=lambda groups: Part(encoder.per_view(groups, views), groups),
-        train_dataset=list(rollouts),
+        train_dataset=rollouts,
         method=method,
         parameters=parameters,
         view=block.view,

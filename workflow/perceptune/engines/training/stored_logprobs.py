@@ -20,17 +20,20 @@ def stored_terms(
     lists: Sequence[RankedList],
     batch_size: int,
     *,
+    lengths: Sequence[int] | None = None,
     entropies: bool = False,
     autocast: str | None = None,
 ) -> Iterator[tuple[str, StoredTokens]]:
     """(group id, its float32 values) under `model` with its adapter, if any, in any order.
 
-    `autocast`: dtype of a model block. The pass then uses mixed precision as training does, so that
+    `lengths`: response tokens of each list, if known without reading the lists, which are then read
+    batch by batch. `autocast`: dtype of a model block. The pass then uses mixed precision as training does, so that
     the first ratio of a round is 1. The encoder must query all responses of a list, once. Lists of
     similar length are packed together; the values do not depend on it beyond rounding.
     """
     model.eval()
-    order = sorted(range(len(lists)), key=lambda i: lists[i].tokens)
+    tokens = [one.tokens for one in lists] if lengths is None else lengths
+    order = sorted(range(len(lists)), key=tokens.__getitem__)
     with Progress("log-probabilities", len(lists), "lists") as progress:
         for start in range(0, len(order), batch_size):
             chosen = [lists[i] for i in order[start : start + batch_size]]

@@ -264,7 +264,7 @@ def train(
     trainer = ListTrainer(
         **prepared.settings,
         data_collator=encoder,
-        train_dataset=list(lists),
+        train_dataset=lists,
         method=method,
         parameters=parameters,
         view=block.view,

@@ -10,7 +10,7 @@ from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.clips import CLIPS
 from perceptune.contracts.tables.crops import CROPS
-from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.io import Rows, table_writer
 from perceptune.core.data.images import open_image
 from perceptune.core.views.view import clipped
 from perceptune.engines.vision.clip import Clip
@@ -25,31 +25,24 @@ def run(*, examples: Path, crops: Path, clips: Path, config: ClipBlock, weights:
     `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
     without changing the result.
     """
-    cut = read_table(crops, CROPS).to_pylist()
+    cut = Rows(crops, CROPS, ["example_id", "box", "inverse", "reason"])
     known = IllustratedExamples(examples)
-    questions = known.rows([row["example_id"] for row in cut], ("question",))
     clip = Clip(config)
     step = max(AT_ONCE >> halvings, 1)
-    rows: list[dict[str, Any]] = []
-    with Progress("CLIP scores", len(cut), "examples") as progress:
-        for start in range(0, len(cut), step):
-            part = cut[start : start + step]
-            scored = [row for row in part if row["box"] is not None]
-            found = iter(_scores(clip, scored, known, questions, config.prompt))
-            for row in part:
-                rows.append(next(found) if row["box"] is not None else _without(row))
-            progress.advance(len(part))
     parameters = {"clip": config.model_dump(mode="json"), "weights": weights}
-    write_table(
-        clips, CLIPS, rows, lineage("attention.clip_scores", parameters, {"examples": examples, "crops": crops})
-    )
+    with table_writer(clips, CLIPS) as table, Progress("CLIP scores", len(cut), "examples") as progress:
+        for start in range(0, len(cut), step):
+            part = cut.take(range(start, min(start + step, len(cut))))
+            found = iter(_scores(clip, [row for row in part if row["box"] is not None], known, config.prompt))
+            table.write([next(found) if row["box"] is not None else _without(row) for row in part])
+            progress.advance(len(part))
+        table.lineage = lineage("attention.clip_scores", parameters, {"examples": examples, "crops": crops})
 
 
 def _scores(
     clip: Clip,
     rows: list[dict[str, Any]],
     known: IllustratedExamples,
-    questions: dict[str, dict[str, Any]],
     prompt: str,
 ) -> list[dict[str, Any]]:
     if not rows:
@@ -58,7 +51,7 @@ def _scores(
     for row in rows:
         example_id = row["example_id"]
         image = open_image(known.files(example_id)[0])
-        texts.append(prompt.replace("{question}", questions[example_id]["question"]))
+        texts.append(prompt.replace("{question}", known.row(example_id, ["question"])["question"]))
         pictures.append([image, *(image.crop(clipped(tuple(row[name]), image.size)) for name in ("box", "inverse"))])
     return [
         {"example_id": row["example_id"], "image": image, "crop": crop, "inverse": inverse, "reason": None}

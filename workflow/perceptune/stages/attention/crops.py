@@ -13,36 +13,45 @@ from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.crops import CROPS
-from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.io import read_batches, table_writer
 from perceptune.core.views.adaptive_crop import adaptive_crop, inverse_crop
 
 SMALLEST_SHARE = 0.01
 """Crops that cover less of their images than this are reported."""
+AT_ONCE = 256
+"""Maps in memory."""
 
 
 def run(*, attention: Path, crops: Path, config: CropBlock) -> None:
     """Writes `crops`, one row per row of `attention`."""
-    maps = read_table(attention, ATTENTION).to_pylist()
-    rows, sizes = [_row(row, config) for row in maps], [row["size"] for row in maps]
-    counted = Counter(row["flag"] or ("no map" if row["box"] is None else "crop") for row in rows)
-    print(", ".join(f"{count} x {name}" for name, count in sorted(counted.items())))
-    if warning := _tiny(rows, sizes, config):
-        tell(f"warning: {warning}")
-    write_table(
-        crops, CROPS, rows, lineage("attention.crops", config.model_dump(mode="json"), {"attention": attention})
-    )
+    counted: Counter[str] = Counter()
+    shares: list[float] = []
+    sizes: list[list[int]] = []
+    with table_writer(crops, CROPS) as table:
+        for maps in read_batches(attention, ATTENTION, ("example_id", "size", "grid", "attention", "reason"), AT_ONCE):
+            rows = [_row(row, config) for row in maps.to_pylist()]
+            table.write(rows)
+            for row, size in zip(rows, maps["size"].to_pylist(), strict=True):
+                counted[row["flag"] or ("no map" if row["box"] is None else "crop")] += 1
+                sizes.append(size)
+                if row["box"] is not None:
+                    shares.append(_share(row["box"], size))
+        print(", ".join(f"{count} x {name}" for name, count in sorted(counted.items())))
+        if warning := _tiny(shares, sizes, config):
+            tell(f"warning: {warning}")
+        table.lineage = lineage("attention.crops", config.model_dump(mode="json"), {"attention": attention})
 
 
-def _tiny(rows: list[dict[str, Any]], sizes: list[list[int]], config: CropBlock) -> str | None:
+def _share(box: list[float], size: list[int]) -> float:
+    """Share of the image that a box covers."""
+    return (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
+
+
+def _tiny(shares: list[float], sizes: list[list[int]], config: CropBlock) -> str | None:
     """A message if the median crop covers hardly anything of its image: `base` is in pixels."""
-    shares = [
-        (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
-        for row, size in zip(rows, sizes, strict=True)
-        if (box := row["box"]) is not None
-    ]
     if not shares or (share := float(np.median(shares))) >= SMALLEST_SHARE:
         return None
-    width, height = (int(np.median([size[axis] for size in sizes if size])) for axis in (0, 1))
+    width, height = (int(np.median([size[axis] for size in sizes])) for axis in (0, 1))
     return (
         f"the median crop covers {share:.2%} of its image; images have about {width} x {height} pixels, the smallest"
         f" crop {config.base[0]} x {config.base[1]} (key `base` of the crop)"

@@ -16,7 +16,7 @@ from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.attention import ATTENTION
-from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.io import table_writer
 from perceptune.core.views.attention_maps import Region, attention_focus_ratio, on_image
 from perceptune.core.views.view import Recipe
 from perceptune.engines.vision.attention_capture import Looked, language_model, look, watching
@@ -27,6 +27,9 @@ from perceptune.models.placement import bare
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.sampling.recipes import messages_for
 from perceptune.stages.sampling.requests import chosen_examples
+
+WRITTEN = 16
+"""Maps written at once."""
 
 
 def run(
@@ -51,20 +54,19 @@ def run(
         loaded = PeftModel.from_pretrained(loaded, str(adapter))
     loaded.eval()
     maps = _Maps(IllustratedExamples(examples), family, processor, loaded, model, config)
-    rows = []
-    with watching(loaded), Progress("attention", len(chosen), "examples") as progress:
-        for example in chosen:
-            rows.append(maps.row(example))
-            progress.advance()
     parameters = {
         "model": model.model_dump(mode="json"),
         "weights": weights,
         "attention": config.model_dump(mode="json"),
     }
     inputs = {"examples": examples} | ({"adapter": adapter / "adapter_model.safetensors"} if adapter else {})
-    write_table(
-        attention, ATTENTION, rows, lineage("attention.maps", parameters, inputs, [module_of("family", model.family)])
-    )
+    with table_writer(attention, ATTENTION) as table:
+        with watching(loaded), Progress("attention", len(chosen), "examples") as progress:
+            for start in range(0, len(chosen), WRITTEN):
+                part = chosen[start : start + WRITTEN]
+                table.write([maps.row(example) for example in part])
+                progress.advance(len(part))
+        table.lineage = lineage("attention.maps", parameters, inputs, [module_of("family", model.family)])
 
 
 class _Maps:

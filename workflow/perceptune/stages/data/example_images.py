@@ -1,108 +1,103 @@
-"""Examples with their images, loaded on demand so that a stage holds only those that it uses."""
+"""Examples with their images, read when they are needed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL.Image import Image
 
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import RowGroups, read_table
+from perceptune.contracts.tables.io import Rows
 from perceptune.core.data.images import image_bytes, open_image
 from perceptune.stages.data.examples import Examples
+
+RECENT = 2**25
+"""Bytes of image files that stay in memory: several questions, or several views, may share an image."""
 
 
 class IllustratedExamples(Examples):
     """The usable rows of an `examples` table, with images that are verified against the import.
 
-    Images are read by row group, and only the last group is kept: request them in the order of the
-    table, or `fetch` those that are needed in another order.
+    An image is read with its row group, see `Rows`: the table's order is the fastest, any other
+    order costs a few milliseconds per image.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._group: tuple[int, pa.ChunkedArray] | None = None
-        self._fetched: dict[str, list[dict[str, Any]]] = {}
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._recent_bytes = 0
 
     def fetch(self, ids: Iterable[str]) -> None:
-        """Reads the images of these examples in one pass; replaces those of the previous call."""
-        rows_of: dict[int, dict[str, int]] = {}
-        for example_id in ids:
-            number, row = self._groups.place_of(self._places[example_id][0])
-            rows_of.setdefault(number, {})[example_id] = row
-        self._fetched, self._group = {}, None
-        for number, rows in sorted(rows_of.items()):
-            column = self._groups.read(number, "images")
-            self._fetched |= {example_id: column[row].as_py() for example_id, row in rows.items()}
+        """A hint that the images of these examples are needed next; nothing depends on it."""
 
     def images(self, example_id: str) -> list[Image]:
         """The images of an example, opened.
 
         Raises `ValueError` like `image`.
         """
-        return [_opened(*pair) for pair in zip(*self._stored(example_id), strict=True)]
+        return [self.image(example_id, number) for number in range(len(self._digests(example_id)))]
 
     def image(self, example_id: str, number: int) -> Image:
         """One image of an example, counted from 0.
 
         Raises `ValueError` if it cannot be opened or has changed since the import.
         """
-        images, digests = self._stored(example_id)
-        return _opened(images[number], digests[number])
+        return open_image({"bytes": self._file(example_id, number), "path": None})
 
     def files(self, example_id: str) -> list[dict[str, Any]]:
-        """The image structs of an example as stored, for stages that cannot continue without them.
+        """The images of an example as structs with `bytes`, for stages that cannot continue without them.
 
         Raises `UserError` with image and example if one is unreadable or has changed since the
         import.
         """
-        images, digests = self._stored(example_id)
-        for image, digest in zip(images, digests, strict=True):
+        files = []
+        for number in range(len(self._digests(example_id))):
             try:
-                _checked(image, digest)
+                files.append({"bytes": self._file(example_id, number), "path": None})
             except ValueError as error:
-                name = image["path"] or "(in the table)"
+                name = self._stored(example_id, number)["path"] or "(in the table)"
                 raise UserError(f"image `{name}` of example `{example_id}`: {error}") from None
-        return images
+        return files
 
-    def _stored(self, example_id: str) -> tuple[list[dict[str, Any]], list[str]]:
-        """Image structs and their digests."""
-        place, digests = self._places[example_id]
-        if example_id in self._fetched:
-            return self._fetched[example_id], digests
-        number, row = self._groups.place_of(place)
-        if self._group is None or self._group[0] != number:
-            self._group = None  # frees memory before the next group is read
-            self._group = number, self._groups.read(number, "images")
-        return self._group[1][row].as_py(), digests
+    def check_files(self, ids: pa.Array) -> None:
+        """Raises `UserError` like `files` if an image file of these examples does not exist.
 
-    @cached_property
-    def _groups(self) -> RowGroups:
-        return RowGroups(self.path)
+        It only looks for the files: whether they have changed is known when they are read.
+        """
+        for group in Rows(self.path, EXAMPLES, ["example_id", "images.list.element.path"]).groups():
+            asked = group.filter(pc.is_in(group["example_id"], ids))
+            for row in asked.to_pylist():
+                if not all(Path(image["path"]).exists() for image in row["images"] if image["path"]):
+                    self.files(row["example_id"])
 
-    @cached_property
-    def _places(self) -> dict[str, tuple[int, list[str]]]:
-        """Id to row number and image digests."""
-        found = read_table(self.path, EXAMPLES, ["example_id", "image_sha256", "reason"]).to_pylist()
-        return {r["example_id"]: (n, r["image_sha256"]) for n, r in enumerate(found) if r["reason"] is None}
+    def _digests(self, example_id: str) -> list[str]:
+        return list(self.row(example_id, ("image_sha256",))["image_sha256"])
 
+    def _stored(self, example_id: str, number: int) -> dict[str, Any]:
+        """The struct of an image."""
+        return dict(self.row(example_id, ("images",))["images"][number])
 
-def _opened(image: Mapping[str, Any], digest: str) -> Image:
-    return open_image({"bytes": _checked(image, digest), "path": None})
+    def _file(self, example_id: str, number: int) -> bytes:
+        """The encoded file of an image.
 
-
-def _checked(image: Mapping[str, Any], digest: str) -> bytes:
-    """The encoded file of an image struct.
-
-    Raises `ValueError` if it is unreadable or has changed since the import.
-    """
-    data = image_bytes(image)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise ValueError("the image has changed since the import; import the dataset again")
-    return data
+        Raises `ValueError` if it is unreadable or has changed since the import.
+        """
+        digest = self._digests(example_id)[number]
+        if digest in self._recent:
+            self._recent.move_to_end(digest)
+            return self._recent[digest]
+        data = image_bytes(self._stored(example_id, number))
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError("the image has changed since the import; import the dataset again")
+        self._recent[digest] = data
+        self._recent_bytes += len(data)
+        while self._recent_bytes > RECENT and len(self._recent) > 1:
+            self._recent_bytes -= len(self._recent.popitem(last=False)[1])
+        return data

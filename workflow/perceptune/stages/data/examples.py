@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.io import Rows, read_batches, read_table
+from perceptune.contracts.tables.places import Places
 
 COLUMNS = tuple(name for name in EXAMPLES.schema.names if name not in ("images", "image_hashes"))
 
@@ -21,17 +23,37 @@ class Examples:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._readers: dict[tuple[str, ...], Rows] = {}
+
+    def row(self, example_id: str, columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
+        """One row, read when it is needed.
+
+        Raises `KeyError` if there is no usable row with this id.
+        """
+        place, names = self._places[example_id], tuple(columns)
+        if names not in self._readers:
+            self._readers[names] = Rows(self.path, EXAMPLES, names)
+        return self._readers[names][place]
+
+    @cached_property
+    def _places(self) -> Places:
+        found = read_table(self.path, EXAMPLES, ["example_id", "reason"])
+        usable = pc.is_null(found["reason"])
+        return Places(found["example_id"].filter(usable), pc.indices_nonzero(usable))
 
     def table(self, columns: Sequence[str] = COLUMNS, ids: Iterable[str] | None = None) -> pa.Table:
         """Columns of the rows with these ids (default: all rows), in the table's order.
 
         Raises `UserError` if the file is missing or not an `examples` table.
         """
-        found = read_table(self.path, EXAMPLES, list(dict.fromkeys([*columns, "example_id", "reason"])))
-        mask = pc.is_null(found["reason"])
-        if ids is not None:
-            mask = pc.and_(mask, pc.is_in(found["example_id"], pa.array(list(ids), pa.string())))
-        return found.filter(mask).select(list(columns))
+        asked = None if ids is None else pa.array(list(ids), pa.string())
+        parts = [EXAMPLES.schema.empty_table().select(list(columns))]
+        for part in read_batches(self.path, EXAMPLES, list(dict.fromkeys([*columns, "example_id", "reason"]))):
+            mask = pc.is_null(part["reason"])
+            if asked is not None:
+                mask = pc.and_(mask, pc.is_in(part["example_id"], asked))
+            parts.append(part.filter(mask).select(list(columns)))
+        return pa.concat_tables(parts)
 
     def rows(self, ids: Iterable[str] | None = None, columns: Sequence[str] = COLUMNS) -> dict[str, dict[str, Any]]:
         """Id to row, as in `table`."""

@@ -10,9 +10,11 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
@@ -22,17 +24,19 @@ from perceptune.contracts.files import write_text
 from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.lineage import lineage, write_lineage
-from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.io import read_batches, read_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.data.images import image_bytes, open_image
 from perceptune.core.data.row_checks import MARK
 from perceptune.core.exporters.exporter import Exporter, Ranked, pairs_of
 from perceptune.core.views.apply import shown
-from perceptune.core.views.view import Recipe
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.sampling.recipes import recipe_of
 
 TEMPLATE = "export_readme.md.jinja"
+KEPT_COLUMNS = ("example_id", "messages", "responses", "pairs", "kept")
+AT_ONCE = 64
+"""Groups in memory."""
 NO_ORDER = "all its answers have the same reward"
 
 
@@ -59,33 +63,38 @@ def run(
         shutil.rmtree(old, ignore_errors=True)
     try:
         made.mkdir(parents=True)
-        groups = [group for group in read_table(preferences, PREFERENCES).to_pylist() if group["kept"]]
+        groups = sum(read_table(preferences, PREFERENCES, ["kept"])["kept"].to_pylist())
         known = IllustratedExamples(examples)
-        rows = known.rows([group["example_id"] for group in groups])
         pictures = _Pictures(made, known, view, views, exporter.inside)
         left_out: Counter[str] = Counter()
-        records: list[dict[str, Any]] = []
-        with Progress("exporting", len(groups), "groups") as progress:
-            for group in groups:
-                written = list(_records(group, rows[group["example_id"]], pictures, config, left_out))
-                records += written
-                progress.advance()
-        if not records:
+        with Progress("exporting", groups, "groups") as progress:
+
+            def records() -> Iterator[dict[str, Any]]:
+                for group in _kept(preferences):
+                    yield from _records(group, known.row(group["example_id"]), pictures, config, left_out)
+                    progress.advance()
+
+            rows = _write(made, exporter, records(), name)
+        if not rows:
             reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items())
             raise UserError(f"no group of `{preferences}` can be exported as `{config.format}`: {reasons}")
-        _write(made, exporter, records, name)
-        ops = sorted({recipe.op for recipe in pictures.recipes})
+        ops = sorted(pictures.ops)
         plugins = [module_of("exporter", config.format), *(module_of("view", op) for op in ops)]
         parameters = {"export": config.model_dump(mode="json"), "experiment": experiment, "view": view}
         parameters |= {"views": {key: block.model_dump(mode="json") for key, block in views.items()}}
         record = lineage("export.preferences", parameters, {"preferences": preferences, "examples": examples}, plugins)
         write_lineage(made, record)
-        text = _readme(name, experiment, folder, exporter, config, view, len(groups), len(records), left_out, record)
+        text = _readme(name, experiment, folder, exporter, config, view, groups, rows, left_out, record)
         write_text(made / "README.md", text)
-        print(f"{len(records)} rows of {len(groups)} groups; left out: {dict(left_out)}")
+        print(f"{rows} rows of {groups} groups; left out: {dict(left_out)}")
         made.rename(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _kept(preferences: Path) -> Iterator[dict[str, Any]]:
+    for part in read_batches(preferences, PREFERENCES, KEPT_COLUMNS, AT_ONCE):
+        yield from (group for group in part.to_pylist() if group["kept"])
 
 
 def _records(
@@ -144,12 +153,13 @@ class _Pictures:
         self, folder: Path, examples: IllustratedExamples, view: str, blocks: Mapping[str, ViewBlock], inside: bool
     ) -> None:
         self._folder, self._examples, self.view, self._blocks, self._inside = folder, examples, view, blocks, inside
-        self.recipes: list[Recipe] = []
+        self.ops: set[str] = set()
+        """The view types that were used."""
 
     def of(self, example: Mapping[str, Any]) -> list[Any]:
         """The images of an example, in order, as a record stores them."""
         recipe = recipe_of(self.view, self._blocks, example["image_sha256"])
-        self.recipes.append(recipe)
+        self.ops.add(recipe.op)
         opened = [(image_bytes(image), open_image(image)) for image in self._examples.files(example["example_id"])]
         if recipe.op == "original":
             return [self._kept(data, picture) for data, picture in opened]
@@ -184,19 +194,46 @@ def _plainly(data: bytes, picture: Image.Image) -> str | None:
     return {"jpeg": "jpg"}.get(kind, kind) if same and kind in ("jpeg", "png", "webp", "bmp", "gif") else None
 
 
-def _write(folder: Path, exporter: Exporter, records: list[dict[str, Any]], name: str) -> None:
+def _write(folder: Path, exporter: Exporter, records: Iterator[dict[str, Any]], name: str) -> int:
+    """Writes the records one after another, and what belongs beside them; returns their number."""
     file = folder / exporter.file
-    if file.suffix == ".parquet":
-        from datasets import Dataset  # only here: it is slow to import
-
-        assert exporter.features is not None
-        Dataset.from_list(records, features=exporter.features()).to_parquet(str(file))
-    elif file.suffix == ".json":
-        write_text(file, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    else:
-        write_text(file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    write = {".parquet": _write_parquet, ".json": _write_json}.get(file.suffix, _write_lines)
+    rows = write(file, exporter, records)
     for other, value in exporter.beside(name).items():
         write_text(folder / other, json.dumps(value, indent=2) + "\n")
+    return rows
+
+
+def _write_parquet(file: Path, exporter: Exporter, records: Iterator[dict[str, Any]]) -> int:
+    from datasets import Dataset  # only here: it is slow to import
+
+    assert exporter.features is not None
+    features, rows = exporter.features(), 0
+    with pq.ParquetWriter(file, features.arrow_schema) as writer:
+        while part := list(islice(records, AT_ONCE)):
+            writer.write_table(Dataset.from_list(part, features=features).with_format("arrow")[:])
+            rows += len(part)
+    return rows
+
+
+def _write_json(file: Path, exporter: Exporter, records: Iterator[dict[str, Any]]) -> int:
+    """As `json.dump` would write the list."""
+    rows = 0
+    with file.open("w", encoding="utf-8") as opened:
+        for rows, record in enumerate(records, 1):
+            text = json.dumps(record, indent=1, ensure_ascii=False).replace("\n", "\n ")
+            opened.write(f"{'[' if rows == 1 else ','}\n {text}")
+        opened.write("\n]\n")
+    return rows
+
+
+def _write_lines(file: Path, exporter: Exporter, records: Iterator[dict[str, Any]]) -> int:
+    rows = 0
+    with file.open("w", encoding="utf-8") as opened:
+        for record in records:
+            opened.write(json.dumps(record, ensure_ascii=False) + "\n")
+            rows += 1
+    return rows
 
 
 def _readme(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from perceptune.contracts.config import FilterBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
@@ -16,7 +18,8 @@ from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.clips import CLIPS
-from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.io import Rows, read_batches, read_table, table_writer
+from perceptune.contracts.tables.places import Places
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.preferences.pair_filter import (
@@ -29,8 +32,12 @@ from perceptune.core.preferences.pair_filter import (
 )
 
 KINDS = ("focus", "robust")
-Logprobs = Mapping[str, list[list[float]]]
-"""Group id to log-probs [response][token]."""
+DECIDED = pa.schema([PREFERENCES.schema.field(name) for name in ("pairs", "numbers", "kept", "reason")])
+"""The columns that change."""
+DECIDING = ("group_id", "example_id", *DECIDED.names, "views.list.element.view", "views.list.element.strength")
+"""What the decisions are made from: all groups have it in memory."""
+WRITTEN = 1024
+"""Groups with messages and answers in memory."""
 
 
 def run(
@@ -47,13 +54,13 @@ def run(
     `terms` are the reference log-probs under the original image and the plain question. They give
     the IPS, and the margins if `context` is `original`. Raises `UserError` if no pair is kept.
     """
-    groups = read_table(pairs, PREFERENCES).to_pylist()
-    original = {row["group_id"]: row["logprobs"] for row in read_table(terms, TERMS).to_pylist()}
+    groups = [group for part in Rows(pairs, PREFERENCES, DECIDING).groups() for group in part.to_pylist()]
+    original, places = Rows(terms, TERMS, ["logprobs"]), Places(read_table(terms, TERMS, ["group_id"])["group_id"])
     scores = {row["example_id"]: row for row in read_table(clips, CLIPS).to_pylist()} if clips else {}
     for group in groups:
         for pair in group["pairs"]:
             if pair["margin"] is not None and group["kept"]:
-                _measure(pair, original[group["group_id"]], config)
+                _measure(pair, original[places[group["group_id"]]]["logprobs"], config)
         group["numbers"] = _numbers(scores.get(group["example_id"]))
     limits = _limits(groups, config)
     for group in groups:
@@ -67,9 +74,13 @@ def run(
         )
     tell(f"kept {counted['kept']} of {len(groups)} records; dropped: {counted['dropped']}")
     inputs = {"pairs": pairs, "terms": terms, **({"clips": clips} if clips else {})}
-    write_table(
-        preferences, PREFERENCES, groups, lineage("preferences.filter_pairs", config.model_dump(mode="json"), inputs)
-    )
+    with table_writer(preferences, PREFERENCES) as table:
+        for part in read_batches(pairs, PREFERENCES, PREFERENCES.columns, WRITTEN):
+            decided = pa.Table.from_pylist(groups[table.rows : table.rows + part.num_rows], DECIDED)
+            table.write(
+                pa.table({name: (decided if name in DECIDED.names else part)[name] for name in part.column_names})
+            )
+        table.lineage = lineage("preferences.filter_pairs", config.model_dump(mode="json"), inputs)
     write_text(statistics, json.dumps(counted, indent=2) + "\n")
 
 

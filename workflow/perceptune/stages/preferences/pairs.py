@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from perceptune.contracts.config import PairingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.lineage import lineage
-from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.io import Rows, table_writer
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
@@ -20,9 +23,15 @@ from perceptune.core.preferences.pair_filter import perplexity
 from perceptune.core.views.apply import shown, strength
 from perceptune.core.views.view import Recipe, pixel_digest
 from perceptune.stages.data.example_images import IllustratedExamples
+from perceptune.stages.data.scans import collected, scan
 from perceptune.stages.sampling.recipes import messages_for, with_pictures
 
 ROLES = {"focus": ("focus_chosen", "focus_rejected"), "robust": ("robust_chosen", "robust_rejected")}
+REQUESTED = ("request_id", "example_id", "condition", "recipe", "messages")
+ANSWERED = ("text", "token_ids", "logprobs", "reason")
+FACTS = ("example_id", "task", "question", "image_sha256")
+AT_ONCE = 1024
+"""Examples with their requests and answers in memory."""
 SHOWN_IN = {"enhanced": "focus_chosen", "degraded": "focus_rejected", "noise": "robust_rejected"}
 """View of the losses to the role of the answer that was sampled under it."""
 
@@ -34,24 +43,42 @@ def run(*, requests: Path, responses: Path, examples: Path, pairs: Path, config:
     pair is not kept. Margins and perplexities are those of each answer in its own context. Raises
     `UserError` if no pair is left.
     """
-    requests_of: dict[str, dict[str, Any]] = {}
-    for row in read_table(requests, REQUESTS).to_pylist():
-        requests_of.setdefault(row["example_id"], {})[row["condition"]] = row
-    answered = {row["request_id"]: row for row in read_table(responses, RESPONSES).to_pylist()}
+    asked = _asked(requests, responses)
+    tables = Rows(requests, REQUESTS, REQUESTED), Rows(responses, RESPONSES, ANSWERED)
     known = IllustratedExamples(examples)
-    rows_of = known.rows(requests_of, ("example_id", "task", "question", "image_sha256"))
-    rows = []
-    with Progress("pairs", len(requests_of), "examples") as progress:
-        for example_id, requested in requests_of.items():
-            rows.append(_group(known, rows_of[example_id], requested, answered, config))
-            progress.advance()
-    kept = sum(row["kept"] for row in rows)
-    if not kept:
-        reasons = sorted({str(pair["reason"]) for row in rows for pair in row["pairs"]})
-        raise UserError(f"none of {len(rows)} examples has a usable pair: {', '.join(reasons)}")
-    print(f"pairs of {kept} of {len(rows)} examples")
+    kept = 0
+    reasons: set[str] = set()
     inputs = {"requests": requests, "responses": responses, "examples": examples}
-    write_table(pairs, PREFERENCES, rows, lineage("preferences.pairs", config.model_dump(mode="json"), inputs))
+    with table_writer(pairs, PREFERENCES) as table:
+        with Progress("pairs", asked.height, "examples") as progress:
+            for part in asked.iter_slices(AT_ONCE):
+                places = [part[name].explode().to_list() for name in ("requests", "responses")]
+                both = zip(*(rows.take(own) for rows, own in zip(tables, places, strict=True)), strict=True)
+                rows = []
+                for example_id, count in zip(part["example_id"], part["requests"].list.len(), strict=True):
+                    requested, answered = {}, {}
+                    for request, answer in islice(both, count):
+                        requested[request["condition"]] = request
+                        answered[request["request_id"]] = answer
+                    rows.append(_group(known, known.row(example_id, FACTS), requested, answered, config))
+                    progress.advance()
+                table.write(rows)
+                kept += sum(row["kept"] for row in rows)
+                reasons |= {str(pair["reason"]) for row in rows for pair in row["pairs"]}
+        if not kept:
+            raise UserError(f"none of {table.rows} examples has a usable pair: {', '.join(sorted(reasons))}")
+        print(f"pairs of {kept} of {table.rows} examples")
+        table.lineage = lineage("preferences.pairs", config.model_dump(mode="json"), inputs)
+
+
+def _asked(requests: Path, responses: Path) -> pl.DataFrame:
+    """Example ids in order with the rows of their requests and of the responses to them."""
+    asked = scan(requests, REQUESTS).select("example_id", "request_id", requests="row")
+    answered = scan(responses, RESPONSES).select("request_id", responses="row")
+    joined = collected(asked, requests).join(
+        collected(answered, responses), "request_id", "left", maintain_order="left"
+    )
+    return joined.group_by("example_id", maintain_order=True).agg("requests", "responses")
 
 
 def _group(

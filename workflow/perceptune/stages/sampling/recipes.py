@@ -11,7 +11,8 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.crops import CROPS
-from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.io import Rows, read_table
+from perceptune.contracts.tables.places import Places
 from perceptune.contracts.tables.saliency import SALIENCY
 from perceptune.core.views.apply import pictures_shown
 from perceptune.core.views.patch_saliency import Saliency
@@ -78,9 +79,9 @@ class Crops:
     """The crops of a dataset, by crop block."""
 
     def __init__(self, tables: Mapping[str, Path]) -> None:
-        self._rows = {
-            name: {row["example_id"]: row for row in read_table(path, CROPS).to_pylist()}
-            for name, path in tables.items()
+        self._tables = {name: Rows(path, CROPS, ["box", "flag", "reason"]) for name, path in tables.items()}
+        self._places = {
+            name: Places(read_table(path, CROPS, ["example_id"])["example_id"]) for name, path in tables.items()
         }
 
     def box(self, crop: str, example_id: str) -> Box:
@@ -88,12 +89,13 @@ class Crops:
 
         Raises `NoCropError` if it has no meaningful crop, `UserError` if its row is missing.
         """
-        row = self._rows[crop].get(example_id)
-        if row is None:
+        place = self._places[crop].find(example_id)
+        if place is None:
             raise UserError(
                 f"crop `{crop}` has no row for example `{example_id}`",
                 "its attention block must cover the split and the tasks of all questions",
             )
+        row = self._tables[crop][place]
         if row["box"] is None or row["flag"]:
             raise NoCropError(f"no crop: {row['reason'] or row['flag']}")
         return tuple(row["box"])
@@ -110,10 +112,9 @@ class Saliencies:
     """The saliency maps of a dataset, by block."""
 
     def __init__(self, tables: Mapping[str, Path]) -> None:
-        self._tables = {name: read_table(path, SALIENCY) for name, path in tables.items()}
+        self._tables = {n: Rows(path, SALIENCY, ["grid", "saliency", "reason"]) for n, path in tables.items()}
         self._places = {
-            name: {example: place for place, example in enumerate(table["example_id"].to_pylist())}
-            for name, table in self._tables.items()
+            name: Places(read_table(path, SALIENCY, ["example_id"])["example_id"]) for name, path in tables.items()
         }
 
     def of(self, saliency: str, example_id: str) -> Saliency:
@@ -121,13 +122,13 @@ class Saliencies:
 
         Raises `NoSaliencyError` if it has none, `UserError` if its row is missing.
         """
-        place = self._places[saliency].get(example_id)
+        place = self._places[saliency].find(example_id)
         if place is None:
             raise UserError(
                 f"saliency map `{saliency}` has no row for example `{example_id}`",
                 "its block must cover the split and the tasks of all questions",
             )
-        (row,) = self._tables[saliency].slice(place, 1).to_pylist()
+        row = self._tables[saliency][place]
         if row["saliency"] is None:
             raise NoSaliencyError(f"no saliency map: {row['reason']}")
         rows, columns = row["grid"]

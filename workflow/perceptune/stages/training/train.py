@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.core.methods.logprob_queries import Look
+from perceptune.core.methods.logprob_queries import Look, Pairs
 from perceptune.core.methods.method import GroupMethod
-from perceptune.engines.training.groups import Encoder, RankedList
+from perceptune.engines.training.groups import Encoder
 from perceptune.engines.training.trainer import train, with_adapter
 from perceptune.models.loading import load_model
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
-from perceptune.stages.training.encodable import Prompts, ground_truth_lists
-from perceptune.stages.training.groups import kept_lists, view_ops, with_reference
+from perceptune.stages.training.encodable import Prompts
+from perceptune.stages.training.groups import kept_lists
 
 BUDGET = 8192
 """Response tokens per packed row; splitting a longer list affects only memory and time."""
@@ -113,33 +113,32 @@ def _train(job: _Job) -> None:
     prompts = Prompts(model)
     views = method.views(parameters, config.view)
     lists = kept_lists(preferences, examples, views, job.views, prompts, saliencies=job.saliencies)
-    ops = view_ops(shown for one in lists for shown in one.views.values())
     plugins = [
         module_of("family", model.family),
         module_of("method", config.method),
-        *(module_of("view", op) for op in ops),
+        *(module_of("view", op) for op in lists.ops),
     ]
     if method.wants_ground_truth(parameters):
-        lists = ground_truth_lists(lists, preferences, examples, config.view, prompts)
+        lists = lists.with_ground_truth(config.view, prompts)
     elif job.terms:
-        lists = with_reference(lists, job.terms)
+        lists = lists.with_reference(job.terms)
 
-    def looks(one: RankedList) -> list[Look]:
-        queries = method.looks(one.rewards, one.pairs, parameters, config.view)
+    def looks(rewards: Sequence[float], pairs: Pairs) -> list[Look]:
+        queries = method.looks(rewards, pairs, parameters, config.view)
         if undeclared := [look.view for look in queries if look.view not in views]:
             raise UserError(
                 f"method `{config.method}` queries view `{undeclared[0]}`, which its `views` does not declare"
             )
         return queries
 
-    lists = [one for one in lists if looks(one)]
+    lists = lists.where(bool(looks(*ranked)) for ranked in lists.ranks())
     if not lists:
         raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
     base = load_model(model)
     adapted = with_adapter(base, config, prompts.family.lora_targets, model.path)
     log = train(
         adapted,
-        Encoder(prompts.family, prompts.processor, base, looks, BUDGET >> halvings),
+        Encoder(prompts.family, prompts.processor, base, lambda one: looks(one.rewards, one.pairs), BUDGET >> halvings),
         lists,
         method=method,
         parameters=parameters,

@@ -26,7 +26,7 @@ from perceptune.models.loading import load_model, load_trained
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
 from perceptune.stages.training.encodable import Prompts
-from perceptune.stages.training.groups import kept_rollouts, view_ops
+from perceptune.stages.training.groups import kept_rollouts
 from perceptune.stages.training.round_status import Ending, Stop
 
 BUDGET = 8192
@@ -136,11 +136,10 @@ def _train(job: _Job) -> None:
     rollouts = kept_rollouts(
         **tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies, prompts=prompts
     )
-    ops = view_ops(one for rollout in rollouts for one in rollout.views.values())
     plugins = [
         module_of("family", model.family),
         module_of("method", config.method),
-        *(module_of("view", op) for op in ops),
+        *(module_of("view", op) for op in rollouts.lists.ops),
     ]
     record = lineage("training.train_round", settings, job.inputs, plugins)
     if not rollouts:
