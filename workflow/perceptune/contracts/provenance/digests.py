@@ -15,6 +15,11 @@ from typing import Any
 FRESH = 2_000_000_000
 """Nanoseconds after a change in which another one may leave the modification time as it is. Digests
 of such recent files are not cached."""
+TABLES = (
+    "files (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT)",
+    "notes (key PRIMARY KEY, value TEXT)",
+    "images (sha256 PRIMARY KEY, read_by TEXT, facts TEXT)",  # see `core.data.image_facts`
+)
 
 
 def sha256_of_file(path: Path) -> str:
@@ -50,7 +55,7 @@ class DigestMemory:
         """
         digests, computed, now = [], [], time.time_ns()
         places = [str(file.absolute()) for file in files]
-        with self._open() as memory:
+        with self.opened() as memory:
             known = _remembered(memory, places) if memory else {}
             for file, place in zip(files, places, strict=True):
                 try:
@@ -71,7 +76,7 @@ class DigestMemory:
 
     def recall(self, key: str, compute: Callable[[], Any]) -> Any:
         """The JSON value stored under `key`; computes and stores it if missing."""
-        with self._open() as memory, suppress(sqlite3.Error, ValueError):
+        with self.opened() as memory, suppress(sqlite3.Error, ValueError):
             row = memory.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone() if memory else None
             if row:
                 return json.loads(row[0])
@@ -81,34 +86,36 @@ class DigestMemory:
 
     def store(self, key: str, value: Any) -> None:
         """Stores a JSON value under `key`."""
-        with self._open() as memory, suppress(sqlite3.Error):
+        with self.opened() as memory, suppress(sqlite3.Error):
             if memory:
                 memory.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, json.dumps(value)))
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection | None]:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=10)
-        except (OSError, sqlite3.Error):
+    def opened(self) -> Iterator[sqlite3.Connection | None]:
+        """The SQLite file with its tables; None if it cannot be used. Commits at the end."""
+        connection = self._connected() or self._connected()  # the first attempt removes a damaged file
+        if connection is None:
             yield None
             return
         with closing(connection):
-            try:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS files (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT)"
-                )
-                connection.execute("CREATE TABLE IF NOT EXISTS notes (key PRIMARY KEY, value TEXT)")
-            except sqlite3.Error as error:
-                if "not a database" in str(error):
-                    self._path.unlink(missing_ok=True)
-                yield None
-                return
             yield connection
-            try:
+            with suppress(sqlite3.Error):
                 connection.commit()
-            except sqlite3.Error:
-                return
+
+    def _connected(self) -> sqlite3.Connection | None:
+        connection = None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
+            for table in TABLES:
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        except (OSError, sqlite3.Error) as error:
+            if connection is not None:
+                connection.close()
+            if "not a database" in str(error):
+                self._path.unlink(missing_ok=True)
+            return None
+        return connection
 
 
 def _remembered(memory: sqlite3.Connection, places: Sequence[str]) -> dict[tuple[str, int, int], str]:

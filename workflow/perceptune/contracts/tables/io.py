@@ -24,7 +24,7 @@ GROUP_ROWS = 2**16
 IMAGE_ROWS = 1000
 """Most rows per row group: of most tables, and of tables with images, whose rows are fetched by
 group."""
-GROUP_BYTES = 2**25
+GROUP_BYTES = 2**24
 """Most bytes per row group, unless a single row has more: what a reader of groups has in memory."""
 
 
