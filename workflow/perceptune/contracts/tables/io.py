@@ -123,19 +123,31 @@ def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) ->
     Read only the columns you need: `examples` can hold gigabytes of images. Raises `UserError` with the
     path if the file is missing, truncated or a different table.
     """
+    _check(path, kind)
+    with _readable(path, f"a `{kind.name}` table"):
+        return pq.read_table(path, partitioning=None, columns=columns)
+
+
+def read_batches(path: Path, kind: Table, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The same in batches of at most `GROUP_ROWS` rows, so that memory does not depend on their
+    number."""
+    _check(path, kind)
+    with _readable(path, f"a `{kind.name}` table"), pq.ParquetFile(path, pre_buffer=False) as file:
+        yield from file.iter_batches(GROUP_ROWS, columns=list(columns))
+
+
+def _check(path: Path, kind: Table) -> None:
+    """Raises `UserError` if the file is not a table of this kind."""
     name, expected = kind.name, kind.schema
     if path.exists() and not path.is_file():  # reading a named pipe would block forever
         raise UserError(f"`{path}` is {'a folder' if path.is_dir() else 'not a file'}, expected a `{name}` table")
     with _readable(path, f"a `{name}` table"):
         stored = pq.read_schema(path)
-        same = stored.equals(expected, check_metadata=False)
-        table = pq.read_table(path, partitioning=None, columns=columns if same else [])
-    if not same:
+    if not stored.equals(expected, check_metadata=False):
         raise UserError(
             f"`{path}` is not a `{name}` table of this version: columns {stored.names}, expected {expected.names}",
             "delete the file and rerun",
         )
-    return table
 
 
 class RowGroups:
