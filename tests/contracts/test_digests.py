@@ -53,15 +53,16 @@ def test_a_file_that_was_written_just_now_is_not_trusted_yet(
     tmp_path: Path, memory: DigestMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path / "a", b"1", seconds_ago=0)
-    memory.sha256_of_files([file])
+    list(memory.sha256_of_files([file]))
     read = hashed(monkeypatch)
-    memory.sha256_of_files([file])
+    list(memory.sha256_of_files([file]))
     assert read == [file]
 
 
 def test_missing_files_and_pipes_are_unreadable_and_do_not_block(tmp_path: Path, memory: DigestMemory) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert memory.sha256_of_files([tmp_path / "pipe", tmp_path / "absent", tmp_path]) == ["unreadable"] * 3
+    digests = memory.sha256_of_files([tmp_path / "pipe", tmp_path / "absent", tmp_path])
+    assert list(digests) == ["unreadable"] * 3
 
 
 @pytest.mark.parametrize("content", [b"no database", b""])
@@ -69,7 +70,7 @@ def test_a_damaged_memory_is_only_slower(tmp_path: Path, content: bytes) -> None
     memory = DigestMemory(written(tmp_path / "memory.sqlite", content))
     file = written(tmp_path / "a", b"1")
     for _ in range(2):
-        assert memory.sha256_of_files([file]) == [sha256_of_file(file)]
+        assert list(memory.sha256_of_files([file])) == [sha256_of_file(file)]
         assert memory.recall("key", lambda: [1, 2]) == [1, 2]
 
 

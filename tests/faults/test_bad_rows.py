@@ -12,6 +12,7 @@ from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
 from perceptune.core.data.image_facts import FactsOfImages
 from perceptune.stages.data import import_examples
+from perceptune.stages.data.row_batches import checked_batches
 from PIL import Image
 
 GOOD = {"image": "0.png", "question": "locate it.", "task": "grounding", "box": [1, 2, 30, 40]}
@@ -164,10 +165,9 @@ def test_a_row_that_is_too_deep_to_be_written_is_one_reason(folder: Path, depth:
     rows = [but(), but(note=note), but(question=note)]
     config = FileDataset(kind="jsonl", path=str(folder / "data.jsonl"))
     known = FactsOfImages()
-    reasons = [
-        import_examples._checked(f"line {n}", row, config, folder, False, known)[0]["reason"]
-        for n, row in enumerate(rows)
-    ]
+    placed = ((f"line {n}", row) for n, row in enumerate(rows))
+    (batch,) = checked_batches(placed, config, folder, False, known)
+    reasons = [checked.row["reason"] for checked in batch]
     assert reasons[0] is None
     assert reasons[1] == (None if depth < 10**5 else "nested too deeply")
     assert "`question` is [[" in reasons[2] if depth < 10**5 else reasons[2] == "nested too deeply"

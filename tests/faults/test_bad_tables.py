@@ -20,7 +20,7 @@ from perceptune.contracts.provenance.digests import DigestMemory
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.core.data import read_files
+from perceptune.core.data import parquet_files, read_files
 from perceptune.planning.data_digest import data_digest
 from perceptune.stages.data import import_examples
 from PIL import Image
@@ -374,9 +374,9 @@ def test_row_groups_larger_than_arrow_can_read_at_once_are_read_in_parts(
     pq.write_table(pa.table({"images": images, "question": ["q"] * 7}), folder / "large.parquet")
     metadata = pq.read_metadata(folder / "large.parquet")
     assert metadata.num_row_groups == 1
-    assert read_files._rows_at_once(metadata) == read_files.ROWS_AT_ONCE
-    monkeypatch.setattr(read_files, "BYTES_AT_ONCE", 350_000)
-    assert 1 < read_files._rows_at_once(metadata) <= 7
+    assert 7 < parquet_files._rows_at_once(metadata) < parquet_files.ROWS_AT_ONCE
+    monkeypatch.setattr(parquet_files, "BYTES_AT_ONCE", 350_000)
+    assert 1 < parquet_files._rows_at_once(metadata) <= 7
     records = list(read_files.Files(folder / "large.parquet").records())
     assert [place for place, _ in records] == [f"row {n}" for n in range(1, 8)]
     assert [record["images"] for _, record in records] == images.to_pylist()

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Dataset:
         (self.folder / "data.jsonl").write_text("\n".join(map(json.dumps, self.rows)))
         config = FileDataset(kind="jsonl", path=str(self.folder / "data.jsonl"), **settings)
         self._read.clear()
-        import_examples.run(config=config, examples=self.table, dataset="own", memory=self.memory)
+        import_examples.run(config=config, examples=self.table, memory=self.memory)
         count = len(self._read)
         import_examples.run(config=config, examples=self.folder / "scratch.parquet")
         assert self.table.read_bytes() == (self.folder / "scratch.parquet").read_bytes()
@@ -123,12 +124,11 @@ def test_a_file_that_has_just_changed_is_read_again(dataset: Dataset, opened: Ca
     assert opened() == "opened 1 of 20 images"
 
 
-def test_a_removed_row_and_its_image_are_gone(dataset: Dataset) -> None:
+def test_a_removed_row_is_gone(dataset: Dataset, opened: Callable[[], str]) -> None:
     dataset.rows.pop(3)
     assert dataset.run() == 0
+    assert opened() == "opened 0 of 19 images"
     assert read_table(dataset.table, EXAMPLES).num_rows == 19
-    stored = DigestMemory(dataset.memory).recall("images of own", dict)
-    assert len(stored["files"]) == len(stored["facts"]) == 19
 
 
 def test_images_in_the_rows_are_known_by_their_content(dataset: Dataset, opened: Callable[[], str]) -> None:
@@ -159,20 +159,19 @@ def test_other_code_or_packages_open_everything(dataset: Dataset, monkeypatch: p
 
 @pytest.mark.parametrize("damage", ["text", "no file", "other value", "other facts", "empty", "folder"])
 def test_a_damaged_memory_opens_everything(dataset: Dataset, damage: str) -> None:
-    key = "images of own"
-    memory = DigestMemory(dataset.memory)
-    stored = memory.recall(key, dict)
+    def write(facts: str) -> None:
+        with closing(sqlite3.connect(dataset.memory)) as connection, connection:
+            assert connection.execute(f"UPDATE images SET facts = {facts}").rowcount == 20
+
     match damage:
         case "text":
-            with sqlite3.connect(dataset.memory) as connection:
-                connection.execute("UPDATE notes SET value = substr(value, 1, 100)")
-            connection.close()
+            write("substr(facts, 1, 20)")
         case "no file":
             dataset.memory.write_bytes(b"no database" * 100)
         case "other value":
-            memory.store(key, [1, 2])
+            write("'3'")
         case "other facts":
-            memory.store(key, {**stored, "facts": {"x": [1, 2]}})
+            write("'[1, 2, true, 4]'")
         case "empty":
             dataset.memory.write_bytes(b"")
         case "folder":
@@ -182,7 +181,19 @@ def test_a_damaged_memory_opens_everything(dataset: Dataset, damage: str) -> Non
     assert dataset.run() == (20 if damage == "folder" else 0)
 
 
-def test_known_images_are_stored_and_read() -> None:
-    facts = {"d": ImageFacts("d", (3, 4), True, b"\x01\xff"), "e": ImageFacts("e", (1, 1), False, b"")}
-    known = KnownImages({"/a.png": (5, 6, "d")}, facts)
-    assert KnownImages.read(json.loads(json.dumps(known.stored()))) == known
+def test_known_images_are_stored_and_read(tmp_path: Path) -> None:
+    memory, key = DigestMemory(tmp_path / "memory.sqlite"), ("/a.png", 5, 6)
+    facts = [ImageFacts("d", (3, 4), True, b"\x01\xff"), ImageFacts("e", (1, 1), False, b"")]
+    with memory.opened() as file:
+        known = KnownImages(file, "code")
+        known.add_file(key, "d")
+        known.add_file(("/not-unicode-\udcff", 5, 6), "d")
+        for one in facts:
+            known.add_content(one)
+        known.flush()
+    with memory.opened() as file:
+        known = KnownImages(file, "code")
+        assert [known.of_content(one.sha256) for one in facts] == facts
+        assert known.of_file(key) == facts[0]
+        assert known.of_file(("/a.png", 5, 7)) is known.of_file(("/not-unicode-\udcff", 5, 6)) is None
+        assert KnownImages(file, "other code").of_file(key) is None

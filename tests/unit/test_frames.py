@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from perceptune.contracts.config import Coordinates, FileDataset
 from perceptune.core.data import coordinate_frames
+from perceptune.core.data.coordinate_frames import BoxFits
 from perceptune.core.data.row_checks import RowError, pixel_box
 
 PIXELS = [160.0, 120.0, 320.0, 360.0]
@@ -42,6 +43,17 @@ def many(coordinates: Coordinates, count: int = 500) -> tuple[np.ndarray, np.nda
     return (pixels - zero) / (one - zero), sizes
 
 
+def counted(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray, turned: np.ndarray | None = None) -> BoxFits:
+    """The counts of boxes that are added in batches of different sizes."""
+    turned, found, start = np.zeros(len(boxes), bool) if turned is None else turned, BoxFits(declared), 0
+    for size in (1, 0, 7, 150, len(boxes)):
+        batch = slice(start, start + size)
+        found.add(boxes[batch], sizes[batch], turned[batch])
+        start += size
+    assert found.boxes == len(boxes)
+    return found
+
+
 @pytest.mark.parametrize("coordinates", get_args(Coordinates))
 def test_vector_c6(coordinates: Coordinates) -> None:
     assert pixel_box(READINGS[coordinates], block(coordinates), SIZE) == pytest.approx(PIXELS)
@@ -60,8 +72,8 @@ def test_a_box_in_the_padding_is_a_mistake_and_a_rounded_one_is_cut() -> None:
 def test_boxes_fit_their_own_frame_and_nothing_speaks_against_it(coordinates: Coordinates) -> None:
     boxes, sizes = many(coordinates)
     assert coordinate_frames.fits(boxes, coordinates, sizes).all()
-    assert coordinate_frames.better_fit(boxes, coordinates, sizes) is None
-    assert coordinate_frames.doubt(boxes, coordinates, sizes) is None
+    assert counted(boxes, coordinates, sizes).better_fit() is None
+    assert counted(boxes, coordinates, sizes).doubt() is None
 
 
 @pytest.mark.parametrize("true", get_args(Coordinates))
@@ -70,7 +82,8 @@ def test_every_wrong_declaration_is_noticed_and_the_true_one_named(true: Coordin
     if true == declared:
         return
     boxes, sizes = many(true)
-    message = coordinate_frames.better_fit(boxes, declared, sizes) or coordinate_frames.doubt(boxes, declared, sizes)
+    fits = counted(boxes, declared, sizes)
+    message = fits.better_fit() or fits.doubt()
     assert message is not None
     assert f"`coordinates: {true}`" in message
 
@@ -78,14 +91,14 @@ def test_every_wrong_declaration_is_noticed_and_the_true_one_named(true: Coordin
 def test_corner_and_extent_are_distinguished() -> None:
     boxes, sizes = many("pixels")
     boxes[:, 2:] -= boxes[:, :2]
-    message = coordinate_frames.better_fit(boxes, "pixels", sizes)
+    message = counted(boxes, "pixels", sizes).better_fit()
     assert message is not None
     assert message.startswith("as [x, y, width, height], 500 of 500 boxes fit")
 
 
 def test_the_order_y_before_x_is_recognised() -> None:
     boxes, sizes = many("pixels")
-    message = coordinate_frames.better_fit(boxes[:, [1, 0, 3, 2]], "pixels", sizes)
+    message = counted(boxes[:, [1, 0, 3, 2]], "pixels", sizes).better_fit()
     assert message is not None
     assert message.startswith("as [y1, x1, y2, x2], 500 of 500 boxes fit; as [x1, y1, x2, y2], ")
 
@@ -94,12 +107,12 @@ def test_a_few_boxes_outside_of_their_image_are_no_doubt_about_the_order() -> No
     """A box below a landscape image would be inside it with x and y exchanged."""
     boxes, sizes = np.full((50, 4), [10.0, 10.0, 20.0, 20.0]), np.full((50, 2), [1640.0, 480.0])
     boxes[0, 3] = 1200
-    assert coordinate_frames.better_fit(boxes, "pixels", sizes) is None
+    assert counted(boxes, "pixels", sizes).better_fit() is None
 
 
 def test_few_boxes_raise_no_doubt() -> None:
     boxes, sizes = many("padded_normalised", coordinate_frames.FEWEST - 1)
-    assert coordinate_frames.doubt(boxes, "normalised", sizes) is None
+    assert counted(boxes, "normalised", sizes).doubt() is None
 
 
 def test_overlap_of_the_two_readings_of_c6() -> None:
@@ -143,4 +156,43 @@ def test_chance_is_not_evidence() -> None:
 def test_boxes_near_the_left_edge_of_small_images_raise_no_doubt() -> None:
     """As thousandths, they would all lie within one pixel of the corner."""
     boxes = np.array([[4.0 + n % 20, 6, 44 + n % 20, 50] for n in range(40)])
-    assert coordinate_frames.doubt(boxes, "pixels", np.full((40, 2), [96.0, 64.0])) is None
+    assert counted(boxes, "pixels", np.full((40, 2), [96.0, 64.0])).doubt() is None
+
+
+def test_boxes_on_rotated_images_may_fit_them_as_stored() -> None:
+    boxes, sizes = many("pixels")
+    turned = np.arange(len(boxes)) % 3 == 0
+    upright = np.where(turned[:, None], sizes[:, ::-1], sizes)
+    found = counted(boxes, "pixels", upright, turned)
+    unfit = [
+        box[2] > width + 1 or box[3] > height + 1 for box, (width, height) in zip(boxes, upright, strict=True)
+    ]  # as stored, all fit
+    assert found.turned == sum(turned)
+    assert found.as_stored() == (
+        f"{sum(unfit)} of {sum(unfit)} boxes that do not fit their image are on images that EXIF rotates, and fit them"
+        " as stored; boxes refer to the upright image"
+    )
+    assert counted(boxes, "pixels", sizes, turned).as_stored() is None
+
+
+def test_boxes_at_edges_are_counted_one_by_one() -> None:
+    """Thousandths whose largest values are the pixels of an image of 1,000 pixels."""
+    draws = np.random.default_rng(3)
+    sizes = np.tile([[1000.0, 900.0]], (60, 1))
+    boxes = np.sort(draws.integers(0, 850, (60, 2, 2)), axis=1).reshape(60, 4) + np.array([0.0, 0, 9, 9])
+    boxes[::10, 3] = 900  # at the lower edge in pixels
+    boxes[1::4, 3] = 1000  # in thousandths
+    more = fewer = 0
+    for x1, y1, x2, y2 in boxes:
+        inside = y2 <= 901
+        near = {"pixels": inside and (x2 >= 994 or y2 >= 894), "thousand": x2 >= 994 or 0.9 * y2 >= 894}
+        more += near["thousand"] and not near["pixels"]
+        fewer += near["pixels"] and not near["thousand"]
+        assert x1 < x2 and y1 < y2
+    assert (more, fewer) == (15, 6)
+    boxes, sizes = np.tile(boxes, (3, 1)), np.tile(sizes, (3, 1))
+    assert counted(boxes, "pixels", sizes).doubt() is None  # 18 is more than a quarter of 45
+    boxes[::10, 3] -= 20
+    assert counted(boxes, "pixels", sizes).doubt() == (
+        "is it `coordinates: thousand`? 45 of 180 boxes end at an edge of their image only as `thousand`, 0 only as `pixels`"
+    )

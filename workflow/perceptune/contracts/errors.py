@@ -40,11 +40,12 @@ def printable(text: str) -> str:
     )
 
 
-def joined_mistakes(mistakes: Sequence[str], separator: str = "\n  ") -> str:
-    """Mistakes, one per line: lists the first `SHOWN` and counts the rest."""
+def joined_mistakes(mistakes: Sequence[str], separator: str = "\n  ", count: int | None = None) -> str:
+    """Mistakes, one per line: lists the first `SHOWN` and counts the rest. `count` is their number if
+    `mistakes` are only the first ones."""
     lines = list(mistakes[:SHOWN])
-    if len(mistakes) > SHOWN:
-        lines.append(f"and {len(mistakes) - SHOWN} more")
+    if more := (len(mistakes) if count is None else count) - len(lines):
+        lines.append(f"and {more} more")
     return separator.join(lines)
 
 

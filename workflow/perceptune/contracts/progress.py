@@ -16,7 +16,8 @@ LOG_INTERVAL = 30.0
 
 
 class Progress:
-    """Progress towards `total` items, `done` of which are finished at the start. A context manager.
+    """Progress towards `total` items, `done` of which are finished at the start; None: how many there
+    are is not known. A context manager.
 
     The bar appears on the terminal set by `show_bars_on` and is cleared at the end, so that Snakemake's
     own output stays readable. Lines go to stderr, which is the log inside a Snakemake job.
@@ -24,12 +25,12 @@ class Progress:
 
     terminal: TextIO | None = None
 
-    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(self, what: str, total: int | None, unit: str, done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._first, self._began = done, time.monotonic()
         self._logged, self._reported = self._began, done
         self._bar: tqdm | None = None
-        if self.terminal is not None and total:
+        if self.terminal is not None and total != 0:
             self._bar = tqdm(
                 total=total,
                 initial=done,
@@ -41,7 +42,7 @@ class Progress:
                 mininterval=0.5,
             )
         if done:
-            self._log(f"{what}: {done:,} of {total:,} {unit} already done")
+            self._log(f"{self._counted} already done")
 
     def __enter__(self) -> Progress:
         return self
@@ -64,11 +65,16 @@ class Progress:
         """Items done, rate and time left, as text."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._first) / seconds
-        text = f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {rate:{',.0f' if rate >= 10 else '.2g'}} a second"
-        left = self.total - self.done
+        text = f"{self._counted}, {rate:{',.0f' if rate >= 10 else '.2g'}} a second"
+        left = self.total - self.done if self.total is not None else 0
         if left <= 0:
             return f"{text}, {_duration(seconds)}"
         return f"{text}, {_duration(left / rate)} left" if rate else text
+
+    @property
+    def _counted(self) -> str:
+        total = "" if self.total is None else f" of {self.total:,}"
+        return f"{self.what}: {self.done:,}{total} {self.unit}"
 
     def _log(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

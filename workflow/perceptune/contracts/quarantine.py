@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from perceptune.contracts.errors import UserError, joined_mistakes
+from collections.abc import Iterable
+
+from perceptune.contracts.errors import SHOWN, UserError, joined_mistakes
 from perceptune.contracts.shares import exact_share
 
 
+class Failures:
+    """Failed rows. Keeps those that a message shows: first one row for each cause, because one missing
+    image fails many rows."""
+
+    def __init__(self, lines: Iterable[str] = ()) -> None:
+        """`lines`: see `add`."""
+        self._first: dict[str, str] = {}
+        self._others: list[str] = []
+        self._count = 0
+        for line in lines:
+            self.add(line)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, line: str) -> None:
+        """Adds a row, a line `<name>: <cause>`."""
+        self._count += 1
+        cause = line.partition(": ")[2]
+        if cause and len(self._first) < SHOWN and cause not in self._first:
+            self._first[cause] = line
+        elif len(self._others) < SHOWN:
+            self._others.append(line)
+
+    @property
+    def lines(self) -> str:
+        """The first rows, and the number of the others."""
+        return joined_mistakes([*self._first.values(), *self._others], count=self._count)
+
+
 def check_ceiling(
-    failed: list[str],
+    failed: Iterable[str] | Failures,
     total: int,
     what: str,
     most_share: float,
@@ -18,7 +50,7 @@ def check_ceiling(
     """Raises `UserError` that lists the first `failed` rows if there are too many of them.
 
     Args:
-        failed: A line `<name>: <cause>` per failed row.
+        failed: The failed rows, or a line `<name>: <cause>` for each.
         total: Number of rows.
         what: What happened to the rows, for the message ("rows cannot be used").
         most_share: Maximum share of failed rows. If it is 0 and `most_rows` is set, only `most_rows`
@@ -27,12 +59,13 @@ def check_ceiling(
         count: Number of failed rows, if a line of `failed` stands for several.
         hint: The likely cause, instead of the hint on how to raise the limit.
     """
-    number = len(failed) if count is None else count
+    failures = failed if isinstance(failed, Failures) else Failures(failed)
+    number = len(failures) if count is None else count
     limit = exceeded(number, total, most_share, most_rows)
     if limit is None:
         return
     raise UserError(
-        f"{number} of {total} {what}, at most {limit} may fail\n  " + joined_mistakes(_one_of_each_first(failed)),
+        f"{number} of {total} {what}, at most {limit} may fail\n  {failures.lines}",
         hint or ("`max_failed_share` and `max_failed_rows` of its block set this limit" if number < total else None),
     )
 
@@ -44,11 +77,3 @@ def exceeded(number: int, total: int, most_share: float, most_rows: int | None) 
     if most_rows is not None and number > most_rows:
         return f"{most_rows} row" + ("" if most_rows == 1 else "s")
     return None
-
-
-def _one_of_each_first(failed: list[str]) -> list[str]:
-    """The rows, reordered so that the first of each cause leads: one missing image fails many
-    rows."""
-    first = {cause: row for row in reversed(failed) if (cause := row.partition(": ")[2])}
-    named = set(first.values())
-    return [row for row in failed if row in named] + [row for row in failed if row not in named]

@@ -115,7 +115,7 @@ def prompt_digest(file: str) -> str:
     """Digest of a prompt file. Raises `UserError` if it does not exist."""
     if not Path(file).is_file():
         raise UserError(f"judge prompt `{file}` does not exist", "paths are relative to the working directory")
-    return MEMORY.sha256_of_files([Path(file)])[0]
+    return next(MEMORY.sha256_of_files([Path(file)]))
 
 
 def resources_digest(folder: str) -> str:

@@ -5,7 +5,10 @@ Computed at every start of Snakemake and in every job, so slow results are cache
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,10 @@ from perceptune.core.data.read_files import Files
 
 SAVED = ("state.json", "dataset_dict.json")
 """Files of folders that `datasets.save_to_disk` writes: of a dataset, and of one with splits."""
+
+NAME = re.compile("[^\0]+")
+"""One of the names of image files, which are kept as one text: a list of a million takes far more
+memory."""
 
 
 def data_digest(block: FileDataset, memory: DigestMemory) -> str:
@@ -50,32 +57,34 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
     file = file_of(module_of("importer", block.kind))
     assert file is not None
     code = sha256_of_file(file)
-    names = memory.recall(f"images of {block.kind} {code} {digest}", lambda: sorted(set(_image_names(block))))
+    names = memory.recall(f"images of {block.kind} {code} {digest}", lambda: "\0".join(sorted(_image_names(block))))
     if not names:
         return digest
-    return sha256_of_json([digest, names, memory.sha256_of_files([folder / name for name in names])])
+    together = hashlib.sha256()
+    for image in memory.sha256_of_files(f"{folder}/{name[0]}" for name in NAME.finditer(names)):
+        together.update(image.encode())
+    return sha256_of_json([digest, names, together.hexdigest()])
 
 
-def _image_names(block: FileDataset) -> Iterator[str]:
+def _image_names(block: FileDataset) -> set[str]:
     """The image files that a dataset refers to. Invalid rows are skipped; the import reports
     them."""
     importer = load("importer", block.kind)
-    rows = importer.rows(Files(Path(block.path), importer.reads, block.split))
-    while True:
-        try:
-            _, row = next(rows)
-        except Exception:  # end of the rows, unreadable file, or unexpected record
-            return
-        yield from _named(row)
+    found = set[str]()
+    with suppress(Exception):  # an unreadable file, or an unexpected record
+        for _, row in importer.rows(Files(Path(block.path), importer.reads, block.split, images=False)):
+            found.update(name for name in _named(row) if name not in found and _is_file_name(name))
+    return found
 
 
 def _named(row: Any) -> Iterator[str]:
+    """The texts in place of a row's images, which are not inside the file."""
     images = row.get("images") or [row.get("image")] if isinstance(row, Mapping) else []
     for image in images if isinstance(images, list) else []:
-        embedded = isinstance(image, Mapping) and image.get("bytes") is not None
-        name = image.get("path") if isinstance(image, Mapping) else image
-        if isinstance(name, str) and not embedded and _is_file_name(name):
-            yield name
+        if isinstance(image, str):
+            yield image
+        elif isinstance(image, Mapping) and image.get("bytes") is None and isinstance(image.get("path"), str):
+            yield image["path"]
 
 
 def _is_file_name(name: str) -> bool:

@@ -42,6 +42,10 @@ MOMENTS = 2
 """Moments of AdamW per parameter."""
 CHECKPOINTS = 3
 """Checkpoints that exist while the third is written: two are kept."""
+DATA = (".parquet", ".arrow", ".tsv")
+"""Suffixes of data files that can hold images."""
+SPLITS = "dataset_dict.json"
+"""File of a folder that `datasets.save_to_disk` writes with a folder for each split."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -248,10 +252,16 @@ def _images(plan: Plan) -> Iterator[Use]:
 
 
 def _embedded(block: FileDataset) -> int:
-    """Bytes of the data files that can hold images."""
+    """Bytes of the data files that can hold images. Only folders with data are listed: there may be
+    many with images."""
     path = Path(block.path)
-    files = [Path(folder) / file for folder, _, found in os.walk(path) for file in found] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.suffix in (".parquet", ".arrow", ".tsv") and file.exists())
+    files = [path]
+    if path.is_dir():
+        folders = [path]
+        if (path / SPLITS).exists():
+            folders += [one for one in path.iterdir() if one.is_dir()]
+        files = [Path(entry.path) for folder in folders for entry in os.scandir(folder) if entry.name.endswith(DATA)]
+    return sum(file.stat().st_size for file in files if file.suffix in DATA and file.exists())
 
 
 def _exported_images(plan: Plan) -> Iterator[Use]:
@@ -267,10 +277,12 @@ def _exported_images(plan: Plan) -> Iterator[Use]:
 
 def _image_bytes(table: Path) -> int:
     """Bytes of the images that an `examples` table contains or refers to."""
-    with pq.ParquetFile(table) as file:
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        inside = sum(c.total_compressed_size for c in columns if c.path_in_schema.endswith(".bytes"))
-        images = file.read(["images.list.element.path"])["images"].combine_chunks().flatten()
-    named = images.field("path").unique().to_pylist()
-    return inside + sum(Path(path).stat().st_size for path in named if path and Path(path).exists())
+    size, named = 0, set[str]()
+    with pq.ParquetFile(table, pre_buffer=False) as file:
+        for number in range(file.metadata.num_row_groups):
+            group = file.metadata.row_group(number)
+            columns = map(group.column, range(group.num_columns))
+            size += sum(c.total_compressed_size for c in columns if c.path_in_schema.endswith(".bytes"))
+        for batch in file.iter_batches(columns=["images.list.element.path"]):
+            named.update(batch["images"].flatten().field("path").unique().to_pylist())
+    return size + sum(Path(path).stat().st_size for path in named if path and Path(path).exists())

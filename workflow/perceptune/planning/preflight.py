@@ -67,5 +67,5 @@ def _other_settings(plan: Plan, name: str, imported: Mapping[str, Any]) -> bool:
 
 def _other_files(imported: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether the contents of the data files, not their dates, differ from those of the import."""
-    digests = MEMORY.sha256_of_files([Path(file["path"]) for file in imported.values()])
+    digests = list(MEMORY.sha256_of_files(Path(file["path"]) for file in imported.values()))
     return digests != [file["sha256"] for file in imported.values()]

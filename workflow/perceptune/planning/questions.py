@@ -13,7 +13,7 @@ from perceptune.contracts.config import BenchmarkBlock, Config, PairingBlock, Ro
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.paths import EXAMPLES
 from perceptune.contracts.tables.examples import EXAMPLES as TABLE
-from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.io import read_batches
 from perceptune.planning.benchmarks import benchmark_blocks
 from perceptune.planning.policies import Plan
 from perceptune.planning.views import request_block
@@ -113,10 +113,17 @@ def counted(config: Config) -> Counts:
             found[name] = {(split, str(task)): n for split, tasks in splits.items() for task, n in tasks.items()}
         elif (table := Path(EXAMPLES.format(dataset=name))).exists():
             try:
-                rows = read_table(table, TABLE, ["split", "task", "reason"])
+                found[name] = _counted(table)
             except UserError:  # the run says so
                 continue
-            kept = rows.filter(pc.is_null(rows["reason"]))
-            numbers = kept.group_by(["split", "task"]).aggregate([([], "count_all")]).to_pylist()
-            found[name] = Counter({(row["split"], row["task"]): row["count_all"] for row in numbers})
     return found
+
+
+def _counted(table: Path) -> Counter[tuple[str, str]]:
+    """The usable rows of a table of examples by split and task."""
+    numbers: Counter[tuple[str, str]] = Counter()
+    for batch in read_batches(table, TABLE, ["split", "task", "reason"]):
+        kept = batch.filter(pc.is_null(batch["reason"]))
+        for row in kept.group_by(["split", "task"]).aggregate([([], "count_all")]).to_pylist():
+            numbers[row["split"], row["task"]] += row["count_all"]
+    return numbers

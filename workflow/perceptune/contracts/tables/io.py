@@ -142,7 +142,7 @@ def read_batches(path: Path, kind: Table, columns: Sequence[str], rows: int = GR
     `read_table`.
     """
     _check(path, kind)
-    with _readable(path, f"a `{kind.name}` table"), pq.ParquetFile(path, buffer_size=BUFFER) as file:
+    with _readable(path, f"a `{kind.name}` table"), pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
                 yield pa.Table.from_batches([batch]).select(list(columns))

@@ -1,14 +1,14 @@
 """Diagnose coordinate formats: which ones are possible or likely for some boxes.
 
 A wrong coordinate format is the most frequent error of grounding results. Two checks find it: a
-data set's boxes are compared with the bounds of their images (`fits`, `doubt`), and a model's boxes
+data set's boxes are compared with the bounds of their images (`BoxFits`), and a model's boxes
 with the ground truth (`overlaps`, `likelier`). Both only report: to switch to the format that
 scores best would be to use the ground truth as an oracle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import get_args
 
 import numpy as np
@@ -36,6 +36,12 @@ FEWEST = 20
 """With fewer boxes, no conclusion is drawn."""
 CLEAR = 0.05
 """Smallest difference of mean IoU at which another coordinate format is reported."""
+FORMATS: tuple[Coordinates, ...] = get_args(Coordinates)
+ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "[x, y, width, height]": lambda boxes: np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+    "[y1, x1, y2, x2]": lambda boxes: boxes[:, [1, 0, 3, 2]],
+}
+"""Other orders of a box's four numbers, and how to make [x1, y1, x2, y2] of them."""
 
 
 def in_pixels(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
@@ -75,61 +81,91 @@ def touched(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> n
     return (pixels[:, 2:] >= sizes - near) & fits(boxes, coordinates, sizes)[:, None]
 
 
-def fitting(boxes: np.ndarray, sizes: np.ndarray) -> dict[Coordinates, int]:
-    """The number of boxes that fit, by coordinates."""
-    return {name: int(fits(boxes, name, sizes).sum()) for name in get_args(Coordinates)}
+class BoxFits:
+    """How boxes of a data set fit their images in each coordinate format. Boxes are only counted, so
+    that a data set can be checked batch by batch."""
 
+    def __init__(self, declared: Coordinates) -> None:
+        self.declared = declared
+        self.boxes = 0
+        self.turned = 0
+        """Boxes on images that EXIF rotates."""
+        self.fitting: dict[Coordinates, int] = dict.fromkeys(FORMATS, 0)
+        """Boxes that fit, by coordinates."""
+        self._ordered = dict.fromkeys(ORDERS, 0)
+        self._fit_as_stored = 0
+        self._edges = np.zeros((len(FORMATS), len(FORMATS)), int)
+        """Boxes that end at an edge of their image in the format of the row, but not in that of the
+        column."""
 
-def better_fit(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """A message if other coordinates, or another order of the four numbers, fit more boxes than the
-    declared coordinates; else None. The reading that fits most boxes is named."""
-    count = fitting(boxes, sizes)
-    best = max(count, key=lambda name: count[name])
-    orders = {
-        "[x, y, width, height]": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        "[y1, x1, y2, x2]": boxes[:, [1, 0, 3, 2]],
-    }
-    ordered = {name: int(fits(corners, declared, sizes).sum()) for name, corners in orders.items()}
-    order = max(ordered, key=lambda name: ordered[name])
-    if ordered[order] > count[best] and count[declared] < UNDOUBTED * len(boxes):
-        return f"as {order}, {ordered[order]} of {len(boxes)} boxes fit; as [x1, y1, x2, y2], {count[declared]}"
-    if count[best] > count[declared]:
-        best, *_ = _likelier_by_edges(boxes, best, sizes) or (best,)
-        return f"`coordinates: {best}` fits {count[best]} of {len(boxes)} boxes, `{declared}` {count[declared]}"
-    return None
+    def add(self, boxes: np.ndarray, sizes: np.ndarray, turned: np.ndarray) -> None:
+        """Adds boxes (n, 4) as they are written, on upright images of `sizes` (n, 2; width, height),
+        which EXIF rotates where `turned` (n,)."""
+        fit = {name: fits(boxes, name, sizes) for name in FORMATS}
+        self.boxes += len(boxes)
+        self.turned += int(turned.sum())
+        for name in FORMATS:
+            self.fitting[name] += int(fit[name].sum())
+        for order, corners in ORDERS.items():
+            self._ordered[order] += int(fits(corners(boxes), self.declared, sizes).sum())
+        as_stored = fits(boxes, self.declared, sizes[:, ::-1])
+        self._fit_as_stored += int((turned & ~fit[self.declared] & as_stored).sum())
+        edges = np.stack([touched(boxes, name, sizes) for name in FORMATS])
+        self._edges += (edges[:, None] & ~edges[None]).any(axis=3).sum(axis=2)
 
+    def as_stored(self) -> str | None:
+        """A message if most boxes that do not fit would fit images as stored, before rotation by EXIF;
+        else None."""
+        unfit = self.boxes - self.fitting[self.declared]
+        if 2 * self._fit_as_stored <= unfit:
+            return None
+        return (
+            f"{self._fit_as_stored} of {unfit} boxes that do not fit their image are on images that EXIF rotates,"
+            " and fit them as stored; boxes refer to the upright image"
+        )
 
-def doubt(boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray) -> str | None:
-    """A message if other coordinates are likelier than the declared, possible ones; else None."""
-    found = _likelier_by_edges(boxes, declared, sizes)
-    if found is None:
+    def better_fit(self) -> str | None:
+        """A message if other coordinates, or another order of the four numbers, fit more boxes than the
+        declared coordinates; else None. The reading that fits most boxes is named."""
+        count, declared = self.fitting, self.declared
+        best = max(count, key=lambda name: count[name])
+        order = max(self._ordered, key=lambda name: self._ordered[name])
+        if self._ordered[order] > count[best] and count[declared] < UNDOUBTED * self.boxes:
+            fit = self._ordered[order]
+            return f"as {order}, {fit} of {self.boxes} boxes fit; as [x1, y1, x2, y2], {count[declared]}"
+        if count[best] > count[declared]:
+            best, *_ = self._likelier_by_edges(best) or (best,)
+            return f"`coordinates: {best}` fits {count[best]} of {self.boxes} boxes, `{declared}` {count[declared]}"
         return None
-    other, more, fewer = found
-    return (
-        f"is it `coordinates: {other}`? {more} of {len(boxes)} boxes end at an edge of their image only"
-        f" as `{other}`, {fewer} only as `{declared}`"
-    )
 
+    def doubt(self) -> str | None:
+        """A message if other coordinates are likelier than the declared, possible ones; else None."""
+        found = self._likelier_by_edges(self.declared)
+        if found is None:
+            return None
+        other, more, fewer = found
+        return (
+            f"is it `coordinates: {other}`? {more} of {self.boxes} boxes end at an edge of their image only"
+            f" as `{other}`, {fewer} only as `{self.declared}`"
+        )
 
-def _likelier_by_edges(
-    boxes: np.ndarray, declared: Coordinates, sizes: np.ndarray
-) -> tuple[Coordinates, int, int] | None:
-    """Likelier coordinates that fit as many boxes, with two counts; None if there are none.
+    def _likelier_by_edges(self, declared: Coordinates) -> tuple[Coordinates, int, int] | None:
+        """Likelier coordinates that fit as many boxes, with two counts; None if there are none.
 
-    The counts: boxes that end at an edge only under the returned coordinates, and only under the
-    declared ones. Objects are cut off by the edge of the image, so some of many boxes end exactly
-    there. The declared coordinates are doubtful if under others at least one in fifty boxes ends at
-    an edge in addition, and hardly any no longer does.
-    """
-    if len(boxes) < FEWEST:
+        The counts: boxes that end at an edge only under the returned coordinates, and only under the
+        declared ones. Objects are cut off by the edge of the image, so some of many boxes end exactly
+        there. The declared coordinates are doubtful if under others at least one in fifty boxes ends at
+        an edge in addition, and hardly any no longer does.
+        """
+        if self.boxes < FEWEST:
+            return None
+        expected = FORMATS.index(declared)
+        for number, name in enumerate(FORMATS):
+            more, fewer = int(self._edges[number, expected]), int(self._edges[expected, number])
+            enough = more >= max(5, self.boxes / 50) and fewer <= more / 4
+            if self.fitting[name] >= self.fitting[declared] and enough:
+                return name, more, fewer
         return None
-    count, expected = fitting(boxes, sizes), touched(boxes, declared, sizes)
-    for name in get_args(Coordinates):
-        found = touched(boxes, name, sizes)
-        more, fewer = (int((a & ~b).any(axis=1).sum()) for a, b in ((found, expected), (expected, found)))
-        if count[name] >= count[declared] and more >= max(5, len(boxes) / 50) and fewer <= more / 4:
-            return name, more, fewer
-    return None
 
 
 def overlaps(

@@ -7,12 +7,13 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from perceptune.core.data.disk_dict import DiskDict
 from perceptune.core.data.inline_images import DATA_URI, is_url
 from perceptune.core.data.row_checks import RowError, shown
 
 LONGEST_REFERENCE = 64
 """Text up to this length is the `index` of another row, whose image is used (VLMEvalKit)."""
-Images = dict[str, Any]
+Images = DiskDict | dict[str, Any]
 """Index of a row to its image."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 import pickle
 import stat
 import sys
@@ -13,25 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from perceptune.contracts.errors import SHOWN, UserError
-from perceptune.core.data.class_labels import Named, labelled_columns, labelled_features, with_names
+from perceptune.core.data.class_labels import labelled_features
+from perceptune.core.data.json_files import json_lines, json_list, json_value, starts_with_list
+from perceptune.core.data.parquet_files import Batches, check_names, parquet_rows, placed_rows
 from perceptune.core.data.row_checks import RowError, one_line
 from perceptune.core.data.signatures import START, mistaken, mistaken_for_json
-
-UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
-"""Raised for values that Python lacks: invalid UTF-8, the year 300,000, odd time zones."""
 
 HINT_OF_FOLDERS = "give the path of the file, or of the folder that directly contains the `*.parquet` files"
 HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
 HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` folders of `datasets.save_to_disk`"
 HINT_OF_QUOTES = 'write a field that begins with `"` in quotation marks, and each `"` inside it twice'
-
-ROWS_AT_ONCE = 1000
-BYTES_AT_ONCE = 2**28
-"""Rows of a Parquet file that are read at once, and their mean size; single ones may be larger."""
 
 Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
 SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
@@ -40,10 +31,14 @@ SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
 class Files:
     """The file or folder that a dataset block names (`core.importers.importer.Source`)."""
 
-    def __init__(self, path: Path, reads: Container | None = None, split: str | None = None) -> None:
+    def __init__(
+        self, path: Path, reads: Container | None = None, split: str | None = None, *, images: bool = True
+    ) -> None:
+        """`images`: whether to read images inside Parquet files, see `parquet_rows`."""
         self.path = path
         self.split = split
         self._reads = reads
+        self._images = images
         self._read: dict[str, Path] = {}
 
     @property
@@ -63,10 +58,10 @@ class Files:
         with _reading(file):
             container = self._reads or _container(file)
             if container in ("jsonl", "json", "tsv"):
-                yield from {"jsonl": _json_lines, "json": _json_list, "tsv": _tab_separated}[container](file)
+                yield from {"jsonl": json_lines, "json": json_list, "tsv": _tab_separated}[container](file)
                 return
         if container == "parquet":
-            yield from _placed(_parquet(file))
+            yield from parquet_rows(file, images=self._images)
         else:
             yield from self._saved_records(file)
 
@@ -76,7 +71,7 @@ class Files:
         A record of a `DatasetDict` gets the name of its split, unless it or the dataset block has one.
         """
         for split, batches in _saved_to_disk(folder):
-            for place, record in _placed(batches):
+            for place, record in placed_rows(batches):
                 if split and not self.split and isinstance(record, dict):
                     record.setdefault("split", split)
                 yield f"{split} {place}" if split else place, record
@@ -93,7 +88,7 @@ class Files:
         _check(file, None)
         self._note(file)
         with _reading(file):
-            return _json_value(file)
+            return json_value(file)
 
     def text(self, name: str) -> str:
         """The content of a text file; see the protocol."""
@@ -204,41 +199,8 @@ def _container(file: Path) -> Container:
     if suffix in (".parquet", ".tsv"):
         return "parquet" if suffix == ".parquet" else "tsv"
     if suffix == ".json":
-        with file.open("rb") as opened:
-            return "json" if opened.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") else "jsonl"
+        return "json" if starts_with_list(file) else "jsonl"
     return "jsonl"
-
-
-def _parquet(file: Path) -> Batches:
-    try:
-        with pq.ParquetFile(file) as opened:
-            _check_names(opened.schema_arrow.names, file)
-            columns = labelled_columns(opened.schema_arrow.metadata)
-            for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata)):
-                yield batch, columns
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not valid UTF-8
-        raise UserError(f"dataset `{file}` is not readable as Parquet: {one_line(error)}") from None
-
-
-def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """Rows to read at once: Arrow cannot read more than 2 GiB in lists of images, which a single row
-    group may hold (https://github.com/apache/arrow/issues/21526)."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    largest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
-    return max(1, min(ROWS_AT_ONCE, int(BYTES_AT_ONCE / max(largest, 1.0))))
-
-
-Batches = Iterator[tuple[Any, dict[str, Named]]]
-"""Batches of rows, and the columns with class labels."""
-
-
-def _placed(batches: Batches) -> Iterator[tuple[str, Any]]:
-    """Place and record (or `RowError`) of the rows of Arrow batches."""
-    number = 0
-    for batch, columns in batches:
-        for row in _plain_rows(batch):
-            number += 1
-            yield f"row {number}", row if isinstance(row, RowError) else with_names(row, columns)
 
 
 def _saved_to_disk(source: Path) -> Iterator[tuple[str, Batches]]:
@@ -268,81 +230,6 @@ def _found_in(source: Path) -> str:
     names = sorted(_listed(source))
     listed = ", ".join(f"`{one_line(name)}`" for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"is a folder with {listed}" if names else "is an empty folder"
-
-
-def _plain_rows(batch: Any) -> list[Any]:
-    """The rows of an Arrow batch without nulls; a `RowError` for a row with an unreadable value."""
-    try:
-        rows = batch.to_pylist()
-    except UNREADABLE:
-        rows = [_plain_row(batch, index) for index in range(batch.num_rows)]
-    return [row if isinstance(row, RowError) else {k: v for k, v in row.items() if v is not None} for row in rows]
-
-
-def _plain_row(batch: Any, index: int) -> dict[str, Any] | RowError:
-    row = {}
-    for name in batch.schema.names:
-        try:
-            row[name] = batch.column(name)[index].as_py()
-        except UNREADABLE as error:
-            return RowError(f"column `{one_line(name)}` cannot be read: {one_line(error)}")
-    return row
-
-
-def _json_lines(source: Path) -> Iterator[tuple[str, Any]]:
-    first = True
-    with source.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            record = _json_line(line)
-            if first and isinstance(record, list | RowError) and (whole := _one_value(source)) is not None:
-                yield from _numbered(whole)
-                return
-            first = False
-            yield f"line {number}", record
-
-
-def _json_line(line: bytes) -> Any:
-    """The value of a line, or a `RowError`."""
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        return RowError("not UTF-8 text")
-    except json.JSONDecodeError as error:
-        return RowError(f"not valid JSON: {error.msg} at column {error.colno}")
-    except RecursionError:
-        return RowError("not valid JSON: nested too deeply")
-    except ValueError as error:  # a number with too many digits
-        return RowError(f"not valid JSON: {error}")
-
-
-def _one_value(source: Path) -> list[Any] | None:
-    """The records of a file that is one JSON value, a list or a record; None for others."""
-    try:
-        value = json.loads(source.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, list) else [value]
-
-
-def _json_value(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"dataset file `{file}` is not valid JSON: {one_line(error)}") from None
-
-
-def _json_list(source: Path) -> Iterator[tuple[str, Any]]:
-    yield from _numbered(_json_value(source))
-
-
-def _numbered(records: list[Any]) -> Iterator[tuple[str, Any]]:
-    for number, record in enumerate(records, 1):
-        yield (
-            f"record {number}",
-            {k: v for k, v in record.items() if v is not None} if isinstance(record, dict) else record,
-        )
 
 
 def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
@@ -376,13 +263,8 @@ def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
 
 def _header(cells: list[str], source: Path) -> list[str]:
     """The column names of a TSV file. Raises `UserError` if one appears twice."""
-    _check_names(cells, source)
+    check_names(cells, source)
     return cells
-
-
-def _check_names(names: list[str], source: Path) -> None:
-    if twice := next((name for name in names if name and names.count(name) > 1), None):
-        raise UserError(f"dataset file `{source}`: two columns `{one_line(twice)}`, expected different names")
 
 
 def _record(cells: list[str], header: list[str]) -> dict[str, str] | RowError:

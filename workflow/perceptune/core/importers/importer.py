@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from perceptune.contracts.config import Coordinates, Task
+from perceptune.core.data.disk_dict import DiskDict
 from perceptune.core.data.embedded_images import image_in
 from perceptune.core.data.row_checks import RowError, is_finite, one_line, shown
 
@@ -196,7 +197,7 @@ def with_images(
     """Rows with one row per record, with the image of the first existing one of `columns`."""
 
     def rows(source: Source) -> Iterator[Placed]:
-        images: dict[str, Any] = {}
+        images = DiskDict()
         yield from each(lambda record: {**record_to_row(record), "image": image_in(record, columns, images)})(source)
 
     return rows
