@@ -1,14 +1,16 @@
 """Reading and writing of tables: schema, atomicity, lineage."""
 
 import os
+import random
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables import io
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import read_lineage, read_table, to_table, write_table
+from perceptune.contracts.tables.io import read_lineage, read_table, table_writer, to_table, write_table
 from perceptune.contracts.tables.training import TRAINING
 
 ROW = {"experiment": "e", "step": 1, "metric": "loss", "value": 0.5}
@@ -86,3 +88,33 @@ def test_tables_with_images_are_written_in_groups_that_arrow_can_read_back(tmp_p
     write_table(tmp_path / "t.parquet", EXAMPLES, [{"example_id": str(n), **row} for n in range(2500)], {})
     groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
     assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [1000, 1000, 500]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pieces_of_any_size_become_one_table(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "GROUP_ROWS", 7)
+    chance = random.Random(seed)
+    rows = [{**ROW, "step": step} for step in range(chance.randrange(60))]
+    with table_writer(tmp_path / "t.parquet", TRAINING) as table:
+        left = rows
+        while left or chance.random() < 0.3:
+            size = chance.randrange(20)
+            table.write(left[:size])
+            left = left[size:]
+        assert table.rows == len(rows)
+        table.lineage = {"stage": "s"}
+    assert read_table(tmp_path / "t.parquet", TRAINING).to_pylist() == rows
+    assert read_lineage(tmp_path / "t.parquet") == {"table": "training", "stage": "s"}
+    stored = pq.read_metadata(tmp_path / "t.parquet")
+    groups = [stored.row_group(n).num_rows for n in range(stored.num_row_groups)]
+    assert groups == [7] * (len(rows) // 7) + ([len(rows) % 7] if len(rows) % 7 or not rows else [])
+
+
+def test_a_table_that_is_not_finished_does_not_appear(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), table_writer(tmp_path / "t.parquet", TRAINING) as table:
+        table.write([ROW])
+        raise KeyError
+    message = "`training` is written without a lineage"
+    with pytest.raises(ValueError, match=message), table_writer(tmp_path / "t.parquet", TRAINING) as table:
+        table.write([ROW])
+    assert not list(tmp_path.iterdir())

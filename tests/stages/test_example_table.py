@@ -54,7 +54,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_row_groups_are_limited_in_bytes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow cannot read groups with more than 2 GiB of images, such as 700 photographs of 4 MB."""
     monkeypatch.setattr(tables, "IMAGE_ROWS", 1000)
-    monkeypatch.setattr(tables, "IMAGE_BYTES", 5000)
+    monkeypatch.setattr(tables, "GROUP_BYTES", 5000)
     sizes = [1000, 1000, 1000, 9000, 10, 2000, 4000]
     rows = [
         {**row(n, tmp_path), "images": [{"bytes": bytes(size), "path": None}], "image_sha256": ["0"]}

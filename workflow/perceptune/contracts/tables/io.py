@@ -20,11 +20,12 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import appearing
 from perceptune.contracts.tables.table import Table
 
+GROUP_ROWS = 2**16
 IMAGE_ROWS = 1000
-"""Most rows per row group of tables with images, which are read group by group."""
-IMAGE_BYTES = 2**29
-"""Most bytes of images per row group. Arrow cannot read a row group whose lists hold more than
-2 GiB (https://github.com/apache/arrow/issues/21526)."""
+"""Most rows per row group: of most tables, and of tables with images, whose rows are fetched by
+group."""
+GROUP_BYTES = 2**24
+"""Most bytes per row group, unless a single row has more: what a reader of groups has in memory."""
 
 
 def to_table(kind: Table, data: Any) -> pa.Table:
@@ -56,24 +57,61 @@ def to_table(kind: Table, data: Any) -> pa.Table:
 
 def write_table(path: Path, kind: Table, data: Any, lineage: Mapping[str, Any]) -> None:
     """Validates `data` and writes it with its lineage as Parquet (zstd), atomically."""
-    table = to_table(kind, data)
-    metadata = {**(table.schema.metadata or {}), b"perceptune": json.dumps({"table": kind.name, **lineage}).encode()}
-    with appearing(path) as file:
-        table = table.replace_schema_metadata(metadata)
-        if "images" not in table.column_names:
-            pq.write_table(table, file, compression="zstd")
-            return
-        with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
-            for group in _groups(table):
-                writer.write_table(group)
+    with table_writer(path, kind) as table:
+        table.write(data)
+        table.lineage = lineage
+
+
+@contextmanager
+def table_writer(path: Path, kind: Table) -> Iterator[TableWriter]:
+    """Writes a table piece by piece. It appears at `path` at the end, or not at all after an error.
+
+    with table_writer(path, REWARDS) as table:
+        for batch in batches:
+            table.write(batch)
+        table.lineage = lineage(...)
+    """
+    with appearing(path) as file, pq.ParquetWriter(file, kind.schema, compression="zstd") as opened:
+        table = TableWriter(kind, opened)
+        yield table
+        table.finish()
+
+
+class TableWriter:
+    """A table being written, see `table_writer`. Only the rows of one row group are in memory."""
+
+    def __init__(self, kind: Table, file: pq.ParquetWriter) -> None:
+        self.lineage: Mapping[str, Any] | None = None
+        """To be set before the end."""
+        self.rows = 0
+        """Number of rows so far."""
+        self._kind, self._file = kind, file
+        self._waiting = kind.schema.empty_table()
+
+    def write(self, data: Any) -> None:
+        """Appends rows, in any form that `to_table` takes; raises `ValueError` like it. Pieces of
+        about 1,000 rows or more are efficient."""
+        table = to_table(self._kind, data)
+        self.rows += table.num_rows
+        *complete, self._waiting = _groups(pa.concat_tables([self._waiting, table]))
+        for group in complete:
+            self._file.write_table(group)
+
+    def finish(self) -> None:
+        """Writes the last rows and the lineage."""
+        if self.lineage is None:
+            raise ValueError(f"table `{self._kind.name}` is written without a lineage")
+        self._file.write_table(self._waiting)
+        record = {"table": self._kind.name, **self.lineage}
+        self._file.add_key_value_metadata({"perceptune": json.dumps(record)})
 
 
 def _groups(table: pa.Table) -> Iterator[pa.Table]:
-    """The row groups of a table with images; an empty table is one group."""
-    start = 0
+    """The row groups of a table; an empty table is one group."""
+    start, most = 0, IMAGE_ROWS if "images" in table.column_names else GROUP_ROWS
     while start < max(table.num_rows, 1):
-        group = table.slice(start, IMAGE_ROWS)
-        while group.num_rows > 1 and group["images"].nbytes > IMAGE_BYTES:
+        group = table.slice(start, most)
+        while group.num_rows > 1 and group.nbytes > GROUP_BYTES:
             group = group.slice(0, group.num_rows // 2)
         yield group
         start += max(group.num_rows, 1)
@@ -135,12 +173,12 @@ def _readable(path: Path, expected: str) -> Iterator[None]:
 
 
 def read_lineage(path: Path) -> dict[str, Any]:
-    """The lineage that `write_table` stored at `path`; empty for files from elsewhere.
+    """The lineage that is stored in the table at `path`; empty for files from elsewhere.
 
     Raises `UserError` with the path if the file cannot be read.
     """
     with _readable(path, "a table"):
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_metadata(path).metadata or {}
         record = json.loads(metadata.get(b"perceptune", b"{}"))
     if not isinstance(record, dict):
         raise UserError(
