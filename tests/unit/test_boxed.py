@@ -182,7 +182,7 @@ def test_without_a_box_there_is_no_answer(reward: str) -> None:
     scores = scored(reward, texts, ["5", "None", "1/2", ""])
     assert scores.components["accuracy"].tolist() == [0, 0, 0, 0]
     assert scores.rewards.tolist() == pytest.approx([0, 0, 0.1, 0.1])
-    assert scores.parsed_json() == [None] * 4
+    assert scores.parsed_json().to_list() == [None] * 4
     assert scores.reasons == [*[r"no closed \boxed{}"] * 3, r"the \boxed{} is empty"]
 
 
@@ -206,7 +206,7 @@ def test_order_and_company_change_no_reward(reward: str) -> None:
     order = np.random.default_rng(0).permutation(len(answers))
     shuffled = scored(reward, [response(answers[i]) for i in order], [targets[i] for i in order])
     assert shuffled.rewards.tolist() == together.rewards[order].tolist()
-    assert shuffled.parsed_json() == [together.parsed_json()[i] for i in order]
+    assert list(shuffled.parsed_json()) == [together.parsed_json().to_list()[i] for i in order]
 
 
 WEIRD = {

@@ -1,10 +1,12 @@
 """Boxes: parsing, coordinate formats and overlap, against reference vectors and a pixel count."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perceptune.core.answers.boxes import from_pixels, iou, is_box, parse_box, to_pixels
+from perceptune.core.answers.boxes import from_pixels, iou, is_box, parse_box, parse_boxes, rounded, to_pixels
 
 
 def one(box: tuple[float, ...]) -> np.ndarray:
@@ -116,3 +118,24 @@ def test_parsing(text: str, expected: tuple[float, ...] | None) -> None:
 )
 def test_long_answers_take_no_long_time(text: str) -> None:
     assert parse_box(text + "x") is None
+
+
+PIECES = ["[", "(", "]", ")", "<box>", "</box>", "<", "{", "1", "0.5", ".5", "5.", "-3", "-", "1e5", ",", ", ", " ", "\n", "\x1c", '"',
+          "a", "[{", "[1, 2, 3, 4]", "[1, 2, 3, ", "[1 2 3 4]", "(1,2),(3,4)", "\uff11", "\uff0c", "9" * 400]  # fmt: skip
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=9).map("".join), max_size=20))
+def test_boxes_of_many_texts_are_those_of_each(texts: list[str]) -> None:
+    none = (math.nan,) * 4
+    assert np.array_equal(
+        parse_boxes(texts), np.array([parse_box(t) or none for t in texts]).reshape(-1, 4), equal_nan=True
+    )
+
+
+@given(st.lists(st.one_of(st.floats(), st.integers(-(10**7), 10**7).map(lambda n: n / 2000)), max_size=20))
+def test_rounding_is_pythons(values: list[float]) -> None:
+    """Halves of the last digit are common: 0.1235 of 333 pixels is 41.1255."""
+    expected = [round(value, 3) if math.isfinite(value) else value for value in values]
+    found = rounded(np.array(values), 3)
+    assert np.array_equal(found, np.array(expected), equal_nan=True)
+    assert np.array_equal(np.signbit(found), np.signbit(np.array(expected)))

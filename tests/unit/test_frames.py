@@ -1,10 +1,12 @@
 """Coordinate formats of boxes: which are possible or doubtful, and what a model writes."""
 
+from collections.abc import Mapping
 from typing import get_args
 
 import numpy as np
 import pytest
 from perceptune.contracts.config import Coordinates, FileDataset
+from perceptune.core.answers.boxes import Frame
 from perceptune.core.data import coordinate_frames
 from perceptune.core.data.coordinate_frames import BoxFits
 from perceptune.core.data.row_checks import RowError, pixel_box
@@ -126,6 +128,14 @@ def test_overlap_of_the_two_readings_of_c6() -> None:
     assert resized["resized_pixels"][0] == pytest.approx(1)
 
 
+def overlapping(ious: Mapping[Frame, np.ndarray], declared: Frame) -> coordinate_frames.Overlaps:
+    """Added in three batches, the first of which is empty."""
+    found = coordinate_frames.Overlaps(declared)
+    for place in (slice(0, 0), slice(0, 7), slice(7, None)):
+        found.add({frame: values[place] for frame, values in ious.items()})
+    return found
+
+
 @pytest.mark.parametrize(
     ("writes", "declared"),
     [("padded_square", "original"), ("original", "padded_square"), ("thousand", "resized_pixels")],
@@ -137,20 +147,35 @@ def test_a_model_with_another_frame_is_noticed(
     name = {"padded_square": "padded_normalised", "original": "normalised", "thousand": "thousand"}[writes]
     written, _ = many(name, 100)  # type: ignore[arg-type]
     ious = coordinate_frames.overlaps(written, truth, sizes, sizes)
-    assert coordinate_frames.likelier(ious, declared) == writes
-    assert coordinate_frames.likelier(ious, writes) is None
-    lines = coordinate_frames.overlap_lines(ious, declared)
+    assert overlapping(ious, declared).likelier() == writes
+    assert overlapping(ious, writes).likelier() is None
+    lines = overlapping(ious, declared).lines()
     assert f"`{writes}` 1.000" in lines[0]
     assert f"set `coordinates: {writes}`" in lines[1]
+
+
+def test_a_gain_must_be_clear_of_its_standard_error() -> None:
+    """Sums in batches give the mean and the sample deviation of all differences."""
+    draws = np.random.default_rng(2)
+    verdicts = set()
+    for _ in range(40):
+        ious = {"original": draws.uniform(0, 0.5, 25), "padded_square": draws.uniform(0.05, 0.9, 25)}
+        gain = ious["padded_square"] - ious["original"]
+        clear = gain.mean() >= 0.05 and gain.mean() >= 3 * gain.std(ddof=1) / 5
+        found = overlapping(ious, "original")  # type: ignore[arg-type]
+        assert found.likelier() == ("padded_square" if clear else None)
+        assert found.means() == pytest.approx({frame: values.mean() for frame, values in ious.items()})
+        verdicts.add(clear)
+    assert verdicts == {True, False}
 
 
 def test_chance_is_not_evidence() -> None:
     """Two formats with equal mean IoU, and one that is better on 10 answers only."""
     draws = np.random.default_rng(1)
     noise = {"original": draws.uniform(0, 1, 200), "padded_square": draws.uniform(0, 1, 200)}
-    assert coordinate_frames.likelier(noise, "original") is None  # type: ignore[arg-type]
+    assert overlapping(noise, "original").likelier() is None  # type: ignore[arg-type]
     few = {"original": np.zeros(10), "padded_square": np.ones(10)}
-    assert coordinate_frames.likelier(few, "original") is None  # type: ignore[arg-type]
+    assert overlapping(few, "original").likelier() is None  # type: ignore[arg-type]
 
 
 def test_boxes_near_the_left_edge_of_small_images_raise_no_doubt() -> None:

@@ -1,11 +1,13 @@
 """Ranked lists: order, deduplication, margins, dropped lists with their reasons."""
 
+from typing import Any
+
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perceptune.contracts.config import SelectionBlock
-from perceptune.core.preferences.ranked_lists import ranked_lists, statistics
+from perceptune.core.preferences.ranked_lists import Statistics, capped, ranked_lists
 
 
 def scored(*groups: list[tuple[str | None, float | None]]) -> pl.DataFrame:
@@ -16,6 +18,12 @@ def scored(*groups: list[tuple[str | None, float | None]]) -> pl.DataFrame:
         for i, (t, r) in enumerate(group)
     ]
     return pl.DataFrame(rows, schema_overrides={"text": pl.String, "reward": pl.Float64})
+
+
+def statistics(table: pl.DataFrame, block: SelectionBlock) -> dict[str, Any]:
+    counted = Statistics()
+    counted.add(ranked_lists(table, block), table)
+    return counted.table()
 
 
 def texts(lists: pl.DataFrame, row: int = 0) -> list[str]:
@@ -57,7 +65,7 @@ def test_rewards_that_are_not_finite_do_not_count() -> None:
     lists = ranked_lists(scored(group), SelectionBlock())
     assert texts(lists) == ["y", "z"]
     assert lists["kept"].to_list() == [True]
-    assert sum(statistics(lists, scored(group))["reward_histogram"]["counts"]) == 2
+    assert sum(statistics(scored(group), SelectionBlock())["reward_histogram"]["counts"]) == 2
 
 
 def test_unparsable_answers_are_the_worst_and_stay() -> None:
@@ -85,17 +93,18 @@ def test_the_cap_is_independent_of_order() -> None:
     groups = [[(f"x{i}", 1.0), (f"y{i}", 0.0)] for i in range(20)]
     block = SelectionBlock(max_groups=5, seed=3)
     table = scored(*groups)
-    kept = set(ranked_lists(table, block).filter("kept")["request_id"])
-    turned = ranked_lists(table.reverse(), block)
+    kept = set(capped(ranked_lists(table, block), block).filter("kept")["request_id"])
+    turned = capped(ranked_lists(table.reverse(), block), block)
     assert len(kept) == 5
     assert set(turned.filter("kept")["request_id"]) == kept
     assert set(turned.filter(~pl.col("kept"))["reason"]) == {"not chosen (max_groups)"}
-    assert set(ranked_lists(table, SelectionBlock(max_groups=5, seed=4)).filter("kept")["request_id"]) != kept
+    other = SelectionBlock(max_groups=5, seed=4)
+    assert set(capped(ranked_lists(table, other), other).filter("kept")["request_id"]) != kept
 
 
 def test_statistics_add_up() -> None:
     table = scored([("x", 1.0), ("y", 0.0)], [("x", 0.5), ("y", 0.5)], [("z", 1.0), ("z", 1.0)])
-    counted = statistics(ranked_lists(table, SelectionBlock()), table)
+    counted = statistics(table, SelectionBlock())
     assert counted["groups"] == 3
     assert counted["kept"] == 1
     assert counted["dropped"] == {"all rewards equal": 1, "one distinct answer": 1}

@@ -24,8 +24,9 @@ def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
 
     `sizes` are the original sizes, (n, 2); NaN (no image) stays NaN.
     """
-    resized = [(w, h) if np.isnan(w) else _resized(model.path, model.pixels, int(w), int(h)) for w, h in sizes]
-    return np.array(resized, dtype=float).reshape(-1, 2)
+    distinct, places = np.unique(sizes, axis=0, return_inverse=True)
+    resized = [(w, h) if np.isnan(w) else _resized(model.path, model.pixels, int(w), int(h)) for w, h in distinct]
+    return np.array(resized, dtype=float).reshape(-1, 2)[places]
 
 
 def framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, Any], Frame, tuple[int, int] | None]:

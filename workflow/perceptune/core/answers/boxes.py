@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,16 @@ BRACKETED = re.compile(
     rf"|{PAIR}(?:\s*,\s*{PAIR})+"
 )
 """Four numbers in brackets, or a list of points. Points are a box if there are two of them."""
+
+_BLANKS, _PLAIN_DIGITS = r"[ \t\r\n]*", r"(-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))"
+_PLAIN_TEXT, _OPENINGS = r"[^\[(<]*", rf"(?:{OPENING}{_BLANKS})+"
+PLAIN_BOX = (
+    rf"^{_PLAIN_TEXT}{_OPENINGS}(?:[A-Za-z{{]{_PLAIN_TEXT}{_OPENINGS})*"
+    rf"{rf'{_BLANKS},{_BLANKS}'.join([_PLAIN_DIGITS] * 4)}{_BLANKS}{CLOSING}"
+)
+"""Usual ASCII texts up to the first match of `BRACKETED`, which is four numbers with commas. Brackets
+before it are followed by another bracket, a letter or a brace, so no match begins there. One
+character always decides what follows, which makes the search fast."""
 
 
 def parse_box(text: str) -> tuple[float, float, float, float] | None:
@@ -44,6 +55,31 @@ def parse_box(text: str) -> tuple[float, float, float, float] | None:
     return None
 
 
+def parse_boxes(texts: Sequence[str]) -> np.ndarray:
+    """The first box in each text as in `parse_box`, shape (n, 4); NaN where there is none.
+
+    Polars reads the usual answers together, and `parse_box` the others.
+    """
+    import polars as pl  # here, since the Snakefile also loads rewards
+
+    usual = pl.Series([text if text.isascii() else None for text in texts], dtype=pl.String)
+    numbers = usual.str.extract_groups(PLAIN_BOX).struct.unnest().cast(pl.Float64)
+    boxes = np.array(numbers.fill_null(np.nan).to_numpy())
+    for place in np.flatnonzero(~np.isfinite(boxes).all(axis=1)):
+        boxes[place] = parse_box(texts[place]) or np.nan
+    return boxes
+
+
+def rounded(values: np.ndarray, digits: int) -> np.ndarray:
+    """Python's `round` of each value. NumPy's may err where a value lies about halfway."""
+    small = np.abs(values) < 1e6
+    found = np.round(np.where(small, values, 0.0), digits)
+    halfway = np.abs(np.abs(values - found) - 0.5 * 10.0**-digits) < 1e-9
+    unsure = np.isfinite(values) & (halfway | ~small)
+    found[unsure] = [round(value, digits) for value in values[unsure].tolist()]
+    return np.where(np.isfinite(values), found, values)
+
+
 def to_pixels(boxes: np.ndarray, frame: Frame, sizes: np.ndarray, resized: np.ndarray | None = None) -> np.ndarray:
     """Convert boxes (n, 4) from a model's coordinate format to pixels of images of `sizes` (n, 2).
 
@@ -60,8 +96,8 @@ def to_pixels(boxes: np.ndarray, frame: Frame, sizes: np.ndarray, resized: np.nd
     if frame == "thousand":
         return boxes * width_height / 1000
     if frame == "padded_square":
-        side = sizes.max(axis=1, keepdims=True)
-        padding = (side - sizes) // 2
+        side = np.maximum(sizes[:, :1], sizes[:, 1:])
+        padding = np.floor((side - sizes) / 2)
         return boxes * side - np.concatenate([padding, padding], axis=1)
     if resized is None:
         raise ValueError("frame `resized_pixels` needs the sizes after the processor's resize")
@@ -90,4 +126,6 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def is_box(boxes: np.ndarray) -> np.ndarray:
     """Whether each box (n, 4) has finite coordinates and a positive area: shape (n,), bool."""
-    return np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    x1, y1, x2, y2 = boxes.T
+    finite = np.isfinite(x1) & np.isfinite(y1) & np.isfinite(x2) & np.isfinite(y2)  # faster than all(axis=1)
+    return finite & (x2 > x1) & (y2 > y1)

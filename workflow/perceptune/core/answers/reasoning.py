@@ -15,6 +15,7 @@ KNOWN: tuple[Markers, ...] = (
     ("[THINK]", "[/THINK]"),  # Mistral
 )
 """The markers of published models."""
+TAGS = ("<answer>", "</answer>")
 UNFINISHED = "reasoning never ends"
 """Why a response whose reasoning is not closed has no answer."""
 
@@ -26,6 +27,11 @@ class Reasoning:
     markers: Markers = COMMON
     opened: bool = False
     """Whether the prompt ends with the opening marker, so that responses begin inside the reasoning."""
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """`answer` returns a response that contains none of these as it is, unless `opened`."""
+        return (*self.markers, TAGS[0])
 
     def answer(self, response: str) -> str | None:
         """The response without its reasoning; None if the reasoning never ends.
@@ -44,8 +50,8 @@ class Reasoning:
 
 def _in_tags(answer: str) -> str:
     """The content of the last `<answer>` tags; the answer itself if it has none."""
-    _, opened, rest = answer.rpartition("<answer>")
-    content, closed, _ = rest.partition("</answer>")
+    _, opened, rest = answer.rpartition(TAGS[0])
+    content, closed, _ = rest.partition(TAGS[1])
     return content.strip() if opened and closed else answer
 
 

@@ -2,12 +2,13 @@
 
 A wrong coordinate format is the most frequent error of grounding results. Two checks find it: a
 data set's boxes are compared with the bounds of their images (`BoxFits`), and a model's boxes
-with the ground truth (`overlaps`, `likelier`). Both only report: to switch to the format that
+with the ground truth (`overlaps`, `Overlaps`). Both only report: to switch to the format that
 scores best would be to use the ground truth as an oracle.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import get_args
 
@@ -180,26 +181,55 @@ def overlaps(
     return {frame: geometry.iou(geometry.to_pixels(written, frame, sizes, resized), truths) for frame in readings}
 
 
-def likelier(ious: Mapping[Frame, np.ndarray], declared: Frame) -> Frame | None:
-    """The format with the highest mean IoU if clearly above the declared format's; else None.
+class Overlaps:
+    """How well a model's boxes overlap the ground truth under each coordinate format.
 
-    Clearly: by at least 0.05 and three standard errors of the paired difference, over at least 20
-    boxes.
+    Holds sums, so that boxes are added in batches.
     """
-    best = max(ious, key=lambda frame: float(ious[frame].mean()) if len(ious[frame]) else 0.0)
-    gain = ious[best] - ious[declared]
-    if len(gain) < FEWEST or gain.mean() < CLEAR or gain.mean() < 3 * gain.std(ddof=1) / np.sqrt(len(gain)):
-        return None
-    return best
 
+    def __init__(self, declared: Frame) -> None:
+        """`declared`: the format that the model block or its family declares."""
+        self.declared = declared
+        self.count = 0
+        self._ious: defaultdict[Frame, float] = defaultdict(float)
+        self._squared_gains: defaultdict[Frame, float] = defaultdict(float)
+        """Sums of squared differences to the declared format's IoU."""
 
-def overlap_lines(ious: Mapping[Frame, np.ndarray], declared: Frame) -> list[str]:
-    """Log lines: mean IoU by coordinate format, and a warning if another one is likelier."""
-    means = ", ".join(f"`{frame}` {ious[frame].mean():.3f}" for frame in ious)
-    lines = [f"mean IoU of {len(ious[declared])} boxes by coordinate format: {means}; declared: `{declared}`"]
-    if other := likelier(ious, declared):
-        lines.append(
-            f"warning: the model's boxes look like `{other}`, not `{declared}`;"
-            f" if so, set `coordinates: {other}` in its model block"
-        )
-    return lines
+    def add(self, ious: Mapping[Frame, np.ndarray]) -> None:
+        """Adds boxes with their IoU under each format, see `overlaps`."""
+        self.count += len(ious[self.declared])
+        for frame, values in ious.items():
+            self._ious[frame] += float(values.sum())
+            self._squared_gains[frame] += float(((values - ious[self.declared]) ** 2).sum())
+
+    def means(self) -> dict[Frame, float]:
+        """The mean IoU under each format; empty without boxes."""
+        return {frame: total / self.count for frame, total in self._ious.items()} if self.count else {}
+
+    def likelier(self) -> Frame | None:
+        """The format with the highest mean IoU if clearly above the declared format's; else None.
+
+        Clearly: by at least 0.05 and three standard errors of the paired difference, over at least
+        20 boxes.
+        """
+        if self.count < FEWEST:
+            return None
+        means = self.means()
+        best = max(means, key=lambda frame: means[frame])
+        gain = means[best] - means[self.declared]
+        variance = max(self._squared_gains[best] - self.count * gain**2, 0.0) / (self.count - 1)
+        return None if gain < CLEAR or gain < 3 * np.sqrt(variance / self.count) else best
+
+    def lines(self) -> list[str]:
+        """Log lines: mean IoU by coordinate format, and a warning if another one is likelier; none
+        without boxes."""
+        if not self.count:
+            return []
+        means = ", ".join(f"`{frame}` {mean:.3f}" for frame, mean in self.means().items())
+        lines = [f"mean IoU of {self.count} boxes by coordinate format: {means}; declared: `{self.declared}`"]
+        if other := self.likelier():
+            lines.append(
+                f"warning: the model's boxes look like `{other}`, not `{self.declared}`;"
+                f" if so, set `coordinates: {other}` in its model block"
+            )
+        return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
 
     `scored` has one row per response: request_id, sample_index, text, token_ids, reward (null for a
     failed response or reward). Result, in the order of requests: request_id, responses (list of structs
-    sample_index, text, token_ids, reward), kept, reason. Ties are ranked by sample index.
+    sample_index, text, token_ids, reward), kept, reason. Ties are ranked by sample index. Without
+    `max_groups`, which concerns all requests of a table: see `capped`.
     """
-    usable = scored.filter(pl.col("reward").is_finite() & pl.col("text").is_not_null())
+    light = scored.drop("token_ids").with_row_index("row")  # tokens are moved only once
+    usable = light.filter(pl.col("reward").is_finite() & pl.col("text").is_not_null())
     if block.deduplicate:
         usable = usable.sort("sample_index").unique(["request_id", "text"], keep="first", maintain_order=True)
     if block.pick == "first":
@@ -32,6 +35,7 @@ def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
     usable = usable.sort(["reward", "sample_index"], descending=[True, False])
     if block.pick == "spread":
         usable = _spread(usable, block.list_size)
+    usable = usable.with_columns(scored["token_ids"].gather(usable["row"]))
     lists = usable.group_by("request_id", maintain_order=True).agg(
         pl.struct("sample_index", "text", "token_ids", "reward").alias("responses"),
         best=pl.col("reward").first(),
@@ -41,16 +45,14 @@ def ranked_lists(scored: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
         scored.select("request_id").unique(maintain_order=True).join(lists, "request_id", "left", maintain_order="left")
     )
     table = table.with_columns(reason=_reason(block))
-    if block.max_groups is not None:
-        table = _capped(table, block)
-    return table.with_columns(
-        kept=pl.col("reason").is_null(),
-        responses=pl.coalesce("responses", pl.lit([], dtype=table.schema["responses"])),
-    ).select("request_id", "responses", "kept", "reason")
+    responses = pl.coalesce("responses", pl.lit([], dtype=table.schema["responses"]))
+    return _marked(table.with_columns(responses=responses).select("request_id", "responses", "reason"))
 
 
 def _spread(ranked: pl.DataFrame, size: int) -> pl.DataFrame:
     """At most `size` rows per request, evenly spread over the ranks, with best and worst."""
+    if (ranked.group_by("request_id").len()["len"] <= size).all():
+        return ranked
     rank = pl.int_range(pl.len()).over("request_id")
     count = pl.len().over("request_id")
     # rank r is taken if a point of the grid of `size` points over 0 .. count - 1 rounds to it
@@ -76,39 +78,77 @@ def _reason(block: SelectionBlock) -> pl.Expr:
     )
 
 
-def _capped(table: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
-    """Drop all but `max_groups` lists, chosen by a hash of seed and request id."""
-    kept = table.filter(pl.col("reason").is_null())["request_id"].to_list()
-    chosen = sorted(kept, key=lambda request: derived_seed("selection", block.seed, request))[: block.max_groups]
-    surplus = pl.col("reason").is_null() & ~pl.col("request_id").is_in(chosen)
-    return table.with_columns(reason=pl.when(surplus).then(pl.lit("not chosen (max_groups)")).otherwise("reason"))
+def capped(lists: pl.DataFrame, block: SelectionBlock) -> pl.DataFrame:
+    """The lists, of which at most `max_groups` are kept."""
+    return lists if block.max_groups is None else only(lists, drawn(lists.filter("kept")["request_id"], block))
 
 
-def statistics(lists: pl.DataFrame, scored: pl.DataFrame) -> dict[str, Any]:
+def drawn(kept: Iterable[str], block: SelectionBlock) -> set[str]:
+    """The `max_groups` of these requests that have the smallest hashes of seed and request id."""
+    return set(sorted(kept, key=lambda request: derived_seed("selection", block.seed, request))[: block.max_groups])
+
+
+def only(lists: pl.DataFrame, chosen: set[str]) -> pl.DataFrame:
+    """The lists, of which those of other requests than `chosen` are dropped."""
+    surplus = pl.col("kept") & ~pl.col("request_id").is_in(chosen)
+    return _marked(
+        lists.with_columns(reason=pl.when(surplus).then(pl.lit("not chosen (max_groups)")).otherwise("reason"))
+    )
+
+
+def _marked(lists: pl.DataFrame) -> pl.DataFrame:
+    """The lists with the column `kept`."""
+    return lists.with_columns(kept=pl.col("reason").is_null()).select("request_id", "responses", "kept", "reason")
+
+
+class Statistics:
     """Counts of kept and, by reason, dropped lists; list lengths; reward and margin histograms."""
-    kept = lists.filter("kept")
-    lengths = kept["responses"].list.len()
-    per_request = scored.group_by("request_id").agg(margin=pl.col("reward").max() - pl.col("reward").min())
-    return {
-        "groups": lists.height,
-        "kept": kept.height,
-        "acceptance": kept.height / lists.height if lists.height else 0.0,
-        "dropped": dict(sorted(Counter(lists["reason"].drop_nulls().to_list()).items())),
-        "answers": scored.height,
-        "distinct_answers_per_group": _mean(scored.group_by("request_id").agg(pl.col("text").n_unique())["text"]),
-        "mean_list_size": _mean(lengths),
-        "reward_histogram": _histogram(scored["reward"]),
-        "margin_histogram": _histogram(per_request["margin"]),
-    }
+
+    def __init__(self) -> None:
+        self.groups = self.kept = 0
+        self._answers = self._answered = self._distinct = self._listed = 0
+        self.dropped: Counter[str] = Counter()
+        self._rewards: list[np.ndarray] = []
+        self._margins: list[np.ndarray] = []
+
+    def add(self, lists: pl.DataFrame, scored: pl.DataFrame) -> None:
+        """Adds lists and the responses that they were made of, see `ranked_lists`."""
+        kept = lists.filter("kept")
+        self.groups += lists.height
+        self.kept += kept.height
+        self.dropped.update(lists["reason"].drop_nulls().to_list())
+        self._listed += int(kept["responses"].list.len().sum())
+        self._answers += scored.height
+        by_request = scored.group_by("request_id").agg(
+            margin=pl.col("reward").max() - pl.col("reward").min(), distinct=pl.col("text").n_unique()
+        )
+        self._answered += by_request.height
+        self._distinct += int(by_request["distinct"].sum())
+        for values, found in ((scored["reward"], self._rewards), (by_request["margin"], self._margins)):
+            found.append(values.filter(values.is_finite()).to_numpy())
+
+    def table(self) -> dict[str, Any]:
+        """The statistics by name, as JSON values."""
+        return {
+            "groups": self.groups,
+            "kept": self.kept,
+            "acceptance": _ratio(self.kept, self.groups),
+            "dropped": dict(sorted(self.dropped.items())),
+            "answers": self._answers,
+            "distinct_answers_per_group": _ratio(self._distinct, self._answered),
+            "mean_list_size": _ratio(self._listed, self.kept),
+            "reward_histogram": _histogram(self._rewards),
+            "margin_histogram": _histogram(self._margins),
+        }
 
 
-def _mean(values: pl.Series) -> float:
-    return float(values.cast(pl.Float64).mean() or 0.0) if len(values) else 0.0  # type: ignore[arg-type]
+def _ratio(count: int, total: int) -> float:
+    return count / total if total else 0.0
 
 
-def _histogram(values: pl.Series) -> dict[str, list[float]]:
+def _histogram(parts: list[np.ndarray]) -> dict[str, list[float]]:
     """A histogram over [0, 1], or wider if needed: a dataset's own rewards may have another scale."""
-    found = values.filter(values.is_finite()).to_numpy()
-    limits = (min(0.0, *found), max(1.0, *found)) if len(found) else (0.0, 1.0)
+    found = np.concatenate([[], *parts])
+    limits = (found.min(initial=0.0), found.max(initial=1.0))
     counts, edges = np.histogram(found, bins=BINS, range=limits)
     return {"edges": edges.round(6).tolist(), "counts": counts.tolist()}

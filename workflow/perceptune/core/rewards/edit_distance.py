@@ -8,7 +8,7 @@ from unicodedata import normalize
 import numpy as np
 
 from perceptune.core.rewards.metrics import mean
-from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores, parsed_columns
 
 
 def edit_distance(answers: Answers) -> Scores:
@@ -30,7 +30,7 @@ def edit_distance(answers: Answers) -> Scores:
         "token_f1": overlap[:, 2],
         "exact": np.array([a == b for a, b in zip(texts, targets, strict=True)], dtype=float),
     }
-    return Scores(1.0 - ned, [{"text": t} for t in texts], components, [None] * len(texts))
+    return Scores(1.0 - ned, parsed_columns({"text": texts}), components, [None] * len(texts))
 
 
 def distances(texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:

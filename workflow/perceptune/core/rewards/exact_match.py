@@ -9,7 +9,7 @@ from decimal import Decimal
 import numpy as np
 
 from perceptune.core.rewards.metrics import mean
-from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores, parsed_columns
 
 NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?")
 """A number; larger exponents are text."""
@@ -24,7 +24,7 @@ def exact_match(answers: Answers) -> Scores:
     texts = [normalised(text) for text in answers.texts]
     targets = [normalised(target or "") for target in answers.targets]
     right = np.array([a == b and a != "" for a, b in zip(texts, targets, strict=True)], dtype=float)
-    parsed = [{"answer": t} if t else None for t in texts]
+    parsed = parsed_columns({"answer": texts}, [t != "" for t in texts])
     return Scores(right, parsed, {"correct": right}, [None if t else "the answer is empty" for t in texts])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from perceptune.core.answers import boxes
 from perceptune.core.rewards.metrics import Metric, mean
-from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores, parsed_columns
 
 RIGHT = 0.5
 """Smallest IoU at which a box counts as correct, inclusive."""
@@ -19,22 +19,22 @@ def iou(answers: Answers) -> Scores:
     `iou_original_frame`, the IoU under each of LLaVA's two formats. Parsed: `box` as written, and
     `box_pixels` in pixels of the image.
     """
-    found = [boxes.parse_box(text) for text in answers.texts]
-    written = np.array([f or (np.nan,) * 4 for f in found], dtype=float).reshape(-1, 4)
+    written = boxes.parse_boxes(answers.texts)
     pixels = boxes.to_pixels(written, answers.frame, answers.sizes, answers.resized)
     rewards = boxes.iou(pixels, answers.boxes)
     components = {"iou": rewards}
-    if answers.frame in ("padded_square", "original"):
-        for frame, name in (("padded_square", "iou_padded_frame"), ("original", "iou_original_frame")):
-            components[name] = boxes.iou(boxes.to_pixels(written, frame, answers.sizes), answers.boxes)  # type: ignore[arg-type]
-    sane = boxes.is_box(pixels)
-    parsed = [
-        None if f is None else {"box": list(f), "box_pixels": [round(v, 3) for v in p]}
-        for f, p in zip(found, pixels.tolist(), strict=True)
-    ]
+    if answers.frame == "padded_square":
+        other = boxes.iou(boxes.to_pixels(written, "original", answers.sizes), answers.boxes)
+        components |= {"iou_padded_frame": rewards, "iou_original_frame": other}
+    if answers.frame == "original":
+        other = boxes.iou(boxes.to_pixels(written, "padded_square", answers.sizes), answers.boxes)
+        components |= {"iou_padded_frame": other, "iou_original_frame": rewards}
+    read = ~np.isnan(written).any(axis=1)
+    parsed = parsed_columns({"box": written, "box_pixels": boxes.rounded(pixels, 3)}, read)
+    unread = "no box: expected four numbers in brackets"
     reasons = [
-        "no box: expected four numbers in brackets" if f is None else None if good else "the box is inverted or empty"
-        for f, good in zip(found, sane, strict=True)
+        None if good else "the box is inverted or empty" if found else unread
+        for found, good in zip(read.tolist(), boxes.is_box(pixels).tolist(), strict=True)
     ]
     return Scores(rewards, parsed, components, reasons)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from perceptune.core.rewards.iou import METRICS, OF_FRAMES, RIGHT, iou
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 
@@ -18,7 +16,7 @@ def iou_threshold(answers: Answers) -> Scores:
     """
     scores = iou(answers)
     right = (scores.rewards >= RIGHT).astype(float)
-    read = np.array([p is not None for p in scores.parsed], dtype=float)
+    read = scores.was_parsed().astype(float)
     return replace(scores, rewards=right, components={**scores.components, "accuracy": right, "format": read})
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from perceptune.core.rewards.metrics import Columns, mean, ratio
-from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
+from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores, parsed_columns
 
 NO = {"no", "not"}
 UNSURE = re.compile(
@@ -32,7 +32,7 @@ def yes_no(answers: Answers) -> Scores:
         "correct": right,
     }
     reasons = [None if p else "neither yes nor no" for p in parsed]
-    return Scores(right, [p and {"answer": p} for p in parsed], components, reasons)
+    return Scores(right, parsed_columns({"answer": parsed}, [p is not None for p in parsed]), components, reasons)
 
 
 def parse_yes_no(text: str) -> str | None:

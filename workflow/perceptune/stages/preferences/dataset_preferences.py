@@ -19,8 +19,7 @@ from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.data.row_checks import is_finite
-from perceptune.core.preferences.ranked_lists import ranked_lists
-from perceptune.core.preferences.ranked_lists import statistics as selection_statistics
+from perceptune.core.preferences.ranked_lists import Statistics, capped, ranked_lists
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training.groups import Shown
 from perceptune.stages.data.leaked import refuse
@@ -56,7 +55,9 @@ def run(
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     messages = {row["example_id"]: _messages(row, config) for row in chosen}
     lists, answers = given_lists(chosen, config, Prompts(model))
-    counted = selection_statistics(lists, answers.filter(pl.col("text").is_not_null()))
+    selected = Statistics()
+    selected.add(lists, answers.filter(pl.col("text").is_not_null()))
+    counted = selected.table()
     if not counted["kept"]:
         dropped = ", ".join(f"{reason} ({count})" for reason, count in counted["dropped"].items())
         raise UserError(
@@ -88,7 +89,7 @@ def given_lists(
             reasons[name] = str(error)
             scored.append({"request_id": name, "sample_index": 0})
     answers = pl.DataFrame(scored, schema=SCORED)
-    lists = ranked_lists(answers, config).with_columns(
+    lists = capped(ranked_lists(answers, config), config).with_columns(
         reason=pl.coalesce(pl.col("request_id").replace_strict(reasons, default=None, return_dtype=pl.String), "reason")
     )
     return lists, answers

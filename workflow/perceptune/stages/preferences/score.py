@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,22 @@ from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
-from perceptune.contracts.tables.io import read_table, write_table
-from perceptune.contracts.tables.requests import REQUESTS
+from perceptune.contracts.tables.io import read_batches, table_writer
 from perceptune.contracts.tables.responses import RESPONSES
-from perceptune.contracts.tables.rewards import REWARDS
-from perceptune.core.answers.reasoning import UNFINISHED
-from perceptune.core.data.coordinate_frames import overlap_lines, overlaps
-from perceptune.core.data.source_columns import Columns
+from perceptune.contracts.tables.rewards import REWARDS, component_lists
+from perceptune.core.answers.reasoning import UNFINISHED, Reasoning
+from perceptune.core.data.coordinate_frames import Overlaps, overlaps
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.models.reasoning import reasoning_of
-from perceptune.stages.data.examples import Examples
+from perceptune.stages.preferences.asked import Asked
+from perceptune.stages.preferences.batches import write_beside
+
+BATCH = 2**16
+"""Responses in memory at once."""
+COMPARED = 100_000
+"""Boxes per task whose coordinate format is checked, the first ones: enough for the log."""
+ANSWERED = ("request_id", "example_id", "view", "sample_index", "text", "reason")
 
 
 def run(
@@ -49,90 +54,141 @@ def run(
     task has no reward, or if more than `max_failed_share` of the responses are missing.
     """
     reasoning = reasoning_of(model)
-    table = joined(requests, responses, examples)
-    table = table.with_columns(answer=pl.Series([t and reasoning.answer(t) for t in table["text"]], dtype=pl.String))
-    if benchmarks is not None:
-        table = table.filter(pl.col("benchmark").is_in(benchmarks))
-    unrewarded = sorted(set(table["task"]) - set(config.tasks))
+    asked = Asked(requests, examples)
+    chosen = pl.lit(True) if benchmarks is None else pl.col("benchmark").is_in(benchmarks)
+    unrewarded = sorted(map(str, set(asked.table.filter(chosen)["task"]) - set(config.tasks)))
     if unrewarded:
         raise UserError(
             f"no reward for task `{unrewarded[0]}`, expected one under `tasks` of the reward block",
             f"it has rewards for {', '.join(config.tasks)}",
         )
-    _check_failures(table, config)
-    reward_of = {str(task): reward for task, reward in config.tasks.items()}
-    by_task = table.group_by("task", maintain_order=True)
-    parts = [_scored(part, reward_of[str(task)], model, config) for (task,), part in by_task]
-    scored = pl.concat(parts).sort("row").select(REWARDS.schema.names) if parts else REWARDS.schema.empty_table()
-    inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
-    plugins = [module_of("family", model.family)]
-    plugins += [module_of("reward", name) for name in sorted(set(config.tasks.values()))]
-    parameters = {
-        "reward": config.model_dump(mode="json"),
-        "resources": resources,
-        "model": model.model_dump(mode="json"),
-        "reasoning": {"markers": list(reasoning.markers), "opened_by_prompt": reasoning.opened},
-    }
-    write_table(rewards, REWARDS, scored, lineage("preferences.score", parameters, inputs, plugins))
+    failures = _Failures(config)
+    scoring = {str(task): _Scoring(reward, asked, model, config) for task, reward in config.tasks.items()}
+
+    def parts() -> Iterator[pl.DataFrame]:
+        for batch in read_batches(responses, RESPONSES, ANSWERED, BATCH):
+            part = asked.join(pl.DataFrame(pl.from_arrow(batch))).filter(chosen)
+            failures.add(part)
+            part = part.with_columns(answer=_answers(part["text"], reasoning)).with_row_index("row")
+            scored = [scoring[str(task)].scored(rows) for (task,), rows in part.group_by("task")]
+            if scored:
+                yield pl.concat(scored).sort("row").drop("row")
+
+    with table_writer(rewards, REWARDS) as table:
+        write_beside(table, parts())
+        failures.check()
+        for one in scoring.values():
+            one.tell()
+        inputs = {"requests": requests, "responses": responses, **{f"examples {k}": v for k, v in examples.items()}}
+        plugins = [module_of("family", model.family)]
+        plugins += [module_of("reward", name) for name in sorted(set(config.tasks.values()))]
+        parameters = {
+            "reward": config.model_dump(mode="json"),
+            "resources": resources,
+            "model": model.model_dump(mode="json"),
+            "reasoning": {"markers": list(reasoning.markers), "opened_by_prompt": reasoning.opened},
+        }
+        table.lineage = lineage("preferences.score", parameters, inputs, plugins)
 
 
-def joined(requests: Path, responses: Path, examples: dict[str, Path]) -> pl.DataFrame:
-    """Responses in order with their requests and ground truth; `row` numbers them."""
-    requested = pl.from_arrow(
-        read_table(requests, REQUESTS).select(["request_id", "dataset", "benchmark", "condition"])
-    )
-    answered = pl.from_arrow(read_table(responses, RESPONSES))
-    columns = ["example_id", "task", "target", "box", "image_sizes", "source"]
-    truth = pl.concat(
-        pl.from_arrow(Examples(path).table(columns)).with_columns(dataset=pl.lit(name))  # type: ignore[union-attr]
-        for name, path in examples.items()
-    )
-    return (
-        answered.with_row_index("row")  # type: ignore[union-attr]
-        .join(requested, "request_id", "left", validate="m:1", maintain_order="left")  # type: ignore[arg-type]
-        .join(truth, ["dataset", "example_id"], "left", validate="m:1", maintain_order="left")
-    )
+class _Failures:
+    """The missing responses."""
+
+    def __init__(self, config: RewardBlock) -> None:
+        self._config = config
+        self._missing = self._total = 0
+        self._lines: dict[str, None] = {}
+        """One per request and reason, in order."""
+
+    def add(self, part: pl.DataFrame) -> None:
+        """Counts the missing ones among these responses."""
+        failed = part.filter(pl.col("text").is_null()).select("request_id", "reason")
+        self._total += part.height
+        self._missing += failed.height
+        self._lines |= dict.fromkeys(f"request `{request}`: {reason}" for request, reason in failed.iter_rows())
+
+    def check(self) -> None:
+        """Raises `UserError` if there are too many."""
+        check_ceiling(
+            list(self._lines),
+            self._total,
+            "responses are missing",
+            self._config.max_failed_share,
+            self._config.max_failed_rows,
+            count=self._missing,
+        )
 
 
-def _check_failures(table: pl.DataFrame, config: RewardBlock) -> None:
-    failed = table.filter(pl.col("text").is_null())
-    rows = failed.select("request_id", "reason").unique(maintain_order=True).iter_rows()
-    named = [f"request `{request}`: {reason}" for request, reason in rows]
-    check_ceiling(
-        named,
-        table.height,
-        "responses are missing",
-        config.max_failed_share,
-        config.max_failed_rows,
-        count=failed.height,
-    )
+def _answers(texts: pl.Series, reasoning: Reasoning) -> pl.Series:
+    """The texts without reasoning; null without a response, or if its reasoning never ends."""
+    reasoned = (texts.str.contains_any(list(reasoning.signs)) | reasoning.opened).fill_null(value=False)
+    read = [text and reasoning.answer(text) for text in texts.filter(reasoned)]
+    return texts.scatter(reasoned.arg_true(), pl.Series(read, dtype=pl.String))
 
 
-def _scored(part: pl.DataFrame, reward: str, model: ModelBlock, config: RewardBlock) -> pl.DataFrame:
-    """The scored rows of one task.
+class _Scoring:
+    """The scores of the responses to one task."""
 
-    Rows without a response or with a reward that is not finite have a null reward and a reason.
-    """
-    declared: Reward = load("reward", reward)
-    texts = part["text" if declared.reads_reasoning else "answer"]
-    answers = _answers(part, texts.fill_null("").to_list(), model, config)
-    scores = _without_answer(_scores(declared, answers), texts.is_null().to_numpy())
-    for line in _frame_lines(part, answers, scores, model):
-        (tell if line.startswith("warning: ") else print)(line)
-    missing = pl.col("text").is_null()
-    values = np.asarray(scores.rewards, dtype=float)
-    finite = np.isfinite(values)
-    reasons = [
-        reason if good else f"the reward is {value}, expected a finite number"
-        for value, reason, good in zip(values, scores.reasons, finite, strict=True)
-    ]
-    rewards = pl.Series(np.where(finite, values, np.nan), dtype=pl.Float64).fill_nan(None)
-    return part.with_columns(
-        reward=pl.when(missing).then(None).otherwise(rewards),
-        parsed=pl.Series(scores.parsed_json(), dtype=pl.String),
-        components=pl.Series(_components(scores, part.height), dtype=COMPONENTS),
-        reason=pl.when(missing).then(pl.col("reason")).otherwise(pl.Series(reasons, dtype=pl.String)),
-    ).select("row", *REWARDS.schema.names)
+    def __init__(self, reward: str, asked: Asked, model: ModelBlock, config: RewardBlock) -> None:
+        self._reward: Reward = load("reward", reward)
+        self._asked, self._model = asked, model
+        self._frame = coordinate_frame(model)
+        self._resources = Path(config.resources) if config.resources else None
+        self._padded = False
+        self._by_frame = _ByFrame(model)
+
+    def scored(self, part: pl.DataFrame) -> pl.DataFrame:
+        """Responses with their scores: the column `row` and those of `rewards`.
+
+        Rows without a response or with a reward that is not finite have a null reward and a reason.
+        """
+        texts = part["text" if self._reward.reads_reasoning else "answer"]
+        answers = self._answers(part, texts.fill_null("").to_list())
+        scores = _without_answer(_scores(self._reward, answers), texts.is_null().to_numpy())
+        self._by_frame.add(part, answers, scores)
+        missing = pl.col("text").is_null()
+        finite = np.isfinite(scores.rewards)
+        reasons = pl.Series(scores.reasons, dtype=pl.String)
+        broken = np.flatnonzero(~finite)
+        wrong = [f"the reward is {value}, expected a finite number" for value in scores.rewards[broken]]
+        rewards = pl.Series(np.where(finite, scores.rewards, np.nan), dtype=pl.Float64).fill_nan(None)
+        return part.with_columns(
+            reward=pl.when(missing).then(None).otherwise(rewards),
+            parsed=scores.parsed_json(),
+            components=pl.Series(component_lists(scores.components, part.height)),
+            reason=pl.when(missing)
+            .then(pl.col("reason"))
+            .otherwise(reasons.scatter(broken, pl.Series(wrong, dtype=pl.String))),
+        ).select("row", *REWARDS.schema.names)
+
+    def tell(self) -> None:
+        """Prints what the coordinates of all responses show."""
+        if self._padded:
+            print("boxes are interpreted relative to the padded square, the format of LLaVA-1.5", file=sys.stderr)
+        for line in self._by_frame.lines():
+            (tell if line.startswith("warning: ") else print)(line)
+
+    def _answers(self, part: pl.DataFrame, texts: list[str]) -> Answers:
+        sizes = _numbers(part["image_sizes"].list.first(), 2)
+        boxes = _numbers(part["box"], 4)
+        if self._frame == "padded_square" and (sizes[:, 0] != sizes[:, 1])[~np.isnan(boxes[:, 0])].any():
+            self._padded = True
+        return Answers(
+            texts=texts,
+            targets=part["target"].to_list(),
+            boxes=boxes,
+            sizes=sizes,
+            frame=self._frame,
+            sources=self._asked.sources(part),
+            resources=self._resources,
+            resized=resized_sizes(self._model, sizes) if self._frame == "resized_pixels" else None,
+        )
+
+
+def _numbers(lists: pl.Series, length: int) -> np.ndarray:
+    """Lists of numbers as an array of shape (n, length); NaN where there is no list."""
+    columns = [lists.list.get(place, null_on_oob=True).cast(pl.Float64) for place in range(length)]
+    return np.column_stack([column.fill_null(np.nan).to_numpy() for column in columns])
 
 
 def _scores(reward: Reward, answers: Answers) -> Scores:
@@ -164,57 +220,66 @@ def _without_answer(scores: Scores, none: np.ndarray) -> Scores:
     Their components are those of an empty answer, such as an edit distance of 1, or 0 if the rule pays
     for an empty answer, as POPE's does.
     """
+    if not none.any():
+        return scores
     paid = none & (scores.rewards > 0)
     return Scores(
         np.where(none, 0.0, scores.rewards),
-        [None if no else one for one, no in zip(scores.parsed, none, strict=True)],
+        _without(scores.parsed, none),
         {name: np.where(paid, 0.0, values) for name, values in scores.components.items()},
         [UNFINISHED if no else one for one, no in zip(scores.reasons, none, strict=True)],
     )
 
 
-COMPONENTS = pl.List(pl.Struct({"name": pl.String, "value": pl.Float64}))
+def _without(parsed: Sequence[Any] | pl.Series, none: np.ndarray) -> Sequence[Any] | pl.Series:
+    """Parsed answers, None where `none`."""
+    if isinstance(parsed, pl.Series):
+        return pl.select(pl.when(pl.Series(~none)).then(parsed)).to_series()
+    return [None if no else one for one, no in zip(parsed, none, strict=True)]
 
 
-def _components(scores: Scores, count: int) -> list[list[dict[str, Any]]]:
-    names = list(scores.components)
-    columns = [scores.components[name].tolist() for name in names]
-    return [[{"name": n, "value": c[i]} for n, c in zip(names, columns, strict=True)] for i in range(count)]
-
-
-def _frame_lines(part: pl.DataFrame, answers: Answers, scores: Scores, model: ModelBlock) -> list[str]:
-    """For the log: the overlap of predicted and true boxes under each coordinate format.
+class _ByFrame:
+    """The overlap of predicted and true boxes under each coordinate format, for the log.
 
     Uses greedy answers if there are any, and never those to a blank image. The model block
     determines which format is used.
     """
-    seen = part["view"].to_numpy() != "blank"
-    greedy = seen & (part["condition"].to_numpy() == "greedy")
-    kept = greedy if greedy.any() else seen
-    boxed = np.array([isinstance(found, dict) and "box" in found for found in scores.parsed], dtype=bool)
-    kept = kept & boxed & ~np.isnan(answers.boxes).any(axis=1) if len(boxed) else kept
-    if not kept.any():
-        return []
-    written = np.array([scores.parsed[place]["box"] for place in np.flatnonzero(kept)], dtype=float)
-    truths, sizes = answers.boxes[kept], answers.sizes[kept]
-    pixels = answers.frame == "resized_pixels" or load("family", model.family).frame == "resized_pixels"
-    ious = overlaps(written, truths, sizes, resized_sizes(model, sizes) if pixels else None)
-    return overlap_lines(ious, answers.frame)
+
+    def __init__(self, model: ModelBlock) -> None:
+        self._model = model
+        frame = coordinate_frame(model)
+        self._pixels = frame == "resized_pixels" or load("family", model.family).frame == "resized_pixels"
+        self._seen, self._greedy = Overlaps(frame), Overlaps(frame)
+        self._has_greedy = False
+
+    def add(self, part: pl.DataFrame, answers: Answers, scores: Scores) -> None:
+        """Adds answers with their scores."""
+        seen = (part["view"] != "blank").to_numpy()
+        greedy = seen & (part["condition"] == "greedy").to_numpy()
+        self._has_greedy |= bool(greedy.any())
+        overlap = self._greedy if self._has_greedy else self._seen
+        compared = ~np.isnan(answers.boxes).any(axis=1) & (greedy if self._has_greedy else seen)
+        if not compared.any() or overlap.count >= COMPARED:
+            return
+        written = _boxes(scores)
+        places = np.flatnonzero(compared & ~np.isnan(written).any(axis=1))[: COMPARED - overlap.count]
+        sizes = answers.sizes[places]
+        resized = resized_sizes(self._model, sizes) if self._pixels else None
+        overlap.add(overlaps(written[places], answers.boxes[places], sizes, resized))
+
+    def lines(self) -> list[str]:
+        """Lines for the log."""
+        return (self._greedy if self._has_greedy else self._seen).lines()
 
 
-def _answers(part: pl.DataFrame, texts: Sequence[str], model: ModelBlock, config: RewardBlock) -> Answers:
-    sizes = np.array([(s or [[np.nan] * 2])[0] for s in part["image_sizes"].to_list()], dtype=float).reshape(-1, 2)
-    boxes = np.array([b or [np.nan] * 4 for b in part["box"].to_list()], dtype=float).reshape(-1, 4)
-    frame = coordinate_frame(model)
-    if frame == "padded_square" and (sizes[:, 0] != sizes[:, 1])[~np.isnan(boxes[:, 0])].any():
-        print("boxes are interpreted relative to the padded square, the format of LLaVA-1.5", file=sys.stderr)
-    return Answers(
-        texts=texts,
-        targets=part["target"].to_list(),
-        boxes=boxes,
-        sizes=sizes,
-        frame=frame,
-        sources=[Columns(*row) for row in part.select("example_id", "source").iter_rows()],
-        resources=Path(config.resources) if config.resources else None,
-        resized=resized_sizes(model, sizes) if frame == "resized_pixels" else None,
-    )
+def _boxes(scores: Scores) -> np.ndarray:
+    """The predicted boxes as written, (n, 4); NaN where a parsed answer has no `box`."""
+    parsed = scores.parsed
+    if isinstance(parsed, pl.Series):
+        has_boxes = "box" in parsed.struct.fields
+        found = parsed.struct.field("box") if has_boxes else pl.Series([None] * len(parsed))
+    else:
+        found = pl.Series([one.get("box") if isinstance(one, dict) else None for one in parsed])
+    boxes = _numbers(found.cast(pl.List(pl.Float64)), 4)
+    boxes[~scores.was_parsed()] = np.nan
+    return boxes
