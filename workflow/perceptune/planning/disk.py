@@ -16,7 +16,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.config import AttentionBlock, FileDataset, SaliencyBlock, ShapesDataset
 from perceptune.contracts.plugins import load
 from perceptune.planning.benchmarks import attention_tables
-from perceptune.planning.model_folders import adapter_parameters, language_layers, weights_count
+from perceptune.planning.model_folders import adapter_parameters, language_layers, tensors
 from perceptune.planning.policies import REQUEST_SECTIONS, Plan
 from perceptune.planning.questions import Asked, Counts, asked, counted
 from perceptune.planning.views import crop_tables, requested_views, saliency_tables, views_trained
@@ -104,7 +104,7 @@ def estimate(plan: Plan, *, exports: bool) -> Estimate:
     while not folder.exists():
         folder = folder.absolute().parent
     uncounted = [f"dataset `{name}`" for name in plan.config.used_datasets() if name not in counts]
-    uncounted += [f"model `{name}`" for name in _bases(plan) if not weights_count(Path(plan.config.models[name].path))]
+    uncounted += [f"model `{name}`" for name in _bases(plan) if not tensors(Path(plan.config.models[name].path))]
     free = shutil.disk_usage(folder).free
     return Estimate({kind: bytes for kind, bytes in kinds.items() if bytes}, tuple(uncounted), root, free)
 
@@ -190,7 +190,10 @@ def _lists(plan: Plan, counts: Counts) -> Iterator[Use]:
 def _weights(plan: Plan) -> Iterator[Use]:
     """Adapters, checkpoints and merged weights."""
     blocks = {name: plan.config.models[name] for name in _bases(plan)}
-    sizes = {name: weights_count(Path(block.path)) * BYTES[block.dtype] for name, block in blocks.items()}
+    sizes = {
+        name: sum(max(one.bytes, one.count * BYTES[block.dtype]) for one in tensors(Path(block.path)).values())
+        for name, block in blocks.items()
+    }
     asked_of = _request_plans(plan)
     for experiment, trained in plan.config.experiments.items():
         training, rounds = plan.config.trainings[trained.training], plan.rounds(experiment)
