@@ -34,7 +34,7 @@ from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.plugins import load
 from perceptune.core.methods.method import Group
 from perceptune.engines.training.shared_prefix import Prompted, packed, response_logps
-from perceptune.models.loading import load_model, load_processor, save_weights
+from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaForConditionalGeneration, PreTrainedModel
@@ -54,7 +54,7 @@ def build(folder: Path, image_tokens: int) -> ModelBlock:
     config.vision_config.image_size = side
     config.image_seq_length = image_tokens
     torch.manual_seed(0)
-    save_weights(LlavaForConditionalGeneration(config), folder, FAMILY.stored_name)
+    tiny.save_weights(LlavaForConditionalGeneration(config), folder)
     processor = tiny.llava_processor()
     processor.image_processor.size = {"shortest_edge": side}
     processor.image_processor.crop_size = {"height": side, "width": side}

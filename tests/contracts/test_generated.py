@@ -86,7 +86,7 @@ def test_rules_hold_no_logic(file: Path) -> None:
     for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", text, re.MULTILINE):
         assert body.lstrip().startswith('"""'), f"rule {name} has no docstring"
         assert name in RULES
-        asked = re.findall(r"\b(inputs|code|parameters|cores|gpus)\(\"(\w+)\"\)", body)
+        asked = re.findall(r"\b(inputs|code|parameters|cores|gpus|memory|minutes)\(\"(\w+)\"\)", body)
         assert {"code", "parameters"} <= {what for what, _ in asked}, (
             f"rule {name} does not track its code and settings"
         )

@@ -21,7 +21,7 @@ from perceptune.stages.sampling import requests
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.tiny_models import build_tiny_llava
+from tests.tiny_models import build_tiny_llava, stored_as
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +100,8 @@ def test_an_adapter_that_was_not_merged_is_noticed(
 
 def test_rounding_to_16_bits_leaves_the_adapter_in(arguments: dict[str, Any], tmp_path: Path) -> None:
     """The comparison in float32 detects what vLLM's 16-bit arithmetic would hide."""
-    model = arguments["model"].model_copy(update={"dtype": "bfloat16"})
+    folder = stored_as(shutil.copytree(arguments["model"].path, tmp_path / "model"), torch.bfloat16)
+    model = arguments["model"].model_copy(update={"path": str(folder), "dtype": "bfloat16"})
     merged_model(model, arguments["adapter"], tmp_path / "merged")
     questions = model_export._questions(arguments["requests"], arguments["examples"], "trained")[:2]
     tokens = some_tokens(questions)

@@ -15,7 +15,7 @@ from perceptune.contracts.config import FileDataset, LoraBlock, ModelBlock, Shap
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model
-from perceptune.planning.model_folders import adapter_parameters, language_layers, weights_count
+from perceptune.planning.model_folders import adapter_parameters, language_layers, tensors
 from perceptune.stages.data import import_examples, make_shapes
 from PIL import Image
 
@@ -295,7 +295,9 @@ def test_sizes_of_adapters_are_those_of_peft(family: str, tmp_path: Path) -> Non
     layers = language_layers(folder)
     for lora in (LoraBlock(r=3), LoraBlock(r=5, target_modules=("q_proj", "mlp.down_proj"))):
         base = load_model(model)
-        assert weights_count(folder) == sum(parameter.numel() for parameter in base.parameters())
+        assert sum(stored.count for stored in tensors(folder).values()) == sum(
+            parameter.numel() for parameter in base.parameters()
+        )
         adapted = with_adapter(base, TrainingBlock(method="dpo", lora=lora), family_of(model).lora_targets, "x")
         expected = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
         assert adapter_parameters(layers, lora, family_of(model).lora_targets) == expected > 0

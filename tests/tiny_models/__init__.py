@@ -4,10 +4,12 @@ and random weights.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 from tests.tiny_models.llavas import (
@@ -21,6 +23,7 @@ from tests.tiny_models.llavas import (
     llava_config,
     llava_processor,
     save_llava,
+    save_weights,
 )
 from tests.tiny_models.qwens import build_tiny_qwen2_5_vl, build_tiny_qwen2_vl, build_tiny_qwen3_vl
 from tests.tiny_models.texts import HEAD_SIZE, LLAVA_SPECIALS, PATCH_SIZE, llava_pieces, llava_tokenizer
@@ -46,6 +49,8 @@ __all__ = [
     "llava_processor",
     "llava_tokenizer",
     "save_llava",
+    "save_weights",
+    "stored_as",
 ]
 
 BUILDERS: dict[str, Callable[[Path, int], Path]] = {
@@ -75,4 +80,25 @@ def build_tiny_dinov2(folder: Path, seed: int = 0, layers: int = 4) -> Path:
     )
     Dinov2Model(config).save_pretrained(folder)
     BitImageProcessor(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}).save_pretrained(folder)
+    return folder
+
+
+def stored_as(folder: Path, dtype: torch.dtype, shards: int = 1) -> Path:
+    """Rewrites the weights of a model folder in `dtype`, in several files with an index if there is
+    more than one."""
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+    files = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        part = {name: tensors[name] for name in sorted(tensors)[number::shards]}
+        save_file(part, folder / file, metadata={"format": "pt"})
+        files |= dict.fromkeys(part, file)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": size}, "weight_map": files})
+    )
     return folder

@@ -6,14 +6,12 @@ InternVL.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from perceptune.core.data.shapes import IMAGE_SIZE
-from perceptune.models.families.llava_like import stored_name
-from perceptune.models.loading import save_weights
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPVisionConfig,
     GotOcr2ImageProcessor,
@@ -217,7 +215,7 @@ def build_tiny_internvl(folder: Path, seed: int = 0) -> Path:
         image_seq_length=PATCHES // 4,
         chat_template=tokenizer.chat_template,
     )
-    return _save(model, processor, folder, lambda name: name)
+    return _save(model, processor, folder, tower="")
 
 
 def _clip(widths: Widths) -> CLIPVisionConfig:
@@ -264,12 +262,21 @@ def _qwen2(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     )
 
 
-def _save(
-    model: PreTrainedModel, processor: ProcessorMixin, folder: Path, name: Callable[[str], str] = stored_name
-) -> Path:
+def _save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, tower: str = "vision_model.") -> Path:
     tokenizer = processor.tokenizer
     first = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     set_stop_tokens(model, bos=first, eos=[tokenizer.eos_token_id], pad=tokenizer.pad_token_id)
-    save_weights(model, folder, name)
+    save_weights(model, folder, tower)
     processor.save_pretrained(folder)
     return folder
+
+
+def save_weights(model: PreTrainedModel, folder: Path, tower: str = "vision_model.") -> None:
+    """Write the model with the names of published checkpoints, which vLLM loads.
+
+    For new models, transformers 5 omits `tower`, a level of the CLIP and SigLIP towers.
+    """
+    model.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        tensors = {name.replace("vision_tower.", f"vision_tower.{tower}"): t for name, t in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})

@@ -19,8 +19,8 @@ rule compute_attention_maps:
     retries: 2
     threads: cores("compute_attention_maps")
     resources:
-        mem_mb=again_with_more(12000),
-        runtime=again_with_more(240),
+        mem_mb=memory("compute_attention_maps"),
+        runtime=minutes("compute_attention_maps"),
         gpu=gpus("compute_attention_maps"),
         attempt=attempt_number,
     params:
@@ -43,8 +43,8 @@ rule compute_saliency_maps:
     retries: 2
     threads: cores("compute_saliency_maps")
     resources:
-        mem_mb=again_with_more(8000),
-        runtime=again_with_more(240),
+        mem_mb=memory("compute_saliency_maps"),
+        runtime=minutes("compute_saliency_maps"),
         gpu=gpus("compute_saliency_maps"),
         attempt=attempt_number,
     params:
@@ -63,8 +63,8 @@ rule find_crops:
     log:
         paths.log(paths.CROPS),
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("find_crops"),
+        runtime=minutes("find_crops"),
     params:
         *code("find_crops"),
         **parameters("find_crops"),
@@ -85,8 +85,8 @@ rule compute_clip_scores:
     retries: 2
     threads: cores("compute_clip_scores")
     resources:
-        mem_mb=again_with_more(8000),
-        runtime=again_with_more(120),
+        mem_mb=memory("compute_clip_scores"),
+        runtime=minutes("compute_clip_scores"),
         gpu=gpus("compute_clip_scores"),
         attempt=attempt_number,
     params:

@@ -15,8 +15,8 @@ rule make_shapes:
     benchmark:
         paths.benchmark(paths.DATA)
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("make_shapes"),
+        runtime=minutes("make_shapes"),
     params:
         *code("make_shapes"),
         **parameters("make_shapes"),
@@ -36,8 +36,8 @@ rule import_examples:
         paths.benchmark(paths.EXAMPLES)
     threads: cores("import_examples")
     resources:
-        mem_mb=16000,  # images embedded in Parquet (such as ViRL39K's) are in memory twice
-        runtime=60,
+        mem_mb=memory("import_examples"),
+        runtime=minutes("import_examples"),
     params:
         *code("import_examples"),
         **parameters("import_examples"),
@@ -55,8 +55,8 @@ rule find_leakage:
         paths.log(paths.LEAKAGE),
     priority: 2  # before anything is sampled
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("find_leakage"),
+        runtime=minutes("find_leakage"),
     params:
         *code("find_leakage"),
         **parameters("find_leakage"),

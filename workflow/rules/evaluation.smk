@@ -21,8 +21,8 @@ rule judge_answers:
     retries: 2
     threads: cores("judge_answers")
     resources:
-        mem_mb=again_with_more(12000),
-        runtime=again_with_more(720),
+        mem_mb=memory("judge_answers"),
+        runtime=minutes("judge_answers"),
         gpu=gpus("judge_answers"),
         attempt=attempt_number,
     params:
@@ -42,8 +42,8 @@ rule evaluate_policy:
         paths.log(paths.METRICS),
     threads: cores("evaluate_policy")
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("evaluate_policy"),
+        runtime=minutes("evaluate_policy"),
     params:
         *code("evaluate_policy"),
         **parameters("evaluate_policy"),
@@ -61,8 +61,8 @@ rule compare_controls:
         paths.log(paths.CONTROLS),
     threads: cores("compare_controls")
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("compare_controls"),
+        runtime=minutes("compare_controls"),
     params:
         *code("compare_controls"),
         **parameters("compare_controls"),
@@ -81,8 +81,8 @@ rule collect_metrics:
     log:
         paths.log(paths.ALL_METRICS),
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("collect_metrics"),
+        runtime=minutes("collect_metrics"),
     params:
         *code("collect_metrics"),
         **parameters("collect_metrics"),
@@ -107,8 +107,8 @@ rule write_report:
     log:
         paths.log(paths.REPORT),
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=memory("write_report"),
+        runtime=minutes("write_report"),
     params:
         *code("write_report"),
         **parameters("write_report"),

@@ -22,8 +22,8 @@ rule export_model:
     retries: 2
     threads: cores("export_model")
     resources:
-        mem_mb=again_with_more(24000),
-        runtime=again_with_more(120),
+        mem_mb=memory("export_model"),
+        runtime=minutes("export_model"),
         gpu=gpus("export_model"),
         attempt=attempt_number,
     params:
@@ -44,8 +44,8 @@ rule write_model_card:
     wildcard_constraints:
         **single["write_model_card"],
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("write_model_card"),
+        runtime=minutes("write_model_card"),
     params:
         *code("write_model_card"),
         **parameters("write_model_card"),
@@ -63,8 +63,8 @@ rule export_preferences:
     log:
         paths.log(paths.EXPORT),
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory("export_preferences"),
+        runtime=minutes("export_preferences"),
     params:
         *code("export_preferences"),
         **parameters("export_preferences"),

@@ -18,8 +18,8 @@ rule score_responses:
         paths.benchmark(paths.REWARDS)
     threads: cores("score_responses")
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("score_responses"),
+        runtime=minutes("score_responses"),
     params:
         *code("score_responses"),
         **parameters("score_responses"),
@@ -37,8 +37,8 @@ rule select_preferences:
     log:
         paths.log(paths.PREFERENCES),
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("select_preferences"),
+        runtime=minutes("select_preferences"),
     params:
         *code("select_preferences"),
         **parameters("select_preferences"),
@@ -56,8 +56,8 @@ rule use_dataset_preferences:
     log:
         paths.log(paths.GIVEN),
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory("use_dataset_preferences"),
+        runtime=minutes("use_dataset_preferences"),
     params:
         *code("use_dataset_preferences"),
         **parameters("use_dataset_preferences"),
@@ -75,8 +75,8 @@ rule select_batch:
     log:
         paths.log(paths.BATCH),
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("select_batch"),
+        runtime=minutes("select_batch"),
     params:
         *code("select_batch"),
         **parameters("select_batch"),
@@ -95,8 +95,8 @@ rule make_pairs:
     benchmark:
         paths.benchmark(paths.PAIRS)
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("make_pairs"),
+        runtime=minutes("make_pairs"),
     params:
         *code("make_pairs"),
         **parameters("make_pairs"),
@@ -114,8 +114,8 @@ rule filter_pairs:
     log:
         paths.log(paths.FILTERED_PAIRS),
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("filter_pairs"),
+        runtime=minutes("filter_pairs"),
     params:
         *code("filter_pairs"),
         **parameters("filter_pairs"),

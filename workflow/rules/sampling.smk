@@ -14,8 +14,8 @@ rule plan_samples:
     log:
         paths.log(paths.SAMPLE_REQUESTS),
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("plan_samples"),
+        runtime=minutes("plan_samples"),
     params:
         *code("plan_samples"),
         **parameters("plan_samples"),
@@ -33,8 +33,8 @@ rule plan_round:
         paths.log(paths.ROUND_REQUESTS),
     priority: 1  # before an engine starts for the same policy, so that one start serves both
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("plan_round"),
+        runtime=minutes("plan_round"),
     params:
         *code("plan_round"),
         **parameters("plan_round"),
@@ -51,8 +51,8 @@ rule plan_pairs:
     log:
         paths.log(paths.PAIR_REQUESTS),
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("plan_pairs"),
+        runtime=minutes("plan_pairs"),
     params:
         *code("plan_pairs"),
         **parameters("plan_pairs"),
@@ -70,8 +70,8 @@ rule plan_benchmarks:
         paths.log(paths.BENCHMARK_REQUESTS),
     priority: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("plan_benchmarks"),
+        runtime=minutes("plan_benchmarks"),
     params:
         *code("plan_benchmarks"),
         **parameters("plan_benchmarks"),
@@ -92,8 +92,8 @@ rule sample_responses:
     retries: 2
     threads: cores("sample_responses")
     resources:
-        mem_mb=again_with_more(12000),
-        runtime=again_with_more(720),
+        mem_mb=memory("sample_responses"),
+        runtime=minutes("sample_responses"),
         gpu=gpus("sample_responses"),
         attempt=attempt_number,
     params:
@@ -113,8 +113,8 @@ rule gather_responses:
     log:
         paths.log(paths.RESPONSES),
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=memory("gather_responses"),
+        runtime=minutes("gather_responses"),
     params:
         *code("gather_responses"),
         **parameters("gather_responses"),

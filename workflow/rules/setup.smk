@@ -149,9 +149,18 @@ def attempt_number(wildcards, attempt):
     return attempt
 
 
-def again_with_more(amount):
-    """Memory or time that grows by `amount` with every attempt."""
-    return lambda wildcards, attempt: amount * attempt
+def memory(rule):
+    """Memory in MB. Each retry requests as much again."""
+    return lambda wildcards, attempt: needs(rule, wildcards).mem_mb * attempt
+
+
+def minutes(rule):
+    """Runtime. Each retry requests as much again."""
+    return lambda wildcards, attempt: needs(rule, wildcards).runtime * attempt
+
+
+def needs(rule, wildcards):
+    return job(rule, wildcards).requested(placed)
 
 
 def exported(wildcards):

@@ -18,8 +18,8 @@ rule compute_logprobs:
     retries: 2
     threads: cores("compute_logprobs")
     resources:
-        mem_mb=again_with_more(12000),
-        runtime=again_with_more(240),
+        mem_mb=memory("compute_logprobs"),
+        runtime=minutes("compute_logprobs"),
         gpu=gpus("compute_logprobs"),
         attempt=attempt_number,
     params:
@@ -46,8 +46,8 @@ rule train_adapter:
     retries: 2
     threads: cores("train_adapter")
     resources:
-        mem_mb=again_with_more(12000),
-        runtime=again_with_more(1440),
+        mem_mb=memory("train_adapter"),
+        runtime=minutes("train_adapter"),
         gpu=gpus("train_adapter"),
         attempt=attempt_number,
     params:
@@ -75,8 +75,8 @@ rule train_round:
     retries: 2
     threads: cores("train_round")
     resources:
-        mem_mb=again_with_more(12000),
-        runtime=again_with_more(1440),
+        mem_mb=memory("train_round"),
+        runtime=minutes("train_round"),
         gpu=gpus("train_round"),
         attempt=attempt_number,
     params:

@@ -1,22 +1,19 @@
-"""Loads models and processors, and merges adapters into weights."""
+"""Loads models and processors, and writes models with an adapter merged in."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.models.coordinates import pixel_limits
-from perceptune.models.families.family import family_of
+from perceptune.models.merging import merge_weights
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt")
 
@@ -64,25 +61,10 @@ def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -
 
 
 def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:
-    """Writes a complete model folder with the adapter merged into the weights.
-
-    Sums are computed in float32 and stored in the block's dtype.
-    """
-    base = load_model(model, torch.float32)
-    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns(*WEIGHTS), dirs_exist_ok=True)
+    """Writes a complete model folder with the adapter merged into the weights, see `merge_weights`."""
+    ignored = shutil.ignore_patterns(*WEIGHTS, ".*")
+    # copies permissions of folders only: a shared model's files may be read-only
+    shutil.copytree(model.path, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
     if model.pixels:
         load_processor(model).save_pretrained(folder)
-    save_weights(merged.to(getattr(torch, model.dtype)), folder, family_of(model).stored_name)
-
-
-def save_weights(model: PreTrainedModel, folder: Path, stored_name: Callable[[str], str]) -> None:
-    """Saves the model as safetensors under names that both vLLM and transformers load."""
-    model.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):
-        save_file({stored_name(k): v for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
-    for file in folder.glob("*.safetensors.index.json"):
-        index = json.loads(file.read_text())
-        index["weight_map"] = {stored_name(k): v for k, v in index["weight_map"].items()}
-        file.write_text(json.dumps(index, indent=2))
+    merge_weights(Path(model.path), adapter, folder, model.dtype, model.trust_remote_code)

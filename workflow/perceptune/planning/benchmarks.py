@@ -66,8 +66,8 @@ def scored_settings(plan: Plan, policy: str, plan_name: str, reward: str) -> dic
     benchmarks = plan.benchmarks(policy) if plan_name == "benchmarks" else []
     scored = [b for b in benchmarks if plan.config.benchmarks[b].reward == reward]
     settings = {**tracked(block), "benchmarks": scored if plan_name == "benchmarks" else None}
-    if block.resources:
-        settings["resources"] = plan.digests.setdefault(f"resources {reward}", resources_digest(block.resources))
+    if resources := block.resources:
+        settings["resources"] = plan.remembered(f"resources {reward}", lambda: resources_digest(resources))
     return settings
 
 

@@ -3,7 +3,6 @@ questions."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts import paths
-from perceptune.contracts.config import AttentionBlock, FileDataset, SaliencyBlock, ShapesDataset
-from perceptune.contracts.plugins import load
+from perceptune.contracts.config import AttentionBlock, SaliencyBlock, ShapesDataset
 from perceptune.planning.benchmarks import attention_tables
-from perceptune.planning.model_folders import adapter_parameters, language_layers, weights_count
+from perceptune.planning.model_folders import tensors
 from perceptune.planning.policies import REQUEST_SECTIONS, Plan
 from perceptune.planning.questions import Asked, Counts, asked, counted
+from perceptune.planning.resources import FLOAT
+from perceptune.planning.sizes import BYTES, adapter_count, embedded_bytes
 from perceptune.planning.views import crop_tables, requested_views, saliency_tables, views_trained
 
 RESPONSE_TOKEN = 10.0
@@ -36,17 +36,10 @@ PATCHES = 1024
 """Cells of an attention map, an assumption: 576 for LLaVA-1.5, more for large images."""
 PICTURE = 4400
 """Bytes of a generated image and its question: one block of a file system, and a line."""
-FLOAT = 4
-"""Bytes of a float32, the dtype of adapters and of their optimizer state."""
 MOMENTS = 2
 """Moments of AdamW per parameter."""
 CHECKPOINTS = 3
 """Checkpoints that exist while the third is written: two are kept."""
-DATA = (".parquet", ".arrow", ".tsv")
-"""Suffixes of data files that can hold images."""
-SPLITS = "dataset_dict.json"
-"""File of a folder that `datasets.save_to_disk` writes with a folder for each split."""
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def estimate(plan: Plan, *, exports: bool) -> Estimate:
     while not folder.exists():
         folder = folder.absolute().parent
     uncounted = [f"dataset `{name}`" for name in plan.config.used_datasets() if name not in counts]
-    uncounted += [f"model `{name}`" for name in _bases(plan) if not weights_count(Path(plan.config.models[name].path))]
+    uncounted += [f"model `{name}`" for name in _bases(plan) if not tensors(Path(plan.config.models[name].path))]
     free = shutil.disk_usage(folder).free
     return Estimate({kind: bytes for kind, bytes in kinds.items() if bytes}, tuple(uncounted), root, free)
 
@@ -194,13 +187,14 @@ def _lists(plan: Plan, counts: Counts) -> Iterator[Use]:
 def _weights(plan: Plan) -> Iterator[Use]:
     """Adapters, checkpoints and merged weights."""
     blocks = {name: plan.config.models[name] for name in _bases(plan)}
-    sizes = {name: weights_count(Path(block.path)) * BYTES[block.dtype] for name, block in blocks.items()}
+    sizes = {
+        name: sum(max(one.bytes, one.count * BYTES[block.dtype]) for one in tensors(Path(block.path)).values())
+        for name, block in blocks.items()
+    }
     asked_of = _request_plans(plan)
     for experiment, trained in plan.config.experiments.items():
         training, rounds = plan.config.trainings[trained.training], plan.rounds(experiment)
-        block = blocks[trained.model]
-        layers, targets = language_layers(Path(block.path)), load("family", block.family).lora_targets
-        adapter = FLOAT * adapter_parameters(layers, training.lora, targets)
+        adapter = FLOAT * adapter_count(plan, experiment)
         carried = MOMENTS * adapter if rounds and training.optimizer == "carry" else 0
         for policy in rounds or [experiment]:
             path = paths.ADAPTER.format(experiment=policy)
@@ -248,20 +242,7 @@ def _images(plan: Plan) -> Iterator[Use]:
             number = sum(n for tasks in (block.train, block.validation, block.test) for n in tasks.values())
             yield Use(IMAGES, paths.DATA.format(dataset=name), PICTURE * number)
         else:
-            yield Use(IMAGES, paths.EXAMPLES.format(dataset=name), _embedded(block))
-
-
-def _embedded(block: FileDataset) -> int:
-    """Bytes of the data files that can hold images. Only folders with data are listed: there may be
-    many with images."""
-    path = Path(block.path)
-    files = [path]
-    if path.is_dir():
-        folders = [path]
-        if (path / SPLITS).exists():
-            folders += [one for one in path.iterdir() if one.is_dir()]
-        files = [Path(entry.path) for folder in folders for entry in os.scandir(folder) if entry.name.endswith(DATA)]
-    return sum(file.stat().st_size for file in files if file.suffix in DATA and file.exists())
+            yield Use(IMAGES, paths.EXAMPLES.format(dataset=name), embedded_bytes(block))
 
 
 def _exported_images(plan: Plan) -> Iterator[Use]:

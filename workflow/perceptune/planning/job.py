@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from perceptune.planning import resources
+from perceptune.planning.resources import Needs, Table
+from perceptune.planning.sizes import table_of
+
 Files = str | None | list[str] | dict[str, str]
 """One file, None for an optional file that is not needed, several files, or several by name."""
+
+Read = Callable[..., Table]
+"""The sizes of the tables in the inputs with these names, or in all inputs, when a job is planned."""
+
+
+def _tables(read: Read) -> Needs:
+    return resources.tables(read())
 
 
 @dataclass(frozen=True)
@@ -31,10 +42,22 @@ class Job:
     content."""
     threads: int = 1
     gpus: int = 0
+    needs: Callable[[Read], Needs] = _tables
+    """The memory and time that it requests. It may start after other jobs have written its inputs, so
+    their sizes are read when they are asked for."""
 
     def files(self) -> dict[str, str | list[str]]:
         """The inputs in Snakemake's form: a file, or a possibly empty list of files."""
         return {name: _listed(files) for name, files in self.inputs.items()}
+
+    def requested(self, placed: Callable[[str], str]) -> Needs:
+        """What the job requests now. `placed` fills path variables in."""
+
+        def read(*names: str) -> Table:
+            chosen = [_listed(files) for name, files in self.inputs.items() if not names or name in names]
+            return table_of(placed(file) for files in chosen for file in ([files] if isinstance(files, str) else files))
+
+        return self.needs(read)
 
     def names(self) -> dict[str, list[str]]:
         """The names within inputs that hold several files by name, in the order of `files`."""

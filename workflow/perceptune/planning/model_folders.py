@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from perceptune.contracts.plugins import load, names
 from perceptune.contracts.provenance.code import MEMORY
 from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.core.data.signatures import GIT_LFS, mistaken
+from perceptune.core.weights import Stored, read_header
 
 LARGEST_POINTER = 1024
 """Largest Git LFS pointer in bytes, by its specification."""
-LARGEST_HEADER = 100_000_000
-"""Bytes, by safetensors' own limit."""
 
 
 def model_digest(block: ModelBlock | ClipBlock | SaliencyBlock) -> str:
@@ -113,16 +111,14 @@ def _unknown_layers(config: Config) -> Iterator[str]:
     yield from found
 
 
-def tensors(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name to shape of the weights in a model folder. Reads only headers; unreadable files count as
-    empty."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def tensors(folder: Path) -> dict[str, Stored]:
+    """Name to dtype and shape of the weights in a model folder. Reads only headers; unreadable files
+    count as empty."""
+    found: dict[str, Stored] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        if os.access(file, os.R_OK) and _damage(file) is None:
-            with file.open("rb") as opened:
-                header = _object(opened.read(int.from_bytes(opened.read(8), "little"))) or {}
-            shapes |= {name: tuple(one.get("shape", ())) for name, one in header.items() if name != "__metadata__"}
-    return shapes
+        with suppress(OSError, ValueError):
+            found |= read_header(file).tensors
+    return found
 
 
 def language_layers(folder: Path) -> dict[str, tuple[int, int]]:
@@ -131,7 +127,8 @@ def language_layers(folder: Path) -> dict[str, tuple[int, int]]:
     Names are those of the checkpoint, in which `language_model` can be missing.
     """
     layers: dict[str, tuple[int, int]] = {}
-    for name, shape in tensors(folder).items():
+    for name, stored in tensors(folder).items():
+        shape = stored.shape
         layer, _, kind = name.rpartition(".")
         parts = layer.split(".")
         seen = "language_model" not in parts and any(part.startswith("vis") for part in parts)
@@ -152,11 +149,6 @@ def adapter_parameters(layers: Mapping[str, tuple[int, int]], lora: LoraBlock, t
         return re.fullmatch(targets, layer if "language_model" in layer else f"language_model.{layer}") is not None
 
     return sum(lora.r * (rows + columns) for layer, (rows, columns) in layers.items() if chosen(layer))
-
-
-def weights_count(folder: Path) -> int:
-    """The number of weights in a model folder."""
-    return sum(math.prod(shape) for shape in tensors(folder).values())
 
 
 def _model_type(file: Path) -> str | None:
@@ -188,34 +180,10 @@ def _damages(folder: Path) -> Iterator[tuple[Path, str]]:
         missing = (folder / shard for shard in sorted(set(map(str, shards.values()))))
         yield from ((shard, f"does not exist, but `{index.name}` names it") for shard in missing if not shard.is_file())
     for file in sorted(folder.glob("*.safetensors")):
-        if reason := _damage(file):
-            yield file, reason
-
-
-def _damage(file: Path) -> str | None:
-    """What is wrong with a file of weights: its size does not fit its header.
-
-    Format: https://huggingface.co/docs/safetensors (8 bytes for the header's length, the header as
-    JSON, the tensors' bytes).
-    """
-    size = file.stat().st_size
-    if size < 8:
-        return f"{size} bytes, expected weights in safetensors format"
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if length > LARGEST_HEADER:
-            return "not in safetensors format"
-        if length > size - 8:
-            return f"{size} bytes, expected a header of {length} bytes and weights after it"
-        header = _object(opened.read(length))
-    try:
-        tensors = [tensor for name, tensor in (header or {}).items() if name != "__metadata__"]
-        expected = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
-    except (KeyError, IndexError, TypeError, ValueError):
-        header = None
-    if header is None:
-        return "not in safetensors format"
-    return f"{size} bytes, expected {expected} by its header" if size != expected else None
+        try:
+            read_header(file)
+        except ValueError as error:
+            yield file, str(error)
 
 
 def _object(text: bytes) -> dict[str, Any] | None:

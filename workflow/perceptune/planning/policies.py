@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -56,6 +56,8 @@ from perceptune.planning.renamed import renamed
 from perceptune.planning.sweeps import expand_sweeps
 from perceptune.planning.validation import checked
 
+T = TypeVar("T")
+
 REQUEST_SECTIONS = ("sampling", "pair_generation", "rollout")
 """Experiment keys whose blocks define requests."""
 
@@ -65,8 +67,8 @@ class Plan:
     """A validated config with its sweeps expanded."""
 
     config: Config
-    digests: dict[str, str] = field(default_factory=dict)
-    """Digests of models and data, each computed only once: every job needs them."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """Digests and sizes of models and data, each computed only once: every job needs them."""
 
     @cached_property
     def policies(self) -> list[str]:
@@ -212,11 +214,12 @@ class Plan:
             "weights": self.remembered(f"{kind} {name}", lambda: model_digest(block)),
         }
 
-    def remembered(self, key: str, compute: Callable[[], str]) -> str:
-        """A digest, computed once per plan."""
-        if key not in self.digests:
-            self.digests[key] = compute()
-        return self.digests[key]
+    def remembered(self, key: str, compute: Callable[[], T]) -> T:
+        """A digest or a size, computed once per plan."""
+        if key not in self.memory:
+            self.memory[key] = compute()
+        found: T = self.memory[key]
+        return found
 
     def model_details(self, policy: str) -> dict[str, Any]:
         """The complete model block of a policy and the digest of its weights."""

@@ -214,10 +214,6 @@ class Family(ABC):
         """Positions (axes, batch, length) in the shape of the model's forward pass."""
         return positions
 
-    def stored_name(self, name: str) -> str:
-        """A weight's name in the files that vLLM loads, from its name in transformers."""
-        return name
-
     def answer_ids(self, processor: ProcessorMixin, text: str) -> list[int]:
         """Token ids of an answer following the prompt, including the end-of-sequence token."""
         tokenizer = processor.tokenizer

@@ -49,10 +49,6 @@ class InternVL(LlavaLike):
         """The whole image."""
         return 0.0, 0.0, float(size[0]), float(size[1])
 
-    def stored_name(self, name: str) -> str:
-        """The same: vLLM uses the names that transformers saves."""
-        return name
-
     def box_text(self, numbers: np.ndarray, frame: Frame) -> str:
         """`[[161, 119, 322, 357]]`: thousandths, as in InternVL's documented chat data format."""
         return f"[[{', '.join(written(numbers, frame))}]]"

@@ -12,15 +12,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 
-def stored_name(name: str) -> str:
-    """A weight's name in published checkpoints, and so in vLLM.
-
-    transformers 5 omits a level of the CLIP and SigLIP towers.
-    """
-    head, dot, tail = name.partition("vision_tower.")
-    return f"{head}{dot}vision_model.{tail}" if dot and not tail.startswith("vision_model.") else name
-
-
 class LlavaLike(Family):
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """0, 1, 2, ... on one axis."""
@@ -31,9 +22,6 @@ class LlavaLike(Family):
     def shaped_positions(self, positions: torch.Tensor) -> torch.Tensor:
         """One axis: (batch, length)."""
         return positions[0]
-
-    def stored_name(self, name: str) -> str:
-        return stored_name(name)
 
     def answer_ids(self, processor: ProcessorMixin, text: str) -> list[int]:
         """An answer starts with a space if the prompt ends in a word (`ASSISTANT:`, `[/INST]`)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from perceptune.contracts import paths
+from perceptune.planning import resources
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.sizes import policy_weights, weights_of
 
 
 def compute_attention_maps(plan: Plan, *, policy: str, dataset: str, attention_map: str) -> Job:
@@ -15,6 +17,7 @@ def compute_attention_maps(plan: Plan, *, policy: str, dataset: str, attention_m
         modules=(plan.family(policy),),
         threads=plan.threads(policy),
         gpus=1,
+        needs=lambda read: resources.maps(policy_weights(plan, policy), read("examples").rows),
     )
 
 
@@ -27,6 +30,7 @@ def compute_saliency_maps(plan: Plan, *, dataset: str, saliency_map: str) -> Job
         details={"config": block.model_dump(mode="json"), "weights": settings["weights"]},
         threads=16,
         gpus=1,
+        needs=lambda read: resources.maps(weights_of(plan, block), read("examples").rows),
     )
 
 
@@ -49,4 +53,5 @@ def compute_clip_scores(plan: Plan, *, policy: str, dataset: str, crop: str, cli
         details={"config": block.model_dump(mode="json"), "weights": settings["weights"]},
         threads=16,
         gpus=1,
+        needs=lambda read: resources.maps(weights_of(plan, block), read("examples").rows),
     )

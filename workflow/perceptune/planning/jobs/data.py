@@ -7,10 +7,12 @@ from typing import Any
 from perceptune.contracts import paths
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.code import MEMORY
+from perceptune.planning import resources
 from perceptune.planning.cross_checks import Questions
 from perceptune.planning.data_digest import data_digest
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.sizes import import_size
 
 
 def make_shapes(plan: Plan, *, dataset: str) -> Job:
@@ -28,6 +30,7 @@ def import_examples(plan: Plan, *, dataset: str) -> Job:
         details={"config": block.model_dump(mode="json"), "memory": str(MEMORY.path)},
         modules=(module_of("importer", block.kind),),
         undated=() if generated else ("data",),
+        needs=lambda read: resources.importing(*import_size(plan, dataset)),
     )
 
 

@@ -17,6 +17,7 @@ from perceptune.contracts.paths import (
 )
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.digests import sha256_of_file
+from perceptune.planning import resources
 from perceptune.planning.benchmarks import (
     attention_tables,
     benchmark_details,
@@ -64,6 +65,7 @@ def evaluate_policy(plan: Plan, *, policy: str) -> Job:
             "benchmarks": benchmark_details(plan, policy),
         },
         modules=_modules(plan, policy),
+        needs=lambda read: resources.evaluation(read().rows),
     )
 
 
@@ -88,6 +90,7 @@ def compare_controls(plan: Plan, *, policy: str) -> Job:
         settings={**_settings(plan, policy), "compared": compared},
         details={**scored, "benchmarks": benchmark_details(plan, policy)},
         modules=_modules(plan, policy),
+        needs=lambda read: resources.evaluation(read().rows),
     )
 
 
@@ -140,6 +143,7 @@ def write_report(plan: Plan) -> Job:
             "benchmarks": {name: block.model_dump(mode="json") for name, block in plan.config.benchmarks.items()},
             "figures": {figure: paths.FIGURE.format(figure=figure) for figure in paths.FIGURES},
         },
+        needs=lambda read: resources.report(read("predictions").rows),
     )
 
 

@@ -7,14 +7,17 @@ from typing import Any
 from perceptune.contracts import paths
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.digests import sha256_of_file
+from perceptune.planning import resources
 from perceptune.planning.job import Job
 from perceptune.planning.jobs.evaluation import PACKAGE_FOLDER
 from perceptune.planning.policies import Plan, parted, tracked
+from perceptune.planning.sizes import adapter_count, policy_weights
 from perceptune.planning.validation import plural
 from perceptune.planning.views import requested_views, view_blocks, view_modules, views_trained
 
 
 def export_model(plan: Plan, *, policy: str) -> Job:
+    gpus = plan.config.models[plan.base(policy)].engine.tensor_parallel_size
     return Job(
         inputs={
             "adapter": plan.adapter(policy),
@@ -29,7 +32,8 @@ def export_model(plan: Plan, *, policy: str) -> Job:
         },
         modules=(plan.family(policy), *view_modules(plan, requested_views(plan, policy, "benchmarks"))),
         threads=plan.threads(policy),
-        gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
+        gpus=gpus,
+        needs=lambda read: resources.exporting(policy_weights(plan, policy), adapter_count(plan, policy), gpus),
     )
 
 
@@ -50,6 +54,7 @@ def write_model_card(plan: Plan, *, policy: str) -> Job:
             "base": plan.base(policy),
         },
         details={"model": plan.config.models[plan.base(policy)].model_dump(mode="json")},
+        needs=lambda read: resources.tables(read(), tokenizer=True),
     )
 
 

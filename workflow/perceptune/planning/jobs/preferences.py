@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from perceptune.contracts import paths
+from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.plugins import module_of
+from perceptune.planning import resources
 from perceptune.planning.benchmarks import (
     benchmark_rewards,
     judged_model,
@@ -14,6 +16,8 @@ from perceptune.planning.benchmarks import (
 from perceptune.planning.job import Job
 from perceptune.planning.jobs.data import without_leakage
 from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.resources import Needs, Table
+from perceptune.planning.sizes import ANSWER, PROMPT, weights_of
 from perceptune.planning.views import clip_scores, view_modules, views_of
 
 
@@ -38,6 +42,7 @@ def score_responses(plan: Plan, *, policy: str, plan_name: str, reward: str) -> 
         },
         modules=(plan.family(policy), *reward_modules(plan, reward)),
         threads=2,
+        needs=lambda read: resources.scoring(read("responses").rows),
     )
 
 
@@ -50,6 +55,7 @@ def select_preferences(plan: Plan, *, policy: str, dataset: str, sampling: str, 
             "rewards": paths.SAMPLE_REWARDS.format(**place, reward=reward),
         },
         settings={"config": tracked(plan.config.selections[selection])},
+        needs=lambda read: resources.scoring(read("responses").rows),
     )
 
 
@@ -64,6 +70,7 @@ def use_dataset_preferences(plan: Plan, *, policy: str, dataset: str, dataset_pr
         details={**plan.model_details(policy), **refused},
         modules=(plan.family(policy),),
         undated=tuple(leakage),
+        needs=lambda read: resources.tables(read(), tokenizer=True),
     )
 
 
@@ -128,4 +135,15 @@ def judge_answers(plan: Plan, *, policy: str, benchmark: str) -> Job:
         modules=(module_of("benchmark", str(block.protocol)), *([plan.family(model)] if model else [])),
         threads=served.threads if served else 1,
         gpus=served.engine.tensor_parallel_size if served else 0,
+        needs=lambda read: _judging(plan, served, read("rewards")),
+    )
+
+
+def _judging(plan: Plan, served: ModelBlock | None, answers: Table) -> Needs:
+    """What the judge of so many answers needs: those of a local model, or to wait for an endpoint."""
+    if served is None:
+        return resources.asking(answers.rows)
+    prompts = min(served.max_model_len, PROMPT) * answers.rows
+    return resources.sampling(
+        weights_of(plan, served), served.engine.tensor_parallel_size, prompts, ANSWER * answers.rows
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from perceptune.contracts import paths
+from perceptune.planning import resources
 from perceptune.planning.benchmarks import benchmark_details, benchmark_settings, reward_tasks
-from perceptune.planning.job import Job
+from perceptune.planning.job import Job, Read
 from perceptune.planning.jobs.data import without_leakage
 from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.resources import Needs
+from perceptune.planning.sizes import answer_tokens, policy_weights, prompt_tokens
 from perceptune.planning.views import crop_tables, requested_views, saliency_tables, view_blocks, view_modules, views_of
 
 ONLY_EVALUATED = ("reward", "resamples", "attention_map", "protocol", "variant", "judge", "judge_prompt")
@@ -104,6 +107,14 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
 
 def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: str) -> Job:
     shard, shards = map(int, scatteritem.split("-of-"))
+    gpus = plan.config.models[plan.base(policy)].engine.tensor_parallel_size
+
+    def needs(read: Read) -> Needs:
+        asked = read("requests").rows / shards
+        prompts, answers = asked * prompt_tokens(plan, policy), asked * answer_tokens(plan, policy, plan_name)
+        merged = plan.adapter(policy) is not None
+        return resources.sampling(policy_weights(plan, policy), gpus, prompts, answers, merged)
+
     return Job(
         inputs={
             "requests": paths.REQUESTS.format(policy=policy, plan=plan_name),
@@ -122,7 +133,8 @@ def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: st
         },
         modules=(plan.family(policy), *view_modules(plan, requested_views(plan, policy, plan_name))),
         threads=plan.threads(policy),
-        gpus=plan.config.models[plan.base(policy)].engine.tensor_parallel_size,
+        gpus=gpus,
+        needs=needs,
     )
 
 
@@ -143,4 +155,5 @@ def gather_responses(plan: Plan, *, policy: str, plan_name: str) -> Job:
     return Job(
         inputs={"requests": paths.REQUESTS.format(policy=policy, plan=plan_name)},
         details={"journal": paths.JOURNAL.format(policy=policy, plan=plan_name)},
+        needs=lambda read: resources.scoring(read("requests").rows),
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from perceptune.contracts import paths
 from perceptune.contracts.plugins import module_of
+from perceptune.planning import resources
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.resources import Needs
+from perceptune.planning.sizes import adapter_count, group_tokens, policy_weights
 from perceptune.planning.views import pair_view, saliency_tables, view_blocks, view_modules, views_trained
 
 
@@ -33,6 +36,11 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
         modules=(plan.family(policy), *view_modules(plan, sources)),
         threads=plan.threads(policy),
         gpus=1,
+        needs=lambda read: resources.logprobs(
+            policy_weights(plan, policy),
+            read("preferences").rows * group_tokens(plan, policy, groups.split("/")[0], len(views)),
+            adapter_count(plan, policy) if learns_in_rounds else 0,
+        ),
     )
 
 
@@ -58,6 +66,7 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
         gpus=training.devices,
+        needs=lambda read: _needs(plan, experiment, read("preferences").rows),
     )
 
 
@@ -94,6 +103,16 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
         gpus=training.devices,
+        needs=lambda read: _needs(plan, experiment, read("preferences").rows),
+    )
+
+
+def _needs(plan: Plan, experiment: str, groups: int) -> Needs:
+    training, block = plan.training(experiment), plan.block(experiment)
+    source, views = getattr(block, block.made_of[0]), len(list(views_trained(plan, experiment)))
+    tokens = training.epochs * groups * group_tokens(plan, experiment, source, max(views, 1))
+    return resources.training(
+        policy_weights(plan, experiment), adapter_count(plan, experiment), training.devices, tokens
     )
 
 

@@ -31,7 +31,7 @@ PROMPTS = 8
 """Number of benchmark questions to compare on, each answered greedily and at temperature 1."""
 TOKENS = 128
 """Token limit of the compared answers."""
-UNWANTED = ("README.md", ".gitattributes", "*.lock")
+UNWANTED = ("README.md", "*.lock")
 """Files of the base model's folder that are not exported: its card describes another model."""
 
 
@@ -81,8 +81,6 @@ def run(
         record |= {"files": {file.relative_to(made).as_posix(): sha256_of_file(file) for file in files}}
         write_lineage(made, record | {"adapter": json.loads((adapter / FILE).read_text())})
         write_text(made / "parity.json", json.dumps(report, indent=2) + "\n")
-        for file in (*files, made / FILE):
-            file.chmod(0o644)  # safetensors writes files that only their owner can read
         made.rename(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
