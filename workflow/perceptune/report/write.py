@@ -15,7 +15,7 @@ from markupsafe import Markup
 from perceptune.contracts.config import BenchmarkBlock, Leakage, ReportBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import write_text
-from perceptune.contracts.tables.io import read_lineage
+from perceptune.contracts.tables.io import read_lineage, scan_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.training import TRAINING
@@ -28,6 +28,7 @@ from perceptune.report.read import (
     frame,
     pair_statistics,
     rounds_of,
+    rows_of,
     selection_statistics,
 )
 from perceptune.report.results import Result
@@ -243,14 +244,18 @@ def _galleries(
             continue
         trained = [p for p in base if base[p] == model and p != model and result.benchmark in predictions.get(p, {})]
         ranked = result_sections.ranked_by_gain(trained, [result])[:COMPARED]
+        leader = ranked[0] if ranked else None
         compared = [model, *(p for p in trained if p in ranked)]
         answers = {p: _greedy_answers(predictions[p][result.benchmark], result) for p in compared}
-        after = answers[ranked[0]] if ranked else None
-        choices = gallery.chosen(answers[model], after, share, result.benchmark, result.task, model)
+        scores = {p: answers[p].select("example_id", "reward").collect() for p in (model, *ranked[:1])}
+        after = scores[leader] if leader else None
+        choices = gallery.chosen(scores[model], after, share, result.benchmark, result.task, model)
+        ids = [choice.example_id for choice in choices]
         dataset = benchmarks[result.benchmark].dataset
         known = IllustratedExamples(examples[dataset])
-        rows = known.rows([choice.example_id for choice in choices], SHOWN_COLUMNS)
-        by_id = {p: {row["example_id"]: row for row in frame.iter_rows(named=True)} for p, frame in answers.items()}
+        rows = known.rows(ids, SHOWN_COLUMNS)
+        known.fetch(rows)
+        by_id = {p: rows_of(table, ids, columns=ANSWER_COLUMNS) for p, table in answers.items()}
         cards: dict[str, list[dict[str, Any]]] = {}
         for choice in choices:
             of_example = {p: by_id[p].get(choice.example_id) for p in answers}
@@ -260,7 +265,7 @@ def _galleries(
         yield {
             "result": result,
             "base": model,
-            "leader": ranked[0] if ranked else None,
+            "leader": leader,
             "left_out": len(trained) - len(ranked),
             "groups": cards,
         }
@@ -322,17 +327,13 @@ def _drawing(
     return Markup(gallery.annotated_image(image, outlines, description)), None
 
 
-def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
+def _greedy_answers(path: Path, result: Result) -> pl.LazyFrame:
     """A policy's greedy answers to the questions behind `result`."""
-    return (
-        frame(path, REWARDS)
-        .filter(
-            pl.col("benchmark") == result.benchmark,
-            pl.col("task") == result.task,
-            pl.col("view") == result.view,
-            pl.col("condition") == "greedy",
-        )
-        .select(ANSWER_COLUMNS)
+    return scan_table(path, REWARDS).filter(
+        pl.col("benchmark") == result.benchmark,
+        pl.col("task") == result.task,
+        pl.col("view") == result.view,
+        pl.col("condition") == "greedy",
     )
 
 

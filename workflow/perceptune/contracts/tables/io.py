@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,9 @@ import pyarrow.parquet as pq
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import appearing
 from perceptune.contracts.tables.table import Table
+
+if TYPE_CHECKING:
+    import polars as pl
 
 IMAGE_ROWS = 1000
 """Most rows per row group of tables with images, which are read group by group."""
@@ -98,6 +101,18 @@ def read_table(path: Path, kind: Table, columns: Sequence[str] | None = None) ->
             "delete the file and rerun",
         )
     return table
+
+
+def scan_table(path: Path, kind: Table) -> pl.LazyFrame:
+    """The table of `kind` at `path` as a Polars query, which reads only the columns and rows that it
+    needs.
+
+    Raises `UserError` like `read_table`.
+    """
+    import polars as pl  # not needed by dry runs
+
+    read_table(path, kind, [])
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
 class RowGroups:
