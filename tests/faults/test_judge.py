@@ -17,6 +17,7 @@ from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.engines import judging
+from perceptune.stages.evaluation import judge_answers
 
 from .judge_server import BLOCK, MODEL, judged, serving, verdict_on, write_answers
 
@@ -188,7 +189,8 @@ def test_an_endpoint_without_seeds_gets_requests_without_seeds(folder: Path) -> 
         assert ["seed" in body for body in server.asked] == [True] + [False] * COUNT
 
 
-def test_equal_answers_of_all_policies_are_judged_once(folder: Path) -> None:
+def test_equal_answers_of_all_policies_are_judged_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_answers, "PART", 2)
     rows = read_table(folder / "rewards.parquet", REWARDS).to_pylist()
     again = [{**row, "request_id": f"s{row['request_id']}", "condition": "sampled"} for row in rows]
     write_table(folder / "rewards.parquet", REWARDS, rows + again, {})

@@ -19,11 +19,11 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS
-from perceptune.core.benchmarks.benchmark import Benchmark, Measured
+from perceptune.core.benchmarks.benchmark import Benchmark, Measured, share
 from perceptune.core.benchmarks.pope import metrics as pope
 from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, RewardMetric, Scores
-from perceptune.stages.evaluation import evaluate
+from perceptune.stages.evaluation import evaluate, metric_rows
 from perceptune.stages.preferences import score, select
 from perceptune.stages.sampling import gather
 
@@ -293,8 +293,11 @@ HIT, MISS = "[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]"
 HITS = Benchmark(
     name="pope",
     rewards={"grounding": "iou"},
-    columns=lambda answers: {"hit": np.array([float(a.components["iou"] >= 0.5) for a in answers])},
-    metrics={"hits": Measured(lambda columns: columns["hit"].mean(axis=-1), "hits")},
+    columns=lambda answers: {
+        "asked": np.ones(len(answers)),
+        "hit": np.array([float(a.components["iou"] >= 0.5) for a in answers]),
+    },
+    metrics={"hits": Measured(share("hit", "asked"), "hits")},
 )
 """A benchmark with one metric that replaces another one: lineage needs a module of its name."""
 
@@ -447,9 +450,39 @@ def test_a_missing_answer_counts_like_an_empty_one(tmp_path: Path) -> None:
     tables = Tables(tmp_path, examples, asked)  # type: ignore[arg-type]
     tasks = {"ocr": "edit_distance", "existence": "yes_no"}
     tables.rewards(RewardBlock(tasks=tasks, max_failed_share=1.0))  # type: ignore[arg-type]
-    answers = evaluate.answers_of(tables["rewards"], "b")
-    pages, yes = (evaluate.columns_of(answers.filter(task=task)) for task in tasks)
+    answers = metric_rows.answers_of(tables["rewards"], "b", (*metric_rows.MEASURED, "reward"))
+    pages, yes = (metric_rows.columns_of(answers.filter(task=task)) for task in tasks)
     assert pages["ned"].tolist() == [0, 1] and pages["token_f1"].tolist() == [1, 0]
     assert yes["target_yes"].tolist() == [1, 1] and yes["predicted_yes"].tolist() == [1, 0]
     assert answers["reward"].is_null().to_list() == [False, True] * 2
     assert answers["reason"].to_list() == [None, "the file is empty"] * 2
+
+
+def test_components_are_read_as_they_were_written() -> None:
+    """Lists of random names, some empty, against a loop."""
+    draw = np.random.default_rng(0)
+    lists = [
+        [
+            {"name": name, "value": [None, np.nan, float(i)][draw.integers(3)]}
+            for name in draw.permutation(["a", "b", "row"])[: draw.integers(4)]
+        ]
+        for i in range(200)
+    ]
+    column = pl.Series("components", lists, pl.List(pl.Struct({"name": pl.String, "value": pl.Float64})))
+    found = metric_rows.components_of(column)
+    for read, written in zip(found, lists, strict=True):
+        expected = {item["name"]: np.nan if item["value"] is None else item["value"] for item in written}
+        assert {name: value for name, value in read.items() if value is not None} == pytest.approx(
+            expected, nan_ok=True
+        )
+    columns = metric_rows.columns_of(found.to_frame())
+    first = next(i for i, written in enumerate(lists) if not written)
+    assert {name: column[first] for name, column in columns.items()} == {"a": 0, "b": 0, "row": 0}
+    assert metric_rows.columns_of(metric_rows.components_of(column.filter(column.list.len() == 0)).to_frame()) == {}
+
+
+def test_a_base_model_without_an_answer_is_an_error() -> None:
+    keys = pl.DataFrame({"request_id": ["a", "a", "b"], "sample_index": [0, 1, 0], "example_id": ["x", "x", "y"]})
+    assert metric_rows.matched(keys.reverse(), keys).equals(keys)
+    with pytest.raises(ValueError, match="lacks 1 of 3 answers"):
+        metric_rows.matched(keys.head(2), keys)

@@ -7,6 +7,7 @@ import re
 from itertools import pairwise
 from xml.etree import ElementTree
 
+import numpy as np
 import polars as pl
 import pytest
 from perceptune.report import charts
@@ -51,6 +52,19 @@ def test_values_that_are_not_finite_are_not_drawn() -> None:
     assert sorted(len(places(line)) for line in lines) == [2, 2]
     assert "nan" not in charts.text(svg).lower()
     assert "inf" not in charts.text(svg).lower()
+
+
+def test_a_long_curve_has_few_points_but_its_peaks_and_ends() -> None:
+    values = np.random.default_rng(0).normal(size=20_000)
+    values[7_000], values[13_000] = 40, -30
+    svg = charts.line_panel(curves(dpo=values.tolist()), title="loss", x_label="step", styles=STYLES)
+    found = places(of_class(svg, "curve")[0])
+    assert len(found) <= 2 * charts.WIDTH
+    assert found == sorted(found, key=lambda place: place[0])
+    low, high = charts.HEIGHT - charts.BOTTOM, charts.TOP
+    assert min(y for _, y in found) == high  # the axis goes from -40 to 40
+    assert max(y for _, y in found) == pytest.approx(low + (high - low) * 10 / 80, abs=0.1)
+    assert found[-1][0] - found[0][0] == pytest.approx(charts.WIDTH - charts.LEFT - charts.RIGHT, abs=2)
 
 
 @pytest.mark.parametrize(

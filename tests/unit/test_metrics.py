@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.core.benchmarks.best_of_n import best_of_k, best_of_k_weights, curve_points
-from perceptune.core.benchmarks.bootstrap import interval, macro_mean, paired_gain, paired_sum, run_spread
+from perceptune.core.benchmarks.bootstrap import interval, interval_and_gain, macro_mean, paired_sum, run_spread
 from perceptune.stages.evaluation.metric_rows import sampled_rows
 from scipy.stats import bootstrap
 
@@ -115,11 +115,7 @@ def test_acc_at_8_is_the_mean_over_answers_and_problems() -> None:
 
 def test_what_the_stage_writes_of_sampled_answers() -> None:
     """The same through `stages.evaluate`."""
-    rows = [
-        (f"r{i}", j, [{"name": "correct", "value": hit}], None)
-        for i, row in enumerate(RUNS)
-        for j, hit in enumerate(row)
-    ]
+    rows = [(f"r{i}", j, {"correct": hit}, None) for i, row in enumerate(RUNS) for j, hit in enumerate(row)]
     part = pl.DataFrame(rows, schema=["request_id", "sample_index", "components", "reason"], orient="row")
     block = BenchmarkBlock(dataset="d", reward="r", n=8, resamples=99)
     found = {
@@ -183,7 +179,8 @@ def test_the_gain_is_paired() -> None:
     def mean(columns: dict[str, np.ndarray]) -> np.ndarray:
         return columns["x"].mean(axis=-1)
 
-    gain, low, high = paired_gain(mean, {"x": improved}, {"x": base}, resamples=9999, seed=1)
+    value, (gain, low, high) = interval_and_gain(mean, {"x": improved}, {"x": base}, resamples=9999, seed=1)
+    assert value == interval(mean, {"x": improved}, resamples=9999, seed=1)
     assert gain == pytest.approx(0.08)
     reference = bootstrap(
         (improved - base,), np.mean, method="percentile", rng=np.random.default_rng(2)
@@ -191,7 +188,7 @@ def test_the_gain_is_paired() -> None:
     assert (low, high) == pytest.approx(
         (reference.low, reference.high), abs=0.011
     )  # a mean of 100 moves in steps of 0.01
-    assert paired_gain(mean, {"x": base}, {"x": base}, resamples=99, seed=1) == (0, 0, 0)
+    assert interval_and_gain(mean, {"x": base}, {"x": base}, resamples=99, seed=1)[1] == (0, 0, 0)
 
 
 def test_a_single_example_has_no_interval() -> None:
@@ -200,7 +197,8 @@ def test_a_single_example_has_no_interval() -> None:
 
     one, base = {"x": np.array([1.0])}, {"x": np.array([0.0])}
     assert interval(mean, one, resamples=99, seed=1) == pytest.approx((1, np.nan, np.nan), nan_ok=True)
-    assert paired_gain(mean, one, base, resamples=99, seed=1) == pytest.approx((1, np.nan, np.nan), nan_ok=True)
+    for found in interval_and_gain(mean, one, base, resamples=99, seed=1):
+        assert found == pytest.approx((1, np.nan, np.nan), nan_ok=True)
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

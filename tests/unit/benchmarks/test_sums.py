@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from perceptune.core.benchmarks.benchmark import Benchmark, share
-from perceptune.core.benchmarks.bootstrap import bounds, interval, paired_gain, resampled_totals
+from perceptune.core.benchmarks.bootstrap import bounds, interval_and_gain, resampled_totals
 from perceptune.core.rewards.reward import Answers
+from perceptune.stages.evaluation import protocol_metrics
 
 from tests.plugins import BENCHMARKS, REWARDS
 
@@ -38,9 +39,18 @@ def test_resampled_totals_give_the_intervals_of_the_general_bootstrap() -> None:
     totals, base_totals = resampled_totals([policy, base], resamples=2999, seed=5)
     assert totals["hits"].shape == (2999, 1)
     assert metric(totals).shape == (2999,)
-    assert bounds(metric(totals)) == pytest.approx(interval(metric, policy, resamples=2999, seed=5)[1:])
-    gain = paired_gain(metric, policy, base, resamples=2999, seed=5)[1:]
-    assert bounds(metric(totals) - metric(base_totals)) == pytest.approx(gain)
+    value, gain = interval_and_gain(metric, policy, base, resamples=2999, seed=5)
+    assert bounds(metric(totals)) == pytest.approx(value[1:])
+    assert bounds(metric(totals) - metric(base_totals)) == pytest.approx(gain[1:])
+
+
+def test_a_single_unit_has_no_interval() -> None:
+    """All its samples are the same: an interval without width would exclude 0."""
+    policy, base = ({"hits": np.array([hits]), "all": np.array([6.0])} for hits in (6.0, 3.0))
+    drawn = resampled_totals([policy, base], resamples=9, seed=0)
+    found = protocol_metrics.compared(share("hits", "all"), [policy, base], drawn)
+    assert (found["value"], found["base_value"], found["gain"]) == (1, 0.5, 0.5)
+    assert all(np.isnan(found[limit]) for limit in ("ci_low", "ci_high", "gain_ci_low", "gain_ci_high"))  # type: ignore[arg-type]
 
 
 def test_several_runs_are_drawn_together() -> None:

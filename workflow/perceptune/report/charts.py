@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TypeGuard
 from xml.etree import ElementTree
 
@@ -318,7 +318,8 @@ def _curve(
 ) -> None:
     """Draws one series; at x = `bare` without marker and interval."""
     at = {
-        c: [(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if _finite(v)] for c in points.columns[2:]
+        c: _thinned([(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if _finite(v)])
+        for c in points.columns[2:]
     }
     if style != "rest":
         if whiskers and "low" in points.columns and "high" in points.columns:
@@ -335,6 +336,16 @@ def _curve(
     if style != "rest" and (marked or len(at["y"]) == 1):
         for x, y in points.filter(pl.col("x").ne_missing(bare)).select("x", "y").iter_rows():
             _marker(svg, x_at(x), y_at(y), style)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most two points per pixel column, the lowest and the highest; more cannot be told apart."""
+    found = []
+    for _, column in groupby(points, lambda point: math.floor(point[0])):
+        inside = list(column)
+        ends = {min(inside, key=lambda p: p[1]), max(inside, key=lambda p: p[1])}
+        found += inside if len(inside) <= 2 else [point for point in inside if point in ends]
+    return found
 
 
 def _shifted(x_at: Scale, pixels: float, start: float | None) -> Scale:

@@ -25,8 +25,10 @@ from perceptune.contracts.seeds import derived_seed
 
 LONGEST_SIDE = 440
 """Maximum side length of an embedded image, in pixels."""
-LARGEST_PNG = 96 * 1024
-"""Maximum size of an embedded PNG in bytes; larger images are embedded as JPEG."""
+LARGEST = 40 * 1024
+"""Maximum size of an embedded image in bytes; those with a larger PNG are embedded as JPEG."""
+QUALITIES = (85, 70, 50, 30)
+"""JPEG qualities, of which the first that is small enough is used, or the last."""
 
 Box = tuple[float, float, float, float]
 
@@ -115,12 +117,17 @@ def data_uri(image: Image.Image) -> str:
     """The image as a data URI, at most `LONGEST_SIDE`: PNG, or JPEG if the PNG is too large."""
     small = image.copy()
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    buffer, kind = io.BytesIO(), "png"
-    small.save(buffer, "PNG", optimize=True)
-    if buffer.tell() > LARGEST_PNG:
-        buffer, kind = io.BytesIO(), "jpeg"
-        small.save(buffer, "JPEG", quality=85)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    data, kind = _encoded(small, "PNG"), "png"
+    for quality in QUALITIES:
+        if len(data) > LARGEST:
+            data, kind = _encoded(small, "JPEG", quality=quality), "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _encoded(image: Image.Image, kind: str, **settings: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
 
 
 def heat_map(image: Image.Image, attention: np.ndarray) -> Image.Image:
@@ -134,20 +141,16 @@ def heat_map(image: Image.Image, attention: np.ndarray) -> Image.Image:
     return Image.composite(Image.new("RGB", image.size, (226, 60, 20)), grey, mask)
 
 
-def chosen_pairs(groups: Sequence[Mapping[str, Any]], count: int, seed: str) -> list[Mapping[str, Any]]:
-    """The groups to show: half of `count` at random, half with the largest absolute margin.
+def chosen_pairs(groups: pl.DataFrame, count: int, seed: str) -> list[str]:
+    """The groups to show: half of `count` at random, half with the largest margin.
 
-    Groups without views are not shown. `seed` determines the draw.
+    `groups` has the columns `group_id` and `margin`. `seed` determines the draw. Ties go to the
+    smaller `group_id`.
     """
-    measured = sorted((g for g in groups if g["views"]), key=lambda g: str(g["group_id"]))
-    drawn = Random(derived_seed("pairs", seed)).sample(measured, min(len(measured), (count + 1) // 2))
-    names = {g["group_id"] for g in drawn}
-    rest = [g for g in measured if g["group_id"] not in names]
-    return [*drawn, *sorted(rest, key=_largest_margin, reverse=True)[: count - len(drawn)]]
-
-
-def _largest_margin(group: Mapping[str, Any]) -> float:
-    return max((abs(pair["margin"]) for pair in group["pairs"] if pair["margin"] is not None), default=0.0)
+    ids = sorted(groups["group_id"].to_list())
+    drawn = Random(derived_seed("pairs", seed)).sample(ids, min(len(ids), (count + 1) // 2))
+    rest = groups.filter(~pl.col("group_id").is_in(drawn)).sort("margin", "group_id", descending=[True, False])
+    return [*drawn, *rest["group_id"].head(count - len(drawn))]
 
 
 def annotated_image(image: Image.Image, outlines: Sequence[Outline], description: str) -> str:

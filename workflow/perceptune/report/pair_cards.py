@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from markupsafe import Markup
 
 from perceptune.contracts.tables.attention import ATTENTION
@@ -15,8 +16,9 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.report import gallery
-from perceptune.report.read import SHOWN_COLUMNS, frame, rows_of
+from perceptune.report.read import SHOWN_COLUMNS, rows_of
 from perceptune.stages.data.example_images import IllustratedExamples
+from perceptune.stages.data.scans import scan
 
 CAPTIONS = {
     "enhanced": "crop, share of the image area",
@@ -36,18 +38,31 @@ def pair_galleries(
     """
     for i, (label, tables) in enumerate(pairs.items()):
         share = count // len(pairs) + (i < count % len(pairs))
-        groups = gallery.chosen_pairs(frame(tables["preferences"], PREFERENCES).to_dicts(), share, label)
+        found = scan(tables["preferences"], PREFERENCES)
+        chosen = gallery.chosen_pairs(_margins(found), share, label)
+        rows = rows_of(found, chosen, "group_id")
+        groups = [rows[group] for group in chosen]
         ids = [group["example_id"] for group in groups]
         known = IllustratedExamples(tables["examples"])
         examples = known.rows(ids, SHOWN_COLUMNS)
-        attention = rows_of(tables.get("attention"), ATTENTION, ids)
-        crops = rows_of(tables.get("crops"), CROPS, ids)
+        known.fetch(examples)
+        attention, crops = (
+            rows_of(scan(tables[name], kind) if name in tables else None, ids)
+            for name, kind in (("attention", ATTENTION), ("crops", CROPS))
+        )
         cards = [
             _pair_card(g, known, examples.get(e), attention.get(e), crops.get(e))
             for g, e in zip(groups, ids, strict=True)
         ]
         drawn = (share + 1) // 2  # `chosen_pairs` puts the random ones first
         yield label, {name: part for name, part in (("random", cards[:drawn]), ("margin", cards[drawn:])) if part}
+
+
+def _margins(groups: pl.LazyFrame) -> pl.DataFrame:
+    """Of each group with views, `group_id` and the largest absolute `margin`, 0 without any."""
+    margin = pl.col("pairs").list.eval(pl.element().struct.field("margin").abs()).list.max()
+    found = groups.filter(pl.col("views").list.len() > 0).select("group_id", margin=margin.fill_null(0.0))
+    return found.collect(engine="streaming")
 
 
 def _pair_card(

@@ -43,12 +43,15 @@ def frame(path: Path, kind: Table) -> pl.DataFrame:
     return table
 
 
-def rows_of(path: Path | None, kind: Table, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Rows of the examples `ids` by example id; empty without a file."""
-    if path is None:
+def rows_of(
+    table: pl.LazyFrame | None, ids: Sequence[str], key: str = "example_id", columns: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """`key` to row, for the rows whose `key` is in `ids`, with these columns (default: all); empty
+    without a table."""
+    if table is None:
         return {}
-    rows = frame(path, kind).filter(pl.col("example_id").is_in(list(ids)))
-    return {row["example_id"]: row for row in rows.to_dicts()}
+    rows = table.filter(pl.col(key).is_in(list(ids))).select(columns or pl.all())
+    return {row[key]: row for row in rows.collect(engine="streaming").to_dicts()}
 
 
 def selection_statistics(path: Path) -> dict[str, Any]:

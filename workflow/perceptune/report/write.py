@@ -28,6 +28,7 @@ from perceptune.report.read import (
     frame,
     pair_statistics,
     rounds_of,
+    rows_of,
     selection_statistics,
 )
 from perceptune.report.results import Result
@@ -43,6 +44,7 @@ from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.verdicts import Controlled
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.data.leaked import leak_warnings
+from perceptune.stages.data.scans import scan
 
 TEMPLATE = "template.html.jinja"
 COMPARED = 3
@@ -243,14 +245,18 @@ def _galleries(
             continue
         trained = [p for p in base if base[p] == model and p != model and result.benchmark in predictions.get(p, {})]
         ranked = result_sections.ranked_by_gain(trained, [result])[:COMPARED]
+        leader = ranked[0] if ranked else None
         compared = [model, *(p for p in trained if p in ranked)]
         answers = {p: _greedy_answers(predictions[p][result.benchmark], result) for p in compared}
-        after = answers[ranked[0]] if ranked else None
-        choices = gallery.chosen(answers[model], after, share, result.benchmark, result.task, model)
+        scores = {p: answers[p].select("example_id", "reward").collect() for p in (model, *ranked[:1])}
+        after = scores[leader] if leader else None
+        choices = gallery.chosen(scores[model], after, share, result.benchmark, result.task, model)
+        ids = [choice.example_id for choice in choices]
         dataset = benchmarks[result.benchmark].dataset
         known = IllustratedExamples(examples[dataset])
-        rows = known.rows([choice.example_id for choice in choices], SHOWN_COLUMNS)
-        by_id = {p: {row["example_id"]: row for row in frame.iter_rows(named=True)} for p, frame in answers.items()}
+        rows = known.rows(ids, SHOWN_COLUMNS)
+        known.fetch(rows)
+        by_id = {p: rows_of(table, ids, columns=ANSWER_COLUMNS) for p, table in answers.items()}
         cards: dict[str, list[dict[str, Any]]] = {}
         for choice in choices:
             of_example = {p: by_id[p].get(choice.example_id) for p in answers}
@@ -260,7 +266,7 @@ def _galleries(
         yield {
             "result": result,
             "base": model,
-            "leader": ranked[0] if ranked else None,
+            "leader": leader,
             "left_out": len(trained) - len(ranked),
             "groups": cards,
         }
@@ -322,17 +328,13 @@ def _drawing(
     return Markup(gallery.annotated_image(image, outlines, description)), None
 
 
-def _greedy_answers(path: Path, result: Result) -> pl.DataFrame:
+def _greedy_answers(path: Path, result: Result) -> pl.LazyFrame:
     """A policy's greedy answers to the questions behind `result`."""
-    return (
-        frame(path, REWARDS)
-        .filter(
-            pl.col("benchmark") == result.benchmark,
-            pl.col("task") == result.task,
-            pl.col("view") == result.view,
-            pl.col("condition") == "greedy",
-        )
-        .select(ANSWER_COLUMNS)
+    return scan(path, REWARDS).filter(
+        pl.col("benchmark") == result.benchmark,
+        pl.col("task") == result.task,
+        pl.col("view") == result.view,
+        pl.col("condition") == "greedy",
     )
 
 

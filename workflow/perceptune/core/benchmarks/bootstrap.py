@@ -2,80 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
 from perceptune.core.rewards.metrics import Columns, Metric
 
+BLOCK = 2**18
+"""Row numbers drawn at once: they and the values they select stay in a processor's cache."""
 CHUNK = 4_000_000
-"""Numbers drawn at once; bounds the memory."""
+"""Counts in one matrix product; bounds the memory."""
 LEVEL = 0.95
 
 
 def interval(metric: Metric, columns: Columns, *, resamples: int, seed: int) -> tuple[float, float, float]:
     """(value, low, high): the metric and its 95 % percentile bootstrap interval over n examples."""
-    draws = _draws([(metric, columns)], resamples, seed)
-    low, high = bounds(draws[0])
-    return float(metric(columns)), low, high
+    (draws,) = resampled([(metric, columns)], resamples=resamples, seed=seed)
+    return float(metric(columns)), *bounds(draws)
 
 
-def paired_gain(
+def interval_and_gain(
     metric: Metric, columns: Columns, base: Columns, *, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    """(gain, low, high): the difference from the base policy, with both resampled jointly."""
-    return paired_sum([(1, metric, columns), (-1, metric, base)], resamples=resamples, seed=seed)
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """(value, low, high) of the metric, and of its difference from the base policy, with both
+    resampled jointly.
+    """
+    draws, of_base = resampled([(metric, columns), (metric, base)], resamples=resamples, seed=seed)
+    value, base_value = float(metric(columns)), float(metric(base))
+    return (value, *bounds(draws)), (value - base_value, *bounds(draws - of_base))
 
 
 def paired_sum(
-    terms: Sequence[tuple[float, Metric, Columns]], *, resamples: int, seed: int
+    terms: Sequence[tuple[float, Metric, Columns]], *, resamples: int, seed: int, of_sums: bool = False
 ) -> tuple[float, float, float]:
     """(value, low, high): a weighted sum of metrics on the same n examples, resampled jointly.
 
     All columns have the n examples on their last axis, in the same order. A gain is (1, policy),
-    (-1, base); the part of it that needs the image subtracts the same gain without the image.
+    (-1, base); the part of it that needs the image subtracts the same gain without the image. `of_sums`
+    as in `resampled`.
     """
-    draws = _draws([(metric, columns) for _, metric, columns in terms], resamples, seed)
+    measured = [(metric, columns) for _, metric, columns in terms]
+    draws = resampled(measured, resamples=resamples, seed=seed, of_sums=of_sums)
     weights = [weight for weight, _, _ in terms]
     low, high = bounds(sum((w * d for w, d in zip(weights, draws, strict=True)), np.zeros(resamples)))
     return float(sum(weight * metric(columns) for weight, metric, columns in terms)), low, high
+
+
+def resampled(
+    measured: Sequence[tuple[Metric, Columns]], *, resamples: int, seed: int, of_sums: bool = False
+) -> list[np.ndarray]:
+    """The values of each (metric, columns) on the same `resamples` bootstrap samples of n examples;
+    NaN for a single example, which says nothing about the variation between examples.
+
+    `of_sums`: the metrics use only sums, see `resampled_totals`.
+    """
+    count = _count(measured[0][1])
+    if count == 1:
+        return [np.full(resamples, np.nan) for _ in measured]
+    if of_sums:
+        totals = resampled_totals([columns for _, columns in measured], resamples=resamples, seed=seed)
+        return [np.asarray(metric(of_table)) for (metric, _), of_table in zip(measured, totals, strict=True)]
+    values: list[list[np.ndarray]] = [[] for _ in measured]
+    for rows in _samples(count, resamples, seed):
+        for found, (metric, columns) in zip(values, measured, strict=True):
+            found.append(metric(_Resampled(columns, rows)))
+    return [np.concatenate(found) for found in values]
 
 
 def resampled_totals(tables: Sequence[Columns], *, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
     """Sums each table's columns (..., units) over shared bootstrap samples of the units: shape
     (..., resamples, 1).
 
-    For metrics that use only sums. All metrics share the samples, and one matrix product sums them:
-    with many metrics and units this is about a hundred times faster than drawing per metric.
+    For metrics that use only sums. All metrics share the samples, and matrix products sum them: the
+    number of times that each sample has each unit, by the different columns of all tables.
     """
-    count = next(iter(tables[0].values())).shape[-1]
-    generator = np.random.default_rng(seed)
-    found: list[dict[str, list[np.ndarray]]] = [{name: [] for name in table} for table in tables]
-    step = max(1, CHUNK // max(count, 1))
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        rows = generator.integers(0, count, size=(size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(rows.ravel(), minlength=size * count).reshape(size, count).astype(float)
-        for totals, table in zip(found, tables, strict=True):
-            for name, column in table.items():
-                totals[name].append(np.moveaxis(times @ np.moveaxis(column, -1, 0), 0, -1))
-    return [{name: np.concatenate(parts, axis=-1)[..., None] for name, parts in totals.items()} for totals in found]
+    count = _count(tables[0])
+    units, places = _different([row for table in tables for column in table.values() for row in _rows(column)])
+    times = np.empty((min(resamples, max(1, CHUNK // count)), count))
+    parts, filled = [], 0
+    for sample in chain.from_iterable(_samples(count, resamples, seed)):
+        times[filled] = np.bincount(sample, minlength=count)
+        filled += 1
+        if filled == len(times):
+            parts.append(times @ units)
+            filled = 0
+    totals = np.concatenate([*parts, times[:filled] @ units]).T
+    place = iter(places)
+    return [
+        {
+            name: totals[[next(place) for _ in _rows(column)]].reshape(*column.shape[:-1], resamples, 1)
+            for name, column in table.items()
+        }
+        for table in tables
+    ]
 
 
-def _draws(measured: list[tuple[Metric, Columns]], resamples: int, seed: int) -> list[np.ndarray]:
-    """The values of each (metric, columns) on the same `resamples` bootstrap samples of n examples;
-    NaN for a single example, which says nothing about the variation between examples."""
-    count = next(iter(measured[0][1].values())).shape[-1]
-    if count == 1:
-        return [np.full(resamples, np.nan) for _ in measured]
+def _rows(column: np.ndarray) -> np.ndarray:
+    return column.reshape(-1, column.shape[-1])
+
+
+def _different(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    """The different rows as columns of a matrix, and the place of each row in it. Most benchmarks
+    have columns that are the same in all runs, such as the number of questions.
+    """
+    places: dict[bytes, int] = {}
+    kept: list[np.ndarray] = []
+    found = []
+    for row in rows:
+        place = places.setdefault(hashlib.sha256(row.astype(float).tobytes()).digest(), len(places))
+        if place == len(kept):
+            kept.append(row)
+        found.append(place)
+    return np.stack(kept, axis=1), found
+
+
+def _count(columns: Columns) -> int:
+    """The number of examples or units."""
+    return int(next(iter(columns.values())).shape[-1])
+
+
+def _samples(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Bootstrap samples of n examples, block by block: row numbers of shape (block, n)."""
     generator = np.random.default_rng(seed)
-    values: list[list[np.ndarray]] = [[] for _ in measured]
-    step = max(1, CHUNK // max(count, 1))
+    step = max(1, BLOCK // count)
     for start in range(0, resamples, step):
-        rows = generator.integers(0, count, size=(min(step, resamples - start), count))
-        for found, (metric, columns) in zip(values, measured, strict=True):
-            found.append(metric(_Resampled(columns, rows)))
-    return [np.concatenate(found) for found in values]
+        yield generator.integers(0, count, size=(min(step, resamples - start), count))
 
 
 class _Resampled(dict[str, np.ndarray]):
@@ -86,7 +139,7 @@ class _Resampled(dict[str, np.ndarray]):
         self._columns, self._rows = columns, rows
 
     def __missing__(self, name: str) -> np.ndarray:
-        self[name] = self._columns[name][..., self._rows]
+        self[name] = self._columns[name].take(self._rows, axis=-1, mode="clip")  # without a check of the numbers
         return self[name]
 
 

@@ -65,6 +65,7 @@ def evaluate_policy(plan: Plan, *, policy: str) -> Job:
             "benchmarks": benchmark_details(plan, policy),
         },
         modules=_modules(plan, policy),
+        threads=2,
         needs=lambda read: resources.evaluation(read().rows),
     )
 
@@ -90,6 +91,7 @@ def compare_controls(plan: Plan, *, policy: str) -> Job:
         settings={**_settings(plan, policy), "compared": compared},
         details={**scored, "benchmarks": benchmark_details(plan, policy)},
         modules=_modules(plan, policy),
+        threads=2,
         needs=lambda read: resources.evaluation(read().rows),
     )
 

@@ -12,12 +12,17 @@ from perceptune.contracts.tables.table import Table
 
 
 def scan(path: Path, kind: Table) -> pl.LazyFrame:
-    """A table with the number of each `row`.
+    """A table as a query, which reads only the columns and rows that it needs.
 
     Raises `UserError` like `read_table`.
     """
     Rows(path, kind, [])
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False).with_row_index("row")
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+
+def numbered(path: Path, kind: Table) -> pl.LazyFrame:
+    """The same with the number of each `row`."""
+    return scan(path, kind).with_row_index("row")
 
 
 def collected(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.io import read_table
-from perceptune.stages.evaluation.metric_rows import Measuring, matched, mean_of_column, measured_row
+from perceptune.stages.evaluation.metric_rows import Measuring, matched, mean_of_column, measured_row, together
+
+READ = ["example_id", "afr", "layer_afr", "image_share", "reason"]
+"""Columns of the table of attention maps that metrics use."""
 
 
 def attention_rows(
@@ -27,28 +32,32 @@ def attention_rows(
     P-Acc is the accuracy on the examples whose AFR under the *base model* is above its mean: the
     same examples for every policy.
     """
-    table, base_table = (None if path is None else read_table(path, ATTENTION).to_pylist() for path in maps)
+    table, base_table = (None if path is None else read_table(path, ATTENTION, READ).to_pylist() for path in maps)
     answers = scored.filter(condition="greedy", view=view)
     task_of = dict(answers.select("example_id", "task").iter_rows())
     policy = {row["example_id"]: row for row in table or [] if row["reason"] is None}
     base = None if base_table is None else {row["example_id"]: row for row in base_table if row["reason"] is None}
     for task in dict.fromkeys(task_of.values()):
         ids = [i for i in policy if task_of.get(i) == task and (base is None or i in base)]
-        for metric, numbers in _values(policy, base, ids).items():
-            values = [None if c is None else {"value": np.array(c, dtype=float)} for c in numbers]
-            address = (benchmark, str(task), view, "attention", metric)
-            found = measured_row(mean_of_column, values[0], values[1], measured.block, address)
-            count = {"n": len(numbers[0]), "n_failed": len(ids) - len(numbers[0])}
-            yield {
-                "task": task,
-                "view": view,
-                "condition": "attention",
-                "k": 1,
-                "metric": metric,
-                **count,
-                **found,
-            }
+        fixed = {"task": task, "view": view, "condition": "attention", "k": 1}
+        address = (benchmark, str(task), view, "attention")
+        numbers = _values(policy, base, ids)
+        yield from together(partial(_row, fixed, len(ids), *one, measured.block, address) for one in numbers.items())
         yield from _p_accuracy(policy, base, ids, str(task), answers, base_scored, measured, benchmark)
+
+
+def _row(
+    fixed: dict[str, Any],
+    asked: int,
+    metric: str,
+    numbers: tuple[list[float], list[float] | None],
+    block: BenchmarkBlock,
+    address: tuple[str, ...],
+) -> dict[str, Any]:
+    """The row of a metric; those of the `asked` examples without a number failed."""
+    own, base = (None if c is None else {"value": np.array(c, dtype=float)} for c in numbers)
+    count = {"n": len(numbers[0]), "n_failed": asked - len(numbers[0])}
+    return {**fixed, "metric": metric, **count, **measured_row(mean_of_column, own, base, block, (*address, metric))}
 
 
 def _values(

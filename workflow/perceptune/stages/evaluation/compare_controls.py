@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import write_table
 from perceptune.core.benchmarks.bootstrap import paired_sum
 from perceptune.core.benchmarks.control_prompts import number_of
-from perceptune.core.rewards.metrics import Columns, Metric
 from perceptune.stages.evaluation.evaluate import measuring, measuring_plugins
-from perceptune.stages.evaluation.metric_rows import Measuring, Reading, answers_of
+from perceptune.stages.evaluation.metric_rows import Measuring, Reading, answers_of, together
 
 BLANK = "blank"
+Planned = Callable[[], dict[str, Any]]
+"""Computes a row."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ def run(
     for name, block in benchmarks.items():
         verdicts = tuple(one.verdicts.get(name) for one in scored)
         measured = measuring(name, block, reward_tasks[block.reward], examples, verdicts)
-        tables = [answers_of(one.rewards[name], name) for one in scored]
+        tables = [answers_of(one.rewards[name], name, measured.columns) for one in scored]
         fixed = {"policy": policy.policy, "benchmark": name, "split": block.split, "view": block.views[0]}
         greedy = _greedy(tables[0], block.views[0])
         for task, part in measured.parts(greedy):
             compared = _Compared(measured, part, tables, [one.policy for one in scored], (name, task))
-            rows += [{**fixed, "task": task, **row} for row in compared.rows()]
+            rows += [{**fixed, "task": task, **row} for row in together(compared.rows())]
     inputs = {f"rewards {b} of {one.policy}": path for one in scored for b, path in one.rewards.items()}
     inputs |= {f"verdicts on {b} of {one.policy}": path for one in scored for b, path in one.verdicts.items()}
     parameters = {
@@ -95,7 +97,7 @@ class _Compared:
         self._address = (*address, measured.block.views[0])
         self._view = measured.block.views[0]
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[Planned]:
         """One row per control that has data, without policy, benchmark, split, task and view."""
         base = self._tables[1]
         for condition in base.filter(view=self._view)["condition"].unique(maintain_order=True):
@@ -110,7 +112,7 @@ class _Compared:
 
     def _against(
         self, control: str, k: int, table_index: int, control_answers: pl.DataFrame, *, averaged: bool = False
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Planned]:
         """The policy's greedy answers against other answers to the same questions."""
         answers, base, others = _aligned(self._part, _greedy(self._tables[1], self._view), control_answers)
         if not answers.height:
@@ -122,9 +124,10 @@ class _Compared:
         here = self._measured.greedy(answers, other.name)
         there = self._measured.greedy(base, other.name, table_index=1)
         values = {"value": here.value, "control_value": other.value, "gain": here.value - there.value}
-        yield from self._row(control, k, table_index, other.name, answers.height, values, [(1, here), (-1, other)])
+        found = {"control": control, "against": self._names[table_index], "k": k, "n": answers.height, **values}
+        yield from self._planned(found, [(1, here), (-1, other)])
 
-    def _without_image(self) -> Iterator[dict[str, Any]]:
+    def _without_image(self) -> Iterator[Planned]:
         """The gain with the image against the gain without it."""
         blank = [_greedy(table, BLANK) for table in self._tables[:2]]
         if self._view == BLANK or not all(answers.height for answers in blank):
@@ -138,28 +141,21 @@ class _Compared:
         gain, left = seen.value - base.value, unseen.value - base_unseen.value
         terms = [(1, seen), (-1, base), (-1, unseen), (1, base_unseen)]
         values = {"value": gain, "control_value": left, "gain": gain}
-        yield from self._row("blank", 1, 0, seen.name, parts[0].height, values, terms)
+        found = {"control": "blank", "against": self._names[0], "k": 1, "n": parts[0].height, **values}
+        yield from self._planned(found, terms)
 
-    def _row(
-        self,
-        control: str,
-        k: int,
-        table_index: int,
-        metric: str,
-        n: int,
-        values: dict[str, float],
-        terms: Sequence[tuple[float, Reading]],
-    ) -> Iterator[dict[str, Any]]:
-        if not all(map(math.isfinite, values.values())):
-            return  # the metric could not be measured
-        block = self._measured.block
-        seed = derived_seed("bootstrap", block.seed, *self._address, metric)
-        summed: list[tuple[float, Metric, Columns]] = [(w, r.metric, r.columns) for w, r in terms]
-        difference, low, high = paired_sum(summed, resamples=block.resamples, seed=seed)
-        yield {
-            "control": control, "against": self._names[table_index], "k": k, "metric": metric, "n": n, **values,
-            "difference": difference, "ci_low": low, "ci_high": high,
-        }  # fmt: skip
+    def _planned(self, found: dict[str, Any], terms: Sequence[tuple[float, Reading]]) -> Iterator[Planned]:
+        """The row, unless the metric could not be measured."""
+        if all(math.isfinite(found[name]) for name in ("value", "control_value", "gain")):
+            yield partial(self._row, found, terms)
+
+    def _row(self, found: dict[str, Any], terms: Sequence[tuple[float, Reading]]) -> dict[str, Any]:
+        """The row with the weighted sum of `terms` and its interval."""
+        block, reading = self._measured.block, terms[0][1]
+        seed = derived_seed("bootstrap", block.seed, *self._address, reading.name)
+        summed = [(weight, of.metric, of.columns) for weight, of in terms]
+        drawn = paired_sum(summed, resamples=block.resamples, seed=seed, of_sums=reading.of_sums)
+        return {**found, "metric": reading.name, **dict(zip(("difference", "ci_low", "ci_high"), drawn, strict=True))}
 
 
 def _aligned(*answers: pl.DataFrame) -> list[pl.DataFrame]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -17,6 +18,7 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.stages.evaluation.attention_metrics import attention_rows
 from perceptune.stages.evaluation.judged_answers import judged_by
 from perceptune.stages.evaluation.metric_rows import (
+    MEASURED,
     Measuring,
     Reading,
     answers_of,
@@ -28,8 +30,12 @@ from perceptune.stages.evaluation.metric_rows import (
     measured_row,
     per_answer,
     sampled_rows,
+    together,
 )
 from perceptune.stages.evaluation.protocol_metrics import ProtocolMetrics
+
+if TYPE_CHECKING:
+    from perceptune.core.rewards.reward import RewardMetric
 
 
 def run(
@@ -58,13 +64,13 @@ def run(
     """
     rows: list[dict[str, Any]] = []
     for name, block in benchmarks.items():
-        answers = answers_of(rewards[name], name)
-        base_answers = answers_of(base_rewards[name], name) if base_rewards else None
         shared: dict[str, Any] = {"policy": policy, "benchmark": name, "split": block.split}
         if name in verdicts:
             shared["judge"] = judged_by(str(block.judge), verdicts[name])
         judged = (verdicts.get(name), base_verdicts.get(name))
         measured = measuring(name, block, reward_tasks[block.reward], examples, judged)
+        answers = answers_of(rewards[name], name, measured.columns)
+        base_answers = answers_of(base_rewards[name], name, measured.columns) if base_rewards else None
         found = list(measured.rows(answers, base_answers))
         if name in attention:
             maps = (attention[name], base_attention[name] if base_attention else None)
@@ -114,6 +120,8 @@ def measuring(
 
 class RewardMetrics:
     """A benchmark block that is measured by the metrics of its reward."""
+
+    columns: tuple[str, ...] = MEASURED
 
     def __init__(self, name: str, block: BenchmarkBlock, rewards: dict[str, str]) -> None:
         """`rewards` maps tasks to their reward."""
@@ -165,10 +173,12 @@ def _greedy(
 ) -> Iterator[dict[str, Any]]:
     """One row per metric of the greedy answers to one prompt."""
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
-    failed = part["reason"].is_not_null().sum()
-    for metric, declared in load("reward", reward).metrics.items():
-        if declared.only_with and declared.only_with not in columns:
-            continue
+    shared = {"n": part.height, "n_failed": part["reason"].is_not_null().sum()}
+    fixed = {**condition_columns(part["condition"][0]), **shared}
+
+    def row(metric: str, declared: RewardMetric) -> dict[str, Any]:
         values = measured_row(declared.metric, columns, base, block, (*address, metric))
-        fixed = condition_columns(part["condition"][0])
-        yield {**fixed, "metric": metric, "n": part.height, "n_failed": failed, **values}
+        return {**fixed, "metric": metric, **values}
+
+    metrics = load("reward", reward).metrics.items()
+    yield from together(partial(row, *one) for one in metrics if not one[1].only_with or one[1].only_with in columns)

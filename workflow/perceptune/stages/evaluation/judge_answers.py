@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from filelock import FileLock
 
 from perceptune.contracts.config import UNCOMPUTED, BenchmarkBlock, JudgeBlock, ModelBlock
@@ -24,14 +25,16 @@ from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, proto
 from perceptune.engines.judging import ANY_MODEL, SEED, Case, Endpoint, Said, complaint, help_with
 from perceptune.engines.vllm.requests import Question
 from perceptune.models.reasoning import reasoning_of
-from perceptune.stages.evaluation.judged_answers import with_verdicts
-from perceptune.stages.evaluation.metric_rows import answers_of
+from perceptune.stages.evaluation.judged_answers import READ, Questions, answered, with_verdicts
+from perceptune.stages.evaluation.metric_rows import MEASURED, answers_of
 from perceptune.stages.sampling.responses import start
 
 if TYPE_CHECKING:
     from perceptune.engines.vllm.preparation import Prepared
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
+PART = 10_000
+"""Answers in memory at once as objects."""
 
 
 def run(
@@ -60,26 +63,33 @@ def run(
     protocol = protocol_of(block)
     if protocol is None or protocol.judged is None:
         raise ValueError(f"benchmark `{block.protocol}` does not use a judge")
-    rows = answers_of(rewards, benchmark)
-    answers = with_verdicts(rows, examples, None)
+    rows = answers_of(rewards, benchmark, (*MEASURED, *READ))
     identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=UNCOMPUTED)]
-    cases = _cases(answers, protocol.judged, judge, block.judge_prompt, identity)
+    questions, asked = Questions(examples), protocol.judged
+
+    def cases() -> Iterator[Case | None]:
+        for part in with_verdicts(rows, None).iter_slices(PART):
+            yield from _cases(answered(part, questions), asked, judge, block.judge_prompt, identity)
+
     store = VerdictStore(kept)
-    waiting = list({case.key: case for case in cases if case and store.find(case.key) is None}.values())
-    if waiting:
-        total = len({case.key for case in cases if case})
+    keys = [case.key if case else None for case in cases()]
+    distinct = dict.fromkeys(key for key in keys if key)
+    unknown = {key for key in distinct if store.find(key) is None}
+    if unknown:
+        total = len(distinct)
+        waiting = _first_of_each(cases(), unknown)
         try:
-            with Progress("judging answers", total, "verdicts", done=total - len(waiting)) as progress:
+            with Progress("judging answers", total, "verdicts", done=total - len(unknown)) as progress:
                 if model is None:
                     _ask_endpoint(name, judge, waiting, store, progress)
                 else:
                     _ask_here(name, judge, model, str(weights), waiting, store, progress, halvings)
         except UserError as error:
-            stored = sum(store.find(key) is not None for key in {case.key for case in cases if case})
+            stored = sum(store.find(key) is not None for key in distinct)
             hint = f"{stored} of {total} verdicts are stored; rerun to request only the others"
             raise UserError(error.args[0], f"{error.hint}; {hint}" if error.hint else hint) from None
     reasoning = ANY_MODEL if model is None else reasoning_of(model)
-    table = [_row(*row, store, reasoning) for row in zip(rows.iter_rows(named=True), answers, cases, strict=True)]
+    table = _table(rows, keys, store, reasoning)
     inputs = {"rewards": rewards, "examples": examples}
     inputs |= {"prompt": Path(block.judge_prompt)} if block.judge_prompt else {}
     parameters = {
@@ -170,7 +180,16 @@ def _own_messages(file: Path, judged: Judged) -> Callable[[Answered], list[dict[
     return messages
 
 
-def _open(waiting: Sequence[Case], store: VerdictStore, progress: Progress) -> Iterator[Case]:
+def _first_of_each(cases: Iterable[Case | None], keys: set[str]) -> Iterator[Case]:
+    """The first case with each of these keys."""
+    left = set(keys)
+    for case in cases:
+        if case and case.key in left:
+            left.remove(case.key)
+            yield case
+
+
+def _open(waiting: Iterable[Case], store: VerdictStore, progress: Progress) -> Iterator[Case]:
     """The cases without a verdict when their turn comes: another process may have stored one."""
     for case in waiting:
         if store.find(case.key) is None:
@@ -180,7 +199,7 @@ def _open(waiting: Sequence[Case], store: VerdictStore, progress: Progress) -> I
 
 
 def _ask_endpoint(
-    name: str, judge: JudgeBlock, waiting: Sequence[Case], store: VerdictStore, progress: Progress
+    name: str, judge: JudgeBlock, waiting: Iterable[Case], store: VerdictStore, progress: Progress
 ) -> None:
     secret = None if judge.key is None else os.environ.get(judge.key)
     if judge.key is not None and secret is None:
@@ -201,7 +220,7 @@ def _ask_here(
     judge: JudgeBlock,
     model: ModelBlock,
     weights: str,
-    waiting: Sequence[Case],
+    waiting: Iterator[Case],
     store: VerdictStore,
     progress: Progress,
     halvings: int,
@@ -225,11 +244,12 @@ def _ask_here(
 
         for key, (answer,) in sampler.answers(questions()):
             progress.advance()
-            if found := complaint(answer.text, answer.finish_reason, asked[key], reasoning_of(model)):
-                about = f"judge `{name}`, {asked[key].about}: `{judge.model}` {found}"
+            case = asked.pop(key)
+            if found := complaint(answer.text, answer.finish_reason, case, reasoning_of(model)):
+                about = f"judge `{name}`, {case.about}: `{judge.model}` {found}"
                 wrong.append(UserError(about, help_with(answer.finish_reason, name)))
             else:
-                store.keep(asked[key], Said(answer.text, f"{judge.model} {weights[:12]}"))
+                store.keep(case, Said(answer.text, f"{judge.model} {weights[:12]}"))
     if wrong:
         raise wrong[0]
 
@@ -241,18 +261,23 @@ def _question(case: Case) -> Question:
     return Question(messages, [], n=1, max_tokens=case.max_tokens, seed=SEED, escaped=True, **GREEDY)  # type: ignore[arg-type]
 
 
-def _row(
-    scored: dict[str, Any], answer: Answered, case: Case | None, store: VerdictStore, reasoning: Reasoning
-) -> dict[str, Any]:
-    verdict = store.find(case.key) if case else None
-    text = verdict and reasoning.answer(verdict.text)
-    missing = "no answer text" if answer.text is None else "no judge needed"
-    reason = missing if verdict is None else UNFINISHED if text is None else None
+def _table(rows: pl.DataFrame, keys: Sequence[str | None], store: VerdictStore, reasoning: Reasoning) -> pl.DataFrame:
+    """The table of verdicts on the scored answers `rows`, whose cases have these keys."""
+    verdicts = [None if key is None else store.find(key) for key in keys]
+    found = pl.DataFrame(
+        {
+            "key": [key or "" for key in keys],
+            "text": [said and reasoning.answer(said.text) for said in verdicts],
+            "model": [said and said.model for said in verdicts],
+        },
+        schema={"key": pl.String, "text": pl.String, "model": pl.String},
+    )
+    without = pl.when(pl.col("answer").is_null()).then(pl.lit("no answer text")).otherwise(pl.lit("no judge needed"))
+    unfinished = pl.when(pl.col("text").is_null()).then(pl.lit(UNFINISHED))
     shared = ("request_id", "sample_index", "example_id", "view", "condition")
-    return {
-        **{column: scored[column] for column in shared},
-        "key": case.key if case else "",
-        "text": text,
-        "model": verdict and verdict.model,
-        "reason": reason,
-    }
+    return (
+        rows.select(*shared, "answer")
+        .hstack(found)
+        .with_columns(reason=pl.when(pl.col("model").is_null()).then(without).otherwise(unfinished))
+        .drop("answer")
+    )

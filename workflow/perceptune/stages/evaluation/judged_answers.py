@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +16,64 @@ from perceptune.core.data.source_columns import Columns
 from perceptune.stages.data.examples import Examples
 
 ANSWER = ["request_id", "sample_index"]
+READ = ("target", "parsed", "answer")
+"""Columns of the rewards table that an `Answered` needs, in addition to `MEASURED`."""
 
 
-def with_verdicts(rewards: pl.DataFrame, examples: Path, verdicts: Path | None) -> list[Answered]:
-    """The rows of `rewards` in order, each with its example from the table `examples`.
+class Questions:
+    """Questions of an `examples` table with their source columns, parsed once each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, tuple[str, Columns]] = {}
+
+    def of(self, ids: pl.Series) -> Mapping[str, tuple[str, Columns]]:
+        """Id to question and source columns, of these examples at least."""
+        wanted = set(ids) - self._known.keys()
+        if wanted:
+            rows = Examples(self._path).table(["example_id", "question", "source"], wanted).to_pylist()
+            self._known |= {r["example_id"]: (r["question"], Columns(r["example_id"], r["source"])) for r in rows}
+        return self._known
+
+
+def with_verdicts(rewards: pl.DataFrame, verdicts: Path | None) -> pl.DataFrame:
+    """`rewards` in order, with the column `verdict`.
 
     `verdicts` is the table of the judge's verdicts, None without a judge; an answer without a row
-    there has no verdict. A response whose reasoning never ends counts as a missing answer.
+    there has no verdict.
     """
-    questions = pl.DataFrame(pl.from_arrow(Examples(examples).table(["example_id", "question", "source"])))
-    joined = rewards.join(questions, "example_id", "left", validate="m:1", maintain_order="left")
     if verdicts is None:
-        joined = joined.with_columns(verdict=pl.lit(None, dtype=pl.String))
-    else:
-        table = pl.DataFrame(pl.from_arrow(read_table(verdicts, VERDICTS).select([*ANSWER, "text"])))
-        renamed = table.rename({"text": "verdict"})
-        joined = joined.join(renamed, ANSWER, "left", validate="1:1", maintain_order="left")
-    return [_from_row(row) for row in joined.iter_rows(named=True)]
+        return rewards.with_columns(verdict=pl.lit(None, dtype=pl.String))
+    table = pl.DataFrame(pl.from_arrow(read_table(verdicts, VERDICTS, [*ANSWER, "text"]))).rename({"text": "verdict"})
+    return rewards.join(table, ANSWER, "left", validate="1:1", maintain_order="left")
+
+
+def answered(rows: pl.DataFrame, questions: Questions) -> list[Answered]:
+    """The rows of `with_verdicts` in order, each with its example.
+
+    A response whose reasoning never ends counts as a missing answer.
+    """
+    known = questions.of(rows["example_id"])
+    return [_from_row(row, *known[row["example_id"]]) for row in rows.iter_rows(named=True)]
 
 
 def judged_by(judge: str, verdicts: Path) -> str:
     """The judge's name in the config, and the model names reported by its endpoint."""
-    models = sorted(set(read_table(verdicts, VERDICTS)["model"].drop_null().to_pylist()))
+    models = sorted(read_table(verdicts, VERDICTS, ["model"])["model"].unique().drop_null().to_pylist())
     return f"{judge}: {', '.join(models) or 'no answer'}"
 
 
-def _from_row(row: dict[str, Any]) -> Answered:
+def _from_row(row: dict[str, Any], question: str, source: Columns) -> Answered:
+    missing = row["answer"] is None
     return Answered(
         example_id=row["example_id"],
         task=row["task"],
-        question=row["question"],
+        question=question,
         text=row["answer"],
         target=row["target"],
         parsed=None if row["parsed"] is None else json.loads(row["parsed"]),
-        components={} if row["answer"] is None else {c["name"]: c["value"] for c in row["components"]},
+        components={} if missing else {k: v for k, v in row["components"].items() if v is not None},
         reason=row["reason"],
-        source=Columns(row["example_id"], row["source"]),
+        source=source,
         verdict=row["verdict"],
     )

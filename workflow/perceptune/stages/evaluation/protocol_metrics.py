@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals, run_spread
 from perceptune.core.rewards.metrics import Columns, Metric
-from perceptune.stages.evaluation.judged_answers import with_verdicts
+from perceptune.stages.evaluation.judged_answers import READ, Questions, answered, with_verdicts
 from perceptune.stages.evaluation.metric_rows import (
     COMPARED,
+    MEASURED,
     UNCOMPARED,
     Reading,
     condition_columns,
@@ -33,6 +34,8 @@ SEVERAL = "all"
 
 class ProtocolMetrics:
     """A benchmark block with a protocol."""
+
+    columns: tuple[str, ...] = (*MEASURED, *READ)
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class ProtocolMetrics:
         protocol = protocol_of(block)
         assert protocol
         self.block = block
-        self._name, self._rewards, self._examples = name, rewards, examples
+        self._name, self._rewards, self._questions = name, rewards, Questions(examples)
         self._verdicts = verdicts
         self._protocol = protocol
 
@@ -77,15 +80,15 @@ class ProtocolMetrics:
     def greedy(self, part: pl.DataFrame, metric: str | None = None, table_index: int = 0) -> Reading:
         """A metric of the protocol."""
         name = metric or next(iter(self._protocol.metrics))
-        columns = self._protocol.columns(self._answered(part, table_index))
-        return Reading(name, self._protocol.metrics[name].metric, columns)
+        columns = self._protocol.columns(self._answered(self._judged(part, table_index)))
+        return Reading(name, self._protocol.metrics[name].metric, columns, of_sums=True)
 
     def averaged(self, part: pl.DataFrame, table_index: int = 0) -> Reading:
         """The primary metric, averaged over runs."""
         name, measured = next(iter(self._protocol.metrics.items()))
-        columns = self._read(part, table_index)[1]
+        columns = self._columns(part, table_index)
         runs = part["sample_index"].n_unique()
-        return Reading(name, _mean_of_runs(measured) if runs > 1 else measured.metric, columns)
+        return Reading(name, _mean_of_runs(measured) if runs > 1 else measured.metric, columns, of_sums=True)
 
     def primary(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
@@ -94,8 +97,11 @@ class ProtocolMetrics:
         reading, base = self.greedy(part), None if baseline is None else self.greedy(baseline, table_index=1).columns
         return measured_row(reading.metric, reading.columns, base, self.block, address)
 
-    def _answered(self, part: pl.DataFrame, table_index: int) -> list[Answered]:
-        answers = with_verdicts(part, self._examples, self._verdicts[table_index])
+    def _judged(self, part: pl.DataFrame, table_index: int) -> pl.DataFrame:
+        return with_verdicts(part, self._verdicts[table_index])
+
+    def _answered(self, judged: pl.DataFrame) -> list[Answered]:
+        answers = answered(judged, self._questions)
         self._check_components(answers)
         return answers
 
@@ -115,32 +121,37 @@ class ProtocolMetrics:
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, fixed: dict[str, Any], address: tuple[str, ...]
     ) -> Iterator[dict[str, Any]]:
         """One row per metric, for one answer per question or for several runs."""
-        answers, columns = self._read(part, 0)
-        base = None if baseline is None else self._read(baseline, 1)[1]
-        several = len(answers) > 1
+        counts = _Counts(self._protocol.metrics)
+        columns = self._columns(part, 0, counts)
+        base = None if baseline is None else self._columns(baseline, 1)
+        several = part["sample_index"].n_unique() > 1
         seed = derived_seed("bootstrap", self.block.seed, *address, fixed["condition"])
         tables = [columns] if base is None else [columns, base]
         drawn = resampled_totals(tables, resamples=self.block.resamples, seed=seed)
         for name, measured in self._protocol.metrics.items():
             metric = _mean_of_runs(measured) if several else measured.metric
-            relevant = [a for run in answers for a in run if measured.of(a)]
-            counts = {"n": len(relevant), "n_failed": sum(map(measured.failed, relevant))}
-            found = _compared(metric, tables, drawn)
+            found = compared(metric, tables, drawn)
             reason = f"not measured: needs {measured.needs}" if found["value"] is None else None
-            yield {**fixed, "metric": name, **counts, **found, "reason": reason}
+            yield {**fixed, "metric": name, **counts.of(name), **found, "reason": reason}
             of_runs = np.asarray(measured.metric(columns)).ravel()
             known = of_runs[~np.isnan(of_runs)]
             if found["value"] is not None and known.size > 1:
                 spread = run_spread(known[None])
-                yield {**fixed, "metric": f"{name}_run_std", **counts, "value": spread, **dict.fromkeys(UNCOMPARED)}
+                empty = dict.fromkeys(UNCOMPARED)
+                yield {**fixed, "metric": f"{name}_run_std", **counts.of(name), "value": spread, **empty}
 
-    def _read(self, part: pl.DataFrame, table_index: int) -> tuple[list[list[Answered]], Columns]:
-        """The answers by run, and their columns: (units,), or (runs, units) for several runs."""
-        runs = [self._answered(one, table_index) for one in part.partition_by("sample_index", maintain_order=True)]
-        columns = [self._protocol.columns(run) for run in runs]
-        if len(columns) == 1:
-            return runs, columns[0]
-        return runs, {name: np.stack([c[name] for c in columns]) for name in columns[0]}
+    def _columns(self, part: pl.DataFrame, table_index: int, counts: _Counts | None = None) -> Columns:
+        """The columns of the answers: (units,), or (runs, units) for several runs.
+
+        Adds the answers to `counts`. Only one run at a time is in memory as objects.
+        """
+        found: list[Columns] = []
+        for run in self._judged(part, table_index).partition_by("sample_index", maintain_order=True):
+            answers = self._answered(run)
+            found.append(self._protocol.columns(answers))
+            if counts:
+                counts.add(answers)
+        return found[0] if len(found) == 1 else {name: np.stack([c[name] for c in found]) for name in found[0]}
 
     def _sampled(
         self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...], tasks: list[str]
@@ -155,12 +166,33 @@ class ProtocolMetrics:
             yield from sampled_rows(part, baseline, rewards.pop(), self.block, address, ("best_of_n",))
 
 
-def _compared(metric: Metric, tables: Sequence[Columns], drawn: Sequence[Columns]) -> dict[str, float | None]:
+class _Counts:
+    """The numbers of answers that each metric covers, and of those among them that failed."""
+
+    def __init__(self, metrics: Mapping[str, Measured]) -> None:
+        self._metrics = metrics
+        self._found = {name: [0, 0] for name in metrics}
+
+    def add(self, answers: Sequence[Answered]) -> None:
+        """Counts further answers."""
+        for name, measured in self._metrics.items():
+            relevant = list(filter(measured.of, answers))
+            self._found[name][0] += len(relevant)
+            self._found[name][1] += sum(map(measured.failed, relevant))
+
+    def of(self, metric: str) -> dict[str, int]:
+        """`n` and `n_failed` of a metric."""
+        return dict(zip(("n", "n_failed"), self._found[metric], strict=True))
+
+
+def compared(metric: Metric, tables: Sequence[Columns], drawn: Sequence[Columns]) -> dict[str, float | None]:
     """Value and interval of the first table; with a second one, its value and the gain.
 
-    None: unknown.
+    None: unknown. A single unit has no interval: it says nothing about the variation between units.
     """
-    values, draws = [float(metric(columns)) for columns in tables], [metric(totals) for totals in drawn]
+    values = [float(metric(columns)) for columns in tables]
+    single = next(iter(tables[0].values())).shape[-1] == 1
+    draws = [np.full(1, np.nan) if single else metric(totals) for totals in drawn]
     found: dict[str, float | None] = {"value": None, **dict.fromkeys(UNCOMPARED)}
     if not math.isnan(values[0]):
         found |= dict(zip(("value", "ci_low", "ci_high"), (values[0], *bounds(draws[0])), strict=True))

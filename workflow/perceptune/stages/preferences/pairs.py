@@ -23,7 +23,7 @@ from perceptune.core.preferences.pair_filter import perplexity
 from perceptune.core.views.apply import shown, strength
 from perceptune.core.views.view import Recipe, pixel_digest
 from perceptune.stages.data.example_images import IllustratedExamples
-from perceptune.stages.data.scans import collected, scan
+from perceptune.stages.data.scans import collected, numbered
 from perceptune.stages.sampling.recipes import messages_for, with_pictures
 
 ROLES = {"focus": ("focus_chosen", "focus_rejected"), "robust": ("robust_chosen", "robust_rejected")}
@@ -73,8 +73,8 @@ def run(*, requests: Path, responses: Path, examples: Path, pairs: Path, config:
 
 def _asked(requests: Path, responses: Path) -> pl.DataFrame:
     """Example ids in order with the rows of their requests and of the responses to them."""
-    asked = scan(requests, REQUESTS).select("example_id", "request_id", requests="row")
-    answered = scan(responses, RESPONSES).select("request_id", responses="row")
+    asked = numbered(requests, REQUESTS).select("example_id", "request_id", requests="row")
+    answered = numbered(responses, RESPONSES).select("request_id", responses="row")
     joined = collected(asked, requests).join(
         collected(answered, responses), "request_id", "left", maintain_order="left"
     )

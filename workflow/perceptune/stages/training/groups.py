@@ -24,7 +24,7 @@ from perceptune.core.methods.method import Stored
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training.groups import RankedList, Rollout, Shown, StoredTokens
 from perceptune.stages.data.example_images import IllustratedExamples
-from perceptune.stages.data.scans import collected, scan
+from perceptune.stages.data.scans import collected, numbered
 from perceptune.stages.sampling.recipes import NoSaliencyError, Saliencies, recipe_of, with_pictures
 from perceptune.stages.training.encodable import Prompts, Sizes, left_out
 
@@ -188,7 +188,7 @@ class KeptLists(Fetched[RankedList]):
         for view, path in terms.items():
             having = self.under(view)
             rows = having._frame.select(
-                "group_id", _rows(having, _lengths(scan(path, TERMS)), path).alias(f"terms {view}")
+                "group_id", _rows(having, _lengths(numbered(path, TERMS)), path).alias(f"terms {view}")
             )
             entries = entries.join(rows, "group_id", "left", maintain_order="left")
         return replace(
@@ -263,7 +263,7 @@ def _kept(source: _Source, reserved: Iterable[str]) -> pl.DataFrame:
     texts = pl.element().struct.field("content").explode().struct.field("text")
     suspicious = pl.col("messages").list.eval(texts.str.contains_any(list(reserved)).any()).list.any()
     own = pl.col("views").list.eval(pl.element().struct.field("view").is_in(list(source.views))).list.any()
-    groups = scan(source.preferences, PREFERENCES).filter("kept")
+    groups = numbered(source.preferences, PREFERENCES).filter("kept")
     groups = groups.select(
         "group_id",
         "example_id",
@@ -271,7 +271,9 @@ def _kept(source: _Source, reserved: Iterable[str]) -> pl.DataFrame:
         pl.col("responses").list.eval(pl.element().struct.field("token_ids").list.len()).alias("lengths"),
         special=suspicious.fill_null(False) | own.fill_null(False),
     )
-    sizes = scan(source.examples.path, EXAMPLES).filter(pl.col("reason").is_null()).select("example_id", "image_sizes")
+    sizes = (
+        numbered(source.examples.path, EXAMPLES).filter(pl.col("reason").is_null()).select("example_id", "image_sizes")
+    )
     found = collected(groups, source.preferences)
     found = found.join(collected(sizes, source.examples.path), "example_id", "left", maintain_order="left")
     for unknown in found.filter(pl.col("image_sizes").is_null())["example_id"]:
@@ -353,13 +355,13 @@ def kept_rollouts(
     Raises `UserError` if a table belongs to other responses.
     """
     lists = kept_lists(preferences, examples, views, blocks, prompts, redrawn=True, saliencies=saliencies)
-    answers = scan(responses, RESPONSES).group_by(pl.col("request_id").alias("group_id"))
+    answers = numbered(responses, RESPONSES).group_by(pl.col("request_id").alias("group_id"))
     in_order = {"row": pl.col("row"), "lengths": pl.col("logprobs").list.len()}
     in_order = {name: column.sort_by("sample_index") for name, column in in_order.items()}
     found = {"answers": _rows(lists, answers.agg(**in_order), responses)}
     for term in stored:
         of_term = (pl.col("term") == term.term) & (pl.col("view") == term.view)
-        found[_column(term)] = _rows(lists, _lengths(scan(terms, TERMS).filter(of_term)), terms)
+        found[_column(term)] = _rows(lists, _lengths(numbered(terms, TERMS).filter(of_term)), terms)
     return KeptRollouts(
         lists,
         pl.DataFrame(found).to_arrow(),
