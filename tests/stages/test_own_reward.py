@@ -171,6 +171,29 @@ def test_what_a_reward_returns_is_checked(tmp_path: Path, folder: Path, name: st
         tables.rewards(RewardBlock(tasks={"ocr": name}))
 
 
+@pytest.mark.parametrize(
+    ("name", "parsed", "stored"),
+    [
+        ("dicts", "[{'said': text} for text in answers.texts]", ['{"said":"a"}', None, '{"said":"b c"}']),
+        ("structs", "pl.Series([{'said': text} for text in answers.texts])", ['{"said":"a"}', None, '{"said":"b c"}']),
+        ("plain", "pl.Series(answers.texts)", ['"a"', None, '"b c"']),
+        ("nothing", "[None] * len(words)", [None] * 3),
+    ],
+)
+def test_parsed_answers_are_lists_or_series(
+    tmp_path: Path, folder: Path, name: str, parsed: str, stored: list[str | None]
+) -> None:
+    changed = BREVITY.replace('name="brevity"', f'name="{name}"').replace(
+        "import numpy as np", "import numpy as np\nimport polars as pl"
+    )
+    changed = changed.replace(SHARED, f"return Scores(1 / np.maximum(words, 1), {parsed}, {{")
+    (folder / f"rewards/{name}.py").write_text(changed)
+    tables = Tables(tmp_path, [example("q", "ocr", target="x")], [(request("q", 3, "b"), ["a", None, "b c"])])
+    table = tables.rewards(RewardBlock(tasks={"ocr": name}, max_failed_share=1.0))
+    assert table["parsed"].to_list() == stored
+    assert table["reward"].to_list() == [1.0, None, 0.5]
+
+
 def test_a_reward_may_be_a_list_with_none(tmp_path: Path, folder: Path) -> None:
     """As trainers whose rewards skip an answer by None."""
     changed = BREVITY.replace('name="brevity"', 'name="skips"').replace(SHARED, "return Scores([1, None], words, {")

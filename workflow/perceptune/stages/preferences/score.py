@@ -69,7 +69,7 @@ def run(
         for batch in read_batches(responses, RESPONSES, ANSWERED, BATCH):
             part = asked.join(pl.DataFrame(pl.from_arrow(batch))).filter(chosen)
             failures.add(part)
-            part = part.with_columns(answer=_answers(part["text"], reasoning)).with_row_index("row")
+            part = part.with_columns(answer=_without_reasoning(part["text"], reasoning)).with_row_index("row")
             scored = [scoring[str(task)].scored(rows) for (task,), rows in part.group_by("task")]
             if scored:
                 yield pl.concat(scored).sort("row").drop("row")
@@ -119,8 +119,8 @@ class _Failures:
         )
 
 
-def _answers(texts: pl.Series, reasoning: Reasoning) -> pl.Series:
-    """The texts without reasoning; null without a response, or if its reasoning never ends."""
+def _without_reasoning(texts: pl.Series, reasoning: Reasoning) -> pl.Series:
+    """The answers in responses; null without a response, or if its reasoning never ends."""
     reasoned = (texts.str.contains_any(list(reasoning.signs)) | reasoning.opened).fill_null(value=False)
     read = [text and reasoning.answer(text) for text in texts.filter(reasoned)]
     return texts.scatter(reasoned.arg_true(), pl.Series(read, dtype=pl.String))
@@ -208,7 +208,8 @@ def _scores(reward: Reward, answers: Answers) -> Scores:
     for name, shape in shapes.items():
         if shape != (len(answers.texts),):
             raise UserError(f"reward `{reward.name}`: `{name}` has shape {shape}, expected ({len(answers.texts)},)")
-    scores = Scores(rewards, made.parsed, components, made.reasons)
+    in_structs = isinstance(made.parsed, pl.Series) and isinstance(made.parsed.dtype, pl.Struct)
+    scores = Scores(rewards, made.parsed if in_structs else list(made.parsed), components, made.reasons)
     if missing := [name for name in reward.components if name not in scores.components]:
         raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
     return scores

@@ -20,6 +20,8 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.preferences.rollout_groups import batch
 from perceptune.core.preferences.rollout_groups import statistics as batch_statistics
 
+SCORED = ("request_id", "sample_index", "task", "text", "reward", "components")
+
 
 def run(
     *,
@@ -36,12 +38,10 @@ def run(
     `keep` is not a component of the rewards. Logs if fewer groups are kept than requested.
     """
     requested = pl.DataFrame(
-        pl.from_arrow(read_table(requests, REQUESTS).select(["request_id", "example_id", "view", "messages"]))
+        pl.from_arrow(read_table(requests, REQUESTS, ["request_id", "example_id", "view", "messages"]))
     )
-    tokens = pl.DataFrame(
-        pl.from_arrow(read_table(responses, RESPONSES).select(["request_id", "sample_index", "token_ids"]))
-    )
-    scored = pl.DataFrame(pl.from_arrow(read_table(rewards, REWARDS)))
+    tokens = pl.DataFrame(pl.from_arrow(read_table(responses, RESPONSES, ["request_id", "sample_index", "token_ids"])))
+    scored = pl.DataFrame(pl.from_arrow(read_table(rewards, REWARDS, SCORED)))
     scored = scored.with_columns(keep=_kept_by(scored, config.keep, rewards)).select(
         "request_id", "sample_index", "task", "text", "reward", "keep"
     )
