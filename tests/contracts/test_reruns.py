@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from perceptune.contracts import paths
 from perceptune.contracts.plugins import file_of, module_of
 from perceptune.contracts.provenance import code
 from perceptune.planning import policies as planning
 from perceptune.planning.benchmarks import scored_settings
+from perceptune.planning.graph import TARGETS, graph
+from perceptune.planning.jobs import data
 from perceptune.planning.rules import RULES, job_of
 
 from .test_plan import edited
@@ -213,3 +216,19 @@ def _settings(plan: planning.Plan) -> dict[str, dict[str, Any]]:
         "judge": ("judge_answers", {"policy": "perpo", "benchmark": "mmhal"}),
     }
     return {name: dict(job_of(plan, rule, wildcards).settings) for name, (rule, wildcards) in jobs.items()}
+
+
+def test_only_the_import_reads_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every job on a cluster plans its own rule: none may look at tens of thousands of images."""
+    jobs = graph(planning.load(configured()), [*TARGETS, paths.EXPORT.format(export="out")])
+
+    def read(block: object, memory: object) -> str:
+        raise RuntimeError("data is read")
+
+    monkeypatch.setattr(data, "data_digest", read)
+    plan, planned = planning.load(configured()), set()
+    for rule, wildcards in jobs:
+        if rule != "import_examples":
+            job_of(plan, rule, dict(wildcards))
+            planned.add(rule)
+    assert planned > {"plan_samples", "sample_responses", "train_adapter", "evaluate_policy", "export_preferences"}
