@@ -61,10 +61,17 @@ def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -
 
 
 def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:
-    """Writes a complete model folder with the adapter merged into the weights, see `merge_weights`."""
+    """Writes a complete model folder with the adapter merged into the weights, see `merge_weights`.
+
+    Leaves no folder if it fails.
+    """
     ignored = shutil.ignore_patterns(*WEIGHTS, ".*")
-    # copies permissions of folders only: a shared model's files may be read-only
-    shutil.copytree(model.path, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    if model.pixels:
-        load_processor(model).save_pretrained(folder)
-    merge_weights(Path(model.path), adapter, folder, model.dtype, model.trust_remote_code)
+    try:
+        # `copyfile`, because the files of a shared model may be read-only
+        shutil.copytree(model.path, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        if model.pixels:
+            load_processor(model).save_pretrained(folder)
+        merge_weights(Path(model.path), adapter, folder, model.dtype, model.trust_remote_code)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -88,7 +88,7 @@ class Table:
 
 
 UNKNOWN_TABLE = Table(20_000, 10 * MB)
-"""Stands for a table that does not exist yet. Before a job is submitted, its own tables do, except
+"""Stands for a table that does not exist yet. When a job is submitted, its tables exist, except
 within a group of jobs."""
 
 
