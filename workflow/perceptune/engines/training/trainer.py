@@ -287,8 +287,9 @@ def prepare(
     """Trainer settings with steps of `block.batch_size` lists, shuffled by `seed`, and the
     checkpoint to resume from.
     """
-    resume = newest_checkpoint(checkpoints, fingerprint)
     arguments = _arguments(block, seed, dtype, checkpoints)
+    with arguments.main_process_first(local=False):  # only one process may remove what is incomplete
+        resume = newest_checkpoint(checkpoints, fingerprint)
     # one process per GPU; the Trainer would otherwise split a batch over all visible GPUs
     arguments._n_gpu = 1
     micro, accumulation = micro_batches(block, arguments.world_size)
