@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from threading import Event, RLock
 from typing import Any, NamedTuple
 
@@ -120,11 +120,12 @@ class FactsOfImages:
         """The facts of an image struct. Raises `ValueError` like `open_image`."""
         if image.get("bytes") is not None:
             return self._of_content(bytes(image["bytes"]))
+        path = os.path.join(os.getcwd(), image["path"])  # noqa: PTH109, PTH118 - once per row, so without `pathlib`
         try:
-            facts = Path(image["path"]).stat()
+            facts = os.stat(path)  # noqa: PTH116
         except OSError:
             return self._of_content(image_bytes(image))  # raises the reason
-        key = (str(Path(image["path"]).absolute()), facts.st_size, facts.st_mtime_ns)
+        key = (path, facts.st_size, facts.st_mtime_ns)
         return self._files.get("\0".join(map(str, key)), lambda: self._of_file(key, image))
 
     @property
