@@ -24,5 +24,5 @@ EXAMPLES = Table(
     ("split", pa.string()),
     ("source", pa.string(), NULL),  # remaining columns of the source row, JSON
     ("reason", pa.string(), NULL),  # why the row is quarantined; null for valid rows
-    group_bytes=2**22,
+    group_bytes=2**21,
 )

@@ -149,7 +149,7 @@ class KeptLists(Fetched[RankedList]):
             rewards=[response["reward"] for response in group["responses"]],
             pairs=_pairs(group),
             numbers={number["name"]: number["value"] for number in group["numbers"]},
-            sizes=_sizes(example),
+            sizes=_sizes(example["image_sizes"]),
         )
         if self.truths is not None:
             answer = self.truths.ground_truth(examples.row(example_id), 0)  # whether it fits is known
@@ -173,11 +173,12 @@ class KeptLists(Fetched[RankedList]):
 
     def ranks(self) -> Iterator[tuple[list[float], Pairs]]:
         """Rewards and kept pairs of each group, without the rest of it."""
-        table = Rows(self.source.preferences, PREFERENCES, ["responses.list.element.reward", "pairs"])
-        for part in self.entries.to_batches(AT_ONCE):
-            for group in table.take(part["row"].to_pylist()):
-                rewards = [response["reward"] for response in group["responses"]]
-                yield [1.0] if self.truths is not None else rewards, _pairs(group)
+        rewards = pl.col("responses").list.eval(pl.element().struct.field("reward")).alias("rewards")
+        groups = scan(self.source.preferences, PREFERENCES).join(self._frame.lazy().select("row"), "row", "semi")
+        found = collected(groups.select("row", rewards, "pairs").sort("row"), self.source.preferences)
+        for part in found.iter_slices(AT_ONCE):
+            for one in part.to_arrow().to_pylist():
+                yield [1.0] if self.truths is not None else one["rewards"], _pairs(one)
 
     def with_reference(self, terms: Mapping[str, Path]) -> KeptLists:
         """The lists with their summed reference log-probs under every view of `terms` (view to table).
@@ -208,7 +209,7 @@ class KeptLists(Fetched[RankedList]):
             for group in self.source.groups.take(part["row"].to_pylist()):
                 example = self.source.examples.row(group["example_id"])
                 try:
-                    prompt = prompts.length(self.source.shown(group, example)[view], _sizes(example))
+                    prompt = prompts.length(self.source.shown(group, example)[view], _sizes(example["image_sizes"]))
                     prompts.ground_truth(example, prompt)
                 except ValueError as error:
                     reasons[group["group_id"]] = str(error)
@@ -243,17 +244,19 @@ def kept_lists(
     ops: set[str] = set()
     views_of: list[list[str]] = []
     reasons: dict[str, str] = {}
-    for place in index.drop("lengths").iter_rows(named=True):
+    columns = (index[name].to_list() for name in ("group_id", "row", "special", "image_sizes"))
+    for group_id, row, special, sizes in zip(*columns, strict=True):
         recipes: Mapping[str, Recipe] = {}
         try:
-            recipes = _checked(place, source, common, prompts)
+            recipes = _checked(row, _sizes(sizes), source, None if special else common, prompts)
         except ValueError as error:
-            reasons[place["group_id"]] = str(error)
+            reasons[group_id] = str(error)
         ops |= {recipe.op for recipe in recipes.values()}
         views_of.append(list(recipes))
     left_out(reasons, index.height, "can be encoded")
-    index = index.select("group_id", "row", "lengths", pl.Series("views", views_of, pl.List(pl.String)))
-    return KeptLists(source, index.to_arrow(), sorted(ops)).where(name not in reasons for name in index["group_id"])
+    entries = index.select("group_id", "row", "lengths").to_arrow()
+    entries = entries.append_column("views", pa.array(views_of, pa.list_(pa.string())))
+    return KeptLists(source, entries, sorted(ops)).where(name not in reasons for name in index["group_id"])
 
 
 def _kept(source: _Source, reserved: Iterable[str]) -> pl.DataFrame:
@@ -285,17 +288,16 @@ def _kept(source: _Source, reserved: Iterable[str]) -> pl.DataFrame:
 
 
 def _checked(
-    place: Mapping[str, Any], source: _Source, common: Mapping[str, Recipe] | None, prompts: Prompts
+    row: int, sizes: Sizes, source: _Source, common: Mapping[str, Recipe] | None, prompts: Prompts
 ) -> Mapping[str, Recipe]:
-    """The recipes of a group's views.
+    """The recipes of a group's views, which are `common` unless that is None.
 
     Raises `ValueError` if the prompt cannot be encoded under one of them.
     """
-    sizes = _sizes(place)
-    if common is not None and not place["special"]:
+    if common is not None:
         prompts.unchanged_images(sizes)
         return common
-    group = source.groups[place["row"]]
+    group = source.groups[row]
     shown = source.shown(group, source.examples.row(group["example_id"], FACTS))
     for view in shown.values():
         prompts.check(view, sizes)
@@ -306,8 +308,8 @@ def _pairs(group: Mapping[str, Any]) -> Pairs:
     return {pair["kind"]: (pair["chosen"], pair["rejected"]) for pair in group["pairs"] if pair["kept"]}
 
 
-def _sizes(example: Mapping[str, Any]) -> Sizes:
-    return tuple((width, height) for width, height in example["image_sizes"])
+def _sizes(sizes: Iterable[Sequence[int]]) -> Sizes:
+    return tuple((width, height) for width, height in sizes)
 
 
 @dataclass(frozen=True, eq=False)
