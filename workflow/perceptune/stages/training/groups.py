@@ -174,7 +174,7 @@ class KeptLists(Fetched[RankedList]):
     def ranks(self) -> Iterator[tuple[list[float], Pairs]]:
         """Rewards and kept pairs of each group, without the rest of it."""
         rewards = pl.col("responses").list.eval(pl.element().struct.field("reward")).alias("rewards")
-        groups = scan(self.source.preferences, PREFERENCES).join(self._frame.lazy().select("row"), "row", "semi")
+        groups = numbered(self.source.preferences, PREFERENCES).join(self._frame.lazy().select("row"), "row", "semi")
         found = collected(groups.select("row", rewards, "pairs").sort("row"), self.source.preferences)
         for part in found.iter_slices(AT_ONCE):
             for one in part.to_arrow().to_pylist():
