@@ -97,7 +97,13 @@ LINES = {"rows": 1_000_000, "images": 50_000}
 FEW = {"rows": 100_000, "images": 5_000}
 ROWS = [
     *(
-        Row("dry run of the demo", lambda folder, **_: None, work_demo, {"sampling_jobs": jobs}, {"sampling_jobs": 100})
+        Row(
+            "dry run of the demo",
+            lambda folder, **_: None,
+            work_demo,
+            {"sampling_jobs": jobs},
+            {"sampling_jobs": max(12, jobs // 10)},
+        )
         for jobs in (12, 1000, 10000)
     ),
     Row("first dry run, image files", prepare_lines, work_lines, LINES, FEW, "20 s, 350 MB"),
