@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test extended test-all quick lint lint-style lint-types lint-workflow format explain chaos schemas slurm language lock clean
+.PHONY: demo test extended test-all quick lint lint-style lint-types lint-workflow format explain chaos bench schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@touch $(VENV)/demo.started
@@ -39,6 +39,11 @@ test-all: test extended
 # All linters, and the tests that start neither vLLM nor Snakemake nor a training run.
 quick: $(VENV)/dev.ready lint
 	@pytest -m "not slow"
+
+# The same work with the code of an earlier commit and with this checkout, at small sizes.
+bench: $(VENV)/dev.ready
+	@for script in scoring training_data evaluation importing dry_run merging; do \
+		echo "$$script.py"; python benchmarks/$$script.py --quick || exit 1; done
 
 lint: $(VENV)/dev.ready
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style lint-workflow
