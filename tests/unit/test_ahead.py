@@ -70,7 +70,7 @@ def test_the_queue_is_bounded(workers: int) -> None:
     with Workers(doubling, workers) as pool:
         results = pool.results(items())
         next(results)
-        assert results.ready() in (True, False)
+        results.ready()  # also reads ahead
         assert len(read) <= 1 + max(workers * AHEAD, 1)
 
 

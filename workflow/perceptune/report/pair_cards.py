@@ -45,7 +45,6 @@ def pair_galleries(
         ids = [group["example_id"] for group in groups]
         known = IllustratedExamples(tables["examples"])
         examples = known.rows(ids, SHOWN_COLUMNS)
-        known.fetch(examples)
         attention, crops = (
             rows_of(scan(tables[name], kind) if name in tables else None, ids)
             for name, kind in (("attention", ATTENTION), ("crops", CROPS))

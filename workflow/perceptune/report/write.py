@@ -255,7 +255,6 @@ def _galleries(
         dataset = benchmarks[result.benchmark].dataset
         known = IllustratedExamples(examples[dataset])
         rows = known.rows(ids, SHOWN_COLUMNS)
-        known.fetch(rows)
         by_id = {p: rows_of(table, ids, columns=ANSWER_COLUMNS) for p, table in answers.items()}
         cards: dict[str, list[dict[str, Any]]] = {}
         for choice in choices:

@@ -26,12 +26,12 @@ class EngineBlock(Block):
     max_num_seqs: Positive = 256
     """Maximum number of sequences per decoding step."""
     answers_per_part: Positive = 2048
-    """Responses committed together: a killed run loses at most so many of the finished ones, and at
-    most those of the last 30 seconds. Shards take turns after so many responses."""
+    """Finished responses are committed once there are this many, and at least every 30 seconds. A
+    killed run loses only the uncommitted ones. Shards consist of whole parts of about this size."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that open images, apply views and run vLLM's image processor ahead of the engine; 0:
-    the engine's own process does that. Null: on a GPU, one for each but one of `threads`, at most 8;
-    on a CPU 0, since the engine uses all cores."""
+    """Number of processes that load and preprocess images ahead of the engine; 0: the sampling process
+    does it. Null: `threads` minus one, at most 8, with a GPU, and 0 without one, where the engine uses
+    all cores."""
     batch_invariant: bool = False
     """Use vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, but no response depends on the
     rest of its batch."""

@@ -17,7 +17,6 @@ from typing import Any
 FRESH = 2_000_000_000
 """Nanoseconds after a change in which another one may leave the modification time as it is. Digests
 of such recent files are not cached."""
-READ_AT_ONCE = 2**20
 FILES_AT_ONCE = 500
 TABLES = (
     "files (path PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT)",
@@ -28,11 +27,8 @@ TABLES = (
 
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while part := file.read(READ_AT_ONCE):
-            digest.update(part)
-    return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_json(value: Any) -> str:

@@ -18,7 +18,7 @@ class Places:
         self._rows = order if rows is None else rows.take(order)
 
     def __getitem__(self, name: str) -> int:
-        """Raises `KeyError` if there is no such id."""
+        """Raises `KeyError` for an unknown id."""
         place = self.find(name)
         if place is None:
             raise KeyError(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,6 @@ class IllustratedExamples(Examples):
         super().__init__(path)
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._recent_bytes = 0
-
-    def fetch(self, ids: Iterable[str]) -> None:
-        """A hint that the images of these examples are needed next; nothing depends on it."""
 
     def images(self, example_id: str) -> list[Image]:
         """The images of an example, opened.

@@ -28,7 +28,7 @@ class Examples:
     def row(self, example_id: str, columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
         """One row, read when it is needed.
 
-        Raises `KeyError` if there is no usable row with this id.
+        Raises `KeyError` if no usable row has this id.
         """
         place, names = self._places[example_id], tuple(columns)
         if names not in self._readers:
