@@ -100,7 +100,7 @@ def test_every_control_is_a_paired_difference(
         ("mean_of_n", 2): np.subtract(hits(OURS), means),
         ("sft_on_best", 1): np.subtract(hits(OURS), hits(SFT)),
     }
-    seed = derived_seed("bootstrap", 0, "b", "grounding", "original", metric)
+    seed = derived_seed("bootstrap", 0, "b", "grounding", "original")
     draws = np.random.default_rng(seed).integers(0, 8, size=(RESAMPLES, 8))
     for key, differences in each.items():
         loops = [sum(differences[i] for i in chosen) / 8 for chosen in draws]

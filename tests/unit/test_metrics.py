@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts.config import BenchmarkBlock
+from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks.best_of_n import best_of_k, best_of_k_weights, curve_points
-from perceptune.core.benchmarks.bootstrap import interval, interval_and_gain, macro_mean, paired_sum, run_spread
+from perceptune.core.benchmarks.bootstrap import macro_mean, paired_sum, run_spread
 from perceptune.stages.evaluation.metric_rows import sampled_rows
 from scipy.stats import bootstrap
 
@@ -133,6 +134,33 @@ def test_what_the_stage_writes_of_sampled_answers() -> None:
     assert set(conditions) == {"accuracy"}  # one run has no spread
 
 
+def test_all_metrics_share_their_samples() -> None:
+    """Means and best of k of a policy and its base, against a loop over one set of samples."""
+    draw, address, block = (
+        np.random.default_rng(0),
+        ("b", "t", "v"),
+        BenchmarkBlock(dataset="d", reward="r", resamples=99),
+    )
+    tables = [
+        pl.DataFrame(
+            [(f"r{i:02}", j, f"e{i}", {"correct": float(draw.integers(2))}, None) for i in range(30) for j in range(4)],
+            schema=["request_id", "sample_index", "example_id", "components", "reason"],
+            orient="row",
+        )
+        for _ in range(2)
+    ]
+    rows = {
+        (row["condition"], row["k"]): row for row in sampled_rows(*tables, "exact_match", block, address) if row["gain"]
+    }
+    own, base = (np.array([row["correct"] for row in table["components"]]).reshape(30, 4) for table in tables)
+    samples = np.random.default_rng(derived_seed("bootstrap", 0, *address)).integers(0, 30, size=(99, 30))
+    for k, best in {("mean_of_n", 4): np.mean, ("best_of_n", 1): np.mean, ("best_of_n", 4): np.max}.items():
+        values, gains = best(own, axis=1), best(own, axis=1) - best(base, axis=1)
+        limits = [np.quantile([x[sample].mean() for sample in samples], [0.025, 0.975]) for x in (values, gains)]
+        found = [rows[k][name] for name in ("value", "ci_low", "ci_high", "gain", "gain_ci_low", "gain_ci_high")]
+        assert found == pytest.approx([values.mean(), *limits[0], gains.mean(), *limits[1]], rel=1e-9)
+
+
 def test_best_of_4_is_the_unbiased_pass_at_4() -> None:
     """1 - C(2, 4) / C(8, 4), 0, 1 - C(6, 4) / C(8, 4) = 1 - 15 / 70."""
     assert best_of_k(RUNS, 4) == pytest.approx([1.0, 0.0, 0.785714], abs=1e-6)
@@ -164,7 +192,7 @@ def test_curve_points() -> None:
 
 def test_the_interval_agrees_with_scipy() -> None:
     values = np.random.default_rng(0).normal(0.4, 0.2, 300)
-    value, low, high = interval(lambda c: c["x"].mean(axis=-1), {"x": values}, resamples=9999, seed=1)
+    value, low, high = paired_sum([(1, lambda c: c["x"].mean(axis=-1), {"x": values})], resamples=9999, seed=1)
     reference = bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(2)).confidence_interval
     assert value == pytest.approx(values.mean())
     assert (low, high) == pytest.approx((reference.low, reference.high), abs=2e-3)  # both have Monte Carlo error
@@ -179,8 +207,7 @@ def test_the_gain_is_paired() -> None:
     def mean(columns: dict[str, np.ndarray]) -> np.ndarray:
         return columns["x"].mean(axis=-1)
 
-    value, (gain, low, high) = interval_and_gain(mean, {"x": improved}, {"x": base}, resamples=9999, seed=1)
-    assert value == interval(mean, {"x": improved}, resamples=9999, seed=1)
+    gain, low, high = paired_sum([(1, mean, {"x": improved}), (-1, mean, {"x": base})], resamples=9999, seed=1)
     assert gain == pytest.approx(0.08)
     reference = bootstrap(
         (improved - base,), np.mean, method="percentile", rng=np.random.default_rng(2)
@@ -188,7 +215,7 @@ def test_the_gain_is_paired() -> None:
     assert (low, high) == pytest.approx(
         (reference.low, reference.high), abs=0.011
     )  # a mean of 100 moves in steps of 0.01
-    assert interval_and_gain(mean, {"x": base}, {"x": base}, resamples=99, seed=1)[1] == (0, 0, 0)
+    assert paired_sum([(1, mean, {"x": base}), (-1, mean, {"x": base})], resamples=99, seed=1) == (0, 0, 0)
 
 
 def test_a_single_example_has_no_interval() -> None:
@@ -196,12 +223,13 @@ def test_a_single_example_has_no_interval() -> None:
         return columns["x"].mean(axis=-1)
 
     one, base = {"x": np.array([1.0])}, {"x": np.array([0.0])}
-    assert interval(mean, one, resamples=99, seed=1) == pytest.approx((1, np.nan, np.nan), nan_ok=True)
-    for found in interval_and_gain(mean, one, base, resamples=99, seed=1):
-        assert found == pytest.approx((1, np.nan, np.nan), nan_ok=True)
+    for terms in ([(1, mean, one)], [(1, mean, one), (-1, mean, base)]):
+        assert paired_sum(terms, resamples=99, seed=1) == pytest.approx((1, np.nan, np.nan), nan_ok=True)  # type: ignore[arg-type]
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     columns = yes_no(8, 3, 2, 7)
-    first, second = (interval(REWARD_METRICS["yes_no"]["f1"], columns, resamples=500, seed=7) for _ in range(2))
+    first, second = (
+        paired_sum([(1, REWARD_METRICS["yes_no"]["f1"], columns)], resamples=500, seed=7) for _ in range(2)
+    )
     assert first == second

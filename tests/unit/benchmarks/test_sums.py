@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from perceptune.core.benchmarks.benchmark import Benchmark, share
-from perceptune.core.benchmarks.bootstrap import bounds, interval_and_gain, resampled_totals
+from perceptune.core.benchmarks.bootstrap import bounds, paired_sum, resampled_totals
 from perceptune.core.rewards.reward import Answers
 from perceptune.stages.evaluation import protocol_metrics
 
@@ -39,7 +39,8 @@ def test_resampled_totals_give_the_intervals_of_the_general_bootstrap() -> None:
     totals, base_totals = resampled_totals([policy, base], resamples=2999, seed=5)
     assert totals["hits"].shape == (2999, 1)
     assert metric(totals).shape == (2999,)
-    value, gain = interval_and_gain(metric, policy, base, resamples=2999, seed=5)
+    value = paired_sum([(1, metric, policy)], resamples=2999, seed=5)
+    gain = paired_sum([(1, metric, policy), (-1, metric, base)], resamples=2999, seed=5)
     assert bounds(metric(totals)) == pytest.approx(value[1:])
     assert bounds(metric(totals) - metric(base_totals)) == pytest.approx(gain[1:])
 

@@ -17,23 +17,6 @@ CHUNK = 4_000_000
 LEVEL = 0.95
 
 
-def interval(metric: Metric, columns: Columns, *, resamples: int, seed: int) -> tuple[float, float, float]:
-    """(value, low, high): the metric and its 95 % percentile bootstrap interval over n examples."""
-    (draws,) = resampled([(metric, columns)], resamples=resamples, seed=seed)
-    return float(metric(columns)), *bounds(draws)
-
-
-def interval_and_gain(
-    metric: Metric, columns: Columns, base: Columns, *, resamples: int, seed: int
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """(value, low, high) of the metric, and of its difference from the base policy, with both
-    resampled jointly.
-    """
-    draws, of_base = resampled([(metric, columns), (metric, base)], resamples=resamples, seed=seed)
-    value, base_value = float(metric(columns)), float(metric(base))
-    return (value, *bounds(draws)), (value - base_value, *bounds(draws - of_base))
-
-
 def paired_sum(
     terms: Sequence[tuple[float, Metric, Columns]], *, resamples: int, seed: int, of_sums: bool = False
 ) -> tuple[float, float, float]:
@@ -61,13 +44,16 @@ def resampled(
     count = _count(measured[0][1])
     if count == 1:
         return [np.full(resamples, np.nan) for _ in measured]
+    tables = {id(columns): columns for _, columns in measured}  # several metrics use the same one
     if of_sums:
-        totals = resampled_totals([columns for _, columns in measured], resamples=resamples, seed=seed)
-        return [np.asarray(metric(of_table)) for (metric, _), of_table in zip(measured, totals, strict=True)]
+        sums = resampled_totals(list(tables.values()), resamples=resamples, seed=seed)
+        totals = dict(zip(tables, sums, strict=True))
+        return [np.asarray(metric(totals[id(columns)])) for metric, columns in measured]
     values: list[list[np.ndarray]] = [[] for _ in measured]
     for rows in _samples(count, resamples, seed):
+        drawn = {name: _Resampled(columns, rows) for name, columns in tables.items()}
         for found, (metric, columns) in zip(values, measured, strict=True):
-            found.append(metric(_Resampled(columns, rows)))
+            found.append(metric(drawn[id(columns)]))
     return [np.concatenate(found) for found in values]
 
 

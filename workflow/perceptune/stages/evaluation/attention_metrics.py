@@ -55,9 +55,14 @@ def _row(
     address: tuple[str, ...],
 ) -> dict[str, Any]:
     """The row of a metric; those of the `asked` examples without a number failed."""
-    own, base = (None if c is None else {"value": np.array(c, dtype=float)} for c in numbers)
+    own, base = ({} if c is None else {"value": np.array(c, dtype=float)} for c in numbers)
     count = {"n": len(numbers[0]), "n_failed": asked - len(numbers[0])}
-    return {**fixed, "metric": metric, **count, **measured_row(mean_of_column, own, base, block, (*address, metric))}
+    return {
+        **fixed,
+        "metric": metric,
+        **count,
+        **measured_row(mean_of_column, own, base or None, block, (*address, metric)),
+    }
 
 
 def _values(

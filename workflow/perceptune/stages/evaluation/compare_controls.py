@@ -152,7 +152,7 @@ class _Compared:
     def _row(self, found: dict[str, Any], terms: Sequence[tuple[float, Reading]]) -> dict[str, Any]:
         """The row with the weighted sum of `terms` and its interval."""
         block, reading = self._measured.block, terms[0][1]
-        seed = derived_seed("bootstrap", block.seed, *self._address, reading.name)
+        seed = derived_seed("bootstrap", block.seed, *self._address)
         summed = [(weight, of.metric, of.columns) for weight, of in terms]
         drawn = paired_sum(summed, resamples=block.resamples, seed=seed, of_sums=reading.of_sums)
         return {**found, "metric": reading.name, **dict(zip(("difference", "ci_low", "ci_high"), drawn, strict=True))}

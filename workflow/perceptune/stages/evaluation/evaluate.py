@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -28,14 +28,12 @@ from perceptune.stages.evaluation.metric_rows import (
     matched,
     mean_of_column,
     measured_row,
+    measured_rows,
     per_answer,
     sampled_rows,
     together,
 )
 from perceptune.stages.evaluation.protocol_metrics import ProtocolMetrics
-
-if TYPE_CHECKING:
-    from perceptune.core.rewards.reward import RewardMetric
 
 
 def run(
@@ -130,12 +128,18 @@ class RewardMetrics:
 
     def rows(self, answers: pl.DataFrame, base_answers: pl.DataFrame | None) -> Iterator[dict[str, Any]]:
         """Metrics rows per task, view and condition, without policy, benchmark and split."""
-        for (task, view, condition), part in answers.group_by("task", "view", "condition", maintain_order=True):
-            baseline = None if base_answers is None else base_answers.filter(task=task, view=view, condition=condition)
-            measured = sampled_rows if condition == "sampled" else _greedy
-            address = (self._name, str(task), str(view))
-            for row in measured(part, baseline, self._rewards[str(task)], self.block, address):
-                yield {"task": task, "view": view, **row}
+        parts = answers.group_by("task", "view", "condition", maintain_order=True)
+        for rows in together(partial(self._rows_of, key, part, base_answers) for key, part in parts):
+            yield from rows
+
+    def _rows_of(
+        self, key: tuple[object, ...], part: pl.DataFrame, base_answers: pl.DataFrame | None
+    ) -> list[dict[str, Any]]:
+        task, view, condition = map(str, key)
+        baseline = None if base_answers is None else base_answers.filter(task=task, view=view, condition=condition)
+        measured = sampled_rows if condition == "sampled" else _greedy
+        found = measured(part, baseline, self._rewards[task], self.block, (self._name, task, view))
+        return [{"task": task, "view": view, **row} for row in found]
 
     def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
         """Answers by task."""
@@ -174,11 +178,7 @@ def _greedy(
     """One row per metric of the greedy answers to one prompt."""
     columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
     shared = {"n": part.height, "n_failed": part["reason"].is_not_null().sum()}
-    fixed = {**condition_columns(part["condition"][0]), **shared}
-
-    def row(metric: str, declared: RewardMetric) -> dict[str, Any]:
-        values = measured_row(declared.metric, columns, base, block, (*address, metric))
-        return {**fixed, "metric": metric, **values}
-
-    metrics = load("reward", reward).metrics.items()
-    yield from together(partial(row, *one) for one in metrics if not one[1].only_with or one[1].only_with in columns)
+    declared = load("reward", reward).metrics.items()
+    metrics = {name: one.metric for name, one in declared if not one.only_with or one.only_with in columns}
+    for metric, values in measured_rows(metrics, columns, base, block, address).items():
+        yield {**condition_columns(part["condition"][0]), "metric": metric, **shared, **values}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,7 +18,7 @@ from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.benchmarks.best_of_n import best_of_k, curve_points
-from perceptune.core.benchmarks.bootstrap import interval, interval_and_gain, run_spread
+from perceptune.core.benchmarks.bootstrap import bounds, resampled, run_spread
 from perceptune.core.benchmarks.control_prompts import number_of
 from perceptune.core.rewards.metrics import Columns, Metric
 from perceptune.stages.data.scans import scan
@@ -27,13 +26,15 @@ from perceptune.stages.data.scans import scan
 if TYPE_CHECKING:
     from perceptune.core.rewards.reward import RewardMetric
 
+T = TypeVar("T")
+Row = dict[str, float | None]
 COMPARED = ("base_value", "gain", "gain_ci_low", "gain_ci_high")
 UNCOMPARED = ("ci_low", "ci_high", *COMPARED)
 """Columns that are empty for a value without interval and comparison."""
 MEASURED = ("request_id", "example_id", "task", "view", "condition", "sample_index", "components", "reason")
 """Columns of the rewards table that every benchmark reads."""
 THREADS = 2
-"""Metrics measured at once: the number of threads of the Snakemake rules."""
+"""Parts measured at once: the number of threads of the Snakemake rules."""
 
 
 @dataclass(frozen=True)
@@ -141,25 +142,47 @@ def matched(baseline: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
 
 
 def measured_row(
-    metric: Metric, columns: Any, base: Any, block: BenchmarkBlock, address: tuple[str | int, ...]
-) -> dict[str, float | None]:
-    """Value, interval and, with a base model, its value and the paired gain.
+    metric: Metric, columns: Columns, base: Columns | None, block: BenchmarkBlock, address: tuple[str, ...]
+) -> Row:
+    """The row of a single metric, see `measured_rows`."""
+    return measured_rows({"": metric}, columns, base, block, address)[""]
 
-    The bootstrap seed is the same for every policy.
+
+def measured_rows(
+    metrics: Mapping[str, Metric],
+    columns: Columns,
+    base: Columns | None,
+    block: BenchmarkBlock,
+    address: tuple[str, ...],
+    *,
+    of_sums: bool = False,
+) -> dict[str, Row]:
+    """Metric to its value, interval and, with a base model, that model's value and the paired gain.
+
+    All metrics share the bootstrap samples, whose seed is the same for every policy. `of_sums` as in
+    `resampled`.
     """
-    settings = {"resamples": block.resamples, "seed": derived_seed("bootstrap", block.seed, *address)}
-    if base is None:
-        found: tuple[float | None, ...] = (*interval(metric, columns, **settings), *(None for _ in COMPARED))
-    else:
-        own, gain = interval_and_gain(metric, columns, base, **settings)
-        found = (*own, float(metric(base)), *gain)
-    return dict(zip(("value", "ci_low", "ci_high", *COMPARED), found, strict=True))
+    if not metrics:
+        return {}
+    tables = [columns] if base is None else [columns, base]
+    measured = [(metric, table) for table in tables for metric in metrics.values()]
+    seed = derived_seed("bootstrap", block.seed, *address)
+    draws = resampled(measured, resamples=block.resamples, seed=seed, of_sums=of_sums)
+    rows: dict[str, Row] = {}
+    for (name, metric), own, of_base in zip(metrics.items(), draws, draws[-len(metrics) :], strict=False):
+        value = float(metric(columns))
+        found: tuple[float | None, ...] = (value, *bounds(own), *(None for _ in COMPARED))
+        if base is not None:
+            base_value = float(metric(base))
+            found = (*found[:3], base_value, value - base_value, *bounds(own - of_base))
+        rows[name] = dict(zip(("value", "ci_low", "ci_high", *COMPARED), found, strict=True))
+    return rows
 
 
-def together(rows: Iterable[Callable[[], dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The rows that these functions return, in order, `THREADS` of them computed at once."""
+def together(parts: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """What these functions return, in order, `THREADS` of them running at once."""
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(lambda row: row(), rows)
+        yield from pool.map(lambda part: part(), parts)
 
 
 def sampled_rows(
@@ -175,43 +198,25 @@ def sampled_rows(
     `n` and `n_failed` count all sampled answers.
     """
     count = max(part.group_by("request_id").len()["len"].to_list(), default=0)
-    columns, base = columns_of(part), None if baseline is None else columns_of(matched(baseline, part))
-    shared = {"n": part.height, "n_failed": int(part["reason"].is_not_null().sum())}
-    points: list[tuple[str, int]] = [("mean_of_n", count), *(("best_of_n", k) for k in curve_points(count))]
-    planned: list[Callable[[], dict[str, Any]]] = []
+    tables = [columns_of(one) for one in ([part] if baseline is None else [part, matched(baseline, part)])]
+    points = [("mean_of_n", count), *(("best_of_n", k) for k in curve_points(count))]
+    numbers: list[dict[str, np.ndarray]] = [{} for _ in tables]
+    rows: list[tuple[str, dict[str, Any]]] = []
     for metric, declared in per_answer(reward).items():
-        own, of_base = (None if c is None else each_answer(declared, c).reshape(-1, count) for c in (columns, base))
-        assert own is not None
+        answers = [each_answer(declared, table).reshape(-1, count) for table in tables]
         for condition, k in [point for point in points if point[0] in conditions]:
-            fixed = {"condition": condition, "k": k, "metric": metric, **shared}
-            planned.append(partial(_sampled_row, fixed, declared, own, of_base, block, address))
+            rows.append((f"{condition} {metric} {k}", {"condition": condition, "k": k, "metric": metric}))
+            for of_table, values in zip(numbers, answers, strict=True):
+                best = best_of_k(values, k, more_is_better=not declared.lower_is_better)
+                of_table[rows[-1][0]] = values.mean(axis=1) if condition == "mean_of_n" else best
         if count > 1 and "mean_of_n" in conditions:
-            spread = {"value": run_spread(own), **dict.fromkeys(UNCOMPARED)}
-            planned.append(
-                partial(dict, {"condition": "mean_of_n", "k": count, "metric": f"{metric}_run_std", **shared, **spread})
-            )
-    yield from together(planned)
-
-
-def _sampled_row(
-    fixed: dict[str, Any],
-    declared: RewardMetric,
-    own: np.ndarray,
-    of_base: np.ndarray | None,
-    block: BenchmarkBlock,
-    address: tuple[str, ...],
-) -> dict[str, Any]:
-    """The mean over questions of the mean or the best of k answers; both arrays are (questions, n)."""
-    condition, k = fixed["condition"], fixed["k"]
-
-    def of_questions(answers: np.ndarray) -> dict[str, np.ndarray]:
-        if condition == "mean_of_n":
-            return {"value": answers.mean(axis=1)}
-        return {"value": best_of_k(answers, k, more_is_better=not declared.lower_is_better)}
-
-    base = None if of_base is None else of_questions(of_base)
-    place = (*address, condition, fixed["metric"], k)
-    return {**fixed, **measured_row(mean_of_column, of_questions(own), base, block, place)}
+            spread = {"value": run_spread(answers[0]), **dict.fromkeys(UNCOMPARED)}
+            rows.append(("", {"condition": "mean_of_n", "k": count, "metric": f"{metric}_run_std", **spread}))
+    means = {name: mean_of_sum(name, len(values)) for name, values in numbers[0].items()}
+    base = numbers[1] if baseline is not None else None
+    measured = measured_rows(means, numbers[0], base, block, address, of_sums=True)
+    shared = {"n": part.height, "n_failed": int(part["reason"].is_not_null().sum())}
+    yield from ({**shared, **fixed, **measured.get(name, {})} for name, fixed in rows)
 
 
 def per_answer(reward: str) -> dict[str, RewardMetric]:
@@ -223,6 +228,11 @@ def per_answer(reward: str) -> dict[str, RewardMetric]:
 def each_answer(declared: RewardMetric, columns: Columns) -> np.ndarray:
     """A per-answer metric, one value per answer."""
     return np.asarray(declared.of_one(columns[str(declared.component)]))
+
+
+def mean_of_sum(name: str, count: int) -> Metric:
+    """The mean of a column of `count` values, computed from their sum."""
+    return lambda columns: np.asarray(columns[name].sum(axis=-1) / count)
 
 
 def mean_of_column(columns: Any) -> np.ndarray:
