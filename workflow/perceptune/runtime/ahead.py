@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
@@ -74,6 +76,8 @@ class Workers(Generic[Item, Result]):
 
     def _started(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(self._workers, self._context, _prepare, (self._make,))
+        with suppress(OSError):  # Linux allows it for a limited number of pipes
+            fcntl.fcntl(pool._result_queue._reader.fileno(), fcntl.F_SETPIPE_SZ, 2**20)  # type: ignore[attr-defined]
         for _ in range(self._workers):
             pool.submit(_idle)  # starts the processes now, while the caller is busy with something else
         return pool

@@ -154,8 +154,9 @@ def _processes(model: ModelBlock, most_images: int) -> AbstractContextManager[Wo
 
 def _preparing(model: ModelBlock, most_images: int) -> _Prepare:
     """In a process without an engine."""
-    from perceptune.engines.vllm.preparation import Preparer
+    from perceptune.engines.vllm.preparation import Preparer, pickle_tensors_by_content
 
+    pickle_tensors_by_content()
     return _Prepare(Preparer(model, most_images))
 
 
