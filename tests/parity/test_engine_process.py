@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from perceptune.contracts.config import EngineBlock, FileDataset, ModelBlock, SamplingBlock, ViewBlock
 from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.journal import JOURNAL
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.data.shapes import write_dataset
 from perceptune.stages.data import import_examples
@@ -24,33 +26,44 @@ ROOT = Path(__file__).parents[2]
 QUESTIONS, N = 30, 4
 
 
-def sample(folder: Path, workers: int, processes: int | None = None) -> None:
-    """Samples in this process; `workers` is the name of the run."""
+def sample(folder: Path, workers: int) -> None:
+    """Samples in this process, with the journal of that number of workers."""
     from perceptune.stages.sampling import responses
 
-    engine = EngineBlock(
-        enforce_eager=True, workers=workers if processes is None else processes, answers_per_part=16, max_num_seqs=32
-    )
+    engine = EngineBlock(enforce_eager=True, workers=workers, answers_per_part=16, max_num_seqs=32)
     model = ModelBlock(
         path=str(ROOT / "resources/tiny-llava/model"), family="llava", dtype="float32", max_model_len=512, engine=engine
     )
-    target = folder / f"responses-{workers}.parquet"
     responses.run(
-        requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"}, responses=target,
-        journal=folder / f"journal-{workers}", model=model, weights="w", adapter=None, shard=0, shards=1,
+        requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"},
+        responses=folder / f"responses-{workers}.parquet", journal=folder / f"journal-{workers}",
+        model=model, weights="w", adapter=None, shard=0, shards=1,
     )  # fmt: skip
 
 
-def start(folder: Path, workers: int, apart: bool) -> subprocess.Popen[bytes]:
+def start(folder: Path, workers: int) -> subprocess.Popen[bytes]:
+    """Samples in a new process, whose engine has a process of its own."""
     code = f"from tests.parity.test_engine_process import *\nif __name__ == '__main__': sample(Path({str(folder)!r}), {workers})\n"
-    script = folder / f"sample-{workers}.py"
+    script = folder / "sample.py"
     script.write_text(code)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "workflow")]),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(apart)),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
     }
-    return subprocess.Popen([sys.executable, script], env=environment, cwd=ROOT)
+    with (folder / "stderr.txt").open("wb") as errors:
+        return subprocess.Popen([sys.executable, script], env=environment, cwd=ROOT, stderr=errors)
+
+
+def running(job: subprocess.Popen[bytes], program: str) -> list[psutil.Process]:
+    """The descendants of a running job that run this program."""
+    assert job.poll() is None
+    found = []
+    for process in psutil.Process(job.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if program in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +81,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_answers_do_not_depend_on_processes_and_none_is_left_behind(folder: Path) -> None:
-    """A job with an engine of its own is killed and goes on in one process; another has one process."""
-    with start(folder, 2, apart=True) as job:
-        while len(list((folder / "journal-2").rglob("*.parquet"))) < 2:  # the engine is running
+    """First a worker is killed, which the job survives, and then the job, after its first answers."""
+    with start(folder, 2) as job:
+        while len(workers := running(job, "forkserver")) < 1 + 2:  # the workers are its forks
+            time.sleep(0.1)
+        ours = {process.pid for process in workers}
+        next(process for process in workers if process.ppid() in ours).kill()
+        while len(list((folder / "journal-2").rglob("*.parquet"))) < 2:
             assert job.poll() is None
             time.sleep(0.1)
+        assert len(running(job, "VLLM::EngineCor")) == 1
+        assert len(running(job, "forkserver")) == 1 + 2
         started = psutil.Process(job.pid).children(recursive=True)
-        programs = [" ".join(process.cmdline()) for process in started]
         job.kill()
-        job.wait()
-    assert sum("VLLM::EngineCor" in program for program in programs) == 1
-    assert sum("forkserver" in program for program in programs) == 1 + 2  # the workers are its forks
+    assert "a process that prepares images has died" in (folder / "stderr.txt").read_text()
     _, alive = psutil.wait_procs(started, timeout=30)
     assert not alive
-    sample(folder, 2, processes=0)
-    with start(folder, 0, apart=False) as plain:
-        assert plain.wait() == 0
-    rows, others = (read_table(folder / f"responses-{n}.parquet", RESPONSES).to_pylist() for n in (0, 2))
-    assert len(rows) == QUESTIONS * N
-    assert all(row["text"] for row in rows)
-    assert others == rows
+    sample(folder, 0)
+    plain = read_table(folder / "responses-0.parquet", RESPONSES).to_pylist()
+    assert len(plain) == QUESTIONS * N
+    assert all(row["text"] for row in plain)
+    expected = {(row["request_id"], row["sample_index"]): row for row in plain}
+    committed = [
+        row for file in (folder / "journal-2").rglob("*.parquet") for row in read_table(file, JOURNAL).to_pylist()
+    ]
+    assert len(committed) >= 2 * 16
+    for row in committed:
+        del row["key"]
+        assert row.items() <= expected[row["request_id"], row["sample_index"]].items()

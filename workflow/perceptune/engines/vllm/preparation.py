@@ -96,7 +96,7 @@ def pickle_tensors_by_content() -> None:
 
 def _content(tensor: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return _tensor, (pickle.PickleBuffer(raw), tensor.dtype, tuple(tensor.shape))
+    return _tensor, (pickle.PickleBuffer(raw.data), tensor.dtype, tuple(tensor.shape))
 
 
 def _tensor(raw: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
