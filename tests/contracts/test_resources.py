@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from perceptune.contracts.config import LoraBlock
+from perceptune.contracts.config import LoraBlock, ModelBlock
 from perceptune.contracts.plugins import load
 from perceptune.core.weights import Stored, header_bytes
 from perceptune.planning import policies, resources
@@ -97,6 +97,7 @@ def adapter_of(folder: Path) -> int:
     return adapter_parameters(language_layers(folder), LoraBlock(), load("family", "qwen2_5_vl").lora_targets)
 
 
+BLOCK = ModelBlock(path="m", family="qwen2_5_vl")
 QUESTIONS, ANSWERS, TOKENS, PROMPT = 10_000, 20, 64, 2048
 
 
@@ -106,9 +107,9 @@ def row(name: str, folder: Path, gpus: int) -> str:
     answers = QUESTIONS * ANSWERS * TOKENS
     lists = QUESTIONS * PROMPT + answers
     found = {
-        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers),
-        "log-probs": resources.logprobs(weights, lists),
-        "training": resources.training(weights, adapter, gpus, lists),
+        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers, workers=8),
+        "log-probs": resources.logprobs(weights, lists, workers=8),
+        "training": resources.training(weights, adapter, gpus, lists, workers=BLOCK.workers_beside(16 // gpus)),
         "attention maps": resources.maps(weights, QUESTIONS),
         "export": resources.exporting(weights, adapter, gpus),
     }
@@ -213,17 +214,32 @@ def test_a_job_requests_what_its_tables_need_once_they_exist(elsewhere: Path) ->
     assert 60 == few < sampling(1) < unknown
 
 
+SHARD = {"policy": "tiny", "plan": "shapes/n20", "scatteritem": "1-of-1"}
+TERMS = {"policy": "tiny", "dataset": "shapes", "groups": "n20/perception/ranked", "stored": "reference@original"}
+
+
 def test_every_rule_of_the_demos_requests_memory_and_time(elsewhere: Path) -> None:
     for config in (DEMO, P2DPO, ROUNDS):
         plan = policies.load(copy.deepcopy(config))
         for experiment in plan.trained:
             rule = "train_round" if plan.block(experiment).rounds else "train_adapter"
             found = job_of(plan, rule, {"experiment": experiment}).requested(str)
-            assert 5000 < found.mem_mb < 8000  # a tiny model and its adapter
+            workers = 0 if config is ROUNDS else 8  # it has one thread per job
+            # a tiny model and its adapter, with processes that prepare images
+            assert 5000 < found.mem_mb - workers * resources.WORKER / 1e6 < 8000
             assert 120 <= found.runtime <= LONGEST
     two = edited("trainings.dpo.devices", 2)
     one, both = (requested(config, "train_adapter", experiment="dpo") for config in (DEMO, two))
-    assert both.mem_mb == pytest.approx(2 * one.mem_mb, abs=500)
+    # of 16 threads, one device leaves eight for workers at most, two devices leave seven to each
+    assert both.mem_mb == pytest.approx(2 * one.mem_mb - 2 * resources.WORKER / 1e6, abs=500)
+    named = edited("models.tiny.workers", 3)
+    for job in (
+        {"rule": "train_adapter", "experiment": "dpo"},
+        {"rule": "compute_logprobs", **TERMS},
+        {"rule": "sample_responses", **SHARD},
+    ):
+        few, many = (requested(config, **job).mem_mb for config in (named, DEMO))
+        assert many - few == pytest.approx(5 * resources.WORKER / 1e6, abs=200), job
     assert requested(DEMO, "score_responses", policy="tiny", plan="shapes/n20", reward="perception").mem_mb < 3000
     assert requested(DEMO, "write_report").mem_mb < 5000
 
@@ -262,4 +278,4 @@ def test_resources_of_the_command_line_override_those_of_the_rules(elsewhere: Pa
         re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", done.stdout + done.stderr, re.MULTILINE)
     )
     assert {"mem_mb=1234", "runtime=7", "gpu=0"} <= set(of_rules["train_adapter"].split(", "))
-    assert {"mem_mb=5500", "runtime=60", "gpu=1"} <= set(of_rules["compute_logprobs"].split(", "))
+    assert {"mem_mb=11900", "runtime=60", "gpu=1"} <= set(of_rules["compute_logprobs"].split(", "))

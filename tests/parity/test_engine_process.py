@@ -30,10 +30,11 @@ def sample(folder: Path, workers: int) -> None:
     """Samples in this process, with the journal of that number of workers."""
     from perceptune.stages.sampling import responses
 
-    engine = EngineBlock(enforce_eager=True, workers=workers, answers_per_part=16, max_num_seqs=32)
+    engine = EngineBlock(enforce_eager=True, answers_per_part=16, max_num_seqs=32)
     model = ModelBlock(
-        path=str(ROOT / "resources/tiny-llava/model"), family="llava", dtype="float32", max_model_len=512, engine=engine
-    )
+        path=str(ROOT / "resources/tiny-llava/model"), family="llava", dtype="float32", max_model_len=512, workers=workers,
+        engine=engine,
+    )  # fmt: skip
     responses.run(
         requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"},
         responses=folder / f"responses-{workers}.parquet", journal=folder / f"journal-{workers}",

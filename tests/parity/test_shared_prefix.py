@@ -15,7 +15,7 @@ from perceptune.core.methods.method import Group
 from perceptune.engines.training import shared_prefix
 from perceptune.engines.training.shared_prefix import Packed, Prompted, packed, response_logps, token_logps
 from perceptune.models.families.family import Family
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model, load_processor, outline
 from PIL import Image
 
 from tests.plugins import FAMILIES, METHODS
@@ -30,7 +30,7 @@ class Setup:
 
     def __init__(self, name: str, folder: Path) -> None:
         BUILDERS[name](folder, 0)
-        block = ModelBlock(path=str(folder), family=name, dtype="float32")  # type: ignore[arg-type]
+        self.block = block = ModelBlock(path=str(folder), family=name, dtype="float32")
         self.family: Family = FAMILIES[name]
         self.processor = load_processor(block)
         torch.manual_seed(0)
@@ -104,6 +104,16 @@ def perpo(logps: torch.Tensor, sizes: list[int]) -> torch.Tensor:
 
 def batch_of(setup: Setup, groups: list[Prompted], budget: int | None = None) -> Packed:
     return packed(groups, setup.family, 0, budget)
+
+
+def test_positions_need_no_weights(setup: Setup, groups: list[Prompted]) -> None:
+    """Worker processes compute them without loading the model; building it draws no random numbers."""
+    state = torch.get_rng_state()
+    bare = outline(setup.block)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.is_meta for parameter in bare.parameters())
+    for group in groups:
+        assert torch.equal(setup.family.positions(bare, group.prefix), group.positions)
 
 
 @pytest.mark.parametrize("budget", [None, 6])

@@ -14,15 +14,16 @@ from perceptune.contracts.errors import UserError
 from perceptune.core.data.images import open_image
 from perceptune.core.views.apply import pictures_shown, shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.training import trainer
+from perceptune.engines.training import groups, trainer
 from perceptune.engines.training.groups import Encoder, RankedList, Shown, all_under, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.stored_logprobs import stored_terms
 from perceptune.models.families.family import family_of
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model, load_processor, outline
 from PIL import Image
 
 from tests import tiny_models as tiny
+from tests.feeds import fed
 from tests.plugins import METHODS
 
 pytestmark = pytest.mark.slow
@@ -55,13 +56,17 @@ def lists(model: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> list[R
     reference: dict[str, dict[str, list[float]]] = {one.group_id: {} for one in made}
     for view in ("original", "corrupted"):
         encoder = Encoder(family_of(model), load_processor(model), base, all_under(view))
-        for group, found in stored_terms(base, encoder, made, 4):
+        for group, found in stored_terms(base, fed(encoder, made), 4):
             reference[group][view] = [sum(values) for values in found.logps]
     return [RankedList(**{**vars(one), "reference": reference[one.group_id]}) for one in made]
 
 
 def trained(
-    model: ModelBlock, lists: list[RankedList], folder: Path, method: str = "perpo", **changes: Any
+    model: ModelBlock,
+    lists: list[RankedList],
+    folder: Path,
+    method: str = "perpo",
+    **changes: Any,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     settings: dict[str, Any] = {
         "method": method, "lora": LoraBlock(r=4, alpha=8), "learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 4,
@@ -71,15 +76,15 @@ def trained(
     base = load_model(model)
     chosen = METHODS[block.method]
     adapted = trainer.with_adapter(base, block, family_of(model).lora_targets, model.path)
+    encoder = Encoder(
+        family_of(model),
+        load_processor(model),
+        base,
+        lambda one: chosen.looks(one.rewards, one.pairs, chosen.Parameters(), block.view),
+    )
     log = trainer.train(
         adapted,
-        Encoder(
-            family_of(model),
-            load_processor(model),
-            base,
-            lambda one: chosen.looks(one.rewards, one.pairs, chosen.Parameters(), block.view),
-        ),
-        lists,
+        fed(encoder, lists),
         method=chosen,
         parameters=chosen.Parameters(),
         block=block,
@@ -195,7 +200,7 @@ def records(model: ModelBlock, lists: list[RankedList]) -> list[RankedList]:
     reference: dict[str, dict[str, list[float]]] = {one.group_id: {} for one in made}
     for view in VIEWS:
         encoder = Encoder(family, processor, base, all_under(view))
-        for group, found in stored_terms(base, encoder, made, 3):
+        for group, found in stored_terms(base, fed(encoder, made), 3):
             reference[group][view] = [sum(values) for values in found.logps]
     return [RankedList(**{**vars(one), "reference": reference[one.group_id]}) for one in made]
 
@@ -323,5 +328,45 @@ def test_a_view_with_other_pixels_is_refused(model: ModelBlock, records: list[Ra
     views = {**one.views, "noise": Shown(one.views["noise"].recipe, one.views["noise"].messages, "0" * 64)}
     changed = RankedList(**{**vars(one), "views": views})
     encoder = Encoder(family_of(model), load_processor(model), load_model(model), all_under("noise"))
-    with pytest.raises(ValueError, match="view `noise`: the pixels have changed"):
+    with pytest.raises(UserError, match="view `noise`: the pixels have changed"):
         encoder([changed])
+
+
+def test_each_image_of_a_batch_is_opened_once(
+    model: ModelBlock, records: list[RankedList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four views of three records, the third of which has the first's image; some are queried twice."""
+    opened: list[Any] = []
+
+    def counting(image: Any) -> Image.Image:
+        opened.append(image["path"])
+        return open_image(image)
+
+    monkeypatch.setattr(groups, "open_image", counting)
+    third = RankedList(**{**vars(records[0]), "group_id": "third"})
+    method = METHODS["p2dpo"]
+    encoder = Encoder(
+        family_of(model),
+        load_processor(model),
+        outline(model),
+        lambda one: method.looks(one.rewards, one.pairs, method.Parameters(), "original") * 2,
+    )
+    batch = encoder([records[0], records[1], third])
+    assert len({view for looks in batch.looks for view in (look.view for look in looks)}) == 4
+    assert sorted(opened) == sorted(one.images[0]["path"] for one in records[:2])
+    assert all(not one.images for one in batch.lists)
+    opened.clear()
+    encoder.per_view([records[0], records[1], third], ["original", "noise"])
+    assert len(opened) == 2
+
+
+def test_pixels_are_sent_in_the_dtype_of_the_model(model: ModelBlock, records: list[RankedList]) -> None:
+    """As the model would convert them."""
+    plain, half = (
+        Encoder(family_of(model), load_processor(model), outline(model), all_under("noise"), None, dtype)(records)
+        for dtype in (None, torch.bfloat16)
+    )
+    assert half.packed.inputs.keys() == plain.packed.inputs.keys()
+    for name, values in plain.packed.inputs.items():
+        expected = values.to(torch.bfloat16) if name == "pixel_values" else values
+        assert torch.equal(half.packed.inputs[name], expected)

@@ -95,8 +95,8 @@ def select(folder: Path, target: Path, **settings: Any) -> dict[str, Any]:
     return dict(json.loads(target.with_suffix(".json").read_text()))
 
 
-def model_of(folder: Path) -> ModelBlock:
-    return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32")
+def model_of(folder: Path, workers: int | None = None) -> ModelBlock:
+    return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32", workers=workers)
 
 
 def trained(
@@ -106,6 +106,7 @@ def trained(
     before: Path | None = None,
     preferences: Path | None = None,
     saliencies: dict[str, Path] | None = None,
+    workers: int | None = None,
     **changes: Any,
 ) -> Path:
     """Computes the stored log-probs and the adapter of a round; returns the adapter's folder."""
@@ -117,7 +118,7 @@ def trained(
     method = METHODS[block.method]
     preferences = preferences or folder / "preferences.parquet"
     shared: dict[str, Any] = {"preferences": preferences, "examples": folder / "examples.parquet", "views": VIEWS}
-    shared |= {"model": model_of(folder), "weights": "w", "saliencies": saliencies}
+    shared |= {"model": model_of(folder, workers), "weights": "w", "saliencies": saliencies}
     stored_logprobs.run(
         **shared, terms=target / "terms.parquet", adapter=before, of_round=True,
         stored=method.stored(method.Parameters.model_validate(block.parameters), "original"),
@@ -304,8 +305,11 @@ def test_stored_logprobs_of_other_answers_are_rejected(folder: Path, tmp_path: P
 
 
 def test_two_processes_train_the_round_that_one_trains(folder: Path, tmp_path: Path) -> None:
+    """Each of the two with a worker."""
     one = load_file(trained(folder, tmp_path / "one", method="cppo") / "adapter_model.safetensors")
-    two = load_file(trained(folder, tmp_path / "two", method="cppo", devices=2) / "adapter_model.safetensors")
+    two = load_file(
+        trained(folder, tmp_path / "two", method="cppo", devices=2, workers=1) / "adapter_model.safetensors"
+    )
     losses = [metrics(tmp_path / name, "grad_norm") for name in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     # AdamW amplifies rounding in small gradients

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
@@ -51,6 +51,19 @@ def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTraine
     if torch.cuda.is_available():
         loaded = loaded.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return loaded
+
+
+def outline(model: ModelBlock) -> PreTrainedModel:
+    """The model without weights, for what its config alone determines, such as position ids.
+
+    Raises `UserError` if it cannot be loaded.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(config, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
 
 
 def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -> PeftModel:

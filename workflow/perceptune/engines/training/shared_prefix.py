@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -57,6 +57,10 @@ class Packed:
     """Index of each target's response within the batch, (T,)."""
     counts: list[int]
     """Responses per list."""
+
+    def pinned(self) -> Packed:
+        """The same with its inputs in page-locked memory."""
+        return replace(self, inputs={name: tensor.pin_memory() for name, tensor in self.inputs.items()})
 
 
 def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int | None = None) -> Packed:

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.progress import Progress
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
-from perceptune.engines.training.groups import Batch, Encoder, RankedList, per_look
+from perceptune.engines.training.feeding import Feed, Places
+from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.models.adapters import language_layers
 
@@ -91,13 +93,34 @@ class _Sums:
 
 
 class AdapterTrainer(Trainer):
-    """Logs the metrics collected by its loss; `compute_loss` must return the step's mean itself."""
+    """Logs the metrics collected by its loss; `compute_loss` must return the step's mean itself.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    Its data loader returns places of groups, in the Trainer's order; `feed` makes the batches.
+    """
+
+    def __init__(self, *args: Any, feed: Feed[Any], **kwargs: Any) -> None:
+        count = len(feed.sources[0].groups)
+        super().__init__(*args, data_collator=list, train_dataset=range(count), **kwargs)
         # the losses below are already divided by the number of lists in the step
         self.model_accepts_loss_kwargs = True
+        self.feed = feed
         self._sums = _Sums()
+        self._least = 0  # batches to make ahead
+        self._epoch: Iterator[Places] | None = None
+        self._places: Iterator[Places]
+        self._batches: Iterator[Any]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Places], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], int | None]:
+        """One optimiser step: the places of its micro batches on this device. `_batches` has the batches
+        themselves, and later ones are already being made.
+        """
+        if epoch_iterator is not self._epoch:
+            self._epoch = epoch_iterator
+            self._places, ahead = tee(epoch_iterator)
+            self._batches = self.feed.batches(ahead, least=self._least)
+        return super().get_batch_samples(self._places, num_batches, device)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: the Trainer's formula does not account for shared prefixes."""
@@ -117,12 +140,14 @@ class AdapterTrainer(Trainer):
         """
         if "loss" in logs and self._sums.values:
             sums, names = self._sums, sorted(self._sums.values)
-            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens]
+            waited, self.feed.waited = self.feed.waited, 0.0
+            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens, waited]
             here = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
-            *totals, tokens = self.accelerator.reduce(here, "sum").tolist()
+            *totals, tokens, waited = self.accelerator.reduce(here, "sum").tolist()
             counted = zip(names, totals[: len(names)], totals[len(names) :], strict=True)
             logs |= {name: total / count for name, total, count in counted if count}
             logs |= {"response_tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - sums.since)}
+            logs |= {"data_wait_seconds": waited / self.accelerator.num_processes}
             self._sums = _Sums()
         super().log(logs, start_time)
 
@@ -135,13 +160,17 @@ class ListTrainer(AdapterTrainer):
         self.method, self.parameters, self.view = method, parameters, view
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], int]:
-        """One optimiser step: its micro batches on this device, its number of lists on all
-        devices.
+        self, epoch_iterator: Iterator[Places], num_batches: int, device: torch.device
+    ) -> tuple[list[Places], int]:
+        """One optimiser step: the places of its micro batches on this device, its number of lists on
+        all devices.
         """
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, self._total(sum(len(batch.lists) for batch in batches))[0]
+        places, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return places, self._total(sum(map(len, places)))[0]
+
+    def _prepare_inputs(self, inputs: Places) -> Batch:
+        """The batch of the next micro batch: only this one, not the whole step, is in memory."""
+        return next(self._batches)
 
     def compute_loss(
         self,
@@ -246,8 +275,7 @@ def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
 
 def train(
     model: PeftModel,
-    encoder: Encoder,
-    lists: Sequence[RankedList],
+    feed: Feed[Batch],
     *,
     method: GroupMethod,
     parameters: Any,
@@ -256,15 +284,15 @@ def train(
     checkpoints: Path,
     fingerprint: str,
 ) -> list[dict[str, float]]:
-    """Trains the adapter of `model` in place; returns the log, one dict of metrics per step.
+    """Trains the adapter of `model` in place on the lists of `feed`'s only source; returns the log, one
+    dict of metrics per step.
 
     Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss or weight.
     """
     prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint)
     trainer = ListTrainer(
         **prepared.settings,
-        data_collator=encoder,
-        train_dataset=lists,
+        feed=feed,
         method=method,
         parameters=parameters,
         view=block.view,
@@ -351,7 +379,8 @@ def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -
         remove_unused_columns=False,
         report_to="none",
         optim="adamw_torch",
-        dataloader_num_workers=0,
+        dataloader_num_workers=0,  # it only returns places
+        dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=False,
     )

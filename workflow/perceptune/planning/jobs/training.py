@@ -40,6 +40,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
             policy_weights(plan, policy),
             read("preferences").rows * group_tokens(plan, policy, groups.split("/")[0], len(views)),
             adapter_count(plan, policy) if learns_in_rounds else 0,
+            plan.workers(policy),
         ),
     )
 
@@ -111,8 +112,9 @@ def _needs(plan: Plan, experiment: str, groups: int) -> Needs:
     training, block = plan.training(experiment), plan.block(experiment)
     source, views = getattr(block, block.made_of[0]), len(list(views_trained(plan, experiment)))
     tokens = training.epochs * groups * group_tokens(plan, experiment, source, max(views, 1))
+    workers = plan.workers(experiment, training.devices)
     return resources.training(
-        policy_weights(plan, experiment), adapter_count(plan, experiment), training.devices, tokens
+        policy_weights(plan, experiment), adapter_count(plan, experiment), training.devices, tokens, workers
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -16,15 +17,16 @@ from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.core.methods.logprob_queries import Look, Pairs
 from perceptune.core.methods.method import GroupMethod
-from perceptune.engines.training.groups import Encoder
+from perceptune.engines.training.feeding import Feed, Source
 from perceptune.engines.training.trainer import train, with_adapter
 from perceptune.models.loading import load_model
+from perceptune.runtime.ahead import workers_of
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
 from perceptune.stages.training.encodable import Prompts
 from perceptune.stages.training.groups import kept_lists
+from perceptune.stages.training.looks import MethodLooks
 
 BUDGET = 8192
 """Response tokens per packed row; splitting a longer list affects only memory and time."""
@@ -123,30 +125,23 @@ def _train(job: _Job) -> None:
     elif job.terms:
         lists = lists.with_reference(job.terms)
 
-    def looks(rewards: Sequence[float], pairs: Pairs) -> list[Look]:
-        queries = method.looks(rewards, pairs, parameters, config.view)
-        if undeclared := [look.view for look in queries if look.view not in views]:
-            raise UserError(
-                f"method `{config.method}` queries view `{undeclared[0]}`, which its `views` does not declare"
-            )
-        return queries
-
-    lists = lists.where(bool(looks(*ranked)) for ranked in lists.ranks())
+    looks = MethodLooks(config.method, config.parameters, config.view)
+    lists = lists.where(bool(looks.of(*ranked)) for ranked in lists.ranks())
     if not lists:
         raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
-    base = load_model(model)
-    adapted = with_adapter(base, config, prompts.family.lora_targets, model.path)
-    log = train(
-        adapted,
-        Encoder(prompts.family, prompts.processor, base, lambda one: looks(one.rewards, one.pairs), BUDGET >> halvings),
-        lists,
-        method=method,
-        parameters=parameters,
-        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
-        dtype=model.dtype,
-        checkpoints=checkpoints,
-        fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
-    )
+    source = Source(lists, partial(prompts.encoder, looks, BUDGET >> halvings))
+    with Feed([source], workers_of(model, config.devices)) as feed:  # its workers start while the model is loaded
+        adapted = with_adapter(load_model(model), config, prompts.family.lora_targets, model.path)
+        log = train(
+            adapted,
+            feed,
+            method=method,
+            parameters=parameters,
+            block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
+            dtype=model.dtype,
+            checkpoints=checkpoints,
+            fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
+        )
     if not first():
         return
     record = lineage("training.train", settings, job.inputs, plugins)

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from perceptune.contracts.provenance.lineage import FILE, lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
-from perceptune.engines.training.groups import Encoder, all_under
-from perceptune.engines.training.rollout_trainer import RoundLog, train_round
+from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.rollout_trainer import RoundLog, train_round, views_of
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.loading import load_model, load_trained
+from perceptune.runtime.ahead import workers_of
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
 from perceptune.stages.training.encodable import Prompts
@@ -148,29 +150,30 @@ def _train(job: _Job) -> None:
         if first():
             _pass_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
         return
-    base = load_model(model)
-    adapted = (
-        with_adapter(base, config, prompts.family.lora_targets, model.path)
-        if job.before is None
-        else load_trained(base, job.before)
-    )
     mark = fingerprint(settings, job.inputs, "perceptune.stages.training.train_round", plugins)
     state = job.paths["checkpoints"] / OPTIMIZER
-    done = train_round(
-        adapted,
-        Encoder(prompts.family, prompts.processor, base, all_under(config.view), BUDGET >> job.halvings),
-        rollouts,
-        method=method,
-        parameters=parameters,
-        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> job.halvings, 1)}),
-        round=job.number,
-        longest=job.longest,
-        dtype=model.dtype,
-        checkpoints=job.paths["checkpoints"],
-        fingerprint=mark,
-        optimizer=_state_before(job),
-        save_optimizer=state if config.optimizer == "carry" else None,
-    )
+    encoder = partial(prompts.part_encoder, views_of(method, parameters, config.view), BUDGET >> job.halvings)
+    with Feed([Source(rollouts, encoder)], workers_of(model, config.devices)) as feed:
+        base = load_model(model)  # while the workers start
+        adapted = (
+            with_adapter(base, config, prompts.family.lora_targets, model.path)
+            if job.before is None
+            else load_trained(base, job.before)
+        )
+        done = train_round(
+            adapted,
+            feed,
+            method=method,
+            parameters=parameters,
+            block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> job.halvings, 1)}),
+            round=job.number,
+            longest=job.longest,
+            dtype=model.dtype,
+            checkpoints=job.paths["checkpoints"],
+            fingerprint=mark,
+            optimizer=_state_before(job),
+            save_optimizer=state if config.optimizer == "carry" else None,
+        )
     if not first():
         return
     if done.stopped is not None and job.before is not None:
