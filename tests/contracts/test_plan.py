@@ -13,6 +13,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, names
 from perceptune.core.methods.method import Stored
 from perceptune.planning import policies as planning
+from perceptune.planning import validation
 from perceptune.planning.benchmarks import benchmark_settings
 from perceptune.planning.jobs.evaluation import noise_levels
 from perceptune.planning.rules import job_of
@@ -94,6 +95,8 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("crops", {"c": {"attention_map": "a", "ratios": []}}, "key `crops.c.ratios`: tuple should have at least 1 item"),
         ("datasets.mine", {"kind": "csv", "path": "x.csv"}, "'we_math'; `plugins` adds your own"),
         ("controls", True, "key `controls`: expected keys with values, got `True`"),
+        ("trainings.dpo.report_to", "wandb", "key `trainings.dpo.report_to`: expected a list: `[wandb]`, got `wandb`"),
+        ("trainings.dpo.report_to", ["tensorbord"], "got `tensorbord`; did you mean `tensorboard`?"),
         ("selections", None, "key `selections`: expected blocks by name (remove the key if there are none), got `None`"),
         ("datasets", ["shapes"], "key `datasets`: expected blocks by name, got `['shapes']`"),
         ("datasets.shapes.train", 100, "key `datasets.shapes.train`: expected keys with values, got `100`"),
@@ -185,6 +188,24 @@ def test_lists_are_sweeps_in_all_combinations() -> None:
     assert plan.training(name).parameters == {"beta": 0.05, "gamma": 1}
     assert plan.config.selections[plan.config.experiments[name].selection].min_margin == 0.2
     assert plan.samples(name)["sampling"] == "n20"  # the samples are shared
+
+
+@pytest.mark.parametrize(
+    ("tracker", "package"), [("tensorboard", "tensorboard"), ("wandb", "wandb"), ("trackio", "trackio")]
+)
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tracker: str, package: str) -> None:
+    monkeypatch.setattr(validation, "find_spec", lambda name: None)
+    expected = rf"key `trainings\.dpo\.report_to`: `{tracker}` is not installed; `pip install {package}` adds it"
+    with pytest.raises(UserError, match=expected):
+        planning.load(edited("trainings.dpo.report_to", [tracker]))
+
+
+def test_trackers_are_no_sweep_and_not_part_of_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "find_spec", lambda name: name in ("tensorboardX", "wandb") or None)
+    plan = planning.load(edited("trainings.dpo.report_to", ["tensorboard", "wandb"]))
+    assert plan.policies == ["tiny", "dpo", "perpo"]
+    assert plan.training("dpo").report_to == ("tensorboard", "wandb")
+    assert planning.tracked(plan.training("dpo")) == planning.tracked(planning.load(DEMO).training("dpo"))
 
 
 def test_untracked_settings_are_not_part_of_the_result() -> None:

@@ -2,7 +2,10 @@
 good from bad answers.
 """
 
+import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from perceptune.engines.training import groups, trainer
 from perceptune.engines.training.groups import Encoder, RankedList, Shown, all_under, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.stored_logprobs import stored_terms
+from perceptune.engines.training.trackers import Run
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, outline
 from PIL import Image
@@ -66,6 +70,7 @@ def trained(
     lists: list[RankedList],
     folder: Path,
     method: str = "perpo",
+    run: Run | None = None,
     **changes: Any,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     settings: dict[str, Any] = {
@@ -91,6 +96,7 @@ def trained(
         dtype="float32",
         checkpoints=folder,
         fingerprint="same",
+        run=run,
     )
     return {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad}, log
 
@@ -370,3 +376,45 @@ def test_pixels_are_sent_in_the_dtype_of_the_model(model: ModelBlock, records: l
     for name, values in plain.packed.inputs.items():
         expected = values.to(torch.bfloat16) if name == "pixel_values" else values
         assert torch.equal(half.packed.inputs[name], expected)
+
+
+INSTALLED = Path(__file__).parents[1] / "installed"
+
+
+def test_trackers_show_every_step_and_change_nothing(
+    model: ModelBlock, lists: list[RankedList], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard's files are in the folder of logs, by the name of the run."""
+    monkeypatch.syspath_prepend(INSTALLED)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # so that tensorboardX is used
+    settings: dict[str, Any] = {"micro_batch_size": 2, "epochs": 1}
+    expected, _ = trained(model, lists, tmp_path / "a", **settings)
+    run = Run("mine", tmp_path / "trackers")
+    found, log = trained(model, lists, tmp_path / "b", run=run, report_to=["tensorboard"], **settings)
+    assert largest_difference(found, expected) == 0
+    lines = (tmp_path / "trackers/tensorboard/mine/scalars.jsonl").read_text().splitlines()
+    scalars = {(name, step): value for name, value, step in map(json.loads, lines)}
+    for entry in log:
+        for name in ("loss", "margin", "grad_norm", "tokens_per_second", "data_wait_seconds"):
+            assert scalars[f"train/{name}", entry["step"]] == entry[name]
+
+
+def test_a_missing_key_of_a_tracker_is_one_line(
+    model: ModelBlock, lists: list[RankedList], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "packages/wandb"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "run = None\nfrom wandb import errors\ndef init(**given): raise errors.UsageError('no key\\nmore')\n"
+    )
+    (package / "errors.py").write_text("class UsageError(Exception): ...\n")
+    (package / "sdk/lib").mkdir(parents=True)
+    (package / "sdk/lib/config_util.py").write_text("class ConfigError(Exception): ...\n")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    for variable in ("WANDB_DIR", "WANDB_PROJECT"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match=r"^error: key `report_to`: `wandb`: no key\nhint: `wandb login` stores a key"):
+        trained(model, lists, tmp_path / "c", run=Run("mine", tmp_path / "trackers"), report_to=["wandb"])
+    assert os.environ["WANDB_DIR"] == str(tmp_path / "trackers")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]

@@ -352,6 +352,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("trainings.dpo.devices", 2, NOTHING),
     ("trainings.dpo.gradient_checkpointing", True, NOTHING),
     ("trainings.dpo.save_steps", 7, NOTHING),
+    ("trainings.dpo.report_to", ["tensorboard"], NOTHING),
     ("trainings.dpo.seed", 43, TRAIN),
     ("trainings.grpo.optimizer", "reset", ROUND),
     ("trainings.grpo.limits", {"old_kl": [None, 1]}, ROUND),

@@ -70,7 +70,7 @@ def schema_text() -> str:
         _suggest(schema["$defs"][block]["properties"][key], names(kind))
     for name in ("SelectionBlock", "TrainingBlock", "LoraBlock"):
         for key, field in schema["$defs"][name]["properties"].items():
-            if key not in ("parameters", "lora", "target_modules"):
+            if key not in ("parameters", "lora", "target_modules", "report_to"):
                 _accept_lists(field)
     values = schema["$defs"]["TrainingBlock"]["properties"]["parameters"]["additionalProperties"]
     values["anyOf"].append({"type": "array"})

@@ -22,7 +22,7 @@ from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_js
 from perceptune.contracts.provenance.lineage import write_lineage
 from perceptune.runtime.job import end_with_snakemake
 
-SPEED_ONLY = {"micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
+SPEED_ONLY = {"micro_batch_size", "devices", "gradient_checkpointing", "save_steps", "report_to"}
 
 
 def launch(module: str, job: Mapping[str, Any], devices: int) -> None:

@@ -21,7 +21,7 @@ from perceptune.contracts.config.pairs import (
 )
 from perceptune.contracts.config.preferences import BatchBlock, GivenBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.config.sampling import Decoding, RolloutBlock, SamplingBlock
-from perceptune.contracts.config.training import LoraBlock, TrainingBlock
+from perceptune.contracts.config.training import LoraBlock, Tracker, TrainingBlock
 from perceptune.contracts.config.views import LOCATE, AttentionBlock, CropBlock, SaliencyBlock, ViewBlock
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "ShapesDataset",
     "Share",
     "Task",
+    "Tracker",
     "TrainingBlock",
     "ViewBlock",
     "named_keys",

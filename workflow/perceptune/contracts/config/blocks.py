@@ -31,10 +31,10 @@ PLAIN_VIEWS = ("original", "blank")
 """Views that are always defined."""
 UNTRACKED = {
     "threads", "workers", "engine", "watch_images", "micro_batch_size", "devices", "gradient_checkpointing", "save_steps",
-    "key", "concurrency", "retries", "timeout",
+    "report_to", "key", "concurrency", "retries", "timeout",
 }  # fmt: skip
-"""Keys that decide where and how fast something is computed, not what. Changing them reruns
-nothing."""
+"""Keys that decide where and how fast something is computed and who may watch, not what. Changing them
+reruns nothing."""
 
 
 class Block(BaseModel):

@@ -40,6 +40,7 @@ from perceptune.engines.training.shared_prefix import (
     token_values,
     values_of,
 )
+from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import AdapterTrainer, fitted, prepare
 
 ADAMW = ("exp_avg", "exp_avg_sq", "step")
@@ -322,12 +323,13 @@ def train_round(
     fingerprint: str,
     optimizer: Path | None = None,
     save_optimizer: Path | None = None,
+    run: Run | None = None,
 ) -> RoundLog:
     """Trains the adapter of `model` in place on the groups of one round, `feed`'s only source.
 
     `longest` is the token limit of a response. `optimizer` and `save_optimizer` are safetensors
     files of the optimiser's state at the start and at the end. The views of `feed` are those of
-    `views_of`. Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss,
+    `views_of`; `run` is for trackers. Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss,
     and for a view that changes the size of an image.
     """
     if block.lora.dropout:
@@ -335,7 +337,7 @@ def train_round(
             f"key `lora.dropout`: {block.lora.dropout}, expected 0 with method `{block.method}`",
             "with dropout, the trained policy differs from the one that generated the responses",
         )
-    prepared = prepare(model, block, derived_seed(block.seed, round) % 2**32, dtype, checkpoints, fingerprint)
+    prepared = prepare(model, block, derived_seed(block.seed, round) % 2**32, dtype, checkpoints, fingerprint, run)
     watch = _Watch(block.limits)
     trainer = RolloutTrainer(
         **prepared.settings,

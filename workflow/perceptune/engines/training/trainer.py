@@ -32,6 +32,7 @@ from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training.feeding import Feed, Places
 from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.shared_prefix import response_logps
+from perceptune.engines.training.trackers import Run, mistakes_of_trackers
 from perceptune.models.adapters import language_layers
 
 COMPLETE = "complete.json"
@@ -283,13 +284,15 @@ def train(
     dtype: str,
     checkpoints: Path,
     fingerprint: str,
+    run: Run | None = None,
 ) -> list[dict[str, float]]:
     """Trains the adapter of `model` in place on the lists of `feed`'s only source; returns the log, one
     dict of metrics per step.
 
-    Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss or weight.
+    Resumes from the newest complete checkpoint; `run` is for trackers. Raises `UserError` for a
+    non-finite loss or weight.
     """
-    prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint)
+    prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint, run)
     trainer = ListTrainer(
         **prepared.settings,
         feed=feed,
@@ -310,12 +313,19 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    model: PeftModel, block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, fingerprint: str
+    model: PeftModel,
+    block: TrainingBlock,
+    seed: int,
+    dtype: str,
+    checkpoints: Path,
+    fingerprint: str,
+    run: Run | None = None,
 ) -> Prepared:
     """Trainer settings with steps of `block.batch_size` lists, shuffled by `seed`, and the
     checkpoint to resume from.
     """
-    arguments = _arguments(block, seed, dtype, checkpoints)
+    run = run or Run()
+    arguments = _arguments(block, seed, dtype, checkpoints, run)
     with arguments.main_process_first(local=False):  # only one process may remove what is incomplete
         resume = newest_checkpoint(checkpoints, fingerprint)
     # one process per GPU; the Trainer would otherwise split a batch over all visible GPUs
@@ -324,7 +334,9 @@ def prepare(
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    return Prepared({"model": model, "args": arguments, "callbacks": [_Checkpoints(), _Bar()]}, resume)
+    return Prepared(
+        {"model": model, "args": arguments, "callbacks": [_Checkpoints(), _Bar(), *run.callbacks(block)]}, resume
+    )
 
 
 def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
@@ -338,7 +350,8 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     steps = math.ceil(count / step * arguments.num_train_epochs)
     print(f"{count} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
     try:
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        with mistakes_of_trackers():
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except FloatingPointError as error:
         raise UserError(str(error), DIVERGED) from None
     trained = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
@@ -352,7 +365,7 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -> TrainingArguments:
+def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, run: Run) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -377,7 +390,7 @@ def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -
         use_cpu=not cuda,
         ddp_backend="gloo" if not cuda and "WORLD_SIZE" in os.environ else None,
         remove_unused_columns=False,
-        report_to="none",
+        **run.arguments(block),
         optim="adamw_torch",
         dataloader_num_workers=0,  # it only returns places
         dataloader_pin_memory=False,

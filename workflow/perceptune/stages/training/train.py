@@ -19,6 +19,7 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import train, with_adapter
 from perceptune.models.loading import load_model
 from perceptune.runtime.ahead import workers_of
@@ -46,6 +47,7 @@ def run(
     config: TrainingBlock,
     views: dict[str, ViewBlock],
     saliencies: Mapping[str, Path] | None = None,
+    trackers: Path = Path("logs/trackers"),
     halvings: int = 0,
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table.
@@ -55,6 +57,7 @@ def run(
     from its newest complete checkpoint if settings, inputs and code are the same. `devices` above 1
     starts as many processes, which train together. `weights` is the digest of the model's files.
     Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
+    `trackers` is the folder for what the trackers in `report_to` write.
     """
     paths = {"preferences": preferences, "examples": examples, "adapter": adapter}
     paths |= {
@@ -62,7 +65,7 @@ def run(
         "checkpoints": checkpoints,
         **{f"terms {view}": path for view, path in terms.items()},
     }
-    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, halvings)
+    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, trackers, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices > 1:
             launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config.devices)
@@ -81,6 +84,7 @@ class _Job:
     config: TrainingBlock
     views: Mapping[str, ViewBlock]
     saliencies: Mapping[str, Path]
+    trackers: Path
     halvings: int
 
     @property
@@ -141,6 +145,7 @@ def _train(job: _Job) -> None:
             dtype=model.dtype,
             checkpoints=checkpoints,
             fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
+            run=Run(experiment, job.trackers),
         )
     if not first():
         return

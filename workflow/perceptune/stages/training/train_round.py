@@ -22,6 +22,7 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.feeding import Feed, Source
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round, views_of
+from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.loading import load_model, load_trained
 from perceptune.runtime.ahead import workers_of
@@ -55,6 +56,7 @@ def run(
     views: dict[str, ViewBlock],
     longest: int,
     saliencies: Mapping[str, Path] | None = None,
+    trackers: Path = Path("logs/trackers"),
     halvings: int = 0,
 ) -> None:
     """Writes round `number`'s `adapter` and `training` table.
@@ -62,13 +64,15 @@ def run(
     The adapter is a PEFT folder with `round.json` and the optimiser's state. `before` is the
     previous round's adapter folder, None for the first. `views` are the config's blocks,
     `saliencies` the tables that these need, by block; `longest` is the token limit of the answers.
-    A killed run resumes from its newest checkpoint. If a limit of the config is exceeded, or no
+    `trackers` is the folder for what the trackers in `report_to` write. A killed run resumes from its
+    newest checkpoint. If a limit of the config is exceeded, or no
     group is left, the adapter is the previous one and `round.json` has the reason; later rounds
     only pass it on. Raises `UserError` if the first round has no groups.
     """
     paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
-    job = _Job(experiment, number, paths, before, model, weights, config, views, saliencies or {}, longest, halvings)
+    given = (before, model, weights, config, views, saliencies or {}, longest, trackers, halvings)
+    job = _Job(experiment, number, paths, *given)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices > 1 and _earlier(job).stopped is None:
             launch("perceptune.stages.training.train_round", _JSON.dump_python(job, mode="json"), config.devices)
@@ -90,6 +94,7 @@ class _Job:
     views: Mapping[str, ViewBlock]
     saliencies: Mapping[str, Path]
     longest: int
+    trackers: Path
     halvings: int
 
     @property
@@ -173,6 +178,7 @@ def _train(job: _Job) -> None:
             fingerprint=mark,
             optimizer=_state_before(job),
             save_optimizer=state if config.optimizer == "carry" else None,
+            run=Run(job.experiment, job.trackers),
         )
     if not first():
         return
