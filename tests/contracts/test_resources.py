@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from perceptune.contracts.config import LoraBlock
+from perceptune.contracts.config import LoraBlock, ModelBlock
 from perceptune.contracts.plugins import load
 from perceptune.core.weights import Stored, header_bytes
 from perceptune.planning import policies, resources
@@ -105,8 +105,9 @@ def row(name: str, folder: Path, gpus: int) -> str:
     weights, adapter = folder_weights(folder, 2), adapter_of(folder)
     answers = QUESTIONS * ANSWERS * TOKENS
     lists = QUESTIONS * PROMPT + answers
+    workers = ModelBlock(path=str(folder), family="qwen2_5_vl").preparing(gpu=True)
     found = {
-        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers),
+        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers, workers=workers),
         "log-probs": resources.logprobs(weights, lists),
         "training": resources.training(weights, adapter, gpus, lists),
         "attention maps": resources.maps(weights, QUESTIONS),
