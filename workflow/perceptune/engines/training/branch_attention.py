@@ -28,8 +28,8 @@ NAME = "perceptune_branches"
 PLAIN = ("llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_text")
 """Types of language models whose attention is causal softmax attention and nothing else: no
 soft-capping, no sinks, no image tokens that see later ones."""
-LARGEST_HEAD = 256
-"""Largest head of FlashAttention, which also needs a multiple of 8."""
+LARGEST_HEAD = 192
+"""Larger heads have no backward pass on smaller GPUs. FlashAttention also needs a multiple of 8."""
 
 
 class Spans(NamedTuple):
