@@ -2,9 +2,20 @@
 counts FLOPs.
 """
 
+from typing import Any
+
 import pytest
 import torch
-from perceptune.engines.training.branch_attention import NAME, PLAIN, Branches, Spans, _Attention, plain
+from perceptune.engines.training import branch_attention
+from perceptune.engines.training.branch_attention import (
+    NAME,
+    PLAIN,
+    Branches,
+    Spans,
+    _Attention,
+    _Reference,
+    plain,
+)
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AttentionInterface,
@@ -96,3 +107,32 @@ def test_models_with_other_attention_are_left_alone() -> None:
 def test_names_of_plain_models_exist() -> None:
     assert {AutoConfig.for_model(name).model_type for name in PLAIN} == set(PLAIN)
     assert NAME in AttentionInterface._global_mapping
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"forward": lambda *_: 1 / torch.tensor([1.0, 2.0]).item()}, "a Tensor with 2 elements cannot be converted"),
+        ({"forward": lambda *given: tuple(2 * one for one in _Reference.forward(*given))}, "differs from float64 by "),
+        (
+            {"backward": lambda *given: tuple(2 * one for one in _Reference.backward(*given))},
+            "differs from float64 by ",
+        ),
+    ],
+    ids=["right", "fails", "wrong values", "wrong gradients"],
+)
+def test_a_kernel_that_does_not_work_is_not_used(
+    change: dict[str, Any], problem: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the place of a GPU: bfloat16 on this CPU, whose kernel is changed."""
+    kernel = type("Kernel", (_Reference,), {name: staticmethod(function) for name, function in change.items()})
+    monkeypatch.setattr(
+        branch_attention, "_kernel", lambda states: _Reference if states.dtype == torch.float64 else kernel
+    )
+    branch_attention.works.cache_clear()
+    assert branch_attention.works(torch.device("cpu"), torch.bfloat16, HEADS, HEADS, WIDTH) == (problem is None)
+    branch_attention.works.cache_clear()
+    said = capsys.readouterr().err
+    assert (problem or "") in said
+    assert bool(said) == bool(problem)

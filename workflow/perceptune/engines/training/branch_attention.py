@@ -11,8 +11,10 @@ different GPUs. `docs/decisions/0013-branch-attention.md` compares the alternati
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -30,6 +32,10 @@ PLAIN = ("llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3
 soft-capping, no sinks, no image tokens that see later ones."""
 LARGEST_HEAD = 192
 """Larger heads have no backward pass on smaller GPUs. FlashAttention also needs a multiple of 8."""
+
+
+TOLERANCE = 0.03
+"""Rounding of bfloat16 in attention and its gradients, with room; a wrong kernel is off by about 1."""
 
 
 class Spans(NamedTuple):
@@ -81,9 +87,17 @@ class Branches:
 
 
 def suits(model: PreTrainedModel) -> bool:
-    """Whether the kernel runs this model: 16-bit numbers on an NVIDIA GPU since Ampere, and plain
-    attention. Other models need rows with a mask.
+    """Whether the kernel runs this model: 16-bit numbers on an NVIDIA GPU since Ampere, plain
+    attention, and a kernel that `works`. Other models need rows with a mask.
     """
+    if not _supported(model):
+        return False
+    config = language_model(model).config
+    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    return works(model.device, model.dtype, heads, key_heads, _width(config))
+
+
+def _supported(model: PreTrainedModel) -> bool:
     return (
         model.device.type == "cuda"
         and torch.version.hip is None
@@ -96,7 +110,7 @@ def suits(model: PreTrainedModel) -> bool:
 
 def plain(config: PreTrainedConfig) -> bool:
     """Whether a language model's attention can be computed branch by branch."""
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head = _width(config)
     return (
         config.model_type in PLAIN
         and not getattr(config, "sliding_window", None)
@@ -104,6 +118,45 @@ def plain(config: PreTrainedConfig) -> bool:
         and head % 8 == 0
         and head <= LARGEST_HEAD
     )
+
+
+def _width(config: PreTrainedConfig) -> int:
+    """Numbers per head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+@cache
+def works(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, width: int) -> bool:
+    """Whether attention and its gradients on this device agree with plain float64 arithmetic.
+
+    They are compared once per process, on a small random row. If they do not agree, for example
+    because another version of PyTorch has changed its operators, this says so.
+    """
+    branches = Branches.of([70, 9], [[1, 40, 130], [5]])
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(255, n, width, generator=generator).to(dtype) for n in (heads, key_heads, key_heads, heads)]
+
+    def passes(place: torch.device, kind: torch.dtype, branches: Branches) -> list[Tensor]:
+        *states, weights = (state.to(place, kind) for state in made)
+        states = [state.requires_grad_() for state in states]
+        output = _Attention.apply(*states, branches, width**-0.5)  # type: ignore[no-untyped-call]
+        return [output.detach(), *torch.autograd.grad(output, states, weights)]
+
+    try:
+        found = passes(device, dtype, branches.on(device))
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        problem = str(error).partition("\n")[0]
+    else:
+        exact = passes(torch.device("cpu"), torch.float64, branches)
+        wrong = max(
+            float((one.cpu().double() - other).abs().max() / other.abs().max())
+            for one, other in zip(found, exact, strict=True)
+        )
+        if wrong <= TOLERANCE:  # false for NaN
+            return True
+        problem = f"differs from float64 by {wrong:.2g} of the largest number, expected at most {TOLERANCE}"
+    print(f"training uses rows with padding, since PyTorch's FlashAttention {problem}", file=sys.stderr, flush=True)
+    return False
 
 
 def use(model: PreTrainedModel) -> None:
