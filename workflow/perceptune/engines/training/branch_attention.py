@@ -126,6 +126,8 @@ def _width(config: PreTrainedConfig) -> int:
 
 
 @cache
+@torch.inference_mode(False)
+@torch.enable_grad()
 def works(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, width: int) -> bool:
     """Whether attention and its gradients on this device agree with plain float64 arithmetic.
 
@@ -136,8 +138,6 @@ def works(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, 
     generator = torch.Generator().manual_seed(0)
     made = [torch.randn(255, n, width, generator=generator).to(dtype) for n in (heads, key_heads, key_heads, heads)]
 
-    @torch.inference_mode(False)
-    @torch.enable_grad()
     def passes(place: torch.device, kind: torch.dtype, branches: Branches) -> list[Tensor]:
         *states, weights = (state.to(place, kind) for state in made)
         states = [state.requires_grad_() for state in states]
