@@ -190,7 +190,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     model = model_of(chosen.layers)
-    print("executed / needed     forward       backward     total, TFLOP")
+    print("executed / needed, layout, forward + backward")
     for setting in settings():
         lists, need = setting.lists(), needed(setting, model)
         measured = {

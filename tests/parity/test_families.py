@@ -131,12 +131,12 @@ def test_packed_passes_equal_separate_ones(setup: Setup) -> None:
         difference = (shared - separate).abs().max().item()
         print(f"packed against separate, {setup.family.name}: {difference:.1e}")
         assert difference <= TOLERANCE
-    setup.model.zero_grad()
-    shared.sum().backward()
-    gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
-    assert gradients
-    assert all("lora" in name and "language_model" in name for name in gradients)
-    assert min(gradient.norm().item() for gradient in gradients.values()) > 0
+        setup.model.zero_grad()
+        shared.sum().backward()
+        gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
+        assert gradients
+        assert all("lora" in name and "language_model" in name for name in gradients)
+        assert min(gradient.norm().item() for gradient in gradients.values()) > 0
 
 
 def test_the_images_matter(setup: Setup) -> None:

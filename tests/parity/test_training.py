@@ -116,7 +116,11 @@ def test_memory_settings_do_not_change_the_trajectory(
     """
     expected, expected_log = trained(model, lists, tmp_path / "a")
     monkeypatch.setattr(branch_attention, "suits", lambda model: unpadded)
+    attended: list[None] = []
+    kernel = branch_attention._kernel
+    monkeypatch.setattr(branch_attention, "_kernel", lambda states: attended.append(None) or kernel(states))
     found, log = trained(model, lists, tmp_path / "b", **changes)
+    assert bool(attended) == unpadded
     assert [e["loss"] for e in log] == pytest.approx([e["loss"] for e in expected_log], rel=1e-4)
     # AdamW divides by the gradient's size, which amplifies rounding in small gradients; a wrong
     # scale would show as 5e-3 per step

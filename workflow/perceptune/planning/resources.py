@@ -99,9 +99,9 @@ def sampling(
 ) -> Needs:
     """Sampling with vLLM, with `workers` processes that prepare images; also for a local judge.
 
-    Memory: a process per GPU, images, their processes, and the weights. Merging an adapter before that needs less.
-    Time: 20 min to start, the weights' files read once (with an adapter also written and read
-    again), 2 FLOPs per parameter and token.
+    Memory: a process per GPU, images, their processes, and the weights. Merging an adapter before
+    that needs less. Time: 20 min to start, the weights' files read once (with an adapter also
+    written and read again), 2 FLOPs per parameter and token.
     """
     memory = IMAGES + workers * PREPARING + gpus * ENGINE + weights.bytes
     work = 2 * weights.parameters * (prompt_tokens / FORWARD + new_tokens / GENERATION) / gpus

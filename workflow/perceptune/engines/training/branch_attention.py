@@ -132,22 +132,26 @@ def works(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, 
     """Whether attention and its gradients on this device agree with plain float64 arithmetic.
 
     They are compared once per process, on a small random row. If they do not agree, for example
-    because another version of PyTorch has changed its operators, this says so.
+    because another version of PyTorch has changed its operators, this says so. Raises what a lack of
+    memory raises.
     """
     branches = Branches.of([70, 9], [[1, 40, 130], [5]])
     generator = torch.Generator().manual_seed(0)
-    made = [torch.randn(255, n, width, generator=generator).to(dtype) for n in (heads, key_heads, key_heads, heads)]
+    made = [torch.randn(n, 255, width, generator=generator).to(dtype) for n in (heads, key_heads, key_heads, heads)]
 
     def passes(place: torch.device, kind: torch.dtype, branches: Branches) -> list[Tensor]:
-        *states, weights = (state.to(place, kind) for state in made)
+        # transposed, as transformers' layers pass them
+        *states, weights = (state.to(place, kind).transpose(0, 1) for state in made)
         states = [state.requires_grad_() for state in states]
         output = _Attention.apply(*states, branches, width**-0.5)  # type: ignore[no-untyped-call]
         return [output.detach(), *torch.autograd.grad(output, states, weights)]
 
     try:
         found = passes(device, dtype, branches.on(device))
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # not a fault of the kernel
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        problem = str(error).partition("\n")[0]
+        problem = f"fails: {str(error).partition(chr(10))[0]}"
     else:
         exact = passes(torch.device("cpu"), torch.float64, branches)
         wrong = max(
@@ -156,8 +160,8 @@ def works(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, 
         )
         if wrong <= TOLERANCE:  # false for NaN
             return True
-        problem = f"differs from float64 by {wrong:.2g} of the largest number, expected at most {TOLERANCE}"
-    print(f"training uses rows with padding, since PyTorch's FlashAttention {problem}", file=sys.stderr, flush=True)
+        problem = f"differs from float64 by {wrong:.2g} of the largest number (expected at most {TOLERANCE})"
+    print(f"PyTorch's FlashAttention {problem}; using rows with padding instead", file=sys.stderr, flush=True)
     return False
 
 

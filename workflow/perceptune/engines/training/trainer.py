@@ -72,6 +72,16 @@ def micro_batches(block: TrainingBlock, processes: int) -> tuple[int, int]:
     return micro, share // micro
 
 
+def with_less_memory(block: TrainingBlock, halvings: int) -> TrainingBlock:
+    """The settings for an attempt after `halvings` attempts that ran out of memory: fewer lists per
+    pass, and activations are computed again. The lists of an optimiser step stay the same.
+    """
+    if not halvings:
+        return block
+    micro = max(block.micro_batch_size >> halvings, 1)
+    return block.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": True})
+
+
 @dataclass
 class _Sums:
     """Sums of the metrics since the last log."""

@@ -19,7 +19,7 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.logprob_queries import Look, Pairs
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.groups import Encoder
-from perceptune.engines.training.trainer import train, with_adapter
+from perceptune.engines.training.trainer import train, with_adapter, with_less_memory
 from perceptune.models.loading import load_model
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
@@ -142,7 +142,7 @@ def _train(job: _Job) -> None:
         lists,
         method=method,
         parameters=parameters,
-        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
+        block=with_less_memory(config, halvings),
         dtype=model.dtype,
         checkpoints=checkpoints,
         fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),

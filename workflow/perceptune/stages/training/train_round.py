@@ -21,7 +21,7 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.groups import Encoder, all_under
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round
-from perceptune.engines.training.trainer import with_adapter
+from perceptune.engines.training.trainer import with_adapter, with_less_memory
 from perceptune.models.loading import load_model, load_trained
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
@@ -162,7 +162,7 @@ def _train(job: _Job) -> None:
         rollouts,
         method=method,
         parameters=parameters,
-        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> job.halvings, 1)}),
+        block=with_less_memory(config, job.halvings),
         round=job.number,
         longest=job.longest,
         dtype=model.dtype,
