@@ -5,8 +5,7 @@ The row is `[p1 | p2 | ... | r11 | r12 | ... | r21 | ...]`: all prompts of a bat
 answers in the same order. Every prompt and every answer attends to itself, causally. All answers of
 a prompt attend to the prompt, as one block of queries. Each of the two parts is one call of
 FlashAttention's kernel for sequences of different lengths, and their results are merged by
-log-sum-exp, as the kernel merges its own blocks and ring attention (arXiv:2310.01889) those of
-different GPUs. `docs/decisions/0013-branch-attention.md` compares the alternatives.
+log-sum-exp, as in ring attention (arXiv:2310.01889). `docs/decisions/0013-branch-attention.md` compares the alternatives.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ PLAIN = ("llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3
 soft-capping, no sinks, no image tokens that see later ones."""
 LARGEST_HEAD = 192
 """Larger heads have no backward pass on smaller GPUs. FlashAttention also needs a multiple of 8."""
-
-
 TOLERANCE = 0.03
 """Rounding of bfloat16 in attention and its gradients, with room; a wrong kernel is off by about 1."""
 
@@ -44,7 +41,7 @@ class Spans(NamedTuple):
     queries: Tensor
     """Cumulative lengths, (n + 1,) int32, starting with 0."""
     keys: Tensor
-    """The same of the keys."""
+    """Cumulative lengths of the keys, (n + 1,) int32."""
     longest_query: int
     longest_key: int
     causal: bool
@@ -151,7 +148,8 @@ def works(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, 
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise  # not a fault of the kernel
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        problem = f"fails: {str(error).partition(chr(10))[0]}"
+        reason, _, _ = str(error).partition("\n")
+        problem = f"fails: {reason}"
     else:
         exact = passes(torch.device("cpu"), torch.float64, branches)
         wrong = max(
@@ -261,7 +259,7 @@ class _Flash:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of query, key and value."""
-        # the state of the dropout, which there is none of
+        # the random state of dropout, which is not used
         random = torch.zeros(2, dtype=torch.uint64, device=query.device), torch.empty(0, device=query.device)
         return torch.ops.aten._flash_attention_backward(
             gradient, query, key, value, output, sums, spans.queries, spans.keys, spans.longest_query,

@@ -286,7 +286,7 @@ def _in_blocks(head: nn.Module, block: Callable[..., tuple[Tensor, ...]], *tenso
     if len(tensors[0]) <= step:
         return block(*tensors)
     parts = zip(*(tensor.split(step) for tensor in tensors), strict=True)
-    # no way keeps a block of logits for the backward pass
+    # neither branch keeps logits for the backward pass
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in head.parameters()):
         found = [checkpoint(block, *part, use_reentrant=False) for part in parts]
     elif torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
