@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.core.views.view import Recipe
-from perceptune.engines.training import trainer
+from perceptune.engines.training import shared_prefix, trainer
 from perceptune.engines.training.groups import Encoder, RankedList, Shown
 from perceptune.engines.training.sharding import whole_adapter
 from perceptune.models.families.family import family_of
@@ -70,7 +70,7 @@ def lists(folder: Path) -> list[RankedList]:
         images = [{"bytes": None, "path": str(folder / f"{number}.png")}] if number < 3 else []
         content = [*({"type": "image", "text": None} for _ in images), {"type": "text", "text": "read."}]
         views = {"original": Shown(Recipe("original"), [{"role": "user", "content": content}])}
-        responses = [random.integers(20, 250, length).tolist() for length in (3, 1, 5)]
+        responses = [random.integers(20, 250, length).tolist() for length in (3 + number, 1, 5)]
         made.append(
             RankedList(str(number), images, views, responses, [0.9, 0.5, 0.0], {"original": [-9.0, -5.0, -20.0]})
         )
@@ -78,6 +78,7 @@ def lists(folder: Path) -> list[RankedList]:
 
 
 def main(folder: Path) -> None:
+    shared_prefix.LOGITS_AT_ONCE = 1  # a block per token, so that the processes have different numbers of blocks
     for name in NAMES:
         found = trained(
             name, folder, folder / f"{name}-checkpoints", sharding="fsdp", devices=2, gradient_checkpointing=True

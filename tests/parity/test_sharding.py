@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.extended
 def test_sharded_weights_train_the_same_adapter(tmp_path: Path) -> None:
-    """In float32, with activations computed again in the backward pass, with a list without images in
-    one of the processes, which skips the vision tower there, and with a head that shares its weight with
-    the embedding.
+    """In float32, with activations computed again in the backward pass, logits in blocks, a list without
+    images in one of the processes, which skips the vision tower there, and with a head that shares its
+    weight with the embedding.
     """
     sharded.build(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

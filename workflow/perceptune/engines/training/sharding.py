@@ -13,9 +13,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+
+from perceptune.models.placement import bare
 
 DECODER_LAYER = re.compile(r"(?:.*\.)?language_model\.layers\.\d+")
 
@@ -50,6 +52,19 @@ def enable_on_cpu(arguments: TrainingArguments, state: AcceleratorState) -> None
     """Enables FSDP as accelerate does on GPUs; it ignores the setting in CPU processes."""
     state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
     state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+
+
+class WholeHead(TrainerCallback):
+    """Keeps the language-model head whole once it was fetched.
+
+    It runs block by block (`LOGITS_AT_ONCE`), and would be fetched again for each block of the backward
+    pass. Processes have different numbers of blocks, so they would wait for each other forever.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        head = bare(kwargs["model"]).get_output_embeddings()
+        assert isinstance(head, FSDPModule)  # accelerate shards it on its own, or with the embedding
+        head.set_reshard_after_backward(False)
 
 
 def whole_adapter(model: nn.Module) -> dict[str, Tensor] | None:

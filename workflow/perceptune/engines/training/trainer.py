@@ -311,7 +311,8 @@ def prepare(
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    return Prepared({"model": model, "args": arguments, "callbacks": [_Checkpoints(), _Bar()]}, resume)
+    callbacks = [_Checkpoints(), _Bar(), *([sharding.WholeHead()] if sharded else [])]
+    return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 
 def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
