@@ -15,8 +15,9 @@ from perceptune.contracts.errors import UserError
 from perceptune.engines.training.shared_prefix import Prompted, branched, packed, token_logps
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.coordinates import resized_sizes
-from perceptune.models.loading import load_model, load_processor, merged_model
+from perceptune.models.loading import OTHER_LAYERS, load_model, load_processor, merged_model
 from PIL import Image
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from tests.plugins import FAMILIES
 from tests.tiny_models import BUILDERS
@@ -168,6 +169,15 @@ def test_the_map_is_made_of_the_first_images_tokens(setup: Setup) -> None:
     assert len(seen) == grids[0][0] * grids[0][1]
     assert set(seen.tolist()) <= set(whole.tolist())
     assert torch.equal(whole, tokens[: (one["input_ids"] == placeholder).sum()])
+
+
+def test_four_bits_are_for_the_decoder_layers_only(setup: Setup) -> None:
+    """The names that `from_pretrained` gives to the quantiser."""
+    model = setup.model.unload()
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    chosen = {name for name in linear if should_convert_module(name, [OTHER_LAYERS])}
+    assert chosen == {name for name in linear if ".language_model.layers." in name}
+    assert {"lm_head"} < linear - chosen
 
 
 def adapted_layers(setup: Setup, *names: str) -> set[str]:

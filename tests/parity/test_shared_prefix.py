@@ -2,6 +2,7 @@
 gradients, float32, in rows with a mask and in one row without padding.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,17 @@ def test_gradient_checkpointing_changes_nothing(setup: Setup, groups: list[Promp
     setup.model.train()  # the random models have no dropout
     setup.model.enable_input_require_grads()
     setup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    layers = [m for name, m in setup.model.named_modules() if re.search(r"language_model\.layers\.\d+$", name)]
+    passes: list[torch.nn.Module] = []
+    counting = [layer.register_forward_pre_hook(lambda module, _: passes.append(module)) for layer in layers]
     try:
         found = setup.gradients(perpo(response_logps(setup.model, batch), sizes))
     finally:
+        for hook in counting:
+            hook.remove()
         setup.model.gradient_checkpointing_disable()
         setup.model.eval()
+    assert sorted(map(layers.index, passes)) == sorted(2 * list(range(len(layers))))  # every layer ran again
     assert max(relative(found[name], expected[name]) for name in expected) <= TOLERANCE
 
 

@@ -118,15 +118,16 @@ def logprobs(weights: Weights, tokens: float, adapter: float = 0) -> Needs:
     return _needs(memory, 10 * 60 + _reading(weights) + 2 * weights.parameters * tokens / FORWARD, 60)
 
 
-def training(weights: Weights, adapter: float, devices: int, tokens: float) -> Needs:
+def training(weights: Weights, adapter: float, devices: int, tokens: float, nodes: int = 1) -> Needs:
     """Training of `adapter` parameters on `tokens` tokens, over all epochs and devices.
 
-    Memory: per device a process, images, the weights, and the adapter with its gradients and
-    moments in float32. Time: 10 min to start, and 8 FLOPs per parameter and token (forward pass,
+    Memory, on each node: per device a process, images, the weights, and the adapter with its gradients
+    and moments in float32. Sharded or quantised weights save memory of GPUs only: every process loads
+    them as they are stored. Time: 10 min to start, and 8 FLOPs per parameter and token (forward pass,
     activations again, gradients of activations, and the method's other passes).
     """
     memory = devices * (TRANSFORMERS + IMAGES + weights.bytes + ADAPTER_COPIES * FLOAT * adapter)
-    work = 8 * weights.parameters * tokens / FORWARD / devices
+    work = 8 * weights.parameters * tokens / FORWARD / (devices * nodes)
     return _needs(memory, 10 * 60 + _reading(weights) + work, 120)
 
 

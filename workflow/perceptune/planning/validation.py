@@ -279,7 +279,25 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
             yield f"key `benchmarks.{name}.judge_prompt`: no judge here takes a prompt; remove this key"
     for name, training in config.trainings.items():
         yield from _incompatible_rounds(name, training, config)
+        yield from _incompatible_processes(name, training)
     yield from uncovered(config)
+
+
+def _incompatible_processes(name: str, training: TrainingBlock) -> Iterator[str]:
+    """Requirements of a training in several processes."""
+    processes, key = training.devices * training.nodes, f"trainings.{name}"
+    if training.batch_size % processes:
+        yield (
+            f"key `{key}.batch_size`: {training.batch_size}, expected a multiple of {processes}, so that"
+            f" {processes} processes (`devices` x `nodes`) can share it evenly"
+        )
+    if training.sharding == "fsdp" and processes == 1:
+        yield f"key `{key}.sharding`: `fsdp` needs several processes, got `devices: 1` and `nodes: 1`"
+    if training.sharding == "fsdp" and training.quantisation != "none":
+        yield (
+            f"key `{key}.quantisation`: `{training.quantisation}` weights are not sharded;"
+            " remove this key or `sharding`"
+        )
 
 
 def _incompatible_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
