@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,10 @@ def row(name: str, folder: Path, gpus: int) -> str:
     weights, adapter = folder_weights(folder, 2), adapter_of(folder)
     answers = QUESTIONS * ANSWERS * TOKENS
     lists = QUESTIONS * PROMPT + answers
+    workers = BLOCK.workers_beside(BLOCK.threads)
     found = {
-        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers, workers=8),
-        "log-probs": resources.logprobs(weights, lists, workers=8),
+        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers, workers=workers),
+        "log-probs": resources.logprobs(weights, lists, workers=workers),
         "training": resources.training(weights, adapter, gpus, lists, workers=BLOCK.workers_beside(16 // gpus)),
         "attention maps": resources.maps(weights, QUESTIONS),
         "export": resources.exporting(weights, adapter, gpus),
@@ -173,6 +175,9 @@ def test_time_grows_with_the_work_and_shrinks_with_gpus() -> None:
     one, four = (resources.training(weights, 1e8, devices, 1e7).runtime for devices in (1, 4))
     assert one == pytest.approx(10 + (160 + 8 * 8e9 * 1e7 / 50e12) / 60, abs=10)
     assert four < one
+    assert resources.training(weights, 1e8, 4, 1e7) == replace(
+        resources.training(weights, 1e8, 4, 2e7, nodes=2), runtime=four
+    )  # twice the work on twice the nodes, and memory is per node
     assert resources.sampling(weights, 1, 1e12, 1e12).runtime == LONGEST
 
 
@@ -226,20 +231,27 @@ def test_every_rule_of_the_demos_requests_memory_and_time(elsewhere: Path) -> No
             found = job_of(plan, rule, {"experiment": experiment}).requested(str)
             workers = 0 if config is ROUNDS else 8  # it has one thread per job
             # a tiny model and its adapter, with processes that prepare images
-            assert 5000 < found.mem_mb - workers * resources.WORKER / 1e6 < 8000
+            assert 5000 < found.mem_mb - workers * resources.BATCHING / 1e6 < 8000
             assert 120 <= found.runtime <= LONGEST
     two = edited("trainings.dpo.devices", 2)
     one, both = (requested(config, "train_adapter", experiment="dpo") for config in (DEMO, two))
     # of 16 threads, one device leaves eight for workers at most, two devices leave seven to each
-    assert both.mem_mb == pytest.approx(2 * one.mem_mb - 2 * resources.WORKER / 1e6, abs=500)
+    assert both.mem_mb == pytest.approx(2 * one.mem_mb - 2 * resources.BATCHING / 1e6, abs=500)
     named = edited("models.tiny.workers", 3)
-    for job in (
-        {"rule": "train_adapter", "experiment": "dpo"},
-        {"rule": "compute_logprobs", **TERMS},
-        {"rule": "sample_responses", **SHARD},
+    for job, each in (
+        ({"rule": "train_adapter", "experiment": "dpo"}, resources.BATCHING),
+        ({"rule": "compute_logprobs", **TERMS}, resources.BATCHING),
+        ({"rule": "sample_responses", **SHARD}, resources.PREPARING),
     ):
         few, many = (requested(config, **job).mem_mb for config in (named, DEMO))
-        assert many - few == pytest.approx(5 * resources.WORKER / 1e6, abs=200), job
+        assert many - few == pytest.approx(5 * each / 1e6, abs=200), job
+    spread = {
+        **two,
+        "trainings": {**two["trainings"], "dpo": {**two["trainings"]["dpo"], "nodes": 3, "batch_size": 12}},
+    }
+    job_of_three = job_of(policies.load(copy.deepcopy(spread)), "train_adapter", {"experiment": "dpo"})
+    assert (job_of_three.nodes, job_of_three.gpus) == (3, 6)
+    assert requested(spread, "train_adapter", experiment="dpo").mem_mb == both.mem_mb
     assert requested(DEMO, "score_responses", policy="tiny", plan="shapes/n20", reward="perception").mem_mb < 3000
     assert requested(DEMO, "write_report").mem_mb < 5000
 

@@ -12,11 +12,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
-from perceptune.engines.training.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.training.shared_prefix import Prompted, branched, packed, token_logps
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.coordinates import resized_sizes
-from perceptune.models.loading import load_model, load_processor, merged_model
+from perceptune.models.loading import OTHER_LAYERS, load_model, load_processor, merged_model
 from PIL import Image
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from tests.plugins import FAMILIES
 from tests.tiny_models import BUILDERS
@@ -125,17 +126,18 @@ def test_packed_passes_equal_separate_ones(setup: Setup) -> None:
         setup.group("is there a cross?", [(56, 150), (300, 220)], [1, 4]),
         setup.group("yes or no?", [], [1, 2]),
     ]
-    shared = token_logps(setup.model, packed(groups, setup.family, 0))
     separate = torch.cat([setup.separate(group) for group in groups])
-    difference = (shared - separate).abs().max().item()
-    print(f"packed against separate, {setup.family.name}: {difference:.1e}")
-    assert difference <= TOLERANCE
-    setup.model.zero_grad()
-    shared.sum().backward()
-    gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
-    assert gradients
-    assert all("lora" in name and "language_model" in name for name in gradients)
-    assert min(gradient.norm().item() for gradient in gradients.values()) > 0
+    for batch in (packed(groups, setup.family, 0), branched(groups, setup.family)):
+        shared = token_logps(setup.model, batch)
+        difference = (shared - separate).abs().max().item()
+        print(f"packed against separate, {setup.family.name}: {difference:.1e}")
+        assert difference <= TOLERANCE
+        setup.model.zero_grad()
+        shared.sum().backward()
+        gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
+        assert gradients
+        assert all("lora" in name and "language_model" in name for name in gradients)
+        assert min(gradient.norm().item() for gradient in gradients.values()) > 0
 
 
 def test_the_images_matter(setup: Setup) -> None:
@@ -167,6 +169,15 @@ def test_the_map_is_made_of_the_first_images_tokens(setup: Setup) -> None:
     assert len(seen) == grids[0][0] * grids[0][1]
     assert set(seen.tolist()) <= set(whole.tolist())
     assert torch.equal(whole, tokens[: (one["input_ids"] == placeholder).sum()])
+
+
+def test_four_bits_are_for_the_decoder_layers_only(setup: Setup) -> None:
+    """The names that `from_pretrained` gives to the quantiser."""
+    model = setup.model.unload()
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    chosen = {name for name in linear if should_convert_module(name, [OTHER_LAYERS])}
+    assert chosen == {name for name in linear if ".language_model.layers." in name}
+    assert {"lm_head"} < linear - chosen
 
 
 def adapted_layers(setup: Setup, *names: str) -> set[str]:

@@ -14,6 +14,7 @@ from perceptune.runtime.ahead import workers_of
 @dataclass(frozen=True)
 class Batch:
     groups: list[str]
+    unpadded: bool = False
     is_pinned: bool = False
 
     def pinned(self) -> "Batch":
@@ -29,6 +30,7 @@ def test_batches_of_several_sources() -> None:
     with Feed([Source("abcd", joined), Source("xyz", joined)]) as feed:
         assert list(feed.batches([(0, 2), (3,), ()])) == [Batch(["a", "c"]), Batch(["d"]), Batch([])]
         assert list(feed.batches([(1,)], source=1)) == [Batch(["y"])]
+        assert list(feed.batches([(1,)], unpadded=True)) == [Batch(["b"], unpadded=True)]
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -14,7 +14,9 @@ from perceptune.runtime.tensors import _content
         torch.randn(3, 4, 5),
         torch.randn(6, 4).T,  # not contiguous
         torch.randn(7).to(torch.bfloat16),
+        torch.randint(0, 255, (5,), dtype=torch.uint8)[1:],
         torch.arange(5) % 2 == 0,
+        torch.ones(1, 1, 0, 0, dtype=torch.bool),  # what rows without padding have as a mask
         torch.tensor(3),
         torch.empty(0, 3),
     ],

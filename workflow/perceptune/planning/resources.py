@@ -23,8 +23,10 @@ ENGINE = 5 * GB
 """A process of vLLM; it starts one per GPU."""
 IMAGES = 2 * GB
 """Images that are opened and processed ahead."""
-WORKER = 0.8 * GB
-"""A process that prepares images, beyond what all of them share."""
+PREPARING = 0.4 * GB
+"""A process that prepares images for an engine, without what it shares with the others."""
+BATCHING = 0.8 * GB
+"""A process that makes batches, which have several images, without what it shares with the others."""
 IMPORTED, SCORED, EVALUATED = 0.5 * GB, 1.5 * GB, 1.5 * GB
 """What the streaming stages need for any number of rows."""
 DECODED = 2 * GB
@@ -95,15 +97,15 @@ within a group of jobs."""
 
 
 def sampling(
-    weights: Weights, gpus: int, prompt_tokens: float, new_tokens: float, merged: bool = False, workers: int = 0
+    weights: Weights, gpus: int, prompt_tokens: float, new_tokens: float, *, merged: bool = False, workers: int = 0
 ) -> Needs:
-    """Sampling with vLLM; also for a local judge, which has no workers.
+    """Sampling with vLLM, with `workers` processes that prepare images; also for a local judge.
 
-    Memory: a process per GPU, workers, images, and the weights. Merging an adapter before that needs less.
-    Time: 20 min to start, the weights' files read once (with an adapter also written and read
-    again), 2 FLOPs per parameter and token.
+    Memory: a process per GPU, images, their processes, and the weights. Merging an adapter before
+    that needs less. Time: 20 min to start, the weights' files read once (with an adapter also
+    written and read again), 2 FLOPs per parameter and token.
     """
-    memory = IMAGES + workers * WORKER + gpus * ENGINE + weights.bytes
+    memory = IMAGES + workers * PREPARING + gpus * ENGINE + weights.bytes
     work = 2 * weights.parameters * (prompt_tokens / FORWARD + new_tokens / GENERATION) / gpus
     return _needs(memory, 20 * 60 + _reading(weights, 3 if merged else 1) + work, 60)
 
@@ -111,23 +113,26 @@ def sampling(
 def logprobs(weights: Weights, tokens: float, adapter: float = 0, workers: int = 0) -> Needs:
     """Stored log-probs of `tokens` tokens, on one GPU, with an adapter of `adapter` parameters.
 
-    Memory: a process, its workers, images, and the weights. Time: 10 min to start, and 2 FLOPs per parameter and
-    token.
+    Memory: a process, its workers, images, and the weights. Time: 10 min to start, and 2 FLOPs per
+    parameter and token.
     """
-    memory = TRANSFORMERS + workers * WORKER + IMAGES + weights.bytes + FLOAT * adapter
+    memory = TRANSFORMERS + workers * BATCHING + IMAGES + weights.bytes + FLOAT * adapter
     return _needs(memory, 10 * 60 + _reading(weights) + 2 * weights.parameters * tokens / FORWARD, 60)
 
 
-def training(weights: Weights, adapter: float, devices: int, tokens: float, workers: int = 0) -> Needs:
+def training(
+    weights: Weights, adapter: float, devices: int, tokens: float, *, nodes: int = 1, workers: int = 0
+) -> Needs:
     """Training of `adapter` parameters on `tokens` tokens, over all epochs and devices.
 
-    Memory: per device a process, its workers, images, the weights, and the adapter with its gradients and
-    moments in float32. Time: 10 min to start, and 8 FLOPs per parameter and token (forward pass,
-    activations again, gradients of activations, and the method's other passes).
+    Memory, on each node: per device a process, its workers, images, the weights, and the adapter with
+    its gradients and moments in float32. Sharded or quantised weights save memory of GPUs only: every
+    process loads them as they are stored. Time: 10 min to start, and 8 FLOPs per parameter and token
+    (forward pass, activations again, gradients of activations, and the method's other passes).
     """
-    process = TRANSFORMERS + workers * WORKER + IMAGES
+    process = TRANSFORMERS + workers * BATCHING + IMAGES
     memory = devices * (process + weights.bytes + ADAPTER_COPIES * FLOAT * adapter)
-    work = 8 * weights.parameters * tokens / FORWARD / devices
+    work = 8 * weights.parameters * tokens / FORWARD / (devices * nodes)
     return _needs(memory, 10 * 60 + _reading(weights) + work, 120)
 
 

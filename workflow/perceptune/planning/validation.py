@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
-from importlib.util import find_spec
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -244,7 +243,6 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
     }
     for name, training in config.trainings.items():
         yield from incompatible_views(name, training, config, boxed, salient)
-        yield from _trackers_missing(name, training)
     for name, export in config.exports.items():
         experiment = config.experiments[export.experiment.rpartition(ROUND_MARK)[0] or export.experiment]
         if (view_name := config.trainings[experiment.training].view) in salient:
@@ -281,19 +279,25 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
             yield f"key `benchmarks.{name}.judge_prompt`: no judge here takes a prompt; remove this key"
     for name, training in config.trainings.items():
         yield from _incompatible_rounds(name, training, config)
+        yield from _incompatible_processes(name, training)
     yield from uncovered(config)
 
 
-TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
-"""Tracker to the packages that provide it; the first is the one to install."""
-
-
-def _trackers_missing(name: str, training: TrainingBlock) -> Iterator[str]:
-    """Trackers that are not installed in this environment, which the jobs share."""
-    for tracker in training.report_to:
-        packages = TRACKERS[tracker]
-        if not any(find_spec(package) for package in packages):
-            yield f"key `trainings.{name}.report_to`: `{tracker}` is not installed; `pip install {packages[0]}` adds it"
+def _incompatible_processes(name: str, training: TrainingBlock) -> Iterator[str]:
+    """Requirements of a training in several processes."""
+    processes, key = training.devices * training.nodes, f"trainings.{name}"
+    if training.batch_size % processes:
+        yield (
+            f"key `{key}.batch_size`: {training.batch_size}, expected a multiple of {processes}, so that"
+            f" {processes} processes (`devices` x `nodes`) can share it evenly"
+        )
+    if training.sharding == "fsdp" and processes == 1:
+        yield f"key `{key}.sharding`: `fsdp` needs several processes, got `devices: 1` and `nodes: 1`"
+    if training.sharding == "fsdp" and training.quantisation != "none":
+        yield (
+            f"key `{key}.quantisation`: `{training.quantisation}` weights are not sharded;"
+            " remove this key or `sharding`"
+        )
 
 
 def _incompatible_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 
@@ -36,7 +36,8 @@ class Source(Generic[One, B]):
     """Groups, and a function that makes their encoder. Both can be sent to other processes."""
 
     groups: Sequence[One]
-    encoder: Callable[[], Callable[[list[One]], B]]
+    encoder: Callable[[], Callable[[list[One], bool], B]]
+    """The encoder is told whether a batch is one row without padding, which suits some GPUs."""
 
 
 class Feed(Generic[B]):
@@ -51,7 +52,7 @@ class Feed(Generic[B]):
         self.waited = 0.0
         """Seconds spent waiting for batches."""
         common = [type(source.groups).__module__ for source in sources]
-        self._workers: Workers[tuple[int, list[int]], B] = Workers(partial(_Maker, sources), workers, common)
+        self._workers: Workers[_Asked, B] = Workers(partial(_Maker, sources), workers, common)
 
     def __enter__(self) -> Feed[B]:
         return self
@@ -59,10 +60,15 @@ class Feed(Generic[B]):
     def __exit__(self, *_: object) -> None:
         self._workers.__exit__()
 
-    def batches(self, places: Iterable[Places], source: int = 0, least: int = 0) -> Iterator[B]:
-        """A batch for each of `places`, in order; they are read ahead. At least `least` batches are made
-        ahead, if they are small enough."""
-        results = self._workers.results(((source, list(one)) for one in places), least)
+    def batches(
+        self, places: Iterable[Places], source: int = 0, *, unpadded: bool = False, least: int = 0
+    ) -> Iterator[B]:
+        """A batch for each of `places`, in order; they are read ahead.
+
+        `unpadded`: without padding, see `branch_attention.suits`, which only a process with the model can
+        answer. At least `least` batches are made ahead, if they are small enough.
+        """
+        results = self._workers.results((_Asked(source, list(one), unpadded) for one in places), least)
         while True:
             since = time.perf_counter()
             batch = next(results, None)
@@ -74,17 +80,24 @@ class Feed(Generic[B]):
             yield batch
 
 
+class _Asked(NamedTuple):
+    source: int
+    places: list[int]
+    unpadded: bool
+
+
 @dataclass
 class _Maker(Generic[B]):
     """Makes batches in one process."""
 
     sources: Sequence[Source[Any, B]]
-    encoders: dict[int, Callable[[list[Any]], B]] = field(default_factory=dict)
+    encoders: dict[int, Callable[[list[Any], bool], B]] = field(default_factory=dict)
 
-    def __call__(self, asked: tuple[int, list[int]]) -> B:
-        source, places = asked
+    def __call__(self, asked: _Asked) -> B:
+        source, places, unpadded = asked
         if source not in self.encoders:
             self.encoders[source] = self.sources[source].encoder()
         groups: Any = self.sources[source].groups
         several = getattr(groups, "__getitems__", None)
-        return self.encoders[source](several(places) if several else [groups[place] for place in places])
+        chosen = several(places) if several else [groups[place] for place in places]
+        return self.encoders[source](chosen, unpadded)

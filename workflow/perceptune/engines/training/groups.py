@@ -16,7 +16,7 @@ from perceptune.core.data.images import open_image
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
-from perceptune.engines.training.shared_prefix import Packed, Prompted, packed
+from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed
 from perceptune.models.families.family import Family
 
 
@@ -132,13 +132,13 @@ class Encoder:
     """Used for position ids only; it needs no weights, see `loading.outline`."""
     looks: Looks
     budget: int | None = None
-    """Response tokens per packed row; None: no limit."""
+    """Response tokens per row with a mask; None: no limit."""
     dtype: torch.dtype | None = None
     """What pixels are converted to; None: what the processor returns. The model's dtype takes half the
     time to send to another process, and the model converts them anyway."""
 
-    def __call__(self, lists: Sequence[RankedList]) -> Batch:
-        """The batch of these groups.
+    def __call__(self, lists: Sequence[RankedList], unpadded: bool = False) -> Batch:
+        """The batch of these groups, `unpadded` as a single row without padding and mask.
 
         Raises `UserError` if a view of a group cannot be encoded or its pixels have changed.
         """
@@ -147,9 +147,9 @@ class Encoder:
         for one, queries in zip(lists, looks, strict=True):
             encoded = {view: self._encoded(one, view, opened) for view in dict.fromkeys(q.view for q in queries)}
             prompted += [Prompted(*encoded[q.view], [one.responses[i] for i in q.responses]) for q in queries]
-        return Batch(self._packed(prompted), [replace(one, images=()) for one in lists], looks)
+        return Batch(self._packed(prompted, unpadded), [replace(one, images=()) for one in lists], looks)
 
-    def per_view(self, lists: Sequence[RankedList], views: Sequence[str]) -> dict[str, Packed]:
+    def per_view(self, lists: Sequence[RankedList], views: Sequence[str], unpadded: bool = False) -> dict[str, Packed]:
         """All responses of these groups, packed once per view, tokens in the same order.
 
         Raises `UserError` like `__call__`, and if a view changes the prompt's positions, for example
@@ -170,7 +170,7 @@ class Encoder:
                         f"group `{one.group_id}`, view `{view}`: the prompt's positions differ, {lengths}",
                         "the view must keep the number and the sizes of the images",
                     )
-        return {view: self._packed(prompted) for view, prompted in found.items()}
+        return {view: self._packed(prompted, unpadded) for view, prompted in found.items()}
 
     def _encoded(self, one: RankedList, name: str, opened: _Opened) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
         """The prefix and its positions for one view of a group."""
@@ -188,9 +188,12 @@ class Encoder:
             )
         return prefix, self.family.positions(self.model, prefix)
 
-    def _packed(self, prompted: Sequence[Prompted]) -> Packed:
-        padding = self.processor.tokenizer.pad_token_id
-        made = packed(prompted, self.family, 0 if padding is None else int(padding), self.budget)
+    def _packed(self, prompted: Sequence[Prompted], unpadded: bool) -> Packed:
+        if unpadded:
+            made = branched(prompted, self.family)
+        else:
+            padding = self.processor.tokenizer.pad_token_id
+            made = packed(prompted, self.family, 0 if padding is None else int(padding), self.budget)
         inputs = {k: v.to(self.dtype) if v.is_floating_point() and self.dtype else v for k, v in made.inputs.items()}
         return replace(made, inputs=inputs)
 
@@ -203,12 +206,13 @@ class PartEncoder:
     """Its `looks` are not used."""
     views: Sequence[str]
 
-    def __call__(self, groups: Sequence[Rollout]) -> Part:
+    def __call__(self, groups: Sequence[Rollout], unpadded: bool = False) -> Part:
         """The micro batch of these groups, which no longer have their images.
 
         Raises `UserError` like `Encoder.per_view`.
         """
-        return Part(self.encoder.per_view(groups, self.views), [replace(one, images=()) for one in groups])
+        rows = self.encoder.per_view(groups, self.views, unpadded)
+        return Part(rows, [replace(one, images=()) for one in groups])
 
 
 class _Opened:

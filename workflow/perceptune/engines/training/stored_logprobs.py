@@ -10,9 +10,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from perceptune.contracts.progress import Progress
+from perceptune.engines.training import branch_attention
 from perceptune.engines.training.feeding import Feed
 from perceptune.engines.training.groups import Batch, StoredTokens
 from perceptune.engines.training.shared_prefix import logps_of, token_states, values_of
+from perceptune.models.placement import bare
 
 
 def stored_terms(
@@ -34,11 +36,12 @@ def stored_terms(
     similar length are packed together; the values do not depend on it beyond rounding.
     """
     model.eval()
+    unpadded = branch_attention.suits(bare(model))
     tokens = [one.tokens for one in feed.sources[source].groups] if lengths is None else lengths
     order = sorted(range(len(tokens)), key=tokens.__getitem__)
     places = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
     with Progress("log-probabilities", len(order), "lists") as progress:
-        for packed, lists, _ in feed.batches(places, source):
+        for packed, lists, _ in feed.batches(places, source, unpadded=unpadded):
             with torch.inference_mode():
                 with mixed_precision(autocast):
                     head, states = token_states(model, packed)

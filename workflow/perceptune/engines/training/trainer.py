@@ -8,10 +8,8 @@ last step cannot be shared evenly, accelerate repeats some, so that every proces
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,23 +18,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from perceptune.contracts.config import TrainingBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.progress import Progress
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
+from perceptune.engines.training import branch_attention, sharding
+from perceptune.engines.training.callbacks import Bar, Checkpoints, newest_checkpoint
 from perceptune.engines.training.feeding import Feed, Places
 from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.trackers import Run, mistakes_of_trackers
 from perceptune.models.adapters import language_layers
-
-COMPLETE = "complete.json"
-"""Written last into a checkpoint: without it the checkpoint is incomplete."""
+from perceptune.models.placement import bare
 
 DIVERGED = "lower `learning_rate`, or use `dtype: bfloat16` instead of float16"
 """Hint for a training run with NaN or infinite numbers."""
@@ -75,6 +74,16 @@ def micro_batches(block: TrainingBlock, processes: int) -> tuple[int, int]:
     return micro, share // micro
 
 
+def with_less_memory(block: TrainingBlock, halvings: int) -> TrainingBlock:
+    """The settings for an attempt after `halvings` attempts that ran out of memory: fewer lists per
+    pass, and activations are computed again. The lists of an optimiser step stay the same.
+    """
+    if not halvings:
+        return block
+    micro = max(block.micro_batch_size >> halvings, 1)
+    return block.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": True})
+
+
 @dataclass
 class _Sums:
     """Sums of the metrics since the last log."""
@@ -99,9 +108,12 @@ class AdapterTrainer(Trainer):
     Its data loader returns places of groups, in the Trainer's order; `feed` makes the batches.
     """
 
-    def __init__(self, *args: Any, feed: Feed[Any], **kwargs: Any) -> None:
+    is_fsdp_enabled: bool
+
+    def __init__(self, *args: Any, model: PeftModel, feed: Feed[Any], **kwargs: Any) -> None:
+        self._unpadded = branch_attention.suits(bare(model))
         count = len(feed.sources[0].groups)
-        super().__init__(*args, data_collator=list, train_dataset=range(count), **kwargs)
+        super().__init__(*args, model=model, data_collator=list, train_dataset=range(count), **kwargs)
         # the losses below are already divided by the number of lists in the step
         self.model_accepts_loss_kwargs = True
         self.feed = feed
@@ -120,8 +132,15 @@ class AdapterTrainer(Trainer):
         if epoch_iterator is not self._epoch:
             self._epoch = epoch_iterator
             self._places, ahead = tee(epoch_iterator)
-            self._batches = self.feed.batches(ahead, least=self._least)
+            self._batches = self.feed.batches(ahead, unpadded=self._unpadded, least=self._least)
         return super().get_batch_samples(self._places, num_batches, device)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """With FSDP on CPUs as well."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            sharding.enable_on_cpu(self.args, self.accelerator.state)
+            self.is_fsdp_enabled = True
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: the Trainer's formula does not account for shared prefixes."""
@@ -194,7 +213,7 @@ class ListTrainer(AdapterTrainer):
                 self._sums.add({"loss": loss.item(), **self.method.metrics(group, self.parameters)})
         self._sums.tokens += batch.tokens
         count = len(batch.lists) if num_items_in_batch is None else num_items_in_batch
-        # DistributedDataParallel averages gradients over processes; the count is global
+        # gradients are averaged over processes; the count is global
         return torch.stack(losses).sum() * self.accelerator.num_processes / count
 
 
@@ -223,55 +242,6 @@ def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], v
         pairs=one.pairs,
         numbers=one.numbers,
     )
-
-
-class _Bar(TrainerCallback):
-    """Progress bar of the first process."""
-
-    progress: Progress | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.progress = Progress("training", state.max_steps, "steps", done=state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.progress:
-            self.progress.advance()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.progress:
-            self.progress.__exit__(None, None, None)
-
-
-class _Checkpoints(TrainerCallback):
-    """Marks checkpoints that are complete and synced to disk."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            for file in (f for f in folder.rglob("*") if f.is_file()):
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-            (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
-
-
-def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
-    """The newest complete checkpoint of the same run in `folder`; anything else there is removed.
-
-    `fingerprint` identifies settings and inputs: checkpoints of an edited config are not resumed.
-    """
-    mark = folder / "fingerprint"
-    if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(fingerprint)
-    complete = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / COMPLETE).exists():
-            complete.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return max(complete, key=lambda c: int(c.name.rpartition("-")[2]), default=None)
 
 
 def train(
@@ -325,18 +295,19 @@ def prepare(
     checkpoint to resume from.
     """
     run = run or Run()
-    arguments = _arguments(block, seed, dtype, checkpoints, run)
-    with arguments.main_process_first(local=False):  # only one process may remove what is incomplete
-        resume = newest_checkpoint(checkpoints, fingerprint)
+    sharded = sharding.settings(model) if block.sharding == "fsdp" else {}
+    arguments = _arguments(block, seed, dtype, checkpoints, sharded, run)
+    # one process decides for all: another node may see the folder in an earlier state
+    found = [newest_checkpoint(checkpoints, fingerprint) if PartialState().is_main_process else None]
+    (resume,) = broadcast_object_list(found)
     # one process per GPU; the Trainer would otherwise split a batch over all visible GPUs
     arguments._n_gpu = 1
     micro, accumulation = micro_batches(block, arguments.world_size)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    return Prepared(
-        {"model": model, "args": arguments, "callbacks": [_Checkpoints(), _Bar(), *run.callbacks(block)]}, resume
-    )
+    callbacks = [Checkpoints(), Bar(), *([sharding.WholeHead()] if sharded else []), *run.callbacks(block)]
+    return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 
 def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
@@ -349,12 +320,15 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = math.ceil(count / step * arguments.num_train_epochs)
     print(f"{count} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
+    if trainer.is_fsdp_enabled and trainer.accelerator.native_amp:  # without FSDP, accelerate does it by itself
+        trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
     try:
         with mistakes_of_trackers():
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except FloatingPointError as error:
         raise UserError(str(error), DIVERGED) from None
-    trained = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    weights = trainer.model.named_parameters()
+    trained = {name: sharding.own_share(weight) for name, weight in weights if weight.requires_grad}
     # a loss is computed before its step's update, so no loss shows what the last update did
     if broken := [name for name, weight in trained.items() if not torch.isfinite(weight).all()]:
         raise UserError(
@@ -365,9 +339,11 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, run: Run) -> TrainingArguments:
+def _arguments(
+    block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, sharded: dict[str, Any], run: Run
+) -> TrainingArguments:
     cuda = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         learning_rate=block.learning_rate,
         lr_scheduler_type=block.scheduler,
@@ -376,7 +352,7 @@ def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, r
         weight_decay=block.weight_decay,
         max_grad_norm=block.max_grad_norm,
         num_train_epochs=block.epochs,
-        gradient_checkpointing=block.gradient_checkpointing,
+        gradient_checkpointing=block.gradient_checkpointing and not sharded,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         save_steps=block.save_steps,
         save_total_limit=2,
@@ -390,10 +366,16 @@ def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, r
         use_cpu=not cuda,
         ddp_backend="gloo" if not cuda and "WORLD_SIZE" in os.environ else None,
         remove_unused_columns=False,
-        **run.arguments(block),
         optim="adamw_torch",
         dataloader_num_workers=0,  # it only returns places
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=False,
+        **sharded,
+        **run.arguments(block),
     )
+    if sharded:
+        sharding.keep_dtypes(arguments)
+        # set afterwards: it would recommend accelerate's own, which draws other dropout masks when it recomputes
+        arguments.gradient_checkpointing = block.gradient_checkpointing
+    return arguments

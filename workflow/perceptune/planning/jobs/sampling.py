@@ -113,7 +113,8 @@ def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: st
         asked = read("requests").rows / shards
         prompts, answers = asked * prompt_tokens(plan, policy), asked * answer_tokens(plan, policy, plan_name)
         merged = plan.adapter(policy) is not None
-        return resources.sampling(policy_weights(plan, policy), gpus, prompts, answers, merged, plan.workers(policy))
+        workers = plan.workers(policy)
+        return resources.sampling(policy_weights(plan, policy), gpus, prompts, answers, merged=merged, workers=workers)
 
     return Job(
         inputs={

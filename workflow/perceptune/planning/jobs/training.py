@@ -13,7 +13,7 @@ from perceptune.planning.views import pair_view, saliency_tables, view_blocks, v
 
 
 def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stored: str) -> Job:
-    wanted = paths.stored_of_name(stored)
+    wanted, quantisation = paths.stored_of_name(stored)
     views = [view for _, view in wanted]
     blocks = view_blocks(plan, *views)
     learns_in_rounds = any(term == "old" for term, _ in wanted)
@@ -28,6 +28,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
         settings={"base": plan.model_settings(policy), "blocks": blocks},
         details={
             **plan.model_details(policy),
+            "quantisation": quantisation,
             "adapter": plan.adapter_folder(policy) if learns_in_rounds else None,
             "stored": wanted,
             "views": blocks,
@@ -67,7 +68,8 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
         },
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
-        gpus=training.devices,
+        gpus=training.devices * training.nodes,
+        nodes=training.nodes,
         needs=lambda read: _needs(plan, experiment, read("preferences").rows),
     )
 
@@ -105,7 +107,8 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
         },
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
-        gpus=training.devices,
+        gpus=training.devices * training.nodes,
+        nodes=training.nodes,
         needs=lambda read: _needs(plan, experiment, read("preferences").rows),
     )
 
@@ -116,7 +119,12 @@ def _needs(plan: Plan, experiment: str, groups: int) -> Needs:
     tokens = training.epochs * groups * group_tokens(plan, experiment, source, max(views, 1))
     workers = plan.workers(experiment, training.devices)
     return resources.training(
-        policy_weights(plan, experiment), adapter_count(plan, experiment), training.devices, tokens, workers
+        policy_weights(plan, experiment),
+        adapter_count(plan, experiment),
+        training.devices,
+        tokens,
+        nodes=training.nodes,
+        workers=workers,
     )
 
 

@@ -19,8 +19,9 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.sharding import whole_adapter
 from perceptune.engines.training.trackers import Run
-from perceptune.engines.training.trainer import train, with_adapter
+from perceptune.engines.training.trainer import train, with_adapter, with_less_memory
 from perceptune.models.loading import load_model
 from perceptune.runtime.ahead import workers_of
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
@@ -54,8 +55,8 @@ def run(
 
     `checkpoints` is removed at the end. `terms` maps views to tables of stored log-probs, `views`
     are the config's blocks, `saliencies` the tables that these need, by block. A killed run resumes
-    from its newest complete checkpoint if settings, inputs and code are the same. `devices` above 1
-    starts as many processes, which train together. `weights` is the digest of the model's files.
+    from its newest complete checkpoint if settings, inputs and code are the same. `devices` and
+    `nodes` above 1 start as many processes, which train together. `weights` is the digest of the model's files.
     Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
     `trackers` is the folder for what the trackers in `report_to` write.
     """
@@ -67,8 +68,8 @@ def run(
     }
     job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, trackers, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
-        if config.devices > 1:
-            launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config.devices)
+        if config.devices * config.nodes > 1:
+            launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config, checkpoints.parent)
         else:
             _train(job)
 
@@ -135,23 +136,25 @@ def _train(job: _Job) -> None:
         raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
     source = Source(lists, partial(prompts.encoder, looks, BUDGET >> halvings))
     with Feed([source], workers_of(model, config.devices)) as feed:  # its workers start while the model is loaded
-        adapted = with_adapter(load_model(model), config, prompts.family.lora_targets, model.path)
+        base = load_model(model, quantisation=config.quantisation, sharded=config.sharding == "fsdp")
+        adapted = with_adapter(base, config, prompts.family.lora_targets, model.path)
         log = train(
             adapted,
             feed,
             method=method,
             parameters=parameters,
-            block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
+            block=with_less_memory(config, halvings),
             dtype=model.dtype,
             checkpoints=checkpoints,
             fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
             run=Run(experiment, job.trackers),
         )
+        weights = whole_adapter(adapted)
     if not first():
         return
     record = lineage("training.train", settings, job.inputs, plugins)
     with appearing_adapter(adapter, record) as folder:
-        adapted.save_pretrained(folder, safe_serialization=True)
+        adapted.save_pretrained(folder, safe_serialization=True, state_dict=weights)
     rows = [
         {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
         for entry in log

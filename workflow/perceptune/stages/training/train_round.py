@@ -22,8 +22,9 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.feeding import Feed, Source
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round, views_of
+from perceptune.engines.training.sharding import whole_adapter
 from perceptune.engines.training.trackers import Run
-from perceptune.engines.training.trainer import with_adapter
+from perceptune.engines.training.trainer import with_adapter, with_less_memory
 from perceptune.models.loading import load_model, load_trained
 from perceptune.runtime.ahead import workers_of
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
@@ -74,8 +75,13 @@ def run(
     given = (before, model, weights, config, views, saliencies or {}, longest, trackers, halvings)
     job = _Job(experiment, number, paths, *given)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
-        if config.devices > 1 and _earlier(job).stopped is None:
-            launch("perceptune.stages.training.train_round", _JSON.dump_python(job, mode="json"), config.devices)
+        if config.devices * config.nodes > 1 and _earlier(job).stopped is None:
+            launch(
+                "perceptune.stages.training.train_round",
+                _JSON.dump_python(job, mode="json"),
+                config,
+                checkpoints.parent,
+            )
         else:
             _train(job)
 
@@ -158,8 +164,9 @@ def _train(job: _Job) -> None:
     mark = fingerprint(settings, job.inputs, "perceptune.stages.training.train_round", plugins)
     state = job.paths["checkpoints"] / OPTIMIZER
     encoder = partial(prompts.part_encoder, views_of(method, parameters, config.view), BUDGET >> job.halvings)
+    loading: dict[str, Any] = {"quantisation": config.quantisation, "sharded": config.sharding == "fsdp"}
     with Feed([Source(rollouts, encoder)], workers_of(model, config.devices)) as feed:
-        base = load_model(model)  # while the workers start
+        base = load_model(model, **loading)
         adapted = (
             with_adapter(base, config, prompts.family.lora_targets, model.path)
             if job.before is None
@@ -170,7 +177,7 @@ def _train(job: _Job) -> None:
             feed,
             method=method,
             parameters=parameters,
-            block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> job.halvings, 1)}),
+            block=with_less_memory(config, job.halvings),
             round=job.number,
             longest=job.longest,
             dtype=model.dtype,
@@ -180,6 +187,7 @@ def _train(job: _Job) -> None:
             save_optimizer=state if config.optimizer == "carry" else None,
             run=Run(job.experiment, job.trackers),
         )
+        weights = whole_adapter(adapted)
     if not first():
         return
     if done.stopped is not None and job.before is not None:
@@ -187,10 +195,10 @@ def _train(job: _Job) -> None:
         return
     stop = None
     if done.stopped is not None:  # a new adapter leaves the base model unchanged
-        stop = Stop(job.number, done.stopped)
-        adapted = with_adapter(load_model(model), config, prompts.family.lora_targets, model.path)
+        stop, weights = Stop(job.number, done.stopped), None
+        adapted = with_adapter(load_model(model, **loading), config, prompts.family.lora_targets, model.path)
     with appearing_adapter(job.paths["adapter"], record) as folder:
-        adapted.save_pretrained(folder, safe_serialization=True)
+        adapted.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         if stop is None and config.optimizer == "carry":
             shutil.move(state, folder / OPTIMIZER)
         (folder / ENDING).write_text(Ending(job.number, stop).text())
