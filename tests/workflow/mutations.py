@@ -335,6 +335,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("dataset_preferences.taken.limit", 3, COMPARE["taken"] | TAKE),
     ("dataset_preferences.taken.prompt", "{question} Answer.", TAKE),
     ("trainings.dpo.method", "lipo", TRAIN),
+    ("trainings.dpo.method trainings.dpo.parameters", ("simpo", {}), TRAIN),  # without stored log-probs
     ("trainings.dpo.parameters", {"beta": 0.2}, TRAIN),
     ("trainings.dpo.view", "blank", TRAIN | {("compute_logprobs", "blank")}),
     ("trainings.dpo.lora.r", 16, TRAIN),
