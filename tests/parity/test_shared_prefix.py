@@ -84,8 +84,9 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def groups(setup: Setup) -> list[Prompted]:
     """Lists of different sizes, with answers of one to nine tokens, images of different shapes, and
-    one prompt with two images.
+    one prompt with two images. The same in every test, whichever ran before.
     """
+    setup.random = np.random.default_rng(1)
     return [
         setup.group("locate the red circle.", [(112, 112)], [1, 9, 4, 1]),
         setup.group("read", [(120, 80)], [3, 2]),
