@@ -1,4 +1,4 @@
-"""The shared-prefix pass equals N separate forward passes of the plain model: loss and LoRA
+"""The shared-prefix pass equals N separate forward passes of the plain model: loss and
 gradients, float32.
 """
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.methods.method import Group
 from perceptune.engines.training import shared_prefix
@@ -21,21 +20,21 @@ from PIL import Image
 from tests.plugins import FAMILIES, METHODS
 from tests.tiny_models import BUILDERS
 
+from .adapters import with_random_adapter
+
 TOLERANCE = 1e-5
 """Largest allowed relative difference: float32 sums in a different order (5e-7 was observed)."""
 
 
 class Setup:
-    """A tiny model with a LoRA adapter whose update is non-zero, and lists of several shapes."""
+    """A tiny model with a random adapter, and lists of several shapes."""
 
     def __init__(self, name: str, folder: Path) -> None:
         BUILDERS[name](folder, 0)
         block = ModelBlock(path=str(folder), family=name, dtype="float32")  # type: ignore[arg-type]
         self.family: Family = FAMILIES[name]
         self.processor = load_processor(block)
-        torch.manual_seed(0)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=self.family.lora_targets, init_lora_weights=False)
-        self.model: PeftModel = get_peft_model(load_model(block), config)  # type: ignore[assignment]
+        self.model = with_random_adapter(load_model(block), self.family)
         self.model.eval()
         self.random = np.random.default_rng(1)
 
@@ -93,6 +92,15 @@ def relative(first: torch.Tensor, second: torch.Tensor) -> float:
     return ((first - second).norm() / second.norm()).item()
 
 
+def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest relative difference. The gradient of no weight is zero, except of what the last of two
+    decoder layers adds to image tokens, which no other token reads.
+    """
+    zero = {name for name, value in expected.items() if value.norm() == 0}
+    assert all("deepstack_merger_list.1" in name and not found[name].any() for name in zero)
+    return max(relative(found[name], expected[name]) for name in expected.keys() - zero)
+
+
 def perpo(logps: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     losses = []
     for part in logps.split(sizes):
@@ -119,9 +127,8 @@ def test_loss_and_gradients_equal_separate_passes(setup: Setup, groups: list[Pro
     assert relative(shared, reference) <= TOLERANCE
     assert abs(loss.item() - expected_loss.item()) <= TOLERANCE * abs(expected_loss.item())
     assert found.keys() == expected.keys()
-    assert all("lora" in name and "language_model" in name for name in found)
-    assert min(value.norm().item() for value in expected.values()) > 0
-    assert max(relative(found[name], expected[name]) for name in found) <= TOLERANCE
+    assert found.keys() == {name for name, weight in setup.model.named_parameters() if weight.requires_grad}
+    assert largest_difference(found, expected) <= TOLERANCE
 
 
 def test_gradient_checkpointing_changes_nothing(setup: Setup, groups: list[Prompted]) -> None:
@@ -136,7 +143,7 @@ def test_gradient_checkpointing_changes_nothing(setup: Setup, groups: list[Promp
     finally:
         setup.model.gradient_checkpointing_disable()
         setup.model.eval()
-    assert max(relative(found[name], expected[name]) for name in expected) <= TOLERANCE
+    assert largest_difference(found, expected) <= TOLERANCE
 
 
 def test_blocks_of_logits_change_nothing(setup: Setup, groups: list[Prompted], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +152,7 @@ def test_blocks_of_logits_change_nothing(setup: Setup, groups: list[Prompted], m
     expected = setup.gradients(perpo(response_logps(setup.model, batch), sizes))
     monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 1)  # one token at a time
     found = setup.gradients(perpo(response_logps(setup.model, batch), sizes))
-    assert max(relative(found[name], expected[name]) for name in expected) <= TOLERANCE
+    assert largest_difference(found, expected) <= TOLERANCE
 
 
 def test_the_first_token_comes_from_the_prefix(setup: Setup, groups: list[Prompted]) -> None:

@@ -25,6 +25,8 @@ from PIL import Image
 from tests import tiny_models as tiny
 from tests.plugins import METHODS
 
+from .adapters import EVERYTHING
+
 pytestmark = pytest.mark.slow
 
 
@@ -70,7 +72,7 @@ def trained(
     block = TrainingBlock(**{**settings, **changes})
     base = load_model(model)
     chosen = METHODS[block.method]
-    adapted = trainer.with_adapter(base, block, family_of(model).lora_targets, model.path)
+    adapted = trainer.with_adapter(base, block, family_of(model), model.path)
     log = trainer.train(
         adapted,
         Encoder(
@@ -95,7 +97,7 @@ def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.T
 
 
 @pytest.mark.parametrize(
-    "changes", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"gradient_checkpointing": True}]
+    "changes", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"gradient_checkpointing": True, "lora": EVERYTHING}]
 )
 def test_memory_settings_do_not_change_the_trajectory(
     model: ModelBlock, lists: list[RankedList], tmp_path: Path, changes: dict[str, Any]
@@ -103,7 +105,8 @@ def test_memory_settings_do_not_change_the_trajectory(
     """Micro-batches of 1, or the largest divisor of 4 up to 3, also in the epoch's last step of two
     lists.
     """
-    expected, expected_log = trained(model, lists, tmp_path / "a")
+    lora = {"lora": changes["lora"]} if "lora" in changes else {}
+    expected, expected_log = trained(model, lists, tmp_path / "a", **lora)
     found, log = trained(model, lists, tmp_path / "b", **changes)
     assert [e["loss"] for e in log] == pytest.approx([e["loss"] for e in expected_log], rel=1e-4)
     # AdamW divides by the gradient's size, which amplifies rounding in small gradients; a wrong
@@ -111,17 +114,18 @@ def test_memory_settings_do_not_change_the_trajectory(
     assert largest_difference(found, expected) < 5e-4
 
 
+@pytest.mark.parametrize("lora", [LoraBlock(r=4, alpha=8), EVERYTHING])
 def test_a_killed_run_goes_on_from_its_newest_complete_checkpoint(
-    model: ModelBlock, lists: list[RankedList], tmp_path: Path
+    model: ModelBlock, lists: list[RankedList], tmp_path: Path, lora: LoraBlock
 ) -> None:
-    expected, expected_log = trained(model, lists, tmp_path / "whole")
+    expected, expected_log = trained(model, lists, tmp_path / "whole", lora=lora)
     folder = tmp_path / "killed"
     shutil.copytree(tmp_path / "whole", folder)
     steps = sorted(int(c.name.rpartition("-")[2]) for c in folder.glob("checkpoint-*"))
     assert steps[-1] == 6
     shutil.rmtree(folder / "checkpoint-6")
     (folder / "checkpoint-5").mkdir()  # incomplete: killed before it was marked as complete
-    found, log = trained(model, lists, folder)
+    found, log = trained(model, lists, folder, lora=lora)
     assert largest_difference(found, expected) == 0
     assert [e["loss"] for e in log] == [e["loss"] for e in expected_log]
 

@@ -108,9 +108,41 @@ def test_logprobs_are_stored_per_token_of_kept_lists(folder: Path) -> None:
     assert all(v < 0 for r in rows for values in r["logprobs"] for v in values)
 
 
-def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> None:
-    one, log = trained(folder, tmp_path / "one")
-    two, log_of_two = trained(folder, tmp_path / "two", devices=2)
+EVERYTHING = LoraBlock(r=4, alpha=8, parts=("language", "projector", "vision"), full=("projector",), use_dora=True)
+
+
+@pytest.fixture(scope="module")
+def partly_blind(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same lists, all but two of them without an image."""
+    target = tmp_path_factory.mktemp("blind")
+    (target / "model").symlink_to(folder / "model")
+    examples, lists = (
+        read_table(folder / f"{table.name}.parquet", table).to_pylist() for table in (EXAMPLES, PREFERENCES)
+    )
+    for example, one in zip(examples[:6], lists[:6], strict=True):
+        example |= {"images": [], "image_sha256": [], "image_hashes": [], "image_sizes": [], "box": None}
+        one["messages"][0]["content"] = one["messages"][0]["content"][1:]
+    write_table(target / "examples.parquet", EXAMPLES, examples, {})
+    write_table(target / "preferences.parquet", PREFERENCES, lists, {})
+    stored_logprobs.run(
+        preferences=target / "preferences.parquet", examples=target / "examples.parquet", terms=target / "terms.parquet",
+        model=model_block(target), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
+    )  # fmt: skip
+    return target
+
+
+def test_lists_without_images_teach_nothing_about_them(partly_blind: Path, tmp_path: Path) -> None:
+    """All weights are vision weights, and most steps have no image."""
+    lora = LoraBlock(r=4, alpha=8, parts=("projector", "vision"), full=("projector",))
+    _, rows = trained(partly_blind, tmp_path, lora=lora, batch_size=1, epochs=1)
+    norms = [row["value"] for row in rows if row["metric"] == "grad_norm"]
+    assert sorted(norm > 0 for norm in norms) == [False] * 6 + [True] * 2
+
+
+def test_two_processes_train_what_one_trains(partly_blind: Path, tmp_path: Path) -> None:
+    """Also where one process has an image and the other none."""
+    one, log = trained(partly_blind, tmp_path / "one", lora=EVERYTHING)
+    two, log_of_two = trained(partly_blind, tmp_path / "two", lora=EVERYTHING, devices=2)
     losses, losses_of_two = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_two))
     assert len(losses) == 4
     assert losses_of_two == pytest.approx(losses, rel=1e-4)

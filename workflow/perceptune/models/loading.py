@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
+from perceptune.models.adapters import in_float32
 from perceptune.models.coordinates import pixel_limits
 from perceptune.models.merging import merge_weights
 
@@ -57,7 +58,10 @@ def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -
     """The model with the adapter in `folder`, in a new adapter's dtype: float32 for 16-bit
     models.
     """
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    adapted = in_float32(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+    if adapted.peft_config["default"].modules_to_save:  # loaded in the model's dtype, which rounds
+        adapted.load_adapter(str(folder), "default", is_trainable=trainable)
+    return adapted
 
 
 def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:

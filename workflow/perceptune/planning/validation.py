@@ -279,6 +279,7 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
             yield f"key `benchmarks.{name}.judge_prompt`: no judge here takes a prompt; remove this key"
     for name, training in config.trainings.items():
         yield from _incompatible_rounds(name, training, config)
+        yield from _incompatible_parts(name, training, config)
     yield from uncovered(config)
 
 
@@ -310,6 +311,23 @@ def _incompatible_rounds(name: str, training: TrainingBlock, config: Config) -> 
         sampled = config.rollouts[experiment.rollout].view
         if sampled != training.view:
             yield f"key `experiments.{n}`: samples under view `{sampled}` but trains under `{training.view}`, expected the same"
+
+
+def _incompatible_parts(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
+    """Parts that a training block contradicts itself about, or that a family does not declare."""
+    lora, key = training.lora, f"trainings.{name}.lora"
+    for whole in lora.full:
+        if whole not in lora.parts:
+            yield f"key `{key}.full`: `{whole}` is not in `parts`"
+    if set(lora.full) >= set(lora.parts):
+        yield f"key `{key}.parts`: all are in `full`, expected another one for the LoRA adapter"
+    families = {config.models[e.model].family: e.model for e in config.experiments.values() if e.training == name}
+    for family, model in families.items():
+        known = load("family", family).lora_targets
+        for part in lora.parts:
+            if part not in known:
+                allowed = ", ".join(f"`{one}`" for one in known)
+                yield f"key `{key}.parts`: `{part}`, but family `{family}` of model `{model}` declares only {allowed}"
 
 
 def _mistake(error: Any) -> str:

@@ -150,9 +150,7 @@ def _train(job: _Job) -> None:
         return
     base = load_model(model)
     adapted = (
-        with_adapter(base, config, prompts.family.lora_targets, model.path)
-        if job.before is None
-        else load_trained(base, job.before)
+        with_adapter(base, config, prompts.family, model.path) if job.before is None else load_trained(base, job.before)
     )
     mark = fingerprint(settings, job.inputs, "perceptune.stages.training.train_round", plugins)
     state = job.paths["checkpoints"] / OPTIMIZER
@@ -179,7 +177,7 @@ def _train(job: _Job) -> None:
     stop = None
     if done.stopped is not None:  # a new adapter leaves the base model unchanged
         stop = Stop(job.number, done.stopped)
-        adapted = with_adapter(load_model(model), config, prompts.family.lora_targets, model.path)
+        adapted = with_adapter(load_model(model), config, prompts.family, model.path)
     with appearing_adapter(job.paths["adapter"], record) as folder:
         adapted.save_pretrained(folder, safe_serialization=True)
         if stop is None and config.optimizer == "carry":
