@@ -68,6 +68,10 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("datasets.mine", {"kind": "pope", "path": ""}, "key `datasets.mine.path`: string should have at least 1 character"),
         ("datasets.mine", {"kind": "pope", "path": "x", "max_images": 0}, "key `datasets.mine.max_images`: input should be greater than or equal to 1, got `0`"),
         ("models.tiny.family", "lava", "key `models.tiny.family`: `lava` is not defined, expected one of 'internvl', 'llava', "),
+        ("trainings.dpo.sharding", "fsdp", "key `trainings.dpo.sharding`: `fsdp` needs several processes, got `devices: 1` and `nodes: 1`"),
+        ("trainings.dpo", {"method": "dpo", "devices": 2, "sharding": "fsdp", "quantisation": "nf4"}, "key `trainings.dpo.quantisation`: `nf4` weights are not sharded; remove this key or `sharding`"),
+        ("trainings.dpo", {"method": "dpo", "devices": 3, "nodes": 2}, "key `trainings.dpo.batch_size`: 16, expected a multiple of 6, so that 6 processes (`devices` x `nodes`) can share it evenly"),
+        ("trainings.dpo.quantisation", "int8", "key `trainings.dpo.quantisation`: input should be 'none' or 'nf4', got `int8`"),
         ("models.tiny.family", "lava", "; did you mean `llava`?"),
         ("models.tiny.pixels", [784, 7840], "key `models.tiny.pixels`: `llava` does not resize images to a pixel budget; remove this key"),
         ("models.tiny", {"path": "m", "family": "qwen3_vl", "pixels": [9, 4]}, "key `models.tiny.pixels`: minimum 9 exceeds maximum 4"),
@@ -91,6 +95,7 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("trainings.perpo.lora", {"parts": "vision"}, "key `trainings.perpo.lora.parts`: expected a list: `[vision]`, got `vision`"),
         ("trainings.perpo.lora", {"parts": ["visoin"]}, "key `trainings.perpo.lora.parts.0`: input should be 'language', 'projector' or 'vision', got `visoin`; did you mean `vision`?"),
         ("trainings.perpo.lora", {"parts": [["vision"]]}, "key `trainings.perpo.lora.parts.0`: input should be 'language', 'projector' or 'vision'"),
+        ("trainings.dpo", {"method": "dpo", "quantisation": "nf4", "lora": {"use_dora": True}}, "key `trainings.dpo.lora.use_dora`: the norms of `nf4` weights are not those of the weights that are served; remove this key or `quantisation`"),
         ("trainings.perpo.lora", {"full": ["projector"]}, "key `trainings.perpo.lora.full`: `projector` is not in `parts`"),
         ("trainings.perpo.lora", {"parts": ["projector"], "full": ["projector"]}, "key `trainings.perpo.lora.parts`: all are in `full`, expected another one for the LoRA adapter"),
         ("trainings.perpo.lora", {"parts": ["language", "vision"], "full": ["vision"]}, "key `trainings.perpo.lora.full.0`: input should be 'projector', got `vision`"),
@@ -295,6 +300,8 @@ def test_an_ablation_needs_fewer_stored_log_probs() -> None:
         "p2dpo-no-calibration": ["original", "noise"],
     }
     noise = Stored("reference", "noise")
+    four_bits = planning.load(edited("trainings.p2dpo.quantisation", "nf4", P2DPO)).stored_logprobs("p2dpo")[noise]
+    assert four_bits == plan.stored_logprobs("p2dpo")[noise].replace("@noise", "@noise~nf4")  # of another base model
     assert plan.stored_logprobs("p2dpo")[noise] == plan.stored_logprobs("p2dpo-no-focus")[noise]  # the same file
 
 

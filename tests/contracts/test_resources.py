@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,9 @@ def row(name: str, folder: Path, gpus: int) -> str:
     weights, adapter = folder_weights(folder, 2), adapter_of(folder)
     answers = QUESTIONS * ANSWERS * TOKENS
     lists = QUESTIONS * PROMPT + answers
+    workers = ModelBlock(path=str(folder), family="qwen2_5_vl").preparing(gpu=True)
     found = {
-        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers),
+        "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers, workers=workers),
         "log-probs": resources.logprobs(weights, lists),
         "training": resources.training(weights, adapter, gpus, lists),
         "attention maps": resources.maps(weights, QUESTIONS),
@@ -181,6 +183,9 @@ def test_time_grows_with_the_work_and_shrinks_with_gpus() -> None:
     one, four = (resources.training(weights, 1e8, devices, 1e7).runtime for devices in (1, 4))
     assert one == pytest.approx(10 + (160 + 8 * 8e9 * 1e7 / 50e12) / 60, abs=10)
     assert four < one
+    assert resources.training(weights, 1e8, 4, 1e7) == replace(
+        resources.training(weights, 1e8, 4, 2e7, nodes=2), runtime=four
+    )  # twice the work on twice the nodes, and memory is per node
     assert resources.sampling(weights, 1, 1e12, 1e12).runtime == LONGEST
 
 
@@ -233,6 +238,13 @@ def test_every_rule_of_the_demos_requests_memory_and_time(elsewhere: Path) -> No
     two = edited("trainings.dpo.devices", 2)
     one, both = (requested(config, "train_adapter", experiment="dpo") for config in (DEMO, two))
     assert both.mem_mb == pytest.approx(2 * one.mem_mb, abs=500)
+    spread = {
+        **two,
+        "trainings": {**two["trainings"], "dpo": {**two["trainings"]["dpo"], "nodes": 3, "batch_size": 12}},
+    }
+    job = job_of(policies.load(copy.deepcopy(spread)), "train_adapter", {"experiment": "dpo"})
+    assert (job.nodes, job.gpus) == (3, 6)
+    assert requested(spread, "train_adapter", experiment="dpo").mem_mb == both.mem_mb
     assert requested(DEMO, "score_responses", policy="tiny", plan="shapes/n20", reward="perception").mem_mb < 3000
     assert requested(DEMO, "write_report").mem_mb < 5000
 

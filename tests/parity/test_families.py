@@ -13,12 +13,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
-from perceptune.engines.training.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.training.shared_prefix import Prompted, branched, packed, token_logps
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.adapters import new_adapter
 from perceptune.models.coordinates import resized_sizes
-from perceptune.models.loading import load_model, load_processor, load_trained, merged_model
+from perceptune.models.loading import OTHER_LAYERS, load_model, load_processor, load_trained, merged_model
 from PIL import Image
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from tests.plugins import FAMILIES
 from tests.tiny_models import BUILDERS
@@ -126,22 +127,23 @@ def test_packed_passes_equal_separate_ones(setup: Setup) -> None:
         setup.group("is there a cross?", [(56, 150), (300, 220)], [1, 4]),
         setup.group("yes or no?", [], [1, 2]),
     ]
-    shared = token_logps(setup.model, packed(groups, setup.family, 0))
     separate = torch.cat([setup.separate(group) for group in groups])
-    difference = (shared - separate).abs().max().item()
-    print(f"packed against separate, {setup.family.name}: {difference:.1e}")
-    assert difference <= TOLERANCE
-    setup.model.zero_grad()
-    shared.sum().backward()
-    gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
-    assert gradients.keys() == {name for name, p in setup.model.named_parameters() if p.requires_grad}
-    layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in gradients}
-    layers = {name.partition(".modules_to_save.")[0] for name in layers}
-    parts = {p for p, pattern in setup.family.lora_targets.items() if any(re.fullmatch(pattern, n) for n in layers)}
-    assert parts == set(TRAINED[setup.family.name].parts)
-    zero = {name for name, gradient in gradients.items() if gradient.norm() == 0}
-    # what the last of two decoder layers adds to image tokens is read by no other token
-    assert all("deepstack_merger_list.1" in name for name in zero)
+    for batch in (packed(groups, setup.family, 0), branched(groups, setup.family)):
+        shared = token_logps(setup.model, batch)
+        difference = (shared - separate).abs().max().item()
+        print(f"packed against separate, {setup.family.name}: {difference:.1e}")
+        assert difference <= TOLERANCE
+        setup.model.zero_grad()
+        shared.sum().backward()
+        gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
+        assert gradients.keys() == {name for name, p in setup.model.named_parameters() if p.requires_grad}
+        layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in gradients}
+        layers = {name.partition(".modules_to_save.")[0] for name in layers}
+        parts = {p for p, pattern in setup.family.lora_targets.items() if any(re.fullmatch(pattern, n) for n in layers)}
+        assert parts == set(TRAINED[setup.family.name].parts)
+        zero = {name for name, gradient in gradients.items() if gradient.norm() == 0}
+        # what the last of two decoder layers adds to image tokens is read by no other token
+        assert all("deepstack_merger_list.1" in name for name in zero)
 
 
 def test_the_images_matter(setup: Setup) -> None:
@@ -173,6 +175,18 @@ def test_the_map_is_made_of_the_first_images_tokens(setup: Setup) -> None:
     assert len(seen) == grids[0][0] * grids[0][1]
     assert set(seen.tolist()) <= set(whole.tolist())
     assert torch.equal(whole, tokens[: (one["input_ids"] == placeholder).sum()])
+
+
+def test_four_bits_are_for_the_decoder_layers_only(setup: Setup) -> None:
+    """The names that `from_pretrained` gives to the quantiser; what is trained in full is not among them."""
+    model = load_model(setup.block)
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    chosen = {name for name in linear if should_convert_module(name, [OTHER_LAYERS])}
+    assert chosen == {name for name in linear if ".language_model.layers." in name}
+    assert {"lm_head"} < linear - chosen
+    language, *others = (re.compile(setup.family.lora_targets[part]) for part in PARTS)
+    assert {name for name in linear if language.fullmatch(name)} == chosen
+    assert not any(one.fullmatch(name) for one in others for name in chosen)
 
 
 def adapted_layers(setup: Setup, *names: str, **lora: Any) -> set[str]:
@@ -208,9 +222,12 @@ def test_every_linear_layer_is_in_one_part_or_of_no_use(setup: Setup) -> None:
     )
 
 
-def test_an_adapter_is_the_base_model_and_then_more_than_16_bits_hold(setup: Setup, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_adapter_is_the_base_model_and_then_more_than_16_bits_hold(
+    setup: Setup, tmp_path: Path, dtype: torch.dtype
+) -> None:
     """Layers that are trained in full are multiplied in float32, which rounds differently."""
-    lora, dtype = TRAINED[setup.family.name], torch.bfloat16
+    lora = TRAINED[setup.family.name]
     base = load_model(setup.block, dtype).eval()
     batch = packed([setup.group("read", [(96, 64)], [3, 4])], setup.family, 0)
     with torch.inference_mode():
@@ -243,7 +260,7 @@ def test_layers_outside_the_parts_are_refused(name: str, layers: dict[str, str],
         message = str(refused.value)
         assert f"key `lora.target_modules`: `{layer}` matches `model.{where}`" in message
         assert "expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in message
-    with pytest.raises(UserError, match=r"`q_porj` matches no layer, expected one of (.|\n)*did you mean `q_proj`"):
+    with pytest.raises(UserError, match=r"`q_porj` matches no layer of `language`, expected one of (.|\n)*did you mean `q_proj`"):
         adapted_layers(setup, "q_porj")
     with pytest.raises(UserError, match=r"`lm_head` matches `lm_head`, which is not a linear layer of `language`"):
         adapted_layers(setup, "lm_head")

@@ -22,8 +22,8 @@ from perceptune.core.data.images import open_image
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
+from perceptune.engines.training import branch_attention, shared_prefix, stored_logprobs, trainer
 from perceptune.engines.training import rollout_trainer as engine
-from perceptune.engines.training import shared_prefix, stored_logprobs, trainer
 from perceptune.engines.training.groups import Encoder, Rollout, Shown, all_under
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round
 from perceptune.engines.training.stored_logprobs import stored_terms
@@ -363,9 +363,10 @@ def test_a_step_equals_plain_loops_over_separate_passes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Loss and gradient of a policy that differs from the sampling policy, with micro-batches and
-    split rows and logits.
+    split rows and logits; CPPO's in the layout of GPUs.
     """
     (name, given), groups = CASES[case], rollouts[2:]
+    monkeypatch.setattr(branch_attention, "suits", lambda model: name == "cppo")
     monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 11 * load_model(model).get_output_embeddings().weight.shape[0])
     changes = {"batch_size": 6, "micro_batch_size": 2, "max_grad_norm": 1e9}
     _, (log, _) = a_round(model, groups, tmp_path, name, given, fresh(model, 0.02), budget=9, **changes)

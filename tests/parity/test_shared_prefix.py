@@ -1,8 +1,9 @@
-"""The shared-prefix pass equals N separate forward passes of the plain model: loss and
-gradients, float32.
+"""The shared-prefix pass equals N separate forward passes of the plain model: loss and gradients,
+float32, in rows with a mask and in one row without padding.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 import torch
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.methods.method import Group
-from perceptune.engines.training import shared_prefix
-from perceptune.engines.training.shared_prefix import Packed, Prompted, packed, response_logps, token_logps
+from perceptune.engines.training import branch_attention, shared_prefix
+from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed, response_logps, token_logps
 from perceptune.models.families.family import Family
 from perceptune.models.loading import load_model, load_processor
+from perceptune.models.placement import language_model
 from PIL import Image
+from transformers import PreTrainedModel
 
 from tests.plugins import FAMILIES, METHODS
 from tests.tiny_models import BUILDERS
@@ -110,85 +113,119 @@ def perpo(logps: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     return torch.stack(losses).mean()
 
 
-def batch_of(setup: Setup, groups: list[Prompted], budget: int | None = None) -> Packed:
-    return packed(groups, setup.family, 0, budget)
+Pack = Callable[[list[Prompted]], Packed]
 
 
-@pytest.mark.parametrize("budget", [None, 6])
-def test_loss_and_gradients_equal_separate_passes(setup: Setup, groups: list[Prompted], budget: int | None) -> None:
+@pytest.fixture(params=["rows", "branches"])
+def pack(request: pytest.FixtureRequest, setup: Setup) -> Pack:
+    """Both layouts, the second one with the arithmetic of the kernel that GPUs use."""
+    if request.param == "rows":
+        return lambda groups: packed(groups, setup.family, 0)
+    return lambda groups: branched(groups, setup.family)
+
+
+def test_loss_and_gradients_equal_separate_passes(setup: Setup, groups: list[Prompted]) -> None:
     """The token budget splits lists into several rows, which must not change the result."""
     sizes = [len(group.responses) for group in groups]
-    shared = response_logps(setup.model, batch_of(setup, groups, budget))
-    loss = perpo(shared, sizes)
-    found = setup.gradients(loss)
     reference = torch.cat([setup.separate(group) for group in groups])
     expected_loss = perpo(reference, sizes)
     expected = setup.gradients(expected_loss)
-    assert relative(shared, reference) <= TOLERANCE
-    assert abs(loss.item() - expected_loss.item()) <= TOLERANCE * abs(expected_loss.item())
-    assert found.keys() == expected.keys()
-    assert found.keys() == {name for name, weight in setup.model.named_parameters() if weight.requires_grad}
-    assert largest_difference(found, expected) <= TOLERANCE
+    for batch in (packed(groups, setup.family, 0), packed(groups, setup.family, 0, 6), branched(groups, setup.family)):
+        shared = response_logps(setup.model, batch)
+        loss = perpo(shared, sizes)
+        found = setup.gradients(loss)
+        assert relative(shared, reference) <= TOLERANCE
+        assert abs(loss.item() - expected_loss.item()) <= TOLERANCE * abs(expected_loss.item())
+        assert found.keys() == expected.keys()
+        assert found.keys() == {name for name, weight in setup.model.named_parameters() if weight.requires_grad}
+        assert largest_difference(found, expected) <= TOLERANCE
 
 
-def test_gradient_checkpointing_changes_nothing(setup: Setup, groups: list[Prompted]) -> None:
+def test_gradient_checkpointing_changes_nothing(setup: Setup, groups: list[Prompted], pack: Pack) -> None:
     sizes = [len(group.responses) for group in groups]
-    batch = batch_of(setup, groups)
+    batch = pack(groups)
     expected = setup.gradients(perpo(response_logps(setup.model, batch), sizes))
     setup.model.train()  # the random models have no dropout
     setup.model.enable_input_require_grads()
     setup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    layers = [m for name, m in setup.model.named_modules() if re.search(r"language_model\.layers\.\d+$", name)]
+    passes: list[torch.nn.Module] = []
+    counting = [layer.register_forward_pre_hook(lambda module, _: passes.append(module)) for layer in layers]
     try:
         found = setup.gradients(perpo(response_logps(setup.model, batch), sizes))
     finally:
+        for hook in counting:
+            hook.remove()
         setup.model.gradient_checkpointing_disable()
         setup.model.eval()
+    assert sorted(map(layers.index, passes)) == sorted(2 * list(range(len(layers))))  # every layer ran again
     assert largest_difference(found, expected) <= TOLERANCE
 
 
 def test_blocks_of_logits_change_nothing(setup: Setup, groups: list[Prompted], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [len(group.responses) for group in groups]
-    batch = batch_of(setup, groups)
+    batch = branched(groups, setup.family)
     expected = setup.gradients(perpo(response_logps(setup.model, batch), sizes))
     monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 1)  # one token at a time
     found = setup.gradients(perpo(response_logps(setup.model, batch), sizes))
     assert largest_difference(found, expected) <= TOLERANCE
 
 
-def test_the_first_token_comes_from_the_prefix(setup: Setup, groups: list[Prompted]) -> None:
+def test_the_first_token_comes_from_the_prefix(setup: Setup, groups: list[Prompted], pack: Pack) -> None:
     """An off-by-one error would be fatal for yes/no answers: shifted positions must give different
     numbers.
     """
-    batch = batch_of(setup, groups)
+    batch = pack(groups)
     right = token_logps(setup.model, batch)
-    shifted = Packed(**{**vars(batch), "predictors": batch.predictors + 1})
+    shifted = Packed(**{**vars(batch), "predictors": (batch.predictors + 1) % len(batch.keep)})
     wrong = token_logps(setup.model, shifted)
     assert (right - wrong).abs().min() > TOLERANCE
     assert (right - wrong).abs().median() > 1e-3
 
 
-def test_responses_do_not_see_each_other(setup: Setup) -> None:
+def test_responses_do_not_see_each_other(setup: Setup, pack: Pack) -> None:
     group = setup.group("read", [(112, 112)], [4, 4])
     other = Prompted(group.prefix, group.positions, [group.responses[0], [t + 1 for t in group.responses[1]]])
-    first, second = (response_logps(setup.model, batch_of(setup, [g])) for g in (group, other))
+    first, second = (response_logps(setup.model, pack([g])) for g in (group, other))
     assert first[0].item() == pytest.approx(second[0].item(), rel=1e-6)
     assert abs(first[1].item() - second[1].item()) > 1e-3
 
 
-def test_logits_exist_for_responses_only(setup: Setup, groups: list[Prompted]) -> None:
+def test_logits_exist_for_responses_only(setup: Setup, groups: list[Prompted], pack: Pack) -> None:
     """The LM head gets one row per response token, and none for image or prompt tokens."""
     seen: list[int] = []
     head = setup.model.get_base_model().get_output_embeddings()
     handle = head.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[0]))
     try:
-        response_logps(setup.model, batch_of(setup, groups))
+        response_logps(setup.model, pack(groups))
     finally:
         handle.remove()
     assert seen == [sum(len(r) for g in groups for r in g.responses)]
 
 
-def test_the_image_is_encoded_once_per_list(setup: Setup) -> None:
+def test_only_the_language_model_attends_by_branches(
+    setup: Setup, groups: list[Prompted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call per decoder layer, none in the vision tower, and other passes are those of SDPA."""
+    assert branch_attention.plain(language_model(setup.model).config)
+    before = setup.separate(groups[0])
+    calls: list[torch.nn.Module] = []
+    plain = branch_attention._Attention.apply
+    monkeypatch.setattr(branch_attention._Attention, "apply", lambda *given: calls.append(given[3]) or plain(*given))
+    batch = branched(groups, setup.family)
+    response_logps(setup.model, batch)
+    language = language_model(setup.model)
+    assert len(calls) == language.config.num_hidden_layers
+    towers = [m for m in setup.model.modules() if isinstance(m, PreTrainedModel) and m.config is not language.config]
+    assert {tower.config._attn_implementation for tower in towers} == {"sdpa"}
+    assert torch.equal(setup.separate(groups[0]), before)
+    assert batch.inputs["input_ids"].shape[1] == sum(
+        group.positions.shape[1] + sum(max(len(r) - 1, 1) for r in group.responses) for group in groups
+    )
+
+
+def test_the_image_is_encoded_once_per_list(setup: Setup, pack: Pack) -> None:
     group = setup.group("read", [(112, 112)], [2] * 10)
-    batch = batch_of(setup, [group])
+    batch = pack([group])
     assert batch.inputs["input_ids"].shape[0] == 1
     assert torch.equal(batch.inputs["pixel_values"], group.prefix["pixel_values"])

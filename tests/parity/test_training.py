@@ -14,7 +14,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.core.data.images import open_image
 from perceptune.core.views.apply import pictures_shown, shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.training import trainer
+from perceptune.engines.training import branch_attention, trainer
 from perceptune.engines.training.groups import Encoder, RankedList, Shown, all_under, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.stored_logprobs import stored_terms
@@ -97,17 +97,33 @@ def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.T
 
 
 @pytest.mark.parametrize(
-    "changes", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"gradient_checkpointing": True, "lora": EVERYTHING}]
+    ("changes", "unpadded"),
+    [
+        ({"micro_batch_size": 1}, False),
+        ({"micro_batch_size": 3}, False),
+        ({"gradient_checkpointing": True, "lora": EVERYTHING}, False),
+        ({"gradient_checkpointing": True, "lora": EVERYTHING}, True),
+    ],
 )
 def test_memory_settings_do_not_change_the_trajectory(
-    model: ModelBlock, lists: list[RankedList], tmp_path: Path, changes: dict[str, Any]
+    model: ModelBlock,
+    lists: list[RankedList],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    unpadded: bool,
 ) -> None:
     """Micro-batches of 1, or the largest divisor of 4 up to 3, also in the epoch's last step of two
-    lists.
+    lists; and the layout of GPUs.
     """
     lora = {"lora": changes["lora"]} if "lora" in changes else {}
     expected, expected_log = trained(model, lists, tmp_path / "a", **lora)
+    monkeypatch.setattr(branch_attention, "suits", lambda model: unpadded)
+    attended: list[None] = []
+    kernel = branch_attention._kernel
+    monkeypatch.setattr(branch_attention, "_kernel", lambda states: attended.append(None) or kernel(states))
     found, log = trained(model, lists, tmp_path / "b", **changes)
+    assert bool(attended) == unpadded
     assert [e["loss"] for e in log] == pytest.approx([e["loss"] for e in expected_log], rel=1e-4)
     # AdamW divides by the gradient's size, which amplifies rounding in small gradients; a wrong
     # scale would show as 5e-3 per step

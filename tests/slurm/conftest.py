@@ -1,5 +1,5 @@
-"""A private single-node SLURM cluster with two fake GPUs: real slurmctld, slurmd and munge on the
-loopback interface.
+"""A private SLURM cluster with two fake GPUs per node: real slurmctld, slurmd and munge on the
+loopback interface. The second node is in the partition `pair` only, which has both.
 """
 
 import getpass
@@ -30,17 +30,16 @@ CONF = """
 ClusterName=perceptune
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
-SlurmdPort={node_port}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.sock
 SlurmUser={user}
 SlurmdUser={user}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -59,12 +58,15 @@ OverTimeLimit=0
 MinJobAge=300
 GresTypes=gpu
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,bf_interval=1,sched_interval=1
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=32 Boards=1 SocketsPerBoard=1 CoresPerSocket=32 \
-ThreadsPerCore=1 RealMemory=96000 Gres=gpu:2 State=UNKNOWN
+NodeName=DEFAULT CPUs=32 Boards=1 SocketsPerBoard=1 CoresPerSocket=32 ThreadsPerCore=1 RealMemory=96000 Gres=gpu:2 \
+State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={other_port}
 PartitionName=cpu Nodes=n1 Default=YES MaxTime=1-0 DefaultTime=10 DefMemPerCPU=200 State=UP
 PartitionName=gpu Nodes=n1 MaxTime=2-0 State=UP
+PartitionName=pair Nodes=n1,n2 MaxTime=2-0 State=UP
 """
-GRES = "NodeName=n1 Name=gpu File=/dev/null\nNodeName=n1 Name=gpu File=/dev/zero\n"
+GRES = "NodeName=n[1-2] Name=gpu File=/dev/null\nNodeName=n[1-2] Name=gpu File=/dev/zero\n"
 SRUN = '#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {srun} "$@"\n'  # the jobstep plugin drops SLURM_CONF
 
 
@@ -79,16 +81,15 @@ class Cluster:
         """The output of a SLURM command."""
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
 
-    def start_node(self) -> None:
+    def start_node(self, name: str = "n1") -> None:
         """Starts slurmd and waits until its node is ready."""
-        subprocess.run(["slurmd", "-f", str(self.folder / "slurm.conf"), "-N", "n1"], env=self.environment, check=True)
-        until(
-            lambda: self.ask("sinfo", "-h", "-o", "%T").split()[0] in ("idle", "mixed", "allocated"), 60, "a ready node"
-        )
+        subprocess.run(["slurmd", "-f", str(self.folder / "slurm.conf"), "-N", name], env=self.environment, check=True)
+        ready, state = ("idle", "mixed", "allocated"), ("sinfo", "-h", "-n", name, "-o", "%T")
+        until(lambda: self.ask(*state).split()[0] in ready, 60, "a ready node")
 
     def kill_node(self) -> None:
         """SIGKILLs slurmd; running steps have their own daemon and continue."""
-        process = int((self.folder / "slurmd.pid").read_text())
+        process = int((self.folder / "slurmd-n1.pid").read_text())
         os.kill(process, signal.SIGKILL)
         until(lambda: not running(process), 20, "slurmd's end")
 
@@ -145,11 +146,11 @@ def cluster(plugin: Path) -> Iterator[Cluster]:
     _check_installed()
     with tempfile.TemporaryDirectory(prefix="perceptune-slurm-") as temporary:  # a short path: munge's socket
         folder = Path(temporary)
-        for name in ("state", "spool", "bin"):
+        for name in ("state", "spool-n1", "spool-n2", "bin"):
             (folder / name).mkdir()
-        ports = _free_ports(2)
+        ports = _free_ports(3)
         facts = {"host": socket.gethostname(), "folder": folder, "user": getpass.getuser()}
-        (folder / "slurm.conf").write_text(CONF.format(port=ports[0], node_port=ports[1], **facts))
+        (folder / "slurm.conf").write_text(CONF.format(port=ports[0], node_port=ports[1], other_port=ports[2], **facts))
         (folder / "gres.conf").write_text(GRES)
         srun = folder / "bin/srun"
         srun.write_text(SRUN.format(folder=folder, srun=shutil.which("srun")))
@@ -177,11 +178,12 @@ def cluster(plugin: Path) -> Iterator[Cluster]:
         subprocess.run(["slurmctld", "-f", str(folder / "slurm.conf"), "-c"], env=environment, check=True)
         try:
             started.start_node()
+            started.start_node("n2")
             yield started
         finally:
             subprocess.run(["scancel", "--me", "--full"], env=environment, check=False)
             time.sleep(3)
-            for name in ("slurmd.pid", "slurmctld.pid", "munge.pid"):
+            for name in ("slurmd-n1.pid", "slurmd-n2.pid", "slurmctld.pid", "munge.pid"):
                 if (folder / name).exists():
                     process = int((folder / name).read_text())
                     if running(process):

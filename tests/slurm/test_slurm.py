@@ -8,11 +8,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from perceptune.contracts import paths
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.metrics import METRICS
+from safetensors.numpy import load_file
 
 from .conftest import Site, until
 
@@ -118,6 +120,25 @@ def test_a_killed_snakemake_leaves_a_job_that_the_next_run_does_not_disturb(
     finished(chain.start("--", RESPONSES))
     assert same(chain.folder, without_responses)
     until(lambda: orphan not in [job for job, _ in chain.cluster.jobs()], 120, "the orphan's end")
+
+
+@pytest.mark.extended
+def test_a_training_on_two_nodes_makes_the_same_adapter(chain: Site) -> None:
+    """The job requests both nodes and their GPUs; torchrun's processes find each other and share the weights."""
+    adapter = chain.folder / paths.at(paths.ADAPTER, experiment="perpo")
+    expected = load_file(adapter)
+    adapter.unlink()
+    two = "trainings={perpo: {nodes: 2, sharding: fsdp}}"
+    run = chain.start("--config", two, "--set-resources", "train_adapter:slurm_partition=pair", "--", str(adapter))
+    job = chain.job_of("train_adapter")
+    shown = chain.cluster.ask("scontrol", "show", "job", str(job))
+    assert "NumNodes=2" in shown
+    assert "TresPerJob=gres:gpu:2" in shown
+    finished(run)
+    found = load_file(adapter)
+    assert found.keys() == expected.keys()
+    # AdamW amplifies rounding in small gradients
+    assert max(np.abs(found[name] - expected[name]).max() for name in found) < 1e-3
 
 
 def test_the_documented_command_cancels_orphans(chain: Site, without_responses: pl.DataFrame) -> None:

@@ -2,12 +2,15 @@
 
 import math
 import multiprocessing
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import torch
 from perceptune.contracts.config import LoraBlock, ModelBlock, SaliencyBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, module_of
@@ -19,8 +22,10 @@ from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
+from perceptune.core.weights import read_header
 from perceptune.engines.training import trainer
 from perceptune.engines.training.groups import StoredTokens
+from perceptune.models import loading
 from perceptune.runtime import distributed
 from perceptune.stages.attention import saliency
 from perceptune.stages.training import stored_logprobs, train
@@ -232,6 +237,61 @@ def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_
     assert len({row["step"] for row in timeless[0]}) == 8
 
 
+SRUN = """#!/bin/sh
+# Stands for `srun`: every node is this machine. Nodes come one after another, options of srun are words with `--`.
+while [ "${1#--}" != "$1" ]; do
+  case "$1" in --nodes=*) nodes="${1#--nodes=}" ;; esac
+  shift
+done
+while [ "$nodes" -gt 1 ]; do "$@" & nodes=$((nodes - 1)); done
+"$@" && wait
+"""
+SHARDED = {
+    "sharding": "fsdp", "save_steps": 1, "epochs": 8, "learning_rate": 1e-4,
+    "lora": LoraBlock(r=4, alpha=8, parts=("projector", "vision"), full=("projector",)),
+}  # fmt: skip
+"""Sixteen steps so small that AdamW, which amplifies rounding in small gradients, keeps to 1e-5. In most of
+them, a process has no images, and so nothing to learn."""
+
+
+def train_sharded(folder: Path, target: Path) -> None:
+    """In a separate process, to be killed with the processes that it starts."""
+    trained(folder, target, **SHARDED, devices=2)
+
+
+def test_sharded_processes_killed_and_resumed_on_two_nodes_train_what_one_trains(
+    partly_blind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FSDP2 on CPUs: two processes of a node are killed; two nodes with one process each go on."""
+    process = multiprocessing.get_context("spawn").Process(target=train_sharded, args=(partly_blind, tmp_path / "two"))
+    process.start()
+    checkpoint = tmp_path / "two/checkpoints/checkpoint-3"
+    deadline = time.monotonic() + 300
+    while not (checkpoint / trainer.COMPLETE).exists():
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for started in psutil.Process(process.pid).children(recursive=True):
+        started.kill()
+    process.join()
+    assert [*checkpoint.parent.glob("*/pytorch_model_fsdp_0/.metadata")]  # sharded, not only distributed
+    assert not (tmp_path / "two/adapter").exists()
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    two, log_of_two = trained(partly_blind, tmp_path / "two", **SHARDED, nodes=2)
+    one, log = trained(partly_blind, tmp_path / "one", **{**SHARDED, "sharding": "none"})
+    losses, losses_of_two = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_two))
+    assert len(losses) == 16
+    assert losses_of_two == pytest.approx(losses, rel=1e-5)
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 1e-5
+    ours, theirs = (read_header(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("one", "two"))
+    assert ours == theirs  # the same bytes, but for the weights
+    configs = ((tmp_path / name / "adapter/adapter_config.json").read_text() for name in ("one", "two"))
+    assert len(set(configs)) == 1
+
+
 def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_path: Path) -> None:
     """After running out of memory: smaller passes, the same lists per optimiser step."""
     one, _ = trained(folder, tmp_path / "one", halvings=0, micro_batch_size=4)
@@ -368,6 +428,33 @@ def test_stored_logprobs_of_other_lists_are_rejected(folder: Path, tmp_path: Pat
             terms={"original": tmp_path / "terms.parquet"}, adapter=tmp_path / "a", training=tmp_path / "t.parquet",
             checkpoints=tmp_path / "c", model=model_block(folder), weights="w", config=TrainingBlock(method="perpo"), views={},
         )  # fmt: skip
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_four_bits_without_a_gpu_are_one_message(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training and in its stored log-probs."""
+    message = "`quantisation: nf4` needs an NVIDIA GPU, and this process sees none"
+    with pytest.raises(UserError, match=message):
+        trained(folder, tmp_path, quantisation="nf4")
+    with pytest.raises(UserError, match=message):
+        stored_logprobs.run(
+            preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
+            model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
+            quantisation="nf4",
+        )  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loading, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(UserError, match="needs bitsandbytes, which is not installed") as caught:
+        trained(folder, tmp_path, quantisation="nf4")
+    assert caught.value.hint == "uv pip install bitsandbytes"
+
+
+def test_several_nodes_outside_of_slurm_are_one_message(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match="key `nodes`: 2, but this job does not run in SLURM"):
+        trained(folder, tmp_path, nodes=2)
 
 
 def test_a_mistake_in_several_processes_is_one_message(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from perceptune.report import charts
+from perceptune.report.svg import STYLE, Svg, labels
 
 STYLES = {"tiny": "base", "dpo": "s1", "perpo": "s2"}
 
@@ -20,11 +21,11 @@ def curves(**values: list[float]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"series": pl.String, "x": pl.Float64, "y": pl.Float64}, orient="row")
 
 
-def of_class(svg: charts.Svg, name: str) -> list[charts.Svg]:
+def of_class(svg: Svg, name: str) -> list[Svg]:
     return [e for e in svg.iter() if name in e.get("class", "").split()]
 
 
-def places(polyline: charts.Svg) -> list[tuple[float, float]]:
+def places(polyline: Svg) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in (point.split(",") for point in polyline.get("points", "").split())]
 
 
@@ -80,7 +81,7 @@ def test_a_long_curve_has_few_points_but_its_peaks_and_ends() -> None:
     ],
 )
 def test_ticks_can_be_told_apart(values: list[float], shown: list[str]) -> None:
-    assert charts._labels(values) == shown
+    assert labels(values) == shown
 
 
 @pytest.mark.parametrize("values", [[2.5e-6, 7.5e-6], [0.00025, 0.00011], [0.693147, 0.693149], [-0.69314, -0.69318]])
@@ -132,7 +133,7 @@ def _luminance(colour: str) -> float:
 
 def test_every_series_has_a_contrast_of_three_to_one() -> None:
     """WCAG 2.2, criterion 1.4.11, on the page and on panels, in light and dark mode."""
-    for palette in charts.STYLE.split("@media")[:2]:
+    for palette in STYLE.split("@media")[:2]:
         colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{3,6})", palette))
         colours["paper"] = "#ffffff" if colours["paper"] == "#fff" else colours["paper"]
         for name in ("base", "s1", "s2", "s3", "s4", "s5", "truth"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 from perceptune.report import charts, results
+from perceptune.report.result_text import TEXT_WIDTH
 from perceptune.report.sections import attention, pairs
 
 from tests.stages.test_report import metric_row
@@ -28,8 +29,8 @@ def sweep(levels: int, policies: tuple[str, ...] = ("tiny", "p2dpo")) -> tuple[p
 @pytest.mark.parametrize("levels", [2, 13, 40])
 def test_a_long_sweep_continues_below_without_losing_numbers(levels: int) -> None:
     metrics, noise = sweep(levels, ("tiny", "p2dpo", "p2dpo-with-a-name-that-is-much-too-long-for-a-column"))
-    lines = attention.sweep_lines(metrics, results.results(metrics), noise, results.TEXT_WIDTH)
-    assert max(map(len, lines)) <= results.TEXT_WIDTH
+    lines = attention.sweep_lines(metrics, results.results(metrics), noise, TEXT_WIDTH)
+    assert max(map(len, lines)) <= TEXT_WIDTH
     words = [word for line in lines if line.startswith("p2dpo ") for word in line.split()[1:]]
     expected = [f"{100 * (0.65 - sigma):.1f}*" for sigma in noise.values()]
     assert words[: len(expected)] == expected

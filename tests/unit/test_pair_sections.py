@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 from perceptune.report import charts, results
+from perceptune.report.result_text import results_as_text
 from perceptune.report.sections import attention, pairs
 
 from tests.stages.test_report import metric_row
@@ -78,7 +79,7 @@ def test_the_plain_text_fits_and_marks_gains_that_exclude_zero(metrics: pl.DataF
     assert lines[2].split() == ["policy", "s=0", "s=0.1", "s=0.4", "AFR"]
     assert lines[4].split() == ["p2dpo", "65.0*", "55.0*", "45.0*", "4.05", "+0.05", "*"]
     assert max(map(len, lines)) <= 100
-    text = results.result_text(metrics, lines)
+    text = results_as_text(metrics, lines)
     assert "\n".join(lines).strip() in text
 
 

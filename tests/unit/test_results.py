@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from perceptune.contracts.tables.io import to_table
 from perceptune.contracts.tables.metrics import METRICS
-from perceptune.report.results import MOST_COLUMNS, leading, result_text, results, sampled, verdict
+from perceptune.report.result_text import results_as_text
+from perceptune.report.results import MOST_COLUMNS, leading, results, sampled, verdict
 
 from tests.plugins import BENCHMARKS
 
@@ -39,7 +40,7 @@ def line_of(text: str, policy: str) -> str:
 
 
 def test_the_table_has_value_interval_gain_and_failures() -> None:
-    text = result_text(table(row("tiny", 0.48), row("dpo", 0.50, 0.02), row("perpo", 0.58, 0.10, n_failed=0)))
+    text = results_as_text(table(row("tiny", 0.48), row("dpo", 0.50, 0.02), row("perpo", 0.58, 0.10, n_failed=0)))
     assert "600 questions" in text
     assert line_of(text, "tiny") == "tiny 48.0 [44.0, 52.0] base 3"
     assert line_of(text, "dpo") == "dpo 50.0 [46.0, 54.0] +2.0 [-1.0, +5.0] 3"
@@ -52,7 +53,7 @@ def test_the_table_has_value_interval_gain_and_failures() -> None:
 def test_a_falling_edit_distance_is_an_improvement() -> None:
     ned = {"metric": "ned", "task": "ocr"}
     frame = table(row("tiny", 0.4, **ned), row("perpo", 0.3, -0.1, **ned), row("sft", 0.5, 0.1, **ned))
-    text = " ".join(result_text(frame).split())
+    text = " ".join(results_as_text(frame).split())
     assert "Better than the base in edit distance (NED), interval excludes 0: perpo (-0.100)." in text
     assert "Worse than the base in edit distance (NED), interval excludes 0: sft (+0.100)." in text
 
@@ -74,14 +75,14 @@ def test_verdicts(low: float | None, high: float | None, metric: str, expected: 
 
 
 def test_only_a_base_model() -> None:
-    text = result_text(table(row("tiny", 0.48)))
+    text = results_as_text(table(row("tiny", 0.48)))
     assert "48.0 [44.0, 52.0]" in text
     assert "No trained policy to compare" in text
 
 
 def test_no_rows_and_no_numbers() -> None:
-    assert "no results" in result_text(table())
-    text = result_text(table(row("tiny", math.nan), row("dpo", None, math.nan, half=math.nan)))
+    assert "no results" in results_as_text(table())
+    text = results_as_text(table(row("tiny", math.nan), row("dpo", None, math.nan, half=math.nan)))
     assert line_of(text, "dpo").startswith("dpo n/a n/a")
     assert "nan" not in text.lower()
 
@@ -91,7 +92,7 @@ def test_thirty_long_names_fit_a_hundred_columns_and_none_is_cut() -> None:
     gains = [i / 100 for i in range(30)]
     named = zip(names, gains, strict=True)
     second = [row(n, 0.4, metric="mean_iou") for n in ["tiny", *names]]
-    text = result_text(table(row("tiny", 0.48), *(row(n, 0.48 + g, g) for n, g in named), *second))
+    text = results_as_text(table(row("tiny", 0.48), *(row(n, 0.48 + g, g) for n, g in named), *second))
     assert max(map(len, text.splitlines())) <= 100
     assert all(f"{name}\n" in text for name in names)
     assert "26 of 30" in text  # gains of 0.04 and more exclude 0 with a half width of 0.03
@@ -105,7 +106,7 @@ def test_sampled_answers_and_the_blank_image_have_columns() -> None:
         row("dpo", 0.5, 0.02), row("dpo", 0.45, 0.05, **drawn), row("dpo", 0.02, metric="accuracy_iou_0.5_run_std", **drawn),
         row("dpo", 0.3, metric="mean_iou", **drawn),
     )  # fmt: skip
-    text = result_text(frame)
+    text = results_as_text(frame)
     header = text.splitlines()[1]
     assert " ".join(header.split()) == "policy accuracy at IoU 0.5 % gain, points acc@8 % no image % unparsed"
     assert line_of(text, "tiny") == "tiny 48.0 [44.0, 52.0] base 40.0 [36.0, 44.0] 5.0 [1.0, 9.0] 3"
@@ -150,7 +151,7 @@ def test_columns_and_intervals_are_dropped_for_long_names(name: str, intervals: 
     ]
     made += [row(p, 0.4, condition="mean_of_n", k=8) for p in ("tiny", name)]
     made += [row(p, 0.05, view="blank") for p in ("tiny", name)]
-    text = result_text(table(*made))
+    text = results_as_text(table(*made))
     assert max(map(len, text.splitlines())) <= 100
     assert "mean IoU" not in text
     start = next(i for i, line in enumerate(text.splitlines()) if line.startswith(name))
@@ -177,10 +178,10 @@ def test_the_overall_gives_every_benchmark_the_same_weight() -> None:
     for name, value, count in (("a", 0.5, 300), ("b", 0.2, 100), ("c", 0.4, 200)):
         place = {"benchmark": name, "n": count}
         made += [row("tiny", value, **place | {"metric": "accuracy"}), row("tiny", value, **place | drawn)]
-    assert "Overall acc@8, unweighted mean over 3 results: tiny 36.7 %." in result_text(table(*made))
-    assert "Overall" not in result_text(table(*made[:2]))
-    assert "Overall" not in result_text(table(*made[:3]))  # the second benchmark has no sampled answers
-    assert "Overall" not in result_text(table(*made, row("tiny", 0.5, **drawn | {"benchmark": "c", "k": 16})))
+    assert "Overall acc@8, unweighted mean over 3 results: tiny 36.7 %." in results_as_text(table(*made))
+    assert "Overall" not in results_as_text(table(*made[:2]))
+    assert "Overall" not in results_as_text(table(*made[:3]))  # the second benchmark has no sampled answers
+    assert "Overall" not in results_as_text(table(*made, row("tiny", 0.5, **drawn | {"benchmark": "c", "k": 16})))
 
 
 def test_metrics_that_papers_quote_come_first() -> None:
@@ -213,10 +214,10 @@ def test_judged_results_name_the_judge() -> None:
     frame = table(
         row("tiny", 2.1, judge="gpt: gpt-4-0613", **judged), row("dpo", 2.4, 0.3, judge="gpt: gpt-4-0613", **judged)
     )
-    assert "original image, judged by gpt: gpt-4-0613)" in result_text(frame)
+    assert "original image, judged by gpt: gpt-4-0613)" in results_as_text(frame)
     both = table(
         row("tiny", 2.1, judge="gpt: gpt-4-0613", **judged), row("dpo", 2.4, 0.3, judge="gpt: gpt-4-1106", **judged)
     )
-    assert "judged by gpt: gpt-4-0613 and gpt: gpt-4-1106)" in " ".join(result_text(both).split())
-    assert max(map(len, result_text(both).splitlines())) <= 100
-    assert "judged" not in result_text(table(row("tiny", 0.5)))
+    assert "judged by gpt: gpt-4-0613 and gpt: gpt-4-1106)" in " ".join(results_as_text(both).split())
+    assert max(map(len, results_as_text(both).splitlines())) <= 100
+    assert "judged" not in results_as_text(table(row("tiny", 0.5)))

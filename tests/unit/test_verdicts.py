@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import to_table
-from perceptune.report.results import result_text, results
+from perceptune.report.result_text import results_as_text
+from perceptune.report.results import results
 from perceptune.report.sections.controls import control_lines, control_section
 from perceptune.report.sections.verdicts import Controlled, accounted, explanation, headline, sentences
 
@@ -210,7 +211,7 @@ def test_many_gains_are_counted() -> None:
 def test_the_text_has_a_table_and_fits() -> None:
     frame = table(*METRICS, row("tiny", 0.3, view="noise-0.4"), row("perpo", 0.32, 0.02, view="noise-0.4"))
     lines = list(control_lines(frame, results(frame), NOISE, controlled(*NOTHING.values())))
-    text = result_text(frame, lines)
+    text = results_as_text(frame, lines)
     assert TITLE in text
     assert all(len(line) <= 100 for line in text.splitlines())
     (numbers,) = [line for line in lines if line.startswith("perpo ")]

@@ -7,6 +7,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
 from perceptune.planning.config_text import check_files
+from perceptune.planning.machine import check_machine
 from perceptune.planning.missing import missing
 from perceptune.planning.model_folders import check_models
 from perceptune.planning.outcome import say_last
@@ -18,6 +19,7 @@ from perceptune.planning.rules import (
     job_of,
     rule_constraints,
 )
+from perceptune.runtime.gpu_leases import visible_gpus
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
@@ -59,6 +61,7 @@ if workflow.is_main_process and (lacking := missing(plan.config)):
     logger.warning("  " + "\n  ".join(lacking))
 
 if workflow.is_main_process:
+    checked(check_machine, plan.config, visible_gpus())
     checked(check_models, plan.config)
     for line in warnings(plan):
         logger.warning(f"warning: {line}")
@@ -132,6 +135,24 @@ def cores(rule):
 
 def gpus(rule):
     return lambda wildcards: job(rule, wildcards).gpus
+
+
+def on_nodes(rule):
+    """The resources by which SLURM's executor plugin runs a job on several nodes, unset on one.
+
+    With `mpi`, the plugin runs the job once, on the first node, and leaves the others to its `srun`.
+    It wants several `tasks` then, and without `tasks_per_gpu: 0` as many of them for each GPU.
+    """
+
+    def nodes(wildcards):
+        return several if (several := job(rule, wildcards).nodes) > 1 else None
+
+    return {
+        "nodes": nodes,
+        "tasks": nodes,
+        "tasks_per_gpu": lambda wildcards: 0 if nodes(wildcards) else None,
+        "mpi": lambda wildcards: "srun" if nodes(wildcards) else None,
+    }
 
 
 def placed(value):

@@ -46,6 +46,7 @@ rule train_adapter:
     retries: 2
     threads: cores("train_adapter")
     resources:
+        **on_nodes("train_adapter"),
         mem_mb=memory("train_adapter"),
         runtime=minutes("train_adapter"),
         gpu=gpus("train_adapter"),
@@ -75,6 +76,7 @@ rule train_round:
     retries: 2
     threads: cores("train_round")
     resources:
+        **on_nodes("train_round"),
         mem_mb=memory("train_round"),
         runtime=minutes("train_round"),
         gpu=gpus("train_round"),

@@ -97,15 +97,18 @@ FIGURE = "<results>/figures/{figure}.svg"
 FIGURES = ("result", "best_of_n", "training", "rewards")
 
 
-def stored_name(stored: Iterable[tuple[str, str]]) -> str:
-    """The name of a table of stored log-probs by its contents: (term, view) pairs."""
-    return "+".join(sorted({f"{term}@{view}" for term, view in stored}))
+def stored_name(stored: Iterable[tuple[str, str]], quantisation: str = "none") -> str:
+    """The name of a table of stored log-probs by its contents, (term, view) pairs, and by how the
+    model's weights are quantised."""
+    name = "+".join(sorted({f"{term}@{view}" for term, view in stored}))
+    return name if quantisation == "none" else f"{name}~{quantisation}"
 
 
-def stored_of_name(name: str) -> list[tuple[str, str]]:
+def stored_of_name(name: str) -> tuple[list[tuple[str, str]], str]:
     """The inverse of `stored_name`."""
-    parts = [part.partition("@") for part in name.split("+")]
-    return [(term, view) for term, _, view in parts]
+    contents, _, quantisation = name.partition("~")
+    parts = [part.partition("@") for part in contents.split("+")]
+    return [(term, view) for term, _, view in parts], quantisation or "none"
 
 
 FINAL = ".final"

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from perceptune.contracts.config import ModelBlock
-from perceptune.engines.training.shared_prefix import Prompted, packed, token_logps
+from perceptune.engines.training.branch_attention import suits
+from perceptune.engines.training.shared_prefix import Prompted, branched, packed, token_logps
 from perceptune.engines.vllm.requests import Answer, Question
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
@@ -72,7 +73,9 @@ def scored(
     for one in answers:
         prefix = family.prefix(processor, one.question.messages, list(one.question.images))
         tokens = [answer.token_ids for answer in one.answers]
-        batch = packed([Prompted(prefix, family.positions(loaded, prefix), tokens)], family, padding)
+        prompted = [Prompted(prefix, family.positions(loaded, prefix), tokens)]
+        # as in training on this device
+        batch = branched(prompted, family) if suits(loaded) else packed(prompted, family, padding)
         with torch.inference_mode():
             values += token_logps(policy, batch).cpu().tolist()
     del policy, loaded

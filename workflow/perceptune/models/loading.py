@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.utils import is_bitsandbytes_available
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
@@ -17,6 +25,10 @@ from perceptune.models.coordinates import pixel_limits
 from perceptune.models.merging import merge_weights
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt")
+OTHER_LAYERS = r"(?!.*\blanguage_model\.layers\.)"
+"""Matches the names of all layers but the language model's decoder layers."""
+INSTALL = "uv pip install bitsandbytes"
+"""Hint: it is in none of the environments, because it serves GPUs only."""
 
 
 def load_processor(model: ModelBlock) -> ProcessorMixin:
@@ -34,11 +46,18 @@ def load_processor(model: ModelBlock) -> ProcessorMixin:
     return loaded
 
 
-def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The model in the block's dtype (or `dtype`), on this process's GPU if there is one.
+def load_model(
+    model: ModelBlock,
+    dtype: torch.dtype | None = None,
+    quantisation: Literal["none", "nf4"] = "none",
+    sharded: bool = False,
+) -> PreTrainedModel:
+    """The model in the block's dtype (or `dtype`), frozen, on this process's GPU if there is one.
 
-    Raises `UserError` if it cannot be loaded.
+    `sharded` leaves it on the CPU, from where FSDP moves each process's share to its GPU. Raises
+    `UserError` if it cannot be loaded, or not be quantised here.
     """
+    options = four_bits(model.dtype) if quantisation == "nf4" else {}
     try:
         loaded = AutoModelForImageTextToText.from_pretrained(
             model.path,
@@ -46,21 +65,51 @@ def load_model(model: ModelBlock, dtype: torch.dtype | None = None) -> PreTraine
             attn_implementation="sdpa",
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
+            **options,
         )
     except (OSError, ValueError) as error:
         raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
-    if torch.cuda.is_available():
-        loaded = loaded.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-    return loaded
+    if torch.cuda.is_available() and not options and not sharded:
+        loaded = loaded.to(_gpu())
+    # torch multiplies by weights that require gradients with other kernels, whose rounding differs in
+    # float16: without this, a model with a new adapter would not be the base model bit by bit
+    return loaded.requires_grad_(False)
+
+
+def four_bits(dtype: str) -> dict[str, Any]:
+    """Options of `from_pretrained` for a language model whose decoder layers have 4-bit weights.
+
+    NF4 with double quantisation, as in QLoRA (arXiv:2305.14314). The vision tower, the projector, the
+    embeddings and the head keep `dtype`, in which all products are computed. Raises `UserError`
+    without an NVIDIA GPU, or without bitsandbytes.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("`quantisation: nf4` needs an NVIDIA GPU, and this process sees none")
+    if not is_bitsandbytes_available():
+        raise UserError("`quantisation: nf4` needs bitsandbytes, which is not installed", INSTALL)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        llm_int8_skip_modules=[OTHER_LAYERS],
+    )
+    return {"quantization_config": config, "device_map": {"": _gpu()}}
+
+
+def _gpu() -> str:
+    """This process's GPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -> PeftModel:
     """The model with the adapter in `folder`, in a new adapter's dtype: float32 for 16-bit
     models.
     """
-    adapted = in_float32(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+    device = str(model.device)
+    adapted = in_float32(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, torch_device=device))
     if adapted.peft_config["default"].modules_to_save:  # loaded in the model's dtype, which rounds
-        adapted.load_adapter(str(folder), "default", is_trainable=trainable)
+        adapted.load_adapter(str(folder), "default", is_trainable=trainable, torch_device=device)
     return adapted
 
 

@@ -19,6 +19,11 @@ def bare(model: nn.Module) -> PreTrainedModel:
             return model
 
 
+def language_model(model: nn.Module) -> PreTrainedModel:
+    """The language model inside a vision-language model, bare or wrapped."""
+    return bare(model).model.language_model
+
+
 def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
     """The tensors on the model's device; floating-point tensors in its dtype."""
     return {

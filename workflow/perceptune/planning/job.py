@@ -42,6 +42,8 @@ class Job:
     content."""
     threads: int = 1
     gpus: int = 0
+    """On all nodes together."""
+    nodes: int = 1
     needs: Callable[[Read], Needs] = _tables
     """The memory and time that it requests. It may start after other jobs have written its inputs, so
     their sizes are read when they are asked for."""

@@ -262,7 +262,7 @@ class Plan:
         """The stored log-probs that an experiment's method reads, each with its table.
 
         Pairs have one table per view, shared by ablations. A round has a single table, so that the
-        model is loaded once.
+        model is loaded once. The model is quantised as in training.
         """
         training, block = self.training(experiment), self.block(experiment)
         method = plugins.load("method", training.method)
@@ -270,7 +270,8 @@ class Plan:
         made = self.samples(experiment)
         groups = made["pair_generation"] if block.pair_generation else "/".join(made[key] for key in block.made_of)
         place = {"policy": made["policy"], "dataset": block.dataset, "groups": groups}
-        return {s: TERMS.format(**place, stored=stored_name(stored if block.rollout else [s])) for s in stored}
+        names = {s: stored_name(stored if block.rollout else [s], training.quantisation) for s in stored}
+        return {s: TERMS.format(**place, stored=name) for s, name in names.items()}
 
     def without_counterpart(self) -> dict[str, str]:
         """Policy to the reason why it has no SFT counterpart although `controls` calls for one."""

@@ -23,6 +23,8 @@ ENGINE = 5 * GB
 """A process of vLLM; it starts one per GPU."""
 IMAGES = 2 * GB
 """Images that are opened and processed ahead."""
+PREPARING = 0.4 * GB
+"""A process that prepares images for an engine, without what it shares with the others."""
 IMPORTED, SCORED, EVALUATED = 0.5 * GB, 1.5 * GB, 1.5 * GB
 """What the streaming stages need for any number of rows."""
 DECODED = 2 * GB
@@ -92,14 +94,16 @@ UNKNOWN_TABLE = Table(20_000, 10 * MB)
 within a group of jobs."""
 
 
-def sampling(weights: Weights, gpus: int, prompt_tokens: float, new_tokens: float, merged: bool = False) -> Needs:
-    """Sampling with vLLM; also for a local judge.
+def sampling(
+    weights: Weights, gpus: int, prompt_tokens: float, new_tokens: float, *, merged: bool = False, workers: int = 0
+) -> Needs:
+    """Sampling with vLLM, with `workers` processes that prepare images; also for a local judge.
 
-    Memory: a process per GPU, images, and the weights. Merging an adapter before that needs less.
-    Time: 20 min to start, the weights' files read once (with an adapter also written and read
-    again), 2 FLOPs per parameter and token.
+    Memory: a process per GPU, images, their processes, and the weights. Merging an adapter before
+    that needs less. Time: 20 min to start, the weights' files read once (with an adapter also
+    written and read again), 2 FLOPs per parameter and token.
     """
-    memory = IMAGES + gpus * ENGINE + weights.bytes
+    memory = IMAGES + workers * PREPARING + gpus * ENGINE + weights.bytes
     work = 2 * weights.parameters * (prompt_tokens / FORWARD + new_tokens / GENERATION) / gpus
     return _needs(memory, 20 * 60 + _reading(weights, 3 if merged else 1) + work, 60)
 
@@ -114,15 +118,16 @@ def logprobs(weights: Weights, tokens: float, adapter: float = 0) -> Needs:
     return _needs(memory, 10 * 60 + _reading(weights) + 2 * weights.parameters * tokens / FORWARD, 60)
 
 
-def training(weights: Weights, adapter: float, devices: int, tokens: float) -> Needs:
+def training(weights: Weights, adapter: float, devices: int, tokens: float, nodes: int = 1) -> Needs:
     """Training of `adapter` parameters on `tokens` tokens, over all epochs and devices.
 
-    Memory: per device a process, images, the weights, and the adapter with its gradients and
-    moments in float32. Time: 10 min to start, and 8 FLOPs per parameter and token (forward pass,
+    Memory, on each node: per device a process, images, the weights, and the adapter with its gradients
+    and moments in float32. Sharded or quantised weights save memory of GPUs only: every process loads
+    them as they are stored. Time: 10 min to start, and 8 FLOPs per parameter and token (forward pass,
     activations again, gradients of activations, and the method's other passes).
     """
     memory = devices * (TRANSFORMERS + IMAGES + weights.bytes + ADAPTER_COPIES * FLOAT * adapter)
-    work = 8 * weights.parameters * tokens / FORWARD / devices
+    work = 8 * weights.parameters * tokens / FORWARD / (devices * nodes)
     return _needs(memory, 10 * 60 + _reading(weights) + work, 120)
 
 

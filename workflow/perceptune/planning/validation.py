@@ -31,6 +31,7 @@ from perceptune.core.benchmarks.benchmark import protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.planning.cross_checks import cross_mistakes
+from perceptune.planning.trained_parts import incompatible_parts
 from perceptune.planning.view_checks import changing_size, incompatible_views, kinds_of, uncovered, views_seen
 
 
@@ -279,8 +280,26 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
             yield f"key `benchmarks.{name}.judge_prompt`: no judge here takes a prompt; remove this key"
     for name, training in config.trainings.items():
         yield from _incompatible_rounds(name, training, config)
-        yield from _incompatible_parts(name, training, config)
+        yield from incompatible_parts(name, training, config)
+        yield from _incompatible_processes(name, training)
     yield from uncovered(config)
+
+
+def _incompatible_processes(name: str, training: TrainingBlock) -> Iterator[str]:
+    """Requirements of a training in several processes."""
+    processes, key = training.devices * training.nodes, f"trainings.{name}"
+    if training.batch_size % processes:
+        yield (
+            f"key `{key}.batch_size`: {training.batch_size}, expected a multiple of {processes}, so that"
+            f" {processes} processes (`devices` x `nodes`) can share it evenly"
+        )
+    if training.sharding == "fsdp" and processes == 1:
+        yield f"key `{key}.sharding`: `fsdp` needs several processes, got `devices: 1` and `nodes: 1`"
+    if training.sharding == "fsdp" and training.quantisation != "none":
+        yield (
+            f"key `{key}.quantisation`: `{training.quantisation}` weights are not sharded;"
+            " remove this key or `sharding`"
+        )
 
 
 def _incompatible_rounds(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
@@ -311,23 +330,6 @@ def _incompatible_rounds(name: str, training: TrainingBlock, config: Config) -> 
         sampled = config.rollouts[experiment.rollout].view
         if sampled != training.view:
             yield f"key `experiments.{n}`: samples under view `{sampled}` but trains under `{training.view}`, expected the same"
-
-
-def _incompatible_parts(name: str, training: TrainingBlock, config: Config) -> Iterator[str]:
-    """Parts that a training block contradicts itself about, or that a family does not declare."""
-    lora, key = training.lora, f"trainings.{name}.lora"
-    for whole in lora.full:
-        if whole not in lora.parts:
-            yield f"key `{key}.full`: `{whole}` is not in `parts`"
-    if set(lora.full) >= set(lora.parts):
-        yield f"key `{key}.parts`: all are in `full`, expected another one for the LoRA adapter"
-    families = {config.models[e.model].family: e.model for e in config.experiments.values() if e.training == name}
-    for family, model in families.items():
-        known = load("family", family).lora_targets
-        for part in lora.parts:
-            if part not in known:
-                allowed = ", ".join(f"`{one}`" for one in known)
-                yield f"key `{key}.parts`: `{part}`, but family `{family}` of model `{model}` declares only {allowed}"
 
 
 def _mistake(error: Any) -> str:

@@ -9,18 +9,30 @@ differ. Values that are null or not finite are not drawn.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, pairwise
-from typing import TypeGuard
 from xml.etree import ElementTree
 
 import polars as pl
-from matplotlib.ticker import MaxNLocator
 
-Svg = ElementTree.Element
-Range = tuple[float, float]
-Scale = Callable[[float], float]
+from perceptune.report.svg import (
+    STYLE,
+    Range,
+    Scale,
+    Svg,
+    add,
+    drawing,
+    finite,
+    labels,
+    line,
+    number,
+    path,
+    scale_of,
+    size_of,
+    ticks_of,
+    widened,
+    with_zero,
+)
 
 HIGHLIGHTED = ("s1", "s2", "s3", "s4", "s5")
 WIDTH, HEIGHT = 380, 250
@@ -28,33 +40,6 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 44
 CELL_WIDTH, CELL_HEIGHT = 190, 20
 CHARACTER = 6.1
 """Mean width in pixels of a character at the label size of 11 px."""
-
-STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--panel:#f6f7f9;--ink:#16191d;--muted:#5d6672;--line:#dfe3e8;
---base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1b95c5;--s5:#9a2b12;--truth:#00877a;--rest:#b4bcc6}
-@media (prefers-color-scheme:dark){:root{--paper:#121519;--panel:#1a1e24;--ink:#e8ebef;--muted:#9aa4b1;--line:#2f363f;
---base:#a3adb9;--s1:#4aa8e8;--s2:#f08c4a;--s3:#f2649c;--s4:#5cc9f2;--s5:#e0694c;--truth:#2bb8a8;--rest:#4b545f}}
-.chart{font:11px/1.2 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-.chart text{fill:var(--muted);font-variant-numeric:tabular-nums}
-.chart .title{fill:var(--ink);font-size:12.5px;font-weight:600}
-.chart .label{fill:var(--ink)}
-.chart .grid{stroke:var(--line);stroke-width:1}
-.chart .zero{stroke:var(--muted);stroke-width:1}
-.chart .curve{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}
-.chart .raw{fill:none;stroke:var(--c);stroke-width:1;opacity:.28}
-.chart .level{stroke:var(--c);stroke-width:1.5;stroke-dasharray:4 4}
-.chart .band{fill:var(--c);opacity:.13}
-.chart .mark{fill:var(--c);stroke:var(--paper);stroke-width:1}
-.chart .hollow{fill:var(--paper);stroke:var(--c);stroke-width:1.8}
-.chart .whisker{stroke:var(--c);stroke-width:2.4;stroke-linecap:round}
-.chart .spread{stroke:var(--c);stroke-width:1.3;opacity:.6}
-.chart .link{stroke:var(--c);stroke-width:2.4;opacity:.45}
-.chart .bar{fill:var(--c)}
-.chart .turn{stroke:var(--muted);stroke-width:1;opacity:.5;stroke-dasharray:2 3}
-.base{--c:var(--base)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}
-.truth{--c:var(--truth)}.rest{--c:var(--rest)}
-.chart .rest.curve,.chart .rest.level{stroke-width:1}.chart .paper{fill:var(--paper)}
-"""
 
 
 def line_panel(
@@ -89,25 +74,25 @@ def line_panel(
     frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
     svg = _panel(title, _course(frame, f"{title} by {x_label}", styles, percent))
     if frame.is_empty():
-        _add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
+        add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
         return svg
     xs = sorted(frame["x"].unique().to_list())
     place: Scale = math.log2 if doubling else float
-    x_range = _widened((place(xs[0]), place(xs[-1])))
-    level_of = {s: y for s, y in (levels or {}).items() if _finite(y)}
+    x_range = widened((place(xs[0]), place(xs[-1])))
+    level_of = {s: y for s, y in (levels or {}).items() if finite(y)}
     low, high = finite_range(frame, ("y", "low", "high"))
     shown = [low, high, *level_of.values(), *([0.0] if zero else []), *([0.1] if low == high == 0 else [])]
-    y_ticks = _ticks((min(shown), max(shown)))
+    y_ticks = ticks_of((min(shown), max(shown)))
     if percent and high <= 1:
         y_ticks = [t for t in y_ticks if t <= 1]
     air = (10 if start is None else 16) if whiskers else 0
-    x_at = _scale(x_range, (LEFT + air, WIDTH - RIGHT - air))
-    y_at = _scale((y_ticks[0], y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
+    x_at = scale_of(x_range, (LEFT + air, WIDTH - RIGHT - air))
+    y_at = scale_of((y_ticks[0], y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
     _y_axis(svg, y_ticks, y_at, percent, zero)
-    x_ticks = xs if doubling else [t for t in _ticks(x_range, whole) if x_range[0] <= t <= x_range[1]]
+    x_ticks = xs if doubling else [t for t in ticks_of(x_range, whole) if x_range[0] <= t <= x_range[1]]
     _x_axis(svg, x_ticks, lambda x: x_at(place(x)), x_label)
     for turn in [t for t in turns if x_range[0] <= place(t) <= x_range[1]]:
-        _line(svg, x_at(place(turn)), TOP, x_at(place(turn)), HEIGHT - BOTTOM, "turn")
+        line(svg, x_at(place(turn)), TOP, x_at(place(turn)), HEIGHT - BOTTOM, "turn")
     order = sorted(frame["series"].unique(maintain_order=True).to_list(), key=lambda s: styles.get(s, "rest") != "rest")
     going = set(frame.filter(pl.col("x") != start)["series"]) if start is not None else set(order)
     coloured = [s for s in order if s in going and styles.get(s, "rest") != "rest"]
@@ -117,7 +102,7 @@ def line_panel(
         offset = shift * (coloured.index(series) - (len(coloured) - 1) / 2) if whiskers and series in coloured else 0.0
         points = frame.filter(pl.col("series") == series).sort("x")
         if series in level_of:
-            _line(
+            line(
                 svg,
                 LEFT,
                 y_at(level_of[series]),
@@ -145,20 +130,20 @@ def histogram_panel(
     """Histogram with `counts` (k) between `edges` (k + 1)."""
     svg = _panel(title, f"{title}: histogram of {sum(counts):,} values from {edges[0]:g} to {edges[-1]:g}")
     if not counts or not sum(counts):
-        _add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
+        add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
         return svg
-    y_ticks = _ticks((0.0, float(max(counts))), whole=True)
-    x_at = _scale((edges[0], edges[-1]), (LEFT, WIDTH - RIGHT))
-    y_at = _scale((0.0, y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
+    y_ticks = ticks_of((0.0, float(max(counts))), whole=True)
+    x_at = scale_of((edges[0], edges[-1]), (LEFT, WIDTH - RIGHT))
+    y_at = scale_of((0.0, y_ticks[-1]), (HEIGHT - BOTTOM, TOP))
     _y_axis(svg, y_ticks, y_at, percent=False)
     for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
         if count:
             left, width, top = x_at(low) + 0.75, x_at(high) - x_at(low) - 1.5, y_at(count)
-            bar = _add(
+            bar = add(
                 svg, "rect", x=left, y=top, width=max(width, 1), height=y_at(0) - top, class_=f"bar {style}", rx=1
             )
-            _add(bar, "title", f"{low:g} to {high:g}: {count:,}")
-    _x_axis(svg, [t for t in _ticks((edges[0], edges[-1])) if edges[0] <= t <= edges[-1]], x_at, x_label)
+            add(bar, "title", f"{low:g} to {high:g}: {count:,}")
+    _x_axis(svg, [t for t in ticks_of((edges[0], edges[-1])) if edges[0] <= t <= edges[-1]], x_at, x_label)
     return svg
 
 
@@ -167,55 +152,55 @@ def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mappi
     left, row, top = 210, 22, 40
     width, height = 620, top + row * max(frame.height, 1) + 44
     gains = frame.select("policy", "gain", "low", "high").rows()
-    svg = _svg(width, height, f"{title}, {x_label}: {'; '.join(_gain(percent, *values) for values in gains)}")
-    _add(svg, "text", title, x=8, y=18, class_="title")
-    ticks = _ticks(with_zero(finite_range(frame, ("gain", "low", "high"))))
-    x_at, bottom = _scale((ticks[0], ticks[-1]), (left, width - 24)), height - 38
+    svg = drawing(width, height, f"{title}, {x_label}: {'; '.join(_gain(percent, *values) for values in gains)}")
+    add(svg, "text", title, x=8, y=18, class_="title")
+    ticks = ticks_of(with_zero(finite_range(frame, ("gain", "low", "high"))))
+    x_at, bottom = scale_of((ticks[0], ticks[-1]), (left, width - 24)), height - 38
     for tick in ticks:
-        _line(svg, x_at(tick), top - 8, x_at(tick), bottom, "zero" if tick == 0 else "grid")
-        _add(svg, "text", signed(tick, percent, 0 if percent else 2), x=x_at(tick), y=bottom + 14, text_anchor="middle")
-    _add(svg, "text", x_label, x=(left + width - 24) / 2, y=height - 6, text_anchor="middle")
+        line(svg, x_at(tick), top - 8, x_at(tick), bottom, "zero" if tick == 0 else "grid")
+        add(svg, "text", signed(tick, percent, 0 if percent else 2), x=x_at(tick), y=bottom + 14, text_anchor="middle")
+    add(svg, "text", x_label, x=(left + width - 24) / 2, y=height - 6, text_anchor="middle")
     for i, (policy, gain, low, high) in enumerate(gains):
         y = top + row * (i + 0.5)
-        _add(svg, "text", shortened(policy, 32), x=left - 12, y=y + 4, text_anchor="end", class_="label")
+        add(svg, "text", shortened(policy, 32), x=left - 12, y=y + 4, text_anchor="end", class_="label")
         _interval(svg, x_at, y, (gain, low, high), styles.get(policy, "rest"))
     return svg
 
 
 def interval_cell(gain: float | None, low: float | None, high: float | None, axis: Range, style: str) -> Svg:
     """Table cell with a gain and its interval; the dot is hollow if the interval includes 0."""
-    svg = _svg(CELL_WIDTH, CELL_HEIGHT)
-    x_at = _scale(axis, (8, CELL_WIDTH - 8))
-    _line(svg, x_at(0), 0, x_at(0), CELL_HEIGHT, "zero")
+    svg = drawing(CELL_WIDTH, CELL_HEIGHT)
+    x_at = scale_of(axis, (8, CELL_WIDTH - 8))
+    line(svg, x_at(0), 0, x_at(0), CELL_HEIGHT, "zero")
     _interval(svg, x_at, CELL_HEIGHT / 2, (gain, low, high), style)
     return svg
 
 
 def pair_cell(without: float | None, with_: float | None, axis: Range, style: str) -> Svg:
     """Table cell with two values of a policy: without the image (hollow) and with it (filled)."""
-    svg = _svg(CELL_WIDTH, CELL_HEIGHT)
-    x_at, y = _scale(axis, (8, CELL_WIDTH - 8)), CELL_HEIGHT / 2
-    _line(svg, 8, y, CELL_WIDTH - 8, y, "grid")
-    if _finite(without) and _finite(with_):
-        _line(svg, x_at(without), y, x_at(with_), y, f"link {style}")
+    svg = drawing(CELL_WIDTH, CELL_HEIGHT)
+    x_at, y = scale_of(axis, (8, CELL_WIDTH - 8)), CELL_HEIGHT / 2
+    line(svg, 8, y, CELL_WIDTH - 8, y, "grid")
+    if finite(without) and finite(with_):
+        line(svg, x_at(without), y, x_at(with_), y, f"link {style}")
     for value, kind in ((without, "hollow"), (with_, "mark")):
-        if _finite(value):
-            _add(svg, "circle", cx=x_at(value), cy=y, r=4.5, class_=f"{kind} {style}")
+        if finite(value):
+            add(svg, "circle", cx=x_at(value), cy=y, r=4.5, class_=f"{kind} {style}")
     return svg
 
 
 def axis_cell(axis: Range, percent: bool) -> Svg:
     """Axis above a column of cells: round numbers near its ends, moved inwards where they do not fit,
     and 0 if there is room."""
-    svg = _svg(CELL_WIDTH, 14)
-    x_at = _scale(axis, (8, CELL_WIDTH - 8))
-    inside = [t for t in _ticks(axis) if axis[0] <= t <= axis[1]]
+    svg = drawing(CELL_WIDTH, 14)
+    x_at = scale_of(axis, (8, CELL_WIDTH - 8))
+    inside = [t for t in ticks_of(axis) if axis[0] <= t <= axis[1]]
     ends = [inside[0], inside[-1]] if len(inside) > 1 else inside
     room = all(abs(x_at(0) - x_at(t)) > 30 for t in ends)
     for value in [*ends, *([0.0] if axis[0] < 0 < axis[1] and room else [])]:
-        shown = _number(value * (100 if percent else 1))
+        shown = number(value * (100 if percent else 1))
         half = CHARACTER * len(shown) / 2
-        _add(svg, "text", shown, x=min(max(x_at(value), half), CELL_WIDTH - half), y=11, text_anchor="middle")
+        add(svg, "text", shown, x=min(max(x_at(value), half), CELL_WIDTH - half), y=11, text_anchor="middle")
     return svg
 
 
@@ -223,25 +208,25 @@ def figure(panels: Sequence[Svg], legend: Mapping[str, str], columns: int = 3) -
     """A stand-alone SVG file with style sheet: a legend (name to style) above panels."""
     columns = max(1, min(columns, len(panels)))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    width = max([sum(_size(p)[0] for p in row) for row in rows] + [WIDTH])
-    svg = _svg(width, 0, "; ".join(panel.get("aria-label", "") for panel in panels) or "nothing to show")
+    width = max([sum(size_of(p)[0] for p in row) for row in rows] + [WIDTH])
+    svg = drawing(width, 0, "; ".join(panel.get("aria-label", "") for panel in panels) or "nothing to show")
     svg.set("xmlns", "http://www.w3.org/2000/svg")
-    _add(svg, "style", STYLE)
-    paper = _add(svg, "rect", width="100%", height="100%", class_="paper")
+    add(svg, "style", STYLE)
+    paper = add(svg, "rect", width="100%", height="100%", class_="paper")
     y = _legend(svg, legend, width)
     if not panels:
-        _add(svg, "text", "nothing to show", x=width / 2, y=y + 40, text_anchor="middle")
+        add(svg, "text", "nothing to show", x=width / 2, y=y + 40, text_anchor="middle")
         y += 80
     for row in rows:
         x = 0.0
         for panel in row:
             panel.set("x", f"{x:g}")
             panel.set("y", f"{y:g}")
-            panel.set("width", f"{_size(panel)[0]:g}")
-            panel.set("height", f"{_size(panel)[1]:g}")
+            panel.set("width", f"{size_of(panel)[0]:g}")
+            panel.set("height", f"{size_of(panel)[1]:g}")
             svg.append(panel)
-            x += _size(panel)[0]
-        y += max(_size(panel)[1] for panel in row)
+            x += size_of(panel)[0]
+        y += max(size_of(panel)[1] for panel in row)
     svg.set("viewBox", f"0 0 {width:g} {y:g}")
     svg.set("width", f"{width:g}")
     svg.set("height", f"{y:g}")
@@ -273,13 +258,6 @@ def finite_range(frame: pl.DataFrame, columns: Iterable[str]) -> Range:
     return (min(values), max(values)) if values else (0.0, 1.0)
 
 
-def with_zero(values: Range) -> Range:
-    """The range, extended to include 0 and by 4 % at both ends."""
-    low, high = min(values[0], 0.0), max(values[1], 0.0)
-    air = 0.04 * (high - low) or 0.05
-    return low - air, high + air
-
-
 def signed(value: float, percent: bool, digits: int) -> str:
     """A difference with its sign (typographic minus; none for 0), in points if `percent`."""
     shown = f"{abs(value) * (100 if percent else 1):.{digits}f}"
@@ -297,11 +275,11 @@ def _interval(
     svg: Svg, x_at: Scale, y: float, values: tuple[float | None, float | None, float | None], style: str
 ) -> None:
     gain, low, high = values
-    if _finite(low) and _finite(high):
-        _line(svg, x_at(low), y, x_at(high), y, f"whisker {style}")
-    if _finite(gain):
-        sure = _finite(low) and _finite(high) and (low > 0 or high < 0)
-        _add(svg, "circle", cx=x_at(gain), cy=y, r=4.5, class_=f"{'mark' if sure else 'hollow'} {style}")
+    if finite(low) and finite(high):
+        line(svg, x_at(low), y, x_at(high), y, f"whisker {style}")
+    if finite(gain):
+        sure = finite(low) and finite(high) and (low > 0 or high < 0)
+        add(svg, "circle", cx=x_at(gain), cy=y, r=4.5, class_=f"{'mark' if sure else 'hollow'} {style}")
 
 
 def _curve(
@@ -318,21 +296,21 @@ def _curve(
 ) -> None:
     """Draws one series; at x = `bare` without marker and interval."""
     at = {
-        c: _thinned([(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if _finite(v)])
+        c: _thinned([(x_at(x), y_at(v)) for x, v in points.select("x", c).iter_rows() if finite(v)])
         for c in points.columns[2:]
     }
     if style != "rest":
         if whiskers and "low" in points.columns and "high" in points.columns:
             for x, low, high in points.select("x", "low", "high").iter_rows():
-                if _finite(low) and _finite(high) and x != bare:
-                    _line(svg, x_at(x), y_at(low), x_at(x), y_at(high), f"spread {style}")
+                if finite(low) and finite(high) and x != bare:
+                    line(svg, x_at(x), y_at(low), x_at(x), y_at(high), f"spread {style}")
         elif at.get("low") and at.get("high"):
-            _add(svg, "polygon", points=_path(at["low"] + at["high"][::-1]), class_=f"band {style}")
+            add(svg, "polygon", points=path(at["low"] + at["high"][::-1]), class_=f"band {style}")
         if with_raw and at.get("raw"):
             bottom, top = HEIGHT - BOTTOM, TOP
             kept = [(x, min(max(y, top), bottom)) for x, y in at["raw"]]
-            _add(svg, "polyline", points=_path(kept), class_=f"raw {style}")
-    _add(svg, "polyline", points=_path(at["y"]), class_=f"curve {style}")
+            add(svg, "polyline", points=path(kept), class_=f"raw {style}")
+    add(svg, "polyline", points=path(at["y"]), class_=f"curve {style}")
     if style != "rest" and (marked or len(at["y"]) == 1):
         for x, y in points.filter(pl.col("x").ne_missing(bare)).select("x", "y").iter_rows():
             _marker(svg, x_at(x), y_at(y), style)
@@ -357,14 +335,14 @@ def _marker(svg: Svg, x: float, y: float, style: str) -> None:
     """Draws a marker whose shape also depends on the style."""
     corners = {"s2": 4, "s3": 3, "s4": -4, "s5": -3}.get(style)
     if corners is None:
-        _add(svg, "circle", cx=x, cy=y, r=3.6, class_=f"mark {style}")
+        add(svg, "circle", cx=x, cy=y, r=3.6, class_=f"mark {style}")
         return
     turn = {4: math.pi / 4, 3: -math.pi / 2, -4: 0.0, -3: math.pi / 2}[corners]
     angles = [turn + 2 * math.pi * i / abs(corners) for i in range(abs(corners))]
-    _add(
+    add(
         svg,
         "polygon",
-        points=_path((x + 4.6 * math.cos(a), y + 4.6 * math.sin(a)) for a in angles),
+        points=path((x + 4.6 * math.cos(a), y + 4.6 * math.sin(a)) for a in angles),
         class_=f"mark {style}",
     )
 
@@ -377,9 +355,9 @@ def _legend(svg: Svg, legend: Mapping[str, str], width: float) -> float:
         step = 30 + CHARACTER * len(shown)
         if x > 12 and x + step > width:
             x, y = 12.0, y + 18
-        _line(svg, x, y - 4, x + 14, y - 4, f"whisker {style}")
+        line(svg, x, y - 4, x + 14, y - 4, f"whisker {style}")
         _marker(svg, x + 7, y - 4, style)
-        _add(svg, "text", shown, x=x + 20, y=y, class_="label")
+        add(svg, "text", shown, x=x + 20, y=y, class_="label")
         x += step
     return y + 10 if legend else 0.0
 
@@ -389,7 +367,7 @@ def _course(frame: pl.DataFrame, what: str, styles: Mapping[str, str], percent: 
     said = []
     for (series,), points in frame.sort("x").group_by("series", maintain_order=True):
         if styles.get(str(series), "rest") != "rest":
-            first, last = (_number(points["y"][i] * (100 if percent else 1)) for i in (0, -1))
+            first, last = (number(points["y"][i] * (100 if percent else 1)) for i in (0, -1))
             said.append(
                 f"{series} " + (first if points.height == 1 else f"{first} to {last}") + (" %" if percent else "")
             )
@@ -397,88 +375,23 @@ def _course(frame: pl.DataFrame, what: str, styles: Mapping[str, str], percent: 
 
 
 def _gain(percent: bool, policy: str, gain: float | None, low: float | None, high: float | None) -> str:
-    shown = [signed(v, percent, 1 if percent else 3) if _finite(v) else "n/a" for v in (gain, low, high)]
-    return f"{policy} {shown[0]}" + (f" [{shown[1]}, {shown[2]}]" if _finite(low) and _finite(high) else "")
+    shown = [signed(v, percent, 1 if percent else 3) if finite(v) else "n/a" for v in (gain, low, high)]
+    return f"{policy} {shown[0]}" + (f" [{shown[1]}, {shown[2]}]" if finite(low) and finite(high) else "")
 
 
 def _panel(title: str, description: str) -> Svg:
-    svg = _svg(WIDTH, HEIGHT, description)
-    _add(svg, "text", title, x=8, y=16, class_="title")
+    svg = drawing(WIDTH, HEIGHT, description)
+    add(svg, "text", title, x=8, y=16, class_="title")
     return svg
 
 
 def _y_axis(svg: Svg, ticks: Sequence[float], y_at: Scale, percent: bool, zero: bool = False) -> None:
-    for tick, label in zip(ticks, _labels(ticks, 100 if percent else 1), strict=True):
-        _line(svg, LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "zero" if zero and tick == 0 else "grid")
-        _add(svg, "text", f"{label} %" if percent else label, x=LEFT - 6, y=y_at(tick) + 4, text_anchor="end")
+    for tick, label in zip(ticks, labels(ticks, 100 if percent else 1), strict=True):
+        line(svg, LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "zero" if zero and tick == 0 else "grid")
+        add(svg, "text", f"{label} %" if percent else label, x=LEFT - 6, y=y_at(tick) + 4, text_anchor="end")
 
 
 def _x_axis(svg: Svg, ticks: Sequence[float], x_at: Scale, label: str) -> None:
-    for tick, shown in zip(ticks, _labels(ticks), strict=True):
-        _add(svg, "text", shown, x=x_at(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
-    _add(svg, "text", label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle")
-
-
-def _labels(ticks: Sequence[float], scale: float = 1.0) -> list[str]:
-    """The ticks times `scale` as text, with as many digits as it takes to tell them apart."""
-    labels: list[str] = []
-    for digits in range(3, 8):
-        labels = [_number(tick * scale, digits) for tick in ticks]
-        if len(set(labels)) == len(labels):
-            break
-    return labels
-
-
-def _number(value: float, digits: int = 3) -> str:
-    """The value with `digits` significant digits, or more before the decimal point."""
-    shown = f"{value:.{digits}g}" if abs(value) < 999.5 else f"{value:,.{max(digits - 4, 0)}f}"
-    return re.sub(r"e([+-])0*", r"e\1", shown).replace("e+", "e").replace("-", "\u2212")
-
-
-def _ticks(values: Range, whole: bool = False) -> list[float]:
-    locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole)
-    ticks = [float(round(t, 12)) for t in locator.tick_values(*_widened(values))]
-    # a range with a single integer has other ticks, too
-    return [tick for tick in ticks if tick.is_integer()] if whole else ticks
-
-
-def _widened(values: Range) -> Range:
-    """The range, widened if it is a single point, which cannot be scaled."""
-    low, high = values
-    return values if high > low else (low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5))
-
-
-def _scale(values: Range, pixels: Range) -> Scale:
-    low, high = _widened(values)
-    return lambda value: pixels[0] + (value - low) / (high - low) * (pixels[1] - pixels[0])
-
-
-def _finite(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
-
-
-def _svg(width: float, height: float, description: str | None = None) -> Svg:
-    """An empty drawing with its description; without one, it is hidden from screen readers, because
-    the text beside it says the same."""
-    seen = {"role": "img", "aria-label": description} if description else {"aria-hidden": "true"}
-    return ElementTree.Element("svg", {"class": "chart", "viewBox": f"0 0 {width:g} {height:g}", **seen})
-
-
-def _size(svg: Svg) -> tuple[float, float]:
-    width, height = svg.attrib["viewBox"].split()[2:]
-    return float(width), float(height)
-
-
-def _add(parent: Svg, tag: str, content: str | None = None, **attributes: str | float) -> Svg:
-    named = {k.rstrip("_").replace("_", "-"): v if isinstance(v, str) else f"{v:.6g}" for k, v in attributes.items()}
-    child = ElementTree.SubElement(parent, tag, named)
-    child.text = content
-    return child
-
-
-def _line(svg: Svg, x1: float, y1: float, x2: float, y2: float, class_: str) -> None:
-    _add(svg, "line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
-
-
-def _path(points: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    for tick, shown in zip(ticks, labels(ticks), strict=True):
+        add(svg, "text", shown, x=x_at(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
+    add(svg, "text", label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle")

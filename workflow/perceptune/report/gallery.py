@@ -35,7 +35,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Outline:
-    """A box (x1, y1, x2, y2 in pixels of the original image) and its class in `charts.STYLE`."""
+    """A box (x1, y1, x2, y2 in pixels of the original image) and its class in `svg.STYLE`."""
 
     box: Box
     style: str

@@ -19,7 +19,7 @@ from perceptune.contracts.tables.io import read_lineage
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.report import charts, gallery, results
+from perceptune.report import charts, gallery, results, svg
 from perceptune.report.pair_cards import pair_galleries
 from perceptune.report.read import (
     SHOWN_COLUMNS,
@@ -31,6 +31,7 @@ from perceptune.report.read import (
     rows_of,
     selection_statistics,
 )
+from perceptune.report.result_text import TEXT_WIDTH, results_as_text, text_lines
 from perceptune.report.results import Result
 from perceptune.report.sections import attention as attention_sections
 from perceptune.report.sections import controls as control_sections
@@ -129,7 +130,7 @@ def run(
             config=config,
             warnings=warnings,
             base=base,
-            style=Markup(charts.STYLE),
+            style=Markup(svg.STYLE),
             styles=styles,
             more=any(style == "rest" for style in styles.values()),
             headline=[(r, [*results.verdict_sentences(r), *_control_headline(r, controlled)]) for r in found],
@@ -179,11 +180,11 @@ def result_text(
     """The plain-text result table, at most 100 columns wide, after the `warnings`."""
     shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
     more = round_sections.round_lines(metrics, results.results(metrics), rounds, base or {})
-    more += attention_sections.sweep_lines(shown, results.results(shown), noise, results.TEXT_WIDTH)
+    more += attention_sections.sweep_lines(shown, results.results(shown), noise, TEXT_WIDTH)
     if controlled:
         more += control_sections.control_lines(shown, results.results(shown), noise, controlled)
-    above = "\n".join(line for warning in warnings for line in results.text_lines(f"warning: {warning}"))
-    return (f"{above}\n\n" if above else "") + results.result_text(shown, more)
+    above = "\n".join(line for warning in warnings for line in text_lines(f"warning: {warning}"))
+    return (f"{above}\n\n" if above else "") + results_as_text(shown, more)
 
 
 def _control_headline(result: Result, controlled: Controlled | None) -> list[str]:

@@ -79,7 +79,7 @@ class Workers(Generic[Item, Result]):
 
     def _started(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(self._workers, self._context, _prepare, (self._make,))
-        with suppress(OSError):  # Linux allows it for a limited number of pipes
+        with suppress(AttributeError, OSError):  # Linux only, for a limited number of pipes
             fcntl.fcntl(pool._result_queue._reader.fileno(), fcntl.F_SETPIPE_SZ, 2**20)  # type: ignore[attr-defined]
         for _ in range(self._workers):
             pool.submit(_idle)  # starts the processes now, while the caller is busy with something else

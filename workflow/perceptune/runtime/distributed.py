@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,31 +16,62 @@ from typing import Any
 
 import torch
 
-from perceptune.contracts.config import UNCOMPUTED
+from perceptune.contracts.config import UNCOMPUTED, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.provenance.lineage import write_lineage
+from perceptune.runtime.gpu_leases import visible_gpus
 from perceptune.runtime.job import end_with_snakemake
 
-SPEED_ONLY = {"micro_batch_size", "devices", "gradient_checkpointing", "save_steps"}
+SPEED_ONLY = {"micro_batch_size", "devices", "nodes", "gradient_checkpointing", "save_steps"}
+"""Not `sharding`, because checkpoints depend on it."""
 
 
-def launch(module: str, job: Mapping[str, Any], devices: int) -> None:
-    """Runs `module` in `devices` processes with the same job.
+def launch(module: str, job: Mapping[str, Any], block: TrainingBlock, shared: Path) -> None:
+    """Runs `module` in `block.devices` processes on each of `block.nodes` nodes, with the same job.
 
-    Raises their `UserError` or `MemoryError` in this process.
+    `shared` is a folder that all nodes see. Raises the processes' `UserError` or `MemoryError` in this
+    process, and `UserError` for several nodes without a SLURM job.
     """
-    with tempfile.TemporaryDirectory(prefix="perceptune-train-") as folder:
-        file, failure = Path(folder) / "job.json", Path(folder) / "failure.json"
+    started, rendezvous = [], ["--standalone"]
+    if block.nodes > 1:
+        started, rendezvous = _on_every_node(block), _rendezvous(block.nodes)
+        shared.mkdir(parents=True, exist_ok=True)
+    place = shared if block.nodes > 1 else None
+    with tempfile.TemporaryDirectory(prefix=".perceptune-train-", dir=place) as folder:
+        file, failure = Path(folder).absolute() / "job.json", Path(folder).absolute() / "failure.json"
         file.write_text(json.dumps({**job, "failure": str(failure)}))
-        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-        done = subprocess.run([sys.executable, *command, "-m", module, str(file)], check=False)
+        command = ["-m", "torch.distributed.run", *rendezvous, f"--nproc-per-node={block.devices}"]
+        done = subprocess.run([*started, sys.executable, *command, "-m", module, str(file)], check=False)
         if failure.exists():
             kind, message, hint = json.loads(failure.read_text())
             raise UserError(message, hint) if kind == "user" else MemoryError(message)
         if done.returncode:
             raise RuntimeError(f"training processes ended with status {done.returncode}, see the log")
+
+
+def _on_every_node(block: TrainingBlock) -> list[str]:
+    """The command that starts another one on every node of this SLURM job.
+
+    Raises `UserError` outside of a SLURM job.
+    """
+    if "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            f"key `nodes`: {block.nodes}, but this job does not run in SLURM", "docs/cluster.md has the SLURM profile"
+        )
+    gpus = [f"--gpus-per-node={block.devices}"] if visible_gpus() else []
+    one_per_node = [f"--nodes={block.nodes}", f"--ntasks={block.nodes}", "--ntasks-per-node=1"]
+    # the step may use what this process holds, which itself only waits, and ends as a whole
+    return ["srun", *one_per_node, *gpus, "--overlap", "--cpu-bind=quiet,none", "--kill-on-bad-exit=1"]
+
+
+def _rendezvous(nodes: int) -> list[str]:
+    """Options of torchrun with which the nodes find each other, at a free port of this one."""
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    here = f"{socket.gethostname()}:{port}"
+    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={here}", f"--rdzv-id={port}"]
 
 
 @contextmanager

@@ -45,13 +45,14 @@ def job(snakemake: Any) -> Iterator[int]:
     (`progress.tell`) also appear on the terminal; so does a user error, in one line, which ends the
     job with status 1. Any other
     exception is a bug and shows its traceback in both places. The job has exclusive use of as many
-    GPUs as the rule's `gpu` resource says, and ends when Snakemake is killed. A retry runs only if
-    its outcome can differ.
+    GPUs as the rule's `gpu` resource says, divided by `nodes` on each of several nodes, and ends when
+    Snakemake is killed. A retry runs only if its outcome can differ.
     """
     name = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     setproctitle(f"perceptune {name}")  # for `ps` and `top`
     attempt = int(snakemake.resources.get("attempt", 1))
-    with job_log(snakemake.log[0], attempt, name), leased_gpus(int(snakemake.resources.get("gpu", 0))):
+    gpus = int(snakemake.resources.get("gpu", 0)) // int(snakemake.resources.get("nodes", 1))
+    with job_log(snakemake.log[0], attempt, name), leased_gpus(gpus):
         end_with_snakemake()
         note = Path(f"{snakemake.log[0]}{SHORT}")
         # not the number of attempts: a job that was killed must reproduce its numbers exactly

@@ -12,6 +12,8 @@ Marker = Annotated[str, Field(pattern=r"\S")]
 UNCOMPUTED = {"path", "engine", "threads", "reasoning"}
 """Keys of a model block that change neither responses nor log-probs. The digest of the weights stands
 for `path`."""
+MOST_WORKERS = 8
+"""Processes that prepare images, unless the config says otherwise."""
 
 
 class EngineBlock(Block):
@@ -66,3 +68,9 @@ class ModelBlock(Block):
     jobs run in parallel."""
     engine: EngineBlock = EngineBlock()
     """vLLM settings."""
+
+    def preparing(self, gpu: bool) -> int:
+        """Number of processes that prepare images for the engine, on a machine with a GPU or without."""
+        if self.engine.workers is not None:
+            return self.engine.workers
+        return min(MOST_WORKERS, self.threads - 1) if gpu else 0

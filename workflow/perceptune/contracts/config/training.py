@@ -63,7 +63,15 @@ class TrainingBlock(Block):
     micro_batch_size: Positive = 1
     """Groups per device and forward pass; does not change the result."""
     devices: Positive = 1
-    """Data-parallel processes, one GPU each if there are GPUs."""
+    """Data-parallel processes per node, one GPU each if there are GPUs."""
+    nodes: Positive = 1
+    """Nodes of a SLURM job, with `devices` processes each."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """`fsdp`: split the weights over all processes, for models that do not fit on one GPU; does not change
+    the result."""
+    quantisation: Literal["none", "nf4"] = "none"
+    """`nf4`: keep the language model's frozen weights in 4 bits, in training and for its stored log-probs
+    (NVIDIA GPUs only, with the package bitsandbytes)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: Positive = 50

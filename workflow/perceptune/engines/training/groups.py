@@ -14,7 +14,8 @@ from perceptune.core.data.images import open_image
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
-from perceptune.engines.training.shared_prefix import Packed, Prompted, packed
+from perceptune.engines.training import branch_attention
+from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed
 from perceptune.models.families.family import Family
 
 
@@ -107,7 +108,13 @@ class Encoder:
     """Used for position ids only."""
     looks: Looks
     budget: int | None = None
-    """Response tokens per packed row; None: no limit."""
+    """Response tokens per row with a mask; None: no limit."""
+    unpadded: bool = field(init=False)
+    """Whether a batch is one row without padding and mask."""
+
+    def __post_init__(self) -> None:
+        # decided here, because worker processes must not ask for the GPU
+        object.__setattr__(self, "unpadded", branch_attention.suits(self.model))
 
     def __call__(self, lists: Sequence[RankedList]) -> Batch:
         """The batch of these groups.
@@ -116,7 +123,7 @@ class Encoder:
         """
         looks = [list(self.looks(one)) for one in lists]
         prompted = [self._prompted(one, look) for one, queries in zip(lists, looks, strict=True) for look in queries]
-        return Batch(packed(prompted, self.family, self._padding(), self.budget), list(lists), looks)
+        return Batch(self._packed(prompted), list(lists), looks)
 
     def per_view(self, lists: Sequence[RankedList], views: Sequence[str]) -> dict[str, Packed]:
         """All responses of these groups, packed once per view, tokens in the same order.
@@ -136,7 +143,7 @@ class Encoder:
                         f"group `{one.group_id}`, view `{view}`: the prompt's positions differ, {lengths}",
                         "the view must keep the number and the sizes of the images",
                     )
-        return {view: packed(prompted, self.family, self._padding(), self.budget) for view, prompted in found.items()}
+        return {view: self._packed(prompted) for view, prompted in found.items()}
 
     def _prompted(self, one: RankedList, look: Look) -> Prompted:
         view = one.views[look.view]
@@ -148,9 +155,11 @@ class Encoder:
         prefix = self.family.prefix(self.processor, view.messages, images)
         return Prompted(prefix, self.family.positions(self.model, prefix), [one.responses[i] for i in look.responses])
 
-    def _padding(self) -> int:
+    def _packed(self, prompted: Sequence[Prompted]) -> Packed:
+        if self.unpadded:
+            return branched(prompted, self.family)
         padding = self.processor.tokenizer.pad_token_id
-        return 0 if padding is None else int(padding)
+        return packed(prompted, self.family, 0 if padding is None else int(padding), self.budget)
 
 
 def per_look(values: torch.Tensor, batch: Batch) -> list[list[torch.Tensor]]:

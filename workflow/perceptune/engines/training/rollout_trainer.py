@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -29,6 +29,7 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.core.methods.limits import Limits, tripped
 from perceptune.core.methods.policy_gradient import Step, token_weights
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
+from perceptune.engines.training.carried_optimizer import Carried, optimizer_state
 from perceptune.engines.training.groups import Encoder, Rollout, StoredTokens
 from perceptune.engines.training.shared_prefix import (
     Packed,
@@ -40,9 +41,6 @@ from perceptune.engines.training.shared_prefix import (
     values_of,
 )
 from perceptune.engines.training.trainer import AdapterTrainer, fitted, prepare
-
-ADAMW = ("exp_avg", "exp_avg_sq", "step")
-"""AdamW's state per parameter."""
 
 
 class Part(NamedTuple):  # a tuple, since the Trainer inspects it
@@ -90,22 +88,14 @@ class RolloutTrainer(AdapterTrainer):
         parameters: Any,
         view: str,
         longest: int,
-        state: Path | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.method, self.parameters, self.view, self.longest, self.carried = method, parameters, view, longest, state
+        self.method, self.parameters, self.view, self.longest = method, parameters, view, longest
         self.views = views_of(method, parameters, view)
         self._known: Tokens
         self._found: list[TokenValues] = []
         self._loss = 0.0
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """A new optimiser, restored from the previous round's state if there is one."""
-        optimizer = super().create_optimizer(model)
-        if self.carried is not None:
-            load_optimizer(optimizer, self.model, self.carried)
-        return optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Part], num_batches: int, device: torch.device
@@ -200,13 +190,14 @@ class RolloutTrainer(AdapterTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """This micro batch's part of the step's loss; if replayed, a sum with the same gradient."""
-        # DistributedDataParallel averages gradients over processes; the weights are global
+        # gradients are averaged over processes; the weights are global
         processes = self.accelerator.num_processes
         if isinstance(inputs, Direct):
             return self._for_all(self._loss_of(model, inputs) * processes)
         work: Replayed = inputs
         for name in self.views[1:]:
-            if work.slopes[name].any() or (name in work.kl_slopes and work.kl_slopes[name].any()):
+            matters = work.slopes[name].any() or (name in work.kl_slopes and work.kl_slopes[name].any())
+            if any(self._total(int(matters))):  # sharded, all processes must make the same passes
                 # gradients are exchanged once, after the last pass, which the Trainer runs
                 with self.accelerator.no_sync(model):
                     self.accelerator.backward(self._with_slopes(model, work, name) * processes)
@@ -348,12 +339,16 @@ def train_round(
         parameters=parameters,
         view=block.view,
         longest=longest,
-        state=optimizer,
     )
     trainer.add_callback(watch)
+    if optimizer is not None:
+        trainer.add_callback(Carried(optimizer))
     log = fitted(trainer, prepared.resume)
-    if save_optimizer is not None and trainer.is_world_process_zero():
-        store_optimizer(trainer.optimizer, trainer.model, save_optimizer)
+    if save_optimizer is not None:
+        state = optimizer_state(trainer.optimizer, trainer.model)
+        if trainer.is_world_process_zero():
+            with appearing(save_optimizer) as written:
+                written.write(save(state))
     return RoundLog(log, tripped(log, block.limits))
 
 
@@ -370,28 +365,3 @@ class _Watch(TrainerCallback):
         if tripped(state.log_history, self.limits):
             # without a checkpoint of this step, a killed run repeats it and ends here again
             control.should_training_stop, control.should_save = True, False
-
-
-def store_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: Path) -> None:
-    """Writes AdamW's state as safetensors under `<parameter>.<quantity>`."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for quantity in ADAMW if parameter in optimizer.state else ():
-            tensors[f"{name}.{quantity}"] = optimizer.state[parameter][quantity].detach().cpu().contiguous()
-    with appearing(file) as written:
-        written.write(save(tensors))
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: Path) -> None:
-    """Restores AdamW's state.
-
-    Raises `UserError` if the file belongs to other parameters.
-    """
-    tensors = load_file(file)
-    names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if tensors and {f"{name}.{quantity}" for name in names for quantity in ADAMW} != tensors.keys():
-        raise UserError(f"`{file}`: optimiser state of another adapter", "`optimizer: reset` starts without one")
-    for name, parameter in names.items() if tensors else ():
-        state = {quantity: tensors[f"{name}.{quantity}"] for quantity in ADAMW}
-        # AdamW keeps `step` on the CPU
-        optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}

@@ -1,8 +1,11 @@
 """Shared-prefix passes: all responses of a list branch off one encoded prompt with its images.
 
-A packed row is `[padding | prefix | r1 | r2 | ... | rN | padding]`. A response attends to the
-prefix and to itself only, and its positions continue those of the prefix. Every token therefore
-sees exactly what it would see alone: the result equals N separate forward passes up to rounding.
+A response attends to the prefix and to itself only, and its positions continue those of the prefix.
+Every token therefore sees exactly what it would see alone: the result equals N separate forward
+passes up to rounding. There are two layouts with the same values:
+
+* rows with a mask, `[padding | prefix | r1 | r2 | ... | rN | padding]`, for any model and device
+* one row for all lists of a batch, without padding and mask: see `branch_attention`
 """
 
 from __future__ import annotations
@@ -10,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from perceptune.engines.training import branch_attention
+from perceptune.engines.training.branch_attention import Branches
 from perceptune.models.families.family import Family
 from perceptune.models.placement import bare, on_device
 
@@ -38,25 +43,24 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows ready for a forward pass.
-
-    B rows of length L; in every row, the prefix ends at column `start`.
-    """
+    """Rows ready for a forward pass: B rows of length L."""
 
     inputs: dict[str, Tensor]
     """`input_ids` (B, L), `attention_mask` (B, 1, L, L) bool, `position_ids`, and the images."""
-    start: int
-    """Column of the prefix's last token, which predicts the first token of every response."""
+    keep: Tensor
+    """Columns whose hidden states predict a target in some row, (K,)."""
     targets: Tensor
     """Token ids of all responses of all rows, concatenated, (T,)."""
     rows: Tensor
     """Row of each target, (T,)."""
     predictors: Tensor
-    """Column of the token that predicts each target, counted from `start`, (T,)."""
+    """Column of the token that predicts each target, as an index into `keep`, (T,)."""
     owners: Tensor
     """Index of each target's response within the batch, (T,)."""
     counts: list[int]
     """Responses per list."""
+    branches: Branches | None = None
+    """Where prefixes and responses are if there is a single row and no mask."""
 
 
 def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int | None = None) -> Packed:
@@ -102,7 +106,51 @@ def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int
         **family.model_inputs([groups[g].prefix for g, _ in rows]),
     }
     at = [torch.tensor(values, dtype=torch.long) for values in (targets, row_of, predictor, owner)]
-    return Packed(inputs, prefix_length - 1, at[0], at[1], at[2], at[3], [len(g.responses) for g in groups])
+    keep = torch.arange(prefix_length - 1, length)
+    return Packed(inputs, keep, at[0], at[1], at[2], at[3], [len(g.responses) for g in groups])
+
+
+def branched(groups: Sequence[Prompted], family: Family) -> Packed:
+    """All lists in one row without padding: their prefixes, then their responses.
+
+    Only for models that `branch_attention.plain` accepts. No budget: a list is never split, because
+    the row needs no mask and a second copy of the prefix would only cost memory.
+    """
+    prompts = [one.positions.shape[1] for one in groups]
+    # the last token predicts nothing; alone it stays, because the kernel knows no empty answers
+    rest = [[list(response[:-1] or response) for response in one.responses] for one in groups]
+    ids = torch.cat([*(one.prefix["input_ids"][0] for one in groups), *(torch.tensor(r) for own in rest for r in own)])
+    after = [
+        (one.positions.max() + 1 + torch.arange(len(tokens))).expand(len(one.positions), -1)
+        for one, own in zip(groups, rest, strict=True)
+        for tokens in own
+    ]
+    positions = torch.cat([*(one.positions for one in groups), *after], dim=1)
+    inputs = {
+        "input_ids": ids[None],
+        # four dimensions, or transformers would build a mask from the positions
+        "attention_mask": torch.ones(1, 1, 0, 0, dtype=torch.bool),
+        "position_ids": family.shaped_positions(positions[:, None]),
+        **family.model_inputs([one.prefix for one in groups]),
+    }
+    predictors, column = [], len(groups)
+    for number, (one, own) in enumerate(zip(groups, rest, strict=True)):
+        for response, tokens in zip(one.responses, own, strict=True):
+            # the prefix's last position predicts the first token, each token the next one
+            predictors += [number, *range(column, column + len(response) - 1)]
+            column += len(tokens)
+    targets = [torch.tensor(response) for one in groups for response in one.responses]
+    lengths = torch.tensor([len(response) for response in targets])
+    return Packed(
+        inputs,
+        keep=torch.cat([torch.tensor(prompts).cumsum(0) - 1, torch.arange(sum(prompts), len(ids))]),
+        targets=torch.cat(targets),
+        rows=torch.zeros(int(lengths.sum()), dtype=torch.long),
+        predictors=torch.tensor(predictors),
+        owners=torch.arange(len(lengths)).repeat_interleave(lengths),
+        counts=[len(one.responses) for one in groups],
+        branches=Branches.of(prompts, [[len(tokens) for tokens in own] for own in rest]),
+    )
 
 
 def _parts(responses: Sequence[Sequence[int]], budget: int | None) -> Iterator[list[int]]:
@@ -156,10 +204,12 @@ def token_states(model: nn.Module, batch: Packed) -> tuple[nn.Module, Tensor]:
     """
     inner = bare(model)
     device = inner.device
-    inputs = on_device(batch.inputs, inner)
-    keep = torch.arange(batch.start, inputs["input_ids"].shape[1], device=device)
+    inputs: dict[str, Any] = {**on_device(batch.inputs, inner), "logits_to_keep": batch.keep.to(device)}
+    if batch.branches is not None:
+        branch_attention.use(inner)
+        inputs["branches"] = batch.branches.on(device)
     with _hidden_states_for_logits(inner) as head:
-        hidden = model(**inputs, logits_to_keep=keep, use_cache=False).logits
+        hidden = model(**inputs, use_cache=False).logits
     # under mixed precision they are float32, while the head keeps its own dtype
     states = hidden[batch.rows.to(device), batch.predictors.to(device)].to(head.weight.dtype)
     return head, states
@@ -228,16 +278,48 @@ def _log_softmax_at(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _in_blocks(head: nn.Module, block: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Applies `block` to the tensors, (T, ...) each, in chunks that bound the logits' size."""
+    """Applies `block` to the tensors, (T, ...) each, in chunks that bound the logits' size.
+
+    Of its results, (T,) each, only the first one has a gradient; each number depends on one row.
+    """
     step = max(1, LOGITS_AT_ONCE // int(head.weight.shape[0]))  # type: ignore[index]
     if len(tensors[0]) <= step:
         return block(*tensors)
     parts = zip(*(tensor.split(step) for tensor in tensors), strict=True)
-    if torch.is_grad_enabled():  # keeps no block of logits for the backward pass
+    # neither branch keeps logits for the backward pass
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in head.parameters()):
         found = [checkpoint(block, *part, use_reentrant=False) for part in parts]
+    elif torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        found = [_Rowwise.apply(block, *part) for part in parts]  # type: ignore[no-untyped-call]
     else:
         found = [block(*part) for part in parts]
     return tuple(torch.cat(pieces) for pieces in zip(*found, strict=True))
+
+
+class _Rowwise(torch.autograd.Function):
+    """A block under a frozen head, with its derivatives computed at once: no logits are kept, and
+    none are computed again.
+
+    The derivative of the values' sum has, in each row, the derivative of that row's value.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, block: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The block's results."""
+        wanted = ctx.needs_input_grad[1:]
+        with torch.enable_grad():
+            given = [tensor.detach().requires_grad_(needed) for tensor, needed in zip(tensors, wanted, strict=True)]
+            values, *others = block(*given)
+            slopes = iter(torch.autograd.grad(values.sum(), [t for t in given if t.requires_grad]))
+        ctx.save_for_backward(*(next(slopes) if needed else None for needed in wanted))
+        ctx.mark_non_differentiable(*others)
+        return values.detach(), *others
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the tensors."""
+        found = [None if slope is None else (gradient[:, None] * slope).to(slope.dtype) for slope in ctx.saved_tensors]
+        return None, *found
 
 
 def response_logps(model: nn.Module, batch: Packed) -> Tensor:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -28,6 +30,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.progress import Progress
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
+from perceptune.engines.training import sharding
 from perceptune.engines.training.groups import Batch, Encoder, RankedList, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.models.adapters import new_adapter
@@ -64,6 +67,16 @@ def micro_batches(block: TrainingBlock, processes: int) -> tuple[int, int]:
     return micro, share // micro
 
 
+def with_less_memory(block: TrainingBlock, halvings: int) -> TrainingBlock:
+    """The settings for an attempt after `halvings` attempts that ran out of memory: fewer lists per
+    pass, and activations are computed again. The lists of an optimiser step stay the same.
+    """
+    if not halvings:
+        return block
+    micro = max(block.micro_batch_size >> halvings, 1)
+    return block.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": True})
+
+
 @dataclass
 class _Sums:
     """Sums of the metrics since the last log."""
@@ -85,11 +98,20 @@ class _Sums:
 class AdapterTrainer(Trainer):
     """Logs the metrics collected by its loss; `compute_loss` must return the step's mean itself."""
 
+    is_fsdp_enabled: bool
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # the losses below are already divided by the number of lists in the step
         self.model_accepts_loss_kwargs = True
         self._sums = _Sums()
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """With FSDP on CPUs as well."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            sharding.enable_on_cpu(self.args, self.accelerator.state)
+            self.is_fsdp_enabled = True
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: the Trainer's formula does not account for shared prefixes."""
@@ -104,11 +126,13 @@ class AdapterTrainer(Trainer):
         return self.accelerator.reduce(here, "sum").tolist()
 
     def _for_all(self, loss: Tensor) -> Tensor:
-        """The loss with a gradient for every weight, if only of zero.
+        """The loss with a gradient for every weight, if only of zero; sharded, `sharding.InStep` does it.
 
         Without images, a batch uses no weight of the vision tower and the projector; but
         DistributedDataParallel waits for all of them, and a loss of none has no gradient.
         """
+        if self.is_fsdp_enabled:
+            return loss
         trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
         return sum((0 * w.sum() for name, w in trained if "language_model" not in name.split(".")), start=loss)
 
@@ -165,7 +189,7 @@ class ListTrainer(AdapterTrainer):
                 self._sums.add({"loss": loss.item(), **self.method.metrics(group, self.parameters)})
         self._sums.tokens += batch.tokens
         count = len(batch.lists) if num_items_in_batch is None else num_items_in_batch
-        # DistributedDataParallel averages gradients over processes; the count is global
+        # gradients are averaged over processes; the count is global
         return self._for_all(torch.stack(losses).sum() * self.accelerator.num_processes / count)
 
 
@@ -218,6 +242,7 @@ class _Checkpoints(TrainerCallback):
     """Marks checkpoints that are complete and synced to disk."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()  # each process has written its own random states
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             for file in (f for f in folder.rglob("*") if f.is_file()):
@@ -288,16 +313,19 @@ def prepare(
     """Trainer settings with steps of `block.batch_size` lists, shuffled by `seed`, and the
     checkpoint to resume from.
     """
-    arguments = _arguments(block, seed, dtype, checkpoints)
-    with arguments.main_process_first(local=False):  # only one process may remove what is incomplete
-        resume = newest_checkpoint(checkpoints, fingerprint)
+    sharded = sharding.settings(model) if block.sharding == "fsdp" else {}
+    arguments = _arguments(block, seed, dtype, checkpoints, sharded)
+    # one process decides for all: another node may see the folder in an earlier state
+    found = [newest_checkpoint(checkpoints, fingerprint) if PartialState().is_main_process else None]
+    (resume,) = broadcast_object_list(found)
     # one process per GPU; the Trainer would otherwise split a batch over all visible GPUs
     arguments._n_gpu = 1
     micro, accumulation = micro_batches(block, arguments.world_size)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    return Prepared({"model": model, "args": arguments, "callbacks": [_Checkpoints(), _Bar()]}, resume)
+    callbacks = [_Checkpoints(), _Bar(), *([sharding.InStep()] if sharded else [])]
+    return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 
 def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float]]:
@@ -310,11 +338,14 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = math.ceil(count / step * arguments.num_train_epochs)
     print(f"{count} lists, {steps} steps" + (f", resuming from {resume.name}" if resume else ""), flush=True)
+    if trainer.is_fsdp_enabled and trainer.accelerator.native_amp:  # without FSDP, accelerate does it by itself
+        trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
     try:
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except FloatingPointError as error:
         raise UserError(str(error), DIVERGED) from None
-    trained = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    weights = trainer.model.named_parameters()
+    trained = {name: sharding.own_share(weight) for name, weight in weights if weight.requires_grad}
     # a loss is computed before its step's update, so no loss shows what the last update did
     if broken := [name for name, weight in trained.items() if not torch.isfinite(weight).all()]:
         raise UserError(
@@ -325,9 +356,11 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -> TrainingArguments:
+def _arguments(
+    block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, sharded: dict[str, Any]
+) -> TrainingArguments:
     cuda = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         learning_rate=block.learning_rate,
         lr_scheduler_type=block.scheduler,
@@ -336,7 +369,7 @@ def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -
         weight_decay=block.weight_decay,
         max_grad_norm=block.max_grad_norm,
         num_train_epochs=block.epochs,
-        gradient_checkpointing=block.gradient_checkpointing,
+        gradient_checkpointing=block.gradient_checkpointing and not sharded,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         save_steps=block.save_steps,
         save_total_limit=2,
@@ -355,4 +388,10 @@ def _arguments(block: TrainingBlock, seed: int, dtype: str, checkpoints: Path) -
         dataloader_num_workers=0,
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=False,
+        **sharded,
     )
+    if sharded:
+        sharding.keep_dtypes(arguments)
+        # set afterwards: it would recommend accelerate's own, which draws other dropout masks when it recomputes
+        arguments.gradient_checkpointing = block.gradient_checkpointing
+    return arguments

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from perceptune.models.placement import bare, on_device
+from perceptune.models.placement import bare, language_model, on_device
 
 NAME = "perceptune_rows"
 
@@ -117,11 +117,6 @@ def watching(model: PreTrainedModel) -> Iterator[None]:
         language.set_attn_implementation(before)
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def language_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The language model inside a vision-language model, bare or wrapped."""
-    return bare(model).model.language_model
 
 
 def look(

@@ -13,7 +13,7 @@ from perceptune.planning.views import pair_view, saliency_tables, view_blocks, v
 
 
 def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stored: str) -> Job:
-    wanted = paths.stored_of_name(stored)
+    wanted, quantisation = paths.stored_of_name(stored)
     views = [view for _, view in wanted]
     blocks = view_blocks(plan, *views)
     learns_in_rounds = any(term == "old" for term, _ in wanted)
@@ -28,6 +28,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
         settings={"base": plan.model_settings(policy), "blocks": blocks},
         details={
             **plan.model_details(policy),
+            "quantisation": quantisation,
             "adapter": plan.adapter_folder(policy) if learns_in_rounds else None,
             "stored": wanted,
             "views": blocks,
@@ -65,7 +66,8 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
         },
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
-        gpus=training.devices,
+        gpus=training.devices * training.nodes,
+        nodes=training.nodes,
         needs=lambda read: _needs(plan, experiment, read("preferences").rows),
     )
 
@@ -102,7 +104,8 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
         },
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
-        gpus=training.devices,
+        gpus=training.devices * training.nodes,
+        nodes=training.nodes,
         needs=lambda read: _needs(plan, experiment, read("preferences").rows),
     )
 
@@ -112,7 +115,7 @@ def _needs(plan: Plan, experiment: str, groups: int) -> Needs:
     source, views = getattr(block, block.made_of[0]), len(list(views_trained(plan, experiment)))
     tokens = training.epochs * groups * group_tokens(plan, experiment, source, max(views, 1))
     return resources.training(
-        policy_weights(plan, experiment), adapter_count(plan, experiment), training.devices, tokens
+        policy_weights(plan, experiment), adapter_count(plan, experiment), training.devices, tokens, training.nodes
     )
 
 

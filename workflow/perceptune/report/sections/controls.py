@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from perceptune.report.results import TEXT_WIDTH, Result, Row, finite, measure, text_lines, verdict
+from perceptune.report.result_text import TEXT_WIDTH, text_lines
+from perceptune.report.results import Result, Row, finite, measure, verdict
 from perceptune.report.sections.attention import noise_rows, text_columns
 from perceptune.report.sections.verdicts import CONTROLS, Controlled, best_of, control_rows, explanation, sentences
 

@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 
 from perceptune.report import charts
-from perceptune.report.charts import HIGHLIGHTED, Svg
+from perceptune.report.charts import HIGHLIGHTED
 from perceptune.report.results import SPREAD, Result, finite, leading, measure, sampled, verdict, without_image
+from perceptune.report.svg import Range, Svg, with_zero
 
 TRAINING_PANELS = {
     "loss": "loss",
@@ -77,7 +78,7 @@ def result_section(
     extra = [drawn.label + measure(drawn.metric).unit] if drawn else []
     extra += ["no image" + how.unit] if blank else []
     gains = gain_frame(result)
-    axis = charts.with_zero(charts.finite_range(gains, ("gain", "low", "high")))
+    axis = with_zero(charts.finite_range(gains, ("gain", "low", "high")))
     rows = []
     for policy, cells in result.rows.items():
         row = cells.get(result.primary)
@@ -133,7 +134,7 @@ def _metric_row(result: Result, metric: str) -> dict[str, Any]:
     }
 
 
-def _gain_cell(row: Mapping[str, Any] | None, axis: charts.Range, style: str) -> Svg | None:
+def _gain_cell(row: Mapping[str, Any] | None, axis: Range, style: str) -> Svg | None:
     if row is None or not finite(row["gain"]):
         return None
     return charts.interval_cell(row["gain"], row["gain_ci_low"], row["gain_ci_high"], axis, style)

@@ -14,20 +14,19 @@ import polars as pl
 
 from perceptune.contracts.paths import ROUND_MARK
 from perceptune.report import charts
-from perceptune.report.charts import Svg
+from perceptune.report.result_text import TEXT_WIDTH, text_lines
 from perceptune.report.results import (
     FIXED,
-    TEXT_WIDTH,
     Result,
     Row,
     finite,
     measure,
     sampled,
-    text_lines,
     verdict,
     without_image,
 )
 from perceptune.report.sections.attention import POINTS, text_columns
+from perceptune.report.svg import Svg
 
 PANELS = {
     "reward": "mean reward of the sampled answers",

@@ -18,11 +18,11 @@ from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.io import table_writer
 from perceptune.core.views.attention_maps import Region, attention_focus_ratio, on_image
 from perceptune.core.views.view import Recipe
-from perceptune.engines.vision.attention_capture import Looked, language_model, look, watching
+from perceptune.engines.vision.attention_capture import Looked, look, watching
 from perceptune.models.coordinates import framed
 from perceptune.models.families.family import Family, family_of
 from perceptune.models.loading import load_model, load_processor, load_trained
-from perceptune.models.placement import bare
+from perceptune.models.placement import bare, language_model
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.sampling.recipes import messages_for
 from perceptune.stages.sampling.requests import chosen_examples

@@ -169,7 +169,9 @@ def measured_rows(
     seed = derived_seed("bootstrap", block.seed, *address)
     draws = resampled(measured, resamples=block.resamples, seed=seed, of_sums=of_sums)
     rows: dict[str, Row] = {}
-    for (name, metric), own, of_base in zip(metrics.items(), draws, draws[-len(metrics) :], strict=False):
+    for (name, metric), own, of_base in zip(
+        metrics.items(), draws[: len(metrics)], draws[-len(metrics) :], strict=True
+    ):
         value = float(metric(columns))
         found: tuple[float | None, ...] = (value, *bounds(own), *(None for _ in COMPARED))
         if base is not None:

@@ -49,8 +49,6 @@ DRAWING = ("n", "temperature", "top_p", "top_k", "max_tokens")
 IDENTITY = ("key", "request_id", "example_id", "view")
 ROWS = 1024
 """Requests in memory at once."""
-MOST_WORKERS = 8
-"""Processes that prepare images, unless the config says otherwise."""
 PRELOADED = ("perceptune.engines.vllm.preparation",)
 """What these processes have in common."""
 COMMIT_SECONDS = 30.0
@@ -144,11 +142,9 @@ def start(*arguments: Any) -> Sampler:
 
 def _processes(model: ModelBlock, most_images: int) -> AbstractContextManager[Workers[Asking, Outcome] | None]:
     """Processes that prepare questions, if the engine leaves cores for them."""
-    count = model.engine.workers
-    if count is None:
-        import torch  # only jobs that start an engine
+    import torch  # only jobs that start an engine
 
-        count = min(MOST_WORKERS, model.threads - 1) if torch.cuda.is_available() else 0
+    count = model.preparing(torch.cuda.is_available())
     return Workers(partial(_preparing, model, most_images), count, PRELOADED) if count else nullcontext()
 
 

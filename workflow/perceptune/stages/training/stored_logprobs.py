@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,7 @@ def run(
     adapter: Path | None,
     views: dict[str, ViewBlock],
     of_round: bool = False,
+    quantisation: Literal["none", "nf4"] = "none",
     saliencies: Mapping[str, Path] | None = None,
     halvings: int = 0,
 ) -> None:
@@ -57,7 +58,8 @@ def run(
 
     `reference` is the base model; `old` is the policy, which is the base model if there is no
     `adapter`. A view is either stored with the groups or one of the config's blocks `views`. Groups
-    `of_round` also have entropies. `saliencies` are the tables that the views need, by block.
+    `of_round` also have entropies. `quantisation` is that of the training that reads them.
+    `saliencies` are the tables that the views need, by block.
     `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
     without changing the result. Raises `UserError` for a log-prob that is NaN or infinite.
     """
@@ -74,7 +76,7 @@ def run(
 
         found = {one: _Found(lists.under(one.view), scratch(), scratch()) for one in source.values()}
         if lists:
-            loaded = load_model(model)
+            loaded = load_model(model, quantisation=quantisation)
             policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
         for one, values in found.items() if lists else ():
             encoder = Encoder(prompts.family, prompts.processor, loaded, all_under(one.view), budget >> halvings)
@@ -97,6 +99,7 @@ def run(
                     values.put(group_id, tokens)
         parameters = {"model": model.model_dump(mode="json"), "weights": weights, "stored": [list(s) for s in stored]}
         parameters |= {"views": {name: block.model_dump(mode="json") for name, block in views.items()}}
+        parameters |= {"quantisation": quantisation}
         inputs = {"preferences": preferences, "examples": examples}
         inputs |= {f"saliency {name}": path for name, path in (saliencies or {}).items()}
         if adapter is not None:

@@ -19,7 +19,8 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.logprob_queries import Look, Pairs
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.groups import Encoder
-from perceptune.engines.training.trainer import train, with_adapter
+from perceptune.engines.training.sharding import whole_adapter
+from perceptune.engines.training.trainer import train, with_adapter, with_less_memory
 from perceptune.models.loading import load_model
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
@@ -50,8 +51,8 @@ def run(
 
     `checkpoints` is removed at the end. `terms` maps views to tables of stored log-probs, `views`
     are the config's blocks, `saliencies` the tables that these need, by block. A killed run resumes
-    from its newest complete checkpoint if settings, inputs and code are the same. `devices` above 1
-    starts as many processes, which train together. `weights` is the digest of the model's files.
+    from its newest complete checkpoint if settings, inputs and code are the same. `devices` and
+    `nodes` above 1 start as many processes, which train together. `weights` is the digest of the model's files.
     Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
     """
     paths = {"preferences": preferences, "examples": examples, "adapter": adapter}
@@ -62,8 +63,8 @@ def run(
     }
     job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
-        if config.devices > 1:
-            launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config.devices)
+        if config.devices * config.nodes > 1:
+            launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config, checkpoints.parent)
         else:
             _train(job)
 
@@ -134,7 +135,7 @@ def _train(job: _Job) -> None:
     lists = lists.where(bool(looks(*ranked)) for ranked in lists.ranks())
     if not lists:
         raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
-    base = load_model(model)
+    base = load_model(model, quantisation=config.quantisation, sharded=config.sharding == "fsdp")
     adapted = with_adapter(base, config, prompts.family, model.path)
     log = train(
         adapted,
@@ -142,16 +143,17 @@ def _train(job: _Job) -> None:
         lists,
         method=method,
         parameters=parameters,
-        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> halvings, 1)}),
+        block=with_less_memory(config, halvings),
         dtype=model.dtype,
         checkpoints=checkpoints,
         fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
     )
+    weights = whole_adapter(adapted)
     if not first():
         return
     record = lineage("training.train", settings, job.inputs, plugins)
     with appearing_adapter(adapter, record) as folder:
-        adapted.save_pretrained(folder, safe_serialization=True)
+        adapted.save_pretrained(folder, safe_serialization=True, state_dict=weights)
     rows = [
         {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
         for entry in log

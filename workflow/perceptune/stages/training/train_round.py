@@ -21,7 +21,8 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.groups import Encoder, all_under
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round
-from perceptune.engines.training.trainer import with_adapter
+from perceptune.engines.training.sharding import whole_adapter
+from perceptune.engines.training.trainer import with_adapter, with_less_memory
 from perceptune.models.loading import load_model, load_trained
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
@@ -68,8 +69,13 @@ def run(
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
     job = _Job(experiment, number, paths, before, model, weights, config, views, saliencies or {}, longest, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
-        if config.devices > 1 and _earlier(job).stopped is None:
-            launch("perceptune.stages.training.train_round", _JSON.dump_python(job, mode="json"), config.devices)
+        if config.devices * config.nodes > 1 and _earlier(job).stopped is None:
+            launch(
+                "perceptune.stages.training.train_round",
+                _JSON.dump_python(job, mode="json"),
+                config,
+                checkpoints.parent,
+            )
         else:
             _train(job)
 
@@ -148,7 +154,8 @@ def _train(job: _Job) -> None:
         if first():
             _pass_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
         return
-    base = load_model(model)
+    loading: dict[str, Any] = {"quantisation": config.quantisation, "sharded": config.sharding == "fsdp"}
+    base = load_model(model, **loading)
     adapted = (
         with_adapter(base, config, prompts.family, model.path) if job.before is None else load_trained(base, job.before)
     )
@@ -160,7 +167,7 @@ def _train(job: _Job) -> None:
         rollouts,
         method=method,
         parameters=parameters,
-        block=config.model_copy(update={"micro_batch_size": max(config.micro_batch_size >> job.halvings, 1)}),
+        block=with_less_memory(config, job.halvings),
         round=job.number,
         longest=job.longest,
         dtype=model.dtype,
@@ -169,6 +176,7 @@ def _train(job: _Job) -> None:
         optimizer=_state_before(job),
         save_optimizer=state if config.optimizer == "carry" else None,
     )
+    weights = whole_adapter(adapted)
     if not first():
         return
     if done.stopped is not None and job.before is not None:
@@ -176,10 +184,10 @@ def _train(job: _Job) -> None:
         return
     stop = None
     if done.stopped is not None:  # a new adapter leaves the base model unchanged
-        stop = Stop(job.number, done.stopped)
-        adapted = with_adapter(load_model(model), config, prompts.family, model.path)
+        stop, weights = Stop(job.number, done.stopped), None
+        adapted = with_adapter(load_model(model, **loading), config, prompts.family, model.path)
     with appearing_adapter(job.paths["adapter"], record) as folder:
-        adapted.save_pretrained(folder, safe_serialization=True)
+        adapted.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         if stop is None and config.optimizer == "carry":
             shutil.move(state, folder / OPTIMIZER)
         (folder / ENDING).write_text(Ending(job.number, stop).text())
