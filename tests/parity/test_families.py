@@ -260,7 +260,9 @@ def test_layers_outside_the_parts_are_refused(name: str, layers: dict[str, str],
         message = str(refused.value)
         assert f"key `lora.target_modules`: `{layer}` matches `model.{where}`" in message
         assert "expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in message
-    with pytest.raises(UserError, match=r"`q_porj` matches no layer of `language`, expected one of (.|\n)*did you mean `q_proj`"):
+    with pytest.raises(
+        UserError, match=r"`q_porj` matches no layer of `language`, expected one of (.|\n)*did you mean `q_proj`"
+    ):
         adapted_layers(setup, "q_porj")
     with pytest.raises(UserError, match=r"`lm_head` matches `lm_head`, which is not a linear layer of `language`"):
         adapted_layers(setup, "lm_head")

@@ -271,7 +271,7 @@ def test_an_update_beyond_the_range_of_the_weights_is_refused(tmp_path: Path) ->
     folder = stored_as(BUILDERS["llava"](tmp_path / "model", 0), torch.float16)
     model = ModelBlock(path=str(folder), family="llava", dtype="float16")
     adapter = with_adapter(model, tmp_path / "adapter", target_modules=LAYERS)
-    edited(adapter, layers__0__self_attn__q_proj__lora_B__weight=lambda tensor: 1e6 * tensor)
+    edited(adapter, language_model__layers__0__self_attn__q_proj__lora_B__weight=lambda tensor: 1e6 * tensor)
     assert "`model.language_model.layers.0.self_attn.q_proj` is NaN or infinite in torch.float16" in refused(
         model, adapter, tmp_path
     )
@@ -279,12 +279,14 @@ def test_an_update_beyond_the_range_of_the_weights_is_refused(tmp_path: Path) ->
 
 def test_every_tensor_of_the_adapter_must_have_its_place(tiny: ModelBlock, tmp_path: Path) -> None:
     adapter = with_adapter(tiny, tmp_path / "adapter", target_modules=LAYERS)
-    edited(adapter, layers__0__self_attn__q_proj__lora_A__weight=lambda _: None)
+    edited(adapter, language_model__layers__0__self_attn__q_proj__lora_A__weight=lambda _: None)
     assert "is missing: `base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight`" in refused(
         tiny, adapter, tmp_path
     )
     adapter = with_adapter(tiny, tmp_path / "wide", target_modules=LAYERS)
-    edited(adapter, layers__0__self_attn__v_proj__lora_A__weight=lambda tensor: tensor[:, 1:].contiguous())
+    edited(
+        adapter, language_model__layers__0__self_attn__v_proj__lora_A__weight=lambda tensor: tensor[:, 1:].contiguous()
+    )
     assert (
         "the update of `model.language_model.layers.0.self_attn.v_proj` has shape (64, 63), expected (64, 64)"
         in refused(tiny, adapter, tmp_path)
