@@ -271,7 +271,7 @@ def test_an_update_beyond_the_range_of_the_weights_is_refused(tmp_path: Path) ->
     folder = stored_as(BUILDERS["llava"](tmp_path / "model", 0), torch.float16)
     model = ModelBlock(path=str(folder), family="llava", dtype="float16")
     adapter = with_adapter(model, tmp_path / "adapter", target_modules=LAYERS)
-    edited(adapter, language_model__layers__0__self_attn__q_proj__lora_B__weight=lambda tensor: 1e6 * tensor)
+    edited(adapter, language_model__layers__0__self_attn__q_proj__lora_B__weight=lambda tensor: 1e8 * tensor)
     assert "`model.language_model.layers.0.self_attn.q_proj` is NaN or infinite in torch.float16" in refused(
         model, adapter, tmp_path
     )
