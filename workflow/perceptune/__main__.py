@@ -152,6 +152,72 @@ def describe(
 
 
 @app.command()
+def ask(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="POLICY", autocompletion=completion.policies, help="A model or an experiment of the config."
+        ),
+    ],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, as in the data.")],
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Config file of the run; repeatable.  [default: config/config.yaml]"),
+    ] = None,
+    directory: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory of the run, as in `snakemake --directory`.")
+    ] = Path(),
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BLOCK", help="Ask with the `prompt` and `max_tokens` of this block, such as `benchmarks.test`."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.tasks, help="Task of the question, for prompts with `{format}`."),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of answers.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="Softmax temperature; 0: greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampled answers.")] = 0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum length of an answer.  [default: 256, or what the model has room for]"),
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Print the log-prob of every token.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Image with the boxes drawn.  [default: <image>-<policy>.png]"),
+    ] = None,
+) -> None:
+    """Ask a model or a trained policy one question about an image.
+
+    \b
+    perceptune ask tiny kitchen.jpg "locate the red cup." --config my.yaml
+    perceptune ask perpo kitchen.jpg "locate the red cup." --config my.yaml --out cup.png
+    perceptune ask perpo kitchen.jpg "locate the red cup." --n 4 --temperature 1
+
+    Prints the answer, its log-prob under the policy (summed, and per token), and the box in it in
+    pixels of the image, which is also drawn into a PNG file. The prompt is built as in the workflow.
+
+    The answer is computed with transformers, in the dtype of the model block and with the adapter
+    beside the weights, because that starts faster than vLLM. Answers can therefore differ from the
+    workflow's where two tokens are about equally likely, and sampled ones are other draws.
+    """
+    from perceptune.commands.ask import Options, run
+
+    run(
+        policy,
+        image,
+        question,
+        config or [],
+        directory,
+        Options(like, task, n, temperature, seed, max_tokens, tokens, out),
+    )
+
+
+@app.command()
 def schema() -> None:
     """Write the JSON schema and the key tables of the config.
 
