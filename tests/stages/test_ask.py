@@ -79,7 +79,7 @@ def asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
 def adapter_at(folder: Path) -> None:
     """A random adapter that changes answers."""
     training = TrainingBlock(method="dpo", lora=LoraBlock(r=4, alpha=8))
-    adapted = with_adapter(load_model(BLOCK), training, family_of(BLOCK).lora_targets, BLOCK.path)
+    adapted = with_adapter(load_model(BLOCK), training, family_of(BLOCK), BLOCK.path)
     generator = torch.Generator().manual_seed(0)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:

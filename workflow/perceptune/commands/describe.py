@@ -207,7 +207,10 @@ def _of_family(family: Family) -> Facts:
     yield "keys of its own", keys or ["none"]
     if family.markup:
         yield "markup in questions and answers", [*family.markup]
-    yield "adapters on", [family.lora_targets]
+    yield (
+        "layers of `lora.parts` (regular expressions)",
+        [f"{part}: {layers}" for part, layers in family.lora_targets.items()],
+    )
 
 
 def _defaults(model: type[BaseModel]) -> Any:
