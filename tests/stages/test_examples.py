@@ -79,7 +79,7 @@ def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -
         (row(1, box=[0.1, 0.2, 0.3, 0.4]), "is smaller than a pixel; fractions of the image need `coordinates: normalised`"),
         (row(1, box=[1, 2, 3]), "`box` is [1, 2, 3], expected four finite numbers"),
         (row(1, box=[1, 2, float("nan"), 4]), "expected four finite numbers"),
-        (row(1, box=None), "data.jsonl, line 2: key `box` is missing"),
+        (row(1, box=None, bbox=[4, 6, 30, 40]), "data.jsonl, line 2: key `box` is missing; is it `bbox`, misspelled?"),
         ({**row(1), "question": " "}, "`question` is ' ', expected text"),
         ({**row(1), "question": 7}, "`question` is 7, expected text"),
         ({k: v for k, v in row(1, qestion="x").items() if k != "question"}, "key `question` is missing; is it `qestion`, misspelled?"),
@@ -236,8 +236,9 @@ def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.Cap
 
 
 def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
-    message = mistakes(folder, [row(n, box=[30, 20, 10 + n, 8]) for n in range(20)])
-    assert message.splitlines()[-1] == "hint: as [x, y, width, height], 20 of 20 boxes fit; as [x1, y1, x2, y2], 0"
+    message = mistakes(folder, [row(n, box=[30, 2, 10 + n, 8]) for n in range(20)])
+    hint = "hint: `boxes: xywh` ([x, y, width, height]) fits 20 of 20 boxes, `xyxy` 0"
+    assert message.splitlines()[-1] == hint
 
 
 def test_values_as_csv_and_pandas_write_them(folder: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts.config import ClipBlock, FileDataset, ModelBlock, PairingBlock, SaliencyBlock, ShapesDataset
+from perceptune.contracts.files import IMAGE_SUFFIXES
 from perceptune.contracts.plugins import load
 from perceptune.planning.model_folders import adapter_parameters, language_layers, tensors
 from perceptune.planning.policies import Plan
@@ -104,6 +105,8 @@ def import_size(plan: Plan, dataset: str) -> tuple[int, int]:
         return 0, sum(n for tasks in (block.train, block.validation, block.test) for n in tasks.values())
 
     def size() -> tuple[int, int]:
+        if load("importer", block.kind).holds_images and Path(block.path).is_dir():
+            return 0, sum(file.lower().endswith(IMAGE_SUFFIXES) for *_, files in os.walk(block.path) for file in files)
         lines = _bytes(file for file in _data_files(block) if file.suffix in WITH_LINES)
         return embedded_bytes(block), lines // LINE
 

@@ -7,7 +7,7 @@ this package.
 
 from perceptune.contracts.config.blocks import PLAIN_VIEWS, UNTRACKED, Block, Name, Positive, Prompt, Share, Task
 from perceptune.contracts.config.config import Config
-from perceptune.contracts.config.datasets import Coordinates, DatasetBlock, FileDataset, ShapesDataset
+from perceptune.contracts.config.datasets import Boxes, Coordinates, DatasetBlock, FileDataset, ShapesDataset
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
 from perceptune.contracts.config.experiments import LISTS, SOURCES, WAYS, ExperimentBlock, ExportBlock, named_keys
 from perceptune.contracts.config.models import UNCOMPUTED, EngineBlock, ModelBlock
@@ -37,6 +37,7 @@ __all__ = [
     "BatchBlock",
     "BenchmarkBlock",
     "Block",
+    "Boxes",
     "ClipBlock",
     "Config",
     "ContrastBlock",

@@ -21,7 +21,7 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS, component_lists
 from perceptune.core.answers.reasoning import UNFINISHED, Reasoning
 from perceptune.core.data.coordinate_frames import Overlaps, overlaps
-from perceptune.core.rewards.reward import Answers, Reward, Scores
+from perceptune.core.rewards.reward import TRUTH_COLUMNS, Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.models.reasoning import reasoning_of
 from perceptune.stages.preferences.asked import Asked
@@ -142,6 +142,7 @@ class _Scoring:
 
         Rows without a response or with a reward that is not finite have a null reward and a reason.
         """
+        self._check_truth(part)
         texts = part["text" if self._reward.reads_reasoning else "answer"]
         answers = self._answers(part, texts.fill_null("").to_list())
         scores = _without_answer(_scores(self._reward, answers), texts.is_null().to_numpy())
@@ -167,6 +168,19 @@ class _Scoring:
             print("boxes are interpreted relative to the padded square, the format of LLaVA-1.5", file=sys.stderr)
         for line in self._by_frame.lines():
             (tell if line.startswith("warning: ") else print)(line)
+
+    def _check_truth(self, part: pl.DataFrame) -> None:
+        """Raises `UserError` for an example without the ground truth that the reward needs. Requests that
+        were planned for another reward may have one."""
+        needs = self._reward.needs
+        if needs is None:
+            return
+        lacking = part.filter(pl.col(TRUTH_COLUMNS[needs]).is_null())
+        if lacking.height:
+            raise UserError(
+                f"the example of request `{lacking['request_id'][0]}` has no `{needs}`, which reward `{self._reward.name}` needs",
+                "add it to its row, or choose a reward that does not need it",
+            )
 
     def _answers(self, part: pl.DataFrame, texts: list[str]) -> Answers:
         sizes = _numbers(part["image_sizes"].list.first(), 2)
