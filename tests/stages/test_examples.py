@@ -257,6 +257,24 @@ def test_values_as_csv_and_pandas_write_them(folder: Path) -> None:
     assert [len(images) for images in table["images"]] == [1, 1, 1, 1, 2]
 
 
+def test_rows_without_a_ground_truth_are_kept(folder: Path) -> None:
+    """Whether one is needed is known where a reward is to read it."""
+    tasks = ("grounding", "ocr", "existence", "counting", "open")
+    table = imported(folder, [row(n, task=task, box=None) for n, task in enumerate(tasks)])
+    assert table["reason"].null_count() == 5
+    assert table.select("target", "box").null_count().row(0) == (5, 5)
+    given = [row(5, task="existence", box=None, answers_given=[{"text": "yes", "reward": 1.0}])]
+    assert imported(folder, given)["reason"].null_count() == 1
+
+
+def test_boxes_in_another_order_become_corners(folder: Path) -> None:
+    table = imported(folder, [row(0, box=[6, 4, 40, 30])], boxes="yxyx")
+    assert table["box"][0].to_list() == [4, 6, 30, 40]
+    shares = imported(folder, [row(0, box=[0.25, 0.25, 0.25, 0.5])], boxes="xywh", coordinates="normalised")
+    assert shares["box"][0].to_list() == [16, 12, 32, 36]
+    assert read_lineage(folder / "examples.parquet")["parameters"]["boxes"] == "xywh"
+
+
 def test_boxes_drawn_on_stored_pixels_are_recognised(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
