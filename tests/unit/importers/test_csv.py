@@ -4,7 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from perceptune.contracts.config import FileDataset
+from perceptune.core.importers.sources import source_of
 
+from tests.plugins import IMPORTERS
 from tests.unit.importers.conftest import Imported, draw
 
 Mistakes = Callable[..., str]
@@ -133,3 +137,28 @@ def test_formats_of_other_trainers_are_read_from_csv(folder: Path, imported: Imp
     text = "images;prompt;chosen;rejected\nküche 1.png;What?;a cup;a cat\n"
     (row,) = imported("rlhf_v", written(folder, text.replace("images;prompt", "image;question")))
     assert [one["text"] for one in row["source"]["answers_given"]] == ["a cup", "a cat"]
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language in the documentation of a user's own data."""
+    text = (Path(__file__).parents[3] / "config/README.md").read_text(encoding="utf-8")
+    own = text[text.index("## Your own data") : text.index("## Coordinate frames")]
+    return [part.partition("```")[0] for part in own.split(f"```{language}\n")[1:]]
+
+
+def test_the_documented_example_is_read(tmp_path: Path, imported: Imported) -> None:
+    draw(tmp_path / "photos/kitchen.jpg", (640, 480))
+    draw(tmp_path / "photos/page.png")
+    (text,) = (block for block in blocks("text") if block.startswith("image;"))
+    found = imported("csv", written(tmp_path, text))
+    assert [(row["task"], row["box"], row["target"]) for row in found] == [
+        ("grounding", [52.5, 80, 120, 190], None),
+        ("ocr", None, "Chapter one"),
+    ]
+
+
+def test_the_documented_blocks_are_valid() -> None:
+    datasets = {name: block for text in blocks("yaml") for name, block in yaml.safe_load(text)["datasets"].items()}
+    assert {block["kind"] for block in datasets.values()} == {"csv", "coco", "yolo"}
+    for block in datasets.values():
+        source_of(FileDataset(**block), IMPORTERS[block["kind"]])
