@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from perceptune.contracts.config import FileDataset
-from perceptune.contracts.provenance.digests import DigestMemory
+from perceptune.contracts.provenance.digests import DigestMemory, digest_of
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.planning.data_digest import data_digest
 from PIL import Image
@@ -54,8 +54,18 @@ def test_ultralytics(tmp_path: Path, imported: Imported, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "mine: 2 of 4 images have no labels" in said
     assert "2 objects are left out because they have others of their category in the image" in said
+
+
+def test_the_lineage_knows_the_folder_without_its_images(tmp_path: Path, imported: Imported) -> None:
+    """Images are known by row. A file per image would be too much for the record of a table."""
+    folder, memory = layout(tmp_path / "mine"), DigestMemory(tmp_path / "memory.sqlite")
+    imported("yolo", folder)
     (data,) = read_lineage(tmp_path / "examples.parquet")["inputs"].values()
-    assert Path(data["path"]).name == "mine"
+    assert (data["path"], data["sha256"]) == (str(folder), digest_of(folder, memory))
+    draw(folder / "images/val/c.png", (65, 48))
+    assert digest_of(folder, memory) == data["sha256"]
+    (folder / "labels/val/c.txt").write_text(CUP)
+    assert digest_of(folder, memory) != data["sha256"]
 
 
 def test_questions_per_category_and_the_split_of_the_block(tmp_path: Path, imported: Imported) -> None:

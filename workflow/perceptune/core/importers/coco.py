@@ -146,4 +146,4 @@ def _area(box: list[float], image: tuple[Any, Any, Any], source: Source) -> floa
     return across * down / (width * height)
 
 
-IMPORTER = Importer("coco", rows, coordinates="pixels", boxes="xywh", Parameters=CocoParameters)
+IMPORTER = Importer("coco", rows, coordinates="pixels", boxes="xywh", bytes_per_image=2000, Parameters=CocoParameters)

@@ -135,6 +135,8 @@ class Importer:
     """Whether rows without an image are allowed: their list `images` is empty."""
     holds_images: bool = False
     """Whether `path` is a folder that contains the image files."""
+    bytes_per_image: int = 200
+    """Bytes of JSON or CSV for each image that they name, an assumption for the time of an import."""
     Parameters: type[ImporterParameters] = ImporterParameters
     """Model of the dataset block's `parameters`."""
 
