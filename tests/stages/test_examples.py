@@ -1,7 +1,6 @@
 """Importing user data: every kind of mistake is one clear line."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -173,25 +172,6 @@ def test_the_splits_of_a_saved_dataset_dict(folder: Path, named: str | None, spl
         "test/data-00000-of-00001.arrow",
         "train/data-00000-of-00001.arrow",
     ]
-
-
-def test_the_documented_conversion_of_coco_annotations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "config/README.md").read_text()
-    code = next(part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "instances.json" in part)
-    objects = [
-        {"image_id": 7, "category_id": 1, "bbox": [5, 6, 10, 20]},
-        {"image_id": 7, "category_id": 2, "bbox": [0, 0, 4, 4]},
-        {"image_id": 7, "category_id": 2, "bbox": [9, 9, 4, 4]},  # a second one: no single right box
-        {"image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
-    ]
-    categories = [{"id": n, "name": name} for n, name in enumerate(("cup", "dog", "crowd"), start=1)]
-    coco = {"images": [{"id": 7, "file_name": "0.png"}], "categories": categories, "annotations": objects}
-    monkeypatch.chdir(folder)
-    Path("instances.json").write_text(json.dumps(coco))
-    exec(code, {})
-    import_examples.run(config=FileDataset(kind="jsonl", path="photos.jsonl"), examples=folder / "e.parquet")
-    (row,) = read_table(folder / "e.parquet", EXAMPLES).to_pylist()
-    assert (row["question"], row["box"], row["reason"]) == ("locate the cup.", [5, 6, 15, 26], None)
 
 
 def test_odd_images_open(tmp_path: Path) -> None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Truth = Literal["answer", "box"]
 """A ground truth, by its key in a user's rows."""
-TRUTH_COLUMNS: dict[Truth, str] = {"answer": "target", "box": "box"}
-"""Its column in the table of examples."""
 
 
 @dataclass(frozen=True)

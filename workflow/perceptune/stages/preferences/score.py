@@ -16,12 +16,13 @@ from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
+from perceptune.contracts.tables.examples import TRUTH_COLUMNS
 from perceptune.contracts.tables.io import read_batches, table_writer
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS, component_lists
 from perceptune.core.answers.reasoning import UNFINISHED, Reasoning
 from perceptune.core.data.coordinate_frames import Overlaps, overlaps
-from perceptune.core.rewards.reward import TRUTH_COLUMNS, Answers, Reward, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.models.reasoning import reasoning_of
 from perceptune.stages.preferences.asked import Asked

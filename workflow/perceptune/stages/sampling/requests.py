@@ -23,10 +23,10 @@ from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
+from perceptune.contracts.tables.examples import TRUTH_COLUMNS
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.benchmarks.control_prompts import asked_as, condition_of
-from perceptune.core.rewards.reward import TRUTH_COLUMNS
 from perceptune.stages.data.examples import Examples
 from perceptune.stages.data.leaked import refuse
 from perceptune.stages.sampling.recipes import (
