@@ -20,7 +20,7 @@ from perceptune.planning import policies, resources
 from perceptune.planning.model_folders import adapter_parameters, linear_layers
 from perceptune.planning.resources import LONGEST, UNKNOWN_TABLE, UNKNOWN_WEIGHTS, Needs, Table, Weights
 from perceptune.planning.rules import job_of
-from perceptune.planning.sizes import folder_weights, table_of
+from perceptune.planning.sizes import folder_weights, import_size, table_of
 
 from .test_plan import DEMO, P2DPO, ROUNDS, edited
 
@@ -172,6 +172,22 @@ def test_streaming_stages_request_the_same_for_any_number_of_rows() -> None:
     assert resources.scoring(1).mem_mb >= 1900
     assert resources.evaluation(1).mem_mb >= 1900
     assert resources.importing(1, 1).mem_mb >= 900
+
+
+def test_an_import_asks_for_time_by_the_images_that_it_opens(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"images/{number % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"images/{number % 2}/{number}.JPG").touch()
+    (tmp_path / "labels.txt").touch()
+    (tmp_path / "file.json").write_bytes(b" " * 20_000)
+
+    def size(kind: str, path: Path) -> tuple[int, int]:
+        plan = policies.load(edited("datasets.mine", {"kind": kind, "path": str(path)}))
+        return import_size(plan, "mine")
+
+    assert size("yolo", tmp_path) == size("voc", tmp_path) == (0, 5)
+    assert size("coco", tmp_path / "file.json") == (0, 10)
+    assert size("jsonl", tmp_path / "file.json") == (0, 100)
 
 
 def test_time_grows_with_the_work_and_shrinks_with_gpus() -> None:

@@ -225,6 +225,8 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("datasets.own.path", "own/other.jsonl", IMPORT),
     ("datasets.own.images", "own/", IMPORT),
     ("datasets.own.coordinates", "thousand", IMPORT),
+    ("datasets.own.boxes", "xywh", IMPORT),
+    ("datasets.own.kind datasets.own.path datasets.own.parameters", ("coco", "own/instances.json", {"min_area": 0.1}), IMPORT),
     ("datasets.own.watch_images", False, IMPORT),  # a different digest, of fewer files
     ("datasets.own.task", "ocr", IMPORT),
     ("datasets.own.split", "validation", IMPORT),

@@ -92,7 +92,7 @@ def documentation(kind: str, name: str) -> str:
 
 def facts(kind: str, plugin: Any) -> Facts:
     """What a plug-in declares, under headings. The last one is its use in a config."""
-    if isinstance(plugin, Method | View):
+    if isinstance(plugin, Method | View | Importer):
         yield "parameters", parameters(plugin.Parameters) or ["none"]
     declared: dict[str, Callable[[Any], Facts]] = {
         "method": _of_method,

@@ -19,7 +19,7 @@ from perceptune.commands.config_files import enter
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.code import MEMORY
-from perceptune.contracts.provenance.digests import DigestMemory, digest_of_folder, sha256_of_json
+from perceptune.contracts.provenance.digests import DigestMemory, digest_of, digest_of_folder, sha256_of_json
 from perceptune.contracts.provenance.lineage import FILE
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
@@ -53,7 +53,7 @@ class Ancestry:
 
     def grow(self, tree: Tree, name: str, path: Path, used: str | None) -> None:
         """Adds the file `path` as `name`, and its inputs. `used`: its digest when it was used."""
-        (found,) = self.memory.sha256_of_files([path]) if path.is_file() else ("missing",)
+        found = digest_of(path, self.memory) if path.exists() else "missing"
         state = ""
         if used is not None and found != used:
             state = " [red]missing[/]" if found == "missing" else f" [red]has changed, {used[:SHOWN]} was used[/]"

@@ -117,6 +117,8 @@ def parameter_tables(kind: str) -> str:
     parts = [f"## Parameters of {kind}s\n"]
     for name in names(kind):
         model: type[BaseModel] = load(kind, name).Parameters
+        if kind == "importer" and not model.model_fields:
+            continue  # most formats have none
         parts.append(f"**`{name}`**: {summary(kind, name)}\n")
         if not model.model_fields:
             parts.append("It has no parameters.\n")
@@ -173,7 +175,7 @@ def values_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 def readme_text() -> str:
     """config/README.md: keeps the text above the mark and regenerates the tables below it."""
     written = KEYS.read_text().partition(MARK)[0]
-    tables = [key_tables(), parameter_tables("method"), parameter_tables("view")]
+    tables = [key_tables(), parameter_tables("method"), parameter_tables("view"), parameter_tables("importer")]
     return f"{written}{MARK}\n\n" + "\n".join(tables)
 
 

@@ -17,7 +17,7 @@ from perceptune.contracts.config.blocks import (
     takes_list,
 )
 from perceptune.contracts.config.config import Config
-from perceptune.contracts.config.datasets import Coordinates, DatasetBlock, FileDataset, ShapesDataset
+from perceptune.contracts.config.datasets import Boxes, Coordinates, DatasetBlock, FileDataset, ShapesDataset
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
 from perceptune.contracts.config.experiments import LISTS, SOURCES, WAYS, ExperimentBlock, ExportBlock, named_keys
 from perceptune.contracts.config.models import UNCOMPUTED, EngineBlock, ModelBlock
@@ -47,6 +47,7 @@ __all__ = [
     "BatchBlock",
     "BenchmarkBlock",
     "Block",
+    "Boxes",
     "ClipBlock",
     "Config",
     "ContrastBlock",
