@@ -106,7 +106,7 @@ def waits(folder: Path, model: ModelBlock, workers: int, lists: int) -> tuple[li
     with Feed([source], workers) as feed, tempfile.TemporaryDirectory() as checkpoints:
         base = load_model(model)
         prepared = trainer.prepare(
-            trainer.with_adapter(base, block, prompts.family.lora_targets, model.path),
+            trainer.with_adapter(base, block, prompts.family, model.path),
             block, 0, "float32", Path(checkpoints) / "c", "",
         )  # fmt: skip
         fitting = trainer.ListTrainer(**prepared.settings, feed=feed, method=None, parameters=None, view="original")

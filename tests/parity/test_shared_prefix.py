@@ -1,5 +1,5 @@
-"""The shared-prefix pass equals N separate forward passes of the plain model: loss and LoRA
-gradients, float32, in rows with a mask and in one row without padding.
+"""The shared-prefix pass equals N separate forward passes of the plain model: loss and gradients,
+float32, in rows with a mask and in one row without padding.
 """
 
 import io
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training import branch_attention, shared_prefix
@@ -27,21 +26,21 @@ from transformers import PreTrainedModel
 from tests.plugins import FAMILIES, METHODS
 from tests.tiny_models import BUILDERS
 
+from .adapters import with_random_adapter
+
 TOLERANCE = 1e-5
 """Largest allowed relative difference: float32 sums in a different order (5e-7 was observed)."""
 
 
 class Setup:
-    """A tiny model with a LoRA adapter whose update is non-zero, and lists of several shapes."""
+    """A tiny model with a random adapter, and lists of several shapes."""
 
     def __init__(self, name: str, folder: Path) -> None:
         BUILDERS[name](folder, 0)
         self.block = block = ModelBlock(path=str(folder), family=name, dtype="float32")
         self.family: Family = FAMILIES[name]
         self.processor = load_processor(block)
-        torch.manual_seed(0)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=self.family.lora_targets, init_lora_weights=False)
-        self.model: PeftModel = get_peft_model(load_model(block), config)  # type: ignore[assignment]
+        self.model = with_random_adapter(load_model(block), self.family)
         self.model.eval()
         self.random = np.random.default_rng(1)
 
@@ -87,8 +86,9 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def groups(setup: Setup) -> list[Prompted]:
     """Lists of different sizes, with answers of one to nine tokens, images of different shapes, and
-    one prompt with two images.
+    one prompt with two images. The same in every test, whichever ran before.
     """
+    setup.random = np.random.default_rng(1)
     return [
         setup.group("locate the red circle.", [(112, 112)], [1, 9, 4, 1]),
         setup.group("read", [(120, 80)], [3, 2]),
@@ -98,6 +98,15 @@ def groups(setup: Setup) -> list[Prompted]:
 
 def relative(first: torch.Tensor, second: torch.Tensor) -> float:
     return ((first - second).norm() / second.norm()).item()
+
+
+def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest relative difference. The gradient of no weight is zero, except of what the last of two
+    decoder layers adds to image tokens, which no other token reads.
+    """
+    zero = {name for name, value in expected.items() if value.norm() == 0}
+    assert all("deepstack_merger_list.1" in name and not found[name].any() for name in zero)
+    return max(relative(found[name], expected[name]) for name in expected.keys() - zero)
 
 
 def loss_of(method: GroupMethod, logps: torch.Tensor, groups: list[Prompted]) -> torch.Tensor:
@@ -175,14 +184,13 @@ def test_loss_and_gradients_equal_separate_passes(setup: Setup, groups: list[Pro
         shared = response_logps(setup.model, batch)
         assert relative(shared, reference) <= TOLERANCE
         for name, method in methods.items():
-            assert min(value.norm().item() for value in expected[name].values()) > 0
             loss = loss_of(method, shared, groups)
             found = setup.gradients(loss, last=False)
             assert found.keys() == expected[name].keys()
-            assert all("lora" in weight and "language_model" in weight for weight in found)
+            assert found.keys() == {n for n, weight in setup.model.named_parameters() if weight.requires_grad}
             of_loss = abs(loss.item() - losses[name].item()) / abs(losses[name].item())
-            of_gradient = max(relative(found[weight], expected[name][weight]) for weight in found)
-            print(f"{layout:10}  {setup.family.name:16}  {name:12}  loss {of_loss:.1e}  gradient {of_gradient:.1e}")
+            of_gradient = largest_difference(found, expected[name])
+            print(f"{layout:10}  {setup.family.name:16}  {name:14}  loss {of_loss:.1e}  gradient {of_gradient:.1e}")
             assert max(of_loss, of_gradient) <= TOLERANCE
 
 
@@ -203,7 +211,7 @@ def test_gradient_checkpointing_changes_nothing(setup: Setup, groups: list[Promp
         setup.model.gradient_checkpointing_disable()
         setup.model.eval()
     assert sorted(map(layers.index, passes)) == sorted(2 * list(range(len(layers))))  # every layer ran again
-    assert max(relative(found[name], expected[name]) for name in expected) <= TOLERANCE
+    assert largest_difference(found, expected) <= TOLERANCE
 
 
 def test_blocks_of_logits_change_nothing(setup: Setup, groups: list[Prompted], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +219,7 @@ def test_blocks_of_logits_change_nothing(setup: Setup, groups: list[Prompted], m
     expected = setup.gradients(perpo(response_logps(setup.model, batch), groups))
     monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 1)  # one token at a time
     found = setup.gradients(perpo(response_logps(setup.model, batch), groups))
-    assert max(relative(found[name], expected[name]) for name in expected) <= TOLERANCE
+    assert largest_difference(found, expected) <= TOLERANCE
 
 
 def test_the_first_token_comes_from_the_prefix(setup: Setup, groups: list[Prompted], pack: Pack) -> None:

@@ -70,6 +70,26 @@ def test_small_jobs_travel_together(chain: Site) -> None:
 
 
 @pytest.mark.extended
+def test_a_training_on_two_nodes_makes_the_same_adapter(chain: Site) -> None:
+    """The job requests both nodes and their GPUs; torchrun's processes find each other and share the weights."""
+    target = paths.at(paths.ADAPTER, experiment="perpo")
+    adapter = chain.folder / target
+    expected = load_file(adapter)
+    adapter.unlink()
+    two = "trainings={perpo: {nodes: 2, sharding: fsdp}}"
+    run = chain.start("--config", two, "--set-resources", "train_adapter:slurm_partition=pair", "--", str(target))
+    job = chain.job_of("train_adapter")
+    shown = chain.cluster.ask("scontrol", "show", "job", str(job))
+    assert "NumNodes=2" in shown
+    assert "TresPerJob=gres:gpu:2" in shown
+    finished(run)
+    found = load_file(adapter)
+    assert found.keys() == expected.keys()
+    # AdamW amplifies rounding in small gradients
+    assert max(np.abs(found[name] - expected[name]).max() for name in found) < 1e-3
+
+
+@pytest.mark.extended
 def test_a_cancelled_job_and_one_out_of_time_are_tried_again(chain: Site, without_responses: pl.DataFrame) -> None:
     run = chain.start("--", RESPONSES)
     first = chain.job_of("sample_responses")
@@ -120,25 +140,6 @@ def test_a_killed_snakemake_leaves_a_job_that_the_next_run_does_not_disturb(
     finished(chain.start("--", RESPONSES))
     assert same(chain.folder, without_responses)
     until(lambda: orphan not in [job for job, _ in chain.cluster.jobs()], 300, "the orphan's end")
-
-
-@pytest.mark.extended
-def test_a_training_on_two_nodes_makes_the_same_adapter(chain: Site) -> None:
-    """The job requests both nodes and their GPUs; torchrun's processes find each other and share the weights."""
-    adapter = chain.folder / paths.at(paths.ADAPTER, experiment="perpo")
-    expected = load_file(adapter)
-    adapter.unlink()
-    two = "trainings={perpo: {nodes: 2, sharding: fsdp}}"
-    run = chain.start("--config", two, "--set-resources", "train_adapter:slurm_partition=pair", "--", str(adapter))
-    job = chain.job_of("train_adapter")
-    shown = chain.cluster.ask("scontrol", "show", "job", str(job))
-    assert "NumNodes=2" in shown
-    assert "TresPerJob=gres:gpu:2" in shown
-    finished(run)
-    found = load_file(adapter)
-    assert found.keys() == expected.keys()
-    # AdamW amplifies rounding in small gradients
-    assert max(np.abs(found[name] - expected[name]).max() for name in found) < 1e-3
 
 
 def test_the_documented_command_cancels_orphans(chain: Site, without_responses: pl.DataFrame) -> None:

@@ -15,7 +15,7 @@ from perceptune.contracts.config import FileDataset, LoraBlock, ModelBlock, Shap
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model
-from perceptune.planning.model_folders import adapter_parameters, language_layers, tensors
+from perceptune.planning.model_folders import adapter_parameters, tensors
 from perceptune.stages.data import import_examples, make_shapes
 from PIL import Image
 
@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = yaml.safe_load("""
 models: {tiny: {path: model, family: llava, dtype: float32, max_model_len: 512}}
 datasets: {own: {kind: jsonl, path: own.jsonl}}
 samplings: {n8: {n: 8, max_tokens: 24}}
-rewards: {all: {tasks: {existence: yes_no, open: exact_match}, max_failed_share: 0.6}}
+rewards: {all: {tasks: {existence: yes_no, open: free_text}, max_failed_share: 0.6}}
 selections: {ranked: {list_size: 8}}
 trainings: {sft: {method: sft}}
 benchmarks: {test: {dataset: own, reward: all, n: 4, max_tokens: 24}}
@@ -124,6 +124,16 @@ def test_more_than_the_reward_allows_stops(checked: Checked) -> None:
     assert line == (
         "stops: `rewards.all`: 40 of 72 answers to `samplings.n8` will be missing, at most a share of 0.02 may:"
         " scoring stops after all others are sampled; correct the rows, or raise the limit"
+    )
+    assert (status, verdict) == (1, "the config is valid: 1 experiment; the run would stop (1 reason above)")
+
+
+def test_a_reward_that_needs_the_missing_ground_truth_stops(checked: Checked) -> None:
+    imported()
+    status, (line, *_, verdict) = checked(changed("rewards.all.tasks.open", "exact_match"))
+    assert line == (
+        "stops: `samplings.n8`: dataset `own`: 1 of 9 questions of task `open` have no `answer`, which reward `exact_match`"
+        " needs, such as example `none`; add it to their rows, or leave them out: key `samplings.n8.tasks` selects the tasks"
     )
     assert (status, verdict) == (1, "the config is valid: 1 experiment; the run would stop (1 reason above)")
 
@@ -292,15 +302,22 @@ def test_a_round_with_more_questions_than_the_data_stops(checked: Checked) -> No
 def test_sizes_of_adapters_are_those_of_peft(family: str, tmp_path: Path) -> None:
     folder = BUILDERS[family](tmp_path, 0)
     model = ModelBlock(path=str(folder), family=family, dtype="float32")
-    layers = language_layers(folder)
-    for lora in (LoraBlock(r=3), LoraBlock(r=5, target_modules=("q_proj", "mlp.down_proj"))):
+    for lora in (
+        LoraBlock(r=3),
+        LoraBlock(r=5, target_modules=("q_proj", "mlp.down_proj")),
+        LoraBlock(
+            r=2, parts=("language", "vision"), target_modules=("q_proj", "qkv" if family.startswith("qwen") else "fc1")
+        ),
+        LoraBlock(r=3, parts=("projector", "language", "vision"), use_dora=True),
+        LoraBlock(r=3, parts=("projector", "vision"), full=("projector",)),
+    ):
         base = load_model(model)
         assert sum(stored.count for stored in tensors(folder).values()) == sum(
             parameter.numel() for parameter in base.parameters()
         )
-        adapted = with_adapter(base, TrainingBlock(method="dpo", lora=lora), family_of(model).lora_targets, "x")
+        adapted = with_adapter(base, TrainingBlock(method="dpo", lora=lora), family_of(model), "x")
         expected = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
-        assert adapter_parameters(layers, lora, family_of(model).lora_targets) == expected > 0
+        assert adapter_parameters(model, lora) == expected > 0
 
 
 @pytest.mark.slow

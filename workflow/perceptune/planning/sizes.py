@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts.config import ClipBlock, FileDataset, ModelBlock, PairingBlock, SaliencyBlock, ShapesDataset
+from perceptune.contracts.files import IMAGE_SUFFIXES
 from perceptune.contracts.plugins import load
-from perceptune.planning.model_folders import adapter_parameters, language_layers, tensors
+from perceptune.planning.model_folders import adapter_parameters, tensors
 from perceptune.planning.policies import Plan
 from perceptune.planning.questions import asked
 from perceptune.planning.resources import FLOAT, UNKNOWN_TABLE, UNKNOWN_WEIGHTS, Table, Weights
@@ -28,8 +29,6 @@ WITH_IMAGES, WITH_LINES = (".parquet", ".arrow", ".tsv"), (".json", ".jsonl", ".
 """Suffixes of data files that can hold images, and of those that name them."""
 SPLITS = "dataset_dict.json"
 """File of a folder that `datasets.save_to_disk` writes with a folder for each split."""
-LINE = 200
-"""Bytes of a line that names an image, an assumption."""
 
 
 def weights_of(plan: Plan, block: ModelBlock | ClipBlock | SaliencyBlock) -> Weights:
@@ -57,12 +56,7 @@ def adapter_count(plan: Plan, policy: str) -> int:
     if plan.experiment(policy) is None:
         return 0
     model, lora = plan.config.models[plan.base(policy)], plan.training(policy).lora
-
-    def count() -> int:
-        targets = load("family", model.family).lora_targets
-        return adapter_parameters(language_layers(Path(model.path)), lora, targets)
-
-    return plan.remembered(f"adapter {model.path} {model.family} {lora!r}", count)
+    return plan.remembered(f"adapter {model.path} {model.family} {lora!r}", lambda: adapter_parameters(model, lora))
 
 
 def prompt_tokens(plan: Plan, policy: str) -> int:
@@ -104,8 +98,11 @@ def import_size(plan: Plan, dataset: str) -> tuple[int, int]:
         return 0, sum(n for tasks in (block.train, block.validation, block.test) for n in tasks.values())
 
     def size() -> tuple[int, int]:
+        importer = load("importer", block.kind)
+        if importer.holds_images and Path(block.path).is_dir():
+            return 0, sum(file.lower().endswith(IMAGE_SUFFIXES) for *_, files in os.walk(block.path) for file in files)
         lines = _bytes(file for file in _data_files(block) if file.suffix in WITH_LINES)
-        return embedded_bytes(block), lines // LINE
+        return embedded_bytes(block), lines // importer.bytes_per_image
 
     return plan.remembered(f"size {dataset}", size)
 

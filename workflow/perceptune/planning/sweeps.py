@@ -14,6 +14,8 @@ SWEPT = {
     "trainings": (blocks.TrainingBlock, ("parameters", "lora")),
 }
 """Sections in which lists are sweeps, with the nested mappings in which they are sweeps as well."""
+NESTED = {"lora": blocks.LoraBlock}
+"""Blocks behind the nested mappings that have one."""
 
 
 def expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,12 +59,15 @@ def _no_sweeps(raw: Mapping[str, Any]) -> Iterator[str]:
 
 def _swept(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The keys of a block whose values are swept, each as its path in the block."""
-    known = model.model_fields.keys() - {"report_to"}  # a list by itself
-    found: list[tuple[str, ...]] = [(k,) for k, v in block.items() if isinstance(v, list) and k in known]
+    found: list[tuple[str, ...]] = [
+        (k,) for k, v in block.items()
+        if isinstance(v, list) and k in model.model_fields and not blocks.takes_list(model, k)
+    ]  # fmt: skip
     for outer in nested:
         inner = block.get(outer)
         if isinstance(inner, Mapping):
-            found += [(outer, k) for k, v in inner.items() if isinstance(v, list) and k != "target_modules"]
+            lists = [k for k, v in inner.items() if isinstance(v, list)]
+            found += [(outer, k) for k in lists if outer not in NESTED or not blocks.takes_list(NESTED[outer], k)]
     return found
 
 

@@ -67,4 +67,5 @@ REWARD = Reward(
     components=("iou",),
     metrics=METRICS,
     optional=OF_FRAMES,
+    needs="box",
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from perceptune.contracts import paths
 from perceptune.planning import resources
-from perceptune.planning.benchmarks import benchmark_details, benchmark_settings, reward_tasks
+from perceptune.planning.benchmarks import benchmark_details, benchmark_settings, reward_tasks, rewards_by_task
 from perceptune.planning.job import Job, Read
 from perceptune.planning.jobs.data import without_leakage
 from perceptune.planning.policies import Plan, tracked
@@ -57,11 +57,12 @@ def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
     )
 
 
-def _rewarded(plan: Plan, **asked: str) -> dict[str, list[str]]:
-    """Reward block to its tasks, for the experiments that score the responses to these questions."""
+def _rewarded(plan: Plan, **asked: str) -> dict[str, dict[str, str]]:
+    """Reward block to the reward of each task, for the experiments that score the responses to these
+    questions."""
     experiments = plan.config.experiments.values()
     used = {e.reward: None for e in experiments if all(getattr(e, key) == name for key, name in asked.items())}
-    return {name: [str(task) for task in plan.config.rewards[name].tasks] for name in used if name is not None}
+    return {name: rewards_by_task(plan.config.rewards[name]) for name in used if name is not None}
 
 
 def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -> Job:

@@ -137,7 +137,7 @@ def _train(job: _Job) -> None:
     source = Source(lists, partial(prompts.encoder, looks, BUDGET >> halvings))
     with Feed([source], workers_of(model, config.devices)) as feed:  # its workers start while the model is loaded
         base = load_model(model, quantisation=config.quantisation, sharded=config.sharding == "fsdp")
-        adapted = with_adapter(base, config, prompts.family.lora_targets, model.path)
+        adapted = with_adapter(base, config, prompts.family, model.path)
         log = train(
             adapted,
             feed,

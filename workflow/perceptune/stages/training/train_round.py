@@ -168,7 +168,7 @@ def _train(job: _Job) -> None:
     with Feed([Source(rollouts, encoder)], workers_of(model, config.devices)) as feed:
         base = load_model(model, **loading)
         adapted = (
-            with_adapter(base, config, prompts.family.lora_targets, model.path)
+            with_adapter(base, config, prompts.family, model.path)
             if job.before is None
             else load_trained(base, job.before)
         )
@@ -196,7 +196,7 @@ def _train(job: _Job) -> None:
     stop = None
     if done.stopped is not None:  # a new adapter leaves the base model unchanged
         stop, weights = Stop(job.number, done.stopped), None
-        adapted = with_adapter(load_model(model, **loading), config, prompts.family.lora_targets, model.path)
+        adapted = with_adapter(load_model(model, **loading), config, prompts.family, model.path)
     with appearing_adapter(job.paths["adapter"], record) as folder:
         adapted.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         if stop is None and config.optimizer == "carry":
