@@ -20,7 +20,7 @@ from perceptune.planning.graph import reruns
 from pydantic import BaseModel
 
 from . import mutations
-from .conftest import ROOT, Workflow, named
+from .conftest import INSTALLED, ROOT, Workflow, named
 from .mutations import BASE, EDITS, GRPO, NEEDS, NOTHING, ROUND, Job, rerun
 
 pytestmark = pytest.mark.slow
@@ -177,6 +177,7 @@ ALL_EDITS: list[tuple[str, Any, set[Job]]] = [
 
 def test_every_edited_key_reruns_exactly_what_it_concerns(chain: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(chain.folder)
+    monkeypatch.syspath_prepend(INSTALLED)
     before, wrong = chain.graph(), 0
     for key, value, expected in ALL_EDITS:
         jobs = named(reruns(before, chain.graph(chain.edited(key, value))))

@@ -31,7 +31,7 @@ from perceptune.contracts.config.pairs import (
 )
 from perceptune.contracts.config.preferences import BatchBlock, GivenBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.config.sampling import Decoding, RolloutBlock, SamplingBlock
-from perceptune.contracts.config.training import LoraBlock, Part, TrainingBlock
+from perceptune.contracts.config.training import LoraBlock, Part, Tracker, TrainingBlock
 from perceptune.contracts.config.views import LOCATE, AttentionBlock, CropBlock, SaliencyBlock, ViewBlock
 
 __all__ = [
@@ -81,6 +81,7 @@ __all__ = [
     "ShapesDataset",
     "Share",
     "Task",
+    "Tracker",
     "TrainingBlock",
     "ViewBlock",
     "named_keys",

@@ -108,13 +108,13 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
 
 def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: str) -> Job:
     shard, shards = map(int, scatteritem.split("-of-"))
-    model = plan.config.models[plan.base(policy)]
-    gpus, workers = model.engine.tensor_parallel_size, model.preparing(gpu=True)
+    gpus = plan.config.models[plan.base(policy)].engine.tensor_parallel_size
 
     def needs(read: Read) -> Needs:
         asked = read("requests").rows / shards
         prompts, answers = asked * prompt_tokens(plan, policy), asked * answer_tokens(plan, policy, plan_name)
         merged = plan.adapter(policy) is not None
+        workers = plan.workers(policy)
         return resources.sampling(policy_weights(plan, policy), gpus, prompts, answers, merged=merged, workers=workers)
 
     return Job(

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO, Literal
@@ -22,9 +23,11 @@ from perceptune.contracts.tables.io import table_writer
 from perceptune.contracts.tables.places import Places
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.methods.method import Stored
-from perceptune.engines.training.groups import Encoder, StoredTokens, all_under
+from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.groups import StoredTokens, all_under
 from perceptune.engines.training.stored_logprobs import stored_terms
 from perceptune.models.loading import load_model, load_trained
+from perceptune.runtime.ahead import workers_of
 from perceptune.stages.training.encodable import Prompts
 from perceptune.stages.training.groups import KeptLists, kept_lists
 
@@ -76,17 +79,21 @@ def run(
 
         found = {one: _Found(lists.under(one.view), scratch(), scratch()) for one in source.values()}
         if lists:
+            sources = [
+                Source(values.lists, partial(prompts.encoder, all_under(one.view), budget >> halvings))
+                for one, values in found.items()
+            ]
+            feed = stack.enter_context(Feed(sources, workers_of(model)))  # its workers start while the model is loaded
             loaded = load_model(model, quantisation=quantisation)
             policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
-        for one, values in found.items() if lists else ():
-            encoder = Encoder(prompts.family, prompts.processor, loaded, all_under(one.view), budget >> halvings)
+        for number, (one, values) in enumerate(found.items() if lists else ()):
             plain = one.term == "reference" and adapter is not None
             with policy.disable_adapter() if plain else nullcontext():
                 for group_id, tokens in stored_terms(
                     policy,
-                    encoder,
-                    values.lists,
+                    feed,
                     max(groups_at_once >> halvings, 1),
+                    source=number,
                     lengths=values.lists.tokens(),
                     entropies=of_round,
                     autocast=model.dtype if of_round else None,
