@@ -57,7 +57,7 @@ def assert_merged(model: ModelBlock, adapter: Path, folder: Path) -> None:
     assert [name for name, weight in own.state_dict().items() if not torch.equal(weight, weights[name])] == []
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(BUILDERS))
 def test_every_family_is_merged_as_by_peft(family: str, tmp_path: Path) -> None:
     folder = stored_as(BUILDERS[family](tmp_path / "model", 0), torch.bfloat16, shards=3)
     model = ModelBlock(path=str(folder), family=family, dtype="bfloat16")

@@ -33,8 +33,8 @@ class Answers:
     """Ground-truth boxes in pixels of the image, shape (n, 4); NaN if there is none."""
     sizes: np.ndarray
     """Width and height of the image in pixels, shape (n, 2)."""
-    frame: Frame
-    """Coordinate format of the model's boxes."""
+    frame: Frame | None
+    """Coordinate format of the model's boxes; None if its family knows none and the config names none."""
     resized: np.ndarray | None = None
     """Width and height after the processor's resize, shape (n, 2), for the format `resized_pixels`."""
     sources: Sequence[Mapping[str, Any]] = ()
@@ -130,6 +130,8 @@ class Reward:
     """Name to metric, the primary one first. A name has the same meaning in all rewards."""
     optional: Sequence[str] = ()
     """Further components that `score` returns only under some settings."""
+    reads_boxes: bool = False
+    """Whether `score` reads boxes, for which it needs the `frame` of the answers."""
     reads_reasoning: bool = False
     """Whether `score` gets whole responses, because it rewards the format of the reasoning itself.
     Other rewards get the answer alone."""

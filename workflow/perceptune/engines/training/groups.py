@@ -15,6 +15,7 @@ from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
 from perceptune.engines.training import branch_attention
+from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed
 from perceptune.models.families.family import Family
 
@@ -109,12 +110,14 @@ class Encoder:
     looks: Looks
     budget: int | None = None
     """Response tokens per row with a mask; None: no limit."""
+    separate: bool = False
+    """Whether every response has a row of its own, for models that cannot share a prefix."""
     unpadded: bool = field(init=False)
     """Whether a batch is one row without padding and mask."""
 
     def __post_init__(self) -> None:
         # decided here, because worker processes must not ask for the GPU
-        object.__setattr__(self, "unpadded", branch_attention.suits(self.model))
+        object.__setattr__(self, "unpadded", not self.separate and branch_attention.suits(self.model))
 
     def __call__(self, lists: Sequence[RankedList]) -> Batch:
         """The batch of these groups.
@@ -158,8 +161,10 @@ class Encoder:
     def _packed(self, prompted: Sequence[Prompted]) -> Packed:
         if self.unpadded:
             return branched(prompted, self.family)
-        padding = self.processor.tokenizer.pad_token_id
-        return packed(prompted, self.family, 0 if padding is None else int(padding), self.budget)
+        padding = int(self.processor.tokenizer.pad_token_id or 0)
+        if self.separate:
+            return separated(prompted, self.family, self.model, padding)
+        return packed(prompted, self.family, padding, self.budget)
 
 
 def per_look(values: torch.Tensor, batch: Batch) -> list[list[torch.Tensor]]:

@@ -1,0 +1,141 @@
+"""Family `auto` on architectures without a family of their own: what it reads from their processors,
+and that both layouts of training equal separate passes where they are used.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from perceptune.contracts.config import ModelBlock
+from perceptune.engines.training.separate_sequences import separated
+from perceptune.engines.training.shared_prefix import Packed, Prompted, packed, response_logps
+from perceptune.models.families.family import family_of
+from perceptune.models.loading import load_model, load_processor
+from perceptune.models.placement import language_model
+from PIL import Image
+
+from tests.tiny_models import OTHERS
+
+from .test_shared_prefix import TOLERANCE, Setup, perpo, relative
+
+SHARING = ("glm4v", "idefics3", "mistral3", "qwen3_vl_moe")
+"""Models whose prompts are causal; the others need separate sequences."""
+ANSWER_TYPE = {"paligemma": 1}
+"""Type of generated tokens in `token_type_ids`; 0 for other models."""
+FIRST = {
+    "gemma3": ("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
+    "glm4v": ("<|begin_of_image|>", "<|image|>", "<|end_of_image|>"),
+    "idefics3": ("<fake_token_around_image>", "<row_1_col_1>", "<image>"),
+    "mistral3": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+    "paligemma": ("<image>",),
+    "qwen3_vl_moe": ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
+}
+"""The first special tokens that an image becomes."""
+
+
+class AutoSetup(Setup):
+    """A tiny model with a LoRA adapter whose update is non-zero."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.block = ModelBlock(path=str(OTHERS[name](folder, 0)), family="auto", dtype="float32")
+        self.family, self.processor = family_of(self.block), load_processor(self.block)
+        torch.manual_seed(0)
+        targets = self.family.lora_targets
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+        self.model: PeftModel = get_peft_model(load_model(self.block), config)  # type: ignore[assignment]
+        self.model.eval()
+        self.random = np.random.default_rng(1)
+
+    def separate(self, group: Prompted) -> torch.Tensor:
+        """Summed log-probability of every response, from one plain forward pass per response."""
+        sums = []
+        for response in group.responses:
+            inputs = dict(group.prefix)
+            ids = torch.cat([inputs["input_ids"], torch.tensor([list(response)])], dim=1)
+            inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            for name in {"token_type_ids", "mm_token_type_ids"} & {*inputs}:
+                after = torch.full((1, len(response)), ANSWER_TYPE.get(self.name, 0))
+                inputs[name] = torch.cat([inputs[name], after], dim=1)
+            logps = self.model(**inputs).logits[0].log_softmax(-1)
+            start = ids.shape[1] - len(response)
+            sums.append(torch.stack([logps[start - 1 + k, token] for k, token in enumerate(response)]).sum())
+        return torch.stack(sums)
+
+    def groups(self) -> list[Prompted]:
+        """Answers of one to nine tokens, images of different shapes, one prompt with two of them."""
+        several = [(56, 112), (112, 70)][: 1 if self.name == "paligemma" else 2]
+        return [
+            self.group("locate the red circle.", [(112, 112)], [1, 9, 4, 1]),
+            self.group("read", [(120, 80)], [3, 2]),
+            self.group("is there a cross? look twice.", several, [1, 5, 7]),
+        ]
+
+
+@pytest.fixture(scope="module", params=sorted(OTHERS))
+def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AutoSetup:
+    return AutoSetup(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def differences(setup: AutoSetup, groups: Sequence[Prompted], batch: Packed) -> tuple[float, float]:
+    """Largest relative difference in log-probabilities and in gradients from separate passes."""
+    sizes = [len(group.responses) for group in groups]
+    reference = torch.cat([setup.separate(group) for group in groups])
+    expected = setup.gradients(perpo(reference, sizes))
+    shared = response_logps(setup.model, batch)
+    found = setup.gradients(perpo(shared, sizes))
+    assert found.keys() == expected.keys()
+    assert min(value.norm().item() for value in expected.values()) > 0
+    return relative(shared, reference), max(relative(found[name], expected[name]) for name in found)
+
+
+def test_separate_sequences_equal_separate_passes(setup: AutoSetup) -> None:
+    groups = setup.groups()
+    batch = separated(groups, setup.family, setup.model.get_base_model(), 0)  # type: ignore[arg-type]
+    found = differences(setup, groups, batch)
+    print(f"separate sequences, {setup.name}: {found}")
+    assert max(found) <= TOLERANCE
+
+
+def test_shared_prefixes_equal_separate_passes_of_causal_models(setup: AutoSetup) -> None:
+    groups = setup.groups()
+    for batch in (packed(groups, setup.family, 0), packed(groups, setup.family, 0, 6)):
+        found = differences(setup, groups, batch)
+        print(f"shared prefix, {setup.name}: {found}")
+        if setup.name in SHARING:
+            assert max(found) <= TOLERANCE
+        else:  # the prompt's tokens see later ones
+            assert max(found) > 1e-2
+
+
+def test_image_tokens_come_from_the_processor(setup: AutoSetup) -> None:
+    setup.family.check(setup.processor)  # type: ignore[attr-defined]
+    first, found = FIRST[setup.name], setup.family.placeholders(setup.processor)
+    assert {*first} <= {*found}
+    for sizes in ([(112, 112)], [(96, 64)], [(300, 120)]):
+        prompt = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "read the text."}]}]
+        images = [Image.new("RGB", size) for size in sizes]
+        whole = setup.family.prefix(setup.processor, prompt, images)["input_ids"].shape[1]
+        tokens = setup.family.prompt_ids(setup.processor, prompt)
+        assert setup.family.prompt_length(setup.processor, tokens, images) == whole
+    assert not {setup.processor.tokenizer.eos_token, setup.processor.tokenizer.bos_token} & {*found}
+
+
+def test_answers_end_as_in_the_chat_template(setup: AutoSetup) -> None:
+    tokenizer = setup.processor.tokenizer
+    written = tokenizer.decode(setup.family.answer_ids(setup.processor, "red"))
+    expected = {"gemma3": "red<end_of_turn>", "idefics3": " red<end_of_utterance>", "glm4v": "red<|im_end|>"}
+    assert written == expected.get(setup.name, "red<|im_end|>")
+
+
+def test_the_decoders_linear_layers_are_adapted(setup: AutoSetup) -> None:
+    """All of them; a mixture's experts are no linear layers, and its router is none that can be merged."""
+    decoder = language_model(setup.model)
+    linear = {name for name, module in decoder.named_modules() if type(module) is torch.nn.Linear}
+    adapted = {name for name, module in decoder.named_modules() if hasattr(module, "lora_A")}
+    assert {name.removesuffix(".base_layer") for name in linear if ".lora_" not in name} == adapted
+    everywhere = {name for name, module in setup.model.named_modules() if hasattr(module, "lora_A")}
+    assert len(everywhere) == len(adapted) > 0
