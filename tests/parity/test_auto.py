@@ -10,6 +10,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.errors import UserError
+from perceptune.engines.probing import compare_layouts, sliding_window
 from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Packed, Prompted, packed, response_logps
 from perceptune.models.families.family import family_of
@@ -139,3 +141,54 @@ def test_the_decoders_linear_layers_are_adapted(setup: AutoSetup) -> None:
     assert {name.removesuffix(".base_layer") for name in linear if ".lora_" not in name} == adapted
     everywhere = {name for name, module in setup.model.named_modules() if hasattr(module, "lora_A")}
     assert len(everywhere) == len(adapted) > 0
+
+
+def test_a_probe_finds_the_layout_that_generation_agrees_with(setup: AutoSetup) -> None:
+    model = setup.model.get_base_model()
+    shared, alone = compare_layouts(model, setup.family, setup.processor, 512)  # type: ignore[arg-type]
+    print(f"probe, {setup.name}: {shared} {alone}")
+    assert alone.agrees
+    assert shared.agrees == (setup.name in SHARING)
+    assert shared.agrees or str(shared.problem).startswith("log-probs differ by up to ")
+    assert sliding_window(model) == {"gemma3": 64}.get(setup.name)  # type: ignore[arg-type]
+
+
+def test_a_window_or_a_refused_mask_needs_separate_sequences(tmp_path: Path) -> None:
+    setup = AutoSetup("mistral3", tmp_path)
+    model = setup.model.get_base_model()
+    model.config.text_config.sliding_window = 256  # longer than the probe's prompts
+    shared, alone = compare_layouts(model, setup.family, setup.processor, 512)  # type: ignore[arg-type]
+    assert shared.problem == "attention sees the last 256 tokens only, fewer than `max_model_len: 512`"
+    assert alone.agrees
+    assert compare_layouts(model, setup.family, setup.processor, 256)[0].agrees  # type: ignore[arg-type]
+
+    def refuse(_: torch.nn.Module, __: object, inputs: dict[str, torch.Tensor]) -> None:
+        if inputs.get("attention_mask", torch.ones(1, 1)).dim() == 4:
+            raise ValueError("only masks of two dimensions\nare supported")
+
+    model.register_forward_pre_hook(refuse, with_kwargs=True)
+    shared, alone = compare_layouts(model, setup.family, setup.processor, 256)  # type: ignore[arg-type]
+    assert shared.problem == "ValueError: only masks of two dimensions"
+    assert shared.found is None
+    assert alone.agrees
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (None, "it has no chat template"),
+        ("{{ messages[0]['content'][-1]['text'] }}", "its chat template writes no placeholder for an image"),
+        ("{{ messages[0]['content'] + 1 }}", "its processor cannot encode a question with an image: TypeError: "),
+    ],
+)
+def test_a_processor_that_is_not_understood_is_refused_in_one_line(
+    template: str | None, expected: str, tmp_path: Path
+) -> None:
+    setup = AutoSetup("idefics3", tmp_path)
+    setup.processor.chat_template = setup.processor.tokenizer.chat_template = template
+    with pytest.raises(UserError) as refused:
+        setup.family.check(setup.processor)  # type: ignore[attr-defined]
+    first = str(refused.value).splitlines()[0]
+    assert first.startswith(
+        f"error: model folder `{setup.block.path}`: family `auto` cannot use it, because {expected}"
+    )

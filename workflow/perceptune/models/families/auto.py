@@ -40,6 +40,7 @@ class Auto(Family):
     model_types = ()
     frame = None
     places_tokens = False
+    probed = True
     lora_targets = (
         r"(?:.*\.)?(?:language_model|text_model)\.(?:.*\.)?layers\.\d+\.(?!(?:.*\.)?experts\.)"
         r"(?:.*\.)?(?:\w*proj|fc\d?|w\d|wo|wqkv|dense\w*|linear\w*|query_key_value)"

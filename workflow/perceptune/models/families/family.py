@@ -41,6 +41,8 @@ class Family(ABC):
     """Whether images are made square first, as a model block's `image_fit` says."""
     places_tokens: ClassVar[bool] = True
     """Whether it knows which part of an image a token shows; attention maps need that."""
+    probed: ClassVar[bool] = False
+    """Whether a probe must find out on a model's weights if the family understands it."""
     markup: ClassVar[tuple[str, ...]] = ()
     """Special tokens that are part of questions and answers, such as the marks around a box."""
     lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"

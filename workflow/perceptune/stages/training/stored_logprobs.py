@@ -20,6 +20,7 @@ from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import table_writer
 from perceptune.contracts.tables.places import Places
+from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.methods.method import Stored
 from perceptune.engines.training.groups import Encoder, StoredTokens, all_under
@@ -52,6 +53,7 @@ def run(
     of_round: bool = False,
     quantisation: Literal["none", "nf4"] = "none",
     saliencies: Mapping[str, Path] | None = None,
+    probe: Path | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes the `terms` table: per-token log-probs of all kept responses, for each of `stored`.
@@ -59,7 +61,8 @@ def run(
     `reference` is the base model; `old` is the policy, which is the base model if there is no
     `adapter`. A view is either stored with the groups or one of the config's blocks `views`. Groups
     `of_round` also have entropies. `quantisation` is that of the training that reads them.
-    `saliencies` are the tables that the views need, by block.
+    `saliencies` are the tables that the views need, by block; `probe` is that of a model of family
+    `auto`.
     `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
     without changing the result. Raises `UserError` for a log-prob that is NaN or infinite.
     """
@@ -78,8 +81,11 @@ def run(
         if lists:
             loaded = load_model(model, quantisation=quantisation)
             policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
+        separate = needs_separate_sequences(probe)
         for one, values in found.items() if lists else ():
-            encoder = Encoder(prompts.family, prompts.processor, loaded, all_under(one.view), budget >> halvings)
+            encoder = Encoder(
+                prompts.family, prompts.processor, loaded, all_under(one.view), budget >> halvings, separate
+            )
             plain = one.term == "reference" and adapter is not None
             with policy.disable_adapter() if plain else nullcontext():
                 for group_id, tokens in stored_terms(
@@ -102,6 +108,8 @@ def run(
         parameters |= {"quantisation": quantisation}
         inputs = {"preferences": preferences, "examples": examples}
         inputs |= {f"saliency {name}": path for name, path in (saliencies or {}).items()}
+        if probe is not None:
+            inputs["probe"] = probe
         if adapter is not None:
             inputs["adapter"] = adapter / "adapter_model.safetensors"
         plugins = [module_of("family", model.family), *(module_of("view", op) for op in lists.ops)]

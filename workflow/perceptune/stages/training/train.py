@@ -15,6 +15,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.logprob_queries import Look, Pairs
 from perceptune.core.methods.method import GroupMethod
@@ -45,12 +46,14 @@ def run(
     config: TrainingBlock,
     views: dict[str, ViewBlock],
     saliencies: Mapping[str, Path] | None = None,
+    probe: Path | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table.
 
     `checkpoints` is removed at the end. `terms` maps views to tables of stored log-probs, `views`
-    are the config's blocks, `saliencies` the tables that these need, by block. A killed run resumes
+    are the config's blocks, `saliencies` the tables that these need, by block, `probe` that of a
+    model of family `auto`. A killed run resumes
     from its newest complete checkpoint if settings, inputs and code are the same. `devices` and
     `nodes` above 1 start as many processes, which train together. `weights` is the digest of the model's files.
     Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
@@ -60,6 +63,7 @@ def run(
         "training": training,
         "checkpoints": checkpoints,
         **{f"terms {view}": path for view, path in terms.items()},
+        **({"probe": probe} if probe else {}),
     }
     job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
@@ -139,7 +143,14 @@ def _train(job: _Job) -> None:
     adapted = with_adapter(base, config, prompts.family.lora_targets, model.path)
     log = train(
         adapted,
-        Encoder(prompts.family, prompts.processor, base, lambda one: looks(one.rewards, one.pairs), BUDGET >> halvings),
+        Encoder(
+            prompts.family,
+            prompts.processor,
+            base,
+            lambda one: looks(one.rewards, one.pairs),
+            BUDGET >> halvings,
+            needs_separate_sequences(job.paths.get("probe")),
+        ),
         lists,
         method=method,
         parameters=parameters,

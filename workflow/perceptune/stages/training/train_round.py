@@ -17,6 +17,7 @@ from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import FILE, lineage
 from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.groups import Encoder, all_under
@@ -54,19 +55,22 @@ def run(
     views: dict[str, ViewBlock],
     longest: int,
     saliencies: Mapping[str, Path] | None = None,
+    probe: Path | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes round `number`'s `adapter` and `training` table.
 
     The adapter is a PEFT folder with `round.json` and the optimiser's state. `before` is the
     previous round's adapter folder, None for the first. `views` are the config's blocks,
-    `saliencies` the tables that these need, by block; `longest` is the token limit of the answers.
+    `saliencies` the tables that these need, by block, `probe` that of a model of family `auto`;
+    `longest` is the token limit of the answers.
     A killed run resumes from its newest checkpoint. If a limit of the config is exceeded, or no
     group is left, the adapter is the previous one and `round.json` has the reason; later rounds
     only pass it on. Raises `UserError` if the first round has no groups.
     """
     paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
+    paths |= {"probe": probe} if probe else {}
     job = _Job(experiment, number, paths, before, model, weights, config, views, saliencies or {}, longest, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices * config.nodes > 1 and _earlier(job).stopped is None:
@@ -165,7 +169,14 @@ def _train(job: _Job) -> None:
     state = job.paths["checkpoints"] / OPTIMIZER
     done = train_round(
         adapted,
-        Encoder(prompts.family, prompts.processor, base, all_under(config.view), BUDGET >> job.halvings),
+        Encoder(
+            prompts.family,
+            prompts.processor,
+            base,
+            all_under(config.view),
+            BUDGET >> job.halvings,
+            needs_separate_sequences(job.paths.get("probe")),
+        ),
         rollouts,
         method=method,
         parameters=parameters,
