@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import LoraBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.engines.probing import compare_layouts, sliding_window
+from perceptune.engines.training.branch_attention import plain
 from perceptune.engines.training.separate_sequences import separated
-from perceptune.engines.training.shared_prefix import Packed, Prompted, packed, response_logps
+from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed, response_logps
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import language_model
+from perceptune.planning.model_folders import adapter_parameters, language_layers
 from PIL import Image
+from transformers import AutoProcessor
 
 from tests.tiny_models import OTHERS
 
@@ -104,7 +107,10 @@ def test_separate_sequences_equal_separate_passes(setup: AutoSetup) -> None:
 
 def test_shared_prefixes_equal_separate_passes_of_causal_models(setup: AutoSetup) -> None:
     groups = setup.groups()
-    for batch in (packed(groups, setup.family, 0), packed(groups, setup.family, 0, 6)):
+    batches = [packed(groups, setup.family, 0), packed(groups, setup.family, 0, 6)]
+    if plain(language_model(setup.model).config):
+        batches.append(branched(groups, setup.family))
+    for batch in batches:
         found = differences(setup, groups, batch)
         print(f"shared prefix, {setup.name}: {found}")
         if setup.name in SHARING:
@@ -141,6 +147,10 @@ def test_the_decoders_linear_layers_are_adapted(setup: AutoSetup) -> None:
     assert {name.removesuffix(".base_layer") for name in linear if ".lora_" not in name} == adapted
     everywhere = {name for name, module in setup.model.named_modules() if hasattr(module, "lora_A")}
     assert len(everywhere) == len(adapted) > 0
+    # as planned from the headers of the weights
+    trained = sum(p.numel() for name, p in setup.model.named_parameters() if "lora_" in name)
+    layers = language_layers(Path(setup.block.path))
+    assert adapter_parameters(layers, LoraBlock(r=4, alpha=8), setup.family.lora_targets) == trained
 
 
 def test_a_probe_finds_the_layout_that_generation_agrees_with(setup: AutoSetup) -> None:
@@ -192,3 +202,16 @@ def test_a_processor_that_is_not_understood_is_refused_in_one_line(
     assert first.startswith(
         f"error: model folder `{setup.block.path}`: family `auto` cannot use it, because {expected}"
     )
+
+
+def test_a_processor_whose_package_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SmolVLM's needs num2words, for example."""
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("Package `num2words` is required to run SmolVLM processor.")
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", missing)
+    with pytest.raises(
+        UserError, match=f"processor of model folder `{tmp_path}` cannot be loaded: Package `num2words`"
+    ):
+        load_processor(ModelBlock(path=str(tmp_path), family="auto"))

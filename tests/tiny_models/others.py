@@ -73,7 +73,7 @@ def build_tiny_gemma3(folder: Path, seed: int = 0) -> Path:
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     template = turns("<start_of_image>", "<start_of_turn>user\\n", "<end_of_turn>\\n", "<start_of_turn>model\\n")
     specials = (*PLAIN_ENDS, BOS, "<start_of_turn>", "<end_of_turn>", *named.values())
-    tokenizer = _tokenizer(specials, template, named)
+    tokenizer = _tokenizer(specials, template, named, ["\n" * count for count in range(1, 5)])
     ids = tokenizer.convert_tokens_to_ids
     config = Gemma3Config(
         text_config=_text(tokenizer)
@@ -104,7 +104,7 @@ def build_tiny_paligemma(folder: Path, seed: int = 0) -> Path:
     is added: the published ones have none.
     """
     template = turns("<image>", "", "", "", bos="")
-    tokenizer = _tokenizer((*PLAIN_ENDS, BOS, "<image>"), template, {"image_token": "<image>"})
+    tokenizer = _tokenizer((*PLAIN_ENDS, BOS, "<image>"), template, {"image_token": "<image>"}, ["\n"])
     image = SiglipImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
     image.image_seq_length = (IMAGE_SIZE // PATCH_SIZE) ** 2
     processor = PaliGemmaProcessor(image, tokenizer, chat_template=template)
@@ -196,7 +196,14 @@ def build_tiny_glm4v(folder: Path, seed: int = 0) -> Path:
     )
     config = Glm4vConfig(
         text_config=_text(tokenizer)
-        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}},
+        | {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [2, 3, 3],
+            }
+        },
         vision_config={
             "depth": 2,
             "hidden_size": WIDTH,
@@ -236,6 +243,7 @@ def build_tiny_qwen3_vl_moe(folder: Path, seed: int = 0) -> Path:
         | {
             "head_dim": HEAD_SIZE,
             "num_experts": 4,
+            "norm_topk_prob": True,  # as in published configs; vLLM reads it
             "num_experts_per_tok": 2,
             "moe_intermediate_size": HEAD_SIZE,
             "rope_parameters": rope,
@@ -262,10 +270,11 @@ def build_tiny_qwen3_vl_moe(folder: Path, seed: int = 0) -> Path:
 
 
 def _tokenizer(
-    specials: Sequence[str], template: str, named: Mapping[str, str] | None = None
+    specials: Sequence[str], template: str, named: Mapping[str, str] | None = None, words: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
     tokenizer = byte_tokenizer(specials, template, dict(named or {}))
     tokenizer.add_tokens(list(specials), special_tokens=True)  # named ones replace the others
+    tokenizer.add_tokens(list(words))
     if BOS in specials:
         tokenizer.bos_token = BOS
     return tokenizer

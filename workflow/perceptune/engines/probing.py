@@ -26,6 +26,7 @@ from perceptune.engines.training.shared_prefix import Packed, Prompted, packed, 
 from perceptune.engines.vllm.requests import Question
 from perceptune.models.families.family import Family
 from perceptune.models.placement import bare, on_device
+from perceptune.runtime.job import of_memory
 
 SIZES = ((224, 160), (120, 180))
 """Width and height of the images, in pixels: different shapes, one question each."""
@@ -74,11 +75,17 @@ def compare_layouts(
     `longest` is the most tokens of a prompt with its answer.
     """
     groups = []
-    for messages, image in questions():
-        prefix = family.prefix(processor, messages, [image])
-        answers = [family.answer_ids(processor, text) for text in ANSWERS]
-        groups.append(Prompted(prefix, family.positions(model, prefix), answers))
-    expected = [logp for one in groups for answer in one.responses for logp in generated(model, one.prefix, answer)]
+    try:
+        for messages, image in questions():
+            prefix = family.prefix(processor, messages, [image])
+            answers = [family.answer_ids(processor, text) for text in ANSWERS]
+            groups.append(Prompted(prefix, family.positions(model, prefix), answers))
+        expected = [logp for one in groups for answer in one.responses for logp in generated(model, one.prefix, answer)]
+    except Exception as error:  # whatever a foreign model raises
+        if of_memory(error):
+            raise
+        problem = f"the model's generation fails: {line(error)}"
+        return Comparison("shared prefix", 0, None, problem), Comparison("separate sequences", 0, None, problem)
     padding = int(processor.tokenizer.pad_token_id or 0)
     alone = _compared(
         "separate sequences", model, lambda: separated(groups, family, model, padding), expected, _beyond(EXACT)
@@ -110,9 +117,9 @@ def _compared(
     try:
         with torch.inference_mode():
             found = difference(token_logps(model, pack()).tolist(), expected)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:  # whatever a foreign model raises, for example for a mask of four dimensions
+        if of_memory(error):
+            raise
         return Comparison(check, len(expected), None, line(error))
     return Comparison(check, len(expected), found, problem(found))
 
@@ -162,7 +169,12 @@ def compare_engine(
     asked = [
         Question(messages, [image], 2, 1.0, 1.0, 0, TOKENS, seed) for seed, (messages, image) in enumerate(questions())
     ]
-    answers = answered(model, asked, scratch, halvings)
+    try:
+        answers = answered(model, asked, scratch, halvings)
+    except Exception as error:  # whatever an engine raises for a model that it does not know
+        if of_memory(error):
+            raise
+        return Comparison("engine", 0, None, f"vLLM cannot serve it: {line(error)}")
     if len(answers) < len(asked):
         return Comparison("engine", 0, None, "vLLM refuses a question with an image")
     vllm = [logp for one in answers for logp in one.logprobs]
@@ -182,7 +194,8 @@ def _other_prompt(one: Answered, family: Family, processor: ProcessorMixin) -> s
 
 def line(error: Exception) -> str:
     """An exception in one line."""
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def refused(path: str, what: str, comparison: Comparison) -> UserError:

@@ -30,7 +30,7 @@ def run(*, probe: Path, model: ModelBlock, weights: str, halvings: int = 0) -> N
     """
     shared, alone = _layouts(model)
     if not shared.agrees and not alone.agrees:
-        raise refused(model.path, "training would not compute what the model generates with", alone)
+        raise refused(model.path, "training does not compute what the model generates with", alone)
     if not shared.agrees:
         tell(f"warning: answers of `{model.path}` are trained in separate sequences, which is slower: {shared.problem}")
     engine = _engine(model, not shared.agrees, probe.parent, halvings)
