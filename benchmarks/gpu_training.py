@@ -208,7 +208,7 @@ def here(folder: Path, work: Work, steps: int, tiny: bool) -> Measured:
         method=work.method, batch_size=work.lists, micro_batch_size=work.lists, epochs=1, save_steps=10**6,
         gradient_checkpointing=work.checkpointing, lora=LoraBlock(r=4 if tiny else 128, alpha=8 if tiny else 256),
     )  # fmt: skip
-    adapted = trainer.with_adapter(model, block, FAMILY.lora_targets, str(folder))
+    adapted = trainer.with_adapter(model, block, FAMILY, str(folder))
     parameters = method.Parameters()
     encoder = Encoder(
         FAMILY, processor, model, lambda one: method.looks(one.rewards, one.pairs, parameters, block.view)
@@ -266,7 +266,7 @@ def trl(folder: Path, work: Work, steps: int, tiny: bool, useful: float) -> Meas
             args=arguments,
             processing_class=processor,
             train_dataset=table,
-            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=FAMILY.lora_targets),
+            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=FAMILY.lora_targets["language"]),
         ).train()
     return Measured(
         clock.median("training_step"), clock.median("get_batch_samples"), useful, peak_memory(), "separate sequences"

@@ -42,7 +42,7 @@ def write_model(folder: Path, layers: int) -> None:
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
     model = Qwen2_5_VLForConditionalGeneration(config).to(torch.bfloat16)
     model.save_pretrained(folder / "model", max_shard_size="256MB")
-    lora = LoraConfig(r=16, target_modules=load("family", FAMILY).lora_targets, init_lora_weights=False)
+    lora = LoraConfig(r=16, target_modules=load("family", FAMILY).lora_targets["language"], init_lora_weights=False)
     get_peft_model(model, lora).save_pretrained(folder / "adapter")
 
 

@@ -171,7 +171,7 @@ def main() -> None:
         model = build(folder / "model", settings.image_tokens)
         base, processor = load_model(model), load_processor(model)
         block = TrainingBlock(method="grpo", lora=LoraBlock(r=16, alpha=32))
-        policy = with_adapter(base, block, FAMILY.lora_targets, model.path).train()
+        policy = with_adapter(base, block, FAMILY, model.path).train()
         groups = groups_of(folder, settings.image_tokens, settings.groups, settings.responses, settings.tokens)
         encoder = Encoder(FAMILY, processor, base, all_under("original"))
         ways: dict[str, Any] = {

@@ -64,7 +64,7 @@ def build(folder: Path, image_tokens: int) -> ModelBlock:
 
 def adapted(block: ModelBlock) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = LoraConfig(r=16, lora_alpha=32, target_modules=FAMILY.lora_targets)
+    config = LoraConfig(r=16, lora_alpha=32, target_modules=FAMILY.lora_targets["language"])
     return get_peft_model(load_model(block), config).train()  # type: ignore[return-value]
 
 
@@ -147,7 +147,7 @@ def trl_seconds(
             args=arguments,
             processing_class=load_processor(block),
             train_dataset=datasets.Dataset.from_dict(rows),
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules=FAMILY.lora_targets),
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules=FAMILY.lora_targets["language"]),
         )
         trainer.train()
     return statistics.median(times[1:])

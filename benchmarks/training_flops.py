@@ -104,7 +104,7 @@ def model_of(layers: int) -> PreTrainedModel:
         model = Qwen2_5_VLForConditionalGeneration._from_config(
             config, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
-        adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=FAMILY.lora_targets)
+        adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=FAMILY.lora_targets["language"])
         return get_peft_model(model, adapter).train()  # type: ignore[return-value]
 
 

@@ -12,7 +12,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, names
 from perceptune.planning import policies
 from perceptune.planning.model_folders import check_models, model_digest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from .test_plan import DEMO, edited
 
@@ -158,12 +158,33 @@ def test_layers_of_an_adapter_exist(names: list[str]) -> None:
     config["models"]["tiny"]["path"] = str(TINY)
     check_models(policies.load(config).config)
     config["trainings"]["dpo"]["lora"]["target_modules"] = [*names, "qproj"]
-    expected = "key `trainings.dpo.lora.target_modules`: `qproj` matches no layer of the language model in "
+    expected = "key `trainings.dpo.lora.target_modules`: `qproj` matches no layer of `language` in "
     with pytest.raises(UserError, match=expected) as stopped:
         check_models(policies.load(config).config)
     assert str(stopped.value).endswith("expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj")
     config["models"]["tiny"]["path"] = "nowhere"
     check_models(policies.load(config).config)
+
+
+def test_layers_of_an_adapter_are_in_its_parts(tmp_path: Path) -> None:
+    config = edited("trainings.dpo.lora", {"parts": ["projector", "vision"], "full": ["projector"]})
+    config["models"]["tiny"]["path"] = str(TINY)
+    lora = config["trainings"]["dpo"]["lora"]
+    for named in (["fc1"], ["self_attn.out_proj", "q_proj"]):
+        lora["target_modules"] = named
+        check_models(policies.load(config).config)
+    for name in ("linear_1", "gate_proj"):  # one is trained in full, the other in another part
+        lora["target_modules"] = ["fc1", name]
+        with pytest.raises(UserError) as stopped:
+            check_models(policies.load(config).config)
+        assert f"`{name}` matches no layer of `vision` in " in str(stopped.value)
+        assert str(stopped.value).endswith("expected one of fc1, fc2, k_proj, out_proj, q_proj, v_proj")
+    shutil.copytree(TINY, tmp_path / "m")
+    tensors = load_file(TINY / "model.safetensors")
+    save_file({n: t for n, t in tensors.items() if "multi_modal" not in n}, tmp_path / "m/model.safetensors")
+    config["models"]["tiny"]["path"], lora["target_modules"] = str(tmp_path / "m"), []
+    with pytest.raises(UserError, match=r"key `trainings\.dpo\.lora\.parts`: `projector` has no linear layer in "):
+        check_models(policies.load(config).config)
 
 
 def test_folders_that_cannot_be_read_are_left_to_the_jobs_that_need_them(tmp_path: Path) -> None:

@@ -91,6 +91,14 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("experiment", {"perpo": {}}, "key `experiment`: extra inputs are not permitted; did you mean `experiments`?"),
         ("samplings.n20.epochs", 1, "key `samplings.n20.epochs`: extra inputs are not permitted, got `1`"),
         ("views", {"v": {"type": "noise", "parameters": {"sigma": [1]}}}, "key `views.v.parameters.sigma`: expected a number, text, true, false or null, got `[1]`"),
+        ("trainings.perpo.lora", {"parts": []}, "key `trainings.perpo.lora.parts`: tuple should have at least 1 item"),
+        ("trainings.perpo.lora", {"parts": "vision"}, "key `trainings.perpo.lora.parts`: expected a list: `[vision]`, got `vision`"),
+        ("trainings.perpo.lora", {"parts": ["visoin"]}, "key `trainings.perpo.lora.parts.0`: input should be 'language', 'projector' or 'vision', got `visoin`; did you mean `vision`?"),
+        ("trainings.perpo.lora", {"parts": [["vision"]]}, "key `trainings.perpo.lora.parts.0`: input should be 'language', 'projector' or 'vision'"),
+        ("trainings.dpo", {"method": "dpo", "quantisation": "nf4", "lora": {"use_dora": True}}, "key `trainings.dpo.lora.use_dora`: the norms of `nf4` weights are not those of the weights that are served; remove this key or `quantisation`"),
+        ("trainings.perpo.lora", {"full": ["projector"]}, "key `trainings.perpo.lora.full`: `projector` is not in `parts`"),
+        ("trainings.perpo.lora", {"parts": ["projector"], "full": ["projector"]}, "key `trainings.perpo.lora.parts`: all are in `full`, expected another one for the LoRA adapter"),
+        ("trainings.perpo.lora", {"parts": ["language", "vision"], "full": ["vision"]}, "key `trainings.perpo.lora.full.0`: input should be 'projector', got `vision`"),
         ("trainings.perpo.lora", {"rr": 1}, "key `trainings.perpo.lora.rr`: extra inputs are not permitted, got `1`; did you mean `r`?"),
         ("experiments.perpo.benchmarks", "shapes-test", "key `experiments.perpo.benchmarks`: expected a list: `[shapes-test]`, got `shapes-test`"),
         ("benchmarks.shapes-test.views", "blank", "key `benchmarks.shapes-test.views`: expected a list: `[blank]`, got `blank`"),
@@ -301,6 +309,16 @@ def test_noise_levels_are_those_of_the_benchmarks() -> None:
     levels = noise_levels(planning.load(P2DPO))
     assert levels == {"original": 0.0, "noise-0.05": 0.05, "noise-0.1": 0.1, "noise-0.2": 0.2, "noise-0.4": 0.4}
     assert noise_levels(planning.load(DEMO)) == {}
+
+
+def test_a_part_that_the_family_does_not_declare_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = type(load("family", "llava"))
+    monkeypatch.setattr(family, "lora_targets", {"language": family.lora_targets["language"]})
+    planning.load(edited("trainings.perpo.lora", {"parts": ["language"]}))
+    with pytest.raises(UserError) as caught:
+        planning.load(edited("trainings.perpo.lora", {"parts": ["language", "vision"]}))
+    expected = "key `trainings.perpo.lora.parts`: `vision`, but family `llava` of model `tiny` declares only `language`"
+    assert expected in str(caught.value)
 
 
 ROUNDS: dict[str, Any] = yaml.safe_load((ROOT / "config/demo-rounds.yaml").read_text())

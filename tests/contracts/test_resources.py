@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from perceptune.contracts.config import LoraBlock, ModelBlock
-from perceptune.contracts.plugins import load
 from perceptune.core.weights import Stored, header_bytes
 from perceptune.planning import policies, resources
-from perceptune.planning.model_folders import adapter_parameters, language_layers
+from perceptune.planning.model_folders import adapter_parameters, linear_layers
 from perceptune.planning.resources import LONGEST, UNKNOWN_TABLE, UNKNOWN_WEIGHTS, Needs, Table, Weights
 from perceptune.planning.rules import job_of
 from perceptune.planning.sizes import folder_weights, table_of
@@ -94,8 +93,12 @@ def folder_of(name: str, folder: Path) -> Path:
     return folder
 
 
+def model_in(folder: Path) -> ModelBlock:
+    return ModelBlock(path=str(folder), family="qwen2_5_vl")
+
+
 def adapter_of(folder: Path) -> int:
-    return adapter_parameters(language_layers(folder), LoraBlock(), load("family", "qwen2_5_vl").lora_targets)
+    return adapter_parameters(model_in(folder), LoraBlock())
 
 
 QUESTIONS, ANSWERS, TOKENS, PROMPT = 10_000, 20, 64, 2048
@@ -131,6 +134,12 @@ def test_sizes_are_those_of_the_published_checkpoints(published: dict[str, Path]
         # rank 128 on seven layers: their inputs and outputs
         sides = 2 * (hidden + hidden) + 2 * (hidden + keys) + 3 * (hidden + inner)
         assert adapter_of(folder) == 128 * layers * sides
+        everything = LoraBlock(r=8, parts=("language", "projector", "vision"), full=("projector",), use_dora=True)
+        vision, mlp = 1280, 3456 if name in ("32B", "72B") else 3420
+        seen = (3 * vision + vision) + (vision + vision) + 3 * (vision + mlp)
+        merger = (4 * vision + 1) * 4 * vision + (4 * vision + 1) * hidden
+        norms = layers * (3 * hidden + 2 * keys + 2 * inner) + 32 * (3 * vision + vision + 2 * mlp + vision)
+        assert adapter_parameters(model_in(folder), everything) == 8 * (layers * sides + 32 * seen) + merger + norms
 
 
 def test_models_fit_in_what_is_requested(published: dict[str, Path]) -> None:
@@ -150,7 +159,7 @@ def test_models_fit_in_what_is_requested(published: dict[str, Path]) -> None:
         }
         for needs, least in certain.items():
             assert least + GB <= 1e6 * needs.mem_mb <= 1.1 * least + 30 * GB, name
-        largest = max(rows * columns for rows, columns in language_layers(folder).values())
+        largest = max(rows * columns for rows, columns, _ in linear_layers(model_in(folder))["language"].values())
         merging = 3 * GB + 10 * largest  # the update in float32, the sum, and both 16-bit weights
         assert merging < 1e6 * resources.sampling(weights, 1, 1e6, 1e6, merged=True).mem_mb
 

@@ -279,7 +279,7 @@ def test_two_processes_at_once_end_with_the_same_verdicts(folder: Path) -> None:
         server.pause = 0.05
         server.say = lambda body, number: f"Rating: {number % 7} in request {number}"
         processes = [started(folder, server.url, f"{name}.parquet", concurrency=2) for name in ("one", "two")]
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
         assert len(server.asked) <= 2 * 12
     one, two = (read_table(folder / f"{name}.parquet", VERDICTS) for name in ("one", "two"))
     assert one.equals(two)

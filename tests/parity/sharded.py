@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
+from perceptune.contracts.config import ModelBlock, TrainingBlock
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training import shared_prefix, trainer
 from perceptune.engines.training.groups import Encoder, RankedList, Shown
@@ -18,6 +18,7 @@ from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.parity.adapters import TRAINED
 from tests.plugins import METHODS
 from tests.tiny_models import BUILDERS
 
@@ -49,10 +50,10 @@ def trained(name: str, folder: Path, checkpoints: Path, **changes: Any) -> dict[
     """The adapter after two steps of two lists; one of the four has no image. For the first process only."""
     model = ModelBlock(path=str(folder / name), family=name.removesuffix("-tied"), dtype="float32")
     block = TrainingBlock(
-        method="perpo", lora=LoraBlock(r=4, alpha=8), learning_rate=1e-4, batch_size=2, scheduler="constant", **changes
+        method="perpo", lora=TRAINED[model.family], learning_rate=1e-4, batch_size=2, scheduler="constant", **changes
     )  # fmt: skip
     method, base = METHODS["perpo"], load_model(model)
-    adapted = trainer.with_adapter(base, block, family_of(model).lora_targets, model.path)
+    adapted = trainer.with_adapter(base, block, family_of(model), model.path)
     encoder = Encoder(
         family_of(model), load_processor(model), base, lambda one: method.looks(one.rewards, one.pairs, None, "original")
     )  # fmt: skip

@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from perceptune.contracts.config import LoraBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.engines.probing import compare_layouts, sliding_window
 from perceptune.engines.training.branch_attention import plain
 from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed, response_logps
+from perceptune.models.adapters import new_adapter
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import language_model
-from perceptune.planning.model_folders import adapter_parameters, language_layers
+from perceptune.planning.model_folders import adapter_parameters
 from PIL import Image
 from transformers import AutoProcessor
 
 from tests.tiny_models import OTHERS
 
+from .adapters import moved
 from .test_shared_prefix import TOLERANCE, Setup, perpo, relative
 
 SHARING = ("glm4v", "idefics3", "mistral3", "qwen3_vl_moe")
@@ -48,10 +49,7 @@ class AutoSetup(Setup):
         self.name = name
         self.block = ModelBlock(path=str(OTHERS[name](folder, 0)), family="auto", dtype="float32")
         self.family, self.processor = family_of(self.block), load_processor(self.block)
-        torch.manual_seed(0)
-        targets = self.family.lora_targets
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
-        self.model: PeftModel = get_peft_model(load_model(self.block), config)  # type: ignore[assignment]
+        self.model = moved(new_adapter(load_model(self.block), LoraBlock(r=4, alpha=8), self.family))
         self.model.eval()
         self.random = np.random.default_rng(1)
 
@@ -87,11 +85,10 @@ def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def differences(setup: AutoSetup, groups: Sequence[Prompted], batch: Packed) -> tuple[float, float]:
     """Largest relative difference in log-probabilities and in gradients from separate passes."""
-    sizes = [len(group.responses) for group in groups]
     reference = torch.cat([setup.separate(group) for group in groups])
-    expected = setup.gradients(perpo(reference, sizes))
+    expected = setup.gradients(perpo(reference, list(groups)))
     shared = response_logps(setup.model, batch)
-    found = setup.gradients(perpo(shared, sizes))
+    found = setup.gradients(perpo(shared, list(groups)))
     assert found.keys() == expected.keys()
     assert min(value.norm().item() for value in expected.values()) > 0
     return relative(shared, reference), max(relative(found[name], expected[name]) for name in found)
@@ -149,8 +146,7 @@ def test_the_decoders_linear_layers_are_adapted(setup: AutoSetup) -> None:
     assert len(everywhere) == len(adapted) > 0
     # as planned from the headers of the weights
     trained = sum(p.numel() for name, p in setup.model.named_parameters() if "lora_" in name)
-    layers = language_layers(Path(setup.block.path))
-    assert adapter_parameters(layers, LoraBlock(r=4, alpha=8), setup.family.lora_targets) == trained
+    assert adapter_parameters(setup.block, LoraBlock(r=4, alpha=8)) == trained
 
 
 def test_a_probe_finds_the_layout_that_generation_agrees_with(setup: AutoSetup) -> None:

@@ -2,6 +2,7 @@
 layers can be trained.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.engines.training.shared_prefix import Prompted, branched, packed, token_logps
 from perceptune.engines.training.trainer import with_adapter
+from perceptune.models.adapters import new_adapter
 from perceptune.models.coordinates import resized_sizes
-from perceptune.models.loading import OTHER_LAYERS, load_model, load_processor, merged_model
+from perceptune.models.loading import OTHER_LAYERS, load_model, load_processor, load_trained, merged_model
 from PIL import Image
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from tests.plugins import FAMILIES
 from tests.tiny_models import BUILDERS
 
+from .adapters import PARTS, TRAINED, moved, with_random_adapter
 from .family_logps import engine_against_trainer
 
 TOLERANCE = 1e-5
@@ -35,15 +38,13 @@ missing DeepStack features, change 3e-3 or more.
 
 
 class Setup:
-    """A tiny model with a LoRA adapter whose update is non-zero."""
+    """A tiny model with a random adapter."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.folder = BUILDERS[name](folder / "model", 0)
         self.block = ModelBlock(path=str(self.folder), family=name, dtype="float32")
         self.family, self.processor = FAMILIES[name], load_processor(self.block)
-        torch.manual_seed(0)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=self.family.lora_targets, init_lora_weights=False)
-        self.model: PeftModel = get_peft_model(load_model(self.block), config)  # type: ignore[assignment]
+        self.model = with_random_adapter(load_model(self.block), self.family)
         self.model.eval()
         self.random = np.random.default_rng(1)
 
@@ -107,7 +108,7 @@ def test_pixels_limit_what_the_model_sees_and_what_its_boxes_mean(name: str, tmp
 
 
 def _adapter(name: str, block: ModelBlock, folder: Path) -> Path:
-    config = LoraConfig(r=2, target_modules=FAMILIES[name].lora_targets)
+    config = LoraConfig(r=2, target_modules=FAMILIES[name].lora_targets["language"])
     get_peft_model(load_model(block), config).save_pretrained(folder / "adapter")
     return folder / "adapter"
 
@@ -135,9 +136,14 @@ def test_packed_passes_equal_separate_ones(setup: Setup) -> None:
         setup.model.zero_grad()
         shared.sum().backward()
         gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
-        assert gradients
-        assert all("lora" in name and "language_model" in name for name in gradients)
-        assert min(gradient.norm().item() for gradient in gradients.values()) > 0
+        assert gradients.keys() == {name for name, p in setup.model.named_parameters() if p.requires_grad}
+        layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in gradients}
+        layers = {name.partition(".modules_to_save.")[0] for name in layers}
+        parts = {p for p, pattern in setup.family.lora_targets.items() if any(re.fullmatch(pattern, n) for n in layers)}
+        assert parts == set(TRAINED[setup.family.name].parts)
+        zero = {name for name, gradient in gradients.items() if gradient.norm() == 0}
+        # what the last of two decoder layers adds to image tokens is read by no other token
+        assert all("deepstack_merger_list.1" in name for name in zero)
 
 
 def test_the_images_matter(setup: Setup) -> None:
@@ -172,26 +178,71 @@ def test_the_map_is_made_of_the_first_images_tokens(setup: Setup) -> None:
 
 
 def test_four_bits_are_for_the_decoder_layers_only(setup: Setup) -> None:
-    """The names that `from_pretrained` gives to the quantiser."""
-    model = setup.model.unload()
+    """The names that `from_pretrained` gives to the quantiser; what is trained in full is not among them."""
+    model = load_model(setup.block)
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     chosen = {name for name in linear if should_convert_module(name, [OTHER_LAYERS])}
     assert chosen == {name for name in linear if ".language_model.layers." in name}
     assert {"lm_head"} < linear - chosen
+    language, *others = (re.compile(setup.family.lora_targets[part]) for part in PARTS)
+    assert {name for name in linear if language.fullmatch(name)} == chosen
+    assert not any(one.fullmatch(name) for one in others for name in chosen)
 
 
-def adapted_layers(setup: Setup, *names: str) -> set[str]:
+def adapted_layers(setup: Setup, *names: str, **lora: Any) -> set[str]:
     """Layers that get an adapter for these `target_modules` of a training block."""
-    block = TrainingBlock(method="perpo", lora=LoraBlock(r=2, alpha=2, target_modules=names))
-    adapted = with_adapter(load_model(setup.block), block, setup.family.lora_targets, setup.block.path)
+    block = TrainingBlock(method="perpo", lora=LoraBlock(r=2, alpha=2, target_modules=names, **lora))
+    adapted = with_adapter(load_model(setup.block), block, setup.family, setup.block.path)
     return {n.removeprefix("base_model.model.") for n, m in adapted.named_modules() if hasattr(m, "lora_A")}
 
 
-def test_named_layers_are_the_language_models_only(setup: Setup) -> None:
+def test_named_layers_are_those_of_the_parts_only(setup: Setup) -> None:
     """LLaVA's vision towers also have `q_proj`, and Qwen2.5-VL's has `gate_proj`."""
-    found = adapted_layers(setup, "q_proj", "mlp.gate_proj")
     prefix, names = "model.language_model.layers.", ("self_attn.q_proj", "mlp.gate_proj")
-    assert found == {f"{prefix}{layer}.{name}" for layer in (0, 1) for name in names}
+    language = {f"{prefix}{layer}.{name}" for layer in (0, 1) for name in names}
+    assert adapted_layers(setup, "q_proj", "mlp.gate_proj") == language
+    everywhere = adapted_layers(setup, "q_proj", "mlp.gate_proj", parts=PARTS) - language
+    seen = {name.rpartition(".")[2] for name in everywhere}
+    if setup.family.name == "qwen2_5_vl":
+        assert everywhere == {f"model.visual.blocks.{layer}.mlp.gate_proj" for layer in (0, 1)}
+    else:
+        assert seen == ({"q_proj"} if hasattr(setup.model.get_base_model().model, "vision_tower") else set())
+
+
+def test_every_linear_layer_is_in_one_part_or_of_no_use(setup: Setup) -> None:
+    """The head is in none, nor is the last layer of a vision tower whose features are read before."""
+    model = load_model(setup.block)
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    parts = [{n for n in linear if re.fullmatch(pattern, n)} for pattern in setup.family.lora_targets.values()]
+    assert sum(map(len, parts)) == len(linear - {"lm_head"}) == len(set.union(*parts))
+    unused = linear - {"lm_head"} - adapted_layers(setup, parts=PARTS)
+    read_before = setup.family.name in ("llava", "llava_next")
+    assert {name.rpartition(".layers.1.")[0] for name in unused} == (
+        {"model.vision_tower.encoder"} if read_before else set()
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_adapter_is_the_base_model_and_then_more_than_16_bits_hold(
+    setup: Setup, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Layers that are trained in full are multiplied in float32, which rounds differently."""
+    lora = TRAINED[setup.family.name]
+    base = load_model(setup.block, dtype).eval()
+    batch = packed([setup.group("read", [(96, 64)], [3, 4])], setup.family, 0)
+    with torch.inference_mode():
+        expected = token_logps(base, batch)
+    adapted = new_adapter(load_model(setup.block, dtype), lora, setup.family).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(token_logps(adapted, batch), expected, rtol=0, atol=2e-2 if lora.full else 0)
+        with adapted.disable_adapter():
+            assert torch.equal(token_logps(adapted, batch), expected)
+    moved(adapted, 1e-5).save_pretrained(tmp_path)
+    loaded = dict(load_trained(load_model(setup.block, dtype), tmp_path).named_parameters())
+    for name, weight in adapted.named_parameters():
+        assert loaded[name].requires_grad == weight.requires_grad
+        assert torch.equal(loaded[name], weight), name
+        assert weight.dtype == (torch.float32 if weight.requires_grad else dtype)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +252,7 @@ def test_named_layers_are_the_language_models_only(setup: Setup) -> None:
         ("qwen2_5_vl", {"qkv": "visual.blocks.0.attn.qkv", "mlp.0": "visual.merger.mlp.0"}),
     ],
 )
-def test_layers_outside_the_language_model_are_refused(name: str, layers: dict[str, str], tmp_path: Path) -> None:
+def test_layers_outside_the_parts_are_refused(name: str, layers: dict[str, str], tmp_path: Path) -> None:
     setup = Setup(name, tmp_path)
     for layer, where in layers.items():
         with pytest.raises(UserError) as refused:
@@ -209,11 +260,11 @@ def test_layers_outside_the_language_model_are_refused(name: str, layers: dict[s
         message = str(refused.value)
         assert f"key `lora.target_modules`: `{layer}` matches `model.{where}`" in message
         assert "expected one of down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in message
-    with pytest.raises(UserError, match=r"`q_porj` matches no layer, expected one of (.|\n)*did you mean `q_proj`"):
-        adapted_layers(setup, "q_porj")
     with pytest.raises(
-        UserError, match=r"`lm_head` matches `lm_head`, which is not a linear layer of the language model"
+        UserError, match=r"`q_porj` matches no layer of `language`, expected one of (.|\n)*did you mean `q_proj`"
     ):
+        adapted_layers(setup, "q_porj")
+    with pytest.raises(UserError, match=r"`lm_head` matches `lm_head`, which is not a linear layer of `language`"):
         adapted_layers(setup, "lm_head")
 
 

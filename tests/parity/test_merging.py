@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.config import LoraBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.core.weights import header_bytes, read_header
+from perceptune.models.adapters import new_adapter
 from perceptune.models.loading import load_model, merged_model
 from perceptune.models.merging import ADAPTER, INDEX
 from safetensors.torch import load_file, save_file
@@ -20,13 +21,14 @@ from safetensors.torch import load_file, save_file
 from tests.plugins import FAMILIES
 from tests.tiny_models import BUILDERS, stored_as
 
+from .adapters import PARTS, moved
+
 
 def with_adapter(model: ModelBlock, folder: Path, **settings: Any) -> Path:
     """A random adapter of the model."""
     torch.manual_seed(0)
-    settings = {"r": 4, "lora_alpha": 6, "target_modules": FAMILIES[model.family].lora_targets} | settings
-    config = LoraConfig(**settings, init_lora_weights=False)
-    get_peft_model(load_model(model, torch.float32), config).save_pretrained(folder)
+    settings = {"r": 4, "lora_alpha": 6, "target_modules": FAMILIES[model.family].lora_targets["language"]} | settings
+    moved(get_peft_model(load_model(model, torch.float32), LoraConfig(**settings))).save_pretrained(folder)
     return folder
 
 
@@ -57,16 +59,44 @@ def assert_merged(model: ModelBlock, adapter: Path, folder: Path) -> None:
     assert [name for name, weight in own.state_dict().items() if not torch.equal(weight, weights[name])] == []
 
 
+LAYERS_OF = {
+    "language": r"(^|\.)layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$",
+    "projector": r"(projector|merger(_list\.\d)?)\.((mlp\.\d)|(linear_(fc)?\d))\.(weight|bias)$",
+    "vision": r"(vision_tower|visual)\..*(layers?|blocks)\.\d+\.(self_attn|attention|attn|mlp)\.\w+\.weight$",
+}
+"""Part of a model to its linear layers in a checkpoint."""
+TRAINED = {
+    "all parts": LoraBlock(r=4, alpha=6, parts=PARTS),
+    "projector in full": LoraBlock(r=4, alpha=6, parts=("language", "projector"), full=("projector",)),
+    "rsLoRA, DoRA": LoraBlock(
+        r=4, alpha=6, parts=("vision", "projector", "language"), full=("projector",), use_rslora=True, use_dora=True
+    ),
+}
+
+
+def trainable(family: str, part: str, name: str) -> bool:
+    """Whether a tensor of a tiny model is a layer of this part that its output depends on."""
+    unread = family in ("llava", "llava_next") and "vision_tower.vision_model.encoder.layers.1." in name
+    language = part != "language" or not re.search(LAYERS_OF["vision"], name)
+    return bool(re.search(LAYERS_OF[part], name)) and language and not unread
+
+
+@pytest.mark.parametrize("trained", sorted(TRAINED))
 @pytest.mark.parametrize("family", sorted(BUILDERS))
-def test_every_family_is_merged_as_by_peft(family: str, tmp_path: Path) -> None:
+def test_every_family_is_merged_as_by_peft(family: str, trained: str, tmp_path: Path) -> None:
     folder = stored_as(BUILDERS[family](tmp_path / "model", 0), torch.bfloat16, shards=3)
-    model = ModelBlock(path=str(folder), family=family, dtype="bfloat16")
-    adapter = with_adapter(model, tmp_path / "adapter")
+    model, lora = ModelBlock(path=str(folder), family=family, dtype="bfloat16"), TRAINED[trained]
+    base = load_model(model, torch.float32)
+    adapter = tmp_path / "adapter"
+    moved(new_adapter(base, lora, FAMILIES[family])).save_pretrained(adapter)
     merged_model(model, adapter, tmp_path / "merged")
     assert_merged(model, adapter, tmp_path / "merged")
-    names = changed(folder, tmp_path / "merged")
-    assert len(names) == len(load_file(adapter / ADAPTER)) / 2 > 0
-    assert all(re.search(r"layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$", name) for name in names)
+    biases = [n for n in tensors_of(folder) if n.endswith(".bias") and re.search(LAYERS_OF["projector"], n)]
+    assert changed(folder, tmp_path / "merged") == {
+        name
+        for name in tensors_of(folder)
+        if any(trainable(family, part, name) for part in lora.parts) and (lora.full or name not in biases)
+    }
     for file in folder.iterdir():  # no file is missing, and none has another size
         other = tmp_path / "merged" / file.name
         if file.suffix == ".json":
@@ -89,6 +119,7 @@ LAYERS = ["q_proj", "v_proj"]
     "settings",
     [
         {"use_rslora": True},
+        {"use_dora": True, "alpha_pattern": {"v_proj": 9}},
         {"rank_pattern": {"v_proj": 3}, "alpha_pattern": {r"layers\.1\..*q_proj": 5}},
         {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "use_rslora": True},
         {"layers_to_transform": [1], "layers_pattern": "layers"},
@@ -100,6 +131,28 @@ def test_scales_and_layers_are_those_of_peft(tiny: ModelBlock, settings: dict[st
     merged_model(tiny, adapter, tmp_path / "merged")
     assert_merged(tiny, adapter, tmp_path / "merged")
     assert changed(Path(tiny.path), tmp_path / "merged")
+
+
+def test_dora_is_the_papers_formula(tiny: ModelBlock, tmp_path: Path) -> None:
+    """W' = m (W + s B A) / ||W + s B A|| with the norm of each row, in float64."""
+    adapter = with_adapter(tiny, tmp_path / "adapter", target_modules=LAYERS, use_dora=True)
+    merged_model(tiny, adapter, tmp_path / "merged")
+    layer = "layers.1.self_attn.q_proj"
+    trained = {
+        name.rpartition(f"{layer}.")[2]: tensor.double()
+        for name, tensor in load_file(adapter / ADAPTER).items()
+        if f"language_model.{layer}." in name
+    }
+    before, after = (
+        load_file(folder / "model.safetensors")[f"language_model.model.{layer}.weight"].double()
+        for folder in (Path(tiny.path), tmp_path / "merged")
+    )
+    updated = before + 6 / 4 * trained["lora_B.weight"] @ trained["lora_A.weight"]
+    norms = (updated**2).sum(dim=1).sqrt()
+    torch.testing.assert_close(
+        after, trained["lora_magnitude_vector"][:, None] * updated / norms[:, None], atol=1e-6, rtol=1e-5
+    )
+    assert (after - updated).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -165,12 +218,10 @@ def refused(model: ModelBlock, adapter: Path, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"use_dora": True}, "v_proj` is not plain LoRA on a linear layer"),
-        ({"modules_to_save": ["lm_head"]}, "is not a LoRA matrix of a linear layer: `base_model.model.lm_head.weight`"),
-        ({"bias": "all"}, "is not a LoRA matrix of a linear layer: `base_model.model."),
+        ({"bias": "all"}, "is not part of LoRA on a linear layer, or of `modules_to_save`: `base_model.model."),
         ({"lora_bias": True, "target_modules": ["fc1"]}, "mlp.fc1.lora_B.bias`"),
-        ({"target_modules": ["patch_embedding"]}, "embeddings.patch_embedding` is not plain LoRA on a linear layer"),
-        ({"target_modules": ["embed_tokens"]}, "embed_tokens` is not plain LoRA on a linear layer"),
+        ({"target_modules": ["patch_embedding"]}, "embeddings.patch_embedding` is not LoRA or DoRA on a linear layer"),
+        ({"target_modules": ["embed_tokens"]}, "embed_tokens` is not LoRA or DoRA on a linear layer"),
     ],
 )
 def test_adapters_with_more_than_lora_are_refused(
@@ -197,6 +248,14 @@ def with_number(number: float) -> Any:
     return change
 
 
+def test_other_modules_trained_in_full_are_taken_over(tiny: ModelBlock, tmp_path: Path) -> None:
+    adapter = with_adapter(tiny, tmp_path / "adapter", modules_to_save=["lm_head", "multi_modal_projector"])
+    merged_model(tiny, adapter, tmp_path / "merged")
+    assert_merged(tiny, adapter, tmp_path / "merged")
+    names = changed(Path(tiny.path), tmp_path / "merged")
+    assert {"language_model.lm_head.weight", "multi_modal_projector.linear_2.bias"} < names
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_an_adapter_that_is_not_finite_is_refused(tiny: ModelBlock, number: float, tmp_path: Path) -> None:
     adapter = with_adapter(tiny, tmp_path / "adapter")
@@ -212,21 +271,26 @@ def test_an_update_beyond_the_range_of_the_weights_is_refused(tmp_path: Path) ->
     folder = stored_as(BUILDERS["llava"](tmp_path / "model", 0), torch.float16)
     model = ModelBlock(path=str(folder), family="llava", dtype="float16")
     adapter = with_adapter(model, tmp_path / "adapter", target_modules=LAYERS)
-    edited(adapter, layers__0__self_attn__q_proj__lora_B__weight=lambda tensor: 1e6 * tensor)
-    assert "layer `model.language_model.layers.0.self_attn.q_proj` is NaN or infinite in torch.float16" in refused(
+    edited(adapter, language_model__layers__0__self_attn__q_proj__lora_B__weight=lambda tensor: 1e8 * tensor)
+    assert "`model.language_model.layers.0.self_attn.q_proj` is NaN or infinite in torch.float16" in refused(
         model, adapter, tmp_path
     )
 
 
 def test_every_tensor_of_the_adapter_must_have_its_place(tiny: ModelBlock, tmp_path: Path) -> None:
     adapter = with_adapter(tiny, tmp_path / "adapter", target_modules=LAYERS)
-    edited(adapter, layers__0__self_attn__q_proj__lora_A__weight=lambda _: None)
+    edited(adapter, language_model__layers__0__self_attn__q_proj__lora_A__weight=lambda _: None)
     assert "is missing: `base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight`" in refused(
         tiny, adapter, tmp_path
     )
     adapter = with_adapter(tiny, tmp_path / "wide", target_modules=LAYERS)
-    edited(adapter, layers__0__self_attn__v_proj__lora_A__weight=lambda tensor: tensor[:, 1:].contiguous())
-    assert "v_proj` has shape (64, 63), expected (64, 64)" in refused(tiny, adapter, tmp_path)
+    edited(
+        adapter, language_model__layers__0__self_attn__v_proj__lora_A__weight=lambda tensor: tensor[:, 1:].contiguous()
+    )
+    assert (
+        "the update of `model.language_model.layers.0.self_attn.v_proj` has shape (64, 63), expected (64, 64)"
+        in refused(tiny, adapter, tmp_path)
+    )
     settings = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(settings | {"init_lora_weights": "pissa"}))
     assert "`init_lora_weights` is `pissa`, which also changes the base model's weights" in refused(

@@ -37,6 +37,8 @@ from transformers import TrainerCallback
 
 from tests.plugins import METHODS
 
+from .adapters import EVERYTHING
+
 pytestmark = pytest.mark.slow
 
 TINY = Path(__file__).parents[2] / "resources" / "tiny-llava" / "model"
@@ -47,6 +49,8 @@ VIEWS = {
     "removing": Recipe("rectangles", {}, 7),
 }
 LONGEST = 8
+ALL_PARTS = EVERYTHING.model_copy(update={"use_dora": False})
+"""Without DoRA, which cannot scale the rows of zeros of the bundled model."""
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +127,9 @@ def adapter_of(policy: PeftModel) -> dict[str, Tensor]:
     return {n: p.detach().clone() for n, p in policy.named_parameters() if p.requires_grad}
 
 
-def fresh(model: ModelBlock, spread: float = 0.0) -> PeftModel:
+def fresh(model: ModelBlock, spread: float = 0.0, **changes: Any) -> PeftModel:
     """A new adapter; with `spread`, one that differs from the base model."""
-    policy = with_adapter(load_model(model), block(), family_of(model).lora_targets, model.path)
+    policy = with_adapter(load_model(model), block(**changes), family_of(model), model.path)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -185,9 +189,14 @@ def test_the_first_ratio_is_1_and_all_that_is_watched_is_logged(
     assert sum(entry["response_tokens"] for entry in log) == sum(one.tokens for one in rollouts)
 
 
-@pytest.mark.parametrize("name", ["grpo", "cppo"])
+@pytest.mark.parametrize(("name", "changes"), [("grpo", {}), ("cppo", {}), ("grpo", {"lora": ALL_PARTS})])
 def test_the_first_ratio_is_1_in_mixed_precision(
-    model: ModelBlock, bare: list[Rollout], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    model: ModelBlock,
+    bare: list[Rollout],
+    tmp_path: Path,
+    name: str,
+    changes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Mixed precision as on a GPU, run on the CPU: exactly 1 if passes have the same size,
     otherwise within bfloat16 precision.
@@ -196,8 +205,9 @@ def test_the_first_ratio_is_1_in_mixed_precision(
     monkeypatch.setattr(trainer, "TrainingArguments", lambda **given: arguments(**{**given, "bf16": True}))
     monkeypatch.setattr(stored_logprobs, "mixed_precision", lambda dtype: torch.autocast("cpu", getattr(torch, dtype)))
     half = model.model_copy(update={"dtype": "bfloat16"})
-    groups = with_terms(half, fresh(half, 0.02), bare, at_once=1, autocast="bfloat16")
-    _, (log, _) = a_round(half, groups, tmp_path, name, policy=fresh(half, 0.02), batch_size=6, micro_batch_size=1)
+    groups = with_terms(half, fresh(half, 0.02, **changes), bare, at_once=1, autocast="bfloat16")
+    policy = fresh(half, 0.02, **changes)
+    _, (log, _) = a_round(half, groups, tmp_path, name, policy=policy, batch_size=6, micro_batch_size=1)
     assert log[0]["largest_policy_gap"] == 0
     assert log[0]["ratio"] == 1
 
@@ -604,6 +614,14 @@ def test_a_live_view_of_another_size_is_refused(model: ModelBlock, rollouts: lis
         a_round(model, [replace(one, views={**one.views, "preserving": two})], tmp_path, "cppo")
 
 
+def test_dora_refuses_rows_of_zeros(model: ModelBlock) -> None:
+    expected = (
+        r"layer `model\.language_model\.layers\.2\.self_attn\.q_proj` has 20 rows of zeros, which DoRA cannot scale"
+    )
+    with pytest.raises(UserError, match=expected):
+        fresh(model, lora=EVERYTHING)
+
+
 def test_dropout_is_refused(model: ModelBlock, rollouts: list[Rollout], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"key `lora.dropout`: 0.1, expected 0"):
         a_round(model, rollouts, tmp_path, lora=LoraBlock(r=4, alpha=8, dropout=0.1))
@@ -628,10 +646,16 @@ def test_stored_terms_equal_separate_passes(model: ModelBlock, bare: list[Rollou
             assert numbers.entropies[place] == pytest.approx((-(logps.exp() * logps).sum(1)).tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_loaded_adapter_is_like_a_fresh_one(model: ModelBlock, tmp_path: Path, dtype: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "changes"),
+    [("float32", {}), ("bfloat16", {}), ("float32", {"lora": ALL_PARTS}), ("bfloat16", {"lora": ALL_PARTS})],
+)
+def test_a_loaded_adapter_is_like_a_fresh_one(
+    model: ModelBlock, tmp_path: Path, dtype: Any, changes: dict[str, Any]
+) -> None:
+    """Moved by less than 16 bits resolve."""
     here = model.model_copy(update={"dtype": dtype})
-    new = fresh(here)
+    new = fresh(here, 1e-5, **changes)
     new.save_pretrained(tmp_path)
     loaded = load_trained(load_model(here), tmp_path)
     frozen = load_trained(load_model(here), tmp_path, trainable=False)
@@ -640,7 +664,7 @@ def test_a_loaded_adapter_is_like_a_fresh_one(model: ModelBlock, tmp_path: Path,
         return {name: (p.dtype, p.requires_grad) for name, p in policy.named_parameters()}
 
     assert formats(loaded) == formats(new)
-    assert {dtype for name, (dtype, _) in formats(loaded).items() if "lora" in name} == {torch.float32}
+    assert {dtype for dtype, learns in formats(loaded).values() if learns} == {torch.float32}
     assert not any(learns for _, learns in formats(frozen).values())
     assert furthest(adapter_of(loaded), adapter_of(new)) == 0
     assert loaded.peft_config["default"].base_model_name_or_path == model.path

@@ -25,6 +25,8 @@ from PIL import Image
 from tests import tiny_models as tiny
 from tests.plugins import METHODS
 
+from .adapters import EVERYTHING
+
 pytestmark = pytest.mark.slow
 
 
@@ -70,7 +72,7 @@ def trained(
     block = TrainingBlock(**{**settings, **changes})
     base = load_model(model)
     chosen = METHODS[block.method]
-    adapted = trainer.with_adapter(base, block, family_of(model).lora_targets, model.path)
+    adapted = trainer.with_adapter(base, block, family_of(model), model.path)
     log = trainer.train(
         adapted,
         Encoder(
@@ -99,8 +101,8 @@ def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.T
     [
         ({"micro_batch_size": 1}, False),
         ({"micro_batch_size": 3}, False),
-        ({"gradient_checkpointing": True}, False),
-        ({"gradient_checkpointing": True}, True),
+        ({"gradient_checkpointing": True, "lora": EVERYTHING}, False),
+        ({"gradient_checkpointing": True, "lora": EVERYTHING}, True),
     ],
 )
 def test_memory_settings_do_not_change_the_trajectory(
@@ -114,7 +116,8 @@ def test_memory_settings_do_not_change_the_trajectory(
     """Micro-batches of 1, or the largest divisor of 4 up to 3, also in the epoch's last step of two
     lists; and the layout of GPUs.
     """
-    expected, expected_log = trained(model, lists, tmp_path / "a")
+    lora = {"lora": changes["lora"]} if "lora" in changes else {}
+    expected, expected_log = trained(model, lists, tmp_path / "a", **lora)
     monkeypatch.setattr(branch_attention, "suits", lambda model: unpadded)
     attended: list[None] = []
     kernel = branch_attention._kernel
@@ -127,17 +130,18 @@ def test_memory_settings_do_not_change_the_trajectory(
     assert largest_difference(found, expected) < 5e-4
 
 
+@pytest.mark.parametrize("lora", [LoraBlock(r=4, alpha=8), EVERYTHING])
 def test_a_killed_run_goes_on_from_its_newest_complete_checkpoint(
-    model: ModelBlock, lists: list[RankedList], tmp_path: Path
+    model: ModelBlock, lists: list[RankedList], tmp_path: Path, lora: LoraBlock
 ) -> None:
-    expected, expected_log = trained(model, lists, tmp_path / "whole")
+    expected, expected_log = trained(model, lists, tmp_path / "whole", lora=lora)
     folder = tmp_path / "killed"
     shutil.copytree(tmp_path / "whole", folder)
     steps = sorted(int(c.name.rpartition("-")[2]) for c in folder.glob("checkpoint-*"))
     assert steps[-1] == 6
     shutil.rmtree(folder / "checkpoint-6")
     (folder / "checkpoint-5").mkdir()  # incomplete: killed before it was marked as complete
-    found, log = trained(model, lists, folder)
+    found, log = trained(model, lists, folder, lora=lora)
     assert largest_difference(found, expected) == 0
     assert [e["loss"] for e in log] == [e["loss"] for e in expected_log]
 
@@ -156,8 +160,8 @@ def test_checkpoints_of_other_settings_are_not_resumed(tmp_path: Path) -> None:
 def test_training_moves_what_the_method_is_about(
     model: ModelBlock, lists: list[RankedList], tmp_path: Path, method: str
 ) -> None:
-    _, log = trained(model, lists, tmp_path, method=method, epochs=10, learning_rate=1e-2)
-    if method == "sft":
+    _, log = trained(model, lists, tmp_path, method=method, epochs=6, learning_rate=1e-2, save_steps=100)
+    if not METHODS[method].stored(METHODS[method].Parameters(), "original"):  # without a reference
         assert log[-1]["chosen_logps"] > log[0]["chosen_logps"] + 1
     else:
         assert log[0]["margin"] == pytest.approx(0, abs=1e-3)  # the reference is the model itself before the first step

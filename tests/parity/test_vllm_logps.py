@@ -26,7 +26,9 @@ def adapter_of(family: str, folder: Path, target: Path) -> Path:
     """A LoRA adapter whose update is non-zero."""
     torch.manual_seed(3)
     block = ModelBlock(path=str(folder), family=family, dtype="float32")
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=FAMILIES[family].lora_targets, init_lora_weights=False)
+    config = LoraConfig(
+        r=8, lora_alpha=16, target_modules=FAMILIES[family].lora_targets["language"], init_lora_weights=False
+    )
     get_peft_model(load_model(block), config).save_pretrained(target)
     return target
 

@@ -85,13 +85,13 @@ class Cluster:
         """Starts slurmd and waits until its node is ready."""
         subprocess.run(["slurmd", "-f", str(self.folder / "slurm.conf"), "-N", name], env=self.environment, check=True)
         ready, state = ("idle", "mixed", "allocated"), ("sinfo", "-h", "-n", name, "-o", "%T")
-        until(lambda: self.ask(*state).split()[0] in ready, 60, "a ready node")
+        until(lambda: self.ask(*state).split()[0] in ready, 180, "a ready node")
 
     def kill_node(self) -> None:
         """SIGKILLs slurmd; running steps have their own daemon and continue."""
         process = int((self.folder / "slurmd-n1.pid").read_text())
         os.kill(process, signal.SIGKILL)
-        until(lambda: not running(process), 20, "slurmd's end")
+        until(lambda: not running(process), 60, "slurmd's end")
 
     def jobs(self, state: str = "R") -> list[tuple[int, str]]:
         """(id, comment) of the jobs in a state; the executor plugin puts the rule's name into the
@@ -188,7 +188,7 @@ def cluster(plugin: Path) -> Iterator[Cluster]:
                     process = int((folder / name).read_text())
                     if running(process):
                         os.kill(process, signal.SIGTERM)
-                        until(lambda process=process: not running(process), 20, f"the end of {name}")
+                        until(lambda process=process: not running(process), 60, f"the end of {name}")
 
 
 def _free_ports(count: int) -> list[int]:
@@ -244,7 +244,7 @@ class Site:
                     found.append(process)
             return bool(found)
 
-        until(runs, 60, f"a process of {rule}")
+        until(runs, 240, f"a process of {rule}")
         return found[0]
 
 

@@ -40,7 +40,7 @@ def holder(count: int, seconds: float, **environment: str) -> subprocess.Popen[s
 
 
 def finished(process: subprocess.Popen[str]) -> dict[str, object]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     return {key: value for line in output.splitlines() for key, value in json.loads(line).items()}
 
 

@@ -27,7 +27,7 @@ QUESTION = "Locate this: Where is the red cup?"
 SAID = "training data photos/n8 share 1 of 8 images and 2 of 9 questions with benchmark "
 
 
-def written(folder: Path, model: ModelBlock, **leakage: Any) -> str:
+def written(folder: Path, model: ModelBlock, lora: dict[str, Any] | None = None, **leakage: Any) -> str:
     """The card of a policy whose data are outside of the working directory, evaluated on `one`."""
     digests = {"examples": {"path": "/home/someone/secret/photos.parquet", "sha256": "e" * 64}}
     record = {
@@ -56,7 +56,7 @@ def written(folder: Path, model: ModelBlock, **leakage: Any) -> str:
             "experiments": {"dpo": experiment},
             "datasets": {"photos": {"kind": "jsonl", "path": "/home/someone/secret/photos.jsonl"}},
             "samplings": {"n8": {"n": 8, "prompt": "Locate this: {question}"}},
-            "trainings": {"dpo": {"method": "dpo", "parameters": {"beta": 0.1}, "lora": {"r": 8}}},
+            "trainings": {"dpo": {"method": "dpo", "parameters": {"beta": 0.1}, "lora": lora or {"r": 8}}},
         },
         **leakage,
     )
@@ -92,6 +92,22 @@ def test_no_card_is_written_if_leakage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="with benchmark one"):
         leaking(tmp_path, "refuse")
     assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("lora", "expected"),
+    [
+        ({"r": 8}, "a LoRA adapter (rank 8) of the language model,"),
+        ({"r": 8, "use_dora": True, "target_modules": ["q_proj"]}, "a DoRA adapter (rank 8) of layers `q_proj` of the language model,"),
+        (
+            {"parts": ["language", "vision", "projector"], "full": ["projector"], "use_rslora": True},
+            "a rank-stabilised LoRA adapter (rank 128) of the language model and the vision tower, and the projector in full,",
+        ),
+    ],
+)  # fmt: skip
+def test_the_card_says_what_was_trained(lora: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    model = ModelBlock(path=str(ROOT / "resources/tiny-llava/model"), family="llava")
+    assert f"trained with dpo by perceptune: {expected}\n" in written(tmp_path, model, lora)
 
 
 @pytest.mark.parametrize(("family", "build"), [("llava", build_tiny_llava), ("qwen2_5_vl", build_tiny_qwen2_5_vl)])

@@ -36,7 +36,9 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         path=str(path), family="llava", dtype="float32", max_model_len=256, engine=EngineBlock(enforce_eager=True)
     )
     torch.manual_seed(3)
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=family_of(model).lora_targets, init_lora_weights=False)
+    config = LoraConfig(
+        r=8, lora_alpha=16, target_modules=family_of(model).lora_targets["language"], init_lora_weights=False
+    )
     get_peft_model(load_model(model), config).save_pretrained(folder / "adapter")
     write_lineage(folder / "adapter", {"stage": "train"})
     lines = []

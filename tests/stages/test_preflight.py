@@ -15,7 +15,7 @@ from perceptune.contracts.config import FileDataset, LoraBlock, ModelBlock, Shap
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model
-from perceptune.planning.model_folders import adapter_parameters, language_layers, tensors
+from perceptune.planning.model_folders import adapter_parameters, tensors
 from perceptune.stages.data import import_examples, make_shapes
 from PIL import Image
 
@@ -292,15 +292,22 @@ def test_a_round_with_more_questions_than_the_data_stops(checked: Checked) -> No
 def test_sizes_of_adapters_are_those_of_peft(family: str, tmp_path: Path) -> None:
     folder = BUILDERS[family](tmp_path, 0)
     model = ModelBlock(path=str(folder), family=family, dtype="float32")
-    layers = language_layers(folder)
-    for lora in (LoraBlock(r=3), LoraBlock(r=5, target_modules=("q_proj", "mlp.down_proj"))):
+    for lora in (
+        LoraBlock(r=3),
+        LoraBlock(r=5, target_modules=("q_proj", "mlp.down_proj")),
+        LoraBlock(
+            r=2, parts=("language", "vision"), target_modules=("q_proj", "qkv" if family.startswith("qwen") else "fc1")
+        ),
+        LoraBlock(r=3, parts=("projector", "language", "vision"), use_dora=True),
+        LoraBlock(r=3, parts=("projector", "vision"), full=("projector",)),
+    ):
         base = load_model(model)
         assert sum(stored.count for stored in tensors(folder).values()) == sum(
             parameter.numel() for parameter in base.parameters()
         )
-        adapted = with_adapter(base, TrainingBlock(method="dpo", lora=lora), family_of(model).lora_targets, "x")
+        adapted = with_adapter(base, TrainingBlock(method="dpo", lora=lora), family_of(model), "x")
         expected = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
-        assert adapter_parameters(layers, lora, family_of(model).lora_targets) == expected > 0
+        assert adapter_parameters(model, lora) == expected > 0
 
 
 @pytest.mark.slow

@@ -136,9 +136,13 @@ def metrics(target: Path, name: str) -> list[float]:
     return [row["value"] for row in rows if row["metric"] == name]
 
 
+EVERYTHING = LoraBlock(r=4, alpha=8, parts=("language", "projector", "vision"), full=("projector",), use_dora=True)
+
+
 def test_rounds_go_on_from_one_another(folder: Path, tmp_path: Path) -> None:
-    one = trained(folder, tmp_path / "1")
-    two = trained(folder, tmp_path / "2", number=2, before=one)
+    """With all parts of the model, of which the reference has those of the base model."""
+    one = trained(folder, tmp_path / "1", lora=EVERYTHING)
+    two = trained(folder, tmp_path / "2", number=2, before=one, lora=EVERYTHING)
     assert Ending.read(two / "round.json") == Ending(2)
     assert metrics(tmp_path / "1", "policy_gap")[0] == metrics(tmp_path / "2", "policy_gap")[0] == 0
     assert metrics(tmp_path / "2", "old_kl")[1] > 0
@@ -146,6 +150,8 @@ def test_rounds_go_on_from_one_another(folder: Path, tmp_path: Path) -> None:
     assert {(row["term"], row["view"]) for row in rows} == {("old", "original"), ("reference", "original")}
     old, reference = ([row["logprobs"] for row in rows if row["term"] == term] for term in ("old", "reference"))
     assert old != reference
+    first = read_table(tmp_path / "1/terms.parquet", TERMS).to_pylist()
+    assert reference == [row["logprobs"] for row in first if row["term"] == "reference"]
     assert metrics(tmp_path / "2", "reference_kl")[0] > 0
     steps = load_file(two / "optimizer.safetensors")
     # three per round
@@ -305,8 +311,8 @@ def test_stored_logprobs_of_other_answers_are_rejected(folder: Path, tmp_path: P
 
 def test_two_processes_that_share_the_weights_train_the_round_that_one_trains(folder: Path, tmp_path: Path) -> None:
     """The second round, whose optimiser goes on from the first one's state."""
-    shared: dict[str, Any] = {"method": "cppo", "number": 2}
-    shared["before"] = trained(folder, tmp_path / "before", method="cppo")
+    shared: dict[str, Any] = {"method": "cppo", "number": 2, "lora": EVERYTHING}
+    shared["before"] = trained(folder, tmp_path / "before", method="cppo", lora=EVERYTHING)
     one = trained(folder, tmp_path / "one", **shared)
     two = trained(folder, tmp_path / "two", **shared, devices=2, sharding="fsdp")
     norms = [metrics(tmp_path / name, "grad_norm") for name in ("one", "two")]

@@ -113,9 +113,41 @@ def test_logprobs_are_stored_per_token_of_kept_lists(folder: Path) -> None:
     assert all(v < 0 for r in rows for values in r["logprobs"] for v in values)
 
 
-def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> None:
-    one, log = trained(folder, tmp_path / "one")
-    two, log_of_two = trained(folder, tmp_path / "two", devices=2)
+EVERYTHING = LoraBlock(r=4, alpha=8, parts=("language", "projector", "vision"), full=("projector",), use_dora=True)
+
+
+@pytest.fixture(scope="module")
+def partly_blind(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same lists, all but two of them without an image."""
+    target = tmp_path_factory.mktemp("blind")
+    (target / "model").symlink_to(folder / "model")
+    examples, lists = (
+        read_table(folder / f"{table.name}.parquet", table).to_pylist() for table in (EXAMPLES, PREFERENCES)
+    )
+    for example, one in zip(examples[:6], lists[:6], strict=True):
+        example |= {"images": [], "image_sha256": [], "image_hashes": [], "image_sizes": [], "box": None}
+        one["messages"][0]["content"] = one["messages"][0]["content"][1:]
+    write_table(target / "examples.parquet", EXAMPLES, examples, {})
+    write_table(target / "preferences.parquet", PREFERENCES, lists, {})
+    stored_logprobs.run(
+        preferences=target / "preferences.parquet", examples=target / "examples.parquet", terms=target / "terms.parquet",
+        model=model_block(target), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
+    )  # fmt: skip
+    return target
+
+
+def test_lists_without_images_teach_nothing_about_them(partly_blind: Path, tmp_path: Path) -> None:
+    """All weights are vision weights, and most steps have no image."""
+    lora = LoraBlock(r=4, alpha=8, parts=("projector", "vision"), full=("projector",))
+    _, rows = trained(partly_blind, tmp_path, lora=lora, batch_size=1, epochs=1)
+    norms = [row["value"] for row in rows if row["metric"] == "grad_norm"]
+    assert sorted(norm > 0 for norm in norms) == [False] * 6 + [True] * 2
+
+
+def test_two_processes_train_what_one_trains(partly_blind: Path, tmp_path: Path) -> None:
+    """Also where one process has an image and the other none."""
+    one, log = trained(partly_blind, tmp_path / "one", lora=EVERYTHING)
+    two, log_of_two = trained(partly_blind, tmp_path / "two", lora=EVERYTHING, devices=2)
     losses, losses_of_two = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_two))
     assert len(losses) == 4
     assert losses_of_two == pytest.approx(losses, rel=1e-4)
@@ -214,8 +246,12 @@ done
 while [ "$nodes" -gt 1 ]; do "$@" & nodes=$((nodes - 1)); done
 "$@" && wait
 """
-SHARDED = {"sharding": "fsdp", "save_steps": 1, "epochs": 8, "learning_rate": 1e-4}
-"""Sixteen steps so small that AdamW, which amplifies rounding in small gradients, keeps to 1e-5."""
+SHARDED = {
+    "sharding": "fsdp", "save_steps": 1, "epochs": 8, "learning_rate": 1e-4,
+    "lora": LoraBlock(r=4, alpha=8, parts=("projector", "vision"), full=("projector",)),
+}  # fmt: skip
+"""Sixteen steps so small that AdamW, which amplifies rounding in small gradients, keeps to 1e-5. In most of
+them, a process has no images, and so nothing to learn."""
 
 
 def train_sharded(folder: Path, target: Path) -> None:
@@ -224,10 +260,10 @@ def train_sharded(folder: Path, target: Path) -> None:
 
 
 def test_sharded_processes_killed_and_resumed_on_two_nodes_train_what_one_trains(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    partly_blind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FSDP2 on CPUs: two processes of a node are killed; two nodes with one process each go on."""
-    process = multiprocessing.get_context("spawn").Process(target=train_sharded, args=(folder, tmp_path / "two"))
+    process = multiprocessing.get_context("spawn").Process(target=train_sharded, args=(partly_blind, tmp_path / "two"))
     process.start()
     checkpoint = tmp_path / "two/checkpoints/checkpoint-3"
     deadline = time.monotonic() + 300
@@ -244,8 +280,8 @@ def test_sharded_processes_killed_and_resumed_on_two_nodes_train_what_one_trains
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    two, log_of_two = trained(folder, tmp_path / "two", **SHARDED, nodes=2)
-    one, log = trained(folder, tmp_path / "one", **{**SHARDED, "sharding": "none"})
+    two, log_of_two = trained(partly_blind, tmp_path / "two", **SHARDED, nodes=2)
+    one, log = trained(partly_blind, tmp_path / "one", **{**SHARDED, "sharding": "none"})
     losses, losses_of_two = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_two))
     assert len(losses) == 16
     assert losses_of_two == pytest.approx(losses, rel=1e-5)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -245,7 +246,7 @@ def build_tiny_qwen3_vl_moe(folder: Path, seed: int = 0) -> Path:
             "num_experts": 4,
             "norm_topk_prob": True,  # as in published configs; vLLM reads it
             "num_experts_per_tok": 2,
-            "moe_intermediate_size": HEAD_SIZE,
+            "moe_intermediate_size": 3 * HEAD_SIZE,
             "rope_parameters": rope,
         },
         vision_config={
@@ -266,7 +267,12 @@ def build_tiny_qwen3_vl_moe(folder: Path, seed: int = 0) -> Path:
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=False,
     )
-    return _save(Qwen3VLMoeForConditionalGeneration, config, processor, folder, seed, "<|im_end|>")
+    _save(Qwen3VLMoeForConditionalGeneration, config, processor, folder, seed, "<|im_end|>")
+    file = folder / "model.safetensors"
+    # published checkpoints have inputs before outputs, and transformers reads either order
+    tensors = {n: t.transpose(1, 2).contiguous() if ".experts." in n else t for n, t in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
 
 
 def _tokenizer(

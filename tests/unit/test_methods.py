@@ -177,7 +177,9 @@ def test_the_gradient_sums_to_zero_over_the_list() -> None:
 def test_which_responses_a_method_asks_for() -> None:
     rewards = [0.9, 0.5, 0.1]
     chosen = {n: m.responses(rewards, m.Parameters()) for n, m in METHODS.items() if m.groups == "lists"}
-    assert chosen == {"perpo": [0, 1, 2], "lipo": [0, 1, 2], "dpo": [0, 2], "mdpo": [0, 2], "sft": [0]}
+    whole = ("perpo", "lipo", "plackett_luce", "listnet", "kto")
+    pairs = ("dpo", "mdpo", "ipo", "cdpo", "robust_dpo", "simpo", "orpo")
+    assert chosen == {**{name: [0, 1, 2] for name in whole}, **{name: [0, 2] for name in pairs}, "sft": [0]}
     assert METHODS["sft"].wants_ground_truth(METHODS["sft"].Parameters())
     assert not METHODS["sft"].wants_ground_truth(METHODS["sft"].Parameters.model_validate({"source": "best_of_n"}))
 

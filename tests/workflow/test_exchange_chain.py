@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from perceptune.planning import policies
 from perceptune.planning.graph import graph, reruns
 from perceptune.stages.data import import_examples
 from PIL import Image
+from safetensors.numpy import load_file
 
 from .conftest import ROOT
 from .inline import run_jobs
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.slow
 TARGETS = [
     paths.REPORT,
     *(paths.EXPORT.format(export=name) for name in ("for-trl", "for-easyr1", "for-swift")),
-    paths.MODEL_CARD.format(policy="dpo"),
+    paths.MODEL_CARD.format(policy="perpo"),
 ]
 
 BOXES = ["[0.10, 0.30, 0.50, 0.75]", "[0.20, 0.30, 0.50, 0.75]", "[0.60, 0.10, 0.70, 0.20]", "[0.00, 0.00, 0.10, 0.10]"]
@@ -73,6 +75,12 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config["dataset_preferences"] = {"all": {}, "three": {"list_size": 3}}
     for training in config["trainings"].values():
         training |= {"batch_size": 2, "micro_batch_size": 2}
+    config["trainings"]["perpo"]["lora"] = {
+        "r": 32,
+        "alpha": 64,
+        "parts": ["language", "projector"],
+        "full": ["projector"],
+    }
     config["benchmarks"] = {
         "test": {
             **config["benchmarks"]["shapes-test"],
@@ -116,25 +124,42 @@ def test_given_answers_are_learnt_from(exchanged: Path) -> None:
 
 
 def test_the_exported_model_has_a_card_with_results_and_lineage(exchanged: Path) -> None:
-    card = (exchanged / "results/models/dpo/README.md").read_text()
+    card = (exchanged / "results/models/perpo/README.md").read_text()
     _, header, text = card.split("---\n", 2)
     described = yaml.safe_load(header)
     assert (described["base_model"], described["library_name"]) == ("resources/tiny-llava/model", "transformers")
     assert "license" not in described
-    adapter = json.loads((exchanged / "results/adapters/dpo/lineage.json").read_text())
+    adapter = json.loads((exchanged / "results/adapters/perpo/lineage.json").read_text())
     (row,) = (
-        pl.read_parquet(exchanged / "results/metrics/dpo.parquet")
+        pl.read_parquet(exchanged / "results/metrics/perpo.parquet")
         .filter(metric="mean_iou", condition="greedy")
         .to_dicts()
     )
     for part in (
-        f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]", "| 4 |", "dataset_preference `all`", "beta 0.1",
-        adapter["inputs"]["preferences"]["sha256"], "transformers", "dataset_preference: all", 'LLM("results/models/dpo"',
+        f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]", "| 4 |", "dataset_preference `three`", "beta 0.1",
+        adapter["inputs"]["preferences"]["sha256"], "transformers", "dataset_preference: three", 'LLM("results/models/perpo"',
+        "a LoRA adapter (rank 32) of the language model, and the projector in full,",
     ):  # fmt: skip
         assert part in text, part
-    report = json.loads((exchanged / "results/models/dpo/parity.json").read_text())
+    report = json.loads((exchanged / "results/models/perpo/parity.json").read_text())
     assert all(found["max"] < 1e-4 for found in report["differences"].values())
     assert report["answers"] == 8  # four questions
+
+
+def test_a_trained_projector_is_exported(exchanged: Path) -> None:
+    """As PerPO's authors train it: in full, next to LoRA on the language model."""
+    base, exported = (
+        load_file(folder / "model.safetensors")
+        for folder in (ROOT / "resources/tiny-llava/model", exchanged / "results/models/perpo")
+    )
+    adapter = load_file(exchanged / "results/adapters/perpo/adapter_model.safetensors")
+    assert any(".language_model." in name and "lora_A" in name for name in adapter)
+    assert not any("vision_tower" in name for name in adapter)
+    for layer in ("linear_1", "linear_2"):
+        for kind in ("weight", "bias"):
+            name = f"multi_modal_projector.{layer}.{kind}"
+            assert not np.array_equal(exported[name], base[name])
+            assert np.array_equal(exported[name], adapter[f"base_model.model.model.{name}"])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +192,7 @@ def rerun(section: str, block: str, **changes: Any) -> set[str]:
 def test_an_edit_reruns_what_it_concerns(exchanged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(exchanged)
     assert rerun("exports", "for-swift", pairs="extremes") == {"export_preferences"}
-    edited = rerun("dataset_preferences", "three", min_margin=0.8)
+    edited = rerun("dataset_preferences", "all", deduplicate=False)
     assert {
         "use_dataset_preferences",
         "compute_logprobs",

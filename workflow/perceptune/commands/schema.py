@@ -68,9 +68,9 @@ def schema_text() -> str:
     schema = Config.model_json_schema()
     for (block, key), kind in PLUGIN_KEYS.items():
         _suggest(schema["$defs"][block]["properties"][key], names(kind))
-    for name in ("SelectionBlock", "TrainingBlock", "LoraBlock"):
-        for key, field in schema["$defs"][name]["properties"].items():
-            if key not in ("parameters", "lora", "target_modules"):
+    for swept in (config.SelectionBlock, config.TrainingBlock, config.LoraBlock):
+        for key, field in schema["$defs"][swept.__name__]["properties"].items():
+            if key not in ("parameters", "lora") and not config.takes_list(swept, key):
                 _accept_lists(field)
     values = schema["$defs"]["TrainingBlock"]["properties"]["parameters"]["additionalProperties"]
     values["anyOf"].append({"type": "array"})

@@ -84,6 +84,12 @@ def header_bytes(tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> 
     return len(text).to_bytes(8, "little") + text
 
 
+def short_name(layer: str) -> str:
+    """The last part of a layer's name, or the last two if it is a number: `q_proj`, `mlp.0`."""
+    parts = layer.split(".")
+    return ".".join(parts[-2:] if parts[-1].isdecimal() else parts[-1:])
+
+
 def _parsed(text: bytes) -> tuple[dict[str, Stored], dict[str, str]]:
     found = json.loads(text)
     metadata = found.pop("__metadata__", {})

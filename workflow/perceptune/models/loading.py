@@ -20,6 +20,7 @@ from transformers.utils import is_bitsandbytes_available
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
+from perceptune.models.adapters import in_float32
 from perceptune.models.coordinates import pixel_limits
 from perceptune.models.merging import merge_weights
 
@@ -51,7 +52,7 @@ def load_model(
     quantisation: Literal["none", "nf4"] = "none",
     sharded: bool = False,
 ) -> PreTrainedModel:
-    """The model in the block's dtype (or `dtype`), on this process's GPU if there is one.
+    """The model in the block's dtype (or `dtype`), frozen, on this process's GPU if there is one.
 
     `sharded` leaves it on the CPU, from where FSDP moves each process's share to its GPU. Raises
     `UserError` if it cannot be loaded, or not be quantised here.
@@ -70,7 +71,9 @@ def load_model(
         raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
     if torch.cuda.is_available() and not options and not sharded:
         loaded = loaded.to(_gpu())
-    return loaded
+    # torch multiplies by weights that require gradients with other kernels, whose rounding differs in
+    # float16: without this, a model with a new adapter would not be the base model bit by bit
+    return loaded.requires_grad_(False)
 
 
 def four_bits(dtype: str) -> dict[str, Any]:
@@ -103,7 +106,11 @@ def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -
     """The model with the adapter in `folder`, in a new adapter's dtype: float32 for 16-bit
     models.
     """
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, torch_device=str(model.device))
+    device = str(model.device)
+    adapted = in_float32(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, torch_device=device))
+    if adapted.peft_config["default"].modules_to_save:  # loaded in the model's dtype, which rounds
+        adapted.load_adapter(str(folder), "default", is_trainable=trainable, torch_device=device)
+    return adapted
 
 
 def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:

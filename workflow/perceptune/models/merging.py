@@ -1,4 +1,4 @@
-"""Merges LoRA adapters into the weights of a model folder, tensor by tensor."""
+"""Merges adapters into the weights of a model folder, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import BinaryIO
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.lora.variants import DoraLinearVariant
+from peft.utils.other import ModulesToSaveWrapper
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
@@ -22,8 +24,10 @@ from perceptune.core.weights import Header, Stored, header_bytes, read_header
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""Of the names in an adapter's file."""
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""Dtypes of weights that an adapter can be added to, by safetensors' names."""
+"""Dtypes of weights that can be trained, by safetensors' names."""
 NEUTRAL = (True, False, "gaussian", "eva", "orthogonal")
 """Values of PEFT's `init_lora_weights` that leave the base model's weights as they are."""
 BLOCK = 2**24
@@ -31,52 +35,106 @@ BLOCK = 2**24
 
 
 @dataclass(frozen=True)
-class _Update:
-    """The change of one layer's weight: scale * B A."""
+class _Trained:
+    """What an adapter makes of one stored tensor."""
 
     file: Path
     """The adapter's weights."""
-    layer: str
+    name: str
+    """Of the layer, or of the tensor itself."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of its tensors in the adapter's file."""
+        raise NotImplementedError
+
+    def merged(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
+        """The tensor to serve instead of the stored one, rounded to `dtype`.
+
+        Raises `UserError` if the adapter does not fit, and for a NaN or infinite number.
+        """
+        found = {name: _read(self.file, name).float() for name in self.tensors}
+        for name, tensor in found.items():
+            if not _finite(tensor):
+                raise UserError(f"adapter `{self.file}`: `{name}` has NaN or infinite numbers")
+        merged = self._applied(stored, *found.values()).to(dtype)
+        if not _finite(merged):
+            raise UserError(f"adapter `{self.file}`: `{self.name}` is NaN or infinite in {dtype} when merged")
+        return merged
+
+    def _applied(self, stored: Tensor, *trained: Tensor) -> Tensor:
+        """The result in float32, of the same operations as PEFT's, so that both round alike."""
+        raise NotImplementedError
+
+    def _check(self, found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
+        if found != expected:
+            raise UserError(
+                f"adapter `{self.file}`: the {what} of `{self.name}` has shape {found}, expected {expected}"
+            )
+
+
+@dataclass(frozen=True)
+class _InFull(_Trained):
+    """A weight or bias that was trained itself."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return (f"{PREFIX}{self.name}",)
+
+    def _applied(self, stored: Tensor, *trained: Tensor) -> Tensor:
+        (value,) = trained
+        self._check(tuple(value.shape), tuple(stored.shape), "value")
+        return value
+
+
+@dataclass(frozen=True)
+class _LowRank(_Trained):
+    """The update of a layer's weight by LoRA: W + scale * B A."""
+
     scale: float
 
-    def added_to(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        """The layer's merged weight, computed in float32 and rounded to `dtype`.
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return f"{PREFIX}{self.name}.lora_A.weight", f"{PREFIX}{self.name}.lora_B.weight"
 
-        Raises `UserError` if the adapter does not fit the layer, and for a NaN or infinite number.
-        """
-        matrices = {name: _read(self.file, name).float() for name in _matrices(self.layer)}
-        for name, matrix in matrices.items():
-            if not _finite(matrix):
-                raise UserError(f"adapter `{self.file}`: `{name}` has NaN or infinite numbers")
-        down, up = matrices.values()
-        if (found := (up.shape[0], down.shape[1])) != weight.shape:
-            raise UserError(
-                f"adapter `{self.file}`: the update of layer `{self.layer}` has shape {found}, expected "
-                f"{tuple(weight.shape)}"
-            )
-        merged = (up @ down).mul_(self.scale).add_(weight).to(dtype)  # in the order of PEFT, which rounds alike
-        if not _finite(merged):
-            raise UserError(f"adapter `{self.file}`: layer `{self.layer}` is NaN or infinite in {dtype} when merged")
-        return merged
+    def _applied(self, stored: Tensor, *trained: Tensor) -> Tensor:
+        down, up = trained
+        self._check((up.shape[0], down.shape[1]), tuple(stored.shape), "update")
+        return (up @ down).mul_(self.scale).add_(stored)
+
+
+@dataclass(frozen=True)
+class _Dora(_LowRank):
+    """The same by DoRA, with each row scaled to its trained norm (arXiv:2402.09353, eq. 5)."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return (*super().tensors, f"{PREFIX}{self.name}.lora_magnitude_vector")
+
+    def _applied(self, stored: Tensor, *trained: Tensor) -> Tensor:
+        *matrices, norms = trained
+        updated = super()._applied(stored, *matrices)
+        self._check(tuple(norms.shape), (len(updated),), "magnitude")
+        return updated.mul_((norms / torch.linalg.norm(updated, dim=1)).view(-1, 1))
 
 
 def merge_weights(source: Path, adapter: Path, folder: Path, dtype: str, trust_remote_code: bool = False) -> None:
     """Writes the weights of the model folder `source`, with the adapter merged in, to `folder`.
 
-    Names of files and tensors stay the same, and so do the bytes of all tensors without an update.
-    The weight of a layer with one becomes `weight + scale * B A`, computed in float32 as in PEFT's
-    `merge_and_unload`, and is rounded to its stored dtype. If `dtype`, in which the model is used,
-    has numbers that the stored dtype lacks, it is stored in float32 instead. Needs memory for one
-    such layer only.
+    Names of files and tensors stay the same, and so do the bytes of all tensors that were not
+    trained. The others are computed in float32 as in PEFT's `merge_and_unload` (LoRA, rsLoRA and
+    DoRA), or are those of the adapter (`modules_to_save`), and are rounded to their stored dtype. If
+    `dtype`, in which the model is used, has numbers that the stored dtype lacks, they are stored in
+    float32 instead. Needs memory for one such tensor only.
 
-    Raises `UserError` if the adapter has anything but LoRA matrices of linear layers, does not fit
-    the model, or has a NaN or infinite number.
+    Raises `UserError` if the adapter has anything else, does not fit the model, or has a NaN or
+    infinite number.
     """
     headers = {name: _header(source / name) for name in _weight_files(source)}
     stored = [name for header in headers.values() for name in header.tensors]
-    updates = _updates(source, adapter, stored, trust_remote_code)
+    trained = _trained(source, adapter, stored, trust_remote_code)
     for name, header in headers.items():
-        _write(source / name, folder / name, header, updates, getattr(torch, dtype))
+        _write(source / name, folder / name, header, trained, getattr(torch, dtype))
     if (source / INDEX).exists():
         index = json.loads((source / INDEX).read_text())
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": _total(folder, headers)}
@@ -102,30 +160,26 @@ def _total(folder: Path, files: Iterable[str]) -> int:
     return sum(tensor.bytes for name in files for tensor in _header(folder / name).tensors.values())
 
 
-def _updates(source: Path, adapter: Path, stored: Iterable[str], trust_remote_code: bool) -> dict[str, _Update]:
-    """Name of a stored tensor to its update; every tensor of the adapter is part of exactly one."""
+def _trained(source: Path, adapter: Path, stored: Iterable[str], trust_remote_code: bool) -> dict[str, _Trained]:
+    """Name of a stored tensor to what the adapter makes of it; every tensor of the adapter is part of
+    exactly one."""
     settings = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(settings, trust_remote_code=trust_remote_code)
     names, file = _stored_names(model, stored), adapter / ADAPTER
-    scales = _scales(model, adapter)
+    trained = _by_weight(model, adapter)
     with safe_open(file, framework="pt") as opened:
         found = set(opened.keys())
-    expected = {name for layer in scales for name in _matrices(layer)}
+    expected = {name for one in trained.values() for name in one.tensors}
     for problem, wrong in (
-        ("is not a LoRA matrix of a linear layer", found - expected),
+        ("is not part of LoRA on a linear layer, or of `modules_to_save`", found - expected),
         ("is missing", expected - found),
-        (f"has no weight of its own in model folder `{source}`", {x for x in scales if f"{x}.weight" not in names}),
+        (f"has no weight of its own in model folder `{source}`", trained.keys() - names.keys()),
     ):
         if wrong:
             shown = joined_mistakes([f"`{name}`" for name in sorted(wrong)], ", ")
             raise UserError(f"adapter `{file}` cannot be merged: {problem}: {shown}")
-    return {names[f"{layer}.weight"]: _Update(file, layer, scale) for layer, scale in scales.items()}
-
-
-def _matrices(layer: str) -> tuple[str, str]:
-    """The names of A and B in an adapter's file."""
-    return f"base_model.model.{layer}.lora_A.weight", f"base_model.model.{layer}.lora_B.weight"
+    return {names[weight]: one for weight, one in trained.items()}
 
 
 def _stored_names(model: PreTrainedModel, stored: Iterable[str]) -> dict[str, str]:
@@ -147,8 +201,9 @@ def _stored_names(model: PreTrainedModel, stored: Iterable[str]) -> dict[str, st
     return names
 
 
-def _scales(model: PreTrainedModel, adapter: Path) -> dict[str, float]:
-    """Layer to the scale of its update, by PEFT, which adds the adapter's layers to the model."""
+def _by_weight(model: PreTrainedModel, adapter: Path) -> dict[str, _Trained]:
+    """Name of a weight in the model to what the adapter makes of it, by PEFT, which adds the adapter's
+    layers to the model."""
     config = LoraConfig.from_pretrained(str(adapter))
     if config.init_lora_weights not in NEUTRAL:
         raise UserError(
@@ -157,11 +212,20 @@ def _scales(model: PreTrainedModel, adapter: Path) -> dict[str, float]:
         )
     config.init_lora_weights = False
     inject_adapter_in_model(config, model, low_cpu_mem_usage=True)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    for name, layer in layers.items():
-        if type(layer) is not Linear or layer.lora_variant:
-            raise UserError(f"adapter `{adapter}` cannot be merged: layer `{name}` is not plain LoRA on a linear layer")
-    return {name: layer.scaling["default"] for name, layer in layers.items()}
+    file, trained = adapter / ADAPTER, dict[str, _Trained]()
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            variant = layer.lora_variant.get("default")
+            if type(layer) is not Linear or not (variant is None or isinstance(variant, DoraLinearVariant)):
+                raise UserError(
+                    f"adapter `{adapter}` cannot be merged: layer `{name}` is not LoRA or DoRA on a linear layer"
+                )
+            kind = _LowRank if variant is None else _Dora
+            trained[f"{name}.weight"] = kind(file, name, layer.scaling["default"])
+        elif isinstance(layer, ModulesToSaveWrapper):
+            weights = [f"{name}.{weight}" for weight in layer.modules_to_save["default"].state_dict()]
+            trained |= {weight: _InFull(file, weight) for weight in weights}
+    return trained
 
 
 def _finite(tensor: Tensor) -> bool:
@@ -175,10 +239,10 @@ def _read(file: Path, name: str) -> Tensor:
         return opened.get_tensor(name)
 
 
-def _write(source: Path, target: Path, header: Header, updates: Mapping[str, _Update], dtype: torch.dtype) -> None:
-    """Copies a file of weights with the updates of its tensors."""
+def _write(source: Path, target: Path, header: Header, trained: Mapping[str, _Trained], dtype: torch.dtype) -> None:
+    """Copies a file of weights, with what was trained in the place of its tensors."""
     tensors = {
-        name: _widened(source, name, tensor, dtype) if name in updates else tensor
+        name: _widened(source, name, tensor, dtype) if name in trained else tensor
         for name, tensor in header.tensors.items()
     }
     with source.open("rb") as old, target.open("wb") as new:
@@ -188,8 +252,8 @@ def _write(source: Path, target: Path, header: Header, updates: Mapping[str, _Up
             tensors = _placed(tensors)
             new.write(header_bytes(tensors, header.metadata))
         for name, tensor in tensors.items():
-            if name in updates:
-                merged = updates[name].added_to(_read(source, name), DTYPES[tensor.dtype])
+            if name in trained:
+                merged = trained[name].merged(_read(source, name), DTYPES[tensor.dtype])
                 new.write(merged.view(torch.uint8).numpy().data)
             else:
                 _copy(old, new, header.length + header.tensors[name].start, tensor.bytes)

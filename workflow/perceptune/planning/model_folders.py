@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
-from perceptune.contracts.config import ClipBlock, Config, LoraBlock, ModelBlock, SaliencyBlock
+from perceptune.contracts.config import ClipBlock, Config, LoraBlock, ModelBlock, Part, SaliencyBlock
 from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.plugins import load, names
 from perceptune.contracts.provenance.code import MEMORY
 from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.core.data.signatures import GIT_LFS, mistaken
-from perceptune.core.weights import Stored, read_header
+from perceptune.core.weights import Stored, read_header, short_name
 
 LARGEST_POINTER = 1024
 """Largest Git LFS pointer in bytes, by its specification."""
@@ -49,7 +49,7 @@ def check_complete(block: ModelBlock | ClipBlock | SaliencyBlock) -> None:
 
 def check_models(config: Config) -> None:
     """Raises `UserError` for models in use whose folder contradicts the config: another family, a
-    shorter context, or no layers with the names in `lora.target_modules`.
+    shorter context, or without the layers in `lora.parts` and `lora.target_modules`.
 
     Folders that cannot be read are left to `model_digest`: the targets may not need them.
     """
@@ -98,16 +98,29 @@ def _short_contexts(config: Config) -> Iterator[str]:
 
 
 def _unknown_layers(config: Config) -> Iterator[str]:
-    """Names in `lora.target_modules` that no layer of the language model ends with."""
+    """Parts in `lora.parts` without layers, and names in `lora.target_modules` that match none."""
     found: dict[str, None] = {}
+    seen: dict[str, dict[Part, dict[str, Linear]]] = {}
     for experiment in config.experiments.values():
-        named = config.trainings[experiment.training].lora.target_modules
-        path = config.models[experiment.model].path
-        layers = {name.rpartition(".")[2] for name in language_layers(Path(path))} if named else set()
-        for name in named:
-            if layers and name.rpartition(".")[2] not in layers:
-                about = f"key `trainings.{experiment.training}.lora.target_modules`: `{name}` matches no layer"
-                found[f"{about} of the language model in `{path}`, expected one of {', '.join(sorted(layers))}"] = None
+        lora, model = config.trainings[experiment.training].lora, config.models[experiment.model]
+        if lora.parts == ("language",) and not lora.target_modules:
+            continue
+        if experiment.model not in seen:
+            seen[experiment.model] = linear_layers(model)
+        layers = seen[experiment.model]
+        if not any(layers.values()):  # the folder cannot be read
+            continue
+        key = f"key `trainings.{experiment.training}.lora"
+        for part in lora.parts:
+            if not layers[part]:
+                found[f"{key}.parts`: `{part}` has no linear layer in `{model.path}`"] = None
+        adapted = [part for part in lora.parts if part not in lora.full]
+        known = sorted({short_name(layer) for part in adapted for layer in layers[part]})
+        for name in lora.target_modules:
+            if not any(f".{one}".endswith(f".{name}") or f".{name}".endswith(f".{one}") for one in known):
+                parts = " or ".join(f"`{part}`" for part in adapted)
+                about = f"{key}.target_modules`: `{name}` matches no layer of {parts} in `{model.path}`"
+                found[f"{about}, expected one of {', '.join(known)}"] = None
     yield from found
 
 
@@ -121,34 +134,60 @@ def tensors(folder: Path) -> dict[str, Stored]:
     return found
 
 
-def language_layers(folder: Path) -> dict[str, tuple[int, int]]:
-    """Name to shape (out, in) of the language model's linear layers, except its head.
+class Linear(NamedTuple):
+    """Sizes of a linear layer."""
 
-    Names are those of the checkpoint, in which `language_model` can be missing.
+    outputs: int
+    inputs: int
+    bias: bool
+
+
+def linear_layers(model: ModelBlock) -> dict[Part, dict[str, Linear]]:
+    """The linear layers of each part of a model, by their names in the checkpoint; none of a folder
+    that cannot be read. The head, and layers that no output depends on, are in no part.
     """
-    layers: dict[str, tuple[int, int]] = {}
-    for name, stored in tensors(folder).items():
-        shape = stored.shape
+    folder, family = Path(model.path), load("family", model.family)
+    stored = tensors(folder)
+    unused = family.unused_layers(_read_object(folder / "config.json") or {})
+    layers: dict[Part, dict[str, Linear]] = {part: {} for part in get_args(Part)}
+    for name, tensor in stored.items():
         layer, _, kind = name.rpartition(".")
-        parts = layer.split(".")
-        seen = "language_model" not in parts and any(part.startswith("vis") for part in parts)
-        if kind == "weight" and len(shape) == 2 and "layers" in parts and not seen:
-            layers[layer] = (shape[0], shape[1])
+        if kind == "weight" and len(tensor.shape) == 2 and not (unused and re.fullmatch(unused, layer)):
+            part = _part(layer, family.lora_targets)
+            if part:
+                layers[part][layer] = Linear(*tensor.shape, f"{layer}.bias" in stored)
     return layers
 
 
-def adapter_parameters(layers: Mapping[str, tuple[int, int]], lora: LoraBlock, targets: str) -> int:
-    """The number of parameters of a LoRA adapter on `layers`, as in `language_layers`.
+def _part(layer: str, targets: Mapping[Part, str]) -> Part | None:
+    """The part of a model that a layer belongs to. In names of the language model, `language_model`
+    can be missing."""
+    for part, pattern in targets.items():
+        if part != "language" and re.fullmatch(pattern, layer):
+            return part
+    names = layer.split(".")
+    seen = "language_model" not in names and any(name.startswith("vis") for name in names)
+    return "language" if "layers" in names and not seen else None
 
-    `targets` is the family's `lora_targets`, which `lora.target_modules` overrides.
-    """
 
-    def chosen(layer: str) -> bool:
+def adapter_parameters(model: ModelBlock, lora: LoraBlock) -> int:
+    """The number of parameters of a model's adapter."""
+    targets = load("family", model.family).lora_targets
+
+    def chosen(part: Part, layer: str) -> bool:
         if lora.target_modules:
             return any(layer == name or layer.endswith(f".{name}") for name in lora.target_modules)
-        return re.fullmatch(targets, layer if "language_model" in layer else f"language_model.{layer}") is not None
+        named = layer if part != "language" or "language_model" in layer else f"language_model.{layer}"
+        return re.fullmatch(targets[part], named) is not None
 
-    return sum(lora.r * (rows + columns) for layer, (rows, columns) in layers.items() if chosen(layer))
+    count = 0
+    for part, layers in linear_layers(model).items():
+        for layer, (outputs, inputs, bias) in layers.items() if part in lora.parts else ():
+            if part in lora.full:
+                count += outputs * (inputs + bias)
+            elif chosen(part, layer):
+                count += lora.r * (outputs + inputs) + outputs * lora.use_dora
+    return count
 
 
 def _model_type(file: Path) -> str | None:

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts.config import ClipBlock, FileDataset, ModelBlock, PairingBlock, SaliencyBlock, ShapesDataset
-from perceptune.contracts.plugins import load
-from perceptune.planning.model_folders import adapter_parameters, language_layers, tensors
+from perceptune.planning.model_folders import adapter_parameters, tensors
 from perceptune.planning.policies import Plan
 from perceptune.planning.questions import asked
 from perceptune.planning.resources import FLOAT, UNKNOWN_TABLE, UNKNOWN_WEIGHTS, Table, Weights
@@ -57,12 +56,7 @@ def adapter_count(plan: Plan, policy: str) -> int:
     if plan.experiment(policy) is None:
         return 0
     model, lora = plan.config.models[plan.base(policy)], plan.training(policy).lora
-
-    def count() -> int:
-        targets = load("family", model.family).lora_targets
-        return adapter_parameters(language_layers(Path(model.path)), lora, targets)
-
-    return plan.remembered(f"adapter {model.path} {model.family} {lora!r}", count)
+    return plan.remembered(f"adapter {model.path} {model.family} {lora!r}", lambda: adapter_parameters(model, lora))
 
 
 def prompt_tokens(plan: Plan, policy: str) -> int:

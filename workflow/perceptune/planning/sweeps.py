@@ -14,6 +14,8 @@ SWEPT = {
     "trainings": (blocks.TrainingBlock, ("parameters", "lora")),
 }
 """Sections in which lists are sweeps, with the nested mappings in which they are sweeps as well."""
+NESTED = {"lora": blocks.LoraBlock}
+"""Blocks behind the nested mappings that have one."""
 
 
 def expand_sweeps(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +63,8 @@ def _swept(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> lis
     for outer in nested:
         inner = block.get(outer)
         if isinstance(inner, Mapping):
-            found += [(outer, k) for k, v in inner.items() if isinstance(v, list) and k != "target_modules"]
+            lists = [k for k, v in inner.items() if isinstance(v, list)]
+            found += [(outer, k) for k in lists if outer not in NESTED or not blocks.takes_list(NESTED[outer], k)]
     return found
 
 

@@ -32,6 +32,7 @@ from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.planning.cross_checks import cross_mistakes
 from perceptune.planning.family_checks import family_mistakes
+from perceptune.planning.trained_parts import incompatible_parts
 from perceptune.planning.view_checks import changing_size, incompatible_views, kinds_of, uncovered, views_seen
 
 
@@ -280,6 +281,7 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
             yield f"key `benchmarks.{name}.judge_prompt`: no judge here takes a prompt; remove this key"
     for name, training in config.trainings.items():
         yield from _incompatible_rounds(name, training, config)
+        yield from incompatible_parts(name, training, config)
         yield from _incompatible_processes(name, training)
     yield from uncovered(config)
 

@@ -5,7 +5,17 @@ The JSON schema in `workflow/schemas` and the key tables in `config/README.md` a
 this package.
 """
 
-from perceptune.contracts.config.blocks import PLAIN_VIEWS, UNTRACKED, Block, Name, Positive, Prompt, Share, Task
+from perceptune.contracts.config.blocks import (
+    PLAIN_VIEWS,
+    UNTRACKED,
+    Block,
+    Name,
+    Positive,
+    Prompt,
+    Share,
+    Task,
+    takes_list,
+)
 from perceptune.contracts.config.config import Config
 from perceptune.contracts.config.datasets import Coordinates, DatasetBlock, FileDataset, ShapesDataset
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
@@ -21,7 +31,7 @@ from perceptune.contracts.config.pairs import (
 )
 from perceptune.contracts.config.preferences import BatchBlock, GivenBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.config.sampling import Decoding, RolloutBlock, SamplingBlock
-from perceptune.contracts.config.training import LoraBlock, TrainingBlock
+from perceptune.contracts.config.training import LoraBlock, Part, TrainingBlock
 from perceptune.contracts.config.views import LOCATE, AttentionBlock, CropBlock, SaliencyBlock, ViewBlock
 
 __all__ = [
@@ -58,6 +68,7 @@ __all__ = [
     "Name",
     "PairBlock",
     "PairingBlock",
+    "Part",
     "Positive",
     "Prompt",
     "ReportBlock",
@@ -72,4 +83,5 @@ __all__ = [
     "TrainingBlock",
     "ViewBlock",
     "named_keys",
+    "takes_list",
 ]

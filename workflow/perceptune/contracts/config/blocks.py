@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -35,6 +35,11 @@ UNTRACKED = {
 }  # fmt: skip
 """Keys that decide where and how fast something is computed, not what. Changing them reruns
 nothing."""
+
+
+def takes_list(block: type[BaseModel], key: str) -> bool:
+    """Whether the value of a key is a list itself, so that a list there is no sweep."""
+    return key in block.model_fields and get_origin(block.model_fields[key].annotation) is tuple
 
 
 class Block(BaseModel):

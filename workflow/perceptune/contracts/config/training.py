@@ -8,20 +8,31 @@ from pydantic import Field
 
 from perceptune.contracts.config.blocks import Block, Parameter, Positive, Seed, Share
 
+Part = Literal["language", "projector", "vision"]
+
 
 class LoraBlock(Block):
-    """The LoRA adapter."""
+    """The adapter: what is trained. Names are those of PEFT's `LoraConfig`."""
 
     r: Positive = 128
     """Rank."""
     alpha: Positive = 256
-    """Scale: the update is multiplied by alpha / r."""
+    """Scale: the update is multiplied by alpha / r, or alpha / sqrt(r) with `use_rslora`."""
     dropout: Share = 0.0
     """Dropout on the adapter's input. Above 0, the shared-prefix pass draws one mask for all
     responses of a list."""
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)] = ("language",)
+    """Parts of the model whose linear layers are trained; everything else stays frozen."""
+    full: tuple[Literal["projector"], ...] = ()
+    """Those of `parts` whose linear layers are trained in full, weights and biases, instead of by LoRA
+    (PEFT's `modules_to_save`)."""
     target_modules: tuple[str, ...] = ()
-    """Names of the language model's linear layers to adapt; empty: the family's default (all of
-    them, as in PerPO)."""
+    """Names of linear layers in the other `parts` to adapt; empty: all of them, as in PerPO."""
+    use_rslora: bool = False
+    """Rank-stabilised scale (arXiv:2312.03732)."""
+    use_dora: bool = False
+    """DoRA (arXiv:2402.09353): also trains the norm of each row of the weights. Slower, and needs more
+    memory."""
 
 
 class TrainingBlock(Block):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from perceptune.core.methods.method import Group, GroupMethod, MethodParameters
+from perceptune.core.methods.method import Group, MethodParameters
+from perceptune.core.methods.pair import PairMethod, log_ratio_margin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,20 +18,15 @@ class DPOParameters(MethodParameters):
     """Scale of the implicit reward."""
 
 
-class DPO(GroupMethod):
+class DPO(PairMethod):
     name = "dpo"
     Parameters = DPOParameters
-
-    def responses(self, rewards: Sequence[float], parameters: DPOParameters) -> list[int]:
-        """The first and the last response of the ranked list."""
-        return [0, len(rewards) - 1]
 
     def loss(self, group: Group, parameters: DPOParameters) -> Tensor:
         """-log sigmoid(beta (s_best - s_worst))."""
         from torch.nn.functional import softplus
 
-        scores = group.scores
-        return softplus(-parameters.beta * (scores[0] - scores[-1]))
+        return softplus(-parameters.beta * log_ratio_margin(group))
 
 
 METHOD = DPO()

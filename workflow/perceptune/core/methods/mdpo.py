@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from perceptune.core.methods.logprob_queries import Look, Pairs
-from perceptune.core.methods.method import Group, GroupMethod, MethodParameters, Stored, ViewName
+from perceptune.core.methods.method import Group, MethodParameters, Stored, ViewName
+from perceptune.core.methods.pair import PairMethod, log_ratio_margin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ class MDPOParameters(MethodParameters):
     """Weight of the anchored preference; 0 disables it."""
 
 
-class MDPO(GroupMethod):
+class MDPO(PairMethod):
     name = "mdpo"
     Parameters = MDPOParameters
 
@@ -37,10 +38,6 @@ class MDPO(GroupMethod):
         """Reference log-probs under the training view and, if `conditional`, the corrupted one."""
         views = (view, parameters.corrupted) if parameters.conditional else (view,)
         return tuple(Stored("reference", name) for name in views)
-
-    def responses(self, rewards: Sequence[float], parameters: MDPOParameters) -> list[int]:
-        """The first and the last response of the ranked list."""
-        return [0, len(rewards) - 1]
 
     def looks(self, rewards: Sequence[float], pairs: Pairs, parameters: MDPOParameters, view: str) -> list[Look]:
         """Both responses under the training view, and the best one also under the corrupted view."""
@@ -57,7 +54,7 @@ class MDPO(GroupMethod):
         from torch.nn.functional import softplus
 
         scores, beta = group.scores, parameters.beta
-        loss = softplus(-beta * (scores[0] - scores[-1]))
+        loss = softplus(-beta * log_ratio_margin(group))
         if parameters.conditional:
             conditional = softplus(-beta * self._conditional_margin(group, parameters))
             loss = loss + parameters.conditional * conditional

@@ -193,7 +193,7 @@ class RolloutTrainer(AdapterTrainer):
         # gradients are averaged over processes; the weights are global
         processes = self.accelerator.num_processes
         if isinstance(inputs, Direct):
-            return self._loss_of(model, inputs) * processes
+            return self._for_all(self._loss_of(model, inputs) * processes)
         work: Replayed = inputs
         for name in self.views[1:]:
             matters = work.slopes[name].any() or (name in work.kl_slopes and work.kl_slopes[name].any())
@@ -201,7 +201,7 @@ class RolloutTrainer(AdapterTrainer):
                 # gradients are exchanged once, after the last pass, which the Trainer runs
                 with self.accelerator.no_sync(model):
                     self.accelerator.backward(self._with_slopes(model, work, name) * processes)
-        return self._with_slopes(model, work, self.view) * processes
+        return self._for_all(self._with_slopes(model, work, self.view) * processes)
 
     def _loss_of(self, model: nn.Module, work: Direct) -> Tensor:
         found = token_values(model, work.packed)

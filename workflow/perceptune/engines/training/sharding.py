@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback, TrainingArguments
 
-from perceptune.models.placement import bare
+from perceptune.models.placement import bare, language_model
 
 DECODER_LAYER = re.compile(r"(?:.*\.)?(?:language_model|text_model)\.layers\.\d+")
 
@@ -26,7 +26,8 @@ def settings(model: PeftModel) -> dict[str, Any]:
     """Keyword arguments of `TrainingArguments` that shard the model.
 
     Only the decoder layers of the language model are fetched one by one. All processes must run them
-    equally often, while a process may skip the vision tower: not all prompts have images. Checkpoints
+    equally often, while a process may skip the vision tower: not all prompts have images. `InStep` sees
+    to the backward pass. Checkpoints
     hold every process's share of the adapter and the optimiser's state; the default is the whole model.
     """
     layers = {type(module).__name__ for name, module in model.named_modules() if DECODER_LAYER.fullmatch(name)}
@@ -54,17 +55,26 @@ def enable_on_cpu(arguments: TrainingArguments, state: AcceleratorState) -> None
     state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
 
 
-class WholeHead(TrainerCallback):
-    """Keeps the language-model head whole once it was fetched.
+class InStep(TrainerCallback):
+    """Makes all processes fetch and reduce the same weights, or they would wait for each other forever.
 
-    It runs block by block (`LOGITS_AT_ONCE`), and would be fetched again for each block of the backward
-    pass. Processes have different numbers of blocks, so they would wait for each other forever.
+    The head stays whole once it was fetched: it runs block by block (`LOGITS_AT_ONCE`), in different
+    numbers of blocks, and would be fetched again for each block of the backward pass. Where parts before
+    the decoder layers are trained, a process whose prompts have no images does not use their weights: it
+    reduces zeros, and its backward pass still goes through all decoder layers.
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        head = bare(kwargs["model"]).get_output_embeddings()
+        model: Any = kwargs["model"]
+        model.set_reduce_scatter_unused_params(True)
+        language_model(model).get_input_embeddings().register_forward_hook(_with_gradient)
+        head = bare(model).get_output_embeddings()
         assert isinstance(head, FSDPModule)  # accelerate shards it on its own, or with the embedding
         head.set_reshard_after_backward(False)
+
+
+def _with_gradient(embedding: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output.requires_grad_()
 
 
 def whole_adapter(model: nn.Module) -> dict[str, Tensor] | None:

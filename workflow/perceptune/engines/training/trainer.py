@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -33,7 +33,8 @@ from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training import sharding
 from perceptune.engines.training.groups import Batch, Encoder, RankedList, per_look
 from perceptune.engines.training.shared_prefix import response_logps
-from perceptune.models.adapters import language_layers
+from perceptune.models.adapters import new_adapter
+from perceptune.models.families.family import Family
 
 COMPLETE = "complete.json"
 """Written last into a checkpoint: without it the checkpoint is incomplete."""
@@ -42,22 +43,13 @@ DIVERGED = "lower `learning_rate`, or use `dtype: bfloat16` instead of float16"
 """Hint for a training run with NaN or infinite numbers."""
 
 
-def with_adapter(model: PreTrainedModel, block: TrainingBlock, targets: str, base_path: str) -> PeftModel:
-    """The model with a new LoRA adapter on the language model's linear layers; the rest is frozen.
+def with_adapter(model: PreTrainedModel, block: TrainingBlock, family: Family, base_path: str) -> PeftModel:
+    """The model with a new adapter on the parts in `lora.parts`; the rest is frozen.
 
-    Raises `UserError` for names in `lora.target_modules` that the language model does not have.
+    Raises `UserError` for names in `lora.target_modules` that these parts do not have.
     """
     set_seed(block.seed)
-    named = block.lora.target_modules
-    config = LoraConfig(
-        r=block.lora.r,
-        lora_alpha=block.lora.alpha,
-        lora_dropout=block.lora.dropout,
-        target_modules=language_layers(model, named) if named else targets,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    adapted = get_peft_model(model, config)
+    adapted = new_adapter(model, block.lora, family)
     adapted.peft_config["default"].base_model_name_or_path = base_path
     return adapted
 
@@ -133,6 +125,17 @@ class AdapterTrainer(Trainer):
         here = torch.tensor(counts, device=self.accelerator.device)
         return self.accelerator.reduce(here, "sum").tolist()
 
+    def _for_all(self, loss: Tensor) -> Tensor:
+        """The loss with a gradient for every weight, if only of zero; sharded, `sharding.InStep` does it.
+
+        Without images, a batch uses no weight of the vision tower and the projector; but
+        DistributedDataParallel waits for all of them, and a loss of none has no gradient.
+        """
+        if self.is_fsdp_enabled:
+            return loss
+        trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        return sum((0 * w.sum() for name, w in trained if "language_model" not in name.split(".")), start=loss)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds metrics, averaged over all groups (of all processes) that had them since the last
         log.
@@ -187,7 +190,7 @@ class ListTrainer(AdapterTrainer):
         self._sums.tokens += batch.tokens
         count = len(batch.lists) if num_items_in_batch is None else num_items_in_batch
         # gradients are averaged over processes; the count is global
-        return torch.stack(losses).sum() * self.accelerator.num_processes / count
+        return self._for_all(torch.stack(losses).sum() * self.accelerator.num_processes / count)
 
 
 def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], view: str) -> Group:
@@ -321,7 +324,7 @@ def prepare(
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    callbacks = [_Checkpoints(), _Bar(), *([sharding.WholeHead()] if sharded else [])]
+    callbacks = [_Checkpoints(), _Bar(), *([sharding.InStep()] if sharded else [])]
     return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from perceptune.contracts.errors import UserError
 from perceptune.models.families.family import Family, Messages
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from perceptune.contracts.config import ModelBlock
+    from perceptune.contracts.config import ModelBlock, Part
 
 TOKENS = ("input_ids", "attention_mask", "position_ids", "labels", "token_type_ids", "mm_token_type_ids")
 """Tensors of a processor that describe tokens; all others describe images."""
@@ -41,10 +41,10 @@ class Auto(Family):
     frame = None
     places_tokens = False
     probed = True
-    lora_targets = (
-        r"(?:.*\.)?(?:language_model|text_model)\.(?:.*\.)?layers\.\d+\.(?!(?:.*\.)?experts\.)"
+    lora_targets: ClassVar[Mapping[Part, str]] = {
+        "language": r"(?:.*\.)?(?:language_model|text_model)\.(?:.*\.)?layers\.\d+\.(?!(?:.*\.)?experts\.)"
         r"(?:.*\.)?(?:\w*proj|fc\d?|w\d|wo|wqkv|dense\w*|linear\w*|query_key_value)"
-    )
+    }
     """The decoder's linear layers by their usual names, without the experts of a mixture, which share
     one tensor, and their router."""
 

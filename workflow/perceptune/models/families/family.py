@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from perceptune.contracts.config import ModelBlock
+    from perceptune.contracts.config import ModelBlock, Part
     from perceptune.core.answers.boxes import Frame
 
 Messages = Sequence[Mapping[str, Any]]
@@ -25,6 +25,8 @@ PLACEHOLDERS = ("image", "video", "audio")
 """What a processor's `<kind>_token` attributes stand for."""
 SPECIAL = "special"
 """The kind of all other tokens that a text must not contain."""
+LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""The linear layers of a language model, for `Family.lora_targets`."""
 
 
 class Family(ABC):
@@ -45,8 +47,16 @@ class Family(ABC):
     """Whether a probe must find out on a model's weights if the family understands it."""
     markup: ClassVar[tuple[str, ...]] = ()
     """Special tokens that are part of questions and answers, such as the marks around a box."""
-    lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    """Regular expression for the language model's linear layers; everything else stays frozen."""
+    lora_targets: ClassVar[Mapping[Part, str]] = {"language": LANGUAGE}
+    """Part of the model (`language`, `projector`, `vision`) to a regular expression for the names of
+    its linear layers, in the model as in published checkpoints (`LANGUAGE` needs `language_model.` in
+    front where checkpoints omit it)."""
+
+    def unused_layers(self, settings: Mapping[str, Any]) -> str | None:
+        """Regular expression for layers that no output depends on, so that training them is void; None
+        if there are none. `settings` is the model's `config.json`.
+        """
+        return None
 
     def of(self, model: ModelBlock) -> Family:
         """The family configured by a model block; itself if the block has no settings for it."""

@@ -22,6 +22,7 @@ class Llava(LlavaLike):
     name = "llava"
     model_types = ("llava",)
     frame = "padded_square"
+    feature_layer = -2
     squares_images = True
 
     def __init__(self, fit: str = "pad") -> None:

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from perceptune.models.families.family import Family
+from perceptune.models.families.family import LANGUAGE, Family
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
+    from perceptune.contracts.config import Part
+
 
 class LlavaLike(Family):
+    lora_targets: ClassVar[Mapping[Part, str]] = {
+        "language": LANGUAGE,
+        "projector": r"(?:.*\.)?multi_modal_projector\.linear_[12]",
+        "vision": (
+            r"(?:.*\.)?vision_tower\.(?:.*\.)?layers?\.\d+\."
+            r"(?:self_attn|attention|mlp)\.(?:q_proj|k_proj|v_proj|out_proj|projection_layer|fc1|fc2)"
+        ),
+    }
+    feature_layer: ClassVar[int] = -1
+    """Index of the vision tower's hidden states that the projector reads, if `config.json` has none."""
+
+    def unused_layers(self, settings: Mapping[str, Any]) -> str | None:
+        """The vision tower's layers after the last one that the projector reads."""
+        read = settings.get("vision_feature_layer") or self.feature_layer
+        vision = settings.get("vision_config")
+        depth = int(vision.get("num_hidden_layers") or 0) if isinstance(vision, Mapping) else 0
+        # hidden state 0 is the embeddings, and -1 is the last layer's output
+        used = max(state % (depth + 1) for state in ([read] if isinstance(read, int) else read))
+        unused = "|".join(map(str, range(used, depth)))
+        return rf"(?:.*\.)?vision_tower\.(?:.*\.)?layers?\.(?:{unused})\..*" if unused else None
+
     def positions(self, model: PreTrainedModel, prefix: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """0, 1, 2, ... on one axis."""
         import torch

@@ -15,6 +15,7 @@ class LlavaNext(AnyResolution):
     name = "llava_next"
     model_types = ("llava_next",)
     frame = "padded_square"
+    feature_layer = -2
 
 
 FAMILY = LlavaNext()

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from perceptune.models.families.family import Family
+from perceptune.models.families.family import LANGUAGE, Family
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
+    from perceptune.contracts.config import Part
+
 
 class QwenVL(Family):
+    lora_targets: ClassVar[Mapping[Part, str]] = {
+        "language": LANGUAGE,
+        "projector": (r"(?:.*\.)?visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:mlp\.[02]|linear_fc[12])"),
+        "vision": (
+            r"(?:.*\.)?visual\.blocks\.\d+\."
+            r"(?:attn\.(?:qkv|proj)|mlp\.(?:fc[12]|linear_fc[12]|gate_proj|up_proj|down_proj))"
+        ),
+    }
     resizes_by_pixels = True
     markup = tuple(f"<|{name}_{side}|>" for name in ("object_ref", "box", "quad") for side in ("start", "end"))
 

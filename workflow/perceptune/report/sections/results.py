@@ -21,6 +21,8 @@ TRAINING_PANELS = {
     "ranking_accuracy": "best answer preferred over the worst",
     "chosen_logps": "log-prob of the best answer",
     "rejected_logps": "log-prob of the worst answer",
+    "average_margin": "log-prob per token, best minus worst answer",
+    "reference_point": "reference point of KTO",
     "robust_margin": "margin of the robust pairs",
     "conditional_margin": "best answer, image minus corrupted image",
     "anchor_reward": "implicit reward of the best answer",

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 
 from perceptune.contracts.config import AttentionBlock, ModelBlock
 from perceptune.contracts.errors import UserError
@@ -22,7 +21,7 @@ from perceptune.core.views.view import Recipe
 from perceptune.engines.vision.attention_capture import Looked, look, watching
 from perceptune.models.coordinates import framed
 from perceptune.models.families.family import Family, family_of
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model, load_processor, load_trained
 from perceptune.models.placement import bare, language_model
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.sampling.recipes import messages_for
@@ -51,7 +50,7 @@ def run(
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
     family, processor, loaded = family_of(model), load_processor(model), load_model(model)
     if adapter is not None:
-        loaded = PeftModel.from_pretrained(loaded, str(adapter))
+        loaded = load_trained(loaded, adapter, trainable=False)
     loaded.eval()
     maps = _Maps(IllustratedExamples(examples), family, processor, loaded, model, config)
     parameters = {

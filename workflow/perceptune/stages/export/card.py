@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from perceptune.contracts.config import Leakage, ModelBlock
+from perceptune.contracts.config import Leakage, LoraBlock, ModelBlock
 from perceptune.contracts.files import write_text
 from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.plugins import load
@@ -35,6 +35,7 @@ FITS = {
     "pad": "Pad images to squares with the processor's mean colour before passing them to the processor.",
     "crop": "The processor centre-crops images that are not square.",
 }
+PARTS = {"language": "language model", "projector": "projector", "vision": "vision tower"}
 COMPARED = {
     "vllm_and_transformers": "vLLM and transformers, this folder",
     "vllm_and_base_with_adapter": "vLLM with this folder, and the base model with the adapter",
@@ -78,7 +79,7 @@ def run(
         folder=_without_folders(card.parent.as_posix()),
         method=trained["method"],
         rounds=policy.rpartition(ROUND_MARK)[2] if ROUND_MARK in policy else "",
-        lora=trained["lora"],
+        adapter=_adapter(LoraBlock.model_validate(trained["lora"])),
         dtype=model.dtype,
         max_model_len=model.max_model_len,
         pictures=_pictures(model),
@@ -100,6 +101,15 @@ def run(
         config=yaml.safe_dump(dict(config), sort_keys=False, width=120),
     )
     write_text(card, text)
+
+
+def _adapter(lora: LoraBlock) -> str:
+    """What was trained: `a LoRA adapter (rank 8) of the language model`."""
+    kind = ("rank-stabilised " if lora.use_rslora else "") + ("DoRA" if lora.use_dora else "LoRA")
+    adapted, full = ([PARTS[part] for part in lora.parts if (part in lora.full) == whole] for whole in (False, True))
+    layers = f"layers {', '.join(f'`{name}`' for name in lora.target_modules)} of " if lora.target_modules else ""
+    also = f", and the {' and '.join(full)} in full" if full else ""
+    return f"a {kind} adapter (rank {lora.r}) of {layers}the {' and the '.join(adapted)}{also}"
 
 
 def _pictures(model: ModelBlock) -> str:

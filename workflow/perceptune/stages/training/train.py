@@ -140,7 +140,7 @@ def _train(job: _Job) -> None:
     if not lists:
         raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
     base = load_model(model, quantisation=config.quantisation, sharded=config.sharding == "fsdp")
-    adapted = with_adapter(base, config, prompts.family.lora_targets, model.path)
+    adapted = with_adapter(base, config, prompts.family, model.path)
     log = train(
         adapted,
         Encoder(

@@ -161,9 +161,7 @@ def _train(job: _Job) -> None:
     loading: dict[str, Any] = {"quantisation": config.quantisation, "sharded": config.sharding == "fsdp"}
     base = load_model(model, **loading)
     adapted = (
-        with_adapter(base, config, prompts.family.lora_targets, model.path)
-        if job.before is None
-        else load_trained(base, job.before)
+        with_adapter(base, config, prompts.family, model.path) if job.before is None else load_trained(base, job.before)
     )
     mark = fingerprint(settings, job.inputs, "perceptune.stages.training.train_round", plugins)
     state = job.paths["checkpoints"] / OPTIMIZER
@@ -198,7 +196,7 @@ def _train(job: _Job) -> None:
     stop = None
     if done.stopped is not None:  # a new adapter leaves the base model unchanged
         stop, weights = Stop(job.number, done.stopped), None
-        adapted = with_adapter(load_model(model, **loading), config, prompts.family.lora_targets, model.path)
+        adapted = with_adapter(load_model(model, **loading), config, prompts.family, model.path)
     with appearing_adapter(job.paths["adapter"], record) as folder:
         adapted.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         if stop is None and config.optimizer == "carry":
