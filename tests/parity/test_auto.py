@@ -15,6 +15,7 @@ from perceptune.engines.training.branch_attention import plain
 from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed, response_logps
 from perceptune.models.adapters import new_adapter
+from perceptune.models.families.auto import Auto
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import language_model
@@ -25,10 +26,14 @@ from transformers import AutoProcessor
 from tests.tiny_models import OTHERS
 
 from .adapters import moved
+from .family_logps import engine_against_trainer
 from .test_shared_prefix import TOLERANCE, Setup, perpo, relative
 
 SHARING = ("glm4v", "idefics3", "mistral3", "qwen3_vl_moe")
 """Models whose prompts are causal; the others need separate sequences."""
+VLLM_TOLERANCE = 1e-4
+"""Largest allowed difference from vLLM in a token's log-probability, in nats: these weights are larger
+than those of other tiny models."""
 ANSWER_TYPE = {"paligemma": 1}
 """Type of generated tokens in `token_type_ids`; 0 for other models."""
 FIRST = {
@@ -159,6 +164,16 @@ def test_a_probe_finds_the_layout_that_generation_agrees_with(setup: AutoSetup) 
     assert sliding_window(model) == {"gemma3": 64}.get(setup.name)  # type: ignore[arg-type]
 
 
+def test_wrong_positions_are_found_in_both_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = AutoSetup("glm4v", tmp_path)
+    monkeypatch.setattr(
+        Auto, "positions", lambda _, __, prefix: torch.arange(prefix["input_ids"].shape[1]).expand(3, -1)
+    )
+    model = setup.model.get_base_model()
+    for found in compare_layouts(model, setup.family, setup.processor, 512):  # type: ignore[arg-type]
+        assert str(found.problem).endswith(" from those of generation, expected at most 0.001")
+
+
 def test_a_window_or_a_refused_mask_needs_separate_sequences(tmp_path: Path) -> None:
     setup = AutoSetup("mistral3", tmp_path)
     model = setup.model.get_base_model()
@@ -211,3 +226,17 @@ def test_a_processor_whose_package_is_missing_is_named(tmp_path: Path, monkeypat
         UserError, match=f"processor of model folder `{tmp_path}` cannot be loaded: Package `num2words`"
     ):
         load_processor(ModelBlock(path=str(tmp_path), family="auto"))
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", SHARING)
+def test_vllm_sees_the_same_prompts_and_gives_the_same_log_probabilities(name: str, tmp_path: Path) -> None:
+    """For a model with a merged adapter, also on prompts with two images or none."""
+    setup = AutoSetup(name, tmp_path / "model")
+    setup.model.save_pretrained(tmp_path / "adapter")
+    found = engine_against_trainer("auto", Path(setup.block.path), tmp_path / "adapter")
+    print(f"vLLM against transformers, {name}: {found}")
+    assert found["prompts_equal"], found
+    assert found["lengths_equal"], found
+    assert found["worst"] <= VLLM_TOLERANCE, found
+    assert found["tokens"] >= 40

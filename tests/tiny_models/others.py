@@ -43,6 +43,7 @@ from transformers import (
     SiglipImageProcessor,
 )
 
+from tests.tiny_models.llavas import save_weights
 from tests.tiny_models.texts import HEAD_SIZE, PATCH_SIZE, QWEN_SPECIALS, byte_tokenizer, chatml, set_stop_tokens
 
 WIDTH = 2 * HEAD_SIZE
@@ -97,7 +98,7 @@ def build_tiny_gemma3(folder: Path, seed: int = 0) -> Path:
         chat_template=template,
         image_seq_length=4,
     )
-    return _save(Gemma3ForConditionalGeneration, config, processor, folder, seed, "<end_of_turn>")
+    return _save(Gemma3ForConditionalGeneration, config, processor, folder, seed, "<end_of_turn>", "vision_model.")
 
 
 def build_tiny_paligemma(folder: Path, seed: int = 0) -> Path:
@@ -116,7 +117,7 @@ def build_tiny_paligemma(folder: Path, seed: int = 0) -> Path:
         projection_dim=WIDTH,
         hidden_size=WIDTH,
     )
-    return _save(PaliGemmaForConditionalGeneration, config, processor, folder, seed, "<|im_end|>")
+    return _save(PaliGemmaForConditionalGeneration, config, processor, folder, seed, "<|im_end|>", "vision_model.")
 
 
 def build_tiny_idefics3(folder: Path, seed: int = 0) -> Path:
@@ -322,6 +323,7 @@ def _save(
     folder: Path,
     seed: int,
     turn_end: str,
+    tower: str = "",
 ) -> Path:
     tokenizer = processor.tokenizer
     torch.manual_seed(seed)
@@ -329,7 +331,7 @@ def _save(
     first = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     stops = sorted({tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(turn_end)})
     set_stop_tokens(model, bos=first, eos=stops, pad=tokenizer.pad_token_id)
-    model.save_pretrained(folder)
+    save_weights(model, folder, tower)
     processor.save_pretrained(folder)
     return folder
 

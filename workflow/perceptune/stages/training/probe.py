@@ -29,11 +29,13 @@ def run(*, probe: Path, model: ModelBlock, weights: str, halvings: int = 0) -> N
     the `halvings` halves the engine's batch size.
     """
     shared, alone = _layouts(model)
+    print(_shown(shared), _shown(alone), sep="\n")
     if not shared.agrees and not alone.agrees:
         raise refused(model.path, "training does not compute what the model generates with", alone)
     if not shared.agrees:
         tell(f"warning: answers of `{model.path}` are trained in separate sequences, which is slower: {shared.problem}")
     engine = _engine(model, not shared.agrees, probe.parent, halvings)
+    print(_shown(engine))
     if not engine.agrees:
         raise refused(model.path, "vLLM and transformers do not agree", engine)
     write_table(
@@ -69,6 +71,12 @@ def _engine(model: ModelBlock, separate: bool, folder: Path, halvings: int) -> C
         return compare_engine(
             model, family_of(model), load_processor(model), Path(scratch) / "vllm", separate, halvings
         )
+
+
+def _shown(one: Comparison) -> str:
+    """A line for the log."""
+    differences = f"mean {one.found.mean:.2g}, max {one.found.max:.2g} nats on {one.tokens} tokens" if one.found else ""
+    return f"{one.check}: {'; '.join(filter(None, (differences, one.problem or 'agrees')))}"
 
 
 def _row(one: Comparison) -> dict[str, object]:
