@@ -50,9 +50,8 @@ def prepare(folder: Path, images: int) -> ModelBlock:
 
 def preparing(model: ModelBlock) -> Callable[[Path], tuple[str, Any]]:
     """A function from the path of an image to a prepared question."""
-    from perceptune.engines.vllm.preparation import Preparer, pickle_tensors_by_content
+    from perceptune.engines.vllm.preparation import Preparer
 
-    pickle_tensors_by_content()
     return partial(prepared, Preparer(model, 1))
 
 

@@ -13,7 +13,7 @@ log-probs in every step, which perceptune stores.
 Useful FLOPs are the needed ones of `training_flops.py`, and the linear layers of the vision tower
 once per image. Recomputation by gradient checkpointing is not useful. Steps are timed from the
 start of the forward pass to the end of the backward pass; waiting is the time that the Trainer
-spends on getting a batch.
+spends on getting a batch. Worker processes make perceptune's batches ahead, as many as in trainings.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,14 +42,26 @@ if "cpu" in sys.argv:
 import numpy as np
 import torch
 from peft import LoraConfig
-from perceptune.contracts.config import LoraBlock, TrainingBlock
+from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.plugins import load
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training import trainer
+from perceptune.engines.training.branch_attention import suits
+from perceptune.engines.training.feeding import Feed, Source
 from perceptune.engines.training.groups import Encoder, RankedList, Shown
+from perceptune.models.loading import outline
+from perceptune.runtime.ahead import workers_of
+from perceptune.stages.training.looks import MethodLooks
 from PIL import Image
 from training_flops import FAMILY, Setting, needed
-from transformers import PreTrainedModel, ProcessorMixin, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Trainer
+from transformers import (
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Trainer,
+)
 from transformers.utils import logging
 
 from tests.tiny_models.qwens import build_tiny_qwen2_5_vl
@@ -114,13 +127,8 @@ def time_now() -> float:
 
 
 def build(folder: Path, tiny: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A random model on the device, and its processor with a byte-level tokenizer."""
-    from transformers import AutoProcessor
-
+    """A random model on the device, and its processor."""
     build_tiny_qwen2_5_vl(folder)
-    processor = AutoProcessor.from_pretrained(folder)
-    most = (4 if tiny else 400) * 28 * 28  # tokens of an image, of 28 x 28 pixels each
-    processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": most}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = Qwen2_5_VLConfig.from_pretrained(folder)
     if not tiny:
@@ -138,7 +146,22 @@ def build(folder: Path, tiny: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
     with torch.device(device):
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
-    return model, processor
+    return model, processor_of(folder, tiny)
+
+
+def processor_of(folder: Path, tiny: bool) -> ProcessorMixin:
+    """The processor, with a byte-level tokenizer."""
+    processor = AutoProcessor.from_pretrained(folder)
+    most = (4 if tiny else 400) * 28 * 28  # tokens of an image, of 28 x 28 pixels each
+    processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": most}
+    return processor
+
+
+def encoder_of(folder: Path, tiny: bool, method: str, dtype: torch.dtype) -> Encoder:
+    """An encoder, in any process. Position ids do not depend on the size of the model."""
+    model = outline(ModelBlock(path=str(folder), family=FAMILY.name))
+    looks = MethodLooks(method, {}, "original")
+    return Encoder(FAMILY, processor_of(folder, tiny), model, looks, dtype=dtype)
 
 
 def lists_of(folder: Path, work: Work, steps: int, processor: ProcessorMixin) -> tuple[list[RankedList], list[Any]]:
@@ -199,7 +222,7 @@ class Measured:
         return f"{name:40} {numbers}   {self.layout}"
 
 
-def here(folder: Path, work: Work, steps: int, tiny: bool) -> Measured:
+def here(folder: Path, work: Work, steps: int, tiny: bool, workers: int | None) -> Measured:
     """The engine's training on `steps` steps."""
     model, processor = build(folder / "model", tiny)
     lists, _ = lists_of(folder, work, steps, processor)
@@ -209,11 +232,8 @@ def here(folder: Path, work: Work, steps: int, tiny: bool) -> Measured:
         gradient_checkpointing=work.checkpointing, lora=LoraBlock(r=4 if tiny else 128, alpha=8 if tiny else 256),
     )  # fmt: skip
     adapted = trainer.with_adapter(model, block, FAMILY, str(folder))
-    parameters = method.Parameters()
-    encoder = Encoder(
-        FAMILY, processor, model, lambda one: method.looks(one.rewards, one.pairs, parameters, block.view)
-    )
-    packed = encoder(lists[: work.lists]).packed
+    encoder = partial(encoder_of, folder / "model", tiny, work.method, model.dtype)
+    packed = encoder()(lists[: work.lists], suits(model)).packed
     prefix = FAMILY.prefix(
         processor, lists[0].views["original"].messages, [Image.open(lists[0].images[0]["path"]).convert("RGB")]
     )
@@ -222,13 +242,18 @@ def here(folder: Path, work: Work, steps: int, tiny: bool) -> Measured:
     useful += work.lists * vision_flops(model, prefix)
     reset()
     clock = Clock()
-    with clock.watching("training_step", "get_batch_samples"), silent():
-        trainer.train(
-            adapted, encoder, lists, method=method, parameters=parameters, block=block,
+    if workers is None:
+        workers = workers_of(ModelBlock(path=str(folder), family=FAMILY.name))
+    with Feed([Source(lists, encoder)], workers) as feed, clock.watching("training_step"), silent():
+        log = trainer.train(
+            adapted, feed, method=method, parameters=method.Parameters(), block=block,
             dtype=str(model.dtype).removeprefix("torch."), checkpoints=folder / f"{work.name}", fingerprint="",
         )  # fmt: skip
     layout = "rows with a mask" if packed.branches is None else "one row, FlashAttention"
-    return Measured(clock.median("training_step"), clock.median("get_batch_samples"), useful, peak_memory(), layout)
+    waits = [entry["data_wait_seconds"] for entry in log]  # a step of the trainer starts with waiting
+    seconds = [whole - wait for whole, wait in zip(clock.seconds["training_step"], waits, strict=True)]
+    medians = [statistics.median(numbers[WARM_UP:]) for numbers in (seconds, waits)]
+    return Measured(*medians, useful, peak_memory(), layout)
 
 
 def trl(folder: Path, work: Work, steps: int, tiny: bool, useful: float) -> Measured:
@@ -319,6 +344,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to test the script")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--steps", type=int, default=8, help=f"steps per setting, of which {WARM_UP} are not counted")
+    parser.add_argument("--workers", type=int, help="processes that make batches; by default as in trainings")
     parser.add_argument("--minutes", type=float, default=8, help="no setting starts after 3/4 of this time")
     settings = parser.parse_args()
     if settings.device == "cuda" and not torch.cuda.is_available():
@@ -336,7 +362,7 @@ def main() -> None:
             if time.perf_counter() - started > 45 * settings.minutes:
                 print(f"{work.name:40} not measured: no time left")
                 continue
-            found = here(folder, work, settings.steps, settings.tiny)
+            found = here(folder, work, settings.steps, settings.tiny, settings.workers)
             print(found.row(work.name, peak), flush=True)
             if work.method == "dpo":
                 try:

@@ -36,7 +36,7 @@ from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training import rollout_trainer as engine
-from perceptune.engines.training.groups import Encoder, Rollout, Shown, StoredTokens, all_under
+from perceptune.engines.training.groups import Encoder, PartEncoder, Rollout, Shown, StoredTokens, all_under
 from perceptune.engines.training.stored_logprobs import stored_terms
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.loading import load_model, load_processor
@@ -46,6 +46,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import logging
 
 from tests import tiny_models as tiny
+from tests.feeds import fed
 
 VIEWS = {
     "original": Recipe("original"),
@@ -88,7 +89,7 @@ class Shared:
         stored: dict[str, dict[Any, StoredTokens]] = {one.group_id: {} for one in self.groups}
         for term, view in method.stored(parameters, "original"):
             encoder = replace(self.encoder, looks=all_under(view))
-            for group, found in stored_terms(self.policy, encoder, self.groups, 1, entropies=True):
+            for group, found in stored_terms(self.policy, fed(encoder, self.groups), 1, entropies=True):
                 stored[group][term, view] = found
         return [replace(one, stored=stored[one.group_id]) for one in self.groups]
 
@@ -96,8 +97,9 @@ class Shared:
         block = TrainingBlock(
             method=method.name, batch_size=len(self.groups), micro_batch_size=1, lora=LoraBlock(r=16, alpha=32)
         )
+        encoder = PartEncoder(self.encoder, engine.views_of(method, parameters, "original"))
         engine.train_round(
-            self.policy, self.encoder, self.terms(method, parameters), method=method, parameters=parameters, block=block, round=1,
+            self.policy, fed(encoder, self.terms(method, parameters)), method=method, parameters=parameters, block=block, round=1,
             longest=64, dtype="float32", checkpoints=folder, fingerprint="",
         )  # fmt: skip
 

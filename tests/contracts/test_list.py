@@ -2,14 +2,14 @@
 
 import pytest
 from perceptune.__main__ import main
-from perceptune.commands.list import KINDS
+from perceptune.commands.kinds import KINDS
 from perceptune.contracts import plugins
 
 
 def test_it_lists_every_plugin_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if not line.startswith(" ")] == [*KINDS]
+    assert [line.split() for line in lines if not line.startswith(" ")] == [[*one] for one in KINDS.items()]
     listed = [line.split(maxsplit=1) for line in lines if line.startswith(" ")]
     expected = [(name, plugins.summary(kind, name)) for kind in KINDS for name in plugins.names(kind)]
     assert listed == [[name, *([text] if text else [])] for name, text in expected]
@@ -18,7 +18,7 @@ def test_it_lists_every_plugin_with_its_summary(capsys: pytest.CaptureFixture[st
 def test_it_lists_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "exporter"]) == 0
     first, *others = capsys.readouterr().out.splitlines()
-    assert first == "exporter"
+    assert first.split() == ["exporter", "exports.<name>.format"]
     assert [line.split()[0] for line in others] == plugins.names("exporter")
 
 

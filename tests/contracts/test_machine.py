@@ -13,6 +13,8 @@ NF4 = edited("trainings.dpo.quantisation", "nf4")
 UNUSED = edited("trainings.unused", {"method": "dpo", "quantisation": "nf4", "nodes": 2})
 NO_GPU = "key `trainings.dpo.quantisation`: `nf4` needs an NVIDIA GPU, and this machine has none"
 NO_PACKAGE = "key `trainings.dpo.quantisation`: `nf4` needs bitsandbytes, which is not installed; `uv pip install"
+TRACKED = edited("trainings.dpo.report_to", ["tensorboard", "wandb"])
+NO_TRACKER = "key `trainings.dpo.report_to`: `{0}` is not installed; `uv pip install {0}`"
 NO_SLURM = "key `trainings.dpo.nodes`: 2 nodes need SLURM, and this machine has no `sbatch`"
 
 
@@ -26,6 +28,11 @@ NO_SLURM = "key `trainings.dpo.nodes`: 2 nodes need SLURM, and this machine has 
         (NF4, [], ("sbatch",), (), NO_PACKAGE),  # jobs run elsewhere
         (NF4, [], ("sbatch",), ("bitsandbytes",), None),
         (NF4, ["0"], (), ("bitsandbytes",), None),
+        (TRACKED, [], (), ("tensorboard", "wandb"), None),
+        (TRACKED, [], (), ("tensorboardX", "wandb"), None),
+        (TRACKED, [], (), ("wandb",), NO_TRACKER.format("tensorboard")),
+        (TRACKED, [], (), ("tensorboard",), NO_TRACKER.format("wandb")),
+        (edited("trainings.dpo.report_to", ["trackio"]), [], (), (), NO_TRACKER.format("trackio")),
         (edited("trainings.dpo.nodes", 2), ["0"], (), (), NO_SLURM),
         (edited("trainings.dpo.nodes", 2), [], ("sbatch",), (), None),
     ],

@@ -104,8 +104,20 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("benchmarks.shapes-test.views", "blank", "key `benchmarks.shapes-test.views`: expected a list: `[blank]`, got `blank`"),
         ("experiments.perpo.training", 1, "key `experiments.perpo.training`: input should be a valid string, got `1`; write it in quotes"),
         ("crops", {"c": {"attention_map": "a", "ratios": []}}, "key `crops.c.ratios`: tuple should have at least 1 item"),
-        ("datasets.mine", {"kind": "csv", "path": "x.csv"}, "'we_math'; `plugins` adds your own"),
+        ("datasets.mine", {"kind": "excel", "path": "x.xlsx"}, "'yolo'; `plugins` adds your own"),
+        ("datasets.mine", {"kind": "jsonl", "path": "x", "boxes": "xyhw"}, "key `datasets.mine.boxes`: input should be 'xyxy', 'xywh', 'cxcywh' or 'yxyx', got `xyhw`; did you mean `xywh`?"),
+        ("datasets.mine", {"kind": "voc", "path": "x", "boxes": "xywh"}, "key `datasets.mine.boxes`: `voc` fixes the order of a box's numbers; remove this key"),
+        ("datasets.mine", {"kind": "refer", "path": "x", "boxes": "xyxy"}, "key `datasets.mine.boxes`: `refer` fixes the order"),
+        ("datasets.mine", {"kind": "coco", "path": "x", "parameters": {"crowds": True}}, "key `datasets.mine.parameters.crowds`: extra inputs are not permitted, got `True`; did you mean `crowd`?"),
+        ("datasets.mine", {"kind": "voc", "path": "x", "parameters": {"crowd": True}}, "key `datasets.mine.parameters.crowd`: extra inputs are not permitted"),
+        ("datasets.mine", {"kind": "jsonl", "path": "x", "parameters": {"unique": True}}, "key `datasets.mine.parameters.unique`: extra inputs are not permitted"),
+        ("datasets.mine", {"kind": "yolo", "path": "x", "parameters": {"question": "Where is it?"}}, "key `datasets.mine.parameters.question`: string should match pattern"),
+        ("datasets.mine", {"kind": "coco", "path": "x", "parameters": {"per": "category", "unique": True}}, "key `datasets.mine.parameters`: `unique` is for `per: object`; remove it or `per: category`"),
+        ("datasets.mine", {"kind": "coco", "path": "x", "parameters": {"min_area": 0.5, "max_area": 0.1}}, "key `datasets.mine.parameters`: `min_area` 0.5 is not below `max_area` 0.1"),
+        ("datasets.mine", {"kind": "coco", "path": "x", "parameters": {"min_area": 100}}, "key `datasets.mine.parameters.min_area`: input should be less than or equal to 1, got `100`"),
         ("controls", True, "key `controls`: expected keys with values, got `True`"),
+        ("trainings.dpo.report_to", "wandb", "key `trainings.dpo.report_to`: expected a list: `[wandb]`, got `wandb`"),
+        ("trainings.dpo.report_to", ["tensorbord"], "got `tensorbord`; did you mean `tensorboard`?"),
         ("selections", None, "key `selections`: expected blocks by name (remove the key if there are none), got `None`"),
         ("datasets", ["shapes"], "key `datasets`: expected blocks by name, got `['shapes']`"),
         ("datasets.shapes.train", 100, "key `datasets.shapes.train`: expected keys with values, got `100`"),
@@ -197,6 +209,13 @@ def test_lists_are_sweeps_in_all_combinations() -> None:
     assert plan.training(name).parameters == {"beta": 0.05, "gamma": 1}
     assert plan.config.selections[plan.config.experiments[name].selection].min_margin == 0.2
     assert plan.samples(name)["sampling"] == "n20"  # the samples are shared
+
+
+def test_trackers_are_no_sweep_and_not_part_of_the_result() -> None:
+    plan = planning.load(edited("trainings.dpo.report_to", ["tensorboard", "wandb"]))
+    assert plan.policies == ["tiny", "dpo", "perpo"]
+    assert plan.training("dpo").report_to == ("tensorboard", "wandb")
+    assert planning.tracked(plan.training("dpo")) == planning.tracked(planning.load(DEMO).training("dpo"))
 
 
 def test_untracked_settings_are_not_part_of_the_result() -> None:

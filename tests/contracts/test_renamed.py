@@ -1,5 +1,7 @@
 """Old config keys are errors that state the new name."""
 
+import re
+
 import pytest
 from perceptune.contracts.config import Config
 from perceptune.contracts.errors import UserError
@@ -21,6 +23,8 @@ def test_an_old_section_is_refused_with_its_new_name(old: str, new: str) -> None
     ("section", "old", "new"), [(section, *pair) for section, keys in KEYS.items() for pair in keys.items()]
 )
 def test_an_old_key_is_refused_with_its_new_name(section: str, old: str, new: str) -> None:
-    blocks = {**DEMO.get(section, {}), "mine": {old: 1}}
-    with pytest.raises(UserError, match=rf"config\n  key `{section}\.mine\.{old}`: renamed to `{new}`"):
+    outer, _, inner = old.rpartition(".")
+    blocks = {**DEMO.get(section, {}), "mine": {outer: {inner: 1}} if outer else {inner: 1}}
+    named = f"{section}.mine.{new}" if outer else new
+    with pytest.raises(UserError, match=re.escape(f"config\n  key `{section}.mine.{old}`: renamed to `{named}`")):
         policies.load({**DEMO, section: blocks})

@@ -20,7 +20,7 @@ from perceptune.planning import policies, resources
 from perceptune.planning.model_folders import adapter_parameters, linear_layers
 from perceptune.planning.resources import LONGEST, UNKNOWN_TABLE, UNKNOWN_WEIGHTS, Needs, Table, Weights
 from perceptune.planning.rules import job_of
-from perceptune.planning.sizes import folder_weights, table_of
+from perceptune.planning.sizes import folder_weights, import_size, table_of
 
 from .test_plan import DEMO, P2DPO, ROUNDS, edited
 
@@ -101,6 +101,7 @@ def adapter_of(folder: Path) -> int:
     return adapter_parameters(model_in(folder), LoraBlock())
 
 
+BLOCK = ModelBlock(path="m", family="qwen2_5_vl")
 QUESTIONS, ANSWERS, TOKENS, PROMPT = 10_000, 20, 64, 2048
 
 
@@ -109,11 +110,11 @@ def row(name: str, folder: Path, gpus: int) -> str:
     weights, adapter = folder_weights(folder, 2), adapter_of(folder)
     answers = QUESTIONS * ANSWERS * TOKENS
     lists = QUESTIONS * PROMPT + answers
-    workers = ModelBlock(path=str(folder), family="qwen2_5_vl").preparing(gpu=True)
+    workers = BLOCK.workers_beside(BLOCK.threads)
     found = {
         "sampling": resources.sampling(weights, gpus, QUESTIONS * PROMPT, answers, workers=workers),
-        "log-probs": resources.logprobs(weights, lists),
-        "training": resources.training(weights, adapter, gpus, lists),
+        "log-probs": resources.logprobs(weights, lists, workers=workers),
+        "training": resources.training(weights, adapter, gpus, lists, workers=BLOCK.workers_beside(16 // gpus)),
         "attention maps": resources.maps(weights, QUESTIONS),
         "export": resources.exporting(weights, adapter, gpus),
     }
@@ -175,6 +176,22 @@ def test_streaming_stages_request_the_same_for_any_number_of_rows() -> None:
     assert resources.importing(1, 1).mem_mb >= 900
 
 
+def test_an_import_asks_for_time_by_the_images_that_it_opens(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"images/{number % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"images/{number % 2}/{number}.JPG").touch()
+    (tmp_path / "labels.txt").touch()
+    (tmp_path / "file.json").write_bytes(b" " * 20_000)
+
+    def size(kind: str, path: Path) -> tuple[int, int]:
+        plan = policies.load(edited("datasets.mine", {"kind": kind, "path": str(path)}))
+        return import_size(plan, "mine")
+
+    assert size("yolo", tmp_path) == size("voc", tmp_path) == (0, 5)
+    assert size("coco", tmp_path / "file.json") == (0, 10)
+    assert size("jsonl", tmp_path / "file.json") == (0, 100)
+
+
 def test_time_grows_with_the_work_and_shrinks_with_gpus() -> None:
     weights = Weights(8 * 10**9, 16 * GB, 16 * GB)
     hours = [resources.sampling(weights, gpus, 1e7, 3e7).runtime / 60 for gpus in (1, 2, 4)]
@@ -228,23 +245,38 @@ def test_a_job_requests_what_its_tables_need_once_they_exist(elsewhere: Path) ->
     assert 60 == few < sampling(1) < unknown
 
 
+SHARD = {"policy": "tiny", "plan": "shapes/n20", "scatteritem": "1-of-1"}
+TERMS = {"policy": "tiny", "dataset": "shapes", "groups": "n20/perception/ranked", "stored": "reference@original"}
+
+
 def test_every_rule_of_the_demos_requests_memory_and_time(elsewhere: Path) -> None:
     for config in (DEMO, P2DPO, ROUNDS):
         plan = policies.load(copy.deepcopy(config))
         for experiment in plan.trained:
             rule = "train_round" if plan.block(experiment).rounds else "train_adapter"
             found = job_of(plan, rule, {"experiment": experiment}).requested(str)
-            assert 5000 < found.mem_mb < 8000  # a tiny model and its adapter
+            workers = 0 if config is ROUNDS else 8  # it has one thread per job
+            # a tiny model and its adapter, with processes that prepare images
+            assert 5000 < found.mem_mb - workers * resources.BATCHING / 1e6 < 8000
             assert 120 <= found.runtime <= LONGEST
     two = edited("trainings.dpo.devices", 2)
     one, both = (requested(config, "train_adapter", experiment="dpo") for config in (DEMO, two))
-    assert both.mem_mb == pytest.approx(2 * one.mem_mb, abs=500)
+    # of 16 threads, one device leaves eight for workers at most, two devices leave seven to each
+    assert both.mem_mb == pytest.approx(2 * one.mem_mb - 2 * resources.BATCHING / 1e6, abs=500)
+    named = edited("models.tiny.workers", 3)
+    for job, each in (
+        ({"rule": "train_adapter", "experiment": "dpo"}, resources.BATCHING),
+        ({"rule": "compute_logprobs", **TERMS}, resources.BATCHING),
+        ({"rule": "sample_responses", **SHARD}, resources.PREPARING),
+    ):
+        few, many = (requested(config, **job).mem_mb for config in (named, DEMO))
+        assert many - few == pytest.approx(5 * each / 1e6, abs=200), job
     spread = {
         **two,
         "trainings": {**two["trainings"], "dpo": {**two["trainings"]["dpo"], "nodes": 3, "batch_size": 12}},
     }
-    job = job_of(policies.load(copy.deepcopy(spread)), "train_adapter", {"experiment": "dpo"})
-    assert (job.nodes, job.gpus) == (3, 6)
+    job_of_three = job_of(policies.load(copy.deepcopy(spread)), "train_adapter", {"experiment": "dpo"})
+    assert (job_of_three.nodes, job_of_three.gpus) == (3, 6)
     assert requested(spread, "train_adapter", experiment="dpo").mem_mb == both.mem_mb
     assert requested(DEMO, "score_responses", policy="tiny", plan="shapes/n20", reward="perception").mem_mb < 3000
     assert requested(DEMO, "write_report").mem_mb < 5000
@@ -284,4 +316,4 @@ def test_resources_of_the_command_line_override_those_of_the_rules(elsewhere: Pa
         re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", done.stdout + done.stderr, re.MULTILINE)
     )
     assert {"mem_mb=1234", "runtime=7", "gpu=0"} <= set(of_rules["train_adapter"].split(", "))
-    assert {"mem_mb=5500", "runtime=60", "gpu=1"} <= set(of_rules["compute_logprobs"].split(", "))
+    assert {"mem_mb=11900", "runtime=60", "gpu=1"} <= set(of_rules["compute_logprobs"].split(", "))

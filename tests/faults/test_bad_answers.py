@@ -122,6 +122,23 @@ def test_numbers_are_compared_by_value_in_all_their_digits(answer: str, truth: s
     assert scores.rewards.tolist() == [right]
 
 
+@pytest.mark.parametrize("task", ["grounding", "ocr"])
+def test_an_example_that_lost_its_ground_truth_is_no_wrong_answer(tmp_path: Path, task: str) -> None:
+    """Its requests were planned for a reward that needs none."""
+    places = tables(tmp_path, task, ["an answer"])
+    (example,) = read_table(tmp_path / "examples.parquet", EXAMPLES).to_pylist()
+    write_table(tmp_path / "examples.parquet", EXAMPLES, [{**example, "target": None, "box": None}], {})
+    needs, reward = {"grounding": ("box", "iou"), "ocr": ("answer", "edit_distance")}[task]
+    settings: dict[str, Any] = {
+        "examples": {"d": tmp_path / "examples.parquet"},
+        "rewards": tmp_path / "rewards.parquet",
+        "model": MODEL,
+    }
+    with pytest.raises(UserError, match=f"the example of request `r` has no `{needs}`, which reward `{reward}` needs"):
+        score.run(**places, **settings, config=RewardBlock(tasks={task: reward}))
+    score.run(**places, **settings, config=RewardBlock(tasks={task: "free_text"}))
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_any_answer_can_be_ranked(tmp_path: Path, name: str) -> None:
     scored(tmp_path, "grounding", ["[0.02, 0.17, 0.47, 0.76]", ANSWERS[name]])

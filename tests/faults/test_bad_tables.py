@@ -168,7 +168,7 @@ def test_a_file_that_begins_with_a_bad_line_is_read_by_lines(folder: Path) -> No
 @pytest.mark.parametrize("name", ["mine.txt", "mine.jsonl.gz", "mine"])
 def test_a_file_of_an_unknown_kind_is_refused_by_its_name(folder: Path, name: str) -> None:
     (folder / name).write_text("image,question\n0.png,q\n")
-    reason = f"{name}`: expected one of the suffixes .json, .jsonl, .parquet, .tsv"
+    reason = f"{name}`: expected one of the suffixes .csv, .json, .jsonl, .parquet, .tsv"
     assert reason in _stopped(folder, "easyr1", folder / name)
 
 

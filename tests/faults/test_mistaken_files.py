@@ -58,14 +58,22 @@ def test_an_archive_or_a_pointer_is_named(tmp_path: Path, name: str, data: bytes
         assert f"{name}` is {what}" in refused(kind, tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "trl"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("name", ["data.csv", "data.jsonl", "data.json"])
-def test_csv_is_named_and_the_hint_converts_it(tmp_path: Path, kind: str, separator: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("jsonl", "data.csv"),
+        ("jsonl", "data.jsonl"),
+        ("jsonl", "data.json"),
+        ("trl", "data.jsonl"),
+        ("trl", "data.json"),
+    ],
+)
+def test_csv_is_named_and_the_hint_names_its_kind(tmp_path: Path, kind: str, separator: str, name: str) -> None:
     columns = ("image", '"question"', "task", "answer text")
     (tmp_path / name).write_text("\ufeff" + separator.join(columns) + "\r\n" + separator.join(["x"] * 4) + "\r\n")
     message = refused(kind, tmp_path / name)
-    assert f"{name}` is CSV, not JSON\nhint: convert it: `python -c" in message
+    assert f"{name}` is CSV, not JSON\nhint: set `kind: csv`, or name the file `*.csv`" in message
 
 
 def test_parquet_named_as_json_lines(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from perceptune.models.loading import load_model, load_processor
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.feeds import fed
 from tests.parity.adapters import TRAINED
 from tests.plugins import METHODS
 from tests.tiny_models import BUILDERS
@@ -58,7 +59,7 @@ def trained(name: str, folder: Path, checkpoints: Path, **changes: Any) -> dict[
         family_of(model), load_processor(model), base, lambda one: method.looks(one.rewards, one.pairs, None, "original")
     )  # fmt: skip
     trainer.train(
-        adapted, encoder, lists(folder), method=method, parameters=method.Parameters(), block=block, dtype="float32",
+        adapted, fed(encoder, lists(folder)), method=method, parameters=method.Parameters(), block=block, dtype="float32",
         checkpoints=checkpoints, fingerprint="",
     )  # fmt: skip
     whole = whole_adapter(adapted)

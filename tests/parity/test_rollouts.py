@@ -24,8 +24,8 @@ from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training import branch_attention, shared_prefix, stored_logprobs, trainer
 from perceptune.engines.training import rollout_trainer as engine
-from perceptune.engines.training.groups import Encoder, Rollout, Shown, all_under
-from perceptune.engines.training.rollout_trainer import RoundLog, train_round
+from perceptune.engines.training.groups import Encoder, PartEncoder, Rollout, Shown, all_under
+from perceptune.engines.training.rollout_trainer import RoundLog, train_round, views_of
 from perceptune.engines.training.stored_logprobs import stored_terms
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.families.family import family_of
@@ -35,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 
+from tests.feeds import fed
 from tests.plugins import METHODS
 
 from .adapters import EVERYTHING
@@ -84,7 +85,7 @@ def with_terms(
     asked = [("reference", base, "original"), *(("old", policy, view) for view in views)]
     for term, answering, view in asked:
         encoder = encoder_for(model, base, view)
-        for group, found in stored_terms(answering, encoder, bare, at_once, entropies=True, autocast=autocast):
+        for group, found in stored_terms(answering, fed(encoder, bare), at_once, entropies=True, autocast=autocast):
             stored[group][term, view] = found
     made = []
     for one in bare:
@@ -153,9 +154,11 @@ def a_round(
     method = METHODS[name]
     assert isinstance(method, RolloutMethod)
     policy = policy or fresh(model)
+    parameters = method.Parameters.model_validate(given or {})
+    encoder = encoder_for(model, policy.get_base_model(), budget=budget)
     log = train_round(
-        policy, encoder_for(model, policy.get_base_model(), budget=budget), groups, method=method,
-        parameters=method.Parameters.model_validate(given or {}), block=block(**{"method": name, **changes}), round=number,
+        policy, fed(PartEncoder(encoder, views_of(method, parameters, "original")), groups), method=method,
+        parameters=parameters, block=block(**{"method": name, **changes}), round=number,
         longest=LONGEST, dtype="float32", checkpoints=folder, fingerprint="same", **(files or {}),
     )  # fmt: skip
     return adapter_of(policy), log
@@ -183,7 +186,7 @@ def test_the_first_ratio_is_1_and_all_that_is_watched_is_logged(
     assert log[1]["policy_gap"] > 1e-4
     assert log[0]["engine_gap"] == pytest.approx(0.01, abs=1e-6)
     assert log[0]["reward"] == pytest.approx(np.mean([r for entry in log[:1] for r in [entry["reward"]]]))
-    always = {"loss", "grad_norm", "learning_rate", "response_tokens", "tokens_per_second"}
+    always = {"loss", "grad_norm", "learning_rate", "response_tokens", "tokens_per_second", "data_wait_seconds"}
     method: Any = METHODS[name]
     assert always <= log[0].keys() <= {*always, *method.watched, "step", "epoch"}
     assert sum(entry["response_tokens"] for entry in log) == sum(one.tokens for one in rollouts)
@@ -631,8 +634,8 @@ def test_stored_terms_equal_separate_passes(model: ModelBlock, bare: list[Rollou
     """Of a policy with an adapter, compared with float64 passes of one sequence each."""
     policy = fresh(model, 0.02)
     encoder = encoder_for(model, policy.get_base_model(), "masked", 9)
-    found = dict(stored_terms(policy, encoder, bare, 2, entropies=True))
-    without = dict(stored_terms(policy, encoder, bare, 5))
+    found = dict(stored_terms(policy, fed(encoder, bare), 2, entropies=True))
+    without = dict(stored_terms(policy, fed(encoder, bare), 5))
     plain = Reference(model, policy, bare)
     for one in bare:
         numbers = found[one.group_id]

@@ -2,6 +2,8 @@
 float32, in rows with a mask and in one row without padding.
 """
 
+import io
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +17,9 @@ from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training import branch_attention, shared_prefix
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed, response_logps, token_logps
 from perceptune.models.families.family import Family
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model, load_processor, outline
 from perceptune.models.placement import language_model
+from perceptune.runtime.tensors import _content
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -34,7 +37,7 @@ class Setup:
 
     def __init__(self, name: str, folder: Path) -> None:
         BUILDERS[name](folder, 0)
-        block = ModelBlock(path=str(folder), family=name, dtype="float32")  # type: ignore[arg-type]
+        self.block = block = ModelBlock(path=str(folder), family=name, dtype="float32")
         self.family: Family = FAMILIES[name]
         self.processor = load_processor(block)
         self.model = with_random_adapter(load_model(block), self.family)
@@ -136,12 +139,31 @@ def of_one_view() -> dict[str, GroupMethod]:
 Pack = Callable[[list[Prompted]], Packed]
 
 
+def test_positions_need_no_weights(setup: Setup, groups: list[Prompted]) -> None:
+    """Worker processes compute them without loading the model; building it draws no random numbers."""
+    state = torch.get_rng_state()
+    bare = outline(setup.block)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.is_meta for parameter in bare.parameters())
+    for group in groups:
+        assert torch.equal(setup.family.positions(bare, group.prefix), group.positions)
+
+
 @pytest.fixture(params=["rows", "branches"])
 def pack(request: pytest.FixtureRequest, setup: Setup) -> Pack:
     """Both layouts, the second one with the arithmetic of the kernel that GPUs use."""
     if request.param == "rows":
         return lambda groups: packed(groups, setup.family, 0)
     return lambda groups: branched(groups, setup.family)
+
+
+def test_batches_reach_other_processes(setup: Setup, groups: list[Prompted], pack: Pack) -> None:
+    """Of both layouts, as workers send them."""
+    batch, file = pack(groups), io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5)
+    pickler.dispatch_table = {torch.Tensor: _content}
+    pickler.dump(batch)
+    assert torch.equal(response_logps(setup.model, pickle.loads(file.getvalue())), response_logps(setup.model, batch))
 
 
 def test_loss_and_gradients_equal_separate_passes(setup: Setup, groups: list[Prompted]) -> None:

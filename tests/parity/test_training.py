@@ -2,7 +2,10 @@
 good from bad answers.
 """
 
+import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,17 @@ from perceptune.contracts.errors import UserError
 from perceptune.core.data.images import open_image
 from perceptune.core.views.apply import pictures_shown, shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.training import branch_attention, trainer
+from perceptune.engines.training import branch_attention, callbacks, groups, trainer
 from perceptune.engines.training.groups import Encoder, RankedList, Shown, all_under, per_look
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.stored_logprobs import stored_terms
+from perceptune.engines.training.trackers import Run
 from perceptune.models.families.family import family_of
-from perceptune.models.loading import load_model, load_processor
+from perceptune.models.loading import load_model, load_processor, outline
 from PIL import Image
 
 from tests import tiny_models as tiny
+from tests.feeds import fed
 from tests.plugins import METHODS
 
 from .adapters import EVERYTHING
@@ -57,13 +62,18 @@ def lists(model: ModelBlock, tmp_path_factory: pytest.TempPathFactory) -> list[R
     reference: dict[str, dict[str, list[float]]] = {one.group_id: {} for one in made}
     for view in ("original", "corrupted"):
         encoder = Encoder(family_of(model), load_processor(model), base, all_under(view))
-        for group, found in stored_terms(base, encoder, made, 4):
+        for group, found in stored_terms(base, fed(encoder, made), 4):
             reference[group][view] = [sum(values) for values in found.logps]
     return [RankedList(**{**vars(one), "reference": reference[one.group_id]}) for one in made]
 
 
 def trained(
-    model: ModelBlock, lists: list[RankedList], folder: Path, method: str = "perpo", **changes: Any
+    model: ModelBlock,
+    lists: list[RankedList],
+    folder: Path,
+    method: str = "perpo",
+    run: Run | None = None,
+    **changes: Any,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     settings: dict[str, Any] = {
         "method": method, "lora": LoraBlock(r=4, alpha=8), "learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 4,
@@ -73,21 +83,22 @@ def trained(
     base = load_model(model)
     chosen = METHODS[block.method]
     adapted = trainer.with_adapter(base, block, family_of(model), model.path)
+    encoder = Encoder(
+        family_of(model),
+        load_processor(model),
+        base,
+        lambda one: chosen.looks(one.rewards, one.pairs, chosen.Parameters(), block.view),
+    )
     log = trainer.train(
         adapted,
-        Encoder(
-            family_of(model),
-            load_processor(model),
-            base,
-            lambda one: chosen.looks(one.rewards, one.pairs, chosen.Parameters(), block.view),
-        ),
-        lists,
+        fed(encoder, lists),
         method=chosen,
         parameters=chosen.Parameters(),
         block=block,
         dtype="float32",
         checkpoints=folder,
         fingerprint="same",
+        run=run,
     )
     return {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad}, log
 
@@ -149,10 +160,10 @@ def test_a_killed_run_goes_on_from_its_newest_complete_checkpoint(
 def test_checkpoints_of_other_settings_are_not_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     (folder / "checkpoint-3").mkdir(parents=True)
-    (folder / "checkpoint-3" / trainer.COMPLETE).write_text("{}")
+    (folder / "checkpoint-3" / callbacks.COMPLETE).write_text("{}")
     (folder / "fingerprint").write_text("one")
-    assert trainer.newest_checkpoint(folder, "one") == folder / "checkpoint-3"
-    assert trainer.newest_checkpoint(folder, "two") is None
+    assert callbacks.newest_checkpoint(folder, "one") == folder / "checkpoint-3"
+    assert callbacks.newest_checkpoint(folder, "two") is None
     assert not (folder / "checkpoint-3").exists()
 
 
@@ -215,7 +226,7 @@ def records(model: ModelBlock, lists: list[RankedList]) -> list[RankedList]:
     reference: dict[str, dict[str, list[float]]] = {one.group_id: {} for one in made}
     for view in VIEWS:
         encoder = Encoder(family, processor, base, all_under(view))
-        for group, found in stored_terms(base, encoder, made, 3):
+        for group, found in stored_terms(base, fed(encoder, made), 3):
             reference[group][view] = [sum(values) for values in found.logps]
     return [RankedList(**{**vars(one), "reference": reference[one.group_id]}) for one in made]
 
@@ -343,5 +354,87 @@ def test_a_view_with_other_pixels_is_refused(model: ModelBlock, records: list[Ra
     views = {**one.views, "noise": Shown(one.views["noise"].recipe, one.views["noise"].messages, "0" * 64)}
     changed = RankedList(**{**vars(one), "views": views})
     encoder = Encoder(family_of(model), load_processor(model), load_model(model), all_under("noise"))
-    with pytest.raises(ValueError, match="view `noise`: the pixels have changed"):
+    with pytest.raises(UserError, match="view `noise`: the pixels have changed"):
         encoder([changed])
+
+
+def test_each_image_of_a_batch_is_opened_once(
+    model: ModelBlock, records: list[RankedList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four views of three records, the third of which has the first's image; some are queried twice."""
+    opened: list[Any] = []
+
+    def counting(image: Any) -> Image.Image:
+        opened.append(image["path"])
+        return open_image(image)
+
+    monkeypatch.setattr(groups, "open_image", counting)
+    third = RankedList(**{**vars(records[0]), "group_id": "third"})
+    method = METHODS["p2dpo"]
+    encoder = Encoder(
+        family_of(model),
+        load_processor(model),
+        outline(model),
+        lambda one: method.looks(one.rewards, one.pairs, method.Parameters(), "original") * 2,
+    )
+    batch = encoder([records[0], records[1], third])
+    assert len({view for looks in batch.looks for view in (look.view for look in looks)}) == 4
+    assert sorted(opened) == sorted(one.images[0]["path"] for one in records[:2])
+    assert all(not one.images for one in batch.lists)
+    opened.clear()
+    encoder.per_view([records[0], records[1], third], ["original", "noise"])
+    assert len(opened) == 2
+
+
+def test_pixels_are_sent_in_the_dtype_of_the_model(model: ModelBlock, records: list[RankedList]) -> None:
+    """As the model would convert them."""
+    plain, half = (
+        Encoder(family_of(model), load_processor(model), outline(model), all_under("noise"), None, dtype)(records)
+        for dtype in (None, torch.bfloat16)
+    )
+    assert half.packed.inputs.keys() == plain.packed.inputs.keys()
+    for name, values in plain.packed.inputs.items():
+        expected = values.to(torch.bfloat16) if name == "pixel_values" else values
+        assert torch.equal(half.packed.inputs[name], expected)
+
+
+INSTALLED = Path(__file__).parents[1] / "installed"
+
+
+def test_trackers_show_every_step_and_change_nothing(
+    model: ModelBlock, lists: list[RankedList], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard's files are in the folder of logs, by the name of the run."""
+    monkeypatch.syspath_prepend(INSTALLED)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # so that tensorboardX is used
+    settings: dict[str, Any] = {"micro_batch_size": 2, "epochs": 1}
+    expected, _ = trained(model, lists, tmp_path / "a", **settings)
+    run = Run("mine", tmp_path / "trackers")
+    found, log = trained(model, lists, tmp_path / "b", run=run, report_to=["tensorboard"], **settings)
+    assert largest_difference(found, expected) == 0
+    lines = (tmp_path / "trackers/tensorboard/mine/scalars.jsonl").read_text().splitlines()
+    scalars = {(name, step): value for name, value, step in map(json.loads, lines)}
+    for entry in log:
+        for name in ("loss", "margin", "grad_norm", "tokens_per_second", "data_wait_seconds"):
+            assert scalars[f"train/{name}", entry["step"]] == entry[name]
+
+
+def test_a_missing_key_of_a_tracker_is_one_line(
+    model: ModelBlock, lists: list[RankedList], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "packages/wandb"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "run = None\nfrom wandb import errors\ndef init(**given): raise errors.UsageError('no key\\nmore')\n"
+    )
+    (package / "errors.py").write_text("class UsageError(Exception): ...\n")
+    (package / "sdk/lib").mkdir(parents=True)
+    (package / "sdk/lib/config_util.py").write_text("class ConfigError(Exception): ...\n")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    for variable in ("WANDB_DIR", "WANDB_PROJECT"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match=r"^error: key `report_to`: `wandb`: no key\nhint: `wandb login` stores a key"):
+        trained(model, lists, tmp_path / "c", run=Run("mine", tmp_path / "trackers"), report_to=["wandb"])
+    assert os.environ["WANDB_DIR"] == str(tmp_path / "trackers")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]

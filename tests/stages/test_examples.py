@@ -1,7 +1,6 @@
 """Importing user data: every kind of mistake is one clear line."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def test_boxes_become_pixels(folder: Path, coordinates: str, box: list[float]) -
         (row(1, box=[0.1, 0.2, 0.3, 0.4]), "is smaller than a pixel; fractions of the image need `coordinates: normalised`"),
         (row(1, box=[1, 2, 3]), "`box` is [1, 2, 3], expected four finite numbers"),
         (row(1, box=[1, 2, float("nan"), 4]), "expected four finite numbers"),
-        (row(1, box=None), "data.jsonl, line 2: key `box` is missing"),
+        (row(1, box=None, bbox=[4, 6, 30, 40]), "data.jsonl, line 2: key `box` is missing; is it `bbox`, misspelled?"),
         ({**row(1), "question": " "}, "`question` is ' ', expected text"),
         ({**row(1), "question": 7}, "`question` is 7, expected text"),
         ({k: v for k, v in row(1, qestion="x").items() if k != "question"}, "key `question` is missing; is it `qestion`, misspelled?"),
@@ -175,25 +174,6 @@ def test_the_splits_of_a_saved_dataset_dict(folder: Path, named: str | None, spl
     ]
 
 
-def test_the_documented_conversion_of_coco_annotations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "config/README.md").read_text()
-    code = next(part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "instances.json" in part)
-    objects = [
-        {"image_id": 7, "category_id": 1, "bbox": [5, 6, 10, 20]},
-        {"image_id": 7, "category_id": 2, "bbox": [0, 0, 4, 4]},
-        {"image_id": 7, "category_id": 2, "bbox": [9, 9, 4, 4]},  # a second one: no single right box
-        {"image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
-    ]
-    categories = [{"id": n, "name": name} for n, name in enumerate(("cup", "dog", "crowd"), start=1)]
-    coco = {"images": [{"id": 7, "file_name": "0.png"}], "categories": categories, "annotations": objects}
-    monkeypatch.chdir(folder)
-    Path("instances.json").write_text(json.dumps(coco))
-    exec(code, {})
-    import_examples.run(config=FileDataset(kind="jsonl", path="photos.jsonl"), examples=folder / "e.parquet")
-    (row,) = read_table(folder / "e.parquet", EXAMPLES).to_pylist()
-    assert (row["question"], row["box"], row["reason"]) == ("locate the cup.", [5, 6, 15, 26], None)
-
-
 def test_odd_images_open(tmp_path: Path) -> None:
     made = {
         "cmyk.jpg": Image.new("CMYK", (8, 8), (0, 255, 255, 0)),
@@ -236,8 +216,9 @@ def test_a_wrong_frame_is_named_with_its_counts(folder: Path, capsys: pytest.Cap
 
 
 def test_corner_and_size_for_two_corners_is_named(folder: Path) -> None:
-    message = mistakes(folder, [row(n, box=[30, 20, 10 + n, 8]) for n in range(20)])
-    assert message.splitlines()[-1] == "hint: as [x, y, width, height], 20 of 20 boxes fit; as [x1, y1, x2, y2], 0"
+    message = mistakes(folder, [row(n, box=[30, 2, 10 + n, 8]) for n in range(20)])
+    hint = "hint: `boxes: xywh` ([x, y, width, height]) fits 20 of 20 boxes, `xyxy` 0"
+    assert message.splitlines()[-1] == hint
 
 
 def test_values_as_csv_and_pandas_write_them(folder: Path) -> None:
@@ -254,6 +235,24 @@ def test_values_as_csv_and_pandas_write_them(folder: Path) -> None:
     assert table["box"].to_list()[0] == [1, 2, 30, 40]
     assert table["target"].to_list()[1:4] == ["3", "3.0", "-0.5"]
     assert [len(images) for images in table["images"]] == [1, 1, 1, 1, 2]
+
+
+def test_rows_without_a_ground_truth_are_kept(folder: Path) -> None:
+    """Whether one is needed is known where a reward is to read it."""
+    tasks = ("grounding", "ocr", "existence", "counting", "open")
+    table = imported(folder, [row(n, task=task, box=None) for n, task in enumerate(tasks)])
+    assert table["reason"].null_count() == 5
+    assert table.select("target", "box").null_count().row(0) == (5, 5)
+    given = [row(5, task="existence", box=None, answers_given=[{"text": "yes", "reward": 1.0}])]
+    assert imported(folder, given)["reason"].null_count() == 1
+
+
+def test_boxes_in_another_order_become_corners(folder: Path) -> None:
+    table = imported(folder, [row(0, box=[6, 4, 40, 30])], boxes="yxyx")
+    assert table["box"][0].to_list() == [4, 6, 30, 40]
+    shares = imported(folder, [row(0, box=[0.25, 0.25, 0.25, 0.5])], boxes="xywh", coordinates="normalised")
+    assert shares["box"][0].to_list() == [16, 12, 32, 36]
+    assert read_lineage(folder / "examples.parquet")["parameters"]["boxes"] == "xywh"
 
 
 def test_boxes_drawn_on_stored_pixels_are_recognised(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A protocol's number leads back to its questions, their source files, and the verdicts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -134,17 +135,18 @@ def test_unexplainable_numbers_are_reported(
 
 
 def test_a_run_in_another_directory(
-    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    collected = measured.absolute()
-    monkeypatch.setattr(explain.paths, "ALL_METRICS", str(collected.relative_to(Path.cwd())))
-    directory = Path.cwd()
-    monkeypatch.chdir("/")
-    assert main(["explain", "--directory", str(directory), "--metric", "mmhal_score"]) == 0
-    assert "images: 1" in capsys.readouterr().out
-    monkeypatch.chdir(directory)
-    assert main(["explain", "--directory", "nowhere"]) == 1
-    assert "--directory: `nowhere` does not exist, expected the directory of a run" in capsys.readouterr().err
+    run = Path.cwd()
+    for results in ("results", "rehearsal"):
+        (run / results).mkdir(exist_ok=True)
+        shutil.copy(measured, run / results / "metrics.parquet")
+    for folder in (run, run / "results", run / "rehearsal"):
+        monkeypatch.chdir("/")
+        assert main(["explain", str(folder), "--metric", "mmhal_score"]) == 0
+        assert "images: 1" in capsys.readouterr().out
+    assert main(["explain", "nowhere"]) == 1
+    assert "directory `nowhere` does not exist, expected the directory of a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folder", [True, False])

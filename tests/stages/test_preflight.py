@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = yaml.safe_load("""
 models: {tiny: {path: model, family: llava, dtype: float32, max_model_len: 512}}
 datasets: {own: {kind: jsonl, path: own.jsonl}}
 samplings: {n8: {n: 8, max_tokens: 24}}
-rewards: {all: {tasks: {existence: yes_no, open: exact_match}, max_failed_share: 0.6}}
+rewards: {all: {tasks: {existence: yes_no, open: free_text}, max_failed_share: 0.6}}
 selections: {ranked: {list_size: 8}}
 trainings: {sft: {method: sft}}
 benchmarks: {test: {dataset: own, reward: all, n: 4, max_tokens: 24}}
@@ -124,6 +124,16 @@ def test_more_than_the_reward_allows_stops(checked: Checked) -> None:
     assert line == (
         "stops: `rewards.all`: 40 of 72 answers to `samplings.n8` will be missing, at most a share of 0.02 may:"
         " scoring stops after all others are sampled; correct the rows, or raise the limit"
+    )
+    assert (status, verdict) == (1, "the config is valid: 1 experiment; the run would stop (1 reason above)")
+
+
+def test_a_reward_that_needs_the_missing_ground_truth_stops(checked: Checked) -> None:
+    imported()
+    status, (line, *_, verdict) = checked(changed("rewards.all.tasks.open", "exact_match"))
+    assert line == (
+        "stops: `samplings.n8`: dataset `own`: 1 of 9 questions of task `open` have no `answer`, which reward `exact_match`"
+        " needs, such as example `none`; add it to their rows, or leave them out: key `samplings.n8.tasks` selects the tasks"
     )
     assert (status, verdict) == (1, "the config is valid: 1 experiment; the run would stop (1 reason above)")
 

@@ -106,7 +106,7 @@ def sample(
     responses.run(
         requests=folder / "requests.parquet", examples={"d": folder / "examples.parquet"}, responses=target,
         journal=folder / "journal", weights=weights, adapter=None, shard=shard, shards=shards, finished=finished,
-        model=ModelBlock(path="m", family="llava", dtype=dtype, engine=EngineBlock(answers_per_part=parts, workers=0)),
+        model=ModelBlock(path="m", family="llava", dtype=dtype, workers=0, engine=EngineBlock(answers_per_part=parts)),
     )  # fmt: skip
     return target
 
@@ -327,7 +327,7 @@ def sample_both(folder: Path, requests: str, journal: str, beside: list[response
     responses.run(
         requests=folder / requests, examples={"d": folder / "examples.parquet"}, responses=target, journal=folder / journal,
         weights="w", adapter=None, shard=0, shards=1, beside=beside,
-        model=ModelBlock(path="m", family="llava", dtype="float32", engine=EngineBlock(answers_per_part=2 * N, workers=0)),
+        model=ModelBlock(path="m", family="llava", dtype="float32", workers=0, engine=EngineBlock(answers_per_part=2 * N)),
     )  # fmt: skip
     return read_table(target, RESPONSES).to_pylist()
 

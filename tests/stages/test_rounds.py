@@ -95,8 +95,8 @@ def select(folder: Path, target: Path, **settings: Any) -> dict[str, Any]:
     return dict(json.loads(target.with_suffix(".json").read_text()))
 
 
-def model_of(folder: Path) -> ModelBlock:
-    return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32")
+def model_of(folder: Path, workers: int | None = None) -> ModelBlock:
+    return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32", workers=workers)
 
 
 def trained(
@@ -106,6 +106,7 @@ def trained(
     before: Path | None = None,
     preferences: Path | None = None,
     saliencies: dict[str, Path] | None = None,
+    workers: int | None = None,
     **changes: Any,
 ) -> Path:
     """Computes the stored log-probs and the adapter of a round; returns the adapter's folder."""
@@ -117,7 +118,7 @@ def trained(
     method = METHODS[block.method]
     preferences = preferences or folder / "preferences.parquet"
     shared: dict[str, Any] = {"preferences": preferences, "examples": folder / "examples.parquet", "views": VIEWS}
-    shared |= {"model": model_of(folder), "weights": "w", "saliencies": saliencies}
+    shared |= {"model": model_of(folder, workers), "weights": "w", "saliencies": saliencies}
     stored_logprobs.run(
         **shared, terms=target / "terms.parquet", adapter=before, of_round=True,
         stored=method.stored(method.Parameters.model_validate(block.parameters), "original"),
@@ -310,11 +311,11 @@ def test_stored_logprobs_of_other_answers_are_rejected(folder: Path, tmp_path: P
 
 
 def test_two_processes_that_share_the_weights_train_the_round_that_one_trains(folder: Path, tmp_path: Path) -> None:
-    """The second round, whose optimiser goes on from the first one's state."""
+    """The second round, whose optimiser goes on from the first one's state. Each of the two has a worker."""
     shared: dict[str, Any] = {"method": "cppo", "number": 2, "lora": EVERYTHING}
     shared["before"] = trained(folder, tmp_path / "before", method="cppo", lora=EVERYTHING)
     one = trained(folder, tmp_path / "one", **shared)
-    two = trained(folder, tmp_path / "two", **shared, devices=2, sharding="fsdp")
+    two = trained(folder, tmp_path / "two", **shared, devices=2, workers=1, sharding="fsdp")
     norms = [metrics(tmp_path / name, "grad_norm") for name in ("one", "two")]
     assert norms[1] == pytest.approx(norms[0], rel=1e-3)
     ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (one, two))

@@ -23,7 +23,7 @@ from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import Stored
 from perceptune.core.weights import read_header
-from perceptune.engines.training import trainer
+from perceptune.engines.training import callbacks, trainer
 from perceptune.engines.training.groups import StoredTokens
 from perceptune.models import loading
 from perceptune.runtime import distributed
@@ -78,8 +78,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def model_block(folder: Path) -> ModelBlock:
-    return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32")
+def model_block(folder: Path, workers: int | None = None) -> ModelBlock:
+    return ModelBlock(path=str(folder / "model"), family="llava", dtype="float32", workers=workers)
 
 
 def trained(
@@ -90,6 +90,7 @@ def trained(
     terms: dict[str, Path] | None = None,
     views: dict[str, ViewBlock] | None = None,
     saliencies: dict[str, Path] | None = None,
+    workers: int | None = None,
     **changes: Any,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     settings: dict[str, Any] = {
@@ -98,7 +99,7 @@ def trained(
     train.run(
         experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
         terms=terms or {"original": folder / "terms.parquet"}, views=views or {}, saliencies=saliencies, adapter=target / "adapter", training=target / "training.parquet",
-        checkpoints=target / "checkpoints", model=model_block(folder), weights="w", config=TrainingBlock(**{**settings, **changes}),
+        checkpoints=target / "checkpoints", model=model_block(folder, workers), weights="w", config=TrainingBlock(**{**settings, **changes}),
         halvings=halvings,
     )  # fmt: skip
     assert not (target / "checkpoints").exists()
@@ -205,7 +206,7 @@ RESUMED = {"save_steps": 1, "epochs": 4, "lora": LoraBlock(r=4, alpha=8, dropout
 
 
 def train_slowly(folder: Path, target: Path) -> None:
-    """In a separate process, with a pause after every step, to be killed there."""
+    """In a separate process with two workers, with a pause after every step, to be killed there."""
     step = trainer.ListTrainer.training_step
 
     def slow(*arguments: Any, **options: Any) -> Any:
@@ -213,26 +214,34 @@ def train_slowly(folder: Path, target: Path) -> None:
         return step(*arguments, **options)
 
     trainer.ListTrainer.training_step = slow  # type: ignore[method-assign]
-    trained(folder, target, **RESUMED)
+    trained(folder, target, workers=2, **RESUMED)
 
 
 def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_path: Path) -> None:
-    """Dropout is on: data order, random states, optimiser and schedule must all be restored."""
+    """Dropout is on: data order, random states, optimiser and schedule must all be restored. The number
+    of workers, in which the runs differ, changes nothing; and none outlives the killed run.
+    """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = multiprocessing.get_context("spawn").Process(target=train_slowly, args=(folder, killed))
     process.start()
-    deadline = time.monotonic() + 120
-    while not (killed / "checkpoints/checkpoint-3" / trainer.COMPLETE).exists():
+    deadline = time.monotonic() + 300
+    while not (killed / "checkpoints/checkpoint-3" / callbacks.COMPLETE).exists():
         assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert sum("forkserver" in " ".join(one.cmdline()) for one in started) == 1 + 2
     process.kill()
     process.join()
     assert not (killed / "adapter").exists()
-    (_, log), (_, resumed) = (trained(folder, place, **RESUMED) for place in (whole, killed))
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
+    _, log = trained(folder, whole, workers=0, **RESUMED)
+    _, resumed = trained(folder, killed, workers=1, **RESUMED)
     one, other = ((path / "adapter/adapter_model.safetensors").read_bytes() for path in (whole, killed))
     assert one == other
-    timeless = [[row for row in rows if row["metric"] != "tokens_per_second"] for rows in (log, resumed)]
+    timed = ("tokens_per_second", "data_wait_seconds")
+    timeless = [[row for row in rows if row["metric"] not in timed] for rows in (log, resumed)]
     assert timeless[0] == timeless[1]
     assert len({row["step"] for row in timeless[0]}) == 8
 
@@ -267,7 +276,7 @@ def test_sharded_processes_killed_and_resumed_on_two_nodes_train_what_one_trains
     process.start()
     checkpoint = tmp_path / "two/checkpoints/checkpoint-3"
     deadline = time.monotonic() + 300
-    while not (checkpoint / trainer.COMPLETE).exists():
+    while not (checkpoint / callbacks.COMPLETE).exists():
         assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -290,6 +299,25 @@ def test_sharded_processes_killed_and_resumed_on_two_nodes_train_what_one_trains
     assert ours == theirs  # the same bytes, but for the weights
     configs = ((tmp_path / name / "adapter/adapter_config.json").read_text() for name in ("one", "two"))
     assert len(set(configs)) == 1
+
+
+def test_logprobs_do_not_depend_on_workers(folder: Path, tmp_path: Path) -> None:
+    """Nor does an image that has changed: the error is the same line."""
+    arguments: dict[str, Any] = {
+        "preferences": folder / "preferences.parquet", "terms": tmp_path / "terms.parquet", "model": model_block(folder, 1),
+        "weights": "w", "stored": [Stored("reference", "original")], "adapter": None, "views": {},
+    }  # fmt: skip
+    stored_logprobs.run(examples=folder / "examples.parquet", **arguments)
+    found, expected = (read_table(path / "terms.parquet", TERMS) for path in (tmp_path, folder))
+    assert found == expected
+    rows = read_table(folder / "examples.parquet", EXAMPLES).to_pylist()
+    rows[5]["image_sha256"] = ["0" * 64]
+    write_table(tmp_path / "examples.parquet", EXAMPLES, rows, {})
+    with pytest.raises(
+        UserError, match=r"^error: image `.*5\.png` of example `5`: the image has changed since"
+    ) as caught:
+        stored_logprobs.run(examples=tmp_path / "examples.parquet", **arguments)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_attempt_with_less_memory_gives_the_same_result(folder: Path, tmp_path: Path) -> None:

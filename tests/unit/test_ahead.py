@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.runtime.ahead import AHEAD, Workers
+from perceptune.runtime.ahead import AHEAD, QUEUED, Workers
 
 COUNT = 40
 
@@ -136,3 +136,13 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         parent.wait()
         _, alive = psutil.wait_procs([*processes, *started], timeout=20)
         assert not alive
+
+
+def test_the_queue_is_longer_for_a_step_unless_results_are_large() -> None:
+    with Workers(doubling, 2) as pool:
+        assert pool.room(0, 0) == pool.room(100, 0) == 2 * AHEAD  # no size is known
+        assert pool.room(100, 1000) == 100
+        assert pool.room(3, 1000) == 2 * AHEAD
+        assert pool.room(100, QUEUED // 5) == 5
+        assert pool.room(100, 2 * QUEUED) == 2  # each process has something to do
+    assert Workers(doubling, 0).room(100, 0) == 1

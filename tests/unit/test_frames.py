@@ -95,14 +95,14 @@ def test_corner_and_extent_are_distinguished() -> None:
     boxes[:, 2:] -= boxes[:, :2]
     message = counted(boxes, "pixels", sizes).better_fit()
     assert message is not None
-    assert message.startswith("as [x, y, width, height], 500 of 500 boxes fit")
+    assert message.startswith("`boxes: xywh` ([x, y, width, height]) fits 500 of 500 boxes, `xyxy` ")
 
 
 def test_the_order_y_before_x_is_recognised() -> None:
     boxes, sizes = many("pixels")
     message = counted(boxes[:, [1, 0, 3, 2]], "pixels", sizes).better_fit()
     assert message is not None
-    assert message.startswith("as [y1, x1, y2, x2], 500 of 500 boxes fit; as [x1, y1, x2, y2], ")
+    assert message.startswith("`boxes: yxyx` ([y1, x1, y2, x2]) fits 500 of 500 boxes, `xyxy` ")
 
 
 def test_a_few_boxes_outside_of_their_image_are_no_doubt_about_the_order() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perceptune.contracts.errors import UserError
 from perceptune.core.data import json_files
-from perceptune.core.data.json_files import json_lines, json_list
+from perceptune.core.data.json_files import json_lines, json_list, json_members
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -61,6 +61,39 @@ def test_broken_lists_are_broken_in_pieces_as_well(file: Path, records: list[Any
             text[:place] + chance.choice(["", ",", "]", "[", '"', "1", " ", "e"]) + text[place + chance.randrange(2) :]
         )
         assert in_pieces(file, broken, size) == whole(broken)
+
+
+@given(
+    value=st.dictionaries(st.text(max_size=3), VALUES, max_size=5),
+    size=st.integers(1, 40),
+    indent=st.none() | st.just(1),
+)
+def test_lists_in_an_object_come_element_by_element(file: Path, value: Any, size: int, indent: int | None) -> None:
+    file.write_text("\ufeff" + json.dumps(value, indent=indent), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_files, "BYTES_AT_ONCE", size)
+        found = list(json_members(file))
+    assert found == [(key, one) for key, inner in value.items() if isinstance(inner, list) for one in inner]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": [1, 2', "is not valid JSON: "),
+        ('{"a": [1],}', "is not valid JSON: "),
+        ('{"a": [1] "b": 2}', "is not valid JSON: "),
+        ('{"a": [1]} 2', "is not valid JSON: Extra data"),
+        ("{1: [1]}", "is not valid JSON: Expecting property name"),
+        ("", "is not valid JSON: "),
+        ("[1]", "data.json` is a list, expected an object with lists"),
+        ('"x"', "data.json` is a single value, expected an object with lists"),
+    ],
+)
+def test_a_broken_object_says_what_is_wrong(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UserError) as stopped:
+        list(json_members(file))
+    assert message in stopped.value.args[0]
 
 
 @pytest.mark.parametrize("text", ["[1, 2", "[1, ]", "[1] 2", "[nul]", '["\x01"]', "[" * 100_000, "[1" * 100_000])

@@ -147,7 +147,7 @@ HALLUSION = {
 }  # fmt: skip
 
 
-def planned(examples: Path, rewards: dict[str, tuple[str, ...]], **block: Any) -> int:
+def planned(examples: Path, rewards: dict[str, dict[str, str]], **block: Any) -> int:
     target = examples.with_name("requests.parquet")
     blocks = {"b": BenchmarkBlock(**{"dataset": "mine", "reward": "r", "n": 0, "views": ["original"], **block})}
     requests.run_benchmarks(examples={"mine": examples}, requests=target, benchmarks=blocks, views={}, rewards=rewards)
@@ -156,18 +156,18 @@ def planned(examples: Path, rewards: dict[str, tuple[str, ...]], **block: Any) -
 
 def test_tasks_without_a_reward_are_left_out(examples: Path) -> None:
     with pytest.raises(UserError) as caught:
-        planned(examples, {"r": ("grounding", "counting")}, split="train")
+        planned(examples, {"r": {"grounding": "iou", "counting": "exact_match"}}, split="train")
     assert str(caught.value) == (
         "error: benchmark `b`: dataset `mine` has questions of task `ocr`, expected grounding, counting (the tasks of reward `r`)\n"
         "hint: key `benchmarks.b.tasks` selects the tasks"
     )
-    assert planned(examples, {"r": ("grounding",)}, split="train", tasks=["grounding"]) == 4
+    assert planned(examples, {"r": {"grounding": "iou"}}, split="train", tasks=["grounding"]) == 4
 
 
 def test_questions_that_no_reward_will_score_are_refused_before_sampling(examples: Path) -> None:
     target = examples.with_name("requests.parquet")
     shared: dict[str, Any] = {"dataset": "mine", "examples": examples, "requests": target}
-    tasks = {"both": ["grounding", "ocr"], "one": ["grounding"]}
+    tasks = {"both": {"grounding": "iou", "ocr": "free_text"}, "one": {"grounding": "iou"}}
     message = "error: dataset `mine` has questions of task `ocr`, expected grounding (the tasks of reward `one`)\nhint: key `tasks` of the {} selects the tasks"
     with pytest.raises(UserError) as caught:
         requests.run_samples(**shared, config=SamplingBlock(), rewards=tasks)
@@ -180,6 +180,21 @@ def test_questions_that_no_reward_will_score_are_refused_before_sampling(example
     assert read_table(target, REQUESTS).num_rows == 4
     requests.run_samples(**shared, config=SamplingBlock(), rewards={"both": tasks["both"]})
     assert read_table(target, REQUESTS).num_rows == 5
+
+
+def test_questions_without_the_ground_truth_that_a_reward_needs_are_refused_before_sampling(examples: Path) -> None:
+    target = examples.with_name("requests.parquet")
+    shared: dict[str, Any] = {"dataset": "mine", "examples": examples, "requests": target}
+    rewards = {"read": {"grounding": "iou", "ocr": "edit_distance"}}
+    message = "dataset `mine`: 1 of 1 questions of task `ocr` have no `answer`, which reward `edit_distance` needs, such as example `4`"
+    with pytest.raises(UserError, match=message):
+        requests.run_samples(**shared, config=SamplingBlock(), rewards=rewards)
+    with pytest.raises(UserError, match=message):
+        requests.run_round(**shared, config=RolloutBlock(questions=2), number=1, before=None, rewards=rewards)
+    with pytest.raises(UserError, match=f"benchmark `b`: {message}"):
+        planned(examples, {"r": rewards["read"]}, split="train")
+    requests.run_samples(**shared, config=SamplingBlock(tasks=("grounding",)), rewards=rewards)
+    assert read_table(target, REQUESTS).num_rows == 4
 
 
 @pytest.mark.parametrize("missing", [None, "set_id", "category", "gt_answer_details"])

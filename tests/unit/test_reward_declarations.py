@@ -1,12 +1,12 @@
 """A reward declares its components and metrics; omissions are reported when the file is loaded."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import ENVIRONMENT, load, names, use_folders
+from perceptune.contracts.plugins import ENVIRONMENT, load, module_of, names, use_folders
 from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 from perceptune.report.results import Measure, measure
@@ -100,6 +100,28 @@ def test_single_answers_average_to_the_metric(name: str) -> None:
             single = declared.of_one(columns[declared.component])
             assert single.shape == (4,)
             assert single.mean() == pytest.approx(float(declared.metric(columns)))
+
+
+class Watched(Answers):
+    """Answers that note which ground truth is read."""
+
+    read: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("targets", "boxes"):
+            Watched.read.add({"targets": "answer", "boxes": "box"}[name])
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in names("reward") if module_of("reward", n).startswith("perceptune.core.rewards.")]
+)
+def test_a_general_reward_needs_the_ground_truth_that_it_reads(name: str) -> None:
+    reward = load("reward", name)
+    answers = Watched([r"\boxed{yes}"], ["yes"], np.array([[1.0, 2, 30, 40]]), np.array([[64.0, 48.0]]), "original")
+    Watched.read.clear()
+    reward.score(answers)
+    assert Watched.read == ({reward.needs} if reward.needs else set())
 
 
 def test_labels_come_from_the_declarations() -> None:

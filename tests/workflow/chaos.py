@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 import yaml
 
 ROOT = Path(__file__).parents[2]
-VOLATILE = ("tokens_per_second",)
+VOLATILE = ("tokens_per_second", "data_wait_seconds")
 """Time-dependent metrics of the training table."""
 
 

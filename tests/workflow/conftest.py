@@ -23,6 +23,10 @@ from .inline import run_jobs
 ROOT = Path(__file__).parents[2]
 
 
+INSTALLED = Path(__file__).parents[1] / "installed"
+"""A package that is not installed, for configs that need one."""
+
+
 @dataclass(frozen=True)
 class Workflow:
     """A working directory with the project's Snakefile."""
@@ -100,9 +104,9 @@ class Workflow:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """Environment variables with the package of `root`."""
+    """Environment variables with the package of `root`, and a tracker."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(root / "workflow")}
+    return {**os.environ, "PATH": path, "PYTHONPATH": f"{root / 'workflow'}{os.pathsep}{INSTALLED}"}
 
 
 def named(keys: Iterable[Key]) -> set[tuple[str, str]]:

@@ -161,7 +161,7 @@ def placed(value):
         return {key: placed(one) for key, one in value.items()}
     if isinstance(value, list):
         return [placed(one) for one in value]
-    is_path = isinstance(value, str) and value.startswith("<results>/")
+    is_path = isinstance(value, str) and value.startswith(("<results>/", "<logs>/"))
     return workflow.pathvars.apply(value) if is_path else value
 
 

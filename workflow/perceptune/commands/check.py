@@ -1,25 +1,16 @@
-"""Check a config, its model folders and imported data: what a run would stop at or leave out.
-
-perceptune check my.yaml
-perceptune check base.yaml changes.yaml
-
-Reads nothing but files, in seconds. Tokenizes the questions and ground truths of datasets that are
-already imported (`snakemake --cores all data`). The exit status is 1 if the run would stop.
-"""
+"""Checks a config, its model folders and imported data: what a run would stop at or leave out."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from perceptune.commands.config_files import merged
 from perceptune.contracts.config import ClipBlock, ModelBlock, SaliencyBlock
 from perceptune.contracts.errors import UserError, printable
 from perceptune.contracts.progress import show_bars_on
 from perceptune.planning import policies
-from perceptune.planning.config_text import check_files, check_syntax
 from perceptune.planning.disk import ANSWERS, LISTS, OTHER_TARGETS, TEMPORARY, estimate, size
 from perceptune.planning.missing import from_the_future, missing
 from perceptune.planning.model_folders import check_complete, check_models, models_in_use
@@ -30,22 +21,10 @@ STOPS, LEFT_OUT, WARNING, UNCHECKED = "stops", "left out", "warning", "not check
 """How lines begin, by severity."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `perceptune check`."""
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="config files; later ones override earlier ones"
-    )
-
-
-def run(options: argparse.Namespace) -> int:
+def run(files: Sequence[Path]) -> int:
     """Prints a line per finding, the disk space that the run needs, and a verdict. Returns 1 if the run
     would stop. Raises `UserError` for an invalid config."""
-    if absent := [file for file in options.files if not file.is_file()]:
-        raise UserError(f"config file `{absent[0]}` does not exist")
-    check_files(options.files)
-    for file in options.files:
-        check_syntax(file)
-    plan = policies.load(_merged(options.files))
+    plan = policies.load(merged(files))
     check_models(plan.config)
     show_bars_on(sys.stderr)
     found = sorted(_findings(plan), key=lambda line: (STOPS, LEFT_OUT, WARNING, UNCHECKED).index(line[0]))
@@ -115,18 +94,3 @@ def _disk(plan: Plan) -> Iterator[str]:
             yield f"  {kind:30} {size(found.kinds[kind]):>8}  only with `{command}`"
     if found.uncounted:
         yield f"  not included, because not known yet: {', '.join(found.uncounted)}"
-
-
-def _merged(files: Sequence[Path]) -> dict[str, Any]:
-    """The config of several files, read and merged as Snakemake does."""
-    from snakemake.common.configfile import load_configfile
-    from snakemake.exceptions import WorkflowError
-    from snakemake.utils import update_config
-
-    merged: dict[str, Any] = {}
-    for file in files:
-        try:
-            update_config(merged, load_configfile(file))
-        except WorkflowError as error:
-            raise UserError(f"config file `{file}`: {error}") from None
-    return merged

@@ -1,16 +1,9 @@
-"""Trace a number of the report back to images, weights, parameters and versions.
-
-perceptune explain --policy perpo --metric accuracy_iou_0.5
-perceptune explain --policy perpo --control sft_on_best
-perceptune explain --directory runs/mine --policy perpo
-"""
+"""Traces a number of the report back to images, weights, parameters and versions."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from perceptune.commands.config_files import enter
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.code import MEMORY
-from perceptune.contracts.provenance.digests import DigestMemory, digest_of_folder, sha256_of_json
+from perceptune.contracts.provenance.digests import DigestMemory, digest_of, digest_of_folder, sha256_of_json
 from perceptune.contracts.provenance.lineage import FILE
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
@@ -59,7 +53,7 @@ class Ancestry:
 
     def grow(self, tree: Tree, name: str, path: Path, used: str | None) -> None:
         """Adds the file `path` as `name`, and its inputs. `used`: its digest when it was used."""
-        (found,) = self.memory.sha256_of_files([path]) if path.is_file() else ("missing",)
+        found = digest_of(path, self.memory) if path.exists() else "missing"
         state = ""
         if used is not None and found != used:
             state = " [red]missing[/]" if found == "missing" else f" [red]has changed, {used[:SHOWN]} was used[/]"
@@ -190,14 +184,14 @@ def _number(row: Mapping[str, Any]) -> str:
     return f"{escape(address)} = [bold]{value}[/]{escape(between)}, n {row['n']}, unparsed {row['n_failed']}"
 
 
-def _query(options: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str]]:
-    """The tables to search, their kind, and the required values of columns."""
+def _query(results: str, options: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str]]:
+    """The tables to search in the folder of results, their kind, and the required values of columns."""
     if "control" not in options:
         usual = {} if "metric" in options and "condition" in options else USUAL
-        return [paths.at(paths.ALL_METRICS)], "metrics", {**usual, **options}
+        return [_table(paths.ALL_METRICS, results)], "metrics", {**usual, **options}
     if "condition" in options:
         raise UserError("--condition and --control: found both, expected only one")
-    folder = paths.at(paths.CONTROLS, policy="any").parent
+    folder = _table(paths.CONTROLS, results).parent
     if not (tables := sorted(folder.glob("*.parquet"))):
         raise UserError(
             f"`{folder}`: no tables found", "set `controls: {}` in the config and run the workflow to create them"
@@ -205,23 +199,20 @@ def _query(options: Mapping[str, str]) -> tuple[list[Path], str, dict[str, str]]
     return tables, "controls", dict(options)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `perceptune explain`."""
-    for column in ADDRESS:
-        parser.add_argument(f"--{column}", help=f"default: {USUAL.get(column, 'all')}")
-    parser.add_argument("--directory", type=Path, help="that of the run, as in `snakemake --directory`")
-    parser.add_argument(
-        "--control",
-        help="explain a control (docs/controls.md) instead of a metric: prompt, blank, mean_of_n or sft_on_best",
-    )
+def _table(path: str, results: str) -> Path:
+    return Path(path.replace("<results>", results))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Explains the selected numbers. Returns 0 if no file has changed since, otherwise 1."""
-    if options.directory is not None:
-        if not options.directory.is_dir():
-            raise UserError(f"--directory: `{options.directory}` does not exist, expected the directory of a run")
-        os.chdir(options.directory)  # paths in tables are relative to it
-    selected = {key: value for key in (*ADDRESS, "control") if (value := getattr(options, key)) is not None}
-    changed = explain(*_query(selected), Console(highlight=False, width=None if sys.stdout.isatty() else 240))
+def run(folder: Path, wanted: Mapping[str, str]) -> int:
+    """Explains the numbers with these values of columns. Returns 0 if no file has changed since,
+    otherwise 1.
+
+    `folder` is the directory of a run, or its folder of results.
+    """
+    here, results = folder, "results"
+    if _table(paths.ALL_METRICS, str(folder)).is_file():
+        here, results = folder.absolute().parent, folder.absolute().name
+    enter(here)
+    width = None if sys.stdout.isatty() else 240
+    changed = explain(*_query(results, wanted), Console(highlight=False, width=width))
     return int(bool(changed))

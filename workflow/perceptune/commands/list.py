@@ -1,21 +1,16 @@
-"""List the available plug-ins, with a one-line summary of each.
-
-perceptune list
-perceptune list method
-"""
+"""Lists the available plug-ins, with a one-line summary of each."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from perceptune.contracts.errors import UserError, near
+from perceptune.commands.config_files import use_plugins
+from perceptune.commands.kinds import KINDS, check_kind
 from perceptune.contracts.plugins import names, summary
-
-KINDS = ("method", "view", "reward", "benchmark", "importer", "exporter", "family")
-"""Kinds of plug-ins, in the order they are printed."""
 
 
 def lines_of(kind: str) -> list[str]:
@@ -25,19 +20,14 @@ def lines_of(kind: str) -> list[str]:
     return [f"{name:<{width}}  {text}".rstrip() for name, text in found.items()]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `perceptune list`."""
-    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {', '.join(KINDS)}; default: all")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Prints all plug-ins, or those of one kind. Raises `UserError` for an unknown kind."""
-    if options.kind is not None and options.kind not in KINDS:
-        allowed = ", ".join(f"`{kind}`" for kind in KINDS)
-        raise UserError(f"kind `{options.kind}` does not exist, expected one of {allowed}", near(options.kind, KINDS))
+def run(kind: str | None, configs: Sequence[Path]) -> None:
+    """Prints all plug-ins, or those of one kind, including those of the configs' folders. Raises
+    `UserError` for an unknown kind or an invalid folder."""
+    if kind is not None:
+        check_kind(kind)
+    use_plugins(configs)
     console = Console(highlight=False)
-    for kind in KINDS if options.kind is None else (options.kind,):
-        console.print(f"[bold]{kind}[/]")
-        for line in lines_of(kind):
+    for one in KINDS if kind is None else (kind,):
+        console.print(f"[bold]{one}[/]  [dim]{escape(KINDS[one])}[/]")
+        for line in lines_of(one):
             console.print(f"  {escape(line)}", soft_wrap=True)
-    return 0

@@ -22,6 +22,7 @@ from perceptune.core.benchmarks.control_prompts import asked_as
 from perceptune.core.views.apply import pictures_shown
 from perceptune.core.views.view import Recipe
 from perceptune.models.families.family import check_room
+from perceptune.planning.benchmarks import rewards_by_task
 from perceptune.planning.policies import Plan
 from perceptune.planning.questions import Asked, Turn, asked
 from perceptune.planning.views import views_trained
@@ -126,7 +127,7 @@ def _chosen(block: Asked, config: Config) -> list[dict[str, Any]]:
     examples = Path(EXAMPLES.format(dataset=block.dataset))
     section, _, name = block.key.partition(".")
     chosen = chosen_examples(block.dataset, examples, block.split, block.tasks, block.limit)
-    tasks = {reward: [str(task) for task in config.rewards[reward].tasks] for reward in block.rewards}
+    tasks = {reward: rewards_by_task(config.rewards[reward]) for reward in block.rewards}
     if section == "benchmarks":
         check_measurable(name, config.benchmarks[name], chosen, tasks[config.benchmarks[name].reward])
     else:

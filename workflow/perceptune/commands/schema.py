@@ -1,11 +1,10 @@
-"""Write the JSON schema of the config and the tables in config/README.md.
+"""Writes the JSON schema of the config and the tables in config/README.md.
 
 Both are generated from the config models and the plug-ins. A test checks that they are up to date.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -118,6 +117,8 @@ def parameter_tables(kind: str) -> str:
     parts = [f"## Parameters of {kind}s\n"]
     for name in names(kind):
         model: type[BaseModel] = load(kind, name).Parameters
+        if kind == "importer" and not model.model_fields:
+            continue  # most formats have none
         parts.append(f"**`{name}`**: {summary(kind, name)}\n")
         if not model.model_fields:
             parts.append("It has no parameters.\n")
@@ -138,7 +139,7 @@ def _row(name: str, model: type[BaseModel], schema: dict[str, Any], definitions:
     else:
         default = f"`{json.dumps(field.default)}`"
     kind = PLUGIN_KEYS.get((model.__name__, name))
-    values = _values(schema, definitions) if kind is None else _names(kind, schema)
+    values = values_of(schema, definitions) if kind is None else _names(kind, schema)
     return f"| `{name}` | {values} | {default} | {' '.join(str(field.description).split())} |"
 
 
@@ -149,20 +150,20 @@ def _names(kind: str, schema: dict[str, Any]) -> str:
     return f"mapping to {listed}" if schema.get("type") == "object" else f"{listed}{null}"
 
 
-def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def values_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "$ref" in schema:
         target = definitions[schema["$ref"].rpartition("/")[2]]
-        return "mapping" if target.get("type") == "object" else _values(target, definitions)
+        return "mapping" if target.get("type") == "object" else values_of(target, definitions)
     if "enum" in schema:
         return ", ".join(f"`{v}`" for v in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
     if "anyOf" in schema:
-        return " or ".join(_values(s, definitions) for s in schema["anyOf"])
+        return " or ".join(values_of(s, definitions) for s in schema["anyOf"])
     kind = schema.get("type", "any")
     if kind == "array":
         item: dict[str, Any] = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
-        return f"list of {_values(item, definitions)}"
+        return f"list of {values_of(item, definitions)}"
     bounds = [
         f"{sign} {schema[key]}"
         for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
@@ -174,18 +175,13 @@ def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 def readme_text() -> str:
     """config/README.md: keeps the text above the mark and regenerates the tables below it."""
     written = KEYS.read_text().partition(MARK)[0]
-    tables = [key_tables(), parameter_tables("method"), parameter_tables("view")]
+    tables = [key_tables(), parameter_tables("method"), parameter_tables("view"), parameter_tables("importer")]
     return f"{written}{MARK}\n\n" + "\n".join(tables)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`perceptune schema` has no options."""
-
-
-def run(options: argparse.Namespace) -> int:
+def run() -> None:
     """Writes both files into the checkout that this package is imported from."""
     if not (SCHEMA.is_file() and KEYS.is_file()):
         raise UserError(f"`{SCHEMA}` not found, expected an editable installation of a checkout")
     SCHEMA.write_text(schema_text())
     KEYS.write_text(readme_text())
-    return 0

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 SKEW = 5.0
 """Seconds by which clocks of a file server and this machine may differ."""
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""How names of image files end, in lower case: what tells them from other files in a folder."""
 
 
 def future_date(path: Path) -> str | None:

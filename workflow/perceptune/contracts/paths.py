@@ -72,6 +72,8 @@ ROUND = f"{ADAPTER_FOLDER}/round.json"
 """Status of a round: its number and, if the experiment was stopped, when and why."""
 CHECKPOINTS = "<results>/.partial/adapters/{experiment}"
 TRAINING = "<results>/training/{experiment}.parquet"
+TRACKERS = "<logs>/trackers"
+"""What the trackers of `report_to` write; no job reads it."""
 
 VERDICTS = "<results>/verdicts/{policy}/{benchmark}.parquet"
 JUDGED = "results/.judged/{judge}"

@@ -110,12 +110,16 @@ def exists(kind: str, name: str) -> bool:
     return any(True for _ in _candidates(kind, name))
 
 
-def summary(kind: str, name: str) -> str:
-    """The first line of a plug-in's module docstring, without importing it; empty if it has
-    none."""
+def docstring(kind: str, name: str) -> str:
+    """A plug-in's module docstring, without importing it; empty if it has none."""
     path = file_of(module_of(kind, name))
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path else None
-    return text.partition("\n")[0] if text else ""
+    return text or ""
+
+
+def summary(kind: str, name: str) -> str:
+    """The first line of `docstring`."""
+    return docstring(kind, name).partition("\n")[0]
 
 
 def brought(kind: str, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
@@ -74,6 +75,19 @@ def load_model(
     # torch multiplies by weights that require gradients with other kernels, whose rounding differs in
     # float16: without this, a model with a new adapter would not be the base model bit by bit
     return loaded.requires_grad_(False)
+
+
+def outline(model: ModelBlock) -> PreTrainedModel:
+    """The model without weights, for what its config alone determines, such as position ids.
+
+    Raises `UserError` if it cannot be loaded.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(config, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
 
 
 def four_bits(dtype: str) -> dict[str, Any]:

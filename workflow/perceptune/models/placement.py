@@ -25,8 +25,9 @@ def language_model(model: nn.Module) -> PreTrainedModel:
 
 
 def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
-    """The tensors on the model's device; floating-point tensors in its dtype."""
+    """The tensors on the model's device; floating-point tensors in its dtype. Page-locked ones are copied
+    while the device computes."""
     return {
-        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None, non_blocking=True)
         for name, tensor in inputs.items()
     }

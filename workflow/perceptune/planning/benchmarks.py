@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from perceptune.contracts.config import BenchmarkBlock
+from perceptune.contracts.config import BenchmarkBlock, RewardBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.paths import ATTENTION, REWARDS, VERDICTS
 from perceptune.contracts.plugins import module_of
@@ -103,7 +103,12 @@ def benchmark_settings(plan: Plan, policy: str) -> dict[str, Any]:
 def reward_tasks(plan: Plan, policy: str) -> dict[str, dict[str, str]]:
     """Reward block to the reward of each task, for the blocks of a policy's benchmarks."""
     used = {plan.config.benchmarks[b].reward: None for b in plan.benchmarks(policy)}
-    return {name: {str(t): r for t, r in plan.config.rewards[name].tasks.items()} for name in used}
+    return {name: rewards_by_task(plan.config.rewards[name]) for name in used}
+
+
+def rewards_by_task(block: RewardBlock) -> dict[str, str]:
+    """The name of the reward of each task."""
+    return {str(task): reward for task, reward in block.tasks.items()}
 
 
 def reward_modules(plan: Plan, reward: str) -> list[str]:

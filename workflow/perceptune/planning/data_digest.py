@@ -16,7 +16,7 @@ from perceptune.contracts.config import FileDataset
 from perceptune.contracts.plugins import file_of, load, module_of
 from perceptune.contracts.provenance.digests import DigestMemory, digest_of_folder, sha256_of_file, sha256_of_json
 from perceptune.core.data.inline_images import is_inline, is_url
-from perceptune.core.data.read_files import Files
+from perceptune.core.importers.sources import source_of
 
 SAVED = ("state.json", "dataset_dict.json")
 """Files of folders that `datasets.save_to_disk` writes: of a dataset, and of one with splits."""
@@ -44,7 +44,7 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
     source = Path(block.path)
     folder = Path(block.images) if block.images else source if source.is_dir() else source.parent
     if source.is_dir():
-        digest = digest_of_folder(source, memory)
+        digest = digest_of_folder(source, memory, images=block.watch_images)
     else:
         companions = [source.with_name(name) for name in load("importer", block.kind).beside]
         digest, *others = memory.sha256_of_files([source, *companions])
@@ -57,7 +57,9 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
     file = file_of(module_of("importer", block.kind))
     assert file is not None
     code = sha256_of_file(file)
-    names = memory.recall(f"images of {block.kind} {code} {digest}", lambda: "\0".join(sorted(_image_names(block))))
+    parameters = f" {sha256_of_json(block.parameters)}" if block.parameters else ""
+    key = f"images of {block.kind} {code} {digest}{parameters}"
+    names = memory.recall(key, lambda: "\0".join(sorted(_image_names(block))))
     if not names:
         return digest
     together = hashlib.sha256()
@@ -72,7 +74,7 @@ def _image_names(block: FileDataset) -> set[str]:
     importer = load("importer", block.kind)
     found = set[str]()
     with suppress(Exception):  # an unreadable file, or an unexpected record
-        for _, row in importer.rows(Files(Path(block.path), importer.reads, block.split, images=False)):
+        for _, row in importer.rows(source_of(block, importer, images=False)):
             found.update(name for name in _named(row) if name not in found and _is_file_name(name))
     return found
 

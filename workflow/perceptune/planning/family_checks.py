@@ -30,7 +30,7 @@ def _without_frame(experiment: ExperimentBlock, family: Family, config: Config) 
     named = dict.fromkeys([experiment.reward, *(config.benchmarks[b].reward for b in experiment.benchmarks)])
     for reward in (name for name in named if name is not None):
         for task, kind in config.rewards[reward].tasks.items():
-            if load("reward", kind).reads_boxes:
+            if load("reward", kind).needs == "box":
                 yield (
                     f"key `{key}`: missing, `family: {family.name}` does not know how the model writes boxes, "
                     f"which `rewards.{reward}.tasks.{task}` reads"

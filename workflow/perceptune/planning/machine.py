@@ -9,6 +9,9 @@ from importlib.util import find_spec
 from perceptune.contracts.config import Config
 from perceptune.contracts.errors import UserError, joined_mistakes
 
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
+"""Tracker to the packages that provide it; the first is the one to install."""
+
 
 def check_machine(config: Config, gpus: Sequence[str]) -> None:
     """Raises `UserError` if trainings in use need what jobs cannot have.
@@ -34,3 +37,7 @@ def _lacking(config: Config, gpus: Sequence[str]) -> Iterator[str]:
                 )
         if training.nodes > 1 and not slurm:
             yield f"key `{key}.nodes`: {training.nodes} nodes need SLURM, and this machine has no `sbatch`"
+        for tracker in training.report_to:
+            packages = TRACKERS[tracker]
+            if not any(find_spec(package) for package in packages):
+                yield f"key `{key}.report_to`: `{tracker}` is not installed; `uv pip install {packages[0]}`"

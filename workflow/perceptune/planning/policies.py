@@ -231,6 +231,12 @@ class Plan:
         """CPU cores of a job with a policy's model."""
         return self.config.models[self.base(policy)].threads
 
+    def workers(self, policy: str, processes: int = 1) -> int:
+        """Worker processes of each of the `processes` processes of a job with a policy's model, if the
+        machine has its cores and a GPU.
+        """
+        return self.config.models[self.base(policy)].workers_beside(self.threads(policy) // processes)
+
     def family(self, policy: str) -> str:
         """The module of a policy's model family."""
         return module_of("family", self.config.models[self.base(policy)].family)

@@ -11,6 +11,7 @@ from perceptune.contracts.config import ShapesDataset
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.paths import EXAMPLES
 from perceptune.contracts.provenance.code import MEMORY
+from perceptune.contracts.provenance.digests import digest_of
 from perceptune.contracts.provenance.lineage import FILE
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.planning.cross_checks import equal_samples, trained_on_test
@@ -18,7 +19,7 @@ from perceptune.planning.disk import estimate, too_little
 from perceptune.planning.missing import from_the_future
 from perceptune.planning.policies import Plan
 
-UNCOMPARED = ("coordinates", "task", "watch_images")
+UNCOMPARED = ("boxes", "coordinates", "task", "watch_images")
 """Keys of a dataset that its format can set, or that do not change its table."""
 
 
@@ -67,5 +68,4 @@ def _other_settings(plan: Plan, name: str, imported: Mapping[str, Any]) -> bool:
 
 def _other_files(imported: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether the contents of the data files, not their dates, differ from those of the import."""
-    digests = list(MEMORY.sha256_of_files(Path(file["path"]) for file in imported.values()))
-    return digests != [file["sha256"] for file in imported.values()]
+    return any(digest_of(Path(file["path"]), MEMORY) != file["sha256"] for file in imported.values())

@@ -21,11 +21,12 @@ KEYS = {
     "crops": {"attention": "attention_map"},
     "datasets": {"max_failed": "max_failed_share"},
     "experiments": {"batch": "batch_selection", "given": "dataset_preference", "pairing": "pair_generation"},
+    "models": {"engine.workers": "workers"},
     "filters": {"central": "central_quantile", "clip": "clip_score", "decides": "applies_to"},
     "rewards": {"max_failed": "max_failed_share"},
     "views": {"one_of": "choice", "op": "type", "saliency": "saliency_map"},
 }
-"""Section to the renamed keys of its blocks, old to new."""
+"""Section to the renamed keys of its blocks, old to new; `outer.inner` is a key inside another one."""
 
 
 def renamed(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -37,5 +38,13 @@ def renamed(raw: Mapping[str, Any]) -> Iterator[str]:
         blocks = raw.get(section)
         for name, block in blocks.items() if isinstance(blocks, Mapping) else ():
             for old, new in keys.items():
-                if isinstance(block, Mapping) and old in block:
-                    yield f"key `{section}.{name}.{old}`: renamed to `{new}`"
+                if _has(block, *old.split(".")):
+                    moved = f"{section}.{name}.{new}" if "." in old else new
+                    yield f"key `{section}.{name}.{old}`: renamed to `{moved}`"
+
+
+def _has(block: Any, key: str, *inner: str) -> bool:
+    """Whether a block has a key, or has it inside other keys."""
+    if not isinstance(block, Mapping) or key not in block:
+        return False
+    return not inner or _has(block[key], *inner)

@@ -25,6 +25,8 @@ IMAGES = 2 * GB
 """Images that are opened and processed ahead."""
 PREPARING = 0.4 * GB
 """A process that prepares images for an engine, without what it shares with the others."""
+BATCHING = 0.8 * GB
+"""A process that makes batches, which have several images, without what it shares with the others."""
 IMPORTED, SCORED, EVALUATED = 0.5 * GB, 1.5 * GB, 1.5 * GB
 """What the streaming stages need for any number of rows."""
 DECODED = 2 * GB
@@ -108,25 +110,28 @@ def sampling(
     return _needs(memory, 20 * 60 + _reading(weights, 3 if merged else 1) + work, 60)
 
 
-def logprobs(weights: Weights, tokens: float, adapter: float = 0) -> Needs:
+def logprobs(weights: Weights, tokens: float, adapter: float = 0, workers: int = 0) -> Needs:
     """Stored log-probs of `tokens` tokens, on one GPU, with an adapter of `adapter` parameters.
 
-    Memory: a process, images, and the weights. Time: 10 min to start, and 2 FLOPs per parameter and
-    token.
+    Memory: a process, its workers, images, and the weights. Time: 10 min to start, and 2 FLOPs per
+    parameter and token.
     """
-    memory = TRANSFORMERS + IMAGES + weights.bytes + FLOAT * adapter
+    memory = TRANSFORMERS + workers * BATCHING + IMAGES + weights.bytes + FLOAT * adapter
     return _needs(memory, 10 * 60 + _reading(weights) + 2 * weights.parameters * tokens / FORWARD, 60)
 
 
-def training(weights: Weights, adapter: float, devices: int, tokens: float, nodes: int = 1) -> Needs:
+def training(
+    weights: Weights, adapter: float, devices: int, tokens: float, *, nodes: int = 1, workers: int = 0
+) -> Needs:
     """Training of `adapter` parameters on `tokens` tokens, over all epochs and devices.
 
-    Memory, on each node: per device a process, images, the weights, and the adapter with its gradients
-    and moments in float32. Sharded or quantised weights save memory of GPUs only: every process loads
-    them as they are stored. Time: 10 min to start, and 8 FLOPs per parameter and token (forward pass,
-    activations again, gradients of activations, and the method's other passes).
+    Memory, on each node: per device a process, its workers, images, the weights, and the adapter with
+    its gradients and moments in float32. Sharded or quantised weights save memory of GPUs only: every
+    process loads them as they are stored. Time: 10 min to start, and 8 FLOPs per parameter and token
+    (forward pass, activations again, gradients of activations, and the method's other passes).
     """
-    memory = devices * (TRANSFORMERS + IMAGES + weights.bytes + ADAPTER_COPIES * FLOAT * adapter)
+    process = TRANSFORMERS + workers * BATCHING + IMAGES
+    memory = devices * (process + weights.bytes + ADAPTER_COPIES * FLOAT * adapter)
     work = 8 * weights.parameters * tokens / FORWARD / (devices * nodes)
     return _needs(memory, 10 * 60 + _reading(weights) + work, 120)
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts.config import ClipBlock, FileDataset, ModelBlock, PairingBlock, SaliencyBlock, ShapesDataset
+from perceptune.contracts.files import IMAGE_SUFFIXES
+from perceptune.contracts.plugins import load
 from perceptune.planning.model_folders import adapter_parameters, tensors
 from perceptune.planning.policies import Plan
 from perceptune.planning.questions import asked
@@ -27,8 +29,6 @@ WITH_IMAGES, WITH_LINES = (".parquet", ".arrow", ".tsv"), (".json", ".jsonl", ".
 """Suffixes of data files that can hold images, and of those that name them."""
 SPLITS = "dataset_dict.json"
 """File of a folder that `datasets.save_to_disk` writes with a folder for each split."""
-LINE = 200
-"""Bytes of a line that names an image, an assumption."""
 
 
 def weights_of(plan: Plan, block: ModelBlock | ClipBlock | SaliencyBlock) -> Weights:
@@ -98,8 +98,11 @@ def import_size(plan: Plan, dataset: str) -> tuple[int, int]:
         return 0, sum(n for tasks in (block.train, block.validation, block.test) for n in tasks.values())
 
     def size() -> tuple[int, int]:
+        importer = load("importer", block.kind)
+        if importer.holds_images and Path(block.path).is_dir():
+            return 0, sum(file.lower().endswith(IMAGE_SUFFIXES) for *_, files in os.walk(block.path) for file in files)
         lines = _bytes(file for file in _data_files(block) if file.suffix in WITH_LINES)
-        return embedded_bytes(block), lines // LINE
+        return embedded_bytes(block), lines // importer.bytes_per_image
 
     return plan.remembered(f"size {dataset}", size)
 

@@ -59,7 +59,10 @@ def _no_sweeps(raw: Mapping[str, Any]) -> Iterator[str]:
 
 def _swept(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The keys of a block whose values are swept, each as its path in the block."""
-    found: list[tuple[str, ...]] = [(k,) for k, v in block.items() if isinstance(v, list) and k in model.model_fields]
+    found: list[tuple[str, ...]] = [
+        (k,) for k, v in block.items()
+        if isinstance(v, list) and k in model.model_fields and not blocks.takes_list(model, k)
+    ]  # fmt: skip
     for outer in nested:
         inner = block.get(outer)
         if isinstance(inner, Mapping):

@@ -199,31 +199,32 @@ def _unknown(key: str, name: str, allowed: Mapping[str, Any]) -> str | None:
 
 
 def _wrong_parameters(config: Config) -> list[str]:
-    """Invalid parameters of methods and views."""
+    """Invalid parameters of methods, views and importers."""
+    given = [(f"trainings.{n}", "method", t.method, t.parameters) for n, t in config.trainings.items()]
+    given += [(f"views.{n}", "view", v.type, v.parameters) for n, v in config.views.items() if v.type]
+    given += [
+        (f"datasets.{n}", "importer", d.kind, d.parameters)
+        for n, d in config.datasets.items()
+        if isinstance(d, FileDataset)
+    ]
     mistakes = []
-    for name, training in config.trainings.items():
+    for block, kind, plugin, parameters in given:
+        model = load(kind, plugin).Parameters
         try:
-            load("method", training.method).Parameters.model_validate(training.parameters)
+            model.model_validate(parameters)
         except ValidationError as invalid:
-            allowed = load("method", training.method).Parameters.model_fields
             for error in invalid.errors():
-                key = f"trainings.{name}.parameters.{_dotted(error['loc'])}".rstrip(".")
-                mistakes.append(_described(key, error, allowed))
-    for name, view in config.views.items():
-        if view.type is None:
-            continue
-        try:
-            load("view", view.type).Parameters.model_validate(view.parameters)
-        except ValidationError as invalid:
-            allowed = load("view", view.type).Parameters.model_fields
-            for error in invalid.errors():
-                key = f"views.{name}.parameters.{_dotted(error['loc'])}".rstrip(".")
-                mistakes.append(_described(key, error, allowed))
+                key = f"{block}.parameters.{_dotted(error['loc'])}".rstrip(".")
+                mistakes.append(_described(key, error, model.model_fields))
     return mistakes
 
 
 def _incompatible_blocks(config: Config) -> Iterator[str]:
-    """Blocks that are valid on their own but incompatible with each other."""
+    """Blocks that are valid on their own but incompatible with each other, or with their plug-in."""
+    for name, dataset in config.datasets.items():
+        fixed = isinstance(dataset, FileDataset) and dataset.boxes and not load("importer", dataset.kind).orders
+        if fixed:
+            yield f"key `datasets.{name}.boxes`: `{dataset.kind}` fixes the order of a box's numbers; remove this key"
     for name, view in config.views.items():
         if view.type and load("view", view.type).needs_box != (view.crop is not None):
             needs = "needs a crop" if load("view", view.type).needs_box else "does not use a crop"

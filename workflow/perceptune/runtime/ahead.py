@@ -16,19 +16,35 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing.connection import wait
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perceptune.contracts.errors import UserError
+
+if TYPE_CHECKING:
+    from perceptune.contracts.config import ModelBlock
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 4
 """Items in the queue per worker."""
+QUEUED = 2**30
+"""Bytes of results in the queue, as far as the largest one so far tells. Each worker has an item anyway."""
 ATTEMPTS = 3
 """Times that workers may die while they compute the same item."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`."""
+
+
+def workers_of(model: ModelBlock, processes: int = 1) -> int:
+    """How many workers each of the `processes` processes of a job with this model has."""
+    if model.workers is None:
+        import torch  # takes seconds, and not every job asks
+
+        if not torch.cuda.is_available():
+            return 0
+    cores = min(model.threads, len(os.sched_getaffinity(0)))
+    return model.workers_beside(cores // processes)
 
 
 class Workers(Generic[Item, Result]):
@@ -36,13 +52,13 @@ class Workers(Generic[Item, Result]):
 
     `make` is pickled and called once in every process; it returns the function. The processes import
     the modules of `preload` once, together. They end with this process, however it ends. With 0
-    workers, the function runs in this process, when its result is needed.
+    workers, the function runs in this process, when its result is needed. Each worker has one thread.
     """
 
     def __init__(self, make: Callable[[], Callable[[Item], Result]], workers: int, preload: Sequence[str] = ()) -> None:
         self._make, self._workers = make, workers
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__, *preload])
+        self._context.set_forkserver_preload([__name__, *preload, *_main_module()])
         self._function: Callable[[Item], Result] | None = None
         self._pool = self._started() if workers else None
 
@@ -53,14 +69,19 @@ class Workers(Generic[Item, Result]):
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def results(self, items: Iterable[Item]) -> Results[Item, Result]:
-        """The results in the order of the items, which are read as far ahead as the queue allows."""
-        return Results(self, iter(items))
+    def results(self, items: Iterable[Item], least: int = 0) -> Results[Item, Result]:
+        """The results in the order of the items, which are read as far ahead as the queue allows: a few
+        per worker, and at least `least` if they are small enough."""
+        return Results(self, iter(items), least)
 
-    @property
-    def room(self) -> int:
-        """The most items in the queue."""
-        return self._workers * AHEAD
+    def room(self, least: int, largest: int) -> int:
+        """The most items in the queue. `largest` is the size of the largest result so far in bytes, 0
+        if unknown."""
+        if not self._workers:
+            return 1
+        if not largest:
+            return self._workers * AHEAD
+        return max(self._workers, min(max(self._workers * AHEAD, least), QUEUED // largest))
 
     def submitted(self, item: Item) -> Future[bytes]:
         """The pickled result of an item, computed by a worker, or here without workers."""
@@ -90,11 +111,17 @@ class Workers(Generic[Item, Result]):
         return pickle.loads(found) if self._pool is not None else found
 
 
+def _main_module() -> list[str]:
+    """The module that this process runs, if by name: each worker imports it again."""
+    found = getattr(sys.modules["__main__"], "__spec__", None)
+    return [found.name] if found is not None and not found.name.endswith("__main__") else []
+
+
 class Results(Generic[Item, Result], Iterator[Result]):
     """Results in order. Iteration waits for each of them; `ready` says whether it would wait."""
 
-    def __init__(self, workers: Workers[Item, Result], items: Iterator[Item]) -> None:
-        self._workers, self._items = workers, items
+    def __init__(self, workers: Workers[Item, Result], items: Iterator[Item], least: int = 0) -> None:
+        self._workers, self._items, self._least, self._largest = workers, items, least, 0
         self._queue: deque[tuple[Item, Future[bytes]]] = deque()
         self._deaths = 0
         self._ended = False
@@ -116,11 +143,13 @@ class Results(Generic[Item, Result], Iterator[Result]):
                 continue
             self._queue.popleft()
             self._deaths = 0
+            if isinstance(found, bytes):
+                self._largest = max(self._largest, len(found))
             return self._workers.unpickled(found)
 
     def _fill(self) -> None:
         """Without workers, the queue holds the next item only."""
-        while not self._ended and len(self._queue) < max(self._workers.room, 1):
+        while not self._ended and len(self._queue) < self._workers.room(self._least, self._largest):
             try:
                 item = next(self._items)
             except StopIteration:
@@ -145,7 +174,7 @@ class Results(Generic[Item, Result], Iterator[Result]):
         if self._deaths >= ATTEMPTS:
             raise UserError(
                 f"the processes that prepare images were killed {ATTEMPTS} times in a row, probably for lack of memory",
-                "give the job more memory, or lower `engine.workers` of the model",
+                "give the job more memory, or lower `workers` of the model",
             )
         print("a process that prepares images has died; starting it again", file=sys.stderr, flush=True)
         self._workers.restarted()
@@ -168,6 +197,10 @@ def _prepare(make: Callable[[], Callable[[Any], Any]]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True, name="end-with-parent").start()
     _keep_freed_memory()
     _Worker.function = make()
+    if "torch" in sys.modules:
+        from perceptune.runtime.tensors import for_workers
+
+        for_workers()
 
 
 def _keep_freed_memory() -> None:
@@ -193,5 +226,5 @@ def _idle() -> None: ...
 
 
 def _computed(item: Any) -> bytes:
-    # as bytes, since torch would otherwise send tensors through shared memory, which containers limit
+    # as bytes, because torch would send tensors through shared memory, which containers limit
     return pickle.dumps(_Worker.function(item), protocol=5)

@@ -24,7 +24,7 @@ from perceptune.contracts.provenance.lineage import write_lineage
 from perceptune.runtime.gpu_leases import visible_gpus
 from perceptune.runtime.job import end_with_snakemake
 
-SPEED_ONLY = {"micro_batch_size", "devices", "nodes", "gradient_checkpointing", "save_steps"}
+SPEED_ONLY = {"micro_batch_size", "devices", "nodes", "gradient_checkpointing", "save_steps", "report_to"}
 """Not `sharding`, because checkpoints depend on it."""
 
 

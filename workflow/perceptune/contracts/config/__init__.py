@@ -17,7 +17,7 @@ from perceptune.contracts.config.blocks import (
     takes_list,
 )
 from perceptune.contracts.config.config import Config
-from perceptune.contracts.config.datasets import Coordinates, DatasetBlock, FileDataset, ShapesDataset
+from perceptune.contracts.config.datasets import Boxes, Coordinates, DatasetBlock, FileDataset, ShapesDataset
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
 from perceptune.contracts.config.experiments import LISTS, SOURCES, WAYS, ExperimentBlock, ExportBlock, named_keys
 from perceptune.contracts.config.models import UNCOMPUTED, EngineBlock, ModelBlock
@@ -31,7 +31,7 @@ from perceptune.contracts.config.pairs import (
 )
 from perceptune.contracts.config.preferences import BatchBlock, GivenBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.config.sampling import Decoding, RolloutBlock, SamplingBlock
-from perceptune.contracts.config.training import LoraBlock, Part, TrainingBlock
+from perceptune.contracts.config.training import LoraBlock, Part, Tracker, TrainingBlock
 from perceptune.contracts.config.views import LOCATE, AttentionBlock, CropBlock, SaliencyBlock, ViewBlock
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "BatchBlock",
     "BenchmarkBlock",
     "Block",
+    "Boxes",
     "ClipBlock",
     "Config",
     "ContrastBlock",
@@ -80,6 +81,7 @@ __all__ = [
     "ShapesDataset",
     "Share",
     "Task",
+    "Tracker",
     "TrainingBlock",
     "ViewBlock",
     "named_keys",

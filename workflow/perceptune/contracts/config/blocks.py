@@ -30,11 +30,11 @@ Parameter = Annotated[float | int | str | bool | None, BeforeValidator(_single)]
 PLAIN_VIEWS = ("original", "blank")
 """Views that are always defined."""
 UNTRACKED = {
-    "threads", "engine", "watch_images", "micro_batch_size", "devices", "nodes", "sharding", "gradient_checkpointing",
-    "save_steps", "key", "concurrency", "retries", "timeout",
+    "threads", "workers", "engine", "watch_images", "micro_batch_size", "devices", "nodes", "sharding",
+    "gradient_checkpointing", "save_steps", "report_to", "key", "concurrency", "retries", "timeout",
 }  # fmt: skip
-"""Keys that decide where and how fast something is computed, not what. Changing them reruns
-nothing."""
+"""Keys that decide where and how fast something is computed and who may watch, not what. Changing them
+reruns nothing."""
 
 
 def takes_list(block: type[BaseModel], key: str) -> bool:

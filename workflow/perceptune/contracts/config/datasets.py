@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from perceptune.contracts.config.blocks import Block, Positive, Seed, Share, Task
+from perceptune.contracts.config.blocks import Block, Parameter, Positive, Seed, Share, Task
 
 Coordinates = Literal["pixels", "normalised", "thousand", "padded_normalised", "padded_thousand"]
+Boxes = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 
 
 class ShapesDataset(Block):
@@ -31,8 +32,9 @@ class FileDataset(Block):
     """Your own images with questions, or a published dataset."""
 
     kind: str
-    """Format: `jsonl`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with the
-    columns of [your own data](#your-own-data), or that of a published dataset (docs/data.md)."""
+    """Format: `jsonl`, `csv`, `parquet` or `hf` (a folder written by `datasets.save_to_disk`) with
+    the columns of [your own data](#your-own-data), object detection annotations (`coco`, `yolo`,
+    `voc`), or the format of a published dataset (docs/data.md)."""
     path: Annotated[str, Field(min_length=1)]
     """File or folder."""
     images: str | None = None
@@ -41,6 +43,12 @@ class FileDataset(Block):
     """Unit of `box` values: pixels, fractions (0 to 1) or thousandths of width and height;
     `padded_`: of the image padded to a square. null: the format's unit, or pixels if it declares
     none."""
+    boxes: Boxes | None = None
+    """Order of the four `box` values: corners (`xyxy`), corner and size (`xywh`), centre and size
+    (`cxcywh`), or corners with y first (`yxyx`). null: the format's order, or `xyxy` if it declares
+    none."""
+    parameters: dict[str, Parameter] = {}
+    """[Parameters](#parameters-of-importers) of this format."""
     watch_images: bool = True
     """Check at every start, by size and modification time, whether image files have changed. Turn
     this off for very large datasets."""

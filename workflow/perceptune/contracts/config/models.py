@@ -8,12 +8,12 @@ from pydantic import Field
 
 from perceptune.contracts.config.blocks import Block, Positive
 
+MOST_WORKERS = 8
+"""Processes that load and preprocess images for one process, unless the config says otherwise."""
 Marker = Annotated[str, Field(pattern=r"\S")]
-UNCOMPUTED = {"path", "engine", "threads", "reasoning"}
+UNCOMPUTED = {"path", "engine", "threads", "workers", "reasoning"}
 """Keys of a model block that change neither responses nor log-probs. The digest of the weights stands
 for `path`."""
-MOST_WORKERS = 8
-"""Processes that prepare images, unless the config says otherwise."""
 
 
 class EngineBlock(Block):
@@ -30,10 +30,6 @@ class EngineBlock(Block):
     answers_per_part: Positive = 2048
     """Finished responses are committed once there are this many, and at least every 30 seconds. A
     killed run loses only the uncommitted ones. Shards consist of whole parts of about this size."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Number of processes that load and preprocess images ahead of the engine; 0: the sampling process
-    does it. Null: `threads` minus one, at most 8, with a GPU, and 0 without one, where the engine uses
-    all cores."""
     batch_invariant: bool = False
     """Use vLLM's batch-invariant kernels (NVIDIA GPUs only): slower, but no response depends on the
     rest of its batch."""
@@ -67,11 +63,14 @@ class ModelBlock(Block):
     threads: Positive = 16
     """CPU cores per job with this model, capped by what is available. Lower values let more such
     jobs run in parallel."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Number of processes that load and preprocess images ahead of vLLM's engine, or of each training
+    process (PyTorch's data-loader workers); 0: the job's own process does it in between. Null: the
+    share of `threads` minus one, at most 8, with a GPU, and 0 without one, where the model uses all
+    cores."""
     engine: EngineBlock = EngineBlock()
     """vLLM settings."""
 
-    def preparing(self, gpu: bool) -> int:
-        """Number of processes that prepare images for the engine, on a machine with a GPU or without."""
-        if self.engine.workers is not None:
-            return self.engine.workers
-        return min(MOST_WORKERS, self.threads - 1) if gpu else 0
+    def workers_beside(self, cores: int) -> int:
+        """The number of `workers` for a process with a GPU and so many cores."""
+        return max(min(MOST_WORKERS, cores - 1), 0) if self.workers is None else self.workers

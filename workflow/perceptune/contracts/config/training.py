@@ -9,6 +9,7 @@ from pydantic import Field
 from perceptune.contracts.config.blocks import Block, Parameter, Positive, Seed, Share
 
 Part = Literal["language", "projector", "vision"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 class LoraBlock(Block):
@@ -78,6 +79,9 @@ class TrainingBlock(Block):
     """Steps between checkpoints. A killed run resumes from the latest one."""
     seed: Seed = 42
     """Seed of data order, adapter initialisation and dropout."""
+    report_to: tuple[Tracker, ...] = ()
+    """Trackers that show the metrics of every step while the training runs; each must be installed.
+    See [docs/running.md](../docs/running.md#live-metrics)."""
     optimizer: Literal["carry", "reset"] = "carry"
     """Rounds only: carry the optimizer state over from the previous round, or reset it."""
     limits: dict[str, tuple[float | None, float | None]] = {}

@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from perceptune.contracts.files import IMAGE_SUFFIXES
+
 FRESH = 2_000_000_000
 """Nanoseconds after a change in which another one may leave the modification time as it is. Digests
 of such recent files are not cached."""
@@ -34,6 +36,13 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """Hexadecimal SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of(path: Path, memory: DigestMemory) -> str:
+    """SHA-256 of a file, or the digest of a folder without the images in it."""
+    if path.is_dir():
+        return digest_of_folder(path, memory, images=False)
+    return next(memory.sha256_of_files([path]))
 
 
 class DigestMemory:
@@ -136,12 +145,13 @@ def _remembered(memory: sqlite3.Connection, places: Sequence[str]) -> dict[tuple
     return {(path, size, mtime): digest for path, size, mtime, digest in memory.execute(query, places)}
 
 
-def digest_of_folder(folder: Path, memory: DigestMemory) -> str:
-    """Digest of the names and contents of the files in `folder`. Hidden files are ignored.
+def digest_of_folder(folder: Path, memory: DigestMemory, *, images: bool = True) -> str:
+    """Digest of the names and contents of the files in `folder`. Hidden files are ignored, and without
+    `images` also image files.
 
     It identifies a model by content, not by path.
     """
-    files = list(_regular_files(folder))
+    files = [file for file in _regular_files(folder) if images or not file.name.lower().endswith(IMAGE_SUFFIXES)]
     names = [file.relative_to(folder).as_posix() for file in files]
     return sha256_of_json(dict(zip(names, memory.sha256_of_files(files), strict=True)))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from perceptune.contracts.plugins import PACKAGE
-from perceptune.contracts.provenance.code import code_digest
-from perceptune.contracts.provenance.digests import sha256_of_file
+from perceptune.contracts.provenance.code import MEMORY, code_digest
+from perceptune.contracts.provenance.digests import digest_of, sha256_of_file
 
 FILE = "lineage.json"
 """File with the lineage of results that are not tables (an adapter, generated data). Tables carry
@@ -42,10 +42,15 @@ def lineage(
     return {
         "stage": stage,
         "parameters": dict(parameters),
-        "inputs": {name: {"path": str(path), "sha256": sha256_of_file(path)} for name, path in inputs.items()},
+        "inputs": {name: {"path": str(path), "sha256": _digest(path)} for name, path in inputs.items()},
         "code": code_digest(f"{PACKAGE}.stages.{stage}", *plugins),
         "versions": versions(),
     }
+
+
+def _digest(path: Path) -> str:
+    """The digest of an input, which is a file or a folder of data."""
+    return digest_of(path, MEMORY) if path.is_dir() else sha256_of_file(path)
 
 
 def write_lineage(folder: Path, record: Mapping[str, Any]) -> None:

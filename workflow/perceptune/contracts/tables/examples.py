@@ -10,6 +10,9 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """One image in the layout of the Hugging Face `datasets.Image` feature; `bytes` is null if `path`
 is set."""
 
+TRUTH_COLUMNS = {"answer": "target", "box": "box"}
+"""The columns of ground truths, by their key in a user's rows."""
+
 EXAMPLES = Table(
     "examples",
     ("example_id", pa.string()),

@@ -9,12 +9,12 @@ scores best would be to use the ground truth as an oracle.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
 
-from perceptune.contracts.config import Coordinates
+from perceptune.contracts.config import Boxes, Coordinates
 from perceptune.core.answers import boxes as geometry
 from perceptune.core.answers.boxes import Frame
 
@@ -33,16 +33,31 @@ ROUNDED = 0.006
 """Tolerance in padded frames, as a share of the longer side: two decimals err by 0.005."""
 UNDOUBTED = 0.9
 """If more than this share of the boxes fits, the order of their numbers is not doubted."""
+CLEARLY_MORE = 0.1
+"""Share of the boxes by which more must fit in another unit and another order than in one of them."""
 FEWEST = 20
 """With fewer boxes, no conclusion is drawn."""
 CLEAR = 0.05
 """Smallest difference of mean IoU at which another coordinate format is reported."""
 FORMATS: tuple[Coordinates, ...] = get_args(Coordinates)
-ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "[x, y, width, height]": lambda boxes: np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-    "[y1, x1, y2, x2]": lambda boxes: boxes[:, [1, 0, 3, 2]],
+LAYOUTS: dict[Boxes, str] = {
+    "xyxy": "[x1, y1, x2, y2]",
+    "xywh": "[x, y, width, height]",
+    "cxcywh": "[x, y, width, height] with the centre x, y",
+    "yxyx": "[y1, x1, y2, x2]",
 }
-"""Other orders of a box's four numbers, and how to make [x1, y1, x2, y2] of them."""
+"""Orders of a box's four numbers, as shown in messages."""
+
+
+def in_corners(boxes: np.ndarray, order: Boxes) -> np.ndarray:
+    """Boxes (n, 4) in this order as [x1, y1, x2, y2], in the same unit."""
+    if order == "yxyx":
+        return boxes[:, [1, 0, 3, 2]]
+    if order == "xyxy":
+        return boxes
+    place, size = boxes[:, :2], boxes[:, 2:]
+    first = place - size / 2 if order == "cxcywh" else place
+    return np.concatenate([first, first + size], axis=1)
 
 
 def in_pixels(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
@@ -83,17 +98,22 @@ def touched(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> n
 
 
 class BoxFits:
-    """How boxes of a data set fit their images in each coordinate format. Boxes are only counted, so
-    that a data set can be checked batch by batch."""
+    """How boxes of a data set fit their images in each coordinate format and order. Boxes are only
+    counted, so that a data set can be checked batch by batch."""
 
-    def __init__(self, declared: Coordinates) -> None:
+    def __init__(self, declared: Coordinates, order: Boxes = "xyxy", orders: Sequence[Boxes] = tuple(LAYOUTS)) -> None:
+        """`declared` and `order` are those of the boxes, `orders` those that the config can set."""
         self.declared = declared
+        self.order: Boxes = order
         self.boxes = 0
         self.turned = 0
         """Boxes on images that EXIF rotates."""
         self.fitting: dict[Coordinates, int] = dict.fromkeys(FORMATS, 0)
-        """Boxes that fit, by coordinates."""
-        self._ordered = dict.fromkeys(ORDERS, 0)
+        """Boxes that fit in the declared order, by coordinates."""
+        self._others: dict[tuple[Boxes, Coordinates], int] = {
+            (other, name): 0 for other in orders if other != order for name in FORMATS
+        }
+        """Boxes that fit in another order."""
         self._fit_as_stored = 0
         self._edges = np.zeros((len(FORMATS), len(FORMATS)), int)
         """Boxes that end at an edge of their image in the format of the row, but not in that of the
@@ -102,13 +122,14 @@ class BoxFits:
     def add(self, boxes: np.ndarray, sizes: np.ndarray, turned: np.ndarray) -> None:
         """Adds boxes (n, 4) as they are written, on upright images of `sizes` (n, 2; width, height),
         which EXIF rotates where `turned` (n,)."""
+        for order, name in self._others:
+            self._others[order, name] += int(fits(in_corners(boxes, order), name, sizes).sum())
+        boxes = in_corners(boxes, self.order)
         fit = {name: fits(boxes, name, sizes) for name in FORMATS}
         self.boxes += len(boxes)
         self.turned += int(turned.sum())
         for name in FORMATS:
             self.fitting[name] += int(fit[name].sum())
-        for order, corners in ORDERS.items():
-            self._ordered[order] += int(fits(corners(boxes), self.declared, sizes).sum())
         as_stored = fits(boxes, self.declared, sizes[:, ::-1])
         self._fit_as_stored += int((turned & ~fit[self.declared] & as_stored).sum())
         edges = np.stack([touched(boxes, name, sizes) for name in FORMATS])
@@ -126,18 +147,36 @@ class BoxFits:
         )
 
     def better_fit(self) -> str | None:
-        """A message if other coordinates, or another order of the four numbers, fit more boxes than the
-        declared coordinates; else None. The reading that fits most boxes is named."""
-        count, declared = self.fitting, self.declared
-        best = max(count, key=lambda name: count[name])
-        order = max(self._ordered, key=lambda name: self._ordered[name])
-        if self._ordered[order] > count[best] and count[declared] < UNDOUBTED * self.boxes:
-            fit = self._ordered[order]
-            return f"as {order}, {fit} of {self.boxes} boxes fit; as [x1, y1, x2, y2], {count[declared]}"
-        if count[best] > count[declared]:
+        """A message if other coordinates, or another order of the four numbers, fit more boxes than
+        what is declared; else None. The readings that fit most boxes are named.
+
+        Of the readings that differ from the declared one in both, one is named only if it fits clearly
+        more boxes than all others: there are many, so that one of them fits a few more by chance. If
+        another order and another unit fit equally many boxes, it is the order, unless there are few:
+        boxes in pixels of small images also fit as thousandths, but not the other way round.
+        """
+        now = self.fitting[self.declared]
+        best = max(self.fitting, key=lambda name: self.fitting[name])
+        if self.fitting[best] > now:
             best, *_ = self._likelier_by_edges(best) or (best,)
-            return f"`coordinates: {best}` fits {count[best]} of {self.boxes} boxes, `{declared}` {count[declared]}"
-        return None
+        most, orders = self.fitting[best], list[Boxes]()
+        if now < UNDOUBTED * self.boxes:
+            counts = {order: count for (order, name), count in self._others.items() if name == self.declared}
+            most = max(most, *counts.values(), 0)
+            orders = [order for order, count in counts.items() if count == most > now]
+            (order, name), count = max(self._others.items(), key=lambda one: one[1], default=(("xyxy", best), 0))
+            if count > most + CLEARLY_MORE * self.boxes:
+                return self._fit_better([f"{_named(order)} with `coordinates: {name}`"], count)
+        readings = [_named(order) for order in orders]
+        if self.fitting[best] == most > now and (not orders or self.boxes < FEWEST):
+            readings.append(f"`coordinates: {best}`")
+        return self._fit_better(readings, most) if readings else None
+
+    def _fit_better(self, readings: Sequence[str], count: int) -> str:
+        """The message for readings that fit `count` boxes."""
+        of_order, of_unit = (any(key in one for one in readings) for key in ("`boxes:", "`coordinates:"))
+        declared = " in ".join([f"`{self.order}`"] * of_order + [f"`{self.declared}`"] * of_unit)
+        return f"{' or '.join(readings)} fits {count} of {self.boxes} boxes, {declared} {self.fitting[self.declared]}"
 
     def doubt(self) -> str | None:
         """A message if other coordinates are likelier than the declared, possible ones; else None."""
@@ -167,6 +206,10 @@ class BoxFits:
             if self.fitting[name] >= self.fitting[declared] and enough:
                 return name, more, fewer
         return None
+
+
+def _named(order: Boxes) -> str:
+    return f"`boxes: {order}` ({LAYOUTS[order]})"
 
 
 def overlaps(

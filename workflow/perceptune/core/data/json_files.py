@@ -16,6 +16,8 @@ LONGEST_RECORD = 2**28
 """Bytes up to which a file is tried as one record that spans several lines."""
 START_OF_LIST = re.compile(rb"(\xef\xbb\xbf)?[ \t\r\n]*\[")
 DECODE = json.JSONDecoder().decode
+FOLLOWING = (",", "]", "}", ":")
+"""Characters that may follow a value, and end it."""
 SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -48,6 +50,22 @@ def json_list(file: Path) -> Iterator[tuple[str, Any]]:
     except (ValueError, RecursionError):
         json_value(file)  # raises the reason with line and column
         raise
+
+
+def json_members(file: Path) -> Iterator[tuple[str, Any]]:
+    """Key and element of every list in a file that is one object, one element at a time.
+
+    Other values are passed over. Raises `UserError` with the place of a mistake, after the elements
+    before it.
+    """
+    try:
+        yield from _members(file)
+    except (ValueError, RecursionError):
+        found = json_value(file)  # raises the reason with line and column
+        if isinstance(found, dict):
+            raise
+        what = "a list" if isinstance(found, list) else "a single value"
+        raise UserError(f"dataset file `{file}` is {what}, expected an object with lists") from None
 
 
 def json_value(file: Path) -> Any:
@@ -106,17 +124,44 @@ def _elements(file: Path) -> Iterator[Any]:
     file does."""
     with file.open(encoding="utf-8-sig", newline="") as opened:
         text = _Text(opened.read)
-        text.take("[")
-        if text.next() == "]":
-            text.take("]")
-        else:
-            yield text.value()
-            while text.next() != "]":
-                text.take(",")
-                yield text.value()
-            text.take("]")
+        yield from _list(text)
         if text.next():
             raise ValueError("more after the list")
+
+
+def _members(file: Path) -> Iterator[tuple[str, Any]]:
+    """The same. Raises `ValueError` or `RecursionError`."""
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        text = _Text(opened.read)
+        text.take("{")
+        more = text.next() != "}"
+        while more:
+            key = text.value()
+            if not isinstance(key, str):
+                raise ValueError("expected a name")
+            text.take(":")
+            if text.next() == "[":
+                yield from ((key, element) for element in _list(text))
+            else:
+                text.value()
+            if more := text.next() != "}":
+                text.take(",")
+        text.take("}")
+        if text.next():
+            raise ValueError("more after the object")
+
+
+def _list(text: _Text) -> Iterator[Any]:
+    """The elements of a list that begins here."""
+    text.take("[")
+    if text.next() == "]":
+        text.take("]")
+        return
+    yield text.value()
+    while text.next() != "]":
+        text.take(",")
+        yield text.value()
+    text.take("]")
 
 
 class _Text:
@@ -147,7 +192,7 @@ class _Text:
             try:
                 value, end = self._decode(self._text, self._place)
                 follows = SPACE.match(self._text, end).end()  # type: ignore[union-attr]
-                if self._text[follows : follows + 1] in (",", "]") or not self._more():  # a number could go on
+                if self._text[follows : follows + 1] in FOLLOWING or not self._more():  # a number could go on
                     self._place = end
                     return value
             except ValueError:

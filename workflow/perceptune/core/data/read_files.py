@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
+import os
 import pickle
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from perceptune.contracts.config import Boxes
 from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.core.data.class_labels import labelled_features
-from perceptune.core.data.json_files import json_lines, json_list, json_value, starts_with_list
-from perceptune.core.data.parquet_files import Batches, check_names, parquet_rows, placed_rows
-from perceptune.core.data.row_checks import RowError, one_line
-from perceptune.core.data.signatures import START, mistaken, mistaken_for_json
+from perceptune.core.data.csv_files import csv_rows, is_utf_16, tsv_rows
+from perceptune.core.data.json_files import json_lines, json_list, json_members, json_value, starts_with_list
+from perceptune.core.data.parquet_files import Batches, parquet_rows, placed_rows
+from perceptune.core.data.row_checks import one_line
+from perceptune.core.data.signatures import EXCEL, START, mistaken, mistaken_for_json
 
 HINT_OF_FOLDERS = "give the path of the file, or of the folder that directly contains the `*.parquet` files"
 HINT_OF_PARQUET = "`kind: parquet` reads folders of Parquet files"
 HINT_OF_KINDS = "`kind: parquet` reads folders of Parquet files, `kind: hf` folders of `datasets.save_to_disk`"
-HINT_OF_QUOTES = 'write a field that begins with `"` in quotation marks, and each `"` inside it twice'
+HINT_OF_EXCEL = "save the sheet as `CSV UTF-8` and give the path of that file"
 
-Container = Literal["jsonl", "json", "parquet", "tsv", "hf"]
-SUFFIXES = (".json", ".jsonl", ".parquet", ".tsv")
+Container = Literal["jsonl", "json", "parquet", "csv", "tsv", "hf"]
+SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
+
+
+READERS = {"jsonl": json_lines, "json": json_list, "csv": csv_rows, "tsv": tsv_rows}
 
 
 class Files:
     """The file or folder that a dataset block names (`core.importers.importer.Source`)."""
 
     def __init__(
-        self, path: Path, reads: Container | None = None, split: str | None = None, *, images: bool = True
+        self,
+        path: Path,
+        reads: Container | None = None,
+        split: str | None = None,
+        *,
+        parameters: Any = None,
+        boxes: Boxes | None = None,
+        images: bool = True,
     ) -> None:
         """`images`: whether to read images inside Parquet files, see `parquet_rows`."""
         self.path = path
         self.split = split
+        self.parameters = parameters
+        self.boxes = boxes
+        self.notes: list[str] = []
+        """What the importer tells about the rows read so far."""
         self._reads = reads
         self._images = images
         self._read: dict[str, Path] = {}
+        self._whole = False
 
     @property
     def read(self) -> dict[str, Path]:
-        """The files read so far, by their path relative to the folder, in the order of reading."""
-        return dict(self._read)
+        """The files read so far, by their path relative to the folder, in the order of reading; the folder
+        itself if files in it were looked for."""
+        return {"folder": self.path} if self._whole else dict(self._read)
 
     def check(self) -> None:
         """Raise `UserError` if the path cannot be read as the declared container."""
@@ -57,8 +74,8 @@ class Files:
         self._note(file)
         with _reading(file):
             container = self._reads or _container(file)
-            if container in ("jsonl", "json", "tsv"):
-                yield from {"jsonl": json_lines, "json": json_list, "tsv": _tab_separated}[container](file)
+            if container in READERS:
+                yield from READERS[container](file)
                 return
         if container == "parquet":
             yield from parquet_rows(file, images=self._images)
@@ -90,19 +107,48 @@ class Files:
         with _reading(file):
             return json_value(file)
 
+    def members(self, name: str | None = None) -> Iterator[tuple[str, Any]]:
+        """Key and element of all lists in a JSON file; see the protocol."""
+        file = self._file(name)
+        _check(file, "jsonl")
+        self._note(file)
+        with _reading(file):
+            yield from json_members(file)
+
     def text(self, name: str) -> str:
         """The content of a text file; see the protocol."""
+        try:
+            return self.content(name).decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError:
+            raise UserError(f"dataset file `{self._file(name)}` cannot be read: not UTF-8 text") from None
+
+    def content(self, name: str) -> bytes:
+        """The content of a small file; see the protocol."""
         file = self._file(name)
         _check(file, None)
         self._note(file)
-        try:
-            with _reading(file):
-                return file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"dataset file `{file}` cannot be read: not UTF-8 text") from None
+        with _reading(file):
+            return file.read_bytes()
+
+    def tree(self, folder: str = "") -> Iterator[str]:
+        """The files in a folder and its sub-folders; see the protocol."""
+        _check(self.path, None)
+        if not self.path.is_dir():
+            raise UserError(f"dataset `{self.path}` is a file, expected a folder")
+        if not (self.path / folder).resolve().is_relative_to(self.path.resolve()):
+            raise UserError(f"dataset `{self.path}`: `{one_line(folder)}` is outside of the folder")
+        self._whole = True
+        if (self.path / folder).is_dir():
+            yield from _tree(self.path, folder)
+
+    def tell(self, text: str) -> None:
+        """Adds a line to the log; see the protocol."""
+        self.notes.append(text)
 
     def _note(self, file: Path) -> None:
         """Remember a file as read; for a folder, its Arrow tables."""
+        if self._whole:
+            return
         files = [file] if file.is_file() else sorted([*file.glob("*.arrow"), *file.glob("*/*.arrow")])
         above = self.path if self.path.is_dir() else self.path.parent
         self._read |= {one.relative_to(above).as_posix(): one for one in files}
@@ -152,6 +198,20 @@ def _listed(folder: Path) -> list[str]:
         raise UserError(f"dataset folder `{folder}` cannot be listed: {error.strerror}") from None
 
 
+def _tree(root: Path, folder: str) -> Iterator[str]:
+    """The names of all files below a folder of `root`, sorted."""
+    with _reading(root / folder), os.scandir(root / folder) as opened:
+        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in opened)
+    for name, is_folder, is_file in entries:
+        path = f"{folder}/{name}" if folder else name
+        if name.startswith("."):
+            continue
+        if is_folder:
+            yield from _tree(root, path)
+        elif is_file:
+            yield path
+
+
 def _check(source: Path, reads: Container | None) -> None:
     try:
         mode = source.stat().st_mode
@@ -179,11 +239,13 @@ def _check_start(file: Path, reads: Container | None) -> None:
     """Raise `UserError` for a file that is obviously something else, such as an archive."""
     with _reading(file), file.open("rb") as opened:
         start = opened.read(START)
-    found = mistaken(start)
-    if found is None and (reads == "jsonl" or file.suffix.lower() in (".json", ".jsonl", ".csv")):
+    found, suffix = mistaken(start), file.suffix.lower()
+    as_csv = reads == "csv" or (reads is None and suffix == ".csv")
+    if found is None and (reads == "jsonl" or suffix in (".json", ".jsonl")) and not as_csv:
         found = mistaken_for_json(start)
-    if found is not None:
-        raise UserError(f"dataset file `{one_line(file)}` is {found.what}", found.hint)
+    if found is not None and not (as_csv and is_utf_16(start)):
+        excel = found is EXCEL and (as_csv or suffix in (".xlsx", ".xlsm"))
+        raise UserError(f"dataset file `{one_line(file)}` is {found.what}", HINT_OF_EXCEL if excel else found.hint)
 
 
 def _container(file: Path) -> Container:
@@ -196,8 +258,8 @@ def _container(file: Path) -> Container:
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"dataset file `{file}`: expected one of the suffixes {', '.join(SUFFIXES)}")
-    if suffix in (".parquet", ".tsv"):
-        return "parquet" if suffix == ".parquet" else "tsv"
+    if suffix in (".csv", ".parquet", ".tsv"):
+        return suffix[1:]  # type: ignore[return-value]
     if suffix == ".json":
         return "json" if starts_with_list(file) else "jsonl"
     return "jsonl"
@@ -230,56 +292,3 @@ def _found_in(source: Path) -> str:
     names = sorted(_listed(source))
     listed = ", ".join(f"`{one_line(name)}`" for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"is a folder with {listed}" if names else "is an empty folder"
-
-
-def _tab_separated(source: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of text; fields of any length, since VLMEvalKit's contain images in base64.
-
-    Raises `UserError` for a quotation mark that is never closed, or closed in a later row: it turns
-    the rows between into the text of one field.
-    """
-    csv.field_size_limit(sys.maxsize)
-    start = 1
-    with source.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t", strict=True)
-        header: list[str] = []
-        try:
-            for cells in reader:
-                place, start = start, reader.line_num + 1
-                if not header:
-                    header = _header(cells, source)
-                elif cells:
-                    if reader.line_num > place and _swallows_rows(cells, len(header)):
-                        message = "a quotation mark opens a field that contains the rows after it"
-                        raise UserError(f"dataset file `{source}`, line {place}: {message}", HINT_OF_QUOTES)
-                    yield f"line {place}", _record(cells, header)
-        except UnicodeDecodeError as error:
-            raise UserError(f"dataset file `{source}`, line {start}: {one_line(error)}") from None
-        except csv.Error as error:
-            unclosed = "unexpected end" in str(error)
-            what = "a quotation mark is opened but never closed" if unclosed else one_line(error)
-            raise UserError(f"dataset file `{source}`, line {start}: {what}", HINT_OF_QUOTES) from None
-
-
-def _header(cells: list[str], source: Path) -> list[str]:
-    """The column names of a TSV file. Raises `UserError` if one appears twice."""
-    check_names(cells, source)
-    return cells
-
-
-def _record(cells: list[str], header: list[str]) -> dict[str, str] | RowError:
-    """The row without empty cells."""
-    if len(cells) != len(header):
-        return RowError(f"{len(cells)} columns, expected the {len(header)} of the header")
-    return {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-
-
-def _swallows_rows(cells: list[str], columns: int) -> bool:
-    """Whether a row of several lines has a field that contains other rows."""
-    if len(cells) != columns:
-        return True
-    breaks = ((cell.count("\t"), cell.count("\n"), cell) for cell in cells if "\n" in cell and "\t" in cell)
-    return any(
-        tabs == lines * (columns - 1) or any(line.count("\t") == columns - 1 for line in cell.split("\n")[1:-1])
-        for tabs, lines, cell in breaks
-    )

@@ -9,12 +9,21 @@ from typing import Any, get_args
 
 import numpy as np
 
-from perceptune.contracts.config import Coordinates, FileDataset, Task
+from perceptune.contracts.config import Boxes, Coordinates, FileDataset, Task
 from perceptune.contracts.errors import near, printable
-from perceptune.core.data.coordinate_frames import IN_SHARES, SHARES, in_pixels, slack
+from perceptune.core.data.coordinate_frames import (
+    IN_SHARES,
+    LAYOUTS,
+    SHARES,
+    in_corners,
+    in_pixels,
+    slack,
+)
 from perceptune.core.data.inline_images import inline_image, is_inline, is_url
 
 KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split", "image_size")
+SIMILAR = ("answers_given",)
+"""Keys that have a meaning of their own and are similar to others."""
 TASKS = get_args(Task)
 MARK = "<image>"
 """Placeholder of an image in text, as many trainers' formats have it."""
@@ -28,7 +37,7 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
     """The row with typed fields.
 
     They are example_id (or None), images (list of structs), task, question, target, box, split and
-    source (JSON of all other keys). `box` is still in the dataset's coordinates. `imageless`:
+    source (JSON of all other keys). `box` is still in the dataset's coordinates and order. `imageless`:
     whether the list of images may be empty. Raises `RowError`.
     """
     if not isinstance(row, Mapping):
@@ -41,7 +50,7 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
         "question": _question(row, len(images)),
         "task": task,
         "target": _target(row, task),
-        "box": _box(row, task),
+        "box": _box(row, task, block.boxes),
         "split": _text(row, "split", block.split or "train"),
         "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=_written)
         if set(row) - set(KEYS)
@@ -73,21 +82,25 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
     `RowError` with the likely cause if the box is not in the image.
     """
     coordinates: Coordinates = block.coordinates or "pixels"
+    order: Boxes = block.boxes or "xyxy"
     width, height = size
-    if coordinates in SHARES and max(box) > SHARES[coordinates][1]:
+    corners = in_corners(np.array([box]), order)
+    most = corners.max()
+    if coordinates in SHARES and most > SHARES[coordinates][1]:
         raise RowError(
             f"`box` {box} exceeds {SHARES[coordinates][1]:g}, expected {coordinates} coordinates;"
             " if it is in pixels, set `coordinates: pixels`"
         )
     sizes = np.array([size], dtype=float)
-    x1, y1, x2, y2 = in_pixels(np.array([box]), coordinates, sizes)[0].tolist()
+    x1, y1, x2, y2 = in_pixels(corners, coordinates, sizes)[0].tolist()
     if x2 <= x1 or y2 <= y1:
-        raise RowError(f"`box` {box} has no area, expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
+        larger = "positive width and height" if order in ("xywh", "cxcywh") else "x1 < x2 and y1 < y2"
+        raise RowError(f"`box` {box} has no area, expected {LAYOUTS[order]} with {larger}")
     free = slack(coordinates, sizes)[0]
     if min(x1, y1) < -free or x2 > width + free or y2 > height + free:
         where = "lies in the padding of" if coordinates.startswith("padded") else "exceeds"
         raise RowError(f"`box` {box} {where} the image of {width} x {height} pixels")
-    if coordinates not in IN_SHARES and max(box) <= 1 and max(size) > 2:
+    if coordinates not in IN_SHARES and most <= 1 and max(size) > 2:
         unit = "pixel" if coordinates == "pixels" else "thousandth"
         raise RowError(f"`box` {box} is smaller than a {unit}; fractions of the image need `coordinates: normalised`")
     if coordinates.startswith("padded"):
@@ -212,7 +225,7 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
     answer = row.get("answer")
     if answer is None:
         if task in ("ocr", "existence", "counting"):
-            _missing(row, "answer")
+            _misspelled(row, "answer")
         return None
     if task == "existence" and str(answer).strip().lower() not in ("yes", "no"):
         raise RowError(f"`answer` is {shown(answer)}, expected `yes` or `no` for task `existence`")
@@ -247,14 +260,14 @@ def _from_json(value: Any) -> Any:
         return value
 
 
-def _box(row: Mapping[str, Any], task: str) -> list[float] | None:
+def _box(row: Mapping[str, Any], task: str, order: Boxes | None) -> list[float] | None:
     box = _from_json(row.get("box"))
     if box is None:
         if task == "grounding":
-            _missing(row, "box")
+            _misspelled(row, "box")
         return None
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
-        raise RowError(f"`box` is {shown(box)}, expected four finite numbers [x1, y1, x2, y2]")
+        raise RowError(f"`box` is {shown(box)}, expected four finite numbers {LAYOUTS[order or 'xyxy']}")
     return [float(v) for v in box]
 
 
@@ -277,8 +290,17 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     return _valid(value, key)
 
 
+def _misspelled(row: Mapping[str, Any], key: str) -> None:
+    """Raises `RowError` if a row without a ground truth has one under a similar key.
+
+    Whether it needs one is known where a reward is to read it.
+    """
+    if near(key, [k for k in row if k not in KEYS and k not in SIMILAR]):
+        _missing(row, key)
+
+
 def _missing(row: Mapping[str, Any], key: str, otherwise: str = "") -> None:
-    typed = near(key, [k for k in row if k not in KEYS])
+    typed = near(key, [k for k in row if k not in KEYS and k not in SIMILAR])
     hint = (
         f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else otherwise
     )

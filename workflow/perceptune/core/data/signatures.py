@@ -20,6 +20,7 @@ class Mistaken(NamedTuple):
 
 GIT_LFS = Mistaken("a Git LFS pointer in place of the file", "download the file: `git lfs pull` in its repository")
 _UNPACK = "unpack it and give the path of the unpacked file"
+EXCEL = Mistaken("a zip archive or an Excel workbook", _UNPACK)
 _UTF8 = "convert it to UTF-8: `iconv -f UTF-16 -t UTF-8 <file> > <new file>`; in PowerShell, `Out-File -Encoding utf8`"
 _MAGIC = {
     b"version https://git-lfs.github.com/spec/": GIT_LFS,
@@ -27,14 +28,11 @@ _MAGIC = {
     b"BZh": Mistaken("a bzip2 archive", _UNPACK),
     b"\xfd7zXZ\0": Mistaken("an xz archive", _UNPACK),
     b"\x28\xb5\x2f\xfd": Mistaken("a Zstandard archive", _UNPACK),
-    b"PK\x03\x04": Mistaken("a zip archive or an Excel workbook", _UNPACK),
+    b"PK\x03\x04": EXCEL,
     b"\xff\xfe": Mistaken("UTF-16 text", _UTF8),
     b"\xfe\xff": Mistaken("UTF-16 text", _UTF8),
 }
-_CSV = Mistaken(
-    "CSV, not JSON",
-    "convert it: `python -c \"import polars; polars.read_csv('data.csv').write_ndjson('data.jsonl')\"`",
-)
+_CSV = Mistaken("CSV, not JSON", "set `kind: csv`, or name the file `*.csv`")
 _CELL = re.compile(r'\s*"?[\w .#/-]{1,60}"?\s*')
 """A column name of a CSV file."""
 

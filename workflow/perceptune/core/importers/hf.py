@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from perceptune.core.importers.importer import Importer, as_written
 
-IMPORTER = Importer("hf", as_written, reads="hf")
+IMPORTER = Importer("hf", as_written, boxes="xyxy", reads="hf")

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
-from perceptune.contracts.config import Coordinates, Task
+from pydantic import BaseModel, ConfigDict
+
+from perceptune.contracts.config import Boxes, Coordinates, Task
 from perceptune.core.data.disk_dict import DiskDict
 from perceptune.core.data.embedded_images import image_in
 from perceptune.core.data.row_checks import RowError, is_finite, one_line, shown
@@ -32,6 +34,12 @@ Placed = tuple[str, Any]
 """A place in a file, such as `line 3`, and the record there, or the `RowError` of reading it."""
 
 
+class ImporterParameters(BaseModel):
+    """Base of a format's parameters: frozen; extra keys, infinite numbers and NaN are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
 class Source(Protocol):
     """The file or folder that a dataset block names; `core.data.read_files` implements it.
 
@@ -41,11 +49,15 @@ class Source(Protocol):
     path: Path
     split: str | None
     """The dataset block's split for rows without one; it overrides splits in file names."""
+    parameters: Any
+    """The dataset block's parameters, as the importer's `Parameters`."""
+    boxes: Boxes | None
+    """The dataset block's order of the numbers in a box; None: the importer's."""
 
     def records(self, name: str | None = None) -> Iterator[Placed]:
         """The records of the file (or of file `name`), in order, without null values.
 
-        Reads JSON lines, a JSON list, Parquet, TSV with a header, or a folder written by
+        Reads JSON lines, a JSON list, Parquet, CSV or TSV with a header, or a folder written by
         `datasets.save_to_disk`; `split_files` reads a folder of Parquet files. Raises `UserError`
         if the file cannot be read at all.
         """
@@ -63,8 +75,31 @@ class Source(Protocol):
         """The whole value of a JSON file that is not a list of records. Raises `UserError`."""
         ...
 
+    def members(self, name: str | None = None) -> Iterator[tuple[str, Any]]:
+        """Key and element of all lists in a JSON file that is one object, one element at a time.
+
+        Raises `UserError`.
+        """
+        ...
+
     def text(self, name: str) -> str:
         """The content of a UTF-8 text file. Raises `UserError` if it cannot be read."""
+        ...
+
+    def content(self, name: str) -> bytes:
+        """The content of a small file. Raises `UserError` if it cannot be read."""
+        ...
+
+    def tree(self, folder: str = "") -> Iterator[str]:
+        """Names, such as `labels/train/1.txt`, of all files in this folder of the source and in its
+        sub-folders, sorted. Hidden files are left out, and links to folders are not followed.
+
+        Empty if there is no such folder. Raises `UserError` if the source is not a folder.
+        """
+        ...
+
+    def tell(self, text: str) -> None:
+        """Adds a line to the log of the import, such as the number of records that are left out."""
         ...
 
     def unpickled(self, name: str) -> Any:
@@ -84,9 +119,12 @@ class Importer:
     """Place and row, in the files' order; a `RowError` instead of an invalid row."""
     coordinates: Coordinates | None = None
     """Coordinates of its boxes; None: the dataset block's `coordinates`."""
+    boxes: Boxes | None = None
+    """Order of the numbers in its boxes, if the dataset block does not set `boxes`. None: the format
+    declares its coordinates, and the order is always [x1, y1, x2, y2], which no block can set."""
     task: Task | None = None
     """Default task if neither the row nor the dataset block has one."""
-    reads: Literal["jsonl", "parquet", "hf"] | None = None
+    reads: Literal["jsonl", "csv", "parquet", "hf"] | None = None
     """Container of its files; None: detected from the file."""
     counts: Mapping[str, int] | Callable[[Source], Mapping[str, int]] = field(default_factory=dict)
     """Published numbers of rows by split, or in total under `all`; a function if they depend on the
@@ -95,6 +133,17 @@ class Importer:
     """Further files that are read from the same folder if `path` is a file."""
     imageless: bool = False
     """Whether rows without an image are allowed: their list `images` is empty."""
+    holds_images: bool = False
+    """Whether `path` is a folder that contains the image files."""
+    bytes_per_image: int = 200
+    """Bytes of JSON or CSV for each image that they name, an assumption for the time of an import."""
+    Parameters: type[ImporterParameters] = ImporterParameters
+    """Model of the dataset block's `parameters`."""
+
+    @property
+    def orders(self) -> tuple[Boxes, ...]:
+        """The orders of a box's numbers that a dataset block may set."""
+        return get_args(Boxes) if self.boxes or self.coordinates is None else ()
 
     def published(self, source: Source) -> Mapping[str, int]:
         """The published numbers of rows of this source."""

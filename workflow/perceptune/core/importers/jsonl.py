@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from perceptune.core.importers.importer import Importer, as_written
 
-IMPORTER = Importer("jsonl", as_written, reads="jsonl")
+IMPORTER = Importer("jsonl", as_written, boxes="xyxy", reads="jsonl")

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from perceptune.core.importers.importer import Importer, each
 
-IMPORTER = Importer("parquet", each(dict), reads="parquet")
+IMPORTER = Importer("parquet", each(dict), boxes="xyxy", reads="parquet")

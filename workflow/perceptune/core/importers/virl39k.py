@@ -1,4 +1,4 @@
-"""ViRL39K (TIGER-Lab/ViRL39K), also PAPO's copy (PAPOGalaxy/PAPO_ViRL39K_train).
+r"""ViRL39K (TIGER-Lab/ViRL39K), also PAPO's copy (PAPOGalaxy/PAPO_ViRL39K_train).
 
 ViRL39K: `question`, `answer` (in `\boxed{}`), `image` (a list of file names; the images are in a
 separate zip file), `category`, `source`, `qid`, pass rates. PAPO's copy: `problem`, `answer`,

@@ -87,4 +87,5 @@ REWARD = Reward(
     components=("accuracy", "format"),
     metrics=METRICS,
     reads_reasoning=True,
+    needs="answer",
 )

@@ -19,4 +19,5 @@ REWARD = Reward(
     components=("accuracy", "format"),
     metrics=METRICS,
     reads_reasoning=True,
+    needs="answer",
 )

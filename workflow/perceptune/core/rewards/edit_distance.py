@@ -69,4 +69,5 @@ REWARD = Reward(
     score=edit_distance,
     components=("ned", "token_precision", "token_recall", "token_f1", "exact"),
     metrics={**NED, **TOKEN_METRICS, "exact": RewardMetric(mean("exact"), "exact")},
+    needs="answer",
 )

@@ -49,4 +49,5 @@ REWARD = Reward(
     score=exact_match,
     components=("correct",),
     metrics={"accuracy": RewardMetric(mean("correct"), "accuracy", component="correct")},
+    needs="answer",
 )

@@ -67,5 +67,5 @@ REWARD = Reward(
     components=("iou",),
     metrics=METRICS,
     optional=OF_FRAMES,
-    reads_boxes=True,
+    needs="box",
 )

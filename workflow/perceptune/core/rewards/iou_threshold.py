@@ -27,5 +27,5 @@ REWARD = Reward(
     components=("iou", "accuracy", "format"),
     metrics=METRICS,
     optional=OF_FRAMES,
-    reads_boxes=True,
+    needs="box",
 )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from perceptune.core.rewards.metrics import DeclaredMetric, mean
 
 if TYPE_CHECKING:
     import polars as pl  # not at runtime: the Snakefile also loads rewards
+
+
+Truth = Literal["answer", "box"]
+"""A ground truth, by its key in a user's rows."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,12 @@ class Reward:
     """Name to metric, the primary one first. A name has the same meaning in all rewards."""
     optional: Sequence[str] = ()
     """Further components that `score` returns only under some settings."""
-    reads_boxes: bool = False
-    """Whether `score` reads boxes, for which it needs the `frame` of the answers."""
     reads_reasoning: bool = False
     """Whether `score` gets whole responses, because it rewards the format of the reasoning itself.
     Other rewards get the answer alone."""
+    needs: Truth | None = None
+    """The ground truth that every question must have; those without it are refused before anything is
+    sampled. None: the reward reads none, or says itself what questions without it are worth."""
 
     def __post_init__(self) -> None:
         if not self.summary.strip() or "\n" in self.summary:

@@ -83,4 +83,5 @@ REWARD = Reward(
     score=yes_no,
     components=COMPONENTS,
     metrics=METRICS,
+    needs="answer",
 )

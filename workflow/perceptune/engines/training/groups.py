@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
+from PIL.Image import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from perceptune.contracts.errors import UserError
@@ -14,7 +16,6 @@ from perceptune.core.data.images import open_image
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
-from perceptune.engines.training import branch_attention
 from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed
 from perceptune.models.families.family import Family
@@ -82,7 +83,11 @@ Looks = Callable[[RankedList], Sequence[Look]]
 
 def all_under(view: str) -> Looks:
     """Every response under one view."""
-    return lambda one: [Look(view, tuple(range(len(one.responses))))]
+    return partial(_all_responses, view)
+
+
+def _all_responses(view: str, one: RankedList) -> list[Look]:
+    return [Look(view, tuple(range(len(one.responses))))]
 
 
 class Batch(NamedTuple):  # a tuple, since the Trainer inspects it
@@ -98,46 +103,68 @@ class Batch(NamedTuple):  # a tuple, since the Trainer inspects it
         """Number of queried response tokens."""
         return len(self.packed.targets)
 
+    def pinned(self) -> Batch:
+        """The same in page-locked memory."""
+        return self._replace(packed=self.packed.pinned())
+
+
+class Part(NamedTuple):  # a tuple, since the Trainer inspects it
+    """The groups of a micro batch of a round, packed once per view; the training view comes first."""
+
+    packed: Mapping[str, Packed]
+    groups: Sequence[Rollout]
+
+    def pinned(self) -> Part:
+        """The same in page-locked memory."""
+        return self._replace(packed={view: packed.pinned() for view, packed in self.packed.items()})
+
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes groups as packed batches, for one model and token budget."""
+    """Encodes groups as packed batches, for one model and token budget.
+
+    In a batch, each image is opened once, and each view of a group is processed once. Encoded groups
+    no longer have their images.
+    """
 
     family: Family
     processor: ProcessorMixin
     model: PreTrainedModel
-    """Used for position ids only."""
+    """Used for position ids only; it needs no weights, see `loading.outline`."""
     looks: Looks
     budget: int | None = None
     """Response tokens per row with a mask; None: no limit."""
+    dtype: torch.dtype | None = None
+    """What pixels are converted to; None: what the processor returns. The model's dtype takes half the
+    time to send to another process, and the model converts them anyway."""
     separate: bool = False
     """Whether every response has a row of its own, for models that cannot share a prefix."""
-    unpadded: bool = field(init=False)
-    """Whether a batch is one row without padding and mask."""
 
-    def __post_init__(self) -> None:
-        # decided here, because worker processes must not ask for the GPU
-        object.__setattr__(self, "unpadded", not self.separate and branch_attention.suits(self.model))
+    def __call__(self, lists: Sequence[RankedList], unpadded: bool = False) -> Batch:
+        """The batch of these groups, `unpadded` as a single row without padding and mask.
 
-    def __call__(self, lists: Sequence[RankedList]) -> Batch:
-        """The batch of these groups.
-
-        Raises `ValueError` if the pixels of a view have changed.
+        Raises `UserError` if a view of a group cannot be encoded or its pixels have changed.
         """
         looks = [list(self.looks(one)) for one in lists]
-        prompted = [self._prompted(one, look) for one, queries in zip(lists, looks, strict=True) for look in queries]
-        return Batch(self._packed(prompted), list(lists), looks)
+        opened, prompted = _Opened(), list[Prompted]()
+        for one, queries in zip(lists, looks, strict=True):
+            encoded = {view: self._encoded(one, view, opened) for view in dict.fromkeys(q.view for q in queries)}
+            prompted += [Prompted(*encoded[q.view], [one.responses[i] for i in q.responses]) for q in queries]
+        return Batch(self._packed(prompted, unpadded), [replace(one, images=()) for one in lists], looks)
 
-    def per_view(self, lists: Sequence[RankedList], views: Sequence[str]) -> dict[str, Packed]:
+    def per_view(self, lists: Sequence[RankedList], views: Sequence[str], unpadded: bool = False) -> dict[str, Packed]:
         """All responses of these groups, packed once per view, tokens in the same order.
 
-        Raises `UserError` if a view changes the prompt's positions, for example by resizing an
-        image.
+        Raises `UserError` like `__call__`, and if a view changes the prompt's positions, for example
+        by resizing an image.
         """
-        found: dict[str, list[Prompted]] = {}
-        for view in views:
-            found[view] = [self._prompted(one, all_under(view)(one)[0]) for one in lists]
-            for one, first, here in zip(lists, found[views[0]], found[view], strict=True):
+        found: dict[str, list[Prompted]] = {view: [] for view in views}
+        opened = _Opened()
+        for one in lists:
+            for view in views:
+                here = Prompted(*self._encoded(one, view, opened), one.responses)
+                found[view].append(here)
+                first = found[views[0]][-1]
                 if not torch.equal(first.positions, here.positions):
                     lengths = " and ".join(
                         f"{len(p.positions[0])} tokens under `{v}`" for v, p in ((view, here), (views[0], first))
@@ -146,25 +173,65 @@ class Encoder:
                         f"group `{one.group_id}`, view `{view}`: the prompt's positions differ, {lengths}",
                         "the view must keep the number and the sizes of the images",
                     )
-        return {view: self._packed(prompted) for view, prompted in found.items()}
+        return {view: self._packed(prompted, unpadded) for view, prompted in found.items()}
 
-    def _prompted(self, one: RankedList, look: Look) -> Prompted:
-        view = one.views[look.view]
-        images = shown(view.recipe, [open_image(image) for image in one.images])
-        if view.sha256 is not None and pixel_digest(images) != view.sha256:
-            raise ValueError(
-                f"group `{one.group_id}`, view `{look.view}`: the pixels have changed since the pairs were made"
+    def _encoded(self, one: RankedList, name: str, opened: _Opened) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
+        """The prefix and its positions for one view of a group."""
+        view = one.views[name]
+        try:
+            images = shown(view.recipe, [opened.image(image) for image in one.images])
+            changed = view.sha256 is not None and pixel_digest(images) != view.sha256
+            prefix = self.family.prefix(self.processor, view.messages, images)
+        except ValueError as error:
+            raise UserError(f"group `{one.group_id}`, view `{name}`: {error}") from error
+        if changed:
+            raise UserError(
+                f"group `{one.group_id}`, view `{name}`: the pixels have changed since the pairs were made",
+                "delete the table of pairs and rerun",
             )
-        prefix = self.family.prefix(self.processor, view.messages, images)
-        return Prompted(prefix, self.family.positions(self.model, prefix), [one.responses[i] for i in look.responses])
+        return prefix, self.family.positions(self.model, prefix)
 
-    def _packed(self, prompted: Sequence[Prompted]) -> Packed:
-        if self.unpadded:
-            return branched(prompted, self.family)
+    def _packed(self, prompted: Sequence[Prompted], unpadded: bool) -> Packed:
         padding = int(self.processor.tokenizer.pad_token_id or 0)
         if self.separate:
-            return separated(prompted, self.family, self.model, padding)
-        return packed(prompted, self.family, padding, self.budget)
+            made = separated(prompted, self.family, self.model, padding)
+        elif unpadded:
+            made = branched(prompted, self.family)
+        else:
+            made = packed(prompted, self.family, padding, self.budget)
+        inputs = {k: v.to(self.dtype) if v.is_floating_point() and self.dtype else v for k, v in made.inputs.items()}
+        return replace(made, inputs=inputs)
+
+
+@dataclass(frozen=True)
+class PartEncoder:
+    """Encodes the groups of a round under each of `views`, the training view first."""
+
+    encoder: Encoder
+    """Its `looks` are not used."""
+    views: Sequence[str]
+
+    def __call__(self, groups: Sequence[Rollout], unpadded: bool = False) -> Part:
+        """The micro batch of these groups, which no longer have their images.
+
+        Raises `UserError` like `Encoder.per_view`.
+        """
+        rows = self.encoder.per_view(groups, self.views, unpadded)
+        return Part(rows, [replace(one, images=()) for one in groups])
+
+
+class _Opened:
+    """The open images of a batch; groups may share images."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Image] = {}
+
+    def image(self, image: Mapping[str, Any]) -> Image:
+        """The image of a struct with `bytes` or `path`."""
+        key = image["path"] if image.get("bytes") is None else image["bytes"]
+        if key not in self._known:
+            self._known[key] = open_image(image)
+        return self._known[key]
 
 
 def per_look(values: torch.Tensor, batch: Batch) -> list[list[torch.Tensor]]:

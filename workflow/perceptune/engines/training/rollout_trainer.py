@@ -30,7 +30,8 @@ from perceptune.core.methods.limits import Limits, tripped
 from perceptune.core.methods.policy_gradient import Step, token_weights
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from perceptune.engines.training.carried_optimizer import Carried, optimizer_state
-from perceptune.engines.training.groups import Encoder, Rollout, StoredTokens
+from perceptune.engines.training.feeding import Feed, Places
+from perceptune.engines.training.groups import Part, Rollout, StoredTokens
 from perceptune.engines.training.shared_prefix import (
     Packed,
     TokenValues,
@@ -40,14 +41,8 @@ from perceptune.engines.training.shared_prefix import (
     token_values,
     values_of,
 )
+from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import AdapterTrainer, fitted, prepare
-
-
-class Part(NamedTuple):  # a tuple, since the Trainer inspects it
-    """The groups of a micro batch, packed once per view; the training view comes first."""
-
-    packed: Mapping[str, Packed]
-    groups: Sequence[Rollout]
 
 
 class Direct(NamedTuple):
@@ -93,15 +88,17 @@ class RolloutTrainer(AdapterTrainer):
         super().__init__(*args, **kwargs)
         self.method, self.parameters, self.view, self.longest = method, parameters, view, longest
         self.views = views_of(method, parameters, view)
+        self._least = self.args.gradient_accumulation_steps  # a step starts with all of its batches
         self._known: Tokens
         self._found: list[TokenValues] = []
         self._loss = 0.0
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Part], num_batches: int, device: torch.device
+        self, epoch_iterator: Iterator[Places], num_batches: int, device: torch.device
     ) -> tuple[list[Any], int]:
         """The micro batches of one optimiser step on this device, prepared for `compute_loss`."""
-        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        places, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        parts: list[Part] = [next(self._batches) for _ in places]
         groups = [one for part in parts for one in part.groups]
         lengths = [len(response) for one in groups for response in one.responses]
         total, responses = self._total(sum(lengths), len(lengths))
@@ -302,8 +299,7 @@ class RoundLog(NamedTuple):
 
 def train_round(
     model: PeftModel,
-    encoder: Encoder,
-    rollouts: Sequence[Rollout],
+    feed: Feed[Part],
     *,
     method: RolloutMethod,
     parameters: Any,
@@ -315,12 +311,13 @@ def train_round(
     fingerprint: str,
     optimizer: Path | None = None,
     save_optimizer: Path | None = None,
+    run: Run | None = None,
 ) -> RoundLog:
-    """Trains the adapter of `model` in place on the groups of one round.
+    """Trains the adapter of `model` in place on the groups of one round, `feed`'s only source.
 
     `longest` is the token limit of a response. `optimizer` and `save_optimizer` are safetensors
-    files of the optimiser's state at the start and at the end. The encoder's `looks` are not used:
-    the method determines the views. Resumes from the newest complete checkpoint. Raises `UserError`
+    files of the optimiser's state at the start and at the end. The views of `feed` are those of
+    `views_of`; `run` is for trackers. Resumes from the newest complete checkpoint. Raises `UserError`
     for a non-finite loss, and for a view that changes the size of an image.
     """
     if block.lora.dropout:
@@ -328,13 +325,11 @@ def train_round(
             f"key `lora.dropout`: {block.lora.dropout}, expected 0 with method `{block.method}`",
             "with dropout, the trained policy differs from the one that generated the responses",
         )
-    prepared = prepare(model, block, derived_seed(block.seed, round) % 2**32, dtype, checkpoints, fingerprint)
-    views = views_of(method, parameters, block.view)
+    prepared = prepare(model, block, derived_seed(block.seed, round) % 2**32, dtype, checkpoints, fingerprint, run)
     watch = _Watch(block.limits)
     trainer = RolloutTrainer(
         **prepared.settings,
-        data_collator=lambda groups: Part(encoder.per_view(groups, views), groups),
-        train_dataset=rollouts,
+        feed=feed,
         method=method,
         parameters=parameters,
         view=block.view,

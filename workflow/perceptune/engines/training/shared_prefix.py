@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,10 @@ class Packed:
     """Responses per list."""
     branches: Branches | None = None
     """Where prefixes and responses are if there is a single row and no mask."""
+
+    def pinned(self) -> Packed:
+        """The same with its inputs in page-locked memory."""
+        return replace(self, inputs={name: tensor.pin_memory() for name, tensor in self.inputs.items()})
 
 
 def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int | None = None) -> Packed:

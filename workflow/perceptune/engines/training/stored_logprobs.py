@@ -10,21 +10,25 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from perceptune.contracts.progress import Progress
-from perceptune.engines.training.groups import Encoder, RankedList, StoredTokens
+from perceptune.engines.training import branch_attention
+from perceptune.engines.training.feeding import Feed
+from perceptune.engines.training.groups import Batch, StoredTokens
 from perceptune.engines.training.shared_prefix import logps_of, token_states, values_of
+from perceptune.models.placement import bare
 
 
 def stored_terms(
     model: PreTrainedModel | PeftModel,
-    encoder: Encoder,
-    lists: Sequence[RankedList],
+    feed: Feed[Batch],
     batch_size: int,
     *,
+    source: int = 0,
     lengths: Sequence[int] | None = None,
     entropies: bool = False,
     autocast: str | None = None,
 ) -> Iterator[tuple[str, StoredTokens]]:
-    """(group id, its float32 values) under `model` with its adapter, if any, in any order.
+    """(group id, its float32 values) of the lists of a source of `feed` under `model` with its adapter,
+    if any, in any order.
 
     `lengths`: response tokens of each list, if known without reading the lists, which are then read
     batch by batch. `autocast`: dtype of a model block. The pass then uses mixed precision as training does, so that
@@ -32,25 +36,24 @@ def stored_terms(
     similar length are packed together; the values do not depend on it beyond rounding.
     """
     model.eval()
-    tokens = [one.tokens for one in lists] if lengths is None else lengths
-    order = sorted(range(len(lists)), key=tokens.__getitem__)
-    with Progress("log-probabilities", len(lists), "lists") as progress:
-        for start in range(0, len(order), batch_size):
-            chosen = [lists[i] for i in order[start : start + batch_size]]
-            batch = encoder(chosen).packed
+    unpadded = branch_attention.suits(bare(model))
+    tokens = [one.tokens for one in feed.sources[source].groups] if lengths is None else lengths
+    order = sorted(range(len(tokens)), key=tokens.__getitem__)
+    places = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+    with Progress("log-probabilities", len(order), "lists") as progress:
+        for packed, lists, _ in feed.batches(places, source, unpadded=unpadded):
             with torch.inference_mode():
                 with mixed_precision(autocast):
-                    head, states = token_states(model, batch)
-                found = (
-                    values_of(head, states, batch.targets) if entropies else (logps_of(head, states, batch.targets),)
-                )
-            lengths = [len(response) for one in chosen for response in one.responses]
+                    head, states = token_states(model, packed)
+                targets = packed.targets
+                found = values_of(head, states, targets) if entropies else (logps_of(head, states, targets),)
+            lengths = [len(response) for one in lists for response in one.responses]
             # responses are in order even if a list was split over several rows
             columns = [iter(values.cpu().split(lengths)) for values in found]
-            for one in chosen:
+            for one in lists:
                 numbers = [[next(column).tolist() for _ in one.responses] for column in columns]
                 yield one.group_id, StoredTokens(*numbers)
-            progress.advance(len(chosen))
+            progress.advance(len(lists))
 
 
 def mixed_precision(dtype: str | None) -> AbstractContextManager[None]:

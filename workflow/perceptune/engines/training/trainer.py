@@ -8,13 +8,12 @@ last step cannot be shared evenly, accelerate repeats some, so that every proces
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,21 +22,21 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from perceptune.contracts.config import TrainingBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.progress import Progress
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
-from perceptune.engines.training import sharding
-from perceptune.engines.training.groups import Batch, Encoder, RankedList, per_look
+from perceptune.engines.training import branch_attention, sharding
+from perceptune.engines.training.callbacks import Bar, Checkpoints, newest_checkpoint
+from perceptune.engines.training.feeding import Feed, Places
+from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.shared_prefix import response_logps
+from perceptune.engines.training.trackers import Run, mistakes_of_trackers
 from perceptune.models.adapters import new_adapter
 from perceptune.models.families.family import Family
-
-COMPLETE = "complete.json"
-"""Written last into a checkpoint: without it the checkpoint is incomplete."""
+from perceptune.models.placement import bare
 
 DIVERGED = "lower `learning_rate`, or use `dtype: bfloat16` instead of float16"
 """Hint for a training run with NaN or infinite numbers."""
@@ -96,15 +95,37 @@ class _Sums:
 
 
 class AdapterTrainer(Trainer):
-    """Logs the metrics collected by its loss; `compute_loss` must return the step's mean itself."""
+    """Logs the metrics collected by its loss; `compute_loss` must return the step's mean itself.
+
+    Its data loader returns places of groups, in the Trainer's order; `feed` makes the batches.
+    """
 
     is_fsdp_enabled: bool
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, model: PeftModel, feed: Feed[Any], **kwargs: Any) -> None:
+        self._unpadded = branch_attention.suits(bare(model))
+        count = len(feed.sources[0].groups)
+        super().__init__(*args, model=model, data_collator=list, train_dataset=range(count), **kwargs)
         # the losses below are already divided by the number of lists in the step
         self.model_accepts_loss_kwargs = True
+        self.feed = feed
         self._sums = _Sums()
+        self._least = 0  # batches to make ahead
+        self._epoch: Iterator[Places] | None = None
+        self._places: Iterator[Places]
+        self._batches: Iterator[Any]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Places], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], int | None]:
+        """One optimiser step: the places of its micro batches on this device. `_batches` has the batches
+        themselves, and later ones are already being made.
+        """
+        if epoch_iterator is not self._epoch:
+            self._epoch = epoch_iterator
+            self._places, ahead = tee(epoch_iterator)
+            self._batches = self.feed.batches(ahead, unpadded=self._unpadded, least=self._least)
+        return super().get_batch_samples(self._places, num_batches, device)
 
     def create_accelerator_and_postprocess(self) -> None:
         """With FSDP on CPUs as well."""
@@ -142,12 +163,14 @@ class AdapterTrainer(Trainer):
         """
         if "loss" in logs and self._sums.values:
             sums, names = self._sums, sorted(self._sums.values)
-            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens]
+            waited, self.feed.waited = self.feed.waited, 0.0
+            numbers = [*(sums.values[n] for n in names), *(sums.counts[n] for n in names), sums.tokens, waited]
             here = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
-            *totals, tokens = self.accelerator.reduce(here, "sum").tolist()
+            *totals, tokens, waited = self.accelerator.reduce(here, "sum").tolist()
             counted = zip(names, totals[: len(names)], totals[len(names) :], strict=True)
             logs |= {name: total / count for name, total, count in counted if count}
             logs |= {"response_tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - sums.since)}
+            logs |= {"data_wait_seconds": waited / self.accelerator.num_processes}
             self._sums = _Sums()
         super().log(logs, start_time)
 
@@ -160,13 +183,17 @@ class ListTrainer(AdapterTrainer):
         self.method, self.parameters, self.view = method, parameters, view
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], int]:
-        """One optimiser step: its micro batches on this device, its number of lists on all
-        devices.
+        self, epoch_iterator: Iterator[Places], num_batches: int, device: torch.device
+    ) -> tuple[list[Places], int]:
+        """One optimiser step: the places of its micro batches on this device, its number of lists on
+        all devices.
         """
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, self._total(sum(len(batch.lists) for batch in batches))[0]
+        places, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return places, self._total(sum(map(len, places)))[0]
+
+    def _prepare_inputs(self, inputs: Places) -> Batch:
+        """The batch of the next micro batch: only this one, not the whole step, is in memory."""
+        return next(self._batches)
 
     def compute_loss(
         self,
@@ -220,60 +247,9 @@ def group_of(one: RankedList, looks: Sequence[Look], policy: Sequence[Tensor], v
     )
 
 
-class _Bar(TrainerCallback):
-    """Progress bar of the first process."""
-
-    progress: Progress | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.progress = Progress("training", state.max_steps, "steps", done=state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.progress:
-            self.progress.advance()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.progress:
-            self.progress.__exit__(None, None, None)
-
-
-class _Checkpoints(TrainerCallback):
-    """Marks checkpoints that are complete and synced to disk."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        PartialState().wait_for_everyone()  # each process has written its own random states
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            for file in (f for f in folder.rglob("*") if f.is_file()):
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-            (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
-
-
-def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
-    """The newest complete checkpoint of the same run in `folder`; anything else there is removed.
-
-    `fingerprint` identifies settings and inputs: checkpoints of an edited config are not resumed.
-    """
-    mark = folder / "fingerprint"
-    if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(fingerprint)
-    complete = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / COMPLETE).exists():
-            complete.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return max(complete, key=lambda c: int(c.name.rpartition("-")[2]), default=None)
-
-
 def train(
     model: PeftModel,
-    encoder: Encoder,
-    lists: Sequence[RankedList],
+    feed: Feed[Batch],
     *,
     method: GroupMethod,
     parameters: Any,
@@ -281,16 +257,18 @@ def train(
     dtype: str,
     checkpoints: Path,
     fingerprint: str,
+    run: Run | None = None,
 ) -> list[dict[str, float]]:
-    """Trains the adapter of `model` in place; returns the log, one dict of metrics per step.
+    """Trains the adapter of `model` in place on the lists of `feed`'s only source; returns the log, one
+    dict of metrics per step.
 
-    Resumes from the newest complete checkpoint. Raises `UserError` for a non-finite loss or weight.
+    Resumes from the newest complete checkpoint; `run` is for trackers. Raises `UserError` for a
+    non-finite loss or weight.
     """
-    prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint)
+    prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint, run)
     trainer = ListTrainer(
         **prepared.settings,
-        data_collator=encoder,
-        train_dataset=lists,
+        feed=feed,
         method=method,
         parameters=parameters,
         view=block.view,
@@ -308,13 +286,20 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    model: PeftModel, block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, fingerprint: str
+    model: PeftModel,
+    block: TrainingBlock,
+    seed: int,
+    dtype: str,
+    checkpoints: Path,
+    fingerprint: str,
+    run: Run | None = None,
 ) -> Prepared:
     """Trainer settings with steps of `block.batch_size` lists, shuffled by `seed`, and the
     checkpoint to resume from.
     """
+    run = run or Run()
     sharded = sharding.settings(model) if block.sharding == "fsdp" else {}
-    arguments = _arguments(block, seed, dtype, checkpoints, sharded)
+    arguments = _arguments(block, seed, dtype, checkpoints, sharded, run)
     # one process decides for all: another node may see the folder in an earlier state
     found = [newest_checkpoint(checkpoints, fingerprint) if PartialState().is_main_process else None]
     (resume,) = broadcast_object_list(found)
@@ -324,7 +309,7 @@ def prepare(
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    callbacks = [_Checkpoints(), _Bar(), *([sharding.InStep()] if sharded else [])]
+    callbacks = [Checkpoints(), Bar(), *([sharding.InStep()] if sharded else []), *run.callbacks(block)]
     return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 
@@ -341,7 +326,8 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
     if trainer.is_fsdp_enabled and trainer.accelerator.native_amp:  # without FSDP, accelerate does it by itself
         trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
     try:
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        with mistakes_of_trackers():
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except FloatingPointError as error:
         raise UserError(str(error), DIVERGED) from None
     weights = trainer.model.named_parameters()
@@ -357,7 +343,7 @@ def fitted(trainer: AdapterTrainer, resume: Path | None) -> list[dict[str, float
 
 
 def _arguments(
-    block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, sharded: dict[str, Any]
+    block: TrainingBlock, seed: int, dtype: str, checkpoints: Path, sharded: dict[str, Any], run: Run
 ) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -383,12 +369,13 @@ def _arguments(
         use_cpu=not cuda,
         ddp_backend="gloo" if not cuda and "WORLD_SIZE" in os.environ else None,
         remove_unused_columns=False,
-        report_to="none",
         optim="adamw_torch",
-        dataloader_num_workers=0,
+        dataloader_num_workers=0,  # it only returns places
+        dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=False,
         **sharded,
+        **run.arguments(block),
     )
     if sharded:
         sharding.keep_dtypes(arguments)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copyreg
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import perceptune.engines.vllm.environment  # noqa: F401
 
 # isort: split
-import torch
 from PIL.Image import Image
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
@@ -87,20 +84,6 @@ class Preparer:
         parsed = parse_model_prompt(self._renderer.model_config, raw)
         (rendered,) = self._renderer.render_cmpl([parsed], self._renderer.default_cmpl_tok_params)
         return rendered
-
-
-def pickle_tensors_by_content() -> None:
-    """Makes `pickle` copy tensors as bytes, six times as fast as PyTorch's own way."""
-    copyreg.pickle(torch.Tensor, _content)
-
-
-def _content(tensor: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:
-    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return _tensor, (pickle.PickleBuffer(raw.data), tensor.dtype, tuple(tensor.shape))
-
-
-def _tensor(raw: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.frombuffer(raw, dtype=dtype).view(shape) if raw else torch.empty(shape, dtype=dtype)
 
 
 def engine_arguments(model: ModelBlock, most_images: int) -> dict[str, Any]:

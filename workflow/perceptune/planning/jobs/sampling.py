@@ -6,7 +6,7 @@ from typing import Any
 
 from perceptune.contracts import paths
 from perceptune.planning import resources
-from perceptune.planning.benchmarks import benchmark_details, benchmark_settings, reward_tasks
+from perceptune.planning.benchmarks import benchmark_details, benchmark_settings, reward_tasks, rewards_by_task
 from perceptune.planning.job import Job, Read
 from perceptune.planning.jobs.data import without_leakage
 from perceptune.planning.policies import Plan, tracked
@@ -57,11 +57,12 @@ def plan_round(plan: Plan, *, policy: str, dataset: str, rollout: str) -> Job:
     )
 
 
-def _rewarded(plan: Plan, **asked: str) -> dict[str, list[str]]:
-    """Reward block to its tasks, for the experiments that score the responses to these questions."""
+def _rewarded(plan: Plan, **asked: str) -> dict[str, dict[str, str]]:
+    """Reward block to the reward of each task, for the experiments that score the responses to these
+    questions."""
     experiments = plan.config.experiments.values()
     used = {e.reward: None for e in experiments if all(getattr(e, key) == name for key, name in asked.items())}
-    return {name: [str(task) for task in plan.config.rewards[name].tasks] for name in used if name is not None}
+    return {name: rewards_by_task(plan.config.rewards[name]) for name in used if name is not None}
 
 
 def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -> Job:
@@ -107,13 +108,13 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
 
 def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: str) -> Job:
     shard, shards = map(int, scatteritem.split("-of-"))
-    model = plan.config.models[plan.base(policy)]
-    gpus, workers = model.engine.tensor_parallel_size, model.preparing(gpu=True)
+    gpus = plan.config.models[plan.base(policy)].engine.tensor_parallel_size
 
     def needs(read: Read) -> Needs:
         asked = read("requests").rows / shards
         prompts, answers = asked * prompt_tokens(plan, policy), asked * answer_tokens(plan, policy, plan_name)
         merged = plan.adapter(policy) is not None
+        workers = plan.workers(policy)
         return resources.sampling(policy_weights(plan, policy), gpus, prompts, answers, merged=merged, workers=workers)
 
     return Job(

@@ -55,6 +55,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
             policy_weights(plan, policy),
             read("preferences").rows * group_tokens(plan, policy, groups.split("/")[0], len(views)),
             adapter_count(plan, policy) if learns_in_rounds else 0,
+            plan.workers(policy),
         ),
     )
 
@@ -78,6 +79,7 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
             "views": blocks,
             "adapter": paths.ADAPTER_FOLDER.format(experiment=experiment),
             "checkpoints": paths.CHECKPOINTS.format(experiment=experiment),
+            "trackers": paths.TRACKERS,
         },
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
@@ -117,6 +119,7 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
             "before": plan.adapter_folder(before),
             "adapter": paths.ADAPTER_FOLDER.format(experiment=experiment),
             "checkpoints": paths.CHECKPOINTS.format(experiment=experiment),
+            "trackers": paths.TRACKERS,
         },
         modules=_modules(plan, experiment),
         threads=plan.threads(experiment),
@@ -130,8 +133,14 @@ def _needs(plan: Plan, experiment: str, groups: int) -> Needs:
     training, block = plan.training(experiment), plan.block(experiment)
     source, views = getattr(block, block.made_of[0]), len(list(views_trained(plan, experiment)))
     tokens = training.epochs * groups * group_tokens(plan, experiment, source, max(views, 1))
+    workers = plan.workers(experiment, training.devices)
     return resources.training(
-        policy_weights(plan, experiment), adapter_count(plan, experiment), training.devices, tokens, training.nodes
+        policy_weights(plan, experiment),
+        adapter_count(plan, experiment),
+        training.devices,
+        tokens,
+        nodes=training.nodes,
+        workers=workers,
     )
 
 

@@ -32,6 +32,7 @@ TRAINING_PANELS = {
     "learning_rate": "learning rate",
     "tokens_per_second": "tokens per second",
     "response_tokens": "answer tokens per step",
+    "data_wait_seconds": "seconds of a step spent waiting for images",
 }
 """Titles of training metrics, in the order of their panels; metrics without a title follow."""
 MOST_PANELS = 12

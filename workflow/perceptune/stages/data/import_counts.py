@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perceptune.contracts.config import FileDataset
+from perceptune.contracts.config import Boxes, FileDataset
 from perceptune.contracts.quarantine import Failures
 from perceptune.core.data.coordinate_frames import BoxFits
 from perceptune.core.data.disk_dict import DiskDict
@@ -19,10 +19,10 @@ from perceptune.stages.data.row_batches import Checked, failed_row
 class ImportCounts:
     """Counts of rows, boxes and images; finds ids that repeat."""
 
-    def __init__(self, config: FileDataset, source: str) -> None:
-        """`source`: the name of the dataset's file or folder."""
+    def __init__(self, config: FileDataset, source: str, orders: Sequence[Boxes]) -> None:
+        """`source`: the name of the dataset's file or folder; `orders`: those that `boxes` can set."""
         self.failures = Failures()
-        self.fits = BoxFits(config.coordinates or "pixels")
+        self.fits = BoxFits(config.coordinates or "pixels", config.boxes or "xyxy", orders)
         self._source = source
         self._first_turned = ""
         self._rows = self._boxes = self._different_images = 0

@@ -22,6 +22,7 @@ from perceptune.contracts.tables.io import table_writer
 from perceptune.core.data.image_facts import FactsOfImages, KnownImages
 from perceptune.core.data.read_files import Files
 from perceptune.core.importers.importer import Importer, Placed, missing_shards
+from perceptune.core.importers.sources import source_of
 from perceptune.stages.data.import_counts import ImportCounts
 from perceptune.stages.data.row_batches import checked_batches
 
@@ -41,7 +42,7 @@ def run(*, config: FileDataset, examples: Path, memory: Path | None = None) -> N
     """
     source = Path(config.path)
     importer = load("importer", config.kind)
-    files = Files(source, importer.reads, config.split)
+    files = source_of(config, importer)
     files.check()
     if date := future_date(source):
         raise UserError(
@@ -51,7 +52,7 @@ def run(*, config: FileDataset, examples: Path, memory: Path | None = None) -> N
     config = config.model_copy(update=_declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
     _check_folder(folder)
-    counts = ImportCounts(config, source.name)
+    counts = ImportCounts(config, source.name, importer.orders)
     with table_writer(examples, EXAMPLES) as table:
         with _remembered(memory) as images, Progress("checking examples", None, "rows") as progress:
             rows = _taken(importer.rows(files), config.max_images)
@@ -59,10 +60,12 @@ def run(*, config: FileDataset, examples: Path, memory: Path | None = None) -> N
                 table.write(counts.add(batch))
                 progress.advance(len(batch))
         if not table.rows:
-            raise UserError(f"dataset file `{source}` has no rows")
+            raise UserError(f"dataset `{source}` has no rows", "; ".join(files.notes) or None)
         cause = (counts.fits.as_stored() or counts.fits.better_fit()) if counts.failures else None
         limits = config.max_failed_share, config.max_failed_rows
         check_ceiling(counts.failures, table.rows, "rows cannot be used", *limits, hint=cause)
+        for line in files.notes:
+            tell(f"{source.name}: {line}")
         for line in (*_lines_on_shards(files, source), *counts.frame_lines()):
             (tell if line.startswith("warning: ") else print)(line)
         if failed := len(counts.failures):
@@ -117,6 +120,7 @@ def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
     """Settings that the format declares, unless the block overrides them."""
     return {
         "coordinates": config.coordinates or importer.coordinates or "pixels",
+        "boxes": config.boxes or importer.boxes or "xyxy",
         "task": config.task or importer.task,
     }
 

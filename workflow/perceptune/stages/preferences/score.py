@@ -16,6 +16,7 @@ from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.quarantine import check_ceiling
+from perceptune.contracts.tables.examples import TRUTH_COLUMNS
 from perceptune.contracts.tables.io import read_batches, table_writer
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS, component_lists
@@ -142,6 +143,7 @@ class _Scoring:
 
         Rows without a response or with a reward that is not finite have a null reward and a reason.
         """
+        self._check_truth(part)
         texts = part["text" if self._reward.reads_reasoning else "answer"]
         answers = self._answers(part, texts.fill_null("").to_list())
         scores = _without_answer(_scores(self._reward, answers), texts.is_null().to_numpy())
@@ -167,6 +169,19 @@ class _Scoring:
             print("boxes are interpreted relative to the padded square, the format of LLaVA-1.5", file=sys.stderr)
         for line in self._by_frame.lines():
             (tell if line.startswith("warning: ") else print)(line)
+
+    def _check_truth(self, part: pl.DataFrame) -> None:
+        """Raises `UserError` for an example without the ground truth that the reward needs. Requests that
+        were planned for another reward may have one."""
+        needs = self._reward.needs
+        if needs is None:
+            return
+        lacking = part.filter(pl.col(TRUTH_COLUMNS[needs]).is_null())
+        if lacking.height:
+            raise UserError(
+                f"the example of request `{lacking['request_id'][0]}` has no `{needs}`, which reward `{self._reward.name}` needs",
+                "add it to its row, or choose a reward that does not need it",
+            )
 
     def _answers(self, part: pl.DataFrame, texts: list[str]) -> Answers:
         sizes = _numbers(part["image_sizes"].list.first(), 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
+from perceptune.contracts.tables.examples import TRUTH_COLUMNS
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.benchmarks.control_prompts import asked_as, condition_of
@@ -91,14 +92,15 @@ def run_samples(
     requests: Path,
     config: SamplingBlock,
     views: Views = Views(),
-    rewards: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    rewards: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     refused: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes `requests`: one row of n sampled answers per example.
 
     Examples that lack what the view needs are left out. `rewards` are the tasks of the reward blocks
-    that will score the answers, `refused` the `leakage` tables that must be empty, by name of the
-    training data. Raises `UserError` for a question of another task, and for leakage.
+    that will score the answers with the reward of each, `refused` the `leakage` tables that must be
+    empty, by name of the training data. Raises `UserError` for a question of another task or without a
+    ground truth that its reward needs, and for leakage.
     """
     refuse(refused)
     chosen = chosen_examples(dataset, examples, config.split, config.tasks, config.limit)
@@ -152,7 +154,7 @@ def run_benchmarks(
 
 
 def check_measurable(
-    name: str, block: BenchmarkBlock, chosen: list[dict[str, Any]], rewarded: Collection[str] | None
+    name: str, block: BenchmarkBlock, chosen: list[dict[str, Any]], rewarded: Mapping[str, str] | None
 ) -> None:
     """Raises `UserError`, before sampling, if no reward or protocol can handle the answers."""
     about = f"benchmark `{name}`: dataset `{block.dataset}`"
@@ -170,8 +172,11 @@ def check_measurable(
                 )
 
 
-def check_rewarded(about: str, chosen: list[dict[str, Any]], rewards: Mapping[str, Collection[str]], key: str) -> None:
-    """Raises `UserError`, before sampling, for a question whose task a reward block lacks."""
+def check_rewarded(
+    about: str, chosen: list[dict[str, Any]], rewards: Mapping[str, Mapping[str, str]], key: str
+) -> None:
+    """Raises `UserError`, before sampling, for a question whose task a reward block lacks, or without
+    the ground truth that its reward needs. `rewards` are by reward block and task."""
     for reward, tasks in rewards.items():
         for row in chosen:
             if row["task"] not in tasks:
@@ -179,6 +184,21 @@ def check_rewarded(about: str, chosen: list[dict[str, Any]], rewards: Mapping[st
                     f"{about} has questions of task `{row['task']}`, expected {', '.join(tasks)} (the tasks of reward `{reward}`)",
                     f"key {key} selects the tasks",
                 )
+        for task, name in tasks.items():
+            asked = [row for row in chosen if row["task"] == task]
+            if lacking := without_truth(asked, name):
+                needs = load("reward", name).needs
+                raise UserError(
+                    f"{about}: {len(lacking):,} of {len(asked):,} questions of task `{task}` have no `{needs}`,"
+                    f" which reward `{name}` needs, such as example `{lacking[0]['example_id']}`",
+                    f"add it to their rows, or leave them out: key {key} selects the tasks",
+                )
+
+
+def without_truth(rows: Iterable[dict[str, Any]], reward: str) -> list[dict[str, Any]]:
+    """The examples that lack the ground truth that a reward needs."""
+    needs = load("reward", reward).needs
+    return [row for row in rows if row[TRUTH_COLUMNS[needs]] is None] if needs else []
 
 
 def run_round(
@@ -190,7 +210,7 @@ def run_round(
     before: Path | None,
     config: RolloutBlock,
     views: Views = Views(),
-    rewards: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    rewards: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     refused: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes `requests`: the questions of round `number`, counted from 1, in drawing order.

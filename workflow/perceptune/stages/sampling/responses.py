@@ -29,7 +29,7 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.vllm.requests import Answer, Contrast, Question
-from perceptune.runtime.ahead import Results, Workers
+from perceptune.runtime.ahead import Results, Workers, workers_of
 from perceptune.runtime.journal import FINGERPRINT, Journal, key_of
 from perceptune.runtime.locks import only_writer, writer_if_free
 from perceptune.stages.data.example_images import IllustratedExamples
@@ -142,17 +142,14 @@ def start(*arguments: Any) -> Sampler:
 
 def _processes(model: ModelBlock, most_images: int) -> AbstractContextManager[Workers[Asking, Outcome] | None]:
     """Processes that prepare questions, if the engine leaves cores for them."""
-    import torch  # only jobs that start an engine
-
-    count = model.preparing(torch.cuda.is_available())
+    count = workers_of(model)
     return Workers(partial(_preparing, model, most_images), count, PRELOADED) if count else nullcontext()
 
 
 def _preparing(model: ModelBlock, most_images: int) -> _Prepare:
     """In a process without an engine."""
-    from perceptune.engines.vllm.preparation import Preparer, pickle_tensors_by_content
+    from perceptune.engines.vllm.preparation import Preparer
 
-    pickle_tensors_by_content()
     return _Prepare(Preparer(model, most_images))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
@@ -16,10 +17,10 @@ from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import tell
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
-from perceptune.engines.training.groups import Shown
+from perceptune.engines.training.groups import Encoder, Looks, PartEncoder, Shown, all_under
 from perceptune.models.coordinates import framed
 from perceptune.models.families.family import Family, check_text, family_of
-from perceptune.models.loading import load_processor
+from perceptune.models.loading import load_processor, outline
 from perceptune.runtime.distributed import first
 
 Sizes = tuple[tuple[int, int], ...]
@@ -27,13 +28,29 @@ Sizes = tuple[tuple[int, int], ...]
 
 
 class Prompts:
-    """Lengths of prompts without pixels: images of the same sizes have as many tokens."""
+    """Lengths of prompts without pixels: images of the same sizes have as many tokens.
 
-    def __init__(self, model: ModelBlock) -> None:
-        self.model = model
+    In another process, it loads the processor again.
+    """
+
+    def __init__(self, model: ModelBlock, separate: bool = False) -> None:
+        """`separate`: whether every response is encoded in a row of its own."""
+        self.model, self.separate = model, separate
         self.family: Family = family_of(model)
         self.processor: ProcessorMixin = load_processor(model)
         self._image_tokens: dict[Sizes, int] = {}
+
+    def __reduce__(self) -> tuple[type[Prompts], tuple[ModelBlock, bool]]:
+        return Prompts, (self.model, self.separate)
+
+    def encoder(self, looks: Looks, budget: int) -> Encoder:
+        """An encoder for the model, whose weights are not loaded."""
+        dtype = getattr(torch, self.model.dtype)
+        return Encoder(self.family, self.processor, outline(self.model), looks, budget, dtype, self.separate)
+
+    def part_encoder(self, views: Sequence[str], budget: int) -> PartEncoder:
+        """The same for a round, under each of these views."""
+        return PartEncoder(self.encoder(all_under(views[0]), budget), views)
 
     def length(self, view: Shown, sizes: Sizes) -> int:
         """Tokens of the prompt of an example with images of these sizes under a view.

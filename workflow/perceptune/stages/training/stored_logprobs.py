@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO, Literal
@@ -23,9 +24,11 @@ from perceptune.contracts.tables.places import Places
 from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.methods.method import Stored
-from perceptune.engines.training.groups import Encoder, StoredTokens, all_under
+from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.groups import StoredTokens, all_under
 from perceptune.engines.training.stored_logprobs import stored_terms
 from perceptune.models.loading import load_model, load_trained
+from perceptune.runtime.ahead import workers_of
 from perceptune.stages.training.encodable import Prompts
 from perceptune.stages.training.groups import KeptLists, kept_lists
 
@@ -68,7 +71,7 @@ def run(
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     groups_at_once, budget = AT_ONCE[of_round]
-    prompts = Prompts(model)
+    prompts = Prompts(model, needs_separate_sequences(probe))
     lists = kept_lists(preferences, examples, shown, views, prompts, redrawn=of_round, saliencies=saliencies)
     source: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
     terms.parent.mkdir(parents=True, exist_ok=True)
@@ -79,20 +82,21 @@ def run(
 
         found = {one: _Found(lists.under(one.view), scratch(), scratch()) for one in source.values()}
         if lists:
+            sources = [
+                Source(values.lists, partial(prompts.encoder, all_under(one.view), budget >> halvings))
+                for one, values in found.items()
+            ]
+            feed = stack.enter_context(Feed(sources, workers_of(model)))  # its workers start while the model is loaded
             loaded = load_model(model, quantisation=quantisation)
             policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
-        separate = needs_separate_sequences(probe)
-        for one, values in found.items() if lists else ():
-            encoder = Encoder(
-                prompts.family, prompts.processor, loaded, all_under(one.view), budget >> halvings, separate
-            )
+        for number, (one, values) in enumerate(found.items() if lists else ()):
             plain = one.term == "reference" and adapter is not None
             with policy.disable_adapter() if plain else nullcontext():
                 for group_id, tokens in stored_terms(
                     policy,
-                    encoder,
-                    values.lists,
+                    feed,
                     max(groups_at_once >> halvings, 1),
+                    source=number,
                     lengths=values.lists.tokens(),
                     entropies=of_round,
                     autocast=model.dtype if of_round else None,

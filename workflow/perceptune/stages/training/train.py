@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,16 +18,18 @@ from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
-from perceptune.core.methods.logprob_queries import Look, Pairs
 from perceptune.core.methods.method import GroupMethod
-from perceptune.engines.training.groups import Encoder
+from perceptune.engines.training.feeding import Feed, Source
 from perceptune.engines.training.sharding import whole_adapter
+from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import train, with_adapter, with_less_memory
 from perceptune.models.loading import load_model
+from perceptune.runtime.ahead import workers_of
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
 from perceptune.stages.training.encodable import Prompts
 from perceptune.stages.training.groups import kept_lists
+from perceptune.stages.training.looks import MethodLooks
 
 BUDGET = 8192
 """Response tokens per packed row; splitting a longer list affects only memory and time."""
@@ -47,6 +50,7 @@ def run(
     views: dict[str, ViewBlock],
     saliencies: Mapping[str, Path] | None = None,
     probe: Path | None = None,
+    trackers: Path = Path("logs/trackers"),
     halvings: int = 0,
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table.
@@ -57,6 +61,7 @@ def run(
     from its newest complete checkpoint if settings, inputs and code are the same. `devices` and
     `nodes` above 1 start as many processes, which train together. `weights` is the digest of the model's files.
     Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
+    `trackers` is the folder for what the trackers in `report_to` write.
     """
     paths = {"preferences": preferences, "examples": examples, "adapter": adapter}
     paths |= {
@@ -65,7 +70,7 @@ def run(
         **{f"terms {view}": path for view, path in terms.items()},
         **({"probe": probe} if probe else {}),
     }
-    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, halvings)
+    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, trackers, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices * config.nodes > 1:
             launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config, checkpoints.parent)
@@ -84,6 +89,7 @@ class _Job:
     config: TrainingBlock
     views: Mapping[str, ViewBlock]
     saliencies: Mapping[str, Path]
+    trackers: Path
     halvings: int
 
     @property
@@ -115,7 +121,7 @@ def _train(job: _Job) -> None:
     method = load("method", config.method)
     assert isinstance(method, GroupMethod)  # guaranteed by config validation
     parameters = method.Parameters.model_validate(config.parameters)
-    prompts = Prompts(model)
+    prompts = Prompts(model, needs_separate_sequences(job.paths.get("probe")))
     views = method.views(parameters, config.view)
     lists = kept_lists(preferences, examples, views, job.views, prompts, saliencies=job.saliencies)
     plugins = [
@@ -128,38 +134,26 @@ def _train(job: _Job) -> None:
     elif job.terms:
         lists = lists.with_reference(job.terms)
 
-    def looks(rewards: Sequence[float], pairs: Pairs) -> list[Look]:
-        queries = method.looks(rewards, pairs, parameters, config.view)
-        if undeclared := [look.view for look in queries if look.view not in views]:
-            raise UserError(
-                f"method `{config.method}` queries view `{undeclared[0]}`, which its `views` does not declare"
-            )
-        return queries
-
-    lists = lists.where(bool(looks(*ranked)) for ranked in lists.ranks())
+    looks = MethodLooks(config.method, config.parameters, config.view)
+    lists = lists.where(bool(looks.of(*ranked)) for ranked in lists.ranks())
     if not lists:
         raise UserError(f"method `{config.method}` has nothing to learn from in `{preferences}`")
-    base = load_model(model, quantisation=config.quantisation, sharded=config.sharding == "fsdp")
-    adapted = with_adapter(base, config, prompts.family, model.path)
-    log = train(
-        adapted,
-        Encoder(
-            prompts.family,
-            prompts.processor,
-            base,
-            lambda one: looks(one.rewards, one.pairs),
-            BUDGET >> halvings,
-            needs_separate_sequences(job.paths.get("probe")),
-        ),
-        lists,
-        method=method,
-        parameters=parameters,
-        block=with_less_memory(config, halvings),
-        dtype=model.dtype,
-        checkpoints=checkpoints,
-        fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
-    )
-    weights = whole_adapter(adapted)
+    source = Source(lists, partial(prompts.encoder, looks, BUDGET >> halvings))
+    with Feed([source], workers_of(model, config.devices)) as feed:  # its workers start while the model is loaded
+        base = load_model(model, quantisation=config.quantisation, sharded=config.sharding == "fsdp")
+        adapted = with_adapter(base, config, prompts.family, model.path)
+        log = train(
+            adapted,
+            feed,
+            method=method,
+            parameters=parameters,
+            block=with_less_memory(config, halvings),
+            dtype=model.dtype,
+            checkpoints=checkpoints,
+            fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
+            run=Run(experiment, job.trackers),
+        )
+        weights = whole_adapter(adapted)
     if not first():
         return
     record = lineage("training.train", settings, job.inputs, plugins)

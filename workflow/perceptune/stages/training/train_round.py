@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
-from perceptune.engines.training.groups import Encoder, all_under
-from perceptune.engines.training.rollout_trainer import RoundLog, train_round
+from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.rollout_trainer import RoundLog, train_round, views_of
 from perceptune.engines.training.sharding import whole_adapter
+from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import with_adapter, with_less_memory
 from perceptune.models.loading import load_model, load_trained
+from perceptune.runtime.ahead import workers_of
 from perceptune.runtime.distributed import appearing_adapter, fingerprint, first, launch, one_of_several
 from perceptune.runtime.locks import only_writer
 from perceptune.stages.training.encodable import Prompts
@@ -56,6 +59,7 @@ def run(
     longest: int,
     saliencies: Mapping[str, Path] | None = None,
     probe: Path | None = None,
+    trackers: Path = Path("logs/trackers"),
     halvings: int = 0,
 ) -> None:
     """Writes round `number`'s `adapter` and `training` table.
@@ -64,14 +68,16 @@ def run(
     previous round's adapter folder, None for the first. `views` are the config's blocks,
     `saliencies` the tables that these need, by block, `probe` that of a model of family `auto`;
     `longest` is the token limit of the answers.
-    A killed run resumes from its newest checkpoint. If a limit of the config is exceeded, or no
+    `trackers` is the folder for what the trackers in `report_to` write. A killed run resumes from its
+    newest checkpoint. If a limit of the config is exceeded, or no
     group is left, the adapter is the previous one and `round.json` has the reason; later rounds
     only pass it on. Raises `UserError` if the first round has no groups.
     """
     paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
     paths |= {"probe": probe} if probe else {}
-    job = _Job(experiment, number, paths, before, model, weights, config, views, saliencies or {}, longest, halvings)
+    given = (before, model, weights, config, views, saliencies or {}, longest, trackers, halvings)
+    job = _Job(experiment, number, paths, *given)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices * config.nodes > 1 and _earlier(job).stopped is None:
             launch(
@@ -98,6 +104,7 @@ class _Job:
     views: Mapping[str, ViewBlock]
     saliencies: Mapping[str, Path]
     longest: int
+    trackers: Path
     halvings: int
 
     @property
@@ -142,7 +149,7 @@ def _train(job: _Job) -> None:
     shown = method.views(parameters, config.view)
     tables = {name: job.paths[name] for name in ("preferences", "responses", "examples", "terms")}
     stored = method.stored(parameters, config.view)
-    prompts = Prompts(model)
+    prompts = Prompts(model, needs_separate_sequences(job.paths.get("probe")))
     rollouts = kept_rollouts(
         **tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies, prompts=prompts
     )
@@ -158,36 +165,33 @@ def _train(job: _Job) -> None:
         if first():
             _pass_on(job, Stop(job.number, "no group was kept, so there was nothing to learn from"), [], record)
         return
-    loading: dict[str, Any] = {"quantisation": config.quantisation, "sharded": config.sharding == "fsdp"}
-    base = load_model(model, **loading)
-    adapted = (
-        with_adapter(base, config, prompts.family, model.path) if job.before is None else load_trained(base, job.before)
-    )
     mark = fingerprint(settings, job.inputs, "perceptune.stages.training.train_round", plugins)
     state = job.paths["checkpoints"] / OPTIMIZER
-    done = train_round(
-        adapted,
-        Encoder(
-            prompts.family,
-            prompts.processor,
-            base,
-            all_under(config.view),
-            BUDGET >> job.halvings,
-            needs_separate_sequences(job.paths.get("probe")),
-        ),
-        rollouts,
-        method=method,
-        parameters=parameters,
-        block=with_less_memory(config, job.halvings),
-        round=job.number,
-        longest=job.longest,
-        dtype=model.dtype,
-        checkpoints=job.paths["checkpoints"],
-        fingerprint=mark,
-        optimizer=_state_before(job),
-        save_optimizer=state if config.optimizer == "carry" else None,
-    )
-    weights = whole_adapter(adapted)
+    encoder = partial(prompts.part_encoder, views_of(method, parameters, config.view), BUDGET >> job.halvings)
+    loading: dict[str, Any] = {"quantisation": config.quantisation, "sharded": config.sharding == "fsdp"}
+    with Feed([Source(rollouts, encoder)], workers_of(model, config.devices)) as feed:
+        base = load_model(model, **loading)
+        adapted = (
+            with_adapter(base, config, prompts.family, model.path)
+            if job.before is None
+            else load_trained(base, job.before)
+        )
+        done = train_round(
+            adapted,
+            feed,
+            method=method,
+            parameters=parameters,
+            block=with_less_memory(config, job.halvings),
+            round=job.number,
+            longest=job.longest,
+            dtype=model.dtype,
+            checkpoints=job.paths["checkpoints"],
+            fingerprint=mark,
+            optimizer=_state_before(job),
+            save_optimizer=state if config.optimizer == "carry" else None,
+            run=Run(job.experiment, job.trackers),
+        )
+        weights = whole_adapter(adapted)
     if not first():
         return
     if done.stopped is not None and job.before is not None:

@@ -1,0 +1,77 @@
+"""CSV or TSV with a header, as Excel exports it, with rows in perceptune's own format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from perceptune.contracts.errors import UserError
+from perceptune.core.data.row_checks import RowError, shown
+from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners
+
+CORNERS, PLACE_AND_SIZE = ("x1", "y1", "x2", "y2"), ("x", "y", "width", "height")
+"""Columns that together hold a box."""
+NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?")
+
+
+def rows(source: Source) -> Iterator[Placed]:
+    """A row per record, without records whose cells are all empty and without columns that have no
+    name, as Excel and pandas write them."""
+    for place, record in source.records():
+        if isinstance(record, RowError):
+            yield place, record
+            continue
+        named = {name: cell for name, cell in record.items() if name and cell.strip()}
+        if named:
+            try:
+                yield place, _row(named, source)
+            except RowError as wrong:
+                yield place, wrong
+
+
+def _row(record: Mapping[str, str], source: Source) -> Row:
+    """The row of a record, with numbers for its box. Raises `RowError`."""
+    if "box" in record:
+        return {**record, "box": _numbers(record["box"])}
+    for names in (CORNERS, PLACE_AND_SIZE):
+        found = [name for name in names if name in record]
+        if len(found) < 3:  # an image, too, has a width and a height
+            continue
+        if len(found) == 3:
+            (empty,) = set(names) - set(found)
+            raise RowError(f"column `{empty}` is empty and {_listed(found)} are not, expected four numbers or none")
+        if source.boxes:
+            raise UserError(
+                f"dataset `{source.path}`: `boxes: {source.boxes}`, but the names of the columns {_listed(names)} say the order",
+                "remove `boxes`",
+            )
+        numbers = [_number(record[name], name) for name in names]
+        rest: dict[str, Any] = {name: cell for name, cell in record.items() if name not in names}
+        return {**rest, "box": numbers if names is CORNERS else corners(numbers)}
+    return dict(record)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _numbers(text: str) -> list[float]:
+    """The numbers in a cell, with or without brackets. Semicolons or spaces separate numbers with
+    decimal commas. Raises `RowError`."""
+    inside = text.strip().strip("[]()").strip()
+    for parts in (inside.split(";"), inside.split(","), inside.split()):
+        cells = [part.strip().strip(",") for part in parts]
+        if len(cells) == 4 and all(map(NUMBER.fullmatch, cells)):
+            return [_number(cell, "box") for cell in cells]
+    raise RowError(f"`box` is {shown(text)}, expected four numbers such as `[52, 80, 120, 190]`")
+
+
+def _number(text: str, column: str) -> float:
+    """A number, also with a decimal comma. Raises `RowError`."""
+    if not NUMBER.fullmatch(text.strip()):
+        raise RowError(f"`{column}` is {shown(text)}, expected a number")
+    return float(text.strip().replace(",", "."))
+
+
+IMPORTER = Importer("csv", rows, boxes="xyxy", reads="csv")
