@@ -50,6 +50,20 @@ def test_what_fails_only_after_sampling_is_said_first(edits: list[tuple[str, Any
     assert expected in mistakes(*edits)
 
 
+@pytest.mark.parametrize(
+    ("base", "model", "expected"),
+    [
+        (DEMO, {"family": "auto"}, "key `models.tiny.coordinates`: missing, `family: auto` does not know how the model writes boxes, which `rewards.perception.tasks.grounding` reads"),
+        (DEMO, {"family": "auto", "coordinates": "thousand"}, ""),
+        (DEMO, {"family": "auto", "coordinates": "resized_pixels"}, "key `models.tiny.coordinates`: `resized_pixels` is for Qwen-VL families only, got `family: auto`"),
+        (P2DPO, {"family": "auto", "coordinates": "thousand"}, "key `models.tiny.family`: `auto` has no attention maps, which `pair_generations.self-made.focus` needs for its crops"),
+    ],
+)  # fmt: skip
+def test_what_a_family_lacks_is_said_first(base: dict[str, Any], model: dict[str, Any], expected: str) -> None:
+    found = mistakes(("models.tiny", {**base["models"]["tiny"], **model}), base=base)
+    assert found == expected or expected in found.split("\n  ")
+
+
 def test_pairs_and_rounds_and_judges_have_the_same_limit_of_tokens() -> None:
     limit = P2DPO["models"]["tiny"]["max_model_len"]
     key = "pair_generations.self-made.robust.rejected.max_tokens"

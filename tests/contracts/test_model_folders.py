@@ -131,7 +131,9 @@ def test_a_family_is_compared_with_the_folder(tmp_path: Path) -> None:
         "error: config\n  key `models.tiny.family`: `qwen2_5_vl`, but `model_type` is `llava` in `m/config.json`; did you mean `llava`?"
     )
     (tmp_path / "m/config.json").write_text('{"model_type": "llava_llama"}')
-    assert family_error(path="m").endswith("`m/config.json`, expected `llava`; no family supports `llava_llama`")
+    assert family_error(path="m").endswith(
+        "`m/config.json`, expected `llava`; no family supports `llava_llama`, but `auto` may"
+    )
     (tmp_path / "m/config.json").write_text("{}")
     assert "`model_type` is `` in `m/config.json`, expected `llava`" in family_error(path="m")
 

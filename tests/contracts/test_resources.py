@@ -154,6 +154,7 @@ def test_models_fit_in_what_is_requested(published: dict[str, Path]) -> None:
             resources.training(weights, adapter, 1, 1e6): 2 * count + 16 * adapter,
             resources.training(weights, adapter, 4, 1e6): 4 * (2 * count + 16 * adapter),
             resources.maps(weights, 100): 2 * count,
+            resources.probing(weights, 1): 4 * count,
             resources.exporting(weights, adapter, 1): 4 * count + 4 * adapter,
             resources.tables(asked): 40 * asked.bytes,
         }

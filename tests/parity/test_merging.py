@@ -82,7 +82,7 @@ def trainable(family: str, part: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("trained", sorted(TRAINED))
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(BUILDERS))
 def test_every_family_is_merged_as_by_peft(family: str, trained: str, tmp_path: Path) -> None:
     folder = stored_as(BUILDERS[family](tmp_path / "model", 0), torch.bfloat16, shards=3)
     model, lora = ModelBlock(path=str(folder), family=family, dtype="bfloat16"), TRAINED[trained]

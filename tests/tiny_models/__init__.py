@@ -25,6 +25,7 @@ from tests.tiny_models.llavas import (
     save_llava,
     save_weights,
 )
+from tests.tiny_models.others import OTHERS
 from tests.tiny_models.qwens import build_tiny_qwen2_5_vl, build_tiny_qwen2_vl, build_tiny_qwen3_vl
 from tests.tiny_models.texts import HEAD_SIZE, LLAVA_SPECIALS, PATCH_SIZE, llava_pieces, llava_tokenizer
 
@@ -33,6 +34,7 @@ __all__ = [
     "HEAD_SIZE",
     "LARGE",
     "LLAVA_SPECIALS",
+    "OTHERS",
     "PATCH_SIZE",
     "SMALL",
     "Widths",

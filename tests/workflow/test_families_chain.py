@@ -9,6 +9,7 @@ import yaml
 from perceptune.contracts import paths
 
 from tests.tiny_models import BUILDERS
+from tests.tiny_models import OTHERS as WITHOUT_FAMILY
 
 from .inline import run_jobs
 
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.slow
 
 ALWAYS = ("qwen2_5_vl",)
 """Families tested by `make test`; the demo's chain covers LLaVA."""
-OTHERS = tuple(sorted(BUILDERS.keys() - set(ALWAYS)))
+AUTO = "mistral3"
+"""An architecture without a family of its own, used through `family: auto`."""
+OTHERS = (*sorted(BUILDERS.keys() - set(ALWAYS)), AUTO)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +37,13 @@ def trained(folder: Path, families: Sequence[str]) -> Path:
     questions.
     """
     for family in families:
-        BUILDERS[family](folder / "models" / family, 0)
+        (BUILDERS | WITHOUT_FAMILY)[family](folder / "models" / family, 0)
     engine = {"enforce_eager": True, "max_num_seqs": 16}
     config = {
         "models": {
             name: {
                 "path": f"models/{name}",
-                "family": name,
+                "family": name if name in BUILDERS else "auto",
                 "dtype": "float32",
                 "max_model_len": 1024,
                 "threads": 1,

@@ -1,8 +1,34 @@
-"""Stored log-probs and training.
+"""Probes of models, stored log-probs and training.
 
 reads   examples, preferences; in rounds also the previous policy
-writes  terms: log-probs that do not change in training; an adapter in PEFT format; training curves
+writes  probe: whether family `auto` understands a model, and how to train it; terms: log-probs that do not change in training; an adapter in PEFT format; training curves
 """
+
+
+rule probe_model:
+    """Compare training and vLLM with the generation of a model of family `auto`, before its first use."""
+    input:
+        unpack(inputs("probe_model")),
+    output:
+        probe=paths.PROBE,
+    log:
+        paths.log(paths.PROBE),
+    benchmark:
+        paths.benchmark(paths.PROBE)
+    wildcard_constraints:
+        **single["probe_model"],
+    retries: 2
+    threads: cores("probe_model")
+    resources:
+        mem_mb=memory("probe_model"),
+        runtime=minutes("probe_model"),
+        gpu=gpus("probe_model"),
+        attempt=attempt_number,
+    params:
+        *code("probe_model"),
+        **parameters("probe_model"),
+    script:
+        "../scripts/run_stage.py"
 
 
 rule compute_logprobs:

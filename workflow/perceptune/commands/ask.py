@@ -201,11 +201,14 @@ def _by_token(answer: Answer, tokenizer: Any) -> Iterator[str]:
 
 
 def box_in(text: str, model: ModelBlock, size: tuple[int, int]) -> np.ndarray | None:
-    """The first box of an answer, without its reasoning, (4,) in pixels of the image."""
-    written = parse_box(reasoning_of(model).answer(text) or "")
-    if written is None:
+    """The first box of an answer, without its reasoning, (4,) in pixels of the image.
+
+    None if there is none, or if the coordinate format of the model is not known.
+    """
+    written, frame = parse_box(reasoning_of(model).answer(text) or ""), coordinate_frame(model)
+    if written is None or frame is None:
         return None
-    frame, sizes = coordinate_frame(model), np.array([size], dtype=float)
+    sizes = np.array([size], dtype=float)
     resized = resized_sizes(model, sizes) if frame == "resized_pixels" else None
     return to_pixels(np.array([written]), frame, sizes, resized)[0]
 

@@ -201,8 +201,8 @@ def _of_exporter(exporter: Exporter) -> Facts:
 
 
 def _of_family(family: Family) -> Facts:
-    yield "`model_type` in config.json", [*family.model_types]
-    yield "boxes", [f"{family.frame}: {FRAMES[family.frame]}"]
+    yield "`model_type` in config.json", [*family.model_types] or ["any"]
+    yield "boxes", [f"{family.frame}: {FRAMES[family.frame]}" if family.frame else "as the key `coordinates` says"]
     keys = [key for key, used in (("image_fit", family.squares_images), ("pixels", family.resizes_by_pixels)) if used]
     yield "keys of its own", keys or ["none"]
     if family.markup:

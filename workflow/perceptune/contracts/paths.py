@@ -23,6 +23,8 @@ LEAKAGE = "<results>/leakage/{dataset}/{source}.parquet"
 """`source` is the block that selects the questions of an experiment: a sampling, pair generation,
 rollout, or dataset preferences."""
 
+PROBE = "<results>/probes/{policy}.parquet"
+
 SAMPLE_REQUESTS = "<results>/requests/{policy}/{dataset}/{sampling}.parquet"
 BENCHMARK_REQUESTS = "<results>/requests/{policy}/benchmarks.parquet"
 REQUESTS = "<results>/requests/{policy}/{plan}.parquet"

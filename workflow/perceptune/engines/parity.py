@@ -13,6 +13,7 @@ import torch
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.engines.training.branch_attention import suits
+from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Prompted, branched, packed, token_logps
 from perceptune.engines.vllm.requests import Answer, Question
 from perceptune.models.families.family import family_of
@@ -58,11 +59,16 @@ def _sample(model: ModelBlock, questions: Sequence[Question], scratch: Path, hal
 
 
 def scored(
-    model: ModelBlock, adapter: Path | None, dtype: str, answers: Sequence[Answered], plain: bool = False
+    model: ModelBlock,
+    adapter: Path | None,
+    dtype: str,
+    answers: Sequence[Answered],
+    plain: bool = False,
+    separate: bool = False,
 ) -> list[float]:
     """transformers' log-probs of all answer tokens, in `dtype`.
 
-    `adapter` is applied without merging; `plain` disables it.
+    `adapter` is applied without merging; `plain` disables it. `separate`: with a row per answer.
     """
     family, processor = family_of(model), load_processor(model)
     loaded = load_model(model, getattr(torch, dtype))
@@ -75,7 +81,10 @@ def scored(
         tokens = [answer.token_ids for answer in one.answers]
         prompted = [Prompted(prefix, family.positions(loaded, prefix), tokens)]
         # as in training on this device
-        batch = branched(prompted, family) if suits(loaded) else packed(prompted, family, padding)
+        if separate:
+            batch = separated(prompted, family, loaded, padding)
+        else:
+            batch = branched(prompted, family) if suits(loaded) else packed(prompted, family, padding)
         with torch.inference_mode():
             values += token_logps(policy, batch).cpu().tolist()
     del policy, loaded

@@ -19,7 +19,7 @@ from perceptune.core.weights import short_name
 from perceptune.models.families.family import Family
 
 KEY = "lora.target_modules"
-LANGUAGE = r"(?:.*\.)?language_model\..*"
+LANGUAGE = r"(?:.*\.)?(?:language_model|text_model)\..*"
 """All layers of the language model; names may choose others than the family's default."""
 
 

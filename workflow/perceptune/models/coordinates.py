@@ -13,9 +13,11 @@ from perceptune.contracts.plugins import load
 from perceptune.core.answers.boxes import Frame
 
 
-def coordinate_frame(model: ModelBlock) -> Frame:
-    """The coordinate format of a model's boxes: the block's `coordinates`, or its family's."""
-    frame: Frame = model.coordinates or load("family", model.family).frame
+def coordinate_frame(model: ModelBlock) -> Frame | None:
+    """The coordinate format of a model's boxes: the block's `coordinates`, or its family's; None if
+    neither names one.
+    """
+    frame: Frame | None = model.coordinates or load("family", model.family).frame
     return frame
 
 
@@ -29,7 +31,9 @@ def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
     return np.array(resized, dtype=float).reshape(-1, 2)[places]
 
 
-def framed(example: Mapping[str, Any], model: ModelBlock) -> tuple[Mapping[str, Any], Frame, tuple[int, int] | None]:
+def framed(
+    example: Mapping[str, Any], model: ModelBlock
+) -> tuple[Mapping[str, Any], Frame | None, tuple[int, int] | None]:
     """The arguments of `Family.ground_truth`: example, coordinate format, resized size if
     needed.
     """

@@ -26,7 +26,7 @@ from perceptune.models.coordinates import pixel_limits
 from perceptune.models.merging import merge_weights
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt")
-OTHER_LAYERS = r"(?!.*\blanguage_model\.layers\.)"
+OTHER_LAYERS = r"(?!.*\b(?:language_model|text_model)\.layers\.)"
 """Matches the names of all layers but the language model's decoder layers."""
 INSTALL = "uv pip install bitsandbytes"
 """Hint: it is in none of the environments, because it serves GPUs only."""
@@ -39,7 +39,7 @@ def load_processor(model: ModelBlock) -> ProcessorMixin:
     """
     try:
         loaded = AutoProcessor.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise UserError(f"processor of model folder `{model.path}` cannot be loaded: {error}") from error
     # after loading: otherwise the video processor would use them as well
     for key, value in pixel_limits(model).items():

@@ -21,7 +21,7 @@ def bare(model: nn.Module) -> PreTrainedModel:
 
 def language_model(model: nn.Module) -> PreTrainedModel:
     """The language model inside a vision-language model, bare or wrapped."""
-    return bare(model).model.language_model
+    return bare(model).model.get_decoder()
 
 
 def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:

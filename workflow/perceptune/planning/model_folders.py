@@ -69,7 +69,7 @@ def _wrong_families(config: Config) -> Iterator[str]:
         block = config.models[name]
         found = _model_type(Path(block.path) / "config.json")
         expected = load("family", block.family).model_types
-        if found is None or found in expected:
+        if found is None or not expected or found in expected:
             continue
         families = [family for family in names("family") if found in load("family", family).model_types]
         about = (
@@ -78,7 +78,7 @@ def _wrong_families(config: Config) -> Iterator[str]:
         if families:
             yield f"{about}; did you mean `{families[0]}`?"
         else:
-            yield f"{about}, expected {' or '.join(f'`{one}`' for one in expected)}; no family supports `{found}`"
+            yield f"{about}, expected {' or '.join(f'`{one}`' for one in expected)}; no family supports `{found}`, but `auto` may"
 
 
 def _short_contexts(config: Config) -> Iterator[str]:

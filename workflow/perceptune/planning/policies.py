@@ -38,6 +38,7 @@ from perceptune.contracts.paths import (
     LEAKAGE,
     PAIRS,
     PREFERENCES,
+    PROBE,
     ROUND,
     ROUND_MARK,
     ROUND_RESPONSES,
@@ -239,6 +240,11 @@ class Plan:
     def family(self, policy: str) -> str:
         """The module of a policy's model family."""
         return module_of("family", self.config.models[self.base(policy)].family)
+
+    def probe(self, policy: str) -> str | None:
+        """The probe of a policy's base model; None if its family is declared."""
+        base = self.base(policy)
+        return PROBE.format(policy=base) if plugins.load("family", self.config.models[base].family).probed else None
 
     def adapter(self, policy: str) -> str | None:
         """The weights of a policy's adapter; None for a base model."""

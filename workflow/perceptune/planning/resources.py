@@ -158,6 +158,17 @@ def exporting(weights: Weights, adapter: float, gpus: int) -> Needs:
     return _needs(max(served, compared), 60 * 60 + _reading(weights, 9), 60)
 
 
+def probing(weights: Weights, gpus: int) -> Needs:
+    """Comparing a model's layouts of training and vLLM with its generation.
+
+    Memory: the larger of vLLM's (as in sampling) and the model in float32. Time: 40 min for the
+    starts of engine and models, and three readings of the files.
+    """
+    served = IMAGES + gpus * ENGINE + weights.bytes
+    compared = TRANSFORMERS + IMAGES + FLOAT * weights.parameters
+    return _needs(max(served, compared), 40 * 60 + _reading(weights, 3), 60)
+
+
 def importing(data: int, images: int) -> Needs:
     """The import of `data` bytes with images inside, and of `images` files.
 

@@ -68,6 +68,7 @@ RULES = {
     "filter_pairs": Rule(
         preferences.filter_pairs, "stages.preferences.filter_pairs:run", (paths.FILTERED_PAIRS, paths.PAIR_STATISTICS)
     ),
+    "probe_model": Rule(training.probe_model, "stages.training.probe:run", (paths.PROBE,)),
     "compute_logprobs": Rule(training.compute_logprobs, "stages.training.stored_logprobs:run", (paths.TERMS,)),
     "train_adapter": Rule(
         training.train_adapter, "stages.training.train:run", (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.TRAINING)
@@ -139,6 +140,7 @@ def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
     experiments = plan.config.experiments
     in_rounds = one_of(e for e in experiments if plan.rounds(e))
     return {
+        "probe_model": {"policy": one_of(plan.config.models)},
         "train_adapter": {"experiment": one_of(e for e in experiments if not plan.rounds(e))},
         "train_round": {"experiment": f"({in_rounds}){paths.ROUND_MARK}[1-9][0-9]*"},
         "export_model": {"policy": one_of(plan.trained)},

@@ -31,6 +31,7 @@ from perceptune.core.benchmarks.benchmark import protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.planning.cross_checks import cross_mistakes
+from perceptune.planning.family_checks import family_mistakes
 from perceptune.planning.trained_parts import incompatible_parts
 from perceptune.planning.view_checks import changing_size, incompatible_views, kinds_of, uncovered, views_seen
 
@@ -45,7 +46,7 @@ def checked(raw: Mapping[str, Any]) -> Config:
         raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
     mistakes = _unknown_references(config)
     mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config)
-    mistakes = mistakes or [*_incompatible_blocks(config), *cross_mistakes(config)]
+    mistakes = mistakes or [*_incompatible_blocks(config), *cross_mistakes(config), *family_mistakes(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return config

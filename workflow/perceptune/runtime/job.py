@@ -143,12 +143,21 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
+def of_memory(error: BaseException) -> bool:
+    """Whether an error may come from a lack of memory: it says so, or its cause is in the log only."""
+    return _says_memory(error) or any(text in str(error) for text in ROOT_CAUSE)
+
+
+def _says_memory(error: BaseException) -> bool:
+    named = any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__)
+    return named or any(text in str(error) for text in SHORT_OF_MEMORY)
+
+
 def _shortage_of_memory(error: BaseException, log: Path) -> str | None:
     """The line that says so, if the error comes from a lack of memory, here or in vLLM's engine process."""
-    named = any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__)
-    if named or any(text in str(error) for text in SHORT_OF_MEMORY):
+    if _says_memory(error):
         return _first_line(error)
-    if not any(text in str(error) for text in ROOT_CAUSE):
+    if not of_memory(error):
         return None
     sys.stderr.flush()
     lines = log.read_text(errors="replace").splitlines()

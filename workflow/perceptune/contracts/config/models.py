@@ -41,9 +41,10 @@ class ModelBlock(Block):
     path: str
     """Folder with the weights, relative to the working directory."""
     family: str
-    """Model family: chat template, coordinate frame and LoRA targets."""
+    """Model family: chat template, coordinate frame and LoRA targets. `auto` takes what it can from the
+    model's own files, for models without a family of their own (docs/families.md)."""
     coordinates: Literal["padded_square", "original", "resized_pixels", "thousand"] | None = None
-    """Coordinate frame of box answers; null: the family's."""
+    """Coordinate frame of box answers; null: the family's. `auto` has none."""
     reasoning: tuple[Marker, Marker] | None = None
     """Texts that open and close the model's reasoning, which rewards, metrics and judges do not see;
     null: those that the model's chat template mentions, or `<think>` and `</think>`."""

@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from perceptune.contracts.errors import UserError
+
 Frame = Literal["padded_square", "original", "resized_pixels", "thousand"]
 
 DIGITS = r"-?(?:\d+(?:\.\d*)?|\.\d+)"
@@ -78,6 +80,13 @@ def rounded(values: np.ndarray, digits: int) -> np.ndarray:
     unsure = np.isfinite(values) & (halfway | ~small)
     found[unsure] = [round(value, digits) for value in values[unsure].tolist()]
     return np.where(np.isfinite(values), found, values)
+
+
+def known(frame: Frame | None) -> Frame:
+    """The frame. Raises `UserError` if there is none."""
+    if frame is None:
+        raise UserError("the model's boxes have no coordinate format", "set `coordinates` in its block of `models`")
+    return frame
 
 
 def to_pixels(boxes: np.ndarray, frame: Frame, sizes: np.ndarray, resized: np.ndarray | None = None) -> np.ndarray:

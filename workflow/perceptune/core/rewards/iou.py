@@ -19,14 +19,14 @@ def iou(answers: Answers) -> Scores:
     `iou_original_frame`, the IoU under each of LLaVA's two formats. Parsed: `box` as written, and
     `box_pixels` in pixels of the image.
     """
-    written = boxes.parse_boxes(answers.texts)
-    pixels = boxes.to_pixels(written, answers.frame, answers.sizes, answers.resized)
+    frame, written = boxes.known(answers.frame), boxes.parse_boxes(answers.texts)
+    pixels = boxes.to_pixels(written, frame, answers.sizes, answers.resized)
     rewards = boxes.iou(pixels, answers.boxes)
     components = {"iou": rewards}
-    if answers.frame == "padded_square":
+    if frame == "padded_square":
         other = boxes.iou(boxes.to_pixels(written, "original", answers.sizes), answers.boxes)
         components |= {"iou_padded_frame": rewards, "iou_original_frame": other}
-    if answers.frame == "original":
+    if frame == "original":
         other = boxes.iou(boxes.to_pixels(written, "padded_square", answers.sizes), answers.boxes)
         components |= {"iou_padded_frame": other, "iou_original_frame": rewards}
     read = ~np.isnan(written).any(axis=1)

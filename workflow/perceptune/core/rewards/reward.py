@@ -37,8 +37,8 @@ class Answers:
     """Ground-truth boxes in pixels of the image, shape (n, 4); NaN if there is none."""
     sizes: np.ndarray
     """Width and height of the image in pixels, shape (n, 2)."""
-    frame: Frame
-    """Coordinate format of the model's boxes."""
+    frame: Frame | None
+    """Coordinate format of the model's boxes; None if its family knows none and the config names none."""
     resized: np.ndarray | None = None
     """Width and height after the processor's resize, shape (n, 2), for the format `resized_pixels`."""
     sources: Sequence[Mapping[str, Any]] = ()

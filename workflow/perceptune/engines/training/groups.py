@@ -16,6 +16,7 @@ from perceptune.core.data.images import open_image
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
+from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed
 from perceptune.models.families.family import Family
 
@@ -136,6 +137,8 @@ class Encoder:
     dtype: torch.dtype | None = None
     """What pixels are converted to; None: what the processor returns. The model's dtype takes half the
     time to send to another process, and the model converts them anyway."""
+    separate: bool = False
+    """Whether every response has a row of its own, for models that cannot share a prefix."""
 
     def __call__(self, lists: Sequence[RankedList], unpadded: bool = False) -> Batch:
         """The batch of these groups, `unpadded` as a single row without padding and mask.
@@ -189,11 +192,13 @@ class Encoder:
         return prefix, self.family.positions(self.model, prefix)
 
     def _packed(self, prompted: Sequence[Prompted], unpadded: bool) -> Packed:
-        if unpadded:
+        padding = int(self.processor.tokenizer.pad_token_id or 0)
+        if self.separate:
+            made = separated(prompted, self.family, self.model, padding)
+        elif unpadded:
             made = branched(prompted, self.family)
         else:
-            padding = self.processor.tokenizer.pad_token_id
-            made = packed(prompted, self.family, 0 if padding is None else int(padding), self.budget)
+            made = packed(prompted, self.family, padding, self.budget)
         inputs = {k: v.to(self.dtype) if v.is_floating_point() and self.dtype else v for k, v in made.inputs.items()}
         return replace(made, inputs=inputs)
 

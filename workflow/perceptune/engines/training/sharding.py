@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from perceptune.models.placement import bare, language_model
 
-DECODER_LAYER = re.compile(r"(?:.*\.)?language_model\.layers\.\d+")
+DECODER_LAYER = re.compile(r"(?:.*\.)?(?:language_model|text_model)\.layers\.\d+")
 
 
 def settings(model: PeftModel) -> dict[str, Any]:

@@ -34,13 +34,17 @@ class Family(ABC):
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
-    """Values of `model_type` in the `config.json` of its checkpoints."""
-    frame: ClassVar[Frame]
-    """The coordinate format of boxes that the family was trained with."""
+    """Values of `model_type` in the `config.json` of its checkpoints; none: any."""
+    frame: ClassVar[Frame | None]
+    """The coordinate format of boxes that the family was trained with; None: the config must name it."""
     resizes_by_pixels: ClassVar[bool] = False
     """Whether its processor resizes images to a number of pixels, limited by a block's `pixels`."""
     squares_images: ClassVar[bool] = False
     """Whether images are made square first, as a model block's `image_fit` says."""
+    places_tokens: ClassVar[bool] = True
+    """Whether it knows which part of an image a token shows; attention maps need that."""
+    probed: ClassVar[bool] = False
+    """Whether a probe must find out on a model's weights if the family understands it."""
     markup: ClassVar[tuple[str, ...]] = ()
     """Special tokens that are part of questions and answers, such as the marks around a box."""
     lora_targets: ClassVar[Mapping[Part, str]] = {"language": LANGUAGE}
@@ -245,17 +249,17 @@ class Family(ABC):
         """A box in the family's notation: `[0.12, 0.34, 0.56, 0.78]` or `[161, 119, 322, 357]`."""
         return f"[{', '.join(written(numbers, frame))}]"
 
-    def ground_truth(self, example: Mapping[str, Any], frame: Frame, resized: tuple[int, int] | None) -> str:
+    def ground_truth(self, example: Mapping[str, Any], frame: Frame | None, resized: tuple[int, int] | None) -> str:
         """An example's ground truth as this family would write it.
 
-        Raises `ValueError` if the example has none.
+        Raises `ValueError` if the example has none, and `UserError` for a box without a `frame`.
         """
         import numpy as np
 
-        from perceptune.core.answers.boxes import from_pixels
+        from perceptune.core.answers.boxes import from_pixels, known
 
         if example["box"] is not None:
-            size = tuple(example["image_sizes"][0])
+            frame, size = known(frame), tuple(example["image_sizes"][0])
             return self.box_text(from_pixels(np.array(example["box"]), frame, size, resized), frame)
         if example["target"] is None:
             raise ValueError("no ground truth")

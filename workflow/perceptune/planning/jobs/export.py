@@ -23,6 +23,7 @@ def export_model(plan: Plan, *, policy: str) -> Job:
             "adapter": plan.adapter(policy),
             "requests": paths.BENCHMARK_REQUESTS.format(policy=policy),
             "examples": plan.examples(plan.datasets(policy, "benchmarks")),
+            "probe": plan.probe(policy),
         },
         settings={"base": plan.model_settings(policy)},
         details={

@@ -122,6 +122,7 @@ def sample_responses(plan: Plan, *, policy: str, plan_name: str, scatteritem: st
             "requests": paths.REQUESTS.format(policy=policy, plan=plan_name),
             "examples": plan.examples(plan.datasets(policy, plan_name)),
             "adapter": plan.adapter(policy),
+            "probe": plan.probe(policy),
         },
         settings={"base": plan.model_settings(policy)},
         details={

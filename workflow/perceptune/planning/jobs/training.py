@@ -12,6 +12,19 @@ from perceptune.planning.sizes import adapter_count, group_tokens, policy_weight
 from perceptune.planning.views import pair_view, saliency_tables, view_blocks, view_modules, views_trained
 
 
+def probe_model(plan: Plan, *, policy: str) -> Job:
+    gpus = plan.config.models[policy].engine.tensor_parallel_size
+    return Job(
+        inputs={},
+        settings={"base": plan.model_settings(policy)},
+        details=plan.model_details(policy),
+        modules=(plan.family(policy),),
+        threads=plan.threads(policy),
+        gpus=gpus,
+        needs=lambda _: resources.probing(policy_weights(plan, policy), gpus),
+    )
+
+
 def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stored: str) -> Job:
     wanted, quantisation = paths.stored_of_name(stored)
     views = [view for _, view in wanted]
@@ -24,6 +37,7 @@ def compute_logprobs(plan: Plan, *, policy: str, dataset: str, groups: str, stor
             "examples": paths.EXAMPLES.format(dataset=dataset),
             "adapter": plan.adapter(policy) if learns_in_rounds else None,
             "saliencies": saliency_tables(plan, dataset, views),
+            "probe": plan.probe(policy),
         },
         settings={"base": plan.model_settings(policy), "blocks": blocks},
         details={
@@ -56,6 +70,7 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
             "examples": paths.EXAMPLES.format(dataset=plan.block(experiment).dataset),
             "terms": {stored.view: table for stored, table in terms.items()},
             "saliencies": saliency_tables(plan, plan.block(experiment).dataset, views_trained(plan, experiment)),
+            "probe": plan.probe(experiment),
         },
         settings={"training": tracked(training), "blocks": blocks, "base": plan.model_settings(experiment)},
         details={
@@ -88,6 +103,7 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
             "before": plan.round_file(before),
             "adapter_before": plan.adapter(before),
             "saliencies": saliency_tables(plan, block.dataset, views_trained(plan, experiment)),
+            "probe": plan.probe(experiment),
         },
         settings={
             "training": tracked(training),

@@ -85,7 +85,7 @@ def run(
         pictures=_pictures(model),
         padded=load("family", model.family).squares_images and model.image_fit == "pad",
         question=json.dumps(_prompt(config, experiment).replace("{question}", "Where is the red cup?")),
-        frame=FRAMES[coordinate_frame(model)],
+        frame=FRAMES[frame] if (frame := coordinate_frame(model)) else None,
         dataset=dataset,
         data=_described(config["datasets"][dataset]),
         source=", ".join(f"{key} `{experiment[key]}`" for key in _made_of(config, experiment)),

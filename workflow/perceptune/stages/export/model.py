@@ -17,6 +17,7 @@ from perceptune.contracts.provenance.digests import sha256_of_file
 from perceptune.contracts.provenance.lineage import FILE, lineage, write_lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.core.data.images import open_image
 from perceptune.core.parity import TOLERANCES, difference, disagreement, lost
@@ -44,6 +45,7 @@ def run(
     folder: Path,
     model: ModelBlock,
     weights: str,
+    probe: Path | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes the merged model into `folder`, with `parity.json` and `lineage.json`.
@@ -51,8 +53,8 @@ def run(
     Compares log-probs of vLLM's answers to benchmark questions (`requests`): vLLM and transformers
     with the export, vLLM and the base model with adapter, and the export and the base model with
     adapter in float32. Raises `UserError`, and leaves no folder, if they differ by more than
-    `core.parity` accepts. `weights` is the digest of the base model's files. Each of the `halvings`
-    halves the engine's batch size.
+    `core.parity` accepts. `weights` is the digest of the base model's files, `probe` the table of a model
+    of family `auto`. Each of the `halvings` halves the engine's batch size.
     """
     made = folder.with_name(f".{folder.name}.{os.getpid()}")
     for old in (made, folder):
@@ -68,13 +70,14 @@ def run(
             raise UserError(
                 f"policy `{policy}`: no benchmark question fits the model, so the export cannot be verified"
             )
-        report = _compared(model, exported, adapter, answers)
+        report = _compared(model, exported, adapter, answers, needs_separate_sequences(probe))
         print(json.dumps(report, indent=2))
         wrong = [f"{name.replace('_', ' ')}: {words}" for name, words in report.pop("wrong").items()]
         if wrong:
             raise UserError(f"the export of `{policy}` is not the trained policy: {'; '.join(wrong)}")
         inputs = {"adapter": adapter / "adapter_model.safetensors", "requests": requests}
         inputs |= {f"examples {name}": path for name, path in examples.items()}
+        inputs |= {"probe": probe} if probe else {}
         parameters = {"policy": policy, "model": model.model_dump(mode="json"), "weights": weights}
         record = lineage("export.model", parameters, inputs, [module_of("family", model.family)])
         files = sorted(file for file in made.rglob("*") if file.is_file())
@@ -103,15 +106,17 @@ def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> lis
     return questions
 
 
-def _compared(model: ModelBlock, exported: ModelBlock, adapter: Path, answers: Sequence[Answered]) -> dict[str, Any]:
+def _compared(
+    model: ModelBlock, exported: ModelBlock, adapter: Path, answers: Sequence[Answered], separate: bool
+) -> dict[str, Any]:
     """The report, with `wrong`: comparison to problem."""
     vllm = [value for one in answers for value in one.logprobs]
-    own = scored(exported, None, model.dtype, answers)
-    peft = scored(model, adapter, model.dtype, answers)
+    own = scored(exported, None, model.dtype, answers, separate=separate)
+    peft = scored(model, adapter, model.dtype, answers, separate=separate)
     exact = model.dtype == "float32"
-    single = own if exact else scored(exported, None, "float32", answers)
-    trained = peft if exact else scored(model, adapter, "float32", answers)
-    base = scored(model, adapter, "float32", answers, plain=True)
+    single = own if exact else scored(exported, None, "float32", answers, separate=separate)
+    trained = peft if exact else scored(model, adapter, "float32", answers, separate=separate)
+    base = scored(model, adapter, "float32", answers, plain=True, separate=separate)
     allowed, effect = TOLERANCES[model.dtype], difference(base, trained)
     found = {
         "vllm_and_transformers": difference(vllm, own),

@@ -263,9 +263,9 @@ class _ByFrame:
 
     def __init__(self, model: ModelBlock) -> None:
         self._model = model
-        frame = coordinate_frame(model)
+        self._frame = frame = coordinate_frame(model)
         self._pixels = frame == "resized_pixels" or load("family", model.family).frame == "resized_pixels"
-        self._seen, self._greedy = Overlaps(frame), Overlaps(frame)
+        self._seen, self._greedy = (Overlaps(frame or "original") for _ in range(2))
         self._has_greedy = False
 
     def add(self, part: pl.DataFrame, answers: Answers, scores: Scores) -> None:
@@ -274,6 +274,8 @@ class _ByFrame:
         greedy = seen & (part["condition"] == "greedy").to_numpy()
         self._has_greedy |= bool(greedy.any())
         overlap = self._greedy if self._has_greedy else self._seen
+        if self._frame is None:
+            return  # a model without boxes
         compared = ~np.isnan(answers.boxes).any(axis=1) & (greedy if self._has_greedy else seen)
         if not compared.any() or overlap.count >= COMPARED:
             return

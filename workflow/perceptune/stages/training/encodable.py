@@ -33,19 +33,20 @@ class Prompts:
     In another process, it loads the processor again.
     """
 
-    def __init__(self, model: ModelBlock) -> None:
-        self.model = model
+    def __init__(self, model: ModelBlock, separate: bool = False) -> None:
+        """`separate`: whether every response is encoded in a row of its own."""
+        self.model, self.separate = model, separate
         self.family: Family = family_of(model)
         self.processor: ProcessorMixin = load_processor(model)
         self._image_tokens: dict[Sizes, int] = {}
 
-    def __reduce__(self) -> tuple[type[Prompts], tuple[ModelBlock]]:
-        return Prompts, (self.model,)
+    def __reduce__(self) -> tuple[type[Prompts], tuple[ModelBlock, bool]]:
+        return Prompts, (self.model, self.separate)
 
     def encoder(self, looks: Looks, budget: int) -> Encoder:
         """An encoder for the model, whose weights are not loaded."""
         dtype = getattr(torch, self.model.dtype)
-        return Encoder(self.family, self.processor, outline(self.model), looks, budget, dtype)
+        return Encoder(self.family, self.processor, outline(self.model), looks, budget, dtype, self.separate)
 
     def part_encoder(self, views: Sequence[str], budget: int) -> PartEncoder:
         """The same for a round, under each of these views."""

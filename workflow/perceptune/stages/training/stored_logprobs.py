@@ -21,6 +21,7 @@ from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import table_writer
 from perceptune.contracts.tables.places import Places
+from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.methods.method import Stored
 from perceptune.engines.training.feeding import Feed, Source
@@ -55,6 +56,7 @@ def run(
     of_round: bool = False,
     quantisation: Literal["none", "nf4"] = "none",
     saliencies: Mapping[str, Path] | None = None,
+    probe: Path | None = None,
     halvings: int = 0,
 ) -> None:
     """Writes the `terms` table: per-token log-probs of all kept responses, for each of `stored`.
@@ -62,13 +64,14 @@ def run(
     `reference` is the base model; `old` is the policy, which is the base model if there is no
     `adapter`. A view is either stored with the groups or one of the config's blocks `views`. Groups
     `of_round` also have entropies. `quantisation` is that of the training that reads them.
-    `saliencies` are the tables that the views need, by block.
+    `saliencies` are the tables that the views need, by block; `probe` is that of a model of family
+    `auto`.
     `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
     without changing the result. Raises `UserError` for a log-prob that is NaN or infinite.
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     groups_at_once, budget = AT_ONCE[of_round]
-    prompts = Prompts(model)
+    prompts = Prompts(model, needs_separate_sequences(probe))
     lists = kept_lists(preferences, examples, shown, views, prompts, redrawn=of_round, saliencies=saliencies)
     source: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
     terms.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,8 @@ def run(
         parameters |= {"quantisation": quantisation}
         inputs = {"preferences": preferences, "examples": examples}
         inputs |= {f"saliency {name}": path for name, path in (saliencies or {}).items()}
+        if probe is not None:
+            inputs["probe"] = probe
         if adapter is not None:
             inputs["adapter"] = adapter / "adapter_model.safetensors"
         plugins = [module_of("family", model.family), *(module_of("view", op) for op in lists.ops)]

@@ -16,6 +16,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.feeding import Feed, Source
@@ -48,13 +49,15 @@ def run(
     config: TrainingBlock,
     views: dict[str, ViewBlock],
     saliencies: Mapping[str, Path] | None = None,
+    probe: Path | None = None,
     trackers: Path = Path("logs/trackers"),
     halvings: int = 0,
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table.
 
     `checkpoints` is removed at the end. `terms` maps views to tables of stored log-probs, `views`
-    are the config's blocks, `saliencies` the tables that these need, by block. A killed run resumes
+    are the config's blocks, `saliencies` the tables that these need, by block, `probe` that of a
+    model of family `auto`. A killed run resumes
     from its newest complete checkpoint if settings, inputs and code are the same. `devices` and
     `nodes` above 1 start as many processes, which train together. `weights` is the digest of the model's files.
     Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
@@ -65,6 +68,7 @@ def run(
         "training": training,
         "checkpoints": checkpoints,
         **{f"terms {view}": path for view, path in terms.items()},
+        **({"probe": probe} if probe else {}),
     }
     job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, trackers, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
@@ -117,7 +121,7 @@ def _train(job: _Job) -> None:
     method = load("method", config.method)
     assert isinstance(method, GroupMethod)  # guaranteed by config validation
     parameters = method.Parameters.model_validate(config.parameters)
-    prompts = Prompts(model)
+    prompts = Prompts(model, needs_separate_sequences(job.paths.get("probe")))
     views = method.views(parameters, config.view)
     lists = kept_lists(preferences, examples, views, job.views, prompts, saliencies=job.saliencies)
     plugins = [

@@ -18,6 +18,7 @@ from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import FILE, lineage
 from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.feeding import Feed, Source
@@ -57,6 +58,7 @@ def run(
     views: dict[str, ViewBlock],
     longest: int,
     saliencies: Mapping[str, Path] | None = None,
+    probe: Path | None = None,
     trackers: Path = Path("logs/trackers"),
     halvings: int = 0,
 ) -> None:
@@ -64,7 +66,8 @@ def run(
 
     The adapter is a PEFT folder with `round.json` and the optimiser's state. `before` is the
     previous round's adapter folder, None for the first. `views` are the config's blocks,
-    `saliencies` the tables that these need, by block; `longest` is the token limit of the answers.
+    `saliencies` the tables that these need, by block, `probe` that of a model of family `auto`;
+    `longest` is the token limit of the answers.
     `trackers` is the folder for what the trackers in `report_to` write. A killed run resumes from its
     newest checkpoint. If a limit of the config is exceeded, or no
     group is left, the adapter is the previous one and `round.json` has the reason; later rounds
@@ -72,6 +75,7 @@ def run(
     """
     paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
+    paths |= {"probe": probe} if probe else {}
     given = (before, model, weights, config, views, saliencies or {}, longest, trackers, halvings)
     job = _Job(experiment, number, paths, *given)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
@@ -145,7 +149,7 @@ def _train(job: _Job) -> None:
     shown = method.views(parameters, config.view)
     tables = {name: job.paths[name] for name in ("preferences", "responses", "examples", "terms")}
     stored = method.stored(parameters, config.view)
-    prompts = Prompts(model)
+    prompts = Prompts(model, needs_separate_sequences(job.paths.get("probe")))
     rollouts = kept_rollouts(
         **tables, views=shown, blocks=job.views, stored=stored, saliencies=job.saliencies, prompts=prompts
     )

@@ -1,0 +1,108 @@
+"""The stage that probes models of family `auto`, and training as it says."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from perceptune.contracts.config import EngineBlock, LoraBlock, ModelBlock, TrainingBlock
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.probe import PROBE, needs_separate_sequences
+from perceptune.contracts.tables.training import TRAINING
+from perceptune.core.parity import Difference
+from perceptune.engines.probing import Comparison
+from perceptune.stages.training import probe, train
+from safetensors.numpy import load_file
+
+from tests.tiny_models import OTHERS
+
+from .test_train import folder, model_block  # noqa: F401
+
+pytestmark = pytest.mark.slow
+
+AGREES = Comparison("engine", 32, Difference(1e-6, 5e-6), None)
+
+
+def model_of(name: str, place: Path) -> ModelBlock:
+    engine = EngineBlock(enforce_eager=True)
+    path = str(OTHERS[name](place / name, 0))
+    return ModelBlock(path=path, family="auto", dtype="float32", max_model_len=512, engine=engine)
+
+
+def test_a_model_that_cannot_share_prefixes_is_trained_in_separate_sequences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts: list[bool] = []
+
+    def compare_engine(*arguments: Any) -> Comparison:
+        layouts.append(arguments[4])
+        return AGREES
+
+    monkeypatch.setattr(probe, "compare_engine", compare_engine)
+    model, table = model_of("paligemma", tmp_path), tmp_path / "results/probe.parquet"
+    probe.run(probe=table, model=model, weights="w")
+    rows = {row["check"]: row for row in read_table(table, PROBE).to_pylist()}
+    assert rows["shared prefix"]["problem"].startswith("log-probs differ by up to ")
+    assert rows["separate sequences"]["problem"] is rows["engine"]["problem"] is None
+    assert rows["separate sequences"]["max"] < 1e-4 < rows["shared prefix"]["max"]
+    assert needs_separate_sequences(table)
+    assert layouts == [True]
+    warning = f"warning: answers of `{model.path}` are trained in separate sequences, which is slower: log-probs differ"
+    assert warning in capsys.readouterr().out
+    assert read_lineage(table)["parameters"]["weights"] == "w"
+
+
+def test_a_model_that_vllm_computes_differently_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Comparison("engine", 32, Difference(0.3, 2.0), "mean difference 0.3 nats, expected at most 0.0001")
+    monkeypatch.setattr(probe, "compare_engine", lambda *_: other)
+    model = model_of("mistral3", tmp_path)
+    with pytest.raises(UserError) as refused:
+        probe.run(probe=tmp_path / "probe.parquet", model=model, weights="w")
+    assert str(refused.value).splitlines()[0] == (
+        f"error: model folder `{model.path}`: family `auto` cannot use it, because vLLM and transformers do not "
+        "agree: mean difference 0.3 nats, expected at most 0.0001"
+    )
+    assert not (tmp_path / "probe.parquet").exists()
+
+
+def test_training_in_separate_sequences_gives_the_same_adapter(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    row = {"check": "shared prefix", "tokens": 1, "mean": 1.0, "max": 1.0, "problem": "they differ"}
+    write_table(tmp_path / "probe.parquet", PROBE, [row], {})
+    found = []
+    for table in (None, tmp_path / "probe.parquet"):
+        target = tmp_path / str(table is None)
+        train.run(
+            experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
+            terms={"original": folder / "terms.parquet"}, views={}, adapter=target / "adapter", training=target / "training.parquet",
+            checkpoints=target / "checkpoints", model=model_block(folder), weights="w", probe=table,
+            config=TrainingBlock(method="perpo", lora=LoraBlock(r=4, alpha=8), learning_rate=5e-3, batch_size=4, epochs=1),
+        )  # fmt: skip
+        log = read_table(target / "training.parquet", TRAINING).to_pylist()
+        found.append((load_file(target / "adapter/adapter_model.safetensors"), log))
+    (shared, log), (separate, log_of_separate) = found
+    losses, others = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_separate))
+    assert others == pytest.approx(losses, rel=1e-5)
+    # AdamW amplifies rounding in small gradients
+    assert max(np.abs(shared[name] - separate[name]).max() for name in shared) < 5e-4
+    assert "probe" in read_lineage(tmp_path / "False/training.parquet")["inputs"]
+
+
+@pytest.mark.extended
+def test_a_model_in_separate_sequences_is_served_by_vllm(tmp_path: Path) -> None:
+    """Gemma 3, whose image tokens see each other, with a real engine."""
+    model, table = model_of("gemma3", tmp_path), tmp_path / "probe.parquet"
+    probe.run(probe=table, model=model, weights="w")
+    rows = {row["check"]: row for row in read_table(table, PROBE).to_pylist()}
+    print(f"vLLM against transformers, gemma3: {rows['engine']}")
+    assert rows["engine"]["problem"] is None
+    assert rows["engine"]["max"] < 1e-4
+    assert rows["engine"]["tokens"] > 30
+    assert needs_separate_sequences(table)
+
+
+@pytest.mark.extended
+def test_a_model_whose_prompts_vllm_writes_differently_is_refused(tmp_path: Path) -> None:
+    """PaliGemma, with a real engine, which puts the image tokens in front of the prompt itself."""
+    with pytest.raises(UserError, match=r"vLLM's prompt has \d+ tokens, the processor's \d+"):
+        probe.run(probe=tmp_path / "probe.parquet", model=model_of("paligemma", tmp_path), weights="w")

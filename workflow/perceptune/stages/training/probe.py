@@ -1,0 +1,84 @@
+"""Probes a model of family `auto` before its first use: whether it is understood, and how to train it."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.plugins import module_of
+from perceptune.contracts.progress import tell
+from perceptune.contracts.provenance.lineage import lineage
+from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.probe import PROBE
+from perceptune.engines.probing import Comparison, compare_engine, compare_layouts, refused
+from perceptune.models.families.auto import Auto
+from perceptune.models.families.family import family_of
+from perceptune.models.loading import load_model, load_processor
+
+
+def run(*, probe: Path, model: ModelBlock, weights: str, halvings: int = 0) -> None:
+    """Writes the `probe` table.
+
+    Raises `UserError` if the processor is not understood, if neither layout of training agrees with
+    the model's generation, or if vLLM does not. `weights` is the digest of the model's files. Each of
+    the `halvings` halves the engine's batch size.
+    """
+    shared, alone = _layouts(model)
+    print(_shown(shared), _shown(alone), sep="\n")
+    if not shared.agrees and not alone.agrees:
+        raise refused(model.path, "training does not compute what the model generates with", alone)
+    if not shared.agrees:
+        tell(f"warning: answers of `{model.path}` are trained in separate sequences, which is slower: {shared.problem}")
+    engine = _engine(model, not shared.agrees, probe.parent, halvings)
+    print(_shown(engine))
+    if not engine.agrees:
+        raise refused(model.path, "vLLM and transformers do not agree", engine)
+    write_table(
+        probe,
+        PROBE,
+        [_row(one) for one in (shared, alone, engine)],
+        lineage(
+            "training.probe",
+            {"model": model.model_dump(mode="json"), "weights": weights},
+            {},
+            [module_of("family", model.family)],
+        ),
+    )
+
+
+def _layouts(model: ModelBlock) -> Sequence[Comparison]:
+    """The layouts of training, compared in float32, in which a difference is none of rounding."""
+    family, processor = family_of(model), load_processor(model)
+    if isinstance(family, Auto):
+        family.check(processor)
+    loaded = load_model(model, torch.float32).eval()
+    compared = compare_layouts(loaded, family, processor, model.max_model_len)
+    del loaded
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return compared
+
+
+def _engine(model: ModelBlock, separate: bool, folder: Path, halvings: int) -> Comparison:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        return compare_engine(
+            model, family_of(model), load_processor(model), Path(scratch) / "vllm", separate, halvings
+        )
+
+
+def _shown(one: Comparison) -> str:
+    """A line for the log."""
+    differences = f"mean {one.found.mean:.2g}, max {one.found.max:.2g} nats on {one.tokens} tokens" if one.found else ""
+    return f"{one.check}: {'; '.join(filter(None, (differences, one.problem or 'agrees')))}"
+
+
+def _row(one: Comparison) -> dict[str, object]:
+    mean, most = one.found or (None, None)
+    return {"check": one.check, "tokens": one.tokens, "mean": mean, "max": most, "problem": one.problem}
