@@ -67,7 +67,7 @@ def test_every_shipped_config_is_valid(file: Path) -> None:
         ("datasets.mine", {"kind": "popee", "path": "x"}, "key `datasets.mine.kind`: `popee` is not defined, expected one of"),
         ("datasets.mine", {"kind": "pope", "path": ""}, "key `datasets.mine.path`: string should have at least 1 character"),
         ("datasets.mine", {"kind": "pope", "path": "x", "max_images": 0}, "key `datasets.mine.max_images`: input should be greater than or equal to 1, got `0`"),
-        ("models.tiny.family", "lava", "key `models.tiny.family`: `lava` is not defined, expected one of 'internvl', 'llava', "),
+        ("models.tiny.family", "lava", "key `models.tiny.family`: `lava` is not defined, expected one of 'auto', 'internvl', "),
         ("trainings.dpo.sharding", "fsdp", "key `trainings.dpo.sharding`: `fsdp` needs several processes, got `devices: 1` and `nodes: 1`"),
         ("trainings.dpo", {"method": "dpo", "devices": 2, "sharding": "fsdp", "quantisation": "nf4"}, "key `trainings.dpo.quantisation`: `nf4` weights are not sharded; remove this key or `sharding`"),
         ("trainings.dpo", {"method": "dpo", "devices": 3, "nodes": 2}, "key `trainings.dpo.batch_size`: 16, expected a multiple of 6, so that 6 processes (`devices` x `nodes`) can share it evenly"),
