@@ -50,6 +50,15 @@ def test_a_changed_image_is_noticed_in_every_format(kind: str, tmp_path: Path, m
     assert data_digest(watched, memory) not in (first, unwatched)  # missing files count as well
 
 
+def test_images_are_watched_after_a_mistake_in_the_settings(tmp_path: Path, memory: DigestMemory) -> None:
+    (tmp_path / "data.csv").write_text("image,question,task,x1,y1,x2,y2\n1.png,what?,grounding,1,1,9,9\n")
+    (tmp_path / "1.png").write_bytes(b"one")
+    data_digest(block("csv", tmp_path / "data.csv", boxes="xywh"), memory)  # the columns say the order
+    first = data_digest(block("csv", tmp_path / "data.csv"), memory)
+    (tmp_path / "1.png").write_bytes(b"two!")
+    assert data_digest(block("csv", tmp_path / "data.csv"), memory) != first
+
+
 def test_images_next_to_and_inside_a_parquet_file(tmp_path: Path, memory: DigestMemory) -> None:
     (tmp_path / "1.png").write_bytes(b"one")
     for name, image in {

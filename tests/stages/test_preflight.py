@@ -158,6 +158,7 @@ def test_nothing_left_to_train_on_stops(checked: Checked) -> None:
         ("benchmarks.test.tasks", ["existence"], "stops: `benchmarks.test`: dataset `own` has no examples of split `test` and tasks existence"),
         ("models.tiny.path", "none", "stops: missing models.tiny.path: `none`"),
         ("datasets.own.images", "none", "stops: missing datasets.own.images: `none`"),
+        ("datasets.own.boxes", "xywh", "not checked: dataset `own` has other settings since its import"),
         ("datasets.own.max_images", 7, "not checked: dataset `own` has other settings since its import: run `snakemake --cores all data`, then check again"),
     ],
 )  # fmt: skip

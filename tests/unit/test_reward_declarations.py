@@ -39,6 +39,7 @@ def metric(function: Any, **changes: Any) -> dict[str, Any]:
     ("changes", "expected"),
     [
         ({"summary": " "}, "`summary` is empty or has several lines"),
+        ({"needs": "target"}, "`needs` is 'target', expected 'answer' or 'box' or None"),
         ({"components": ()}, "`components` is empty, expected the names"),
         ({"metrics": {}}, "`metrics` is empty, expected at least one metric, the primary one first"),
         ({"metrics": {"m": mean("good")}}, "metric `m`: expected a `RewardMetric` with a function of columns"),

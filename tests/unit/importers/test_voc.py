@@ -113,6 +113,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation><fi
         ({"Annotations/3.xml": xml("3.jpg", thing("", 1, 1, 9, 9))}, "3.xml object 1: `<name>` is missing or empty, expected the category"),
         ({"Annotations/3.xml": xml("3.jpg", "<object><name>dog</name></object>")}, "3.xml object 1: `<xmin>` is None, expected a number"),
         ({"Annotations/3.xml": xml("3.jpg", thing("dog", 1, 1, float("inf"), 9))}, "`<xmax>` is 'inf', expected a number"),
+        ({"Annotations/more/3.xml": ANNOTATED["Annotations/1.xml"]}, "Annotations/more/3.xml: `Annotations/3.xml` has the same name"),
         ({"ImageSets/Main/val.txt": "3\n5\n"}, "ImageSets/Main/val.txt line 2: image `5` has no `Annotations/5.xml`"),
         ({"ImageSets/Main/val.txt": "3\n\n1\n"}, "val.txt line 3: image `1` was already listed in ImageSets/Main/train.txt line 1"),
     ],

@@ -167,6 +167,7 @@ def _of_reward(reward: Reward) -> Facts:
     yield "components", [*reward.components, *optional]
     yield "metrics, the primary one first", _metrics(reward.metrics)
     yield "reads", ["the whole response" if reward.reads_reasoning else "the response without its reasoning"]
+    yield "ground truth that every question must have", [f"`{reward.needs}`" if reward.needs else "none"]
 
 
 def _of_benchmark(benchmark: Benchmark) -> Facts:
@@ -185,6 +186,11 @@ def _of_benchmark(benchmark: Benchmark) -> Facts:
 
 def _of_importer(importer: Importer) -> Facts:
     yield "coordinates of boxes", [importer.coordinates or "`coordinates` of the dataset block, or pixels"]
+    if importer.orders:
+        yield (
+            "order of the numbers in a box",
+            [f"{importer.boxes or 'xyxy'}, unless `boxes` of the dataset block is set"],
+        )
     yield "task", [importer.task or "`task` of the row or the dataset block"]
     if importer.beside:
         yield "further files in the same folder", [*importer.beside]

@@ -57,9 +57,10 @@ def _digest(block: FileDataset, memory: DigestMemory) -> str:
     file = file_of(module_of("importer", block.kind))
     assert file is not None
     code = sha256_of_file(file)
-    parameters = f" {sha256_of_json(block.parameters)}" if block.parameters else ""
-    key = f"images of {block.kind} {code} {digest}{parameters}"
-    names = memory.recall(key, lambda: "\0".join(sorted(_image_names(block))))
+    settings = sha256_of_json([block.parameters, block.boxes, block.split])
+    key, names = f"images of {block.kind} {code} {digest} {settings}", ""
+    with suppress(Exception):  # an unreadable file, or an unexpected record
+        names = memory.recall(key, lambda: "\0".join(sorted(_image_names(block))))
     if not names:
         return digest
     together = hashlib.sha256()
@@ -73,9 +74,8 @@ def _image_names(block: FileDataset) -> set[str]:
     them."""
     importer = load("importer", block.kind)
     found = set[str]()
-    with suppress(Exception):  # an unreadable file, or an unexpected record
-        for _, row in importer.rows(source_of(block, importer, images=False)):
-            found.update(name for name in _named(row) if name not in found and _is_file_name(name))
+    for _, row in importer.rows(source_of(block, importer, images=False)):
+        found.update(name for name in _named(row) if name not in found and _is_file_name(name))
     return found
 
 

@@ -19,8 +19,8 @@ from perceptune.planning.disk import estimate, too_little
 from perceptune.planning.missing import from_the_future
 from perceptune.planning.policies import Plan
 
-UNCOMPARED = ("boxes", "coordinates", "task", "watch_images")
-"""Keys of a dataset that its format can set, or that do not change its table."""
+BY_FORMAT = ("boxes", "coordinates", "task")
+"""Keys of a dataset that its format sets where the config does not."""
 
 
 def warnings(plan: Plan) -> Iterator[str]:
@@ -63,7 +63,10 @@ def _other_settings(plan: Plan, name: str, imported: Mapping[str, Any]) -> bool:
     if isinstance(block, ShapesDataset):
         record = Path(plan.data_file(name)).with_name(FILE)
         return not record.is_file() or json.loads(record.read_text())["parameters"] != settings
-    return any(imported.get(key) != value for key, value in settings.items() if key not in UNCOMPARED)
+    del settings["watch_images"]  # does not change the table
+    return any(
+        imported.get(key) != value for key, value in settings.items() if value is not None or key not in BY_FORMAT
+    )
 
 
 def _other_files(imported: Mapping[str, Mapping[str, str]]) -> bool:

@@ -35,7 +35,10 @@ class VocParameters(DetectionParameters):
 
 def rows(source: Source) -> Iterator[Placed]:
     """The rows of all images, split by split."""
-    names = {PurePosixPath(name).stem: name for name in _annotations(source)}
+    names: dict[str, str] = {}
+    for name in _annotations(source):
+        if (first := names.setdefault(PurePosixPath(name).stem, name)) != name:
+            yield name, RowError(f"`{one_line(first)}` has the same name, which images are told apart by")
     asking = Asking(source)
     folder = f"{IMAGES}/" if (source.path / IMAGES).is_dir() else ""
     for place, stem, split in _images(source, names):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -144,6 +144,8 @@ class Reward:
     def __post_init__(self) -> None:
         if not self.summary.strip() or "\n" in self.summary:
             raise ValueError("`summary` is empty or has several lines, expected one line")
+        if self.needs not in (None, *get_args(Truth)):
+            raise ValueError(f"`needs` is {self.needs!r}, expected {' or '.join(map(repr, get_args(Truth)))} or None")
         if not self.components:
             raise ValueError("`components` is empty, expected the names of the components that `score` returns")
         if not self.metrics:
