@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.probe import PROBE
+from perceptune.core.weights import short_name
 from perceptune.engines.probing import Comparison, compare_engine, compare_layouts, refused
+from perceptune.models.adapters import decoder_layers
 from perceptune.models.families.auto import Auto
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
@@ -24,9 +27,9 @@ from perceptune.models.loading import load_model, load_processor
 def run(*, probe: Path, model: ModelBlock, weights: str, halvings: int = 0) -> None:
     """Writes the `probe` table.
 
-    Raises `UserError` if the processor is not understood, if neither layout of training agrees with
-    the model's generation, or if vLLM does not. `weights` is the digest of the model's files. Each of
-    the `halvings` halves the engine's batch size.
+    Raises `UserError` if the processor is not understood, if LoRA would adapt no layer, if neither
+    layout of training agrees with the model's generation, or if vLLM does not. `weights` is the
+    digest of the model's files. Each of the `halvings` halves the engine's batch size.
     """
     shared, alone = _layouts(model)
     print(_shown(shared), _shown(alone), sep="\n")
@@ -57,12 +60,28 @@ def _layouts(model: ModelBlock) -> Sequence[Comparison]:
     if isinstance(family, Auto):
         family.check(processor)
     loaded = load_model(model, torch.float32).eval()
+    _check_layers(model, *decoder_layers(loaded, family))
     compared = compare_layouts(loaded, family, processor, model.max_model_len)
     del loaded
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return compared
+
+
+def _check_layers(model: ModelBlock, adapted: Sequence[str], left_out: Sequence[str]) -> None:
+    """Warns of linear layers of the decoder that LoRA leaves out."""
+    names = ", ".join(f"`{name}`" for name in sorted({short_name(layer) for layer in left_out}))
+    if not adapted:
+        raise UserError(
+            f"model folder `{model.path}`: family `auto` cannot use it, because LoRA finds none of the decoder's "
+            f"linear layers by their usual names, only {names or 'none at all'}",
+            "`perceptune describe auto` shows these names; docs/families.md lists models that were tried",
+        )
+    if left_out:
+        tell(
+            f"warning: LoRA leaves out linear layers of `{model.path}`: {names}; `lora.target_modules` can name layers"
+        )
 
 
 def _engine(model: ModelBlock, separate: bool, folder: Path, halvings: int) -> Comparison:
