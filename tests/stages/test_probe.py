@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from perceptune.commands.preflight import PromptLengths
 from perceptune.contracts.config import EngineBlock, LoraBlock, ModelBlock, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
@@ -13,6 +14,7 @@ from perceptune.contracts.tables.probe import PROBE, needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.parity import Difference
 from perceptune.engines import probing
+from perceptune.engines.answering import Answerer
 from perceptune.engines.parity import Answered
 from perceptune.engines.probing import Comparison
 from perceptune.engines.vllm.requests import Answer, Question
@@ -60,6 +62,15 @@ def test_a_model_that_cannot_share_prefixes_is_trained_in_separate_sequences(
     warning = f"warning: answers of `{model.path}` are trained in separate sequences, which is slower: log-probs differ"
     assert warning in capsys.readouterr().out
     assert read_lineage(table)["parameters"]["weights"] == "w"
+
+
+def test_a_folder_without_chat_template_is_refused_before_its_weights_are_loaded(tmp_path: Path) -> None:
+    model = model_of("mistral3", tmp_path)
+    for file in (*Path(model.path).glob("chat_template*"), *Path(model.path).glob("*.safetensors")):
+        file.unlink()
+    for use in (lambda: Answerer(model, None), lambda: PromptLengths(model)):
+        with pytest.raises(UserError, match="family `auto` cannot use it, because it has no chat template"):
+            use()
 
 
 def test_a_model_that_vllm_computes_differently_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from perceptune.contracts.tables.probe import PROBE
 from perceptune.core.weights import short_name
 from perceptune.engines.probing import Comparison, compare_engine, compare_layouts, refused
 from perceptune.models.adapters import decoder_layers
-from perceptune.models.families.auto import Auto
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 
@@ -57,8 +56,7 @@ def run(*, probe: Path, model: ModelBlock, weights: str, halvings: int = 0) -> N
 def _layouts(model: ModelBlock) -> Sequence[Comparison]:
     """The layouts of training, compared in float32, in which a difference is none of rounding."""
     family, processor = family_of(model), load_processor(model)
-    if isinstance(family, Auto):
-        family.check(processor)
+    family.check(processor)
     loaded = load_model(model, torch.float32).eval()
     _check_layers(model, *decoder_layers(loaded, family))
     compared = compare_layouts(loaded, family, processor, model.max_model_len)
