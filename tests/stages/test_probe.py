@@ -11,7 +11,9 @@ from perceptune.contracts.config import EngineBlock, LoraBlock, ModelBlock, Trai
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.probe import PROBE, needs_separate_sequences
+from perceptune.contracts.tables.terms import TERMS
 from perceptune.contracts.tables.training import TRAINING
+from perceptune.core.methods.method import Stored
 from perceptune.core.parity import Difference
 from perceptune.engines import probing
 from perceptune.engines.answering import Answerer
@@ -23,7 +25,7 @@ from perceptune.models.families.auto import Auto
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import language_model
-from perceptune.stages.training import probe, train
+from perceptune.stages.training import probe, stored_logprobs, train
 from safetensors.numpy import load_file
 
 from tests.tiny_models import OTHERS
@@ -128,6 +130,34 @@ def test_a_model_without_layers_to_adapt_is_refused(tmp_path: Path, monkeypatch:
     model = model_of("mistral3", tmp_path)
     with pytest.raises(UserError, match=r"LoRA finds none of the decoder's linear layers by their usual names, only `"):
         probe.run(probe=tmp_path / "probe.parquet", model=model, weights="w")
+
+
+def test_log_probs_in_separate_sequences_are_computed_list_by_list(
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = {"check": "shared prefix", "tokens": 1, "mean": 1.0, "max": 1.0, "problem": "they differ"}
+    write_table(tmp_path / "probe.parquet", PROBE, [row], {})
+    passes: list[tuple[int, int]] = []
+
+    def stored_terms(model: Any, feed: Any, batch_size: int, **options: Any) -> Any:
+        for batch in feed.batches([[0]], 0):
+            passes.append((batch_size, len(batch.packed.inputs["input_ids"]) // len(batch.lists[0].responses)))
+        return engine(model, feed, batch_size, **options)
+
+    engine = stored_logprobs.stored_terms
+    monkeypatch.setattr(stored_logprobs, "stored_terms", stored_terms)
+    found = []
+    for table in (None, tmp_path / "probe.parquet"):
+        stored_logprobs.run(
+            preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
+            model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={}, probe=table,
+        )  # fmt: skip
+        rows = read_table(tmp_path / "terms.parquet", TERMS).to_pylist()
+        found.append([logp for one in rows for response in one["logprobs"] for logp in response])
+    assert passes == [(16, 0), (1, 1)]
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
 
 
 def test_training_in_separate_sequences_gives_the_same_adapter(folder: Path, tmp_path: Path) -> None:  # noqa: F811
