@@ -125,6 +125,24 @@ def test_layers_with_unusual_names_are_said(tmp_path: Path, capsys: pytest.Captu
     assert f"warning: LoRA leaves out linear layers of `{block.path}`: `mixer`; " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("spare", "places"), [(0, ["cuda"]), (-1, [])])
+def test_a_model_that_does_not_fit_on_the_gpu_is_compared_on_the_cpu(
+    spare: int, places: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Placed(torch.nn.Linear):
+        def to(self, device: str) -> Any:  # type: ignore[override]
+            moved.append(device)
+            return self
+
+    moved: list[str] = []
+    free = 4 * (1000 * 500 + 500) + probe.ACTIVATIONS + spare
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**12))
+    probe._placed(Placed(1000, 500))  # type: ignore[arg-type]
+    assert moved == places
+    assert ("the layouts are compared on the CPU: float32 needs 2 GB" in capsys.readouterr().out) == (not places)
+
+
 def test_a_model_without_layers_to_adapt_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Auto, "lora_targets", {"language": r".*\.c_attn"})
     model = model_of("mistral3", tmp_path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
@@ -21,6 +22,9 @@ from perceptune.engines.probing import Comparison, compare_engine, compare_layou
 from perceptune.models.adapters import decoder_layers
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
+
+ACTIVATIONS = 2 * 10**9
+"""Bytes for all but the weights when layouts are compared, an assumption."""
 
 
 def run(*, probe: Path, model: ModelBlock, weights: str, halvings: int = 0) -> None:
@@ -57,7 +61,7 @@ def _layouts(model: ModelBlock) -> Sequence[Comparison]:
     """The layouts of training, compared in float32, in which a difference is none of rounding."""
     family, processor = family_of(model), load_processor(model)
     family.check(processor)
-    loaded = load_model(model, torch.float32).eval()
+    loaded = _placed(load_model(model, torch.float32, sharded=True)).eval()
     _check_layers(model, *decoder_layers(loaded, family))
     compared = compare_layouts(loaded, family, processor, model.max_model_len)
     del loaded
@@ -65,6 +69,21 @@ def _layouts(model: ModelBlock) -> Sequence[Comparison]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return compared
+
+
+def _placed(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in float32 on the GPU if there is one that it fits on; otherwise on the CPU, whose
+    memory the job requests anyway."""
+    if not torch.cuda.is_available():
+        return model
+    needed = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())) + ACTIVATIONS
+    free = torch.cuda.mem_get_info()[0]
+    if needed <= free:
+        return model.to("cuda")
+    tell(
+        f"the layouts are compared on the CPU: float32 needs {needed / 1e9:.0f} GB, the GPU has {free / 1e9:.0f} GB free"
+    )
+    return model
 
 
 def _check_layers(model: ModelBlock, adapted: Sequence[str], left_out: Sequence[str]) -> None:
