@@ -62,8 +62,9 @@ def _layouts(model: ModelBlock) -> Sequence[Comparison]:
     family, processor = family_of(model), load_processor(model)
     family.check(processor)
     loaded = _placed(load_model(model, torch.float32, sharded=True)).eval()
-    _check_layers(model, *decoder_layers(loaded, family))
     compared = compare_layouts(loaded, family, processor, model.max_model_len)
+    if any(one.agrees for one in compared):  # otherwise the model may not even have a decoder
+        _check_layers(model, *decoder_layers(loaded, family))
     del loaded
     gc.collect()
     if torch.cuda.is_available():
