@@ -64,6 +64,36 @@ def test_what_a_family_lacks_is_said_first(base: dict[str, Any], model: dict[str
     assert found == expected or expected in found.split("\n  ")
 
 
+def test_all_uses_of_attention_maps_are_said_for_a_family_without_them() -> None:
+    model = ("models.tiny", {**P2DPO["models"]["tiny"], "family": "auto", "coordinates": "thousand"})
+    about = "key `models.tiny.family`: `auto` has no attention maps, which"
+    without = [("experiments", {"dpo": P2DPO["experiments"]["dpo"]}), ("exports", {}), ("reports", {})]
+    without = [edit for edit in without if edit[0] in P2DPO]
+    measured, views = "benchmarks.shapes-p2-test.attention_map", "benchmarks.shapes-p2-test.views"
+    assert f"{about} `{measured}` measures" in mistakes(model, *without, base=P2DPO).split("\n  ")
+    without.append((measured, None))
+    assert about not in mistakes(model, *without, base=P2DPO)
+    for key, value in ((views, ["original", "enhanced"]), ("samplings.n8.view", "enhanced")):
+        found = mistakes(model, *without, (key, value), base=P2DPO)
+        assert f"{about} `{key}` needs for the crops of view `enhanced`" in found.split("\n  ")
+
+
+def test_boxes_to_learn_need_a_coordinate_format() -> None:
+    learnt = (
+        "trainings.perpo",
+        {**DEMO["trainings"]["perpo"], "method": "sft", "parameters": {"source": "ground_truth"}},
+    )
+    auto = {**DEMO["models"]["tiny"], "family": "auto"}
+    expected = "which `trainings.perpo` learns from the ground truths of `samplings.n20`"
+    assert expected in mistakes(learnt, ("models.tiny", auto))
+    assert expected not in mistakes(learnt, ("models.tiny", {**auto, "coordinates": "thousand"}))
+    assert expected not in mistakes(learnt, ("models.tiny", auto), ("samplings.n20.tasks", ["ocr"]))
+    imported = ("datasets.shapes", {"kind": "refer", "path": "x"})
+    assert expected in mistakes(learnt, ("models.tiny", auto), imported)
+    sampled = {**learnt[1], "parameters": {"source": "best_of_n"}}
+    assert expected not in mistakes(("trainings.perpo", sampled), ("models.tiny", auto))
+
+
 def test_pairs_and_rounds_and_judges_have_the_same_limit_of_tokens() -> None:
     limit = P2DPO["models"]["tiny"]["max_model_len"]
     key = "pair_generations.self-made.robust.rejected.max_tokens"

@@ -8,6 +8,7 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.probe import PROBE, needs_separate_sequences
 from perceptune.planning import policies
 from perceptune.planning.rules import job_of
+from perceptune.planning.sizes import group_tokens
 
 from .test_plan import DEMO, ROUNDS, edited
 
@@ -42,6 +43,14 @@ def test_a_model_of_family_auto_is_probed_first(
     assert table == "<results>/probes/tiny.parquet"
     probing = job_of(plan, "probe_model", {"policy": "tiny"})
     assert probing.settings["base"]["weights"] == plan.model_details("tiny")["weights"]  # found again by content
+
+
+def test_each_response_may_need_a_prompt_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    auto = edited("models.tiny", {**DEMO["models"]["tiny"], "family": "auto", "coordinates": "padded_square"})
+    shared, alone = (group_tokens(policies.load(config), "perpo", "n20", 2) for config in (DEMO, auto))
+    assert shared == 2 * (512 + 20 * 24)
+    assert alone == 2 * 20 * (512 + 24)
 
 
 @pytest.mark.parametrize(

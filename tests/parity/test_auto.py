@@ -122,7 +122,7 @@ def test_shared_prefixes_equal_separate_passes_of_causal_models(setup: AutoSetup
 
 
 def test_image_tokens_come_from_the_processor(setup: AutoSetup) -> None:
-    setup.family.check(setup.processor)  # type: ignore[attr-defined]
+    setup.family.check(setup.processor)
     first, found = FIRST[setup.name], setup.family.placeholders(setup.processor)
     assert {*first} <= {*found}
     for sizes in ([(112, 112)], [(96, 64)], [(300, 120)]):
@@ -208,7 +208,7 @@ def test_a_processor_that_is_not_understood_is_refused_in_one_line(
     setup = AutoSetup("idefics3", tmp_path)
     setup.processor.chat_template = setup.processor.tokenizer.chat_template = template
     with pytest.raises(UserError) as refused:
-        setup.family.check(setup.processor)  # type: ignore[attr-defined]
+        setup.family.check(setup.processor)
     first = str(refused.value).splitlines()[0]
     assert first.startswith(
         f"error: model folder `{setup.block.path}`: family `auto` cannot use it, because {expected}"

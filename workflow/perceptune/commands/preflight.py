@@ -103,7 +103,9 @@ class PromptLengths(Prompts):
     """Lengths of prompts; each text is tokenized once."""
 
     def __init__(self, model: ModelBlock) -> None:
+        """Raises `UserError` if the processor cannot be loaded or is not understood."""
         super().__init__(model)
+        self.family.check(self.processor)
         self._texts: dict[tuple[str, int], int | str] = {}
 
     def needed(self, text: str, recipe: Recipe, row: Row) -> int:

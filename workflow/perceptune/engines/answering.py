@@ -24,8 +24,10 @@ class Answerer:
     """A loaded policy. The adapter stays beside the weights, as in training."""
 
     def __init__(self, model: ModelBlock, adapter: Path | None) -> None:
-        """Raises `UserError` if the model or the adapter cannot be loaded."""
+        """Raises `UserError` if the model or the adapter cannot be loaded, or its processor is not
+        understood."""
         self._family, self.processor, self._block = family_of(model), load_processor(model), model
+        self._family.check(self.processor)
         loaded = load_model(model)
         _draw_freely(loaded, self.processor, self._family.placeholder_ids(self.processor))
         try:

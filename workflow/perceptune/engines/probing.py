@@ -182,7 +182,12 @@ def compare_engine(
     for one in answers:
         if problem := _other_prompt(one, family, processor):
             return Comparison("engine", len(vllm), None, problem)
-    found = difference(vllm, scored(model, None, model.dtype, answers, separate=separate))
+    try:
+        found = difference(vllm, scored(model, None, model.dtype, answers, separate=separate))
+    except Exception as error:  # whatever a foreign model raises
+        if of_memory(error):
+            raise
+        return Comparison("engine", len(vllm), None, f"training's forward pass fails: {line(error)}")
     return Comparison("engine", len(vllm), found, disagreement(found, TOLERANCES[model.dtype]))
 
 

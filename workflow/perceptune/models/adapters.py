@@ -17,10 +17,13 @@ from perceptune.contracts.config import LoraBlock, Part
 from perceptune.contracts.errors import SHOWN, UserError, joined_mistakes, near
 from perceptune.core.weights import short_name
 from perceptune.models.families.family import Family
+from perceptune.models.placement import language_model
 
 KEY = "lora.target_modules"
 LANGUAGE = r"(?:.*\.)?(?:language_model|text_model)\..*"
 """All layers of the language model; names may choose others than the family's default."""
+FROZEN = r"(?:.*\.)?experts\..*|.*(?:gate|router)"
+"""Experts of a mixture and their router, which the adapters of no family change."""
 
 
 def adapter_config(model: PreTrainedModel, lora: LoraBlock, family: Family) -> LoraConfig:
@@ -106,6 +109,18 @@ def _targets(model: nn.Module, parts: Sequence[Part], names: Sequence[str], fami
     if mistakes:
         raise UserError(joined_mistakes(mistakes), near(names[0], allowed) if len(names) == 1 else None)
     return rf"(?=(?:{inside})$)(?:.*\.)?(?:{'|'.join(re.escape(name) for name in names)})"
+
+
+def decoder_layers(model: PreTrainedModel, family: Family) -> tuple[list[str], list[str]]:
+    """(The language model's linear layers that `lora` adapts by default, those that it leaves out).
+
+    Experts of a mixture and their router are in neither.
+    """
+    inside = {id(module) for module in language_model(model).modules()}
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
+    pattern = family.lora_targets["language"]
+    adapted = [name for name in layers if re.fullmatch(pattern, name)]
+    return adapted, [name for name in layers if name not in {*adapted} and not re.fullmatch(FROZEN, name)]
 
 
 def _any_of(patterns: Sequence[str]) -> str:

@@ -73,16 +73,18 @@ def answer_tokens(plan: Plan, policy: str, plan_name: str) -> float:
 def group_tokens(plan: Plan, policy: str, source: str, views: int) -> int:
     """The most tokens of a group to learn from, under `views` views: a prompt and all its responses.
 
+    The prompt counts once per response if only a probe finds out whether responses can share it.
     `source` is a sampling, a rollout, a pair generation or a dataset preference.
     """
     if source in plan.config.dataset_preferences:
-        responses = 2 * ANSWER
+        lengths = [ANSWER] * 2
     elif isinstance(block := request_block(plan, source), PairingBlock):
         pairs = [pair for pair in (block.focus, block.robust) if pair]
-        responses = sum(answer.max_tokens for pair in pairs for answer in (pair.chosen, pair.rejected))
+        lengths = [answer.max_tokens for pair in pairs for answer in (pair.chosen, pair.rejected)]
     else:
-        responses = block.n * block.max_tokens
-    return views * (prompt_tokens(plan, policy) + responses)
+        lengths = [block.max_tokens] * block.n
+    prompts = len(lengths) if plan.probe(policy) else 1
+    return views * (prompts * prompt_tokens(plan, policy) + sum(lengths))
 
 
 def embedded_bytes(block: FileDataset) -> int:

@@ -43,7 +43,7 @@ class Auto(Family):
     probed = True
     lora_targets: ClassVar[Mapping[Part, str]] = {
         "language": r"(?:.*\.)?(?:language_model|text_model)\.(?:.*\.)?layers\.\d+\.(?!(?:.*\.)?experts\.)"
-        r"(?:.*\.)?(?:\w*proj|fc\d?|w\d|wo|wqkv|dense\w*|linear\w*|query_key_value)"
+        r"(?:.*\.)?(?:\w*proj\w*|fc\d?|w\d|wo|wqkv|dense\w*|linear\w*|query_key_value)"
     }
     """The decoder's linear layers by their usual names, without the experts of a mixture, which share
     one tensor, and their router."""

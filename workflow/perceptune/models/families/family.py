@@ -62,6 +62,9 @@ class Family(ABC):
         """The family configured by a model block; itself if the block has no settings for it."""
         return self
 
+    def check(self, processor: ProcessorMixin) -> None:  # noqa: B027
+        """Raises `UserError` if the processor is not understood."""
+
     def prompt_text(self, processor: ProcessorMixin, messages: Messages) -> str:
         """The chat prompt up to the start of the answer, with one placeholder per image.
 

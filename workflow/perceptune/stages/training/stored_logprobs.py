@@ -71,7 +71,8 @@ def run(
     """
     shown = list(dict.fromkeys(s.view for s in stored))
     groups_at_once, budget = AT_ONCE[of_round]
-    prompts = Prompts(model, needs_separate_sequences(probe))
+    separate = needs_separate_sequences(probe)
+    prompts = Prompts(model, separate)
     lists = kept_lists(preferences, examples, shown, views, prompts, redrawn=of_round, saliencies=saliencies)
     source: dict[Stored, Stored] = {one: Stored("reference", one.view) if adapter is None else one for one in stored}
     terms.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def run(
                 for group_id, tokens in stored_terms(
                     policy,
                     feed,
-                    max(groups_at_once >> halvings, 1),
+                    1 if separate else max(groups_at_once >> halvings, 1),  # a row for each response
                     source=number,
                     lengths=values.lists.tokens(),
                     entropies=of_round,
