@@ -57,21 +57,7 @@ class AutoSetup(Setup):
         self.model = moved(new_adapter(load_model(self.block), LoraBlock(r=4, alpha=8), self.family))
         self.model.eval()
         self.random = np.random.default_rng(1)
-
-    def separate(self, group: Prompted) -> torch.Tensor:
-        """Summed log-probability of every response, from one plain forward pass per response."""
-        sums = []
-        for response in group.responses:
-            inputs = dict(group.prefix)
-            ids = torch.cat([inputs["input_ids"], torch.tensor([list(response)])], dim=1)
-            inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            for name in {"token_type_ids", "mm_token_type_ids"} & {*inputs}:
-                after = torch.full((1, len(response)), ANSWER_TYPE.get(self.name, 0))
-                inputs[name] = torch.cat([inputs[name], after], dim=1)
-            logps = self.model(**inputs).logits[0].log_softmax(-1)
-            start = ids.shape[1] - len(response)
-            sums.append(torch.stack([logps[start - 1 + k, token] for k, token in enumerate(response)]).sum())
-        return torch.stack(sums)
+        self.answer_type = ANSWER_TYPE.get(name, 0)
 
     def groups(self) -> list[Prompted]:
         """Answers of one to nine tokens, images of different shapes, one prompt with two of them."""

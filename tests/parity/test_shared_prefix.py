@@ -35,6 +35,9 @@ TOLERANCE = 1e-5
 class Setup:
     """A tiny model with a random adapter, and lists of several shapes."""
 
+    answer_type = 0
+    """Type of generated tokens, for models that read the types of tokens."""
+
     def __init__(self, name: str, folder: Path) -> None:
         BUILDERS[name](folder, 0)
         self.block = block = ModelBlock(path=str(folder), family=name, dtype="float32")
@@ -67,11 +70,9 @@ class Setup:
             inputs = dict(group.prefix)
             ids = torch.cat([inputs["input_ids"], torch.tensor([list(response)])], dim=1)
             inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            if "mm_token_type_ids" in inputs:
-                kinds = inputs["mm_token_type_ids"]
-                inputs["mm_token_type_ids"] = torch.cat(
-                    [kinds, torch.zeros(1, len(response), dtype=kinds.dtype)], dim=1
-                )
+            for name in {"token_type_ids", "mm_token_type_ids"} & {*inputs}:
+                after = torch.full((1, len(response)), self.answer_type, dtype=inputs[name].dtype)
+                inputs[name] = torch.cat([inputs[name], after], dim=1)
             logps = self.model(**inputs).logits[0].log_softmax(-1)
             start = ids.shape[1] - len(response)
             sums.append(torch.stack([logps[start - 1 + k, token] for k, token in enumerate(response)]).sum())

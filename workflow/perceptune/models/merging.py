@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ BLOCK = 2**24
 
 
 @dataclass(frozen=True)
-class _Trained:
+class _Trained(ABC):
     """What an adapter makes of one stored tensor."""
 
     file: Path
@@ -44,9 +45,9 @@ class _Trained:
     """Of the layer, or of the tensor itself."""
 
     @property
+    @abstractmethod
     def tensors(self) -> tuple[str, ...]:
         """The names of its tensors in the adapter's file."""
-        raise NotImplementedError
 
     def merged(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         """The tensor to serve instead of the stored one, rounded to `dtype`.
@@ -62,9 +63,9 @@ class _Trained:
             raise UserError(f"adapter `{self.file}`: `{self.name}` is NaN or infinite in {dtype} when merged")
         return merged
 
+    @abstractmethod
     def _applied(self, stored: Tensor, *trained: Tensor) -> Tensor:
         """The result in float32, of the same operations as PEFT's, so that both round alike."""
-        raise NotImplementedError
 
     def _check(self, found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
         if found != expected:

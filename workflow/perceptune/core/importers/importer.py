@@ -94,7 +94,7 @@ class Source(Protocol):
         """Names, such as `labels/train/1.txt`, of all files in this folder of the source and in its
         sub-folders, sorted. Hidden files are left out, and links to folders are not followed.
 
-        Empty if there is no such folder. Raises `UserError` if the source is not a folder.
+        Yields nothing if the folder does not exist. Raises `UserError` if the source is not a folder.
         """
         ...
 

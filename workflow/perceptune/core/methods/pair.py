@@ -23,7 +23,7 @@ class ReferenceFreePairMethod(PairMethod):
     """A method on a pair that uses the average log-prob per token and no reference model."""
 
     def stored(self, parameters: Any, view: str) -> tuple[Stored, ...]:
-        """None: there is no reference model."""
+        """Returns an empty tuple, because the method uses no reference model."""
         return ()
 
     def metrics(self, group: Group, parameters: Any) -> dict[str, float]:

@@ -21,7 +21,7 @@ class SFT(GroupMethod):
     Parameters = SFTParameters
 
     def stored(self, parameters: SFTParameters, view: str) -> tuple[Stored, ...]:
-        """None: there is no reference model."""
+        """Returns an empty tuple, because the method uses no reference model."""
         return ()
 
     def responses(self, rewards: Sequence[float], parameters: SFTParameters) -> list[int]:
