@@ -47,7 +47,7 @@ from perceptune.contracts.plugins import load
 from perceptune.core.views.view import Recipe
 from perceptune.engines.training import trainer
 from perceptune.engines.training.branch_attention import suits
-from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.feeding import Feed, Layout, Source
 from perceptune.engines.training.groups import Encoder, RankedList, Shown
 from perceptune.models.loading import outline
 from perceptune.runtime.ahead import workers_of
@@ -233,7 +233,7 @@ def here(folder: Path, work: Work, steps: int, tiny: bool, workers: int | None) 
     )  # fmt: skip
     adapted = trainer.with_adapter(model, block, FAMILY, str(folder))
     encoder = partial(encoder_of, folder / "model", tiny, work.method, model.dtype)
-    packed = encoder()(lists[: work.lists], suits(model)).packed
+    packed = encoder()(lists[: work.lists], Layout(suits(model))).packed
     prefix = FAMILY.prefix(
         processor, lists[0].views["original"].messages, [Image.open(lists[0].images[0]["path"]).convert("RGB")]
     )

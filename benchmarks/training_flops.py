@@ -4,8 +4,10 @@
 
 The language model has the shape of Qwen2.5-VL-3B (36 layers) with LoRA on all its linear layers. It
 is on PyTorch's meta device, which computes shapes only, so the numbers are exact on any machine and
-need neither weights nor a GPU. Text tokens stand for those of the images. The vision tower runs
-once per image in both layouts and is left out.
+need neither weights nor a GPU. Text tokens stand for those of the images. The vision tower runs once
+per image in all layouts. It is left out, and counted on its own: what `feature_cache` saves, in a pass
+that finds all features, of the needed arithmetic with the tower. So is that of LLaVA-1.5-7B, whose
+images have 576 tokens and a smaller tower.
 
 Needed, in floating-point operations of forward and backward pass:
 
@@ -27,7 +29,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,11 +45,24 @@ from perceptune.engines.training import shared_prefix
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed, response_logps
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.utils import logging
 
 FAMILY = load("family", "qwen2_5_vl")
 RANK = 128
+VISION = {
+    "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
+    "patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+}  # fmt: skip
+"""The vision tower of Qwen2.5-VL-3B."""
 TILES = {"forward": (128, 64), "backward": (64, 128)}
 """Queries and keys of a tile of FlashAttention 2 with heads of 128 numbers, on an H100."""
 
@@ -59,6 +74,8 @@ class Setting:
     name: str
     prompts: Sequence[int]
     answers: Sequence[Sequence[int]]
+    patches: tuple[int, int] = (2, 2)
+    """Rows and columns of the vision tower's patches, per image; four are a token."""
 
     def lists(self) -> list[Prompted]:
         """The micro batch with arbitrary tokens."""
@@ -79,12 +96,18 @@ def settings() -> list[Setting]:
     def between(low: int, high: int, count: int) -> list[int]:
         return random.integers(low, high + 1, count).tolist()
 
-    image = 391
+    small, large = (34, 46), (80, 50)
+    image = 34 * 46 // 4
     lists, pairs = between(image + 30, image + 60, 4), between(image + 30, image + 60, 8)
     return [
-        Setting("4 lists of 20 boxes (20 to 24 tokens), 391 image tokens", lists, [between(20, 24, 20) for _ in lists]),
-        Setting("8 pairs (40 to 240 tokens), 391 image tokens", pairs, [between(40, 240, 2) for _ in pairs]),
-        Setting("8 answers of 1,024 tokens, 1,000 image tokens", [1050], [[1024] * 8]),
+        Setting(
+            "4 lists of 20 boxes (20 to 24 tokens), 391 image tokens",
+            lists,
+            [between(20, 24, 20) for _ in lists],
+            small,
+        ),
+        Setting("8 pairs (40 to 240 tokens), 391 image tokens", pairs, [between(40, 240, 2) for _ in pairs], small),
+        Setting("8 answers of 1,024 tokens, 1,000 image tokens", [1050], [[1024] * 8], large),
     ]
 
 
@@ -99,13 +122,47 @@ def model_of(layers: int) -> PreTrainedModel:
         "vocab_size": 151936,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
     }
-    config = Qwen2_5_VLConfig(text_config=text, vision_config={"depth": 1, "out_hidden_size": 2048})
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=VISION)
     with torch.device("meta"):
         model = Qwen2_5_VLForConditionalGeneration._from_config(
             config, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
         adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=FAMILY.lora_targets["language"])
         return get_peft_model(model, adapter).train()  # type: ignore[return-value]
+
+
+def tower(setting: Setting, model: PreTrainedModel) -> float:
+    """FLOPs of Qwen2.5-VL's vision tower and projector for all images, which have no backward pass."""
+    number = setting.patches[0] * setting.patches[1]
+    with torch.device("meta"):
+        pixels = torch.empty(number, 3 * 2 * 14 * 14, dtype=torch.bfloat16)
+        positions = torch.empty(number, 2, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.model.visual(pixels, grid_thw=torch.tensor([[1, *setting.patches]]), position_ids=positions)
+    return len(setting.prompts) * counter.get_total_flops()
+
+
+def llava() -> PreTrainedModel:
+    """LLaVA-1.5-7B with an adapter, without weights."""
+    vision = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+        patch_size=14,
+    )  # fmt: skip
+    text = LlamaConfig(vocab_size=32064, max_position_embeddings=4096)
+    config = LlavaConfig(vision_config=vision, text_config=text)
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+        adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=FAMILY.lora_targets["language"])
+        return get_peft_model(model, adapter)  # type: ignore[return-value]
+
+
+def llava_share(setting: Setting, model: PreTrainedModel) -> float:
+    """The share of LLaVA's tower and projector in the needed FLOPs, with images of 576 tokens."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.get_image_features(torch.empty(1, 3, 336, 336, dtype=torch.bfloat16, device="meta"))
+    seen = len(setting.prompts) * counter.get_total_flops()
+    prompts = [prompt + 576 - setting.patches[0] * setting.patches[1] // 4 for prompt in setting.prompts]
+    return seen / (seen + needed(replace(setting, prompts=prompts), model))
 
 
 def needed(setting: Setting, model: PreTrainedModel) -> float:
@@ -189,7 +246,7 @@ def main() -> None:
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
-    model = model_of(chosen.layers)
+    model, small = model_of(chosen.layers), llava()
     print("executed / needed, layout, forward + backward")
     for setting in settings():
         lists, need = setting.lists(), needed(setting, model)
@@ -200,6 +257,9 @@ def main() -> None:
         with mock.patch.object(shared_prefix, "_Rowwise", _Twice):
             measured["the same, logits computed twice"] = executed(model, packed(lists, FAMILY, 0))
         print(f"{setting.name}: needed {need / 1e12:.1f} TFLOP")
+        seen = tower(setting, model.get_base_model())
+        share, other = 100 * seen / (seen + need), 100 * llava_share(setting, small)
+        print(f"  vision tower {seen / 1e12:.1f} TFLOP, {share:.1f} % of both; LLaVA-1.5-7B: {other:.1f} %")
         for name, (forward, backward) in measured.items():
             print(
                 f"  {(forward + backward) / need:8.3f}   {name:32} {forward / 1e12:8.1f} + {backward / 1e12:.1f} TFLOP"

@@ -1,6 +1,7 @@
 """The estimate of disk space, against files of the workflow's own formats."""
 
 import copy
+import json
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -67,6 +68,37 @@ def test_rounds_carry_their_optimizer_and_pairs_need_maps() -> None:
     assert one["adapters"] == pytest.approx(3 * kinds(reset)["adapters"])
     assert len(rounds.trained) > len(rounds.config.experiments)
     assert kinds(P2DPO)["attention and saliency maps"] > 0
+
+
+def test_features_of_images_are_counted_once_for_all_that_read_them() -> None:
+    """Two trainings and their log-probs have the same images; 16 bits give log-probs features of their own.
+    A trained projector leaves only the latter. Rounds go through all questions."""
+    assert "image features" not in kinds(DEMO)
+    cached = edited("models.tiny.feature_cache", True)
+    width = json.loads((ROOT / "resources/tiny-llava/model/config.json").read_text())["text_config"]["hidden_size"]
+    assert cached["models"]["tiny"]["dtype"] == "float32"
+    each = 1024 * width * 4
+    assert kinds(cached)["image features"] == 1000 * each
+    half = edited("models.tiny.dtype", "bfloat16", cached)
+    assert kinds(half)["image features"] == 2 * 1000 * each / 2
+    for training in half["trainings"].values():
+        training["lora"] = {**training["lora"], "parts": ["language", "projector"]}
+    assert kinds(half)["image features"] == 1000 * each / 2
+    rounds = edited("models.tiny.feature_cache", True, ROUNDS)
+    grpo = ROUNDS["experiments"]["grpo"]
+    for number, questions in ((4, 4 * 64), (12, 600)):
+        few = edited("experiments", {"grpo": {**grpo, "rounds": number}}, rounds)
+        assert kinds(few)["image features"] == questions * each
+
+
+def test_a_trained_projector_makes_the_cache_of_features_useless() -> None:
+    cached = edited("models.tiny.feature_cache", True)
+    assert list(warnings(policies.load(copy.deepcopy(cached)))) == []
+    cached["trainings"]["perpo"]["lora"] = {**cached["trainings"]["perpo"]["lora"], "parts": ["language", "projector"]}
+    assert list(warnings(policies.load(cached))) == [
+        "key `models.tiny.feature_cache`: training `perpo` does not use it, because `projector` in `lora.parts` "
+        "changes the features of images"
+    ]
 
 
 def test_every_request_plan_is_counted() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from perceptune.contracts.config import ModelBlock
-from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.feeding import PLAIN, Feed, Layout, Source
 from perceptune.engines.training.shared_prefix import Packed
 from perceptune.runtime.ahead import workers_of
 
@@ -14,7 +14,7 @@ from perceptune.runtime.ahead import workers_of
 @dataclass(frozen=True)
 class Batch:
     groups: list[str]
-    unpadded: bool = False
+    layout: Layout = PLAIN
     is_pinned: bool = False
 
     def pinned(self) -> "Batch":
@@ -30,7 +30,7 @@ def test_batches_of_several_sources() -> None:
     with Feed([Source("abcd", joined), Source("xyz", joined)]) as feed:
         assert list(feed.batches([(0, 2), (3,), ()])) == [Batch(["a", "c"]), Batch(["d"]), Batch([])]
         assert list(feed.batches([(1,)], source=1)) == [Batch(["y"])]
-        assert list(feed.batches([(1,)], unpadded=True)) == [Batch(["b"], unpadded=True)]
+        assert list(feed.batches([(1,)], layout=Layout(True))) == [Batch(["b"], Layout(True))]
 
 
 @pytest.mark.parametrize("there", [True, False])

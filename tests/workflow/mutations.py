@@ -212,6 +212,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.trust_remote_code", True, MODEL),
     ("models.tiny.threads", 2, NOTHING),
     ("models.tiny.workers", 1, NOTHING),
+    ("models.tiny.feature_cache", True, NOTHING),
     ("models.tiny.engine.tensor_parallel_size", 2, NOTHING),
     ("models.tiny.engine.gpu_memory_utilization", 0.5, NOTHING),
     ("models.tiny.engine.enforce_eager", False, NOTHING),

@@ -1,9 +1,11 @@
-"""Unwraps models, and moves tensors to them."""
+"""Unwraps models, moves tensors to them, and says in which precision they run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -31,3 +33,16 @@ def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str,
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None, non_blocking=True)
         for name, tensor in inputs.items()
     }
+
+
+def autocast_dtype(dtype: str | None) -> torch.dtype | None:
+    """The dtype to which the Trainer's mixed precision casts in forward passes of a model of this dtype;
+    None: there is no mixed precision."""
+    mixed = dtype in ("bfloat16", "float16") and torch.cuda.is_available()
+    return getattr(torch, str(dtype)) if mixed else None
+
+
+def mixed_precision(dtype: str | None) -> AbstractContextManager[None]:
+    """The autocast context in which the Trainer runs forward passes of a model of this dtype."""
+    mixed = autocast_dtype(dtype)
+    return nullcontext() if mixed is None else torch.autocast("cuda", mixed)

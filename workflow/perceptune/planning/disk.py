@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perceptune.contracts import paths
-from perceptune.contracts.config import AttentionBlock, SaliencyBlock, ShapesDataset
+from perceptune.contracts.config import AttentionBlock, RolloutBlock, SaliencyBlock, ShapesDataset
 from perceptune.planning.benchmarks import attention_tables
-from perceptune.planning.model_folders import tensors
+from perceptune.planning.model_folders import feature_numbers, tensors
 from perceptune.planning.policies import REQUEST_SECTIONS, Plan
 from perceptune.planning.questions import Asked, Counts, asked, counted
 from perceptune.planning.resources import FLOAT
@@ -33,7 +34,8 @@ LIST_TOKEN = 5.0
 LOGPROB_TOKEN = 5.2
 """Bytes of a stored log-prob; 4.3 in the demo."""
 PATCHES = 1024
-"""Cells of an attention map, an assumption: 576 for LLaVA-1.5, more for large images."""
+"""Cells of an attention map, and tokens of an image, an assumption: 576 for LLaVA-1.5, more for large
+images."""
 PICTURE = 4400
 """Bytes of a generated image and its question: one block of a file system, and a line."""
 MOMENTS = 2
@@ -70,7 +72,7 @@ class Estimate:
 
 
 ANSWERS, LISTS, ADAPTERS = "answers and rewards", "lists and log-probs", "adapters"
-IMAGES, MAPS = "images", "attention and saliency maps"
+IMAGES, MAPS, FEATURES = "images", "attention and saliency maps", "image features"
 JOURNAL, MERGED, CHECKPOINT = "answers being sampled", "weights with an adapter", "checkpoints"
 TEMPORARY = (JOURNAL, MERGED, CHECKPOINT)
 """Kinds that exist only while a job runs; those of the largest job count."""
@@ -89,10 +91,10 @@ def estimate(plan: Plan, *, exports: bool) -> Estimate:
     root = paths.REHEARSAL["results"] if plan.config.rehearse else "results"
     counts = counted(plan.config)
     uses = {use.path: use for use in [*_answers(plan, counts), *_lists(plan, counts), *_weights(plan)]}
-    uses |= {use.path: use for use in [*_maps(plan, counts), *_images(plan)]}
+    uses |= {use.path: use for use in [*_maps(plan, counts), *_features(plan, counts), *_images(plan)]}
     if exports:
         uses |= {use.path: use for use in _exported_images(plan)}
-    kinds = dict.fromkeys((ANSWERS, LISTS, ADAPTERS, MAPS, IMAGES, *TEMPORARY, *OTHER_TARGETS), 0.0)
+    kinds = dict.fromkeys((ANSWERS, LISTS, ADAPTERS, MAPS, FEATURES, IMAGES, *TEMPORARY, *OTHER_TARGETS), 0.0)
     for use in uses.values():
         if not Path(use.path.split("#")[0].replace("<results>", root)).exists():
             most = max(kinds[use.kind], use.bytes)
@@ -228,6 +230,34 @@ def _maps(plan: Plan, counts: Counts) -> Iterator[Use]:
             saliency = config.saliency_maps[name]
             patches = (saliency.size / 14) ** 2
             yield Use(MAPS, table, FLOAT * patches * _examples(saliency, trained.dataset, counts))
+
+
+def _features(plan: Plan, counts: Counts) -> Iterator[Use]:
+    """Features of the images that models with a cache see in training and for log-probs: of each question
+    under each view. In 16 bits, log-probs have others than training, without mixed precision, except in
+    rounds. Rounds draw new questions until all have been used.
+    """
+    found: dict[tuple[str, ...], tuple[str, int]] = {}
+    for policy in plan.trained:
+        block, training, model = plan.block(policy), plan.training(policy), plan.config.models[plan.base(policy)]
+        if not model.feature_cache:
+            continue
+        source = getattr(block, block.made_of[0])
+        chosen = plan.config.sources()[source]
+        limit, drawn = (None, chosen.questions) if isinstance(chosen, RolloutBlock) else (chosen.limit, None)
+        asked_of = Asked("", "", block.dataset, chosen.split, chosen.tasks, limit, (), (), drawn)
+        of_logprobs = "mixed" if block.rollout or model.dtype == "float32" else "plain"
+        precisions = {"mixed"} if training.lora.parts == ("language",) else set()
+        precisions |= {of_logprobs} if plan.stored_logprobs(policy) else set()
+        for key in product([plan.base(policy)], [block.dataset], [source], views_trained(plan, policy), precisions):
+            number = asked_of.questions(counts)
+            if block.rollout:
+                number = min(number + found.get(key, ("", 0))[1], replace(asked_of, drawn=None).questions(counts))
+            found[key] = (policy, number)
+    for (name, *_, view, precision), (policy, number) in found.items():
+        model = plan.config.models[name]
+        size = number * PATCHES * feature_numbers(model) * BYTES[model.dtype]
+        yield Use(FEATURES, f"{paths.ADAPTER.format(experiment=policy)}#features {view} {precision}", size)
 
 
 def _examples(block: AttentionBlock | SaliencyBlock, dataset: str, counts: Counts) -> int:

@@ -17,6 +17,8 @@ from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.core.data.signatures import GIT_LFS, mistaken
 from perceptune.core.weights import Stored, read_header, short_name
 
+PARTS = ("text", "vision")
+"""Those that a `config.json` has settings for, such as `text_config`."""
 LARGEST_POINTER = 1024
 """Largest Git LFS pointer in bytes, by its specification."""
 
@@ -188,6 +190,16 @@ def adapter_parameters(model: ModelBlock, lora: LoraBlock) -> int:
             elif chosen(part, layer):
                 count += lora.r * (outputs + inputs) + outputs * lora.use_dora
     return count
+
+
+def feature_numbers(model: ModelBlock) -> int:
+    """How many numbers the language model takes for an image token: its width, and once more for each of
+    the first decoder layers that DeepStack adds features to. 0 if the folder cannot be read.
+    """
+    settings = _read_object(Path(model.path) / "config.json") or {}
+    text, vision = (found if isinstance(found := settings.get(f"{part}_config"), dict) else {} for part in PARTS)
+    width = text.get("hidden_size") or settings.get("hidden_size") or 0
+    return int(width) * (1 + len(vision.get("deepstack_visual_indexes") or ()))
 
 
 def _model_type(file: Path) -> str | None:

@@ -18,6 +18,7 @@ from perceptune.planning.cross_checks import equal_samples, trained_on_test
 from perceptune.planning.disk import estimate, too_little
 from perceptune.planning.missing import from_the_future
 from perceptune.planning.policies import Plan
+from perceptune.planning.trained_parts import trained_images
 
 BY_FORMAT = ("boxes", "coordinates", "task")
 """Keys of a dataset that its format sets where the config does not."""
@@ -25,11 +26,12 @@ BY_FORMAT = ("boxes", "coordinates", "task")
 
 def warnings(plan: Plan) -> Iterator[str]:
     """A line per circumstance that may spoil a run: inputs dated in the future, training on test
-    questions, samples that are all equal, too little disk space."""
+    questions, samples that are all equal, features of images that are trained, too little disk space."""
     yield from from_the_future(plan.config)
     if plan.config.leakage == "warn":
         yield from trained_on_test(plan.config)
     yield from equal_samples(plan.config)
+    yield from trained_images(plan.config)
     try:
         yield from too_little(estimate(plan, exports=False))
     except OSError as error:

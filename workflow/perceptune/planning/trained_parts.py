@@ -1,4 +1,4 @@
-"""Whether what a training block trains exists, and can be trained and served."""
+"""Whether what a training block trains exists, can be trained and served, and leaves images as they are."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ def incompatible_parts(name: str, training: TrainingBlock, config: Config) -> It
             if part not in known:
                 allowed = ", ".join(f"`{one}`" for one in known)
                 yield f"key `{key}.parts`: `{part}`, but family `{family}` of model `{model}` declares only {allowed}"
+
+
+def trained_images(config: Config) -> Iterator[str]:
+    """A line per training and model with a cache of image features, which training makes useless."""
+    used = dict.fromkeys((e.training, e.model) for e in config.experiments.values())
+    for training, model in used:
+        trained = [part for part in config.trainings[training].lora.parts if part != "language"]
+        if config.models[model].feature_cache and trained:
+            parts = " and ".join(f"`{part}`" for part in trained)
+            yield (
+                f"key `models.{model}.feature_cache`: training `{training}` does not use it, because {parts} in "
+                f"`lora.parts` changes the features of images"
+            )

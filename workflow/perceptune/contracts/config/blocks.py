@@ -30,8 +30,8 @@ Parameter = Annotated[float | int | str | bool | None, BeforeValidator(_single)]
 PLAIN_VIEWS = ("original", "blank")
 """Views that are always defined."""
 UNTRACKED = {
-    "threads", "workers", "engine", "watch_images", "micro_batch_size", "devices", "nodes", "sharding",
-    "gradient_checkpointing", "save_steps", "report_to", "key", "concurrency", "retries", "timeout",
+    "threads", "workers", "engine", "feature_cache", "watch_images", "micro_batch_size", "devices", "nodes",
+    "sharding", "gradient_checkpointing", "save_steps", "report_to", "key", "concurrency", "retries", "timeout",
 }  # fmt: skip
 """Keys that decide where and how fast something is computed and who may watch, not what. Changing them
 reruns nothing."""

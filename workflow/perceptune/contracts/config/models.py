@@ -11,7 +11,7 @@ from perceptune.contracts.config.blocks import Block, Positive
 MOST_WORKERS = 8
 """Processes that load and preprocess images for one process, unless the config says otherwise."""
 Marker = Annotated[str, Field(pattern=r"\S")]
-UNCOMPUTED = {"path", "engine", "threads", "workers", "reasoning"}
+UNCOMPUTED = {"path", "engine", "threads", "workers", "feature_cache", "reasoning"}
 """Keys of a model block that change neither responses nor log-probs. The digest of the weights stands
 for `path`."""
 
@@ -68,6 +68,10 @@ class ModelBlock(Block):
     process (PyTorch's data-loader workers); 0: the job's own process does it in between. Null: the
     share of `threads` minus one, at most 8, with a GPU, and 0 without one, where the model uses all
     cores."""
+    feature_cache: bool = False
+    """Store what the frozen vision tower and projector make of each image, for further epochs, trainings,
+    rounds and log-probs. Trainings of these parts do without. See
+    [docs/running.md](../docs/running.md#features-of-images)."""
     engine: EngineBlock = EngineBlock()
     """vLLM settings."""
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 
+from perceptune.engines.training.image_features import FeatureCache
 from perceptune.runtime.ahead import Workers
 
 Places = Sequence[int]
@@ -27,6 +28,18 @@ class Pinnable(Protocol):
         """The same in page-locked memory, from which a GPU copies while it computes."""
 
 
+class Layout(NamedTuple):
+    """What batches look like; only a process with the model can tell."""
+
+    unpadded: bool = False
+    """One row without padding, which suits some GPUs, see `branch_attention.suits`."""
+    features: FeatureCache | None = None
+    """Where features of images are looked up, if anywhere."""
+
+
+PLAIN = Layout()
+"""Rows with a mask, and pixels."""
+
 One = TypeVar("One")
 B = TypeVar("B", bound=Pinnable)
 
@@ -36,8 +49,7 @@ class Source(Generic[One, B]):
     """Groups, and a function that makes their encoder. Both can be sent to other processes."""
 
     groups: Sequence[One]
-    encoder: Callable[[], Callable[[list[One], bool], B]]
-    """The encoder is told whether a batch is one row without padding, which suits some GPUs."""
+    encoder: Callable[[], Callable[[list[One], Layout], B]]
 
 
 class Feed(Generic[B]):
@@ -61,14 +73,13 @@ class Feed(Generic[B]):
         self._workers.__exit__()
 
     def batches(
-        self, places: Iterable[Places], source: int = 0, *, unpadded: bool = False, least: int = 0
+        self, places: Iterable[Places], source: int = 0, *, layout: Layout = PLAIN, least: int = 0
     ) -> Iterator[B]:
         """A batch for each of `places`, in order; they are read ahead.
 
-        `unpadded`: without padding, see `branch_attention.suits`, which only a process with the model can
-        answer. At least `least` batches are made ahead, if they are small enough.
+        At least `least` batches are made ahead, if they are small enough.
         """
-        results = self._workers.results((_Asked(source, list(one), unpadded) for one in places), least)
+        results = self._workers.results((_Asked(source, list(one), layout) for one in places), least)
         while True:
             since = time.perf_counter()
             batch = next(results, None)
@@ -83,7 +94,7 @@ class Feed(Generic[B]):
 class _Asked(NamedTuple):
     source: int
     places: list[int]
-    unpadded: bool
+    layout: Layout
 
 
 @dataclass
@@ -91,13 +102,13 @@ class _Maker(Generic[B]):
     """Makes batches in one process."""
 
     sources: Sequence[Source[Any, B]]
-    encoders: dict[int, Callable[[list[Any], bool], B]] = field(default_factory=dict)
+    encoders: dict[int, Callable[[list[Any], Layout], B]] = field(default_factory=dict)
 
     def __call__(self, asked: _Asked) -> B:
-        source, places, unpadded = asked
+        source, places, layout = asked
         if source not in self.encoders:
             self.encoders[source] = self.sources[source].encoder()
         groups: Any = self.sources[source].groups
         several = getattr(groups, "__getitems__", None)
         chosen = several(places) if several else [groups[place] for place in places]
-        return self.encoders[source](chosen, unpadded)
+        return self.encoders[source](chosen, layout)

@@ -16,6 +16,8 @@ from perceptune.core.data.images import open_image
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
+from perceptune.engines.training.feeding import PLAIN, Layout
+from perceptune.engines.training.image_features import FeatureCache
 from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Packed, Prompted, branched, packed
 from perceptune.models.families.family import Family
@@ -140,19 +142,20 @@ class Encoder:
     separate: bool = False
     """Whether every response has a row of its own, for models that cannot share a prefix."""
 
-    def __call__(self, lists: Sequence[RankedList], unpadded: bool = False) -> Batch:
-        """The batch of these groups, `unpadded` as a single row without padding and mask.
+    def __call__(self, lists: Sequence[RankedList], layout: Layout = PLAIN) -> Batch:
+        """The batch of these groups.
 
         Raises `UserError` if a view of a group cannot be encoded or its pixels have changed.
         """
         looks = [list(self.looks(one)) for one in lists]
         opened, prompted = _Opened(), list[Prompted]()
         for one, queries in zip(lists, looks, strict=True):
-            encoded = {view: self._encoded(one, view, opened) for view in dict.fromkeys(q.view for q in queries)}
-            prompted += [Prompted(*encoded[q.view], [one.responses[i] for i in q.responses]) for q in queries]
-        return Batch(self._packed(prompted, unpadded), [replace(one, images=()) for one in lists], looks)
+            names = dict.fromkeys(q.view for q in queries)
+            encoded = {view: self._encoded(one, view, opened, layout.features) for view in names}
+            prompted += [replace(encoded[q.view], responses=[one.responses[i] for i in q.responses]) for q in queries]
+        return Batch(self._packed(prompted, layout), [replace(one, images=()) for one in lists], looks)
 
-    def per_view(self, lists: Sequence[RankedList], views: Sequence[str], unpadded: bool = False) -> dict[str, Packed]:
+    def per_view(self, lists: Sequence[RankedList], views: Sequence[str], layout: Layout = PLAIN) -> dict[str, Packed]:
         """All responses of these groups, packed once per view, tokens in the same order.
 
         Raises `UserError` like `__call__`, and if a view changes the prompt's positions, for example
@@ -162,7 +165,7 @@ class Encoder:
         opened = _Opened()
         for one in lists:
             for view in views:
-                here = Prompted(*self._encoded(one, view, opened), one.responses)
+                here = replace(self._encoded(one, view, opened, layout.features), responses=one.responses)
                 found[view].append(here)
                 first = found[views[0]][-1]
                 if not torch.equal(first.positions, here.positions):
@@ -173,10 +176,10 @@ class Encoder:
                         f"group `{one.group_id}`, view `{view}`: the prompt's positions differ, {lengths}",
                         "the view must keep the number and the sizes of the images",
                     )
-        return {view: self._packed(prompted, unpadded) for view, prompted in found.items()}
+        return {view: self._packed(prompted, layout) for view, prompted in found.items()}
 
-    def _encoded(self, one: RankedList, name: str, opened: _Opened) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
-        """The prefix and its positions for one view of a group."""
+    def _encoded(self, one: RankedList, name: str, opened: _Opened, features: FeatureCache | None) -> Prompted:
+        """One view of a group, without responses."""
         view = one.views[name]
         try:
             images = shown(view.recipe, [opened.image(image) for image in one.images])
@@ -189,18 +192,25 @@ class Encoder:
                 f"group `{one.group_id}`, view `{name}`: the pixels have changed since the pairs were made",
                 "delete the table of pairs and rerun",
             )
-        return prefix, self.family.positions(self.model, prefix)
+        encoded = Prompted(prefix, self.family.positions(self.model, prefix), ())
+        pixels = self._converted(self.family.model_inputs([prefix])) if features is not None else {}
+        if features is None or not pixels:
+            return encoded
+        text = {key: tensor for key, tensor in prefix.items() if key not in pixels}
+        return replace(encoded, prefix=text, images=features.images(pixels))
 
-    def _packed(self, prompted: Sequence[Prompted], unpadded: bool) -> Packed:
+    def _packed(self, prompted: Sequence[Prompted], layout: Layout) -> Packed:
         padding = int(self.processor.tokenizer.pad_token_id or 0)
         if self.separate:
             made = separated(prompted, self.family, self.model, padding)
-        elif unpadded:
+        elif layout.unpadded:
             made = branched(prompted, self.family)
         else:
             made = packed(prompted, self.family, padding, self.budget)
-        inputs = {k: v.to(self.dtype) if v.is_floating_point() and self.dtype else v for k, v in made.inputs.items()}
-        return replace(made, inputs=inputs)
+        return replace(made, inputs=self._converted(made.inputs))
+
+    def _converted(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {k: v.to(self.dtype) if v.is_floating_point() and self.dtype else v for k, v in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -211,12 +221,12 @@ class PartEncoder:
     """Its `looks` are not used."""
     views: Sequence[str]
 
-    def __call__(self, groups: Sequence[Rollout], unpadded: bool = False) -> Part:
+    def __call__(self, groups: Sequence[Rollout], layout: Layout = PLAIN) -> Part:
         """The micro batch of these groups, which no longer have their images.
 
         Raises `UserError` like `Encoder.per_view`.
         """
-        rows = self.encoder.per_view(groups, self.views, unpadded)
+        rows = self.encoder.per_view(groups, self.views, layout)
         return Part(rows, [replace(one, images=()) for one in groups])
 
 

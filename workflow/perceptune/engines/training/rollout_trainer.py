@@ -32,6 +32,7 @@ from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
 from perceptune.engines.training.carried_optimizer import Carried, optimizer_state
 from perceptune.engines.training.feeding import Feed, Places
 from perceptune.engines.training.groups import Part, Rollout, StoredTokens
+from perceptune.engines.training.image_features import FeatureCache
 from perceptune.engines.training.shared_prefix import (
     Packed,
     TokenValues,
@@ -312,13 +313,14 @@ def train_round(
     optimizer: Path | None = None,
     save_optimizer: Path | None = None,
     run: Run | None = None,
+    features: FeatureCache | None = None,
 ) -> RoundLog:
     """Trains the adapter of `model` in place on the groups of one round, `feed`'s only source.
 
     `longest` is the token limit of a response. `optimizer` and `save_optimizer` are safetensors
     files of the optimiser's state at the start and at the end. The views of `feed` are those of
-    `views_of`; `run` is for trackers. Resumes from the newest complete checkpoint. Raises `UserError`
-    for a non-finite loss, and for a view that changes the size of an image.
+    `views_of`; `run` is for trackers, `features` says where to look for features of images. Resumes from
+    the newest complete checkpoint. Raises `UserError` for a non-finite loss, and for a view that changes the size of an image.
     """
     if block.lora.dropout:
         raise UserError(
@@ -330,6 +332,7 @@ def train_round(
     trainer = RolloutTrainer(
         **prepared.settings,
         feed=feed,
+        features=features,
         method=method,
         parameters=parameters,
         view=block.view,

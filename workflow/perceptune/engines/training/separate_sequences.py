@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from perceptune.engines.training.image_features import PackedImages
 from perceptune.engines.training.shared_prefix import Packed, Prompted
 from perceptune.models.families.family import Family
 
@@ -58,6 +59,7 @@ def separated(groups: Sequence[Prompted], family: Family, model: PreTrainedModel
         predictors=torch.cat([torch.arange(len(r)) + s - 1 - first for s, (_, r) in zip(starts, rows, strict=True)]),
         owners=owners,
         counts=[len(group.responses) for group in groups],
+        images=PackedImages.of(group.images for group, _ in rows),
     )
 
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from perceptune.engines.training import branch_attention
 from perceptune.engines.training.branch_attention import Branches
+from perceptune.engines.training.image_features import Images, PackedImages
 from perceptune.models.families.family import Family
 from perceptune.models.placement import bare, on_device
 
@@ -39,6 +40,8 @@ class Prompted:
     """Position ids of the prefix, (axes, P)."""
     responses: Sequence[Sequence[int]]
     """Token ids of each response, including the end-of-sequence token; none is empty."""
+    images: Images | None = None
+    """The prompt's images if they are not part of `prefix`, because there is a cache of image features."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,13 @@ class Packed:
     """Responses per list."""
     branches: Branches | None = None
     """Where prefixes and responses are if there is a single row and no mask."""
+    images: PackedImages | None = None
+    """The images that are not part of `inputs`."""
 
     def pinned(self) -> Packed:
-        """The same with its inputs in page-locked memory."""
-        return replace(self, inputs={name: tensor.pin_memory() for name, tensor in self.inputs.items()})
+        """The same with its inputs and images in page-locked memory."""
+        inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, images=self.images and self.images.pinned())
 
 
 def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int | None = None) -> Packed:
@@ -111,7 +117,8 @@ def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int
     }
     at = [torch.tensor(values, dtype=torch.long) for values in (targets, row_of, predictor, owner)]
     keep = torch.arange(prefix_length - 1, length)
-    return Packed(inputs, keep, at[0], at[1], at[2], at[3], [len(g.responses) for g in groups])
+    images = PackedImages.of(groups[g].images for g, _ in rows)
+    return Packed(inputs, keep, at[0], at[1], at[2], at[3], [len(g.responses) for g in groups], images=images)
 
 
 def branched(groups: Sequence[Prompted], family: Family) -> Packed:
@@ -154,6 +161,7 @@ def branched(groups: Sequence[Prompted], family: Family) -> Packed:
         owners=torch.arange(len(lengths)).repeat_interleave(lengths),
         counts=[len(one.responses) for one in groups],
         branches=Branches.of(prompts, [[len(tokens) for tokens in own] for own in rest]),
+        images=PackedImages.of(one.images for one in groups),
     )
 
 
@@ -212,6 +220,8 @@ def token_states(model: nn.Module, batch: Packed) -> tuple[nn.Module, Tensor]:
     if batch.branches is not None:
         branch_attention.use(inner)
         inputs["branches"] = batch.branches.on(device)
+    if batch.images is not None:
+        inputs["mm_encoder_outputs"] = {"image": batch.images.output(inner)}
     with _hidden_states_for_logits(inner) as head:
         hidden = model(**inputs, use_cache=False).logits
     # under mixed precision they are float32, while the head keeps its own dtype

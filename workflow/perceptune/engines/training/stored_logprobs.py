@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from peft import PeftModel
@@ -11,10 +10,11 @@ from transformers import PreTrainedModel
 
 from perceptune.contracts.progress import Progress
 from perceptune.engines.training import branch_attention
-from perceptune.engines.training.feeding import Feed
+from perceptune.engines.training.feeding import Feed, Layout
 from perceptune.engines.training.groups import Batch, StoredTokens
+from perceptune.engines.training.image_features import FeatureCache
 from perceptune.engines.training.shared_prefix import logps_of, token_states, values_of
-from perceptune.models.placement import bare
+from perceptune.models.placement import bare, mixed_precision
 
 
 def stored_terms(
@@ -26,22 +26,24 @@ def stored_terms(
     lengths: Sequence[int] | None = None,
     entropies: bool = False,
     autocast: str | None = None,
+    features: FeatureCache | None = None,
 ) -> Iterator[tuple[str, StoredTokens]]:
     """(group id, its float32 values) of the lists of a source of `feed` under `model` with its adapter,
     if any, in any order.
 
     `lengths`: response tokens of each list, if known without reading the lists, which are then read
-    batch by batch. `autocast`: dtype of a model block. The pass then uses mixed precision as training does, so that
-    the first ratio of a round is 1. The encoder must query all responses of a list, once. Lists of
-    similar length are packed together; the values do not depend on it beyond rounding.
+    batch by batch. `autocast`: dtype of a model block. The pass then uses mixed precision as training
+    does, so that the first ratio of a round is 1. `features`: where to look for features of images. The
+    encoder must query all responses of a list, once. Lists of similar length are packed together; the
+    values do not depend on it beyond rounding.
     """
     model.eval()
-    unpadded = branch_attention.suits(bare(model))
+    layout = Layout(branch_attention.suits(bare(model)), features)
     tokens = [one.tokens for one in feed.sources[source].groups] if lengths is None else lengths
     order = sorted(range(len(tokens)), key=tokens.__getitem__)
     places = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
     with Progress("log-probabilities", len(order), "lists") as progress:
-        for packed, lists, _ in feed.batches(places, source, unpadded=unpadded):
+        for packed, lists, _ in feed.batches(places, source, layout=layout):
             with torch.inference_mode():
                 with mixed_precision(autocast):
                     head, states = token_states(model, packed)
@@ -54,10 +56,3 @@ def stored_terms(
                 numbers = [[next(column).tolist() for _ in one.responses] for column in columns]
                 yield one.group_id, StoredTokens(*numbers)
             progress.advance(len(lists))
-
-
-def mixed_precision(dtype: str | None) -> AbstractContextManager[None]:
-    """The autocast context in which the Trainer runs forward passes of a model of this dtype."""
-    if dtype not in ("bfloat16", "float16") or not torch.cuda.is_available():
-        return nullcontext()
-    return torch.autocast("cuda", getattr(torch, dtype))

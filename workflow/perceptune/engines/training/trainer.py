@@ -30,8 +30,9 @@ from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training import branch_attention, sharding
 from perceptune.engines.training.callbacks import Bar, Checkpoints, newest_checkpoint
-from perceptune.engines.training.feeding import Feed, Places
+from perceptune.engines.training.feeding import Feed, Layout, Places
 from perceptune.engines.training.groups import Batch, RankedList, per_look
+from perceptune.engines.training.image_features import FeatureCache
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.trackers import Run, mistakes_of_trackers
 from perceptune.models.adapters import new_adapter
@@ -102,8 +103,10 @@ class AdapterTrainer(Trainer):
 
     is_fsdp_enabled: bool
 
-    def __init__(self, *args: Any, model: PeftModel, feed: Feed[Any], **kwargs: Any) -> None:
-        self._unpadded = branch_attention.suits(bare(model))
+    def __init__(
+        self, *args: Any, model: PeftModel, feed: Feed[Any], features: FeatureCache | None = None, **kwargs: Any
+    ) -> None:
+        self._layout = Layout(branch_attention.suits(bare(model)), features)
         count = len(feed.sources[0].groups)
         super().__init__(*args, model=model, data_collator=list, train_dataset=range(count), **kwargs)
         # the losses below are already divided by the number of lists in the step
@@ -124,7 +127,7 @@ class AdapterTrainer(Trainer):
         if epoch_iterator is not self._epoch:
             self._epoch = epoch_iterator
             self._places, ahead = tee(epoch_iterator)
-            self._batches = self.feed.batches(ahead, unpadded=self._unpadded, least=self._least)
+            self._batches = self.feed.batches(ahead, layout=self._layout, least=self._least)
         return super().get_batch_samples(self._places, num_batches, device)
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -258,17 +261,20 @@ def train(
     checkpoints: Path,
     fingerprint: str,
     run: Run | None = None,
+    features: FeatureCache | None = None,
 ) -> list[dict[str, float]]:
     """Trains the adapter of `model` in place on the lists of `feed`'s only source; returns the log, one
     dict of metrics per step.
 
-    Resumes from the newest complete checkpoint; `run` is for trackers. Raises `UserError` for a
+    Resumes from the newest complete checkpoint; `run` is for trackers, `features` says where to look for
+    features of images. Raises `UserError` for a
     non-finite loss or weight.
     """
     prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint, run)
     trainer = ListTrainer(
         **prepared.settings,
         feed=feed,
+        features=features,
         method=method,
         parameters=parameters,
         view=block.view,

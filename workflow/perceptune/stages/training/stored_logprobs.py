@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from perceptune.contracts.config import ModelBlock, ViewBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.paths import FEATURES
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import table_writer
@@ -26,6 +27,7 @@ from perceptune.contracts.tables.terms import TERMS
 from perceptune.core.methods.method import Stored
 from perceptune.engines.training.feeding import Feed, Source
 from perceptune.engines.training.groups import StoredTokens, all_under
+from perceptune.engines.training.image_features import feature_cache, finish
 from perceptune.engines.training.stored_logprobs import stored_terms
 from perceptune.models.loading import load_model, load_trained
 from perceptune.runtime.ahead import workers_of
@@ -57,6 +59,7 @@ def run(
     quantisation: Literal["none", "nf4"] = "none",
     saliencies: Mapping[str, Path] | None = None,
     probe: Path | None = None,
+    features: Path = Path(FEATURES),
     halvings: int = 0,
 ) -> None:
     """Writes the `terms` table: per-token log-probs of all kept responses, for each of `stored`.
@@ -65,7 +68,7 @@ def run(
     `adapter`. A view is either stored with the groups or one of the config's blocks `views`. Groups
     `of_round` also have entropies. `quantisation` is that of the training that reads them.
     `saliencies` are the tables that the views need, by block; `probe` is that of a model of family
-    `auto`.
+    `auto`; `features` is the folder of features of images.
     `weights` is the digest of the model's files. Each of the `halvings` halves the batch size,
     without changing the result. Raises `UserError` for a log-prob that is NaN or infinite.
     """
@@ -90,6 +93,8 @@ def run(
             feed = stack.enter_context(Feed(sources, workers_of(model)))  # its workers start while the model is loaded
             loaded = load_model(model, quantisation=quantisation)
             policy = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
+            autocast = model.dtype if of_round else None
+            cached = feature_cache(features, model, weights, policy, autocast)
         for number, (one, values) in enumerate(found.items() if lists else ()):
             plain = one.term == "reference" and adapter is not None
             with policy.disable_adapter() if plain else nullcontext():
@@ -100,7 +105,8 @@ def run(
                     source=number,
                     lengths=values.lists.tokens(),
                     entropies=of_round,
-                    autocast=model.dtype if of_round else None,
+                    autocast=autocast,
+                    features=cached,
                 ):
                     if not all(math.isfinite(x) for response in tokens.logps for x in response):
                         raise UserError(
@@ -108,6 +114,8 @@ def run(
                             f"check the weights of `{model.path}`; `dtype: float16` can overflow, use `bfloat16`",
                         )
                     values.put(group_id, tokens)
+        if lists:
+            finish(cached)
         parameters = {"model": model.model_dump(mode="json"), "weights": weights, "stored": [list(s) for s in stored]}
         parameters |= {"views": {name: block.model_dump(mode="json") for name, block in views.items()}}
         parameters |= {"quantisation": quantisation}

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.paths import FEATURES
 from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import write_table
@@ -20,6 +21,7 @@ from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.image_features import feature_cache, finish
 from perceptune.engines.training.sharding import whole_adapter
 from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import train, with_adapter, with_less_memory
@@ -51,6 +53,7 @@ def run(
     saliencies: Mapping[str, Path] | None = None,
     probe: Path | None = None,
     trackers: Path = Path("logs/trackers"),
+    features: Path = Path(FEATURES),
     halvings: int = 0,
 ) -> None:
     """Writes `adapter` (a PEFT folder, safetensors) and the `training` table.
@@ -61,7 +64,8 @@ def run(
     from its newest complete checkpoint if settings, inputs and code are the same. `devices` and
     `nodes` above 1 start as many processes, which train together. `weights` is the digest of the model's files.
     Each of the `halvings` halves what is computed at once, not the lists of an optimiser step.
-    `trackers` is the folder for what the trackers in `report_to` write.
+    `trackers` is the folder for what the trackers in `report_to` write, `features` that of features of
+    images.
     """
     paths = {"preferences": preferences, "examples": examples, "adapter": adapter}
     paths |= {
@@ -70,7 +74,7 @@ def run(
         **{f"terms {view}": path for view, path in terms.items()},
         **({"probe": probe} if probe else {}),
     }
-    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, trackers, halvings)
+    job = _Job(experiment, paths, model, weights, config, views, saliencies or {}, trackers, features, halvings)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices * config.nodes > 1:
             launch("perceptune.stages.training.train", _JSON.dump_python(job, mode="json"), config, checkpoints.parent)
@@ -90,6 +94,7 @@ class _Job:
     views: Mapping[str, ViewBlock]
     saliencies: Mapping[str, Path]
     trackers: Path
+    features: Path
     halvings: int
 
     @property
@@ -142,6 +147,7 @@ def _train(job: _Job) -> None:
     with Feed([source], workers_of(model, config.devices)) as feed:  # its workers start while the model is loaded
         base = load_model(model, quantisation=config.quantisation, sharded=config.sharding == "fsdp")
         adapted = with_adapter(base, config, prompts.family, model.path)
+        features = feature_cache(job.features, model, job.weights, adapted, model.dtype)
         log = train(
             adapted,
             feed,
@@ -152,7 +158,9 @@ def _train(job: _Job) -> None:
             checkpoints=checkpoints,
             fingerprint=fingerprint(settings, job.inputs, "perceptune.stages.training.train", plugins),
             run=Run(experiment, job.trackers),
+            features=features,
         )
+        finish(features)
         weights = whole_adapter(adapted)
     if not first():
         return

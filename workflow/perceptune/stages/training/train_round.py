@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from perceptune.contracts.config import ModelBlock, TrainingBlock, ViewBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.paths import FEATURES
 from perceptune.contracts.plugins import load, module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import FILE, lineage
@@ -22,6 +23,7 @@ from perceptune.contracts.tables.probe import needs_separate_sequences
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.engines.training.feeding import Feed, Source
+from perceptune.engines.training.image_features import feature_cache, finish
 from perceptune.engines.training.rollout_trainer import RoundLog, train_round, views_of
 from perceptune.engines.training.sharding import whole_adapter
 from perceptune.engines.training.trackers import Run
@@ -60,6 +62,7 @@ def run(
     saliencies: Mapping[str, Path] | None = None,
     probe: Path | None = None,
     trackers: Path = Path("logs/trackers"),
+    features: Path = Path(FEATURES),
     halvings: int = 0,
 ) -> None:
     """Writes round `number`'s `adapter` and `training` table.
@@ -68,15 +71,15 @@ def run(
     previous round's adapter folder, None for the first. `views` are the config's blocks,
     `saliencies` the tables that these need, by block, `probe` that of a model of family `auto`;
     `longest` is the token limit of the answers.
-    `trackers` is the folder for what the trackers in `report_to` write. A killed run resumes from its
-    newest checkpoint. If a limit of the config is exceeded, or no
+    `trackers` is the folder for what the trackers in `report_to` write, `features` that of features of
+    images. A killed run resumes from its newest checkpoint. If a limit of the config is exceeded, or no
     group is left, the adapter is the previous one and `round.json` has the reason; later rounds
     only pass it on. Raises `UserError` if the first round has no groups.
     """
     paths = {"preferences": preferences, "responses": responses, "examples": examples, "terms": terms}
     paths |= {"adapter": adapter, "training": training, "checkpoints": checkpoints}
     paths |= {"probe": probe} if probe else {}
-    given = (before, model, weights, config, views, saliencies or {}, longest, trackers, halvings)
+    given = (before, model, weights, config, views, saliencies or {}, longest, trackers, features, halvings)
     job = _Job(experiment, number, paths, *given)
     with only_writer(checkpoints.with_name(f".{checkpoints.name}.lock"), "this adapter"):
         if config.devices * config.nodes > 1 and _earlier(job).stopped is None:
@@ -105,6 +108,7 @@ class _Job:
     saliencies: Mapping[str, Path]
     longest: int
     trackers: Path
+    features: Path
     halvings: int
 
     @property
@@ -176,6 +180,7 @@ def _train(job: _Job) -> None:
             if job.before is None
             else load_trained(base, job.before)
         )
+        features = feature_cache(job.features, model, job.weights, adapted, model.dtype)
         done = train_round(
             adapted,
             feed,
@@ -190,7 +195,9 @@ def _train(job: _Job) -> None:
             optimizer=_state_before(job),
             save_optimizer=state if config.optimizer == "carry" else None,
             run=Run(job.experiment, job.trackers),
+            features=features,
         )
+        finish(features)
         weights = whole_adapter(adapted)
     if not first():
         return
