@@ -14,7 +14,7 @@ from perceptune.contracts.config import Task
 from perceptune.contracts.errors import UserError
 from typer.testing import CliRunner
 
-COMMANDS = ("check", "explain", "list", "describe", "ask", "schema")
+COMMANDS = ("init", "check", "explain", "list", "describe", "ask", "schema")
 SLOW = {"numpy", "polars", "pyarrow", "torch", "transformers", "snakemake", "vllm", "PIL"}
 
 

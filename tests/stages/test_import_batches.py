@@ -1,5 +1,6 @@
 """Imports go through a dataset in batches: the table and the messages are those of one batch."""
 
+import hashlib
 import io
 import json
 import random
@@ -118,3 +119,24 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
     stored = pq.ParquetFile(tmp_path / "examples.parquet").metadata
     assert stored.num_rows == 2000
     assert max(stored.row_group(n).total_byte_size for n in range(stored.num_row_groups)) < 2**24 + 200_000
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.5, 1.0])
+def test_images_held_out_for_tests_are_drawn_by_their_content(share: float | None, folder: Path) -> None:
+    rows = [
+        {"image": f"{size}.png", "question": "?", "task": "open", **({"split": split} if split else {})}
+        for size in (1, 2, 3, 5, 6)
+        for split in ("train", "validation", "")
+    ]
+    found = imported(folder, rows, test_share=share)
+    for row, given in zip(found, rows, strict=True):
+        digest = hashlib.sha256((folder / given["image"]).read_bytes()).hexdigest()
+        drawn = int(digest, 16) / 2**256 < (share or 0)
+        expected = "validation" if given.get("split") == "validation" else "test" if drawn else "train"
+        assert row["split"] == expected
+    splits = {row["split"] for row in found}
+    assert splits == {None: {"train", "validation"}, 0.0: {"train", "validation"}, 1.0: {"test", "validation"}}.get(
+        share, {"train", "test", "validation"}
+    )
+    again = imported(folder, rows[::-1][:6], test_share=share)
+    assert [row["split"] for row in again] == [row["split"] for row in found[::-1][:6]]

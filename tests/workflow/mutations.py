@@ -231,6 +231,7 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("datasets.own.watch_images", False, IMPORT),  # a different digest, of fewer files
     ("datasets.own.task", "ocr", IMPORT),
     ("datasets.own.split", "validation", IMPORT),
+    ("datasets.own.test_share", 0.5, IMPORT),
     ("datasets.own.max_images", 1, IMPORT),
     ("datasets.own.max_failed_share", 0.5, IMPORT),
     ("datasets.own.max_failed_rows", 3, IMPORT),

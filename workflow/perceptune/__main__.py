@@ -44,6 +44,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.command()
+def init(
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATA", help="File or folder with questions, boxes or preference pairs about images."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Config file to write.")] = Path("my.yaml"),
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Model in Hugging Face format.  [default: the bundled tiny model]"),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=completion.importers, help="Format, as in `perceptune list importer`.  [default: detected]"
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder that image names are relative to.  [default: found]")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=completion.tasks,
+            help="Task of rows that name none: grounding (boxes), ocr, existence (yes or no), counting or open.",
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Other data for tests.  [default: a split of DATA]")
+    ] = None,
+    pairs: Annotated[
+        bool | None, typer.Option("--pairs/--no-pairs", help="Learn from preference pairs in the data, or not.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Train on-policy in N rounds (docs/rounds.md).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the config file.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take the defaults.")] = False,
+) -> None:
+    """Write a commented config for your data.
+
+    \b
+    perceptune init data/photos.jsonl
+    perceptune init data/street --model models/Qwen2.5-VL-7B-Instruct --out street.yaml
+    perceptune init pairs.csv --test questions.csv
+
+    Looks at the data: JSON lines, CSV, Parquet, `save_to_disk` folders, COCO, YOLO, Pascal VOC, or
+    preference pairs. Finds out tasks, splits, the folder of images and how boxes are written, asks a
+    few questions on a terminal, and says what it assumed elsewhere.
+    """
+    from perceptune.commands.init.run import Options, run
+
+    if pairs and rounds:
+        raise typer.BadParameter("excludes --rounds", param_hint="--pairs")
+    run(data, Options(out, model, kind, images, task, test, pairs, rounds, force, yes))
+
+
+@app.command()
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Config files; later ones override earlier.")],
 ) -> None:

@@ -62,6 +62,11 @@ def controls(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in ("prompt", "blank", "mean_of_n", "sft_on_best") if name.startswith(incomplete)]
 
 
+def importers(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of data formats."""
+    return [name for name in names("importer") if name.startswith(incomplete)]
+
+
 def tasks(context: typer.Context, incomplete: str) -> list[str]:
     """Names of tasks."""
     from perceptune.contracts.config import Task

@@ -57,6 +57,10 @@ class FileDataset(Block):
     split: Annotated[str, Field(min_length=1)] | None = None
     """Split of rows without one; null: the split in the name of their Parquet file (docs/data.md),
     or `train`."""
+    test_share: Share | None = None
+    """Share of the images whose questions move from the split `train` to `test`, for data without a
+    test split. The content of a question's first image decides, so that new rows never move old
+    ones; null: none."""
     max_images: Positive | None = None
     """Reproduction only: skip rows with more images and count them in the log, as in CPPO's code;
     null: no limit."""

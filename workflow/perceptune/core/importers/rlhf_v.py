@@ -3,7 +3,7 @@
 `ds_name`, `image`, `text` (JSON text with `question`, `chosen` and `rejected`), `origin_dataset`,
 `origin_split`, `idx`, `image_path`. The three parts of `text` may also be a list, as in RLHF-V's
 own code, or columns, as in RLAIF-V. The pair is stored as `answers_given`; the corrected answer is
-the target.
+the target. Pairs of a user's own may have a `split`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from perceptune.core.data.row_checks import RowError, shown
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, each, first_of, numbered
 
 PARTS = ("question", "chosen", "rejected")
-KEPT = ("ds_name", "origin_dataset", "origin_split", "image_path")
+KEPT = ("ds_name", "origin_dataset", "origin_split", "image_path", "split")
 
 
 def rows(source: Source) -> Iterator[Placed]:

@@ -49,9 +49,9 @@ def run(*, config: FileDataset, examples: Path, memory: Path | None = None) -> N
             f"dataset file `{source}` is dated in the future ({date}): Snakemake would discard a table older than it",
             "`touch` the file, or correct the clocks of this machine and its file server",
         )
-    config = config.model_copy(update=_declared(config, importer))
+    config = config.model_copy(update=declared(config, importer))
     folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
-    _check_folder(folder)
+    check_folder(folder)
     counts = ImportCounts(config, source.name, importer.orders)
     with table_writer(examples, EXAMPLES) as table:
         with _remembered(memory) as images, Progress("checking examples", None, "rows") as progress:
@@ -78,7 +78,7 @@ def run(*, config: FileDataset, examples: Path, memory: Path | None = None) -> N
         table.lineage = lineage("data.import_examples", config.model_dump(mode="json"), inputs, plugins)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raises `UserError` if the image folder is not a directory."""
     try:
         if folder.is_dir():
@@ -116,7 +116,7 @@ def _number_of_images(row: Mapping[str, Any]) -> int:
     return len(images) if isinstance(images, list) else 1
 
 
-def _declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
+def declared(config: FileDataset, importer: Importer) -> dict[str, Any]:
     """Settings that the format declares, unless the block overrides them."""
     return {
         "coordinates": config.coordinates or importer.coordinates or "pixels",

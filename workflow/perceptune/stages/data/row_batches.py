@@ -46,6 +46,11 @@ def checked_batches(
             yield list(pool.map(lambda placed: _checked(placed, config, names, imageless, known), batch))
 
 
+def is_test(sha256: str, share: float) -> bool:
+    """Whether an image is one of the share (`test_share`) that is held out for tests."""
+    return int(sha256[:16], 16) < share * 2**64
+
+
 def failed_row(place: str, reason: str) -> dict[str, Any]:
     """The row of the `examples` table for one that cannot be used."""
     return {
@@ -94,6 +99,8 @@ def _checked(placed: Placed, config: FileDataset, names: _Names, imageless: bool
         facts = [_facts(one, names.folder, known) for one in found["images"]]
         if facts:
             check_size(row, facts[0].size, facts[0].turned)
+        if facts and found["split"] == "train" and is_test(facts[0].sha256, config.test_share or 0):
+            split = found["split"] = "test"
         if found["box"] is not None:
             box, image = found["box"], facts[0]
             found["box"] = pixel_box(box, config, image.size)

@@ -1,0 +1,1 @@
+"""Writes a config for a user's data: `perceptune init`."""
