@@ -58,7 +58,7 @@ def test_no_page_interprets_what_a_model_or_a_user_wrote(client: TestClient, nam
         if tag == "img":
             assert str(attributes["src"]).startswith("image?") and attributes["alt"]
     for link in found.links():
-        assert re.match(r"(\./|#|\?|[a-z]+\?|[a-z]+$|style\.css$|script\.js$)", link), link
+        assert re.match(r"(\./|#|\?|[a-z]+\?|[a-z]+$|style\.css$|script\.js$|icon\.svg$)", link), link
     assert "49" not in found.text or "{{ 7 * 7 }}" in found.text
 
 

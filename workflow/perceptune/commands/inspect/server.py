@@ -46,7 +46,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-ASSETS = {"style.css": "text/css", "script.js": "text/javascript"}
+ASSETS = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 class Guarded:
