@@ -191,6 +191,7 @@ def test_pairs_show_everything_they_were_made_from(client: TestClient) -> None:
         "noise, r.m.s.",
     ):
         assert words in found.text
+    assert "ground truth crop inverse crop" in found.text
     assert "focus pair · kept · margin 0 · IPS 0.5" in found.text
     assert found.text.count("log-prob −1.25, −0.625 per token") == len(ROLES)
 

@@ -90,11 +90,14 @@ def facets(frames: Sequence[pl.LazyFrame], columns: Sequence[str] = FACETS) -> d
 
 
 def histogram(values: pl.Series) -> list[Bar]:
-    """Bars of equal width over [0, 1], or wider if the values are; without null, NaN and infinity."""
+    """Bars of equal width over [0, 1], or wider if the values are; around 0 if some are negative. Null,
+    NaN and infinity are left out."""
     finite = _finite(values)
     if finite.is_empty():
         return []
-    return _bars(finite, min(0.0, float(finite.min())), max(1.0, float(finite.max())))  # type: ignore[arg-type]
+    if float(finite.min()) < 0:  # type: ignore[arg-type]
+        return differences(finite)
+    return _bars(finite, 0.0, max(1.0, float(finite.max())))  # type: ignore[arg-type]
 
 
 def differences(values: pl.Series) -> list[Bar]:

@@ -43,12 +43,14 @@ def group(library: Library, query: Mapping[str, str]) -> Page:
     found = library.group(table.path, query.get("id", ""))
     address = {"table": table.name, "id": found["group_id"]}
     example = library.example(table.dataset, found["example_id"], pictures.EXAMPLE)
-    shown, problem = [], None
+    shown: list[tuple[Markup, str]] = []
+    problem, outlines = None, dict[str, str]()
     try:
         for picture in pictures.of_group(library, table.path, table.dataset, found["group_id"]):
             source = "picture?" + urlencode({**address, "name": picture.name})
             drawing = gallery.annotated(source, picture.image.size, picture.outlines, picture.caption)
             shown.append((Markup(drawing), picture.caption))
+            outlines |= {outline.label: outline.style for outline in picture.outlines}
     except (UserError, ValueError) as error:
         problem = visible(str(error.args[0]), 300)
     responses, model = library.group_responses(table.path, found)
@@ -59,6 +61,7 @@ def group(library: Library, query: Mapping[str, str]) -> Page:
         "target": visible(gallery.ground_truth(example), 2000),
         "tokens": [tokens_of(response, model) for response in responses],
         "pictures": shown,
+        "legend": list(outlines.items()),
         "problem": problem,
         "question": "".join(i["text"] or "<image> " for m in found["messages"] for i in m["content"]),
     }
