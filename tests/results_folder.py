@@ -102,7 +102,7 @@ def _write_answers(policy: str, rewards: Mapping[str, list[float | None]]) -> No
                 )  # fmt: skip
                 scored.append(
                     {**common, "task": "grounding", "benchmark": "shapes-test", "condition": condition, "text": text,
-                     "answer": text, "target": "the truth", "reward": reward,
+                     "answer": text if sample != 2 else f"only {box}", "target": "the truth", "reward": reward,
                      "parsed": json.dumps({"box_pixels": box}) if reward else None,
                      "components": [{"name": "iou", "value": reward}],
                      "reason": None if reward else "no box: expected four numbers"}

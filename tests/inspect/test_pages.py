@@ -146,6 +146,7 @@ def test_a_question_shows_all_answers_with_rewards_boxes_and_tokens(client: Test
     assert len(titles) == 1 + 3 + 2  # the truth, and answers with a box: a reward of 0 has none
     assert "ground truth: " in found.text and "perpo, answer 1: 11, 20, 62, 80" in found.text
     assert "user: <image>locate it." in found.text
+    assert found.text.count("without its reasoning: only [11.0, 20.0, 62.0, 80.0]") == 2
 
 
 def test_a_question_leads_to_its_neighbours_in_the_list(client: TestClient) -> None:
