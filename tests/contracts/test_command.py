@@ -14,8 +14,8 @@ from perceptune.contracts.config import Task
 from perceptune.contracts.errors import UserError
 from typer.testing import CliRunner
 
-COMMANDS = ("init", "check", "explain", "list", "describe", "ask", "schema")
-SLOW = {"numpy", "polars", "pyarrow", "torch", "transformers", "snakemake", "vllm", "PIL"}
+COMMANDS = ("init", "check", "explain", "list", "describe", "ask", "inspect", "schema")
+SLOW = {"numpy", "polars", "pyarrow", "torch", "transformers", "snakemake", "vllm", "PIL", "starlette", "uvicorn"}
 
 
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])

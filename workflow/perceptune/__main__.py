@@ -274,6 +274,35 @@ def ask(
     )
 
 
+@app.command("inspect")
+def inspect_(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Directory of a run, or its folder of results."),
+    ] = Path(),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine.  [default: any free one]")] = 0,
+    at: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Page to start with, as shown at the end of each page.")
+    ] = "",
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page in the browser.")] = False,
+    config: ForPlugins = None,
+) -> None:
+    """Look at examples, answers and pairs in the browser.
+
+    \b
+    perceptune inspect
+    perceptune inspect runs/mine --browser
+    perceptune inspect rehearsal
+
+    Serves a page on this machine only and prints its address, which contains a secret token. Shows
+    ranked answers with rewards, boxes and log-probs, compares policies, and exports selections. Reads
+    the tables and writes nothing, so it can run beside the workflow.
+    """
+    from perceptune.commands.inspect.server import run
+
+    run(folder, port, at, browser, config or [])
+
+
 @app.command()
 def schema() -> None:
     """Write the JSON schema and the key tables of the config.

@@ -30,6 +30,18 @@ LARGEST = 40 * 1024
 QUALITIES = (85, 70, 50, 30)
 """JPEG qualities, of which the first that is small enough is used, or the last."""
 
+STYLE = """
+/* boxes are drawn on photographs, which have no dark mode, so they keep the light palette */
+.scene{--base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1b95c5;--s5:#9a2b12;--truth:#00877a;--rest:#8d96a1}
+.scene rect{fill:none;vector-effect:non-scaling-stroke}
+.scene .halo{stroke:#fff;stroke-opacity:.85}
+.scene .outline{stroke:var(--c)}
+.scene .truth.outline{stroke-dasharray:7 4}
+.scene .pixels{image-rendering:pixelated}
+.swatch.truth{background:repeating-linear-gradient(90deg,var(--c) 0 4px,transparent 4px 6px)}
+"""
+"""Of `annotated`, in addition to `svg.STYLE`."""
+
 Box = tuple[float, float, float, float]
 
 
@@ -154,15 +166,21 @@ def chosen_pairs(groups: pl.DataFrame, count: int, seed: str) -> list[str]:
 
 
 def annotated_image(image: Image.Image, outlines: Sequence[Outline], description: str) -> str:
-    """The image with boxes as SVG. Small images keep square pixels; the line width does not scale.
+    """The image with boxes as SVG that contains the image. See `annotated`."""
+    return annotated(data_uri(image), image.size, outlines, description)
 
-    Outlines are drawn in the given order. Each has a white halo, to be visible on any background,
-    and is slightly thinner than the one below it, so that coinciding edges can be told apart.
+
+def annotated(href: str, size: tuple[int, int], outlines: Sequence[Outline], description: str) -> str:
+    """The image at `href` with boxes as SVG; `size` is width and height in pixels, in which boxes are.
+
+    Small images keep square pixels; the line width does not scale. Outlines are drawn in the given
+    order. Each has a white halo, to be visible on any background, and is slightly thinner than the one
+    below it, so that coinciding edges can be told apart.
     """
-    width, height = image.size
+    width, height = size
     svg = ElementTree.Element("svg", {"class": "scene", "viewBox": f"0 0 {width} {height}", "role": "img"})
     ElementTree.SubElement(svg, "title").text = description
-    picture = {"href": data_uri(image), "width": str(width), "height": str(height), "preserveAspectRatio": "none"}
+    picture = {"href": href, "width": str(width), "height": str(height), "preserveAspectRatio": "none"}
     if max(width, height) < LONGEST_SIDE:
         picture["class"] = "pixels"
     ElementTree.SubElement(svg, "image", picture)

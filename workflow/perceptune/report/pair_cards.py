@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from markupsafe import Markup
+from PIL.Image import Image
 
 from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.crops import CROPS
@@ -27,6 +29,17 @@ CAPTIONS = {
 }
 NUMBERS = {"clip_image": "image", "clip_crop": "crop", "clip_inverse": "inverse crop"}
 """CLIP scores of a group: cosine similarity of the question and each picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One of the pictures behind a group."""
+
+    name: str
+    """`original`, `attention`, or that of a view."""
+    image: Image
+    outlines: Sequence[gallery.Outline]
+    caption: str
 
 
 def pair_galleries(
@@ -116,23 +129,39 @@ def _pair_pictures(
     """(drawings with captions, None), or ([], reason) if there are none."""
     if example is None or not example["image_sha256"]:
         return [], "no image in the table"
-    truth = [gallery.Outline(tuple(example["box"]), "truth", "ground truth")] if example["box"] else []
-    crops = _crop_outlines(crop)
     try:
-        images = known.images(example["example_id"])
-        found = [(images[0], truth + crops, "original image")]
-        if attention is not None and attention["attention"] is not None:
-            grid = np.array(attention["attention"], dtype=float).reshape(attention["grid"])
-            caption = f"attention, maximum {grid.max():.3f} per cell"
-            if attention["afr"] is not None:
-                caption += f"; focus ratio {attention['afr']:.2f}"
-            found.append((gallery.heat_map(images[0], grid), truth + crops[:1], caption))
-        for view in group["views"]:
-            picture = shown(Recipe.read(view["recipe"]), images)[-1 if view["view"] == "enhanced" else 0]
-            found.append((picture, [], f"{CAPTIONS.get(view['view'], view['view'])} {view['strength']:.3f}"))
+        found = pair_pictures(group, known.images(example["example_id"]), example, attention, crop)
     except ValueError as error:
         return [], gallery.visible(str(error), 200)
-    return [(Markup(gallery.annotated_image(p, o, c)), c) for p, o, c in found], None
+    return [(Markup(gallery.annotated_image(p.image, p.outlines, p.caption)), p.caption) for p in found], None
+
+
+def pair_pictures(
+    group: Mapping[str, Any],
+    images: Sequence[Image],
+    example: Mapping[str, Any],
+    attention: Mapping[str, Any] | None,
+    crop: Mapping[str, Any] | None,
+) -> list[Picture]:
+    """What a group's answers were made from: the original image with its boxes, the attention map, and
+    every view. `attention` and `crop` are the example's rows of these tables, if there are any.
+
+    Raises `ValueError` if a view cannot be applied.
+    """
+    truth = [gallery.Outline(tuple(example["box"]), "truth", "ground truth")] if example["box"] else []
+    crops = _crop_outlines(crop)
+    found = [Picture("original", images[0], truth + crops, "original image")]
+    if attention is not None and attention["attention"] is not None:
+        grid = np.array(attention["attention"], dtype=float).reshape(attention["grid"])
+        caption = f"attention, maximum {grid.max():.3f} per cell"
+        if attention["afr"] is not None:
+            caption += f"; focus ratio {attention['afr']:.2f}"
+        found.append(Picture("attention", gallery.heat_map(images[0], grid), truth + crops[:1], caption))
+    for view in group["views"]:
+        picture = shown(Recipe.read(view["recipe"]), images)[-1 if view["view"] == "enhanced" else 0]
+        caption = f"{CAPTIONS.get(view['view'], view['view'])} {view['strength']:.3f}"
+        found.append(Picture(view["view"], picture, [], caption))
+    return found
 
 
 def _crop_outlines(crop: Mapping[str, Any] | None) -> list[gallery.Outline]:

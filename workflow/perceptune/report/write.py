@@ -130,7 +130,7 @@ def run(
             config=config,
             warnings=warnings,
             base=base,
-            style=Markup(svg.STYLE),
+            style=Markup(svg.STYLE + gallery.STYLE),
             styles=styles,
             more=any(style == "rest" for style in styles.values()),
             headline=[(r, [*results.verdict_sentences(r), *_control_headline(r, controlled)]) for r in found],

@@ -1,0 +1,65 @@
+"""Queries on preference groups and on examples. Pure functions of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from perceptune.commands.inspect.answers import Bar, histogram
+from perceptune.commands.inspect.filters import ExampleFilter, GroupFilter, between, containing, equal, with_reason
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups that match a filter."""
+
+    chosen: pl.DataFrame
+    """row, group_id, example_id, task, view, kept, reason, count (of answers) and margin, in the wanted order."""
+    margins: list[Bar]
+
+
+def select_groups(frame: pl.LazyFrame, wanted: GroupFilter) -> Groups:
+    """The groups that match.
+
+    The margin is that of the group's pairs with the largest absolute value or, without pairs, the
+    largest minus the smallest reward of its answers.
+    """
+    rewards = pl.col("responses").list.eval(pl.element().struct.field("reward"))
+    texts = pl.col("responses").list.eval(pl.element().struct.field("text"))
+    margins = pl.col("pairs").list.eval(pl.element().struct.field("margin"))
+    largest = margins.list.eval(pl.element().sort_by(pl.element().abs(), nulls_last=True).drop_nulls().last())
+    margin = (
+        pl.when(pl.col("pairs").list.len() > 0)
+        .then(largest.list.first())
+        .otherwise(rewards.list.max() - rewards.list.min())
+    )
+    matching = equal(wanted, ("task", "view")) & with_reason(wanted.reason)
+    if wanted.kept is not None:
+        matching &= pl.col("kept") == (wanted.kept == "yes")
+    if wanted.text is not None:
+        matching &= containing(wanted.text, "texts")
+    found = (
+        frame.with_row_index("row")
+        .with_columns(
+            count=pl.col("responses").list.len(), margin=margin, texts=texts.list.join("\n", ignore_nulls=True)
+        )
+        .filter(matching)
+        .select("row", "group_id", "example_id", "task", "view", "kept", "reason", "count", "margin")
+        .collect()
+    )
+    chosen = found.filter(between("margin", wanted.margin_min, wanted.margin_below))
+    if wanted.sort:
+        down = wanted.sort.startswith("-")
+        chosen = chosen.sort("margin", descending=down, nulls_last=True, maintain_order=True)
+    return Groups(chosen, histogram(found["margin"]))
+
+
+def select_examples(frame: pl.LazyFrame, wanted: ExampleFilter) -> pl.Series:
+    """The rows of the examples that match, quarantined ones included. Texts are questions and ground
+    truths."""
+    text = (
+        pl.lit(True) if wanted.text is None else containing(wanted.text, "question") | containing(wanted.text, "target")
+    )
+    matching = equal(wanted, ("task", "split")) & with_reason(wanted.reason) & text
+    return frame.with_row_index("row").filter(matching).select("row").collect()["row"]
