@@ -273,6 +273,22 @@ def test_all_tokens_without_gate() -> None:
     assert (method("cppo").loss(one, settings) - plain).item() == pytest.approx(0.315048, abs=1e-6)
 
 
+def test_as_many_random_tokens_as_perception_tokens() -> None:
+    """Here one of three, drawn once per response; over many responses each about equally often."""
+    one, settings = tv8(tokens="random")
+    assert one.selected is not None
+    assert one.selected.sum() == 1
+    again = method("cppo").select(replace(one, selected=None), settings)
+    assert again is not None and torch.equal(again, one.selected)
+    drawn = torch.zeros(3)
+    for number in range(300):
+        drawn += method("cppo").select(replace(one, old=one.old - number / 7), settings)  # type: ignore[operator]
+    assert drawn.sum() == 300
+    assert drawn.min() > 70
+    worse = replace(one, rewards=torch.tensor([0.0, 1.0]).double())
+    assert not method("cppo").select(worse, settings).any()  # type: ignore[union-attr]
+
+
 def test_responses_without_advantage_are_not_contrasted() -> None:
     """A <= 0 gives 0."""
     one, settings = tv8()
