@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import yaml
 from perceptune.contracts import paths
+from snakemake.utils import update_config
 
 from tests.faults.judge_server import serving
 
@@ -53,7 +54,10 @@ def paper(request: pytest.FixtureRequest) -> str:
 
 
 def test_everything_is_planned(paper: str, tmp_path: Path) -> None:
+    """With the ablations, if the paper has a file of them."""
     config = _config(paper)
+    if (ablations := ROOT / f"config/papers/{paper}-ablations.yaml").exists():
+        update_config(config, json.loads(json.dumps(yaml.safe_load(ablations.read_text()))))
     for experiment in config["experiments"].values():
         if "rounds" in experiment:  # hundreds of equal rounds, which take Snakemake minutes
             experiment |= {"rounds": 3, "evaluate_every": 2}

@@ -1,0 +1,63 @@
+"""The ablations of the papers differ from the paper's experiment in the ablated values alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from perceptune.planning import policies as planning
+from perceptune.planning.policies import Plan
+from snakemake.utils import update_config
+
+PAPERS = Path(__file__).parents[2] / "config/papers"
+
+
+def merged(paper: str) -> Plan:
+    """As Snakemake merges the two files."""
+    raw = yaml.safe_load((PAPERS / f"{paper}.yaml").read_text())
+    update_config(raw, yaml.safe_load((PAPERS / f"{paper}-ablations.yaml").read_text()))
+    return planning.load(raw)
+
+
+def values(plan: Plan, experiment: str) -> dict[str, Any]:
+    """Every value that an experiment's result depends on, by its path; without names of blocks."""
+    block = plan.config.experiments[experiment]
+    found: dict[str, Any] = {"model": block.model, "dataset": block.dataset, "sampling": block.sampling}
+    found |= {"rollout": block.rollout, "reward": block.reward, "rounds": block.rounds}
+    for part in (plan.training(experiment), plan.config.selections.get(block.selection or "")):
+        for key, value in part.model_dump().items() if part else ():
+            inner = value if isinstance(value, dict) else {"": value}
+            found |= {f"{key}.{name}".strip("."): one for name, one in inner.items()}
+    return found
+
+
+PERPO = {
+    **{f"list-size-list_size_{n}": {"list_size": n, "pick": "first"} for n in (2, 4, 8, 12)},
+    **{
+        f"list-size-dpo-list_size_{n}": {"list_size": n, "pick": "first", "method": "dpo", "parameters.gamma": None}
+        for n in (2, 4, 8, 12)
+    },
+    **{f"margin-min_margin_{m}": {"min_margin": m} for m in (0.2, 0.4, 0.6)},
+    **{f"data-size-max_groups_{n}": {"max_groups": n} for n in (500, 1000, 2000)},
+    **{f"beta-beta_{b}": {"parameters.beta": b} for b in (0.05, 0.2, 0.5)},
+    **{f"gamma-gamma_{g}": {"parameters.gamma": g} for g in (0, 1, 2)},
+    **{f"lora-{r}": {"lora.r": r, "lora.alpha": 2 * r} for r in (32, 64)},
+    "dpo-blank": {"method": "dpo", "parameters.gamma": None, "view": "blank"},
+}
+CPPO = {
+    **{f"cppo-tokens-share_{s}": {"parameters.share": s} for s in (0.2, 0.4, 0.6, 0.8, 1.0)},
+    "cppo-random": {"parameters.tokens": "random"},
+    "cppo-all-tokens": {"parameters.tokens": "all"},
+}
+
+
+@pytest.mark.parametrize(("paper", "ablations"), [("perpo", PERPO), ("cppo", CPPO)])
+def test_an_ablation_changes_what_it_says(paper: str, ablations: dict[str, dict[str, Any]]) -> None:
+    plan = merged(paper)
+    alone = planning.load(yaml.safe_load((PAPERS / f"{paper}.yaml").read_text()))
+    assert set(plan.config.experiments) - set(alone.config.experiments) == set(ablations)
+    base = values(plan, paper)
+    assert base == values(alone, paper)
+    for name, changes in ablations.items():
+        found = values(plan, name)
+        assert {key: found.get(key) for key in base | found if found.get(key) != base.get(key)} == changes, name
