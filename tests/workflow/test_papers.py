@@ -35,7 +35,7 @@ TESTED = {
     "perpo": ["refcoco-val", "llava-bench", "pope"],
     "dpo-ocr": ["fox"],
     "p2dpo": ["amber", "hallusionbench", "mmhal", "textvqa"],
-    "papo_g": ["geometry3k", "mathverse-vision"],
+    "papo_g": ["geometry3k", "mathverse-vision", "errors"],
     "cppo": ["we-math", "dynamath"],
 }
 """Maps an experiment to its rehearsed benchmarks; not all, because each takes CPU minutes and those
