@@ -1,6 +1,4 @@
-"""Motion blur: every pixel averaged along a straight line, as in figure 7 of P2-DPO
-(arXiv:2606.03376).
-"""
+"""Motion blur along a straight line, as in figure 7 of P2-DPO (arXiv:2606.03376)."""
 
 from __future__ import annotations
 
