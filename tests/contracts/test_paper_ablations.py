@@ -1,22 +1,12 @@
 """The ablations of the papers differ from the paper's experiment in the ablated values alone."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from perceptune.planning import policies as planning
 from perceptune.planning.policies import Plan
-from snakemake.utils import update_config
 
-PAPERS = Path(__file__).parents[2] / "config/papers"
-
-
-def merged(paper: str) -> Plan:
-    """As Snakemake merges the two files."""
-    raw = yaml.safe_load((PAPERS / f"{paper}.yaml").read_text())
-    update_config(raw, yaml.safe_load((PAPERS / f"{paper}-ablations.yaml").read_text()))
-    return planning.load(raw)
+from tests.shipped import FOLDER, paper_with_ablations, raw_of
 
 
 def values(plan: Plan, experiment: str) -> dict[str, Any]:
@@ -53,8 +43,8 @@ CPPO = {
 
 @pytest.mark.parametrize(("paper", "ablations"), [("perpo", PERPO), ("cppo", CPPO)])
 def test_an_ablation_changes_what_it_says(paper: str, ablations: dict[str, dict[str, Any]]) -> None:
-    plan = merged(paper)
-    alone = planning.load(yaml.safe_load((PAPERS / f"{paper}.yaml").read_text()))
+    plan = planning.load(paper_with_ablations(paper))
+    alone = planning.load(raw_of(FOLDER / f"papers/{paper}.yaml"))
     assert set(plan.config.experiments) - set(alone.config.experiments) == set(ablations)
     base = values(plan, paper)
     assert base == values(alone, paper)

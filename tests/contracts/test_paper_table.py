@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from perceptune.planning.sweeps import expand_sweeps
-from snakemake.utils import update_config
+
+from tests.shipped import paper_with_ablations
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("experiments", "benchmarks", "trainings")
@@ -36,10 +36,7 @@ def test_every_file_exists() -> None:
 @pytest.mark.parametrize("paper", ["p2dpo", "perpo", "papo", "cppo"])
 def test_what_is_run_is_in_the_configs(paper: str) -> None:
     """Names of `run`; a capital at the end stands for each value of a sweep."""
-    raw = yaml.safe_load((ROOT / f"config/papers/{paper}.yaml").read_text())
-    if (more := ROOT / f"config/papers/{paper}-ablations.yaml").exists():
-        update_config(raw, yaml.safe_load(more.read_text()))
-    expanded = expand_sweeps(raw)
+    expanded = expand_sweeps(paper_with_ablations(paper))
     known = (
         {name for section in (*SECTIONS, "views") for name in expanded.get(section, {})} | {"blank"} | {"split: train"}
     )
