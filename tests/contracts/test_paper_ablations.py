@@ -14,7 +14,11 @@ def values(plan: Plan, experiment: str) -> dict[str, Any]:
     block = plan.config.experiments[experiment]
     found: dict[str, Any] = {"model": block.model, "dataset": block.dataset, "sampling": block.sampling}
     found |= {"rollout": block.rollout, "reward": block.reward, "rounds": block.rounds}
-    for part in (plan.training(experiment), plan.config.selections.get(block.selection or "")):
+    found |= {"pair_generation": block.pair_generation}
+    sections = (plan.config.selections, plan.config.filters, plan.config.dataset_preferences)
+    names = (block.selection, block.filter, block.dataset_preference)
+    parts = (section.get(name or "") for section, name in zip(sections, names, strict=True))
+    for part in (plan.training(experiment), *parts):
         for key, value in part.model_dump().items() if part else ():
             inner = value if isinstance(value, dict) else {"": value}
             found |= {f"{key}.{name}".strip("."): one for name, one in inner.items()}
@@ -34,6 +38,8 @@ PERPO = {
     **{f"lora-{r}": {"lora.r": r, "lora.alpha": 2 * r} for r in (32, 64)},
     "dpo-blank": {"method": "dpo", "parameters.gamma": None, "view": "blank"},
 }
+P2DPO = {f"p2dpo-{n}": {"max_groups": n} for n in (1000, 2000, 4000)}
+HUMAN = {f"dpo-rlhf-v-{n}": {"max_groups": n} for n in (1000, 2000, 4000)}
 CPPO = {
     **{f"cppo-tokens-share_{s}": {"parameters.share": s} for s in (0.2, 0.4, 0.6, 0.8, 1.0)},
     "cppo-random": {"parameters.tokens": "random"},
@@ -41,13 +47,19 @@ CPPO = {
 }
 
 
-@pytest.mark.parametrize(("paper", "ablations"), [("perpo", PERPO), ("cppo", CPPO)])
-def test_an_ablation_changes_what_it_says(paper: str, ablations: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("paper", "of"),
+    [("perpo", {"perpo": PERPO}), ("cppo", {"cppo": CPPO}), ("p2dpo", {"p2dpo": P2DPO, "dpo-rlhf-v": HUMAN})],
+)
+def test_an_ablation_changes_what_it_says(paper: str, of: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """`of` maps an experiment of the paper to its ablations, and these to what they change."""
     plan = planning.load(paper_with_ablations(paper))
     alone = planning.load(raw_of(FOLDER / f"papers/{paper}.yaml"))
-    assert set(plan.config.experiments) - set(alone.config.experiments) == set(ablations)
-    base = values(plan, paper)
-    assert base == values(alone, paper)
-    for name, changes in ablations.items():
-        found = values(plan, name)
-        assert {key: found.get(key) for key in base | found if found.get(key) != base.get(key)} == changes, name
+    named = {name for ablations in of.values() for name in ablations}
+    assert set(plan.config.experiments) - set(alone.config.experiments) == named
+    for experiment, ablations in of.items():
+        base = values(plan, experiment)
+        assert base == values(alone, experiment)
+        for name, changes in ablations.items():
+            found = values(plan, name)
+            assert {key: found.get(key) for key in base | found if found.get(key) != base.get(key)} == changes, name
