@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
 from perceptune.planning.cross_checks import equal_samples, trained_on_test
+
+from tests.shipped import CONFIGS, raw_of
 
 from .test_plan import DEMO, P2DPO, ROUNDS, edited
 
@@ -167,8 +168,8 @@ def test_two_datasets_of_one_file_are_the_same_questions(tmp_path: Path) -> None
 
 
 def split_of(paths: Iterable[Path]) -> list[str]:
-    return [line for path in paths for line in overlapping(yaml.safe_load(path.read_text()))]
+    return [line for path in paths for line in overlapping(raw_of(path))]
 
 
 def test_no_shipped_config_trains_on_its_test_questions() -> None:
-    assert split_of((Path(__file__).parents[2] / "config").rglob("*.yaml")) == []
+    assert split_of(CONFIGS) == []

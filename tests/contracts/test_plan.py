@@ -19,6 +19,8 @@ from perceptune.planning.rules import job_of
 from perceptune.planning.views import saliency_tables, view_blocks, views_trained
 from pydantic import ValidationError
 
+from tests.shipped import CONFIGS, raw_of
+
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 
@@ -33,9 +35,9 @@ def edited(path: str, value: Any, base: dict[str, Any] = DEMO) -> dict[str, Any]
     return config
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda f: f.name)
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.name)
 def test_every_shipped_config_is_valid(file: Path) -> None:
-    assert planning.load(yaml.safe_load(file.read_text())).policies
+    assert planning.load(raw_of(file)).policies
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,7 @@ class Reference:
         ratios = [torch.exp(logp - o) for logp, o in zip(logps, old, strict=True)]
         weights = [min(np.exp(o - s), settings.correction_cap) for o, s in zip(old, one.sampled[place], strict=True)]
         losses, everything = [], []
+        recomputed = logps_of("masked") if getattr(settings, "masked_kl", "stored") == "live" else None
         for t, ratio in enumerate(ratios):
             loss = torch.max(
                 -advantage * ratio, -advantage * ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
@@ -287,7 +288,8 @@ class Reference:
             if settings.beta:
                 loss = loss + settings.beta * k3(logps[t] - one.stored["reference", "original"].logps[place][t])
             if getattr(settings, "gamma", 0):
-                loss = loss - settings.gamma * k3(logps[t] - one.stored["old", "masked"].logps[place][t])
+                hidden = one.stored["old", "masked"].logps[place][t] if recomputed is None else recomputed[t, tokens[t]]
+                loss = loss - settings.gamma * k3(logps[t] - hidden)
             losses.append(loss)
             if getattr(settings, "eta", 0):
                 everything.append(-settings.eta * logps[t])
@@ -347,6 +349,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "token correction": ("grpo", {"correction": "token_truncate", "correction_cap": 1.01}),
     "papo": ("papo_g", {"gamma": 0.2, "eta": 0.3, "eta_masked": 0.3}),
     "papo live": ("papo_g", {"gamma": 0.2, "eta": 0.3, "eta_masked": 0.3, "masked_entropy": "live"}),
+    "papo recomputed": (
+        "papo_g",
+        {"gamma": 0.2, "eta": 0.1, "eta_masked": 0.3, "masked_entropy": "live", "masked_kl": "live"},
+    ),
     "papo per response": ("papo_d", {"aggregation": "seq_mean_token_mean"}),
     "cppo k3": ("cppo", STRONG),
     "cppo k1": ("cppo", {**STRONG, "divergence": "k1"}),

@@ -64,6 +64,7 @@ def test_every_example_has_its_row(folder: Path) -> None:
     assert len(boxed["attention"]) == rows * columns
     assert boxed["afr"] > 0
     assert len(boxed["layer_afr"]) == len(boxed["image_share"]) == 2
+    assert boxed["global_afr"] == pytest.approx(boxed["afr"], rel=1e-5)  # the map of all layers
     assert all(0 < share < 1 for share in boxed["image_share"])
     assert (bare["afr"], bare["layer_afr"]) == (None, None)
     assert len(bare["attention"]) == rows * columns
@@ -76,6 +77,14 @@ def test_one_layer_or_the_mean_of_several(folder: Path) -> None:
     assert np.allclose(both, (single[0] + single[1]) / 2, atol=1e-7)
     weighted = np.array(measured(folder, layers=(1, 1), method="gradient")[0]["attention"])
     assert not np.allclose(weighted, single[1])
+
+
+def test_the_afr_of_all_layers_does_not_depend_on_those_of_the_map(folder: Path) -> None:
+    """Layers with more attention on the image count for more than in the mean of the layers' AFRs."""
+    every, last = measured(folder)[0], measured(folder, layers=(1, 1))[0]
+    assert last["global_afr"] == every["global_afr"]
+    assert last["afr"] == last["layer_afr"][1] != last["global_afr"]
+    assert min(last["layer_afr"]) < last["global_afr"] < max(last["layer_afr"])
 
 
 @pytest.mark.parametrize(

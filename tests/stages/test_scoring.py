@@ -327,7 +327,7 @@ def looked(path: Path, afr: list[float | None], shares: list[float]) -> Path:
     rows = [
         {
             "example_id": str(i), "size": [100, 100], "grid": [1, 2], "attention": [0.5, 0.5], "afr": value,
-            "layer_afr": None if value is None else [value - 1, value + 1], "image_share": [share, share + 0.2], "reason": None,
+            "layer_afr": None if value is None else [value - 1, value + 2], "global_afr": None if value is None else value / 2, "image_share": [share, share + 0.2], "reason": None,
         }
         for i, (value, share) in enumerate(zip(afr, shares, strict=True))
     ]  # fmt: skip
@@ -339,9 +339,10 @@ def test_attention_metrics_are_paired_and_p_acc_uses_the_bases_focus(tmp_path: P
     hit, miss = "[0.1, 0.1, 0.5, 0.5]", "[0.6, 0.6, 0.9, 0.9]"
     base = benchmarked(tmp_path, "base", [hit, miss, miss, miss], [[hit, miss]] * 4)
     ours = benchmarked(tmp_path, "ours", [hit, hit, miss, miss], [[hit, miss]] * 4)
-    # the base's mean AFR is 4: examples 0 and 1 are above it, whatever the policy's AFRs
-    there = looked(tmp_path / "base.parquet", [6.0, 5.0, 3.0, 2.0], [0.1] * 4)
-    here = looked(tmp_path / "ours.parquet", [6.5, 5.5, 3.5, 9.0], [0.2] * 4)
+    # the base's mean AFR is 8.5: examples 0 and 1 are above it, and example 0 above the paper's 14,
+    # whatever the policy's AFRs
+    there = looked(tmp_path / "base.parquet", [20.0, 9.0, 3.0, 2.0], [0.1] * 4)
+    here = looked(tmp_path / "ours.parquet", [6.5, 5.5, 3.5, 15.0], [0.2] * 4)
     evaluate.run(
         policy="ours", base="base", rewards={"b": ours["rewards"]}, base_rewards={"b": base["rewards"]},
         attention={"b": here}, base_attention={"b": there}, metrics=tmp_path / "metrics.parquet",
@@ -351,11 +352,12 @@ def test_attention_metrics_are_paired_and_p_acc_uses_the_bases_focus(tmp_path: P
     table = pl.from_arrow(read_table(tmp_path / "metrics.parquet", METRICS))
     found = {r["metric"]: r for r in table.filter(condition="attention").iter_rows(named=True)}  # type: ignore[union-attr]
     assert {name: (round(r["value"], 6), round(r["gain"], 6), r["n"]) for name, r in found.items()} == {
-        "afr": (6.125, 2.125, 4),
+        "afr": (7.625, -0.875, 4),
+        "afr_all_layers": (3.8125, -0.4375, 4), "afr_mean_of_layers": (8.125, -0.875, 4),
         "image_share": (0.3, 0.1, 4),
-        "afr_layer_00": (5.125, 2.125, 4), "afr_layer_01": (7.125, 2.125, 4),
+        "afr_layer_00": (6.625, -0.875, 4), "afr_layer_01": (9.625, -0.875, 4),
         "image_share_layer_00": (0.2, 0.1, 4), "image_share_layer_01": (0.4, 0.1, 4),
-        "p_accuracy": (1.0, 0.5, 2),
+        "p_accuracy": (1.0, 0.5, 2), "p_accuracy_afr_14": (1.0, 0.0, 1),
     }  # fmt: skip
 
 

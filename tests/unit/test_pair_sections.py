@@ -23,6 +23,8 @@ def rows() -> list[dict[str, Any]]:
             ("afr", 4.0),
             ("image_share", 0.5),
             ("p_accuracy", 0.7),
+            ("p_accuracy_afr_14", 0.8),
+            ("afr_all_layers", 3.5),
             ("afr_layer_00", 2.0),
             ("afr_layer_01", 6.0),
         ):
@@ -63,12 +65,16 @@ def test_attention_metrics(metrics: pl.DataFrame) -> None:
     assert found is not None
     assert found["measures"] == [
         "attention focus ratio",
+        "AFR of all layers together",
         "attention on the image",
         "accuracy where the base AFR is high (P-Acc)",
+        "accuracy where the base AFR exceeds 14 (the paper's P-Acc)",
     ]
     values = {row["policy"]: [(c["value"], c["gain"]) for c in row["cells"]] for row in found["rows"]}
-    assert values["p2dpo"] == [("4.05", "+0.05"), ("55.0 %", "+5.0"), ("75.0 %", "+5.0")]
-    assert values["tiny"] == [("4.00", ""), ("50.0 %", ""), ("70.0 %", "")]
+    assert values["p2dpo"] == [
+        ("4.05", "+0.05"), ("3.55", "+0.05"), ("55.0 %", "+5.0"), ("75.0 %", "+5.0"), ("85.0 %", "+5.0")
+    ]  # fmt: skip
+    assert values["tiny"] == [("4.00", ""), ("3.50", ""), ("50.0 %", ""), ("70.0 %", ""), ("80.0 %", "")]
     assert len(found["panels"]) == 1  # image shares have a single layer, which gets no chart
     assert found["n"] == 40
 

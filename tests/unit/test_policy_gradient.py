@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from perceptune.core.methods.policy_gradient import (
     Step,
+    as_many_random,
     clipped_surrogate,
     contrastive_perception,
     engine_correction,
@@ -231,6 +232,18 @@ def test_perception_tokens_of_several_responses_and_of_none() -> None:
     assert not perception_tokens(
         perception_scores(REMOVED, ENTROPY, "normalised")[:0], owners[:0], 0.5, "floor", True
     ).any()
+
+
+def test_random_tokens_have_the_counts_of_the_chosen_ones_and_depend_on_their_response_alone() -> None:
+    owners = torch.arange(4).repeat_interleave(torch.tensor([5, 9, 1, 40]))
+    old = -torch.rand(55, generator=torch.Generator().manual_seed(0))
+    chosen = torch.zeros(55, dtype=torch.bool)
+    chosen[[0, 3, 6, 7, 8, *range(20, 40)]] = True
+    found = as_many_random(chosen, owners, old)
+    assert [int(found[owners == i].sum()) for i in range(4)] == [2, 3, 0, 20]
+    assert not torch.equal(found, chosen)
+    last = owners == 3  # alone on its device
+    assert torch.equal(as_many_random(chosen[last], owners[last], old[last]), found[last])
 
 
 def test_contrast_of_equal_views_is_log_2() -> None:

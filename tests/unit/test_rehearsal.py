@@ -8,12 +8,12 @@ from perceptune.contracts.errors import UserError
 from perceptune.planning import policies as plan
 from perceptune.planning.rehearsal import rehearsed
 
-CONFIGS = sorted((Path(__file__).parents[2] / "config").rglob("*.yaml"))
+from tests.shipped import CONFIGS, raw_of
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_a_slice_of_every_config_takes_few_examples_of_everything(file: Path) -> None:
-    raw = yaml.safe_load(file.read_text())
+    raw = raw_of(file)
     config = plan.load({**raw, "rehearse": 20}).config
     for section in ("samplings", "pair_generations", "benchmarks", "attention_maps", "saliency_maps"):
         assert all(block.limit <= 20 for block in getattr(config, section).values()), section

@@ -48,6 +48,33 @@ def test_requests_cover_the_valid_examples_of_the_split(examples: Path) -> None:
     ]
 
 
+def test_all_answers_of_a_benchmark_can_be_decoded_with_contrast(examples: Path) -> None:
+    """Greedy, sampled and to other prompts; each against the same noise, which the seed of the view
+    and the image determine."""
+    views = {"noisy": ViewBlock(type="noise", parameters={"sigma": 0.4})}
+    settings = {"view": "noisy", "strength": 1.0, "plausibility": 0.1}
+    shared: dict[str, Any] = {
+        "dataset": "mine",
+        "reward": "r",
+        "split": "train",
+        "n": 3,
+        "tasks": ("ocr",),
+        "prompts": ("{question}!",),
+    }
+    blocks = {"plain": BenchmarkBlock(**shared), "vcd": BenchmarkBlock(**shared, contrast=settings)}
+    target = examples.with_name("requests.parquet")
+    requests.run_benchmarks(
+        examples={"mine": examples}, requests=target, benchmarks=blocks, views={"mine": requests.Views(views)}
+    )
+    rows = read_table(target, REQUESTS).to_pylist()
+    plain, vcd = ([row for row in rows if row["benchmark"] == name] for name in blocks)
+    assert [row["condition"] for row in vcd] == ["greedy", "greedy", "sampled", condition_of(1)]
+    assert [row["recipe"] for row in vcd] == [row["recipe"] for row in plain]
+    assert {row["contrast"] for row in plain} == {None}
+    expected = recipe_of("noisy", views, ["digest-4"], None)
+    assert [row["contrast"] for row in vcd] == [{"recipe": expected.text(), "strength": 1.0, "plausibility": 0.1}] * 4
+
+
 def test_base_models_get_additional_prompts_greedily_under_the_first_view(examples: Path) -> None:
     prompts = ("Look. {question}", "{question} {format}")
     block = BenchmarkBlock(

@@ -108,6 +108,30 @@ def test_perception_loss_alone() -> None:
     assert difference.tolist() == pytest.approx([-0.003107, 0.000421, 0, -0.003999, 0], abs=1e-6)
 
 
+def test_the_recompute_switch_gives_the_masked_view_the_opposite_gradient() -> None:
+    """k3 depends on the difference of the two log-probs only. With the switch, the masked view gets
+    the gradients of both of its terms, and no stored log-probs of it are needed."""
+    given = {"beta": 0, "gamma": 0.02, "eta_masked": 0.05}
+    switch = {"masked_kl": "live", "masked_entropy": "live"}
+    live = MASKED.clone().requires_grad_()
+    one = tv6(stored={}, live={"masked": Seen(live)})
+    other = tv6()
+    loss = method("papo_g").loss(one, parameters("papo_g", **given, **switch))
+    published = method("papo_g").loss(other, parameters("papo_g", **given))
+    loss.backward()
+    published.backward()
+    assert loss.item() == published.item()
+    assert one.logps.grad is not None and other.logps.grad is not None and live.grad is not None
+    assert torch.equal(one.logps.grad, other.logps.grad)
+    assert live.grad.tolist() == pytest.approx([g - 0.01 for g in (0.003107, -0.000421, 0, 0.003999, 0)], abs=1e-6)
+    settings = parameters("papo_g", **given, **switch)
+    assert ("old", "masked") not in method("papo_g").stored(settings, "original")
+    assert method("papo_g").live(settings) == ("masked",)
+    with torch.no_grad():
+        metrics = method("papo_g").metrics(tv6(stored={}, live={"masked": Seen(MASKED)}), settings)
+    assert metrics["perception_kl"] == pytest.approx(3.541729, abs=1e-6)
+
+
 def test_papo_metrics_show_the_signs_of_collapse() -> None:
     with torch.no_grad():
         found = method("papo_g").metrics(tv6(), parameters("papo_g"))
@@ -247,6 +271,22 @@ def test_all_tokens_without_gate() -> None:
     one, settings = tv8(tokens="all", contrast=1.0)
     plain = method("grpo").loss(one, parameters("grpo", beta=0, clip_high=0.2))
     assert (method("cppo").loss(one, settings) - plain).item() == pytest.approx(0.315048, abs=1e-6)
+
+
+def test_as_many_random_tokens_as_perception_tokens() -> None:
+    """Here one of three, drawn once per response; over many responses each about equally often."""
+    one, settings = tv8(tokens="random")
+    assert one.selected is not None
+    assert one.selected.sum() == 1
+    again = method("cppo").select(replace(one, selected=None), settings)
+    assert again is not None and torch.equal(again, one.selected)
+    drawn = torch.zeros(3)
+    for number in range(300):
+        drawn += method("cppo").select(replace(one, old=one.old - number / 7), settings)  # type: ignore[operator]
+    assert drawn.sum() == 300
+    assert drawn.min() > 70
+    worse = replace(one, rewards=torch.tensor([0.0, 1.0]).double())
+    assert not method("cppo").select(worse, settings).any()  # type: ignore[union-attr]
 
 
 def test_responses_without_advantage_are_not_contrasted() -> None:

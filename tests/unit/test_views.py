@@ -69,6 +69,7 @@ DIGESTS = {
     "enhanced": "66cc8c19ceda",
     "jitter": "073bd22f80c1",
     "masked": "e120445eb75e",
+    "motion_blur": "5ca722e0e20d",
     "noise": "47fe7c6a6614",
     "perspective": "96c0e24a2ffa",
     "random_crop": "a4525f188100",

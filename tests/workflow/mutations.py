@@ -388,6 +388,10 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("benchmarks.own-test.protocol benchmarks.own-test.variant", ("amber", "discriminative"), COMPARED_OWN | ASKED_OWN | REPORT),
     ("benchmarks.own-test.max_tokens", 23, ASKED_OWN | REPORT),
     ("benchmarks.own-test.views", ["original"], ASKED_OWN | REPORT),
+    *(
+        (f"benchmarks.own-test.contrast.{key}", value, ASKED_OWN | REPORT)
+        for key, value in {"view": "original", "strength": 0.7, "plausibility": 0.3}.items()
+    ),
     ("benchmarks.own-test.prompt", "{question} Answer.", ASKED_OWN | REPORT),
     ("benchmarks.own-test.prompts", ["{question} Answer."], {("plan_benchmarks", BASE), ("evaluate_policy", BASE)} | REPORT),
     ("benchmarks.own-test.seed", 1, ASKED_OWN | REPORT),

@@ -14,6 +14,7 @@ import yaml
 from perceptune.contracts import paths
 
 from tests.faults.judge_server import serving
+from tests.shipped import FOLDER, paper_with_ablations, raw_of
 
 from .conftest import ROOT, Workflow
 from .inline import run_jobs
@@ -34,7 +35,7 @@ TESTED = {
     "perpo": ["refcoco-val", "llava-bench", "pope"],
     "dpo-ocr": ["fox"],
     "p2dpo": ["amber", "hallusionbench", "mmhal", "textvqa"],
-    "papo_g": ["geometry3k", "mathverse-vision"],
+    "papo_g": ["geometry3k", "mathverse-vision", "errors"],
     "cppo": ["we-math", "dynamath"],
 }
 """Maps an experiment to its rehearsed benchmarks; not all, because each takes CPU minutes and those
@@ -42,9 +43,9 @@ of a paper are alike.
 """
 
 
-def _config(paper: str) -> dict[str, Any]:
+def _config(raw: dict[str, Any]) -> dict[str, Any]:
     """The config without YAML aliases, which share one object."""
-    return dict(json.loads(json.dumps(yaml.safe_load((ROOT / f"config/papers/{paper}.yaml").read_text()))))
+    return dict(json.loads(json.dumps(raw)))
 
 
 @pytest.fixture(params=PAPERS)
@@ -53,7 +54,8 @@ def paper(request: pytest.FixtureRequest) -> str:
 
 
 def test_everything_is_planned(paper: str, tmp_path: Path) -> None:
-    config = _config(paper)
+    """With the ablations, if the paper has a file of them."""
+    config = _config(paper_with_ablations(paper))
     for experiment in config["experiments"].values():
         if "rounds" in experiment:  # hundreds of equal rounds, which take Snakemake minutes
             experiment |= {"rounds": 3, "evaluate_every": 2}
@@ -78,7 +80,7 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
     """A paper's config for tiny models on a CPU: short answers, one thread, a judge on this
     machine.
     """
-    config = _config(paper)
+    config = _config(raw_of(FOLDER / f"papers/{paper}.yaml"))
     for block in config["models"].values():
         block.update({"dtype": "float32", "threads": 1, "max_model_len": 1024})
         block.update({"pixels": [784, 12544]} if "pixels" in block else {})

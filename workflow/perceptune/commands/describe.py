@@ -180,8 +180,12 @@ def _of_benchmark(benchmark: Benchmark) -> Facts:
         yield f"metrics{called}, the primary one first", _metrics(one.metrics)
         settings = {key: list(value) if isinstance(value, tuple) else value for key, value in one.settings.items()}
         yield f"official settings{called}", [f"{key}: {json.dumps(value)}" for key, value in settings.items()]
-    judge = "required" if benchmark.judge_required else "none" if benchmark.judged is None else "optional"
-    yield "judge", [judge]
+    needs = {
+        one.name: "required" if one.judge_required else "none" if one.judged is None else "optional"
+        for one in benchmark.every_variant()
+    }
+    same = len(set(needs.values())) == 1
+    yield "judge", [*needs.values()][:1] if same else [f"{name}: {need}" for name, need in needs.items()]
 
 
 def _of_importer(importer: Importer) -> Facts:

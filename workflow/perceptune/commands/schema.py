@@ -50,7 +50,7 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "selections": (config.SelectionBlock,),
     "dataset_preferences": (config.GivenBlock,),
     "trainings": (config.TrainingBlock, config.LoraBlock),
-    "benchmarks": (config.BenchmarkBlock,),
+    "benchmarks": (config.BenchmarkBlock, config.ContrastBlock),
     "judges": (config.JudgeBlock,),
     "experiments": (config.ExperimentBlock,),
     "controls": (config.ControlsBlock,),

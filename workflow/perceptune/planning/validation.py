@@ -63,6 +63,8 @@ def views_named(
     """(key, view) for every view that a block names."""
     if isinstance(block, BenchmarkBlock):
         yield from (("views", view) for view in block.views)
+        if block.contrast:
+            yield "contrast.view", block.contrast.view
     elif isinstance(block, PairingBlock):
         for kind in ("focus", "robust"):
             pair = getattr(block, kind)

@@ -78,7 +78,7 @@ def uncovered(config: Config) -> Iterator[str]:
     """
     uses: list[tuple[str, SamplingBlock | BenchmarkBlock | RolloutBlock | GivenBlock, Sequence[str]]] = []
     uses += [(f"samplings.{name}", sampling, [sampling.view]) for name, sampling in config.samplings.items()]
-    uses += [(f"benchmarks.{name}", benchmark, benchmark.views) for name, benchmark in config.benchmarks.items()]
+    uses += [(f"benchmarks.{name}", benchmark, _shown(benchmark)) for name, benchmark in config.benchmarks.items()]
     for experiment in config.experiments.values():
         if experiment.pair_generation is None:
             uses.append((*_questions(experiment, config), views_seen(config.trainings[experiment.training])))
@@ -92,6 +92,11 @@ def uncovered(config: Config) -> Iterator[str]:
                 f"key `saliency_maps.{name}.{key}`: may leave out questions of `{user}`" for key in left_out
             )
     yield from mistakes
+
+
+def _shown(benchmark: BenchmarkBlock) -> list[str]:
+    """The views of a benchmark, and that of its amateur."""
+    return [*benchmark.views, *([benchmark.contrast.view] if benchmark.contrast else [])]
 
 
 def _questions(experiment: ExperimentBlock, config: Config) -> tuple[str, SamplingBlock | RolloutBlock | GivenBlock]:

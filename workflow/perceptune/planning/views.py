@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from perceptune.contracts import plugins
-from perceptune.contracts.config import PLAIN_VIEWS, PairingBlock, RolloutBlock, SamplingBlock
+from perceptune.contracts.config import PLAIN_VIEWS, BenchmarkBlock, PairingBlock, RolloutBlock, SamplingBlock
 from perceptune.contracts.paths import CLIPS, CROPS, SALIENCY
 from perceptune.contracts.plugins import module_of
 from perceptune.planning.policies import Plan, tracked
@@ -43,7 +43,7 @@ def view_modules(plan: Plan, views: Iterable[str]) -> list[str]:
 def requested_views(plan: Plan, policy: str, plan_name: str) -> list[str]:
     """Views in the requests of `plan_name`, as in `request_plans`, including those of amateurs."""
     if plan_name == "benchmarks":
-        return sorted({view for b in plan.benchmarks(policy) for view in plan.config.benchmarks[b].views})
+        return sorted({view for b in plan.benchmarks(policy) for view in views_of(plan.config.benchmarks[b])})
     return views_of(request_block(plan, plan_name.split("/")[1]))
 
 
@@ -97,6 +97,6 @@ def clip_scores(plan: Plan, policy: str, dataset: str, pairing: str, filter: str
     return CLIPS.format(policy=policy, dataset=dataset, crop=crop, clip_score=clip) if clip and crop else None
 
 
-def views_of(block: SamplingBlock | PairingBlock | RolloutBlock) -> list[str]:
+def views_of(block: SamplingBlock | PairingBlock | RolloutBlock | BenchmarkBlock) -> list[str]:
     """Views in a block's requests, including those of amateurs."""
     return sorted({view for _, view in views_named(block)})

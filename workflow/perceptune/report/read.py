@@ -15,6 +15,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.table import Table
+from perceptune.contracts.tables.terms import TERMS
 from perceptune.report.gallery import visible
 from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.verdicts import Controlled
@@ -81,6 +82,17 @@ def pair_statistics(path: Path) -> dict[str, Any]:
         names = ", ".join(f"`{name}`" for name in sorted(missing))
         raise UserError(f"`{path}`: no {names}, expected the statistics of a pair filter", "delete the file and rerun")
     return found
+
+
+def implicit_preferences(terms: Path) -> list[float]:
+    """IPS of each list in a table of stored log-probs: log pi_ref of the best minus the worst answer.
+
+    Log-probs are summed over tokens. `terms` has one term and view; its lists have the best answer
+    first.
+    """
+    found = frame(terms, TERMS)["logprobs"].cast(pl.List(pl.List(pl.Float64)))
+    best, worst = (part.list.sum() for part in (found.list.first(), found.list.last()))
+    return (best - worst).to_list()
 
 
 def rounds_of(rounds: Mapping[str, RoundsOf]) -> list[Rounds]:

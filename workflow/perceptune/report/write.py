@@ -26,6 +26,7 @@ from perceptune.report.read import (
     RoundsOf,
     controlled_of,
     frame,
+    implicit_preferences,
     pair_statistics,
     rounds_of,
     rows_of,
@@ -73,6 +74,7 @@ def run(
     twinless: Mapping[str, str] = MappingProxyType({}),
     leakage: Mapping[str, Path] = MappingProxyType({}),
     leakage_mode: Leakage = "warn",
+    given: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -92,6 +94,7 @@ def run(
         twinless: Policy without an SFT counterpart to the reason for that.
         leakage: Name of training data to the table of what they share with benchmarks.
         leakage_mode: What to do if they share something.
+        given: Label of dataset preferences to the base model's log-probs of their answers.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
@@ -121,6 +124,7 @@ def run(
     sources |= {f"examples of {d}": path for d, path in examples.items()}
     sources |= {f"controls of {p}": path for p, path in controls.items()}
     sources |= {f"leakage of {name}": path for name, path in leakage.items()}
+    sources |= {f"log-probs of {label}": path for label, path in given.items()}
     once = None if logs is None else round_sections.trained_once(logs, experiments)
     handed_on = round_sections.handed_on(experiments)
     page = (
@@ -159,6 +163,7 @@ def run(
             sweeps=[part for r in found if (part := attention_sections.noise_section(measured, r, noise, styles))],
             attention=[part for r in found if (part := attention_sections.attention_section(measured, r, styles))],
             pairs=pair_sections.pairs_section(pair_counts),
+            given=pair_sections.given_section({label: implicit_preferences(path) for label, path in given.items()}),
             pair_galleries=dict(pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
             leakage=leakage_section(leakage),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Task
+from perceptune.contracts.config.pairs import ContrastBlock
 
 Leakage = Literal["refuse", "warn", "allow"]
 
@@ -48,6 +49,8 @@ class BenchmarkBlock(Block):
     views: Annotated[tuple[str, ...], Field(min_length=1)] = ("original", "blank")
     """Views for greedy decoding; `blank` is the no-image test. Sampled responses use the first
     view."""
+    contrast: ContrastBlock | None = None
+    """Contrastive decoding of all answers (VCD), greedy and sampled; null: plain decoding."""
     attention_map: str | None = None
     """An `attention_maps` block of this config, to measure each policy's attention on these
     questions; null: not measured."""

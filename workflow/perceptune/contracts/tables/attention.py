@@ -14,6 +14,7 @@ ATTENTION = Table(
     ("attention", pa.list_(pa.float32()), NULL),  # attention map, row by row
     ("afr", pa.float64(), NULL),  # attention focus ratio of the map; null without a ground-truth box
     ("layer_afr", pa.list_(pa.float64()), NULL),  # attention focus ratio per layer
+    ("global_afr", pa.float64(), NULL),  # attention focus ratio of the sum over all layers
     ("image_share", pa.list_(pa.float64()), NULL),  # per layer: share of attention on image tokens
     ("reason", pa.string(), NULL),
 )

@@ -35,6 +35,8 @@ class Answered:
     """Why the answer could not be parsed; None if it was."""
     source: Mapping[str, Any]
     """The example's source columns, as its importer wrote them."""
+    response: str | None = None
+    """The whole response with its reasoning, for a judge that reads it; None elsewhere."""
     verdict: str | None = None
     """The judge's reply; None without a judge, or for answers that do not need one."""
 
@@ -84,6 +86,8 @@ class Judged:
     """Whether a verdict cut off at `max_tokens` still counts, because the part that is read comes
     first.
     """
+    reads_reasoning: bool = False
+    """Whether `messages` uses the whole response, `Answered.response`."""
 
 
 @dataclass(frozen=True)

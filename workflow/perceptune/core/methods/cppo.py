@@ -27,8 +27,9 @@ class CPPOParameters(GRPOParameters):
     """Weight of the contrastive perception loss: lambda."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the contrastive loss: tau."""
-    tokens: Literal["perception", "all"] = "perception"
-    """Tokens with the contrastive loss: those whose entropy rises under `removing`, or all."""
+    tokens: Literal["perception", "random", "all"] = "perception"
+    """Tokens with the contrastive loss: those whose entropy rises under `removing`, or all. As a
+    control, `random` selects as many tokens per response as `perception`, at random."""
     share: Share = 0.5
     """Share of the tokens with rising entropy that is selected in each response."""
     rounding: Literal["floor", "ceil"] = "floor"
@@ -67,7 +68,7 @@ class CPPO(GRPO):
 
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
         """Tokens whose entropy rises most in this step, in responses with a positive advantage."""
-        from perceptune.core.methods.policy_gradient import perception_scores, perception_tokens
+        from perceptune.core.methods.policy_gradient import as_many_random, perception_scores, perception_tokens
 
         if not parameters.contrast:
             return None
@@ -77,6 +78,8 @@ class CPPO(GRPO):
         chosen = perception_tokens(scores, tokens.owners, parameters.share, parameters.rounding, parameters.ties)
         if parameters.tokens == "all":
             chosen = chosen.new_ones(chosen.shape)
+        elif parameters.tokens == "random":
+            chosen = as_many_random(chosen, tokens.owners, tokens.old)
         gate = advantages_of(tokens, parameters)[tokens.owners] > 0
         return chosen & gate if parameters.gate else chosen
 

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.shares import exact_share
 
 Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum_norm", "chunk_token_mean"]
@@ -164,6 +165,22 @@ def perception_tokens(
         count = max(1, math.floor(part) if rounding == "floor" else math.ceil(part))
         values, order = scores[places].sort(descending=True, stable=True)
         mask[places[scores[places] >= values[count - 1]] if ties else places[order[:count]]] = True
+    return mask
+
+
+def as_many_random(chosen: Tensor, owners: Tensor, old: Tensor) -> Tensor:
+    """Mask (T,) bool of as many tokens per response as in `chosen`, drawn at random from all its
+    tokens.
+
+    The draw depends only on the response's old log-probs, so it is the same on any number of
+    devices and in every step of a round.
+    """
+    mask = torch.zeros_like(chosen)
+    for owner in owners.unique():
+        places = (owners == owner).nonzero()[:, 0]
+        seed = derived_seed("random tokens", old[places].float().cpu().numpy().tobytes().hex())
+        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)).to(places.device)
+        mask[places[order[: int(chosen[places].sum())]]] = True
     return mask
 
 

@@ -17,6 +17,7 @@ from perceptune.contracts.paths import (
 )
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.digests import sha256_of_file
+from perceptune.core.methods.method import Stored
 from perceptune.planning import resources
 from perceptune.planning.benchmarks import (
     attention_tables,
@@ -108,6 +109,7 @@ def write_report(plan: Plan) -> Job:
     examples = plan.examples(plan.benchmark_datasets)
     controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
     leakage = plan.leakage(plan.config.experiments)
+    given = given_logprobs(plan)
     contents = {
         "training": training,
         "rounds": rounds,
@@ -121,6 +123,7 @@ def write_report(plan: Plan) -> Job:
         "base": {policy: plan.base(policy) for policy in plan.policies},
         "leakage": leakage,
         "leakage_mode": plan.config.leakage,
+        "given": given,
     }
     return Job(
         inputs={
@@ -133,6 +136,7 @@ def write_report(plan: Plan) -> Job:
             "examples": examples,
             "controls": controls,
             "leakage": leakage,
+            "given": given,
         },
         settings={
             "config": tracked(plan.config.report),
@@ -181,6 +185,17 @@ def statistics(plan: Plan) -> dict[str, str]:
     ]
     patterns = {"selection": PREFERENCE_STATISTICS, "dataset_preference": GIVEN_STATISTICS}
     return {"/".join(t.values()): pattern.format(**t) for t in tables for key, pattern in patterns.items() if key in t}
+
+
+def given_logprobs(plan: Plan) -> dict[str, str]:
+    """Label to the base model's log-probs of every experiment's dataset preferences, for those that
+    the training needs anyway."""
+    wanted, found = Stored("reference", "original"), dict[str, str]()
+    for experiment, block in plan.config.experiments.items():
+        table = plan.stored_logprobs(experiment).get(wanted) if block.dataset_preference else None
+        if table:
+            found.setdefault("/".join(plan.samples(experiment).values()), table)
+    return found
 
 
 def pair_tables(plan: Plan) -> dict[str, dict[str, str]]:

@@ -84,7 +84,7 @@ def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
     views = requested_views(plan, policy, "benchmarks")
     blocks = view_blocks(plan, *views)
     benchmarks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
-    shown = {d: [v for b in benchmarks if b.dataset == d for v in b.views] for d in datasets}
+    shown = {d: [v for b in benchmarks if b.dataset == d for v in views_of(b)] for d in datasets}
     crops = {dataset: crop_tables(plan, policy, dataset, views) for dataset in datasets}
     saliencies = {dataset: saliency_tables(plan, dataset, shown[dataset]) for dataset in datasets}
     requested = {

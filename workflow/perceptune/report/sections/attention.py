@@ -14,8 +14,11 @@ from perceptune.report.svg import Svg
 
 MEASURES = {
     "afr": "attention focus ratio",
+    "afr_mean_of_layers": "AFR, mean over the layers",
+    "afr_all_layers": "AFR of all layers together",
     "image_share": "attention on the image",
     "p_accuracy": "accuracy where the base AFR is high (P-Acc)",
+    "p_accuracy_afr_14": "accuracy where the base AFR exceeds 14 (the paper's P-Acc)",
 }
 """Labels of the attention metrics in the table; the other attention metrics are per layer."""
 LAYERS = {
@@ -196,7 +199,7 @@ def _attention_cell(row: Row | None, metric: str) -> dict[str, str]:
     """Shares in percent with gains in points; the ratio with two decimals."""
     if row is None:
         return {"value": "n/a", "interval": "", "gain": "", "gain_interval": ""}
-    percent = metric != "afr"
+    percent = not metric.startswith("afr")
 
     def number(value: float) -> str:
         return f"{100 * value:.1f}" if percent else f"{value:.2f}"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perceptune.core.preferences.pair_filter import described
 from perceptune.report.gallery import visible
 
 MOST_REASONS = 5
@@ -67,6 +68,15 @@ def _pairs_of(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
         "clip": _clip_rows(values.get("clip")),
         "above": _above_image(values.get("clip")),
     }
+
+
+def given_section(preferences: Mapping[str, Sequence[float]]) -> list[tuple[str, list[str]]]:
+    """Per label the IPS of dataset preferences, as in the first column of P2-DPO's table 3."""
+    return [
+        (f"{label} ({_share(sum(ips < 0 for ips in values) / len(values))} below 0)", _numbers(found))
+        for label, values in preferences.items()
+        if (found := described(values)) is not None
+    ]
 
 
 def _reasons(dropped: Sequence[Mapping[str, int]]) -> tuple[list[str], list[str]]:

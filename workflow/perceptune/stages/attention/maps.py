@@ -94,7 +94,7 @@ class _Maps:
 
     def row(self, example: Mapping[str, Any]) -> dict[str, Any]:
         size = tuple(example["image_sizes"][0]) if example["image_sizes"] else (0, 0)
-        empty = dict.fromkeys(("grid", "attention", "afr", "layer_afr", "image_share"))
+        empty = dict.fromkeys(("grid", "attention", "afr", "layer_afr", "global_afr", "image_share"))
         row = {"example_id": example["example_id"], "size": list(size), **empty, "reason": None}
         if not example["image_sha256"]:
             return {**row, "reason": "no image"}
@@ -112,6 +112,7 @@ class _Maps:
             "attention": shown.astype(np.float32).ravel().tolist(),
             "afr": attention_focus_ratio(shown, size, tuple(box)) if box else None,
             "layer_afr": [attention_focus_ratio(layer, size, tuple(box)) for layer in layers] if box else None,
+            "global_afr": attention_focus_ratio(np.sum(layers, axis=0), size, tuple(box)) if box else None,
             "image_share": [float(share) for share in captured.shares],
         }
 

@@ -15,8 +15,10 @@ from perceptune.contracts.tables.attention import ATTENTION
 from perceptune.contracts.tables.io import read_table
 from perceptune.stages.evaluation.metric_rows import Measuring, matched, mean_of_column, measured_row, together
 
-READ = ["example_id", "afr", "layer_afr", "image_share", "reason"]
+READ = ["example_id", "afr", "layer_afr", "global_afr", "image_share", "reason"]
 """Columns of the table of attention maps that metrics use."""
+PAPERS_AFR = 14.0
+"""The AFR above which P2-DPO counts an example for P-Acc."""
 
 
 def attention_rows(
@@ -27,10 +29,11 @@ def attention_rows(
     benchmark: str,
     view: str,
 ) -> Iterator[dict[str, Any]]:
-    """Per task: attention focus ratio and image share, of the map and of each layer, and P-Acc.
+    """Per task: attention focus ratio and image share, of the map and of the layers, and P-Acc.
 
-    P-Acc is the accuracy on the examples whose AFR under the *base model* is above its mean: the
-    same examples for every policy.
+    P-Acc is the accuracy on the examples whose AFR under the *base model* is above a threshold: the
+    same examples for every policy. `p_accuracy` uses the base model's mean AFR, `p_accuracy_afr_14`
+    the paper's threshold; it has no row if no example is above it.
     """
     table, base_table = (None if path is None else read_table(path, ATTENTION, READ).to_pylist() for path in maps)
     answers = scored.filter(condition="greedy", view=view)
@@ -80,12 +83,15 @@ def _values(
     def of_layer(column: str, layer: int) -> Any:
         return lambda row: None if row[column] is None else row[column][layer]
 
-    def average(row: dict[str, Any]) -> float | None:
-        return None if row["image_share"] is None else float(np.mean(row["image_share"]))
+    def average(column: str) -> Any:
+        """The mean over the layers; None if a layer has no value."""
+        return lambda row: None if None in (row[column] or [None]) else float(np.mean(row[column]))
 
     layers = max((len(policy[i]["image_share"]) for i in ids), default=0)
     add("afr", lambda row: row["afr"])
-    add("image_share", average)
+    add("afr_all_layers", lambda row: row["global_afr"])
+    add("afr_mean_of_layers", average("layer_afr"))
+    add("image_share", average("image_share"))
     for layer in range(layers):
         add(f"afr_layer_{layer:02}", of_layer("layer_afr", layer))
         add(f"image_share_layer_{layer:02}", of_layer("image_share", layer))
@@ -102,20 +108,21 @@ def _p_accuracy(
     measured: Measuring,
     benchmark: str,
 ) -> Iterator[dict[str, Any]]:
-    """P-Acc; requires boxes."""
+    """P-Acc with both thresholds; requires boxes."""
     focus = {i: (policy if base is None else base)[i]["afr"] for i in ids}
     known = {i: value for i, value in focus.items() if value is not None}
     if not known:
         return
-    threshold = float(np.mean(list(known.values())))
-    chosen = pl.Series([i for i, value in known.items() if value > threshold], dtype=pl.String)
-    part = answers.filter(pl.col("task") == task, pl.col("example_id").is_in(chosen.implode()))
-    if not part.height:
-        return
-    base_part = None if base_scored is None else matched(base_scored, part)
-    values = measured.primary(part, base_part, (benchmark, task, "p_accuracy"))
-    failed = int(part["reason"].is_not_null().sum())
-    yield {
-        "task": task, "view": part["view"][0], "condition": "attention", "k": 1, "metric": "p_accuracy",
-        "n": part.height, "n_failed": failed, **values,
-    }  # fmt: skip
+    mean = float(np.mean(list(known.values())))
+    for metric, threshold in (("p_accuracy", mean), (f"p_accuracy_afr_{PAPERS_AFR:g}", PAPERS_AFR)):
+        chosen = pl.Series([i for i, value in known.items() if value > threshold], dtype=pl.String)
+        part = answers.filter(pl.col("task") == task, pl.col("example_id").is_in(chosen.implode()))
+        if not part.height:
+            continue
+        base_part = None if base_scored is None else matched(base_scored, part)
+        values = measured.primary(part, base_part, (benchmark, task, metric))
+        failed = int(part["reason"].is_not_null().sum())
+        yield {
+            "task": task, "view": part["view"][0], "condition": "attention", "k": 1, "metric": metric,
+            "n": part.height, "n_failed": failed, **values,
+        }  # fmt: skip

@@ -25,7 +25,7 @@ from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, proto
 from perceptune.engines.judging import ANY_MODEL, SEED, Case, Endpoint, Said, complaint, help_with
 from perceptune.engines.vllm.requests import Question
 from perceptune.models.reasoning import reasoning_of
-from perceptune.stages.evaluation.judged_answers import READ, Questions, answered, with_verdicts
+from perceptune.stages.evaluation.judged_answers import READ, RESPONSE, Questions, answered, with_verdicts
 from perceptune.stages.evaluation.metric_rows import MEASURED, answers_of
 from perceptune.stages.sampling.responses import start
 
@@ -63,7 +63,8 @@ def run(
     protocol = protocol_of(block)
     if protocol is None or protocol.judged is None:
         raise ValueError(f"benchmark `{block.protocol}` does not use a judge")
-    rows = answers_of(rewards, benchmark, (*MEASURED, *READ))
+    whole = (RESPONSE,) if protocol.judged.reads_reasoning else ()
+    rows = answers_of(rewards, benchmark, (*MEASURED, *READ, *whole))
     identity = judge.model if model is None else [weights, model.model_dump(mode="json", exclude=UNCOMPUTED)]
     questions, asked = Questions(examples), protocol.judged
 

@@ -18,6 +18,8 @@ from perceptune.stages.data.examples import Examples
 ANSWER = ["request_id", "sample_index"]
 READ = ("target", "parsed", "answer")
 """Columns of the rewards table that an `Answered` needs, in addition to `MEASURED`."""
+RESPONSE = "text"
+"""The column that it needs for a judge that reads the whole response."""
 
 
 class Questions:
@@ -75,5 +77,6 @@ def _from_row(row: dict[str, Any], question: str, source: Columns) -> Answered:
         components={} if missing else {k: v for k, v in row["components"].items() if v is not None},
         reason=row["reason"],
         source=source,
+        response=row.get(RESPONSE),
         verdict=row["verdict"],
     )

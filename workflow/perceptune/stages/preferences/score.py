@@ -49,7 +49,7 @@ def run(
     """Writes the `rewards` table: `responses` in order, optionally only of `benchmarks`.
 
     This is the only place where the model's reasoning is taken off: judges and metrics read the
-    column `answer`.
+    column `answer`, except for a judge of the reasoning itself.
 
     `resources` is the digest of the folder of that name, for the record. Raises `UserError` if a
     task has no reward, or if more than `max_failed_share` of the responses are missing.

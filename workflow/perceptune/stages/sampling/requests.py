@@ -13,6 +13,7 @@ from typing import Any
 from perceptune.contracts.config import (
     AnswerBlock,
     BenchmarkBlock,
+    ContrastBlock,
     PairingBlock,
     RolloutBlock,
     SamplingBlock,
@@ -128,7 +129,7 @@ def run_benchmarks(
     rewards: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
     """Writes `requests` for benchmarks: greedy under each view, `n` samples under the first view,
-    and greedy under the first view for each additional prompt.
+    and greedy under the first view for each additional prompt; all with the block's `contrast`.
 
     `examples` and `views` are by dataset; `rewards` are the tasks of each reward block, where
     known. Raises `UserError` for questions whose answers could not be measured.
@@ -143,9 +144,13 @@ def run_benchmarks(
         conditions = [("greedy", view, block.prompt, greedy) for view in block.views]
         conditions += [("sampled", block.views[0], block.prompt, sampled)] if block.n else []
         conditions += [(condition_of(i), block.views[0], prompt, greedy) for i, prompt in enumerate(block.prompts, 1)]
+        queries = [
+            _Query(block.dataset, name, condition, view, prompt, block.seed, drawing, _amateur(block.contrast))
+            for condition, view, prompt, drawing in conditions
+        ]
         for row in chosen:
-            for condition, view, prompt, drawing in conditions:
-                rows += planner.requests(row, _Query(block.dataset, name, condition, view, prompt, block.seed, drawing))
+            for query in queries:
+                rows += planner.requests(row, query)
     planner.check(rows)
     parameters = {name: block.model_dump(mode="json") for name, block in benchmarks.items()}
     inputs = examples | {f"{d} {name}": path for d, one in views.items() for name, path in one.tables.items()}
@@ -299,10 +304,13 @@ class _Query:
 
 
 def _answer(dataset: str, role: str, answer: AnswerBlock, seed: int) -> _Query:
-    against = answer.contrast
-    contrast = None if against is None else (against.view, against.strength, against.plausibility)
     drawing = {"n": 1, **answer.model_dump(include=DRAWING)}
-    return _Query(dataset, None, role, answer.view, answer.prompt, derived_seed(seed, answer.seed), drawing, contrast)
+    seed, contrast = derived_seed(seed, answer.seed), _amateur(answer.contrast)
+    return _Query(dataset, None, role, answer.view, answer.prompt, seed, drawing, contrast)
+
+
+def _amateur(contrast: ContrastBlock | None) -> tuple[str, float, float] | None:
+    return None if contrast is None else (contrast.view, contrast.strength, contrast.plausibility)
 
 
 class _Planner:

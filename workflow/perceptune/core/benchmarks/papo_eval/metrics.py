@@ -5,6 +5,8 @@ MathRuler scores the last box of eight answers at temperature 1; acc@8 is the me
 PAPO's copies of the benchmarks differ from the originals (for MathVerse, they leave out the
 questions that are not multiple choice), so its columns are not comparable with the original
 benchmarks. Unlike PAPO's script, this does not pool questions with the same text and answer.
+
+The variant `errors` adds why wrong answers are wrong, by a judge (`error_analysis.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, right, summed
+from perceptune.core.benchmarks.papo_eval import error_analysis
 from perceptune.core.benchmarks.papo_sampling import PAPO
 from perceptune.core.rewards.metrics import Columns
 
@@ -36,4 +39,13 @@ BENCHMARK = Benchmark(
     columns=columns,
     metrics={**ACCURACY, **FORMAT},
     settings=PAPO,
+    variants={
+        "errors": {
+            "columns": error_analysis.columns,
+            "metrics": {**ACCURACY, **error_analysis.ERRORS, **FORMAT},
+            "quoted": ("accuracy", "perception_errors", "perception_share_of_errors"),
+            "judged": error_analysis.JUDGED,
+            "judge_required": True,
+        }
+    },
 )
