@@ -91,6 +91,7 @@ lock: $(VENV)/$(ENV).ready
 	@$(LOCK) --upgrade envs/cpu.in --output-file envs/cpu.txt
 	@$(LOCK) --upgrade envs/cuda.in --output-file envs/cuda.txt
 	@$(LOCK) --upgrade envs/dev.in --constraints envs/cpu.txt --output-file envs/dev.txt
+	@$(LOCK) --upgrade envs/docs.in --constraints envs/cpu.txt --output-file envs/docs.txt
 	@$(LOCK) --upgrade --no-deps envs/slurm.in --output-file envs/slurm.txt
 	@$(LOCK) --upgrade envs/language.in --constraints envs/cpu.txt --output-file envs/language.txt
 
@@ -112,6 +113,6 @@ $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/dev.ready: $(VENV)/$(ENV).ready envs/dev.txt envs/language.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/dev.txt -r envs/language.txt
+$(VENV)/dev.ready: $(VENV)/$(ENV).ready envs/dev.txt envs/docs.txt envs/language.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/dev.txt -r envs/docs.txt -r envs/language.txt
 	@touch $@
