@@ -25,6 +25,7 @@ from perceptune.engines.training.trackers import Run
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor, outline
 from PIL import Image
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from tests import tiny_models as tiny
 from tests.feeds import fed
@@ -138,6 +139,26 @@ def test_memory_settings_do_not_change_the_trajectory(
     assert [e["loss"] for e in log] == pytest.approx([e["loss"] for e in expected_log], rel=1e-4)
     # AdamW divides by the gradient's size, which amplifies rounding in small gradients; a wrong
     # scale would show as 5e-3 per step
+    assert largest_difference(found, expected) < 5e-4
+
+
+def test_checkpointing_does_not_recompute_a_frozen_vision_tower(
+    model: ModelBlock, lists: list[RankedList], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[bool] = []
+    whole = CLIPEncoderLayer.forward
+
+    def counted(self: CLIPEncoderLayer, states: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        passes.append(states.requires_grad)
+        return whole(self, states, *rest, **named)
+
+    monkeypatch.setattr(CLIPEncoderLayer, "forward", counted)
+    expected, _ = trained(model, lists, tmp_path / "a", epochs=1)
+    without, passes[:] = list(passes), []
+    found, _ = trained(model, lists, tmp_path / "b", epochs=1, gradient_checkpointing=True)
+    assert without
+    assert passes == without
+    assert not any(passes)
     assert largest_difference(found, expected) < 5e-4
 
 

@@ -30,6 +30,19 @@ class Checkpoints(TrainerCallback):
             (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
 
 
+class FrozenInputs(TrainerCallback):
+    """Keeps gradients away from frozen inputs when gradient checkpointing is on.
+
+    transformers then makes the outputs of all embeddings require gradients, also those of a frozen
+    vision tower, which would be recomputed and differentiated for nothing. Only reentrant
+    checkpoints need that.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.gradient_checkpointing:
+            kwargs["model"].disable_input_require_grads()
+
+
 def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
     """The newest complete checkpoint of the same run in `folder`; anything else there is removed.
 

@@ -29,7 +29,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training import branch_attention, sharding
-from perceptune.engines.training.callbacks import Bar, Checkpoints, newest_checkpoint
+from perceptune.engines.training.callbacks import Bar, Checkpoints, FrozenInputs, newest_checkpoint
 from perceptune.engines.training.feeding import Feed, Layout, Places
 from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.image_features import FeatureCache
@@ -313,9 +313,7 @@ def prepare(
     arguments._n_gpu = 1
     micro, accumulation = micro_batches(block, arguments.world_size)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
-    if block.gradient_checkpointing:
-        model.enable_input_require_grads()
-    callbacks = [Checkpoints(), Bar(), *([sharding.InStep()] if sharded else []), *run.callbacks(block)]
+    callbacks = [Checkpoints(), Bar(), FrozenInputs(), *([sharding.InStep()] if sharded else []), *run.callbacks(block)]
     return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 
