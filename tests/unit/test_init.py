@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis.strategies import text
 from perceptune.commands.init.detection import Found, dataset_name, detect, images_of, kind_of
 from perceptune.commands.init.looking import look, reading, shape_of, task_of
@@ -190,8 +190,12 @@ def test_a_dataset_is_named_after_what_says_most(path: str, name: str) -> None:
 
 @settings(max_examples=50)
 @given(text())
+@example("\n\ud7fc")
+@example("a\x85b\u2028c\ufeff: #")
+@example("x" * 1100)
 def test_any_text_survives(value: str) -> None:
-    tree = {"a": {"b": Said(value, "a reason"), "c": Said({"d": [value]}), value or "e": 1}}
+    key = value[:100]  # YAML allows 1,024 characters
+    tree = {"a": {"b": Said(value, "a reason"), "c": Said({"d": [value], key: 2}), key or "e": 1}}
     assert yaml.safe_load(written(tree, value)) == plain(tree)
 
 

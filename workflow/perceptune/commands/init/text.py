@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -71,10 +70,31 @@ def _comment(text: str, depth: int) -> list[str]:
     return [f"{indent}{line}".rstrip() for line in lines]
 
 
+class _OneLine(yaml.SafeDumper):
+    """Writes texts with line breaks or control characters in double quotes, where they are escaped."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_OneLine.add_representer(str, _text)
+
+
 def _flow(value: Any) -> str:
     """A value on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
-    text = text.removesuffix("\n").removesuffix("\n...")
-    if isinstance(value, str) and text != value and value.replace("\n", "").isprintable():
-        return json.dumps(value, ensure_ascii=False)
-    return text
+    text = _dumped(value)
+    return _dumped(value, '"') if isinstance(value, str) and text != value else text
+
+
+def _dumped(value: Any, style: str | None = None) -> str:
+    text = yaml.dump(
+        value,
+        Dumper=_OneLine,
+        default_flow_style=True,
+        default_style=style,
+        width=float("inf"),
+        allow_unicode=True,
+        sort_keys=False,
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
