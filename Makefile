@@ -13,13 +13,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED ?= 1
 
-.PHONY: demo test extended test-all quick lint lint-style lint-types lint-workflow format explain chaos bench schemas slurm language lock clean
+.PHONY: demo install test extended test-all quick lint lint-style lint-types lint-workflow docs format explain chaos bench schemas slurm language lock clean
 
 demo: $(VENV)/$(ENV).ready
 	@touch $(VENV)/demo.started
 	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo failed, see the lines above. Run make demo again to continue from there."; exit 1; }
 	@# Snakemake prints the result of a run, but nothing if there was nothing to do
 	@test results/result.txt -nt $(VENV)/demo.started || { cat results/result.txt; echo "Report: results/report.html"; }
+
+install: $(VENV)/$(ENV).ready
 
 # For two cores: three processes, since SLURM tests mostly wait, with one thread each, since
 # oversubscribed cores make the tiny models many times slower.
@@ -46,7 +48,7 @@ bench: $(VENV)/dev.ready
 		echo "$$script.py"; python benchmarks/$$script.py --quick || exit 1; done
 
 lint: $(VENV)/dev.ready
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style lint-workflow
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style lint-workflow docs
 
 lint-style: $(VENV)/dev.ready
 	@ruff check .
@@ -59,6 +61,11 @@ lint-types: $(VENV)/dev.ready
 
 lint-workflow: $(VENV)/dev.ready
 	@python tests/lint_workflow.py
+
+# The documentation site. Broken links between pages are errors; links to other sites are not followed.
+docs: $(VENV)/docs.ready
+	@sphinx-build --fail-on-warning --keep-going --quiet --conf-dir docs --doctree-dir docs/_build/doctrees . docs/_build/html
+	@echo "Documentation: docs/_build/html/docs/index.html"
 
 format: $(VENV)/dev.ready
 	@ruff check --fix .
@@ -113,6 +120,10 @@ $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/dev.ready: $(VENV)/$(ENV).ready envs/dev.txt envs/docs.txt envs/language.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/dev.txt -r envs/docs.txt -r envs/language.txt
+$(VENV)/docs.ready: $(VENV)/$(ENV).ready envs/docs.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/docs.txt
+	@touch $@
+
+$(VENV)/dev.ready: $(VENV)/docs.ready envs/dev.txt envs/language.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/dev.txt -r envs/language.txt
 	@touch $@

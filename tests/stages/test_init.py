@@ -19,6 +19,7 @@ from perceptune.contracts.tables.io import read_table
 from perceptune.planning import policies
 from perceptune.planning.graph import graph
 from perceptune.stages.data import import_examples
+from tokenizers import Tokenizer
 
 from tests import own_data
 from tests.own_data import KINDS
@@ -125,6 +126,20 @@ def test_a_model_decides_on_family_prompt_and_sizes(kind: str) -> None:
     assert sampling.prompt == benchmark.prompt
     assert ("JSON" in sampling.prompt) == kind.startswith("qwen")
     assert ("{format}" in sampling.prompt) == (not kind.startswith("qwen"))
+
+
+@pytest.mark.parametrize("kind", ["coco", "counted"])
+def test_the_bundled_model_is_asked_in_words_that_it_knows(kind: str) -> None:
+    make, words = KINDS[kind]
+    (block,) = written(str(make(Path("own"))), *words)["datasets"].values()
+    question = block["parameters"]["question"]
+    assert question == question.lower()
+    tokenizer = Tokenizer.from_file(str(ROOT / "resources/tiny-llava/model/tokenizer.json"))
+    tokens = tokenizer.encode(question.replace("{category}", "circle")).tokens
+    assert all(len(token) > 1 or token in ".?" for token in tokens)  # unknown words are read letter by letter
+    config = written("own", *words, "--model", f"{model_folder('qwen3_vl')}/", out="real.yaml")
+    (block,) = config["datasets"].values()
+    assert "question" not in block.get("parameters", {})
 
 
 def test_comments_fit_and_no_value_is_lost() -> None:

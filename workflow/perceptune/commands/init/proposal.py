@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from perceptune.commands.init.detection import dataset_name
+from perceptune.commands.init.detection import DETECTION, dataset_name
 from perceptune.commands.init.looking import Look
 from perceptune.commands.init.model import PIXELS, Model
 from perceptune.commands.init.prompts import PLAIN, prompt_for
@@ -29,6 +29,8 @@ NEAR = Said("edit_distance", "for the tiny model, which is hardly ever right; `e
 UNRATED = Said("free_text", "no ground truth: the report shows the answers, and a judge can rate them")
 LISTS, GROUPS = 20, 8
 """Responses to a question: for ranked lists, and for each group of a round."""
+WORDED = {"grounding": "locate the {category}.", "counting": "how many {category} are there?"}
+"""Questions about boxes in the words of the bundled model, which has no capital letters."""
 QUICK = {"train": 100, "test": 50}
 """Questions per task with the bundled model."""
 MOST = {"train": 5000, "test": 500}
@@ -165,14 +167,23 @@ class Proposal:
         return min(longest, self.model.positions or longest)
 
     def _datasets(self) -> dict[str, Any]:
-        block = _dataset(self.look)
+        block = self._dataset(self.look)
         if self.share:
             block["test_share"] = Said(
                 self.share, "share of the images held out as the test split, which the data lack"
             )
         if self.test is self.look:
             return {self.name: block}
-        return {self.name: block, f"{self.name}-test": _dataset(self.test)}
+        return {self.name: block, f"{self.name}-test": self._dataset(self.test)}
+
+    def _dataset(self, seen: Look) -> dict[str, Any]:
+        """The block of a dataset, without defaults."""
+        block = seen.block.model_dump(mode="json", exclude_defaults=True)
+        said = {key: Said(value, WHY.get(key, "").format(kind=seen.block.kind)) for key, value in block.items()}
+        if self.model.bundled and seen.block.kind in DETECTION:
+            question = {"question": next(WORDED[task] for _, task in seen.tasks if task in WORDED)}
+            said["parameters"] = Said({**block.get("parameters", {}), **question}, "in words that the tiny model knows")
+        return said
 
     @property
     def _prompt(self) -> Said:
@@ -304,12 +315,6 @@ WHY = {
     "split": "of rows that name none",
     "parameters": "`perceptune describe importer {kind}` explains them",
 }
-
-
-def _dataset(seen: Look) -> dict[str, Any]:
-    """The block of a dataset, without defaults."""
-    block = seen.block.model_dump(mode="json", exclude_defaults=True)
-    return {key: Said(value, WHY.get(key, "").format(kind=seen.block.kind)) for key, value in block.items()}
 
 
 def summary(seen: Look) -> str:

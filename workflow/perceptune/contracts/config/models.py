@@ -71,7 +71,7 @@ class ModelBlock(Block):
     feature_cache: bool = False
     """Store what the frozen vision tower and projector make of each image, for further epochs, trainings,
     rounds and log-probs. Trainings of these parts do without. See
-    [docs/running.md](../docs/running.md#features-of-images)."""
+    [docs/gpus.md](../docs/gpus.md#features-of-images)."""
     engine: EngineBlock = EngineBlock()
     """vLLM settings."""
 

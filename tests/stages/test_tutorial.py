@@ -1,0 +1,66 @@
+"""Every command of docs/tutorial.md works."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL | re.MULTILINE)
+DRY_RUN = next(number for number, block in enumerate(BLOCKS) if " -n " in block)
+IMPORT = next(number for number, block in enumerate(BLOCKS) if " data " in block)
+INSPECT = """
+perceptune() {  # `inspect` serves until it is stopped: read its page once instead
+    if [ "$1" != inspect ]; then command perceptune "$@"; return; fi
+    command perceptune "$@" > inspect.log 2>&1 &
+    for _ in $(seq 120); do grep -q http inspect.log && break; sleep 0.5; done
+    python -c 'import re, urllib.request as u; print(u.urlopen(re.search(r"http\\S+", open("inspect.log").read())[0]).status)'
+    kill $!
+}
+"""
+
+
+def run(folder: Path, blocks: list[str]) -> str:
+    """Output of the commands of a reader who is in a clone of the repository; the first failure ends them."""
+    for name in ("Snakefile", "workflow", "config", "resources"):
+        (folder / name).symlink_to(ROOT / name)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(["set -euo pipefail", INSPECT, *blocks])],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "workflow"), "HF_HUB_OFFLINE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_reader_gets_to_the_dry_run(tmp_path: Path) -> None:
+    said = run(tmp_path, [block for number, block in enumerate(BLOCKS[: DRY_RUN + 1]) if number != IMPORT])
+    assert "found: 900 rows (train: 900 grounding) about 300 images" in said
+    assert "the config is valid: 1 experiment" in said
+    assert re.search(r"^train_adapter +1$", said, re.MULTILINE)
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_a_reader_gets_to_the_end(tmp_path: Path) -> None:
+    said = run(tmp_path, BLOCKS)
+    folder = tmp_path / "runs/shapes"
+    assert said.count("nothing found that would stop the run\n") == 1  # with the data imported
+    assert (folder / "results/result.txt").read_text() in said
+    assert (folder / "results/report.html").is_file()
+    assert Image.open(folder / "0-perpo.png").size == (448, 448)
+    assert (tmp_path / "runs/questions/results/report.html").is_file()
+    again = said[said.rindex("Building DAG of jobs", 0, said.index("found: 300 rows")) :]
+    assert re.search(r"^train_adapter +1$", again, re.MULTILINE)
+    assert not re.search(r"^(select_preferences|import_examples) ", again.partition("found:")[0], re.MULTILINE)
