@@ -1,5 +1,6 @@
 """What a run says last, and that Snakemake calls it."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from perceptune.planning.outcome import failure, result
+from perceptune.planning.outcome import Telling, failure, result
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -52,14 +53,47 @@ def test_jobs_of_a_group_are_looked_into_and_many_messages_are_counted(tmp_path:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("Terminating processes on user request, this might take some time.", "stopped; run the same command to continue"),
-        ("Will exit after finishing currently running jobs (scheduler).", "stopped; run the same command to continue"),
+        ("Terminating processes on user request, this might take some time.", "Stopped. The same command goes on from there."),
+        ("Will exit after finishing currently running jobs (scheduler).", "Stopped. The same command goes on from there."),
         ("sbatch: error", ""),
     ],
 )  # fmt: skip
 def test_a_stopped_run_says_how_to_go_on(tmp_path: Path, said: str, expected: str) -> None:
     (tmp_path / "snakemake.log").write_text(f"Execute 1 jobs...\n{said}\n")
     assert failure(failed(), [str(tmp_path / "snakemake.log"), str(tmp_path / "missing.log")]) == expected
+
+
+def test_a_stopped_run_still_shows_what_failed_before(tmp_path: Path) -> None:
+    log = tmp_path / "snakemake.log"
+    log.write_text("Terminating processes on user request, this might take some time.\n")
+    (tmp_path / "one.log").write_text("error: wrong\n")
+    shown = "error: wrong\nStopped. The same command goes on from there."
+    assert failure(failed(tmp_path / "one.log"), [str(log)]) == shown
+
+
+def test_errors_that_come_last_anyway_are_not_logged() -> None:
+    ended = "RuleException:\nCalledProcessError in file \"data.smk\", line 45:\nCommand 'python /tmp/x.run_stage.py' returned non-zero exit status 1."
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("test_outcome")
+    logger.propagate = False
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.addFilter(Telling())
+    for level, text in [
+        (logging.ERROR, ended),
+        (logging.ERROR, "WorkflowError: another"),
+        (logging.INFO, "Terminating processes on user request, this might take some time."),
+        (logging.ERROR, "Error in rule import_examples"),
+        (logging.INFO, "Complete log"),
+    ]:
+        logger.log(level, text)
+    assert [text.partition(",")[0] for text in said] == [
+        "WorkflowError: another",
+        "Terminating processes on user request",
+        "Complete log",
+    ]
 
 
 def finished(*rules: str, quiet: tuple[str, ...] = (), workdir: str | None = None) -> Any:
@@ -121,8 +155,11 @@ def test_snakemake_says_what_is_wrong_last(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text(rows + '{"image": "b.png"}\n')
     status, lines = snakemake(tmp_path, "data")
     assert status == 1
+    assert [line for line in lines if line.startswith("error: ")] == [lines[-3]]
     assert lines[-3].startswith("error: 1 of 3 rows cannot be used")
     assert lines[-1].startswith("hint: ")
+    assert "import_examples shapes failed" in lines
+    assert not any("CalledProcessError" in line for line in lines)
     (tmp_path / "own.jsonl").write_text(rows)
     assert snakemake(tmp_path, "data")[0] == 0
 
