@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def failed(*logs: Path) -> Any:
-    jobs = [SimpleNamespace(log=[str(log)]) for log in logs]
+    jobs = [SimpleNamespace(log=[str(log)], rule=SimpleNamespace(name="perceptune_import_examples")) for log in logs]
     return SimpleNamespace(scheduler=SimpleNamespace(failed=jobs))
 
 
@@ -39,6 +39,13 @@ def test_the_message_of_a_failed_job(tmp_path: Path, final: str | None, log: str
         if text is not None:
             path.write_text(text)
     assert failure(failed(file, file), []) == expected.format(log=file)
+
+
+def test_jobs_of_the_snakefile_around_a_module_are_its_own_matter(tmp_path: Path) -> None:
+    (tmp_path / "one.log").write_text("error: theirs\n")
+    workflow = failed(tmp_path / "one.log")
+    workflow.scheduler.failed[0].rule.name = "mine"
+    assert failure(workflow, []) == ""
 
 
 def test_jobs_of_a_group_are_looked_into_and_many_messages_are_counted(tmp_path: Path) -> None:
@@ -111,6 +118,7 @@ def test_the_result_is_shown_only_by_the_run_that_made_it(tmp_path: Path) -> Non
     table.write_text("a table\n\n")
     shown = "a table\nReport: results/report.html"
     assert result(finished("import_examples", "write_report"), str(table), "results/report.html") == shown
+    assert result(finished("perceptune_write_report"), str(table), "results/report.html") == shown
     assert result(finished("write_report", quiet=("RULES",)), str(table), "results/report.html") == shown
     assert result(finished("write_report", quiet=("ALL",)), str(table), "results/report.html") == ""
     assert result(finished("import_examples"), str(table), "results/report.html") == ""
