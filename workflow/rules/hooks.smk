@@ -2,9 +2,7 @@
 
 from perceptune.planning.outcome import errors_last, failure, result
 
-# Snakemake ignores the hooks of modules; the Snakefile that uses one can call them (docs/module.md).
-if workflow.modifier.is_main_snakefile() and workflow.is_main_process:
-    errors_last(logger)
+errors_last(workflow, logger)
 
 
 onsuccess:

@@ -49,11 +49,13 @@ def failure(workflow: Any, logs: Iterable[str]) -> str:
     return "\n".join(([joined_mistakes(messages, separator="\n")] if messages else []) + stopped)
 
 
-def errors_last(logger: logging.Logger) -> None:
+def errors_last(workflow: Any, logger: logging.Logger) -> None:
     """For a run that ends with `failure`: lets jobs leave their errors to it, and keeps what says less
-    than these errors out of Snakemake's log."""
-    os.environ[ERRORS_LAST] = "1"
-    logger.addFilter(Telling())
+    than these errors out of Snakemake's log. Snakemake ignores the hooks of a module, unless the
+    Snakefile around it calls them (docs/module.md), so jobs of a module show their errors."""
+    if workflow.is_main_process and workflow.modifier.is_main_snakefile():
+        os.environ[ERRORS_LAST] = "1"
+        logger.addFilter(Telling())
 
 
 class Telling(logging.Filter):
