@@ -1,5 +1,6 @@
 """What a run says last, and that Snakemake calls it."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,14 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from perceptune.planning.outcome import failure, result
+from perceptune.planning.outcome import Telling, failure, result
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
 
 def failed(*logs: Path) -> Any:
-    jobs = [SimpleNamespace(log=[str(log)]) for log in logs]
+    jobs = [SimpleNamespace(log=[str(log)], rule=SimpleNamespace(name="perceptune_import_examples")) for log in logs]
     return SimpleNamespace(scheduler=SimpleNamespace(failed=jobs))
 
 
@@ -40,6 +41,13 @@ def test_the_message_of_a_failed_job(tmp_path: Path, final: str | None, log: str
     assert failure(failed(file, file), []) == expected.format(log=file)
 
 
+def test_jobs_of_the_snakefile_around_a_module_are_its_own_matter(tmp_path: Path) -> None:
+    (tmp_path / "one.log").write_text("error: theirs\n")
+    workflow = failed(tmp_path / "one.log")
+    workflow.scheduler.failed[0].rule.name = "mine"
+    assert failure(workflow, []) == ""
+
+
 def test_jobs_of_a_group_are_looked_into_and_many_messages_are_counted(tmp_path: Path) -> None:
     logs = [tmp_path / f"{n}.log" for n in range(7)]
     for log in logs:
@@ -52,14 +60,47 @@ def test_jobs_of_a_group_are_looked_into_and_many_messages_are_counted(tmp_path:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("Terminating processes on user request, this might take some time.", "stopped; run the same command to continue"),
-        ("Will exit after finishing currently running jobs (scheduler).", "stopped; run the same command to continue"),
+        ("Terminating processes on user request, this might take some time.", "Stopped. The same command goes on from there."),
+        ("Will exit after finishing currently running jobs (scheduler).", "Stopped. The same command goes on from there."),
         ("sbatch: error", ""),
     ],
 )  # fmt: skip
 def test_a_stopped_run_says_how_to_go_on(tmp_path: Path, said: str, expected: str) -> None:
     (tmp_path / "snakemake.log").write_text(f"Execute 1 jobs...\n{said}\n")
     assert failure(failed(), [str(tmp_path / "snakemake.log"), str(tmp_path / "missing.log")]) == expected
+
+
+def test_a_stopped_run_still_shows_what_failed_before(tmp_path: Path) -> None:
+    log = tmp_path / "snakemake.log"
+    log.write_text("Terminating processes on user request, this might take some time.\n")
+    (tmp_path / "one.log").write_text("error: wrong\n")
+    shown = "error: wrong\nStopped. The same command goes on from there."
+    assert failure(failed(tmp_path / "one.log"), [str(log)]) == shown
+
+
+def test_errors_that_come_last_anyway_are_not_logged() -> None:
+    ended = "RuleException:\nCalledProcessError in file \"data.smk\", line 45:\nCommand 'python /tmp/x.run_stage.py' returned non-zero exit status 1."
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("test_outcome")
+    logger.propagate = False
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.addFilter(Telling())
+    for level, text in [
+        (logging.ERROR, ended),
+        (logging.ERROR, "WorkflowError: another"),
+        (logging.INFO, "Terminating processes on user request, this might take some time."),
+        (logging.ERROR, "Error in rule import_examples"),
+        (logging.INFO, "Complete log"),
+    ]:
+        logger.log(level, text)
+    assert [text.partition(",")[0] for text in said] == [
+        "WorkflowError: another",
+        "Terminating processes on user request",
+        "Complete log",
+    ]
 
 
 def finished(*rules: str, quiet: tuple[str, ...] = (), workdir: str | None = None) -> Any:
@@ -77,6 +118,7 @@ def test_the_result_is_shown_only_by_the_run_that_made_it(tmp_path: Path) -> Non
     table.write_text("a table\n\n")
     shown = "a table\nReport: results/report.html"
     assert result(finished("import_examples", "write_report"), str(table), "results/report.html") == shown
+    assert result(finished("perceptune_write_report"), str(table), "results/report.html") == shown
     assert result(finished("write_report", quiet=("RULES",)), str(table), "results/report.html") == shown
     assert result(finished("write_report", quiet=("ALL",)), str(table), "results/report.html") == ""
     assert result(finished("import_examples"), str(table), "results/report.html") == ""
@@ -121,8 +163,11 @@ def test_snakemake_says_what_is_wrong_last(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text(rows + '{"image": "b.png"}\n')
     status, lines = snakemake(tmp_path, "data")
     assert status == 1
+    assert [line for line in lines if line.startswith("error: ")] == [lines[-3]]
     assert lines[-3].startswith("error: 1 of 3 rows cannot be used")
     assert lines[-1].startswith("hint: ")
+    assert "import_examples shapes failed" in lines
+    assert not any("CalledProcessError" in line for line in lines)
     (tmp_path / "own.jsonl").write_text(rows)
     assert snakemake(tmp_path, "data")[0] == 0
 

@@ -51,5 +51,16 @@ def test_every_range_admits_the_locked_version() -> None:
     assert outside == []
 
 
+def test_the_package_has_all_files_that_are_no_modules() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["perceptune"]
+    package = ROOT / "workflow/perceptune"
+    packed = {file for pattern in patterns for file in package.glob(pattern)}
+    others = {file for file in package.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert others
+    assert others - packed == set()
+    folders = {file.parent for file in package.rglob("*.py")}
+    assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
+
+
 def _name(text: str) -> str:
     return canonicalize_name(Requirement(text).name)

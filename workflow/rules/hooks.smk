@@ -1,6 +1,8 @@
 """What a run says last: its result, or why it ended."""
 
-from perceptune.planning.outcome import failure, result
+from perceptune.planning.outcome import errors_last, failure, result
+
+errors_last(workflow, logger)
 
 
 onsuccess:

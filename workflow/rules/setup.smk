@@ -10,12 +10,14 @@ from perceptune.planning.config_text import check_files
 from perceptune.planning.machine import check_machine
 from perceptune.planning.missing import missing
 from perceptune.planning.model_folders import check_models
+from perceptune.planning.origin import check_paths, use_package_of
 from perceptune.planning.outcome import say_last
 from perceptune.planning.preflight import warnings
 from perceptune.planning.rules import (
     RULES,
     code_lines,
     constraints,
+    exports,
     job_of,
     rule_constraints,
 )
@@ -34,6 +36,14 @@ def checked(check, *arguments):
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
+
+rules_folder = workflow.current_basedir.get_path_or_uri(secret_free=True)
+checked(use_package_of, rules_folder, "0.1.0")
+checked(
+    check_paths,
+    workflow.modifier.path_modifier.replace_prefix,
+    workflow.pathvars.apply,
+)
 
 DEMO = "config/config.yaml"
 uses_demo = "models" not in config and "experiments" not in config
@@ -80,10 +90,15 @@ single = rule_constraints(plan)
 
 @cache
 def _job(rule, wildcards):
+    return _said_last(job_of, plan, rule, dict(wildcards))
+
+
+def _said_last(find, *arguments):
+    """What `find` returns to Snakemake, which buries the message of a mistake in a traceback."""
     try:
-        return job_of(plan, rule, dict(wildcards))
+        return find(*arguments)
     except UserError as error:
-        say_last(str(error), sys.stderr)  # Snakemake buries it in a traceback
+        say_last(str(error), sys.stderr)
         raise WorkflowError(str(error)) from None
 
 
@@ -185,12 +200,8 @@ def needs(rule, wildcards):
 
 
 def exported(wildcards):
-    """Every export. A config without any is a mistake of whoever asks for them."""
-    if not plan.config.exports:
-        raise WorkflowError(
-            "error: the config has no section `exports`, which names what to export (docs/exchange.md)"
-        )
-    return expand(paths.EXPORT, export=plan.config.exports)
+    """Every export of the config."""
+    return _said_last(exports, plan)
 
 
 def shards(wildcards):

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 SHOWN = 5
 """Number of mistakes that a message lists; the rest are only counted."""
 
+ERRORS_LAST = "PERCEPTUNE_ERRORS_LAST"
+"""Environment variable of jobs whose Snakemake shows the errors of all failed jobs when it ends."""
+
 T = TypeVar("T")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from perceptune.contracts.config import Config, ShapesDataset
 from perceptune.contracts.files import future_date
+from perceptune.planning.origin import where_bundled
 
 MOST_COMPARED = 1000
 """Number of names in a folder that a missing one is compared with: image folders have very many."""
@@ -73,7 +74,8 @@ def _folders(config: Config) -> Iterator[str]:
     ):
         for name, block in blocks.items():
             if not (Path(block.path) / "config.json").exists():
-                yield f"{section}.{name}.path: `{block.path}`{_similar(block.path)}"
+                bundled = where_bundled(block.path)
+                yield f"{section}.{name}.path: `{block.path}`{f'; {bundled}' if bundled else _similar(block.path)}"
     for name, reward in config.rewards.items():
         if reward.resources and not Path(reward.resources).is_dir():
             yield f"rewards.{name}.resources: `{reward.resources}`{_similar(reward.resources)}"

@@ -16,6 +16,7 @@ from perceptune.contracts.provenance.code import MEMORY
 from perceptune.contracts.provenance.digests import digest_of_folder
 from perceptune.core.data.signatures import GIT_LFS, mistaken
 from perceptune.core.weights import Stored, read_header, short_name
+from perceptune.planning.origin import where_bundled
 
 PARTS = ("text", "vision")
 """Those that a `config.json` has settings for, such as `text_config`."""
@@ -38,7 +39,7 @@ def check_complete(block: ModelBlock | ClipBlock | SaliencyBlock) -> None:
     if not (folder / "config.json").exists():
         raise UserError(
             f"model folder `{block.path}`: `config.json` not found, expected a folder in Hugging Face format",
-            "paths are relative to the working directory",
+            where_bundled(block.path) or "paths are relative to the working directory",
         )
     if not any(folder.glob("*.safetensors")):
         raise UserError(

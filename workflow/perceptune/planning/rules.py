@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from perceptune.contracts import paths
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import PACKAGE
 from perceptune.contracts.provenance.code import code_digests
 from perceptune.planning.job import Job
@@ -100,6 +101,13 @@ def job_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Job:
     here."""
     arguments = {("plan_name" if name == "plan" else name): value for name, value in wildcards.items()}
     return RULES[rule].job(plan, **arguments)
+
+
+def exports(plan: Plan) -> list[str]:
+    """The files of the target `exports`. Raises `UserError` if the config has none."""
+    if not plan.config.exports:
+        raise UserError("the config has no `exports`", "docs/exchange.md shows a block")
+    return [paths.EXPORT.format(export=name) for name in plan.config.exports]
 
 
 def code_lines(*modules: str) -> list[str]:

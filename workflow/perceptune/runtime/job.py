@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import psutil
 from setproctitle import setproctitle
 
-from perceptune.contracts.errors import UserError, printable
+from perceptune.contracts.errors import ERRORS_LAST, UserError, printable
 from perceptune.contracts.paths import FINAL
 from perceptune.contracts.progress import show_on
 from perceptune.runtime.gpu_leases import leased_gpus
@@ -42,9 +42,9 @@ def job(snakemake: Any) -> Iterator[int]:
     which a stage halves what it computes at once.
 
     Everything that the job prints, including output of compiled libraries, goes to its log file. Notices
-    (`progress.tell`) also appear on the terminal; so does a user error, in one line, which ends the
-    job with status 1. Any other
-    exception is a bug and shows its traceback in both places. The job has exclusive use of as many
+    (`progress.tell`) also appear on the terminal. A user error, in one line, and any other exception,
+    which is a bug, with its traceback, end the job with status 1. Snakemake shows them when it ends, or
+    else the job shows them itself (`ERRORS_LAST`). The job has exclusive use of as many
     GPUs as the rule's `gpu` resource says, divided by `nodes` on each of several nodes, and ends when
     Snakemake is killed. A retry runs only if its outcome can differ.
     """
@@ -85,20 +85,22 @@ def job_log(path: str, attempt: int = 1, name: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _say(f"{error}\n", terminal)
+        _say(str(error), terminal, f"{name} failed")
         _end(final, str(error))
     except Exception as error:
+        trace = traceback.format_exc()
+        reason = None
         if (shortage := _shortage_of_memory(error, log)) is not None:
-            _say(traceback.format_exc(), None)
-            _say(f"error: out of memory in attempt {attempt}: {shortage}\n", terminal)
+            reason = f"out of memory in attempt {attempt}: {shortage}"
             short.write_text(str(int(short.read_text()) + 1 if short.exists() else 1))
+        elif isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            reason = f"cannot write: {error}; finished results are kept"
+        if reason is not None:  # a retry may help
+            print(printable(trace), file=sys.stderr)
+            _say(f"error: {reason}", terminal, f"{name}: {reason}")
             raise SystemExit(1) from None
-        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
-            _say(traceback.format_exc(), None)
-            _say(f"error: cannot write: {error}; finished results are kept\n", terminal)
-            raise SystemExit(1) from None
-        _say(traceback.format_exc(), terminal)
-        _end(final, traceback.format_exc())
+        _say(trace, terminal, f"{name} failed")
+        _end(final, trace)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -173,8 +175,7 @@ def _end(final: Path, reason: str) -> None:
     raise SystemExit(1) from None
 
 
-def _say(text: str, terminal: TextIO | None) -> None:
-    for stream in (sys.stderr, terminal):
-        if stream is not None:
-            stream.write(printable(text))
-            stream.flush()
+def _say(error: str, terminal: TextIO, briefly: str) -> None:
+    """Writes an error to the log and the terminal, which shows it `briefly` if the whole comes last."""
+    for stream, text in ((sys.stderr, error), (terminal, briefly if ERRORS_LAST in os.environ else error)):
+        print(printable(text.rstrip()), file=stream, flush=True)
