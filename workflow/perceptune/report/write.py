@@ -36,6 +36,7 @@ from perceptune.report.result_text import TEXT_WIDTH, results_as_text, text_line
 from perceptune.report.results import Result
 from perceptune.report.sections import attention as attention_sections
 from perceptune.report.sections import controls as control_sections
+from perceptune.report.sections import density as density_sections
 from perceptune.report.sections import pairs as pair_sections
 from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
@@ -161,6 +162,7 @@ def run(
             learning=round_sections.training_section(logs, experiments, styles) if logs is not None else None,
             selections=result_sections.selection_section(counts) if counts else None,
             sweeps=[part for r in found if (part := attention_sections.noise_section(measured, r, noise, styles))],
+            density=[part for r in found if (part := density_sections.density_section(measured, r, styles))],
             attention=[part for r in found if (part := attention_sections.attention_section(measured, r, styles))],
             pairs=pair_sections.pairs_section(pair_counts),
             given=pair_sections.given_section({label: implicit_preferences(path) for label, path in given.items()}),
