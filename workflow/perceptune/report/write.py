@@ -37,6 +37,7 @@ from perceptune.report.results import Result
 from perceptune.report.sections import attention as attention_sections
 from perceptune.report.sections import controls as control_sections
 from perceptune.report.sections import density as density_sections
+from perceptune.report.sections import epochs as epoch_sections
 from perceptune.report.sections import pairs as pair_sections
 from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
@@ -76,6 +77,7 @@ def run(
     leakage: Mapping[str, Path] = MappingProxyType({}),
     leakage_mode: Leakage = "warn",
     given: Mapping[str, Path] = MappingProxyType({}),
+    epochs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -96,13 +98,18 @@ def run(
         leakage: Name of training data to the table of what they share with benchmarks.
         leakage_mode: What to do if they share something.
         given: Label of dataset preferences to the base model's log-probs of their answers.
+        epochs: Experiment that keeps the adapters of epochs to its policies, each with its epoch. Only
+            the last one is shown outside the section on epochs.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
     """
     experiments = rounds_of(rounds)
     earlier = round_sections.earlier_policies(experiments)
-    everything, views = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    complete, views = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    kept = {policy for one, policies in epochs.items() for policy in policies if policy != one}
+    everything = complete.filter(~pl.col("policy").is_in(list(kept)))
+    base = {policy: model for policy, model in base.items() if policy not in kept}
     measured = everything.filter(~pl.col("policy").is_in(list(earlier)))
     found, all_found = results.results(measured, views), results.results(everything, views)
     all_bases, base = base, {policy: model for policy, model in base.items() if policy not in earlier}
@@ -151,6 +158,11 @@ def run(
                 part
                 for r in all_found
                 if (part := round_sections.rounds_section(everything, r, experiments, all_bases, styles))
+            ],
+            epochs=[
+                part
+                for r in (results.results(complete, views) if epochs else ())
+                if (part := epoch_sections.epochs_section(complete, r, epochs, base, styles))
             ],
             stops=[r.stop_sentence for r in experiments if r.stopped],
             curves=[(r, panels) for r in found if (panels := result_sections.curve_panels(measured, r, styles))],

@@ -33,6 +33,7 @@ from perceptune.engines.training.callbacks import Bar, Checkpoints, newest_check
 from perceptune.engines.training.feeding import Feed, Layout, Places
 from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.image_features import FeatureCache
+from perceptune.engines.training.kept_epochs import KeptEpochs
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.trackers import Run, mistakes_of_trackers
 from perceptune.models.adapters import new_adapter
@@ -315,7 +316,8 @@ def prepare(
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
     if block.gradient_checkpointing:
         model.enable_input_require_grads()
-    callbacks = [Checkpoints(), Bar(), *([sharding.InStep()] if sharded else []), *run.callbacks(block)]
+    kept = [KeptEpochs(model, checkpoints)] if block.keep_epochs else []
+    callbacks = [Checkpoints(), Bar(), *kept, *([sharding.InStep()] if sharded else []), *run.callbacks(block)]
     return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 

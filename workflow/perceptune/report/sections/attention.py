@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from perceptune.report import charts
-from perceptune.report.results import FIXED, Result, Row, finite, measure
+from perceptune.report.results import FIXED, Measure, Result, Row, finite, measure
 from perceptune.report.svg import Svg
 
 MEASURES = {
@@ -86,7 +86,7 @@ def noise_section(
             {
                 "policy": policy,
                 "style": styles.get(policy, "rest"),
-                "cells": [gain_cell(row, result.primary) for row in rows],
+                "cells": [gain_cell(row, how) for row in rows],
             }
             for policy, rows in found.items()
         ],
@@ -144,11 +144,10 @@ def _excludes_zero(row: Row) -> bool:
     return finite(low) and finite(high) and (low > 0 or high < 0)
 
 
-def gain_cell(row: Row | None, metric: str) -> dict[str, str]:
+def gain_cell(row: Row | None, how: Measure) -> dict[str, str]:
     """A value with its interval and its gain, as texts."""
     if row is None:
         return {"value": "n/a", "interval": "", "gain": "", "gain_interval": ""}
-    how = measure(metric)
     return {
         "value": how.number(row["value"]),
         "interval": how.interval(row["ci_low"], row["ci_high"]),
@@ -250,7 +249,7 @@ def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[s
         how = measure(result.primary)
         header = [f"s={sigma:g}" for sigma in levels] + (["AFR"] if focus else [])
         cells = {
-            policy: [_plain(gain_cell(row, result.primary)) for row in rows.get(policy, [])]
+            policy: [_plain(gain_cell(row, how)) for row in rows.get(policy, [])]
             + ([_focus_cell(focus.get(policy))] if focus else [])
             for policy in result.rows
         }

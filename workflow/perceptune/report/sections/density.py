@@ -63,7 +63,7 @@ def density_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, 
                     {
                         "policy": policy,
                         "style": styles.get(policy, "rest"),
-                        "cells": [gain_cell(found.get((policy, metric, level)), metric) for level in levels],
+                        "cells": [gain_cell(found.get((policy, metric, level)), measure(metric)) for level in levels],
                     }
                     for policy in result.rows
                 ],
