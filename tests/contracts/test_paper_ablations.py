@@ -38,7 +38,7 @@ PERPO = {
     **{f"lora-{r}": {"lora.r": r, "lora.alpha": 2 * r} for r in (32, 64)},
     "dpo-blank": {"method": "dpo", "parameters.gamma": None, "view": "blank"},
 }
-P2DPO = {f"p2dpo-{n}": {"max_groups": n} for n in (1000, 2000, 4000)}
+P2DPO = {**{f"p2dpo-{n}": {"max_groups": n} for n in (1000, 2000, 4000)}, "p2dpo-epochs": {"keep_epochs": True}}
 HUMAN = {f"dpo-rlhf-v-{n}": {"max_groups": n} for n in (1000, 2000, 4000)}
 CPPO = {
     **{f"cppo-tokens-share_{s}": {"parameters.share": s} for s in (0.2, 0.4, 0.6, 0.8, 1.0)},

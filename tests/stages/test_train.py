@@ -214,12 +214,13 @@ def train_slowly(folder: Path, target: Path) -> None:
         return step(*arguments, **options)
 
     trainer.ListTrainer.training_step = slow  # type: ignore[method-assign]
-    trained(folder, target, workers=2, **RESUMED)
+    trained(folder, target, workers=2, keep_epochs=True, **RESUMED)
 
 
 def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     """Dropout is on: data order, random states, optimiser and schedule must all be restored. The number
-    of workers, in which the runs differ, changes nothing; and none outlives the killed run.
+    of workers and whether epochs are kept, in which the runs differ, change nothing; and no worker outlives
+    the killed run. Epoch 1, after two steps, ended before it.
     """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = multiprocessing.get_context("spawn").Process(target=train_slowly, args=(folder, killed))
@@ -234,10 +235,15 @@ def test_sigkill_and_resume_give_the_same_adapter_bit_for_bit(folder: Path, tmp_
     process.kill()
     process.join()
     assert not (killed / "adapter").exists()
+    weights = "adapter_model.safetensors"
+    first = (killed / "checkpoints/checkpoint-2" / weights).read_bytes()  # the Trainer's own
     _, alive = psutil.wait_procs(started, timeout=20)
     assert not alive
     _, log = trained(folder, whole, workers=0, **RESUMED)
-    _, resumed = trained(folder, killed, workers=1, **RESUMED)
+    _, resumed = trained(folder, killed, workers=1, keep_epochs=True, **RESUMED)
+    epochs = {path.name: (path / weights).read_bytes() for path in (killed / "adapter/epochs").iterdir()}
+    assert epochs.keys() == {"1", "2", "3"} and epochs["1"] == first and len(set(epochs.values())) == 3
+    assert not (whole / "adapter/epochs").exists()
     one, other = ((path / "adapter/adapter_model.safetensors").read_bytes() for path in (whole, killed))
     assert one == other
     timed = ("tokens_per_second", "data_wait_seconds")
@@ -256,7 +262,7 @@ while [ "$nodes" -gt 1 ]; do "$@" & nodes=$((nodes - 1)); done
 "$@" && wait
 """
 SHARDED = {
-    "sharding": "fsdp", "save_steps": 1, "epochs": 8, "learning_rate": 1e-4,
+    "sharding": "fsdp", "save_steps": 1, "epochs": 8, "keep_epochs": True, "learning_rate": 1e-4,
     "lora": LoraBlock(r=4, alpha=8, parts=("projector", "vision"), full=("projector",)),
 }  # fmt: skip
 """Sixteen steps so small that AdamW, which amplifies rounding in small gradients, keeps to 1e-5. In most of
@@ -295,6 +301,11 @@ def test_sharded_processes_killed_and_resumed_on_two_nodes_train_what_one_trains
     assert len(losses) == 16
     assert losses_of_two == pytest.approx(losses, rel=1e-5)
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 1e-5
+    for epoch in range(1, 8):  # the first was kept by the killed processes
+        one, two = (
+            load_file(tmp_path / n / f"adapter/epochs/{epoch}/adapter_model.safetensors") for n in ("one", "two")
+        )
+        assert max(np.abs(one[name] - two[name]).max() for name in one) < 1e-5
     ours, theirs = (read_header(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("one", "two"))
     assert ours == theirs  # the same bytes, but for the weights
     configs = ((tmp_path / name / "adapter/adapter_config.json").read_text() for name in ("one", "two"))

@@ -105,6 +105,7 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     ("experiments.grpo.rollout", "later", {("find_leakage", "shapes later")} | {_on_other(job) for job in rerun(ROUND)} | {_on_other(job) for job in FIRST_ROUND}),
     ("experiments.grpo.batch_selection", "other", rerun(ROUND) | {job for job in FIRST_ROUND if job[0] in ("select_batch", "compute_logprobs")}),
     ("experiments.dpo.training", "perpo", rerun({("train_adapter", "dpo")})),
+    ("trainings.dpo.epochs trainings.dpo.keep_epochs", (2, True), rerun({("train_adapter", "dpo")}) | {("keep_epoch", "dpo@1"), ("compute_attention_maps", "dpo@1 shapes test"), *_tested("dpo@1")}),
     ("controls.prompts", ["Well? {question}"], CONTROLLED | TWINS),
     ("controls.blank", False, CONTROLLED | TWINS),
     ("controls.sigmas", [0.3], CONTROLLED | TWINS),

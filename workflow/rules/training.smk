@@ -84,6 +84,27 @@ rule train_adapter:
         "../scripts/run_stage.py"
 
 
+rule keep_epoch:
+    """The adapter that a training kept after an epoch, as the adapter of a policy."""
+    input:
+        unpack(inputs("keep_epoch")),
+    output:
+        adapter=paths.ADAPTER,
+        config=paths.ADAPTER_CONFIG,
+    log:
+        paths.log(paths.ADAPTER),
+    wildcard_constraints:
+        **single["keep_epoch"],
+    resources:
+        mem_mb=memory("keep_epoch"),
+        runtime=minutes("keep_epoch"),
+    params:
+        *code("keep_epoch"),
+        **parameters("keep_epoch"),
+    script:
+        "../scripts/run_stage.py"
+
+
 rule train_round:
     """Train the adapter of one round: a few steps from the previous one, on its responses."""
     input:

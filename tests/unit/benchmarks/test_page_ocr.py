@@ -146,7 +146,12 @@ def test_official_file_through_all_stages(tmp_path: Path) -> None:
     file.write_text(json.dumps([record("1.png", "one two three four"), record("2.png", "abcd")]))
     data = FileDataset(kind="ocr_pages", path=str(file), split="test")
     table = through_the_stages(tmp_path, "page_ocr", data, {"record-1": "one two three four", "record-2": "abxd"})
-    found = {r["metric"]: r for r in table.iter_rows(named=True)}
+    found = {r["metric"]: r for r in table.filter(condition="greedy").iter_rows(named=True)}
     assert found["ned"]["value"] == pytest.approx(1 / 8)  # one of four letters on one of two pages
     assert found["bleu"]["value"] == found["token_f1"]["value"] == 0.5
     assert found["meteor"]["value"] is None and "wordnet" in found["meteor"]["reason"]
+    level = {(r["k"], r["metric"]): r for r in table.filter(condition="density").iter_rows(named=True)}
+    assert {k for k, _ in level} == {1, 4}  # of the quartiles of 4 and 18 characters
+    assert (level[1, "ned"]["value"], level[4, "ned"]["value"]) == (1 / 4, 0)
+    assert (level[1, "ned"]["n"], level[1, "characters"]["value"], level[4, "characters_min"]["value"]) == (1, 4, 18)
+    assert {metric for _, metric in level} >= set(found)

@@ -125,7 +125,8 @@ def chosen(plan: Plan, policy: str) -> tuple[str, ModelBlock, Path | None]:
     """
     config = plan.config
     name = (plan.rounds(policy) or [policy])[-1] if policy in config.experiments else policy
-    known = [*config.models, *plan.trained]
+    adapted = [*plan.trained, *plan.kept]
+    known = [*config.models, *adapted]
     if name not in known:
         raise UserError(f"policy `{policy}` does not exist, expected one of {listed(known)}", near(policy, known))
     check_models(config)
@@ -134,7 +135,7 @@ def chosen(plan: Plan, policy: str) -> tuple[str, ModelBlock, Path | None]:
     if name in config.models:
         return name, block, None
     results = paths.REHEARSAL["results"] if config.rehearse else "results"
-    adapters = {one: Path(paths.ADAPTER.replace("<results>", results).format(experiment=one)) for one in plan.trained}
+    adapters = {one: Path(paths.ADAPTER.replace("<results>", results).format(experiment=one)) for one in adapted}
     if absent := [file for file in (adapters[name], _config_of(adapters[name])) if not file.is_file()]:
         ready = [one for one, file in adapters.items() if file.is_file()]
         raise UserError(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROUND_MARK = "@"
-"""Separates the name of an experiment from the number of a round."""
+"""Separates the name of an experiment from the number of a round, or of an epoch whose adapter is kept."""
 
 REHEARSAL = {"results": "rehearsal", "logs": "rehearsal/logs"}
 """The path variables of a rehearsal, which keep it apart from full runs."""
@@ -68,6 +68,9 @@ pairs, whose log-probs are computed before they are filtered. `stored` names the
 ADAPTER_FOLDER = "<results>/adapters/{experiment}"
 ADAPTER = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
 ADAPTER_CONFIG = f"{ADAPTER_FOLDER}/adapter_config.json"
+EPOCH_FOLDER = f"{ADAPTER_FOLDER}/epochs/{{epoch}}"
+"""The adapter after an epoch before the last, if the training keeps them. The training writes them in
+the folder of its own adapter, so that both appear together."""
 ROUND = f"{ADAPTER_FOLDER}/round.json"
 """Status of a round: its number and, if the experiment was stopped, when and why."""
 FEATURES = "results/.features"

@@ -18,7 +18,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
 from perceptune.core.methods.sft import SFT
 
-COUNTERPART: dict[str, Any] = {"method": SFT.name, "parameters": {"source": "best_of_n"}}
+COUNTERPART: dict[str, Any] = {"method": SFT.name, "parameters": {"source": "best_of_n"}, "keep_epochs": False}
 """What an SFT counterpart changes in a training block. Everything else is the budget, which it
 keeps."""
 NO_COUNTERPART = {

@@ -32,6 +32,7 @@ def cross_mistakes(config: Config) -> list[str]:
         found |= dict.fromkeys(_without_lists(experiment, config))
         found |= dict.fromkeys(_too_long(experiment, config))
         found |= dict.fromkeys(_unrewarded(experiment, config))
+        found |= dict.fromkeys(_rounds_without_epochs(experiment, config))
     found |= dict.fromkeys(_judges_too_long(config))
     if config.leakage == "refuse":
         found |= dict.fromkeys(f"{line}, but `leakage` is `refuse`" for line in trained_on_test(config))
@@ -92,6 +93,13 @@ def _without_lists(experiment: ExperimentBlock, config: Config) -> Iterator[str]
         for greedy, value in GREEDY:
             if getattr(block, greedy) == value:
                 yield f"key `{key}.{greedy}`: got `{value}`, with which all responses to a question are equal, so none is better"
+
+
+def _rounds_without_epochs(experiment: ExperimentBlock, config: Config) -> Iterator[str]:
+    """Epochs to keep of a training in rounds, whose policies have the names of rounds."""
+    if experiment.rounds and config.trainings[experiment.training].keep_epochs:
+        key = f"trainings.{experiment.training}.keep_epochs"
+        yield f"key `{key}`: experiments with `rounds` keep the adapter of each round, not of epochs; remove this key"
 
 
 def _too_long(experiment: ExperimentBlock, config: Config) -> Iterator[str]:

@@ -198,10 +198,13 @@ def _weights(plan: Plan) -> Iterator[Use]:
         training, rounds = plan.config.trainings[trained.training], plan.rounds(experiment)
         adapter = FLOAT * adapter_count(plan, experiment)
         carried = MOMENTS * adapter if rounds and training.optimizer == "carry" else 0
-        for policy in rounds or [experiment]:
+        kept = plan.epochs(experiment)
+        for policy in [*kept, *(rounds or [experiment])]:
             path = paths.ADAPTER.format(experiment=policy)
-            yield Use(ADAPTERS, path, adapter + carried)
-            yield Use(CHECKPOINT, f"{path}#checkpoints", CHECKPOINTS * (1 + MOMENTS) * adapter)
+            yield Use(ADAPTERS, path, adapter * 2 if policy in kept else adapter + carried)  # kept ones are copied
+            if policy not in kept:
+                checkpoints = CHECKPOINTS * (1 + MOMENTS) + len(kept)
+                yield Use(CHECKPOINT, f"{path}#checkpoints", checkpoints * adapter)
             for name in asked_of.get(policy, ()):
                 table = paths.RESPONSES.format(policy=policy, plan=name)
                 yield Use(MERGED, f"{table}#merged", sizes[trained.model])

@@ -6,6 +6,7 @@ import anything slow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -81,7 +82,7 @@ class Plan:
 
     @cached_property
     def trained(self) -> list[str]:
-        """Every policy with an adapter."""
+        """Every policy with a training of its own."""
         return [policy for e in self.config.experiments for policy in self.rounds(e) or [e]]
 
     def rounds(self, experiment: str) -> list[str]:
@@ -89,11 +90,23 @@ class Plan:
         count = self.config.experiments[experiment].rounds or 0
         return [f"{experiment}{ROUND_MARK}{number}" for number in range(1, count + 1)]
 
+    def epochs(self, experiment: str) -> list[str]:
+        """The policies of an experiment's kept epochs, without the last; empty if it keeps none."""
+        training = self.training(experiment)
+        kept = range(1, math.ceil(training.epochs)) if training.keep_epochs else ()
+        return [f"{experiment}{ROUND_MARK}{number}" for number in kept]
+
+    @cached_property
+    def kept(self) -> list[str]:
+        """The policies of the kept epochs of all experiments."""
+        return [policy for experiment in self.config.experiments for policy in self.epochs(experiment)]
+
     def tested(self, experiment: str) -> list[str]:
-        """The policies of an experiment to evaluate: itself, or every n-th round and the last
-        one."""
+        """The policies of an experiment to evaluate: its kept epochs and itself, or every n-th round and
+        the last one."""
         rounds, every = self.rounds(experiment), self.config.experiments[experiment].evaluate_every
-        return [p for n, p in enumerate(rounds, 1) if n % every == 0 or n == len(rounds)] or [experiment]
+        chosen = [p for n, p in enumerate(rounds, 1) if n % every == 0 or n == len(rounds)]
+        return chosen or [*self.epochs(experiment), experiment]
 
     def answered_round(self, policy: str) -> int:
         """The round, from 1, whose questions a policy answers."""
@@ -111,7 +124,8 @@ class Plan:
     def behaviour_policy(self, policy: str) -> str:
         """The policy that sampled a policy's training responses: base model or previous round."""
         experiment, number = parted(policy)
-        return f"{experiment}{ROUND_MARK}{number - 1}" if number > 1 else self.base(policy)
+        in_rounds = number > 1 and self.config.experiments[experiment].rounds
+        return f"{experiment}{ROUND_MARK}{number - 1}" if in_rounds else self.base(policy)
 
     def benchmarks(self, policy: str) -> list[str]:
         """Benchmarks of a policy's experiment; for a base model, of all its experiments."""
@@ -325,7 +339,7 @@ class Plan:
 
 
 def parted(policy: str) -> tuple[str, int]:
-    """Experiment and round number of a policy; the number is 0 without rounds."""
+    """Experiment and number of the round (or kept epoch) of a policy; 0 for the experiment itself."""
     name, mark, number = policy.rpartition(ROUND_MARK)
     return (name, int(number)) if mark and number.isdigit() else (policy, 0)
 

@@ -74,6 +74,7 @@ RULES = {
     "train_adapter": Rule(
         training.train_adapter, "stages.training.train:run", (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.TRAINING)
     ),
+    "keep_epoch": Rule(training.keep_epoch, "stages.training.keep_epoch:run", (paths.ADAPTER, paths.ADAPTER_CONFIG)),
     "train_round": Rule(
         training.train_round,
         "stages.training.train_round:run",
@@ -150,6 +151,7 @@ def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
     return {
         "probe_model": {"policy": one_of(plan.config.models)},
         "train_adapter": {"experiment": one_of(e for e in experiments if not plan.rounds(e))},
+        "keep_epoch": {"experiment": one_of(plan.kept)},
         "train_round": {"experiment": f"({in_rounds}){paths.ROUND_MARK}[1-9][0-9]*"},
         "export_model": {"policy": one_of(plan.trained)},
         "write_model_card": {"policy": one_of(plan.trained)},

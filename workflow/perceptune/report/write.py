@@ -36,6 +36,8 @@ from perceptune.report.result_text import TEXT_WIDTH, results_as_text, text_line
 from perceptune.report.results import Result
 from perceptune.report.sections import attention as attention_sections
 from perceptune.report.sections import controls as control_sections
+from perceptune.report.sections import density as density_sections
+from perceptune.report.sections import epochs as epoch_sections
 from perceptune.report.sections import pairs as pair_sections
 from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
@@ -75,6 +77,7 @@ def run(
     leakage: Mapping[str, Path] = MappingProxyType({}),
     leakage_mode: Leakage = "warn",
     given: Mapping[str, Path] = MappingProxyType({}),
+    epochs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -95,13 +98,18 @@ def run(
         leakage: Name of training data to the table of what they share with benchmarks.
         leakage_mode: What to do if they share something.
         given: Label of dataset preferences to the base model's log-probs of their answers.
+        epochs: Experiment that keeps the adapters of epochs to its policies, each with its epoch. Only
+            the last one is shown outside the section on epochs.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
     """
     experiments = rounds_of(rounds)
     earlier = round_sections.earlier_policies(experiments)
-    everything, views = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    complete, views = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    kept = {policy for one, policies in epochs.items() for policy in policies if policy != one}
+    everything = complete.filter(~pl.col("policy").is_in(list(kept)))
+    base = {policy: model for policy, model in base.items() if policy not in kept}
     measured = everything.filter(~pl.col("policy").is_in(list(earlier)))
     found, all_found = results.results(measured, views), results.results(everything, views)
     all_bases, base = base, {policy: model for policy, model in base.items() if policy not in earlier}
@@ -151,6 +159,11 @@ def run(
                 for r in all_found
                 if (part := round_sections.rounds_section(everything, r, experiments, all_bases, styles))
             ],
+            epochs=[
+                part
+                for r in (results.results(complete, views) if epochs else ())
+                if (part := epoch_sections.epochs_section(complete, r, epochs, base, styles))
+            ],
             stops=[r.stop_sentence for r in experiments if r.stopped],
             curves=[(r, panels) for r in found if (panels := result_sections.curve_panels(measured, r, styles))],
             blanks=[section for r in found if (section := result_sections.blank_section(measured, r, styles))],
@@ -161,6 +174,7 @@ def run(
             learning=round_sections.training_section(logs, experiments, styles) if logs is not None else None,
             selections=result_sections.selection_section(counts) if counts else None,
             sweeps=[part for r in found if (part := attention_sections.noise_section(measured, r, noise, styles))],
+            density=[part for r in found if (part := density_sections.density_section(measured, r, styles))],
             attention=[part for r in found if (part := attention_sections.attention_section(measured, r, styles))],
             pairs=pair_sections.pairs_section(pair_counts),
             given=pair_sections.given_section({label: implicit_preferences(path) for label, path in given.items()}),

@@ -128,11 +128,14 @@ class Contents:
 
     @property
     def experiments(self) -> dict[str, list[str]]:
-        """Experiments that train in rounds, each with the policies of its rounds, in order."""
+        """Experiments that train in rounds, each with the policies of its rounds, in order.
+
+        An experiment with an adapter of its own keeps those of epochs, which have the same names.
+        """
         found: dict[str, set[str]] = {}
         for policy in (*self.policies, *(one.policy for one in self.groups.values()), *self.trained):
             name, mark, number = policy.rpartition(ROUND_MARK)
-            if mark and number.isdigit():
+            if mark and number.isdigit() and name not in self.trained:
                 found.setdefault(name, set()).add(policy)
         return {name: sorted(found[name], key=round_of) for name in sorted(found)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perceptune.contracts.config.blocks import Block, Parameter, Positive, Seed, Share
 
@@ -59,6 +59,9 @@ class TrainingBlock(Block):
     """Gradient norm at which gradients are clipped."""
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the groups."""
+    keep_epochs: bool = False
+    """Also keep the adapter after each epoch before the last, and evaluate it: after epoch k, it is the policy
+    `<experiment>@<k>`. Not for rounds."""
     batch_size: Positive = 16
     """Groups (lists, pair records or rollout groups) per optimizer step, over all devices."""
     micro_batch_size: Positive = 1
@@ -89,3 +92,10 @@ class TrainingBlock(Block):
     limit is discarded, and the experiment ends with the previous adapter. `<metric>_growth` limits
     the metric as a multiple of its first value in the round; `<metric>_at_start` limits only the
     first step."""
+
+    @model_validator(mode="after")
+    def _several_epochs_to_keep(self) -> TrainingBlock:
+        if self.keep_epochs and self.epochs <= 1:
+            expected = "expected more than 1 in `epochs`"
+            raise ValueError(f"`keep_epochs` keeps those before the last, {expected}, got {self.epochs:g}")
+        return self

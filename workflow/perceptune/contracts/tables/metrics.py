@@ -13,8 +13,8 @@ METRICS = Table(
     ("split", pa.string()),
     ("task", pa.string()),
     ("view", pa.string()),
-    ("condition", pa.string()),  # `greedy`, `mean_of_n`, `best_of_n` or `prompt`
-    ("k", pa.int32()),  # n of `mean_of_n` and `best_of_n`; index of the prompt
+    ("condition", pa.string()),  # `greedy`, `mean_of_n`, `best_of_n`, `prompt`, `attention` or `density`
+    ("k", pa.int32()),  # n of `mean_of_n` and `best_of_n`; index of the prompt; quarter of `density`, from 1
     ("metric", pa.string()),
     ("value", pa.float64(), NULL),
     ("ci_low", pa.float64(), NULL),

@@ -124,6 +124,10 @@ class Benchmark:
     """How to judge answers; None if no metric uses a judge."""
     judge_required: bool = False
     """Whether every score requires a judge."""
+    by_density: bool = False
+    """Whether the metrics are also computed for each quarter of the questions by the length of their
+    true text, under the first view (core/benchmarks/density.py).
+    """
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Maps each allowed value of the block's `variant` to the fields that it overrides."""
     variant_required: bool = False

@@ -29,10 +29,11 @@ from perceptune.contracts.errors import UserError
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training import branch_attention, sharding
-from perceptune.engines.training.callbacks import Bar, Checkpoints, FrozenInputs, newest_checkpoint
+from perceptune.engines.training.callbacks import Bar, Checkpoints, FrozenInputs, KeptEpochs, newest_checkpoint
 from perceptune.engines.training.feeding import Feed, Layout, Places
 from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.image_features import FeatureCache
+from perceptune.engines.training.kept_epochs import KeptEpochs
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.trackers import Run, mistakes_of_trackers
 from perceptune.models.adapters import new_adapter
@@ -313,7 +314,9 @@ def prepare(
     arguments._n_gpu = 1
     micro, accumulation = micro_batches(block, arguments.world_size)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = micro, accumulation
-    callbacks = [Checkpoints(), Bar(), FrozenInputs(), *([sharding.InStep()] if sharded else []), *run.callbacks(block)]
+    kept = [KeptEpochs(model, checkpoints)] if block.keep_epochs else []
+    sharded_only = [sharding.InStep()] if sharded else []
+    callbacks = [Checkpoints(), Bar(), FrozenInputs(), *kept, *sharded_only, *run.callbacks(block)]
     return Prepared({"model": model, "args": arguments, "callbacks": callbacks}, resume)
 
 

@@ -124,6 +124,7 @@ def write_report(plan: Plan) -> Job:
         "leakage": leakage,
         "leakage_mode": plan.config.leakage,
         "given": given,
+        "epochs": {e: _epochs(plan, e) for e in plan.config.experiments if plan.epochs(e)},
     }
     return Job(
         inputs={
@@ -140,7 +141,7 @@ def write_report(plan: Plan) -> Job:
         },
         settings={
             "config": tracked(plan.config.report),
-            "template": sha256_of_file(PACKAGE_FOLDER / "report/template.html.jinja"),
+            "templates": [sha256_of_file(path) for path in sorted((PACKAGE_FOLDER / "report").glob("*.jinja"))],
             "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
             "shown": contents,
         },
@@ -157,6 +158,11 @@ def _rounds(plan: Plan, experiment: str) -> dict[str, Any]:
     """The evaluated rounds, number to policy, and the status file of the last round."""
     tested = {parted(policy)[1]: policy for policy in plan.tested(experiment)}
     return {"policies": tested, "marks": paths.ROUND.format(experiment=plan.rounds(experiment)[-1])}
+
+
+def _epochs(plan: Plan, experiment: str) -> dict[str, float]:
+    """The policies of an experiment's kept epochs, and itself, each with its epoch."""
+    return {p: parted(p)[1] or plan.training(experiment).epochs for p in plan.tested(experiment)}
 
 
 def _settings(plan: Plan, policy: str) -> dict[str, Any]:

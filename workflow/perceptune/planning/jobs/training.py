@@ -6,7 +6,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.plugins import module_of
 from perceptune.planning import resources
 from perceptune.planning.job import Job
-from perceptune.planning.policies import Plan, tracked
+from perceptune.planning.policies import Plan, parted, tracked
 from perceptune.planning.resources import Needs
 from perceptune.planning.sizes import adapter_count, group_tokens, policy_weights
 from perceptune.planning.views import pair_view, saliency_tables, view_blocks, view_modules, views_trained
@@ -88,6 +88,17 @@ def train_adapter(plan: Plan, *, experiment: str) -> Job:
         gpus=training.devices * training.nodes,
         nodes=training.nodes,
         needs=lambda read: _needs(plan, experiment, read("preferences").rows),
+    )
+
+
+def keep_epoch(plan: Plan, *, experiment: str) -> Job:
+    name, number = parted(experiment)
+    return Job(
+        inputs={"trained": paths.ADAPTER.format(experiment=name)},
+        details={
+            "kept": paths.EPOCH_FOLDER.format(experiment=name, epoch=number),
+            "adapter": paths.ADAPTER_FOLDER.format(experiment=experiment),
+        },
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from perceptune.report import charts
-from perceptune.report.results import FIXED, Result, Row, finite, measure
+from perceptune.report.results import FIXED, Measure, Result, Row, finite, measure
 from perceptune.report.svg import Svg
 
 MEASURES = {
@@ -73,20 +73,20 @@ def noise_section(
     ]
     x_label = "noise sigma (1 = white)"
     panel = charts.line_panel(
-        _points(rows), title=how.label, x_label=x_label, styles=styles, percent=how.percent, whiskers=True
+        points_of(rows), title=how.label, x_label=x_label, styles=styles, percent=how.percent, whiskers=True
     )
     return {
         "result": result,
         "measure": how,
         "panel": panel,
-        "gains": _gain_panel(rows, how.label, x_label, styles, percent=how.percent),
+        "gains": gain_panel(rows, how.label, x_label, styles, percent=how.percent),
         "levels": [f"{sigma:g}" for sigma in levels],
-        "n": _counts(row["n"] for row in rows),
+        "n": counts_of(row["n"] for row in rows),
         "rows": [
             {
                 "policy": policy,
                 "style": styles.get(policy, "rest"),
-                "cells": [_noise_cell(row, result.primary) for row in rows],
+                "cells": [gain_cell(row, how) for row in rows],
             }
             for policy, rows in found.items()
         ],
@@ -97,13 +97,13 @@ POINTS = {"series": pl.String, "x": pl.Float64, "y": pl.Float64, "low": pl.Float
 """Columns of the points of a line chart with intervals."""
 
 
-def _points(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+def points_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Metric rows with `series` and `x` as points of a line chart."""
     values = [(row["series"], row["x"], row["value"], row["ci_low"], row["ci_high"]) for row in rows]
     return pl.DataFrame(values, schema=POINTS, orient="row")
 
 
-def _gain_panel(
+def gain_panel(
     rows: Sequence[Mapping[str, Any]],
     label: str,
     x_label: str,
@@ -132,7 +132,7 @@ def _gain_panel(
 GAIN = ("gain", "gain_ci_low", "gain_ci_high")
 
 
-def _counts(found: Iterator[int]) -> str:
+def counts_of(found: Iterator[int]) -> str:
     """`n = 40`, or `n = 38 to 40` if the counts differ."""
     counts = sorted({int(n) for n in found})
     return f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
@@ -144,10 +144,10 @@ def _excludes_zero(row: Row) -> bool:
     return finite(low) and finite(high) and (low > 0 or high < 0)
 
 
-def _noise_cell(row: Row | None, metric: str) -> dict[str, str]:
+def gain_cell(row: Row | None, how: Measure) -> dict[str, str]:
+    """A value with its interval and its gain, as texts."""
     if row is None:
         return {"value": "n/a", "interval": "", "gain": "", "gain_interval": ""}
-    how = measure(metric)
     return {
         "value": how.number(row["value"]),
         "interval": how.interval(row["ci_low"], row["ci_high"]),
@@ -180,7 +180,7 @@ def attention_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str
     return {
         "result": result,
         "measures": [MEASURES[metric] for metric in present],
-        "counts": [_counts(row["n"] for (_, m), row in rows.items() if m == metric) for metric in present],
+        "counts": [counts_of(row["n"] for (_, m), row in rows.items() if m == metric) for metric in present],
         "rows": [
             {
                 "policy": policy,
@@ -230,9 +230,9 @@ def _layer_panels(of_task: pl.DataFrame, prefix: str, styles: Mapping[str, str])
     percent = prefix.startswith("image_share")
     few = layers["metric"].n_unique() <= MOST_WHISKERS
     values = charts.line_panel(
-        _points(rows), title=LAYERS[prefix], x_label="layer", styles=styles, percent=percent, whiskers=few, whole=True
+        points_of(rows), title=LAYERS[prefix], x_label="layer", styles=styles, percent=percent, whiskers=few, whole=True
     )
-    return values, _gain_panel(rows, GAINS[prefix], "layer", styles, percent=percent, whole=True, whiskers=few)
+    return values, gain_panel(rows, GAINS[prefix], "layer", styles, percent=percent, whole=True, whiskers=few)
 
 
 def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[str, float], width: int) -> list[str]:
@@ -249,7 +249,7 @@ def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[s
         how = measure(result.primary)
         header = [f"s={sigma:g}" for sigma in levels] + (["AFR"] if focus else [])
         cells = {
-            policy: [_plain(_noise_cell(row, result.primary)) for row in rows.get(policy, [])]
+            policy: [_plain(gain_cell(row, how)) for row in rows.get(policy, [])]
             + ([_focus_cell(focus.get(policy))] if focus else [])
             for policy in result.rows
         }
@@ -312,5 +312,5 @@ def _focus_gains(focus: Mapping[str, Row]) -> str:
     ]
     if not gains:
         return ""
-    counts = _counts(row["n"] for row in focus.values())
+    counts = counts_of(row["n"] for row in focus.values())
     return f"AFR (attention focus ratio, {counts}), gain: {', '.join(gains)}.".replace("\u2212", "-")

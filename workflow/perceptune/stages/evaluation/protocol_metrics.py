@@ -15,6 +15,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals, run_spread
+from perceptune.core.benchmarks.density import DENSITY, quarters
 from perceptune.core.rewards.metrics import Columns, Metric
 from perceptune.stages.evaluation.judged_answers import READ, Questions, answered, with_verdicts
 from perceptune.stages.evaluation.metric_rows import (
@@ -71,6 +72,8 @@ class ProtocolMetrics:
             else:
                 rows = self._measured(part, baseline, condition_columns(str(condition)), address)
             yield from ({**shared, **row} for row in rows)
+            if self._protocol.by_density and condition == "greedy" and view == self.block.views[0]:
+                yield from ({**shared, **row} for row in self._by_density(part, baseline, address))
 
     def parts(self, answers: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
         """All answers together."""
@@ -139,6 +142,25 @@ class ProtocolMetrics:
                 spread = run_spread(known[None])
                 empty = dict.fromkeys(UNCOMPARED)
                 yield {**fixed, "metric": f"{name}_run_std", **counts.of(name), "value": spread, **empty}
+
+    def _by_density(
+        self, part: pl.DataFrame, baseline: pl.DataFrame | None, address: tuple[str, ...]
+    ) -> Iterator[dict[str, Any]]:
+        """The metrics of each quarter of the questions, and the lengths of its true texts."""
+        lengths = part["target"].fill_null("").str.len_chars()
+        levels = pl.Series(quarters(lengths.to_list()))
+        for level in levels.unique().sort():
+            chosen, own = levels == level, lengths.filter(levels == level)
+            fixed = {"condition": DENSITY, "k": level}
+            of_base = None if baseline is None else baseline.filter(chosen)
+            yield from self._measured(part.filter(chosen), of_base, fixed, (*address, str(level)))
+            for name, value in (
+                ("characters", own.mean()),
+                ("characters_min", own.min()),
+                ("characters_max", own.max()),
+            ):
+                counts = {"n": len(own), "n_failed": 0}
+                yield {**fixed, "metric": name, **counts, "value": value, **dict.fromkeys(UNCOMPARED)}
 
     def _columns(self, part: pl.DataFrame, table_index: int, counts: _Counts | None = None) -> Columns:
         """The columns of the answers: (units,), or (runs, units) for several runs.

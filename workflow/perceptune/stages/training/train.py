@@ -22,6 +22,7 @@ from perceptune.contracts.tables.training import TRAINING
 from perceptune.core.methods.method import GroupMethod
 from perceptune.engines.training.feeding import Feed, Source
 from perceptune.engines.training.image_features import feature_cache, finish
+from perceptune.engines.training.kept_epochs import FOLDER as EPOCHS
 from perceptune.engines.training.sharding import whole_adapter
 from perceptune.engines.training.trackers import Run
 from perceptune.engines.training.trainer import train, with_adapter, with_less_memory
@@ -56,7 +57,8 @@ def run(
     features: Path = Path(FEATURES),
     halvings: int = 0,
 ) -> None:
-    """Writes `adapter` (a PEFT folder, safetensors) and the `training` table.
+    """Writes `adapter` (a PEFT folder, safetensors) and the `training` table. With `keep_epochs`, `adapter`
+    has a PEFT folder `epochs/<k>` per kept epoch.
 
     `checkpoints` is removed at the end. `terms` maps views to tables of stored log-probs, `views`
     are the config's blocks, `saliencies` the tables that these need, by block, `probe` that of a
@@ -167,6 +169,8 @@ def _train(job: _Job) -> None:
     record = lineage("training.train", settings, job.inputs, plugins)
     with appearing_adapter(adapter, record) as folder:
         adapted.save_pretrained(folder, safe_serialization=True, state_dict=weights)
+        if config.keep_epochs:
+            shutil.copytree(checkpoints / EPOCHS, folder / EPOCHS)
     rows = [
         {"experiment": experiment, "step": int(entry["step"]), "metric": name, "value": float(value)}
         for entry in log

@@ -59,4 +59,5 @@ BENCHMARK = Benchmark(
         },
     },
     settings={"prompt": "{question}", "max_tokens": 2048},
+    by_density=True,
 )
