@@ -29,7 +29,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
 from perceptune.engines.training import branch_attention, sharding
-from perceptune.engines.training.callbacks import Bar, Checkpoints, FrozenInputs, KeptEpochs, newest_checkpoint
+from perceptune.engines.training.callbacks import Bar, Checkpoints, FrozenInputs, newest_checkpoint
 from perceptune.engines.training.feeding import Feed, Layout, Places
 from perceptune.engines.training.groups import Batch, RankedList, per_look
 from perceptune.engines.training.image_features import FeatureCache
