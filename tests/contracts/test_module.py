@@ -104,7 +104,6 @@ def test_rules_from_a_hosting_provider_use_the_installed_package(tmp_path: Path,
 
 @pytest.mark.extended
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("snakedeploy"), reason="snakedeploy is not installed")
 def test_snakedeploy(tmp_path: Path, hosted: dict[str, str]) -> None:
     folder = tmp_path / "deployed"
     command = ["snakedeploy", "deploy-workflow", URL, str(folder), "--tag", "v1"]

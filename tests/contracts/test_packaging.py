@@ -28,7 +28,7 @@ def lines(name: str) -> list[str]:
 def locked() -> dict[str, str]:
     """The version of each package in the lock files of all environments except `cuda`, which has the same packages."""
     found: dict[str, str] = {}
-    for name in ("cpu", "dev", "language", "slurm"):
+    for name in ("cpu", "dev", "docs", "language", "slurm"):
         for package, version in re.findall(r"^([\w.-]+)==([^ \\]+)", (ROOT / f"envs/{name}.txt").read_text(), re.M):
             found.setdefault(canonicalize_name(package), version)
     return found
@@ -38,7 +38,7 @@ def test_the_dependencies_are_those_of_every_environment() -> None:
     assert names(PROJECT["dependencies"]) == names(lines("base")) - TOOLS
 
 
-@pytest.mark.parametrize("extra", ["cpu", "cuda", "dev", "language", "slurm"])
+@pytest.mark.parametrize("extra", ["cpu", "cuda", "dev", "docs", "language", "slurm"])
 def test_an_extra_is_what_its_environment_adds(extra: str) -> None:
     assert names(PROJECT["optional-dependencies"][extra]) == names(lines(extra))
 
