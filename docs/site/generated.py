@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 CODE = {
     "in a config": "yaml",
     "official settings": "yaml",
-    **dict.fromkeys(("metrics", "columns", "layers", "markup"), "text"),
+    **dict.fromkeys(("layers", "markup"), "text"),
 }
 """First words of headings whose lines are code, with its language."""
 
@@ -63,6 +63,8 @@ def fact_text(heading: str, lines: list[str]) -> str:
         lines = [f"* **`{head.replace(':', '`**:', 1)}. {meaning.strip()}" for head, meaning in pairs]
     elif language := next((CODE[first] for first in CODE if heading.startswith(first)), ""):
         lines = [f"```{language}", *lines, "```"]
+    elif heading.startswith(("metrics", "columns")):
+        lines = [re.sub(r"^(\S+) +", r"* `\1`: ", line) for line in lines]
     elif len(lines) > 1 and heading != "usage":
         lines = [f"* {line}" for line in lines]
     return "\n  ".join(lines)
