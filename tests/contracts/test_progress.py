@@ -1,11 +1,13 @@
 """Progress: lines in logs, bars only on terminals."""
 
 import io
+import os
+import termios
 import threading
 
 import pytest
 from perceptune.contracts import progress
-from perceptune.contracts.progress import Progress, Waiting, show_on, tell
+from perceptune.contracts.progress import Progress, Waiting, for_children, show_bars_of_parent, show_on, tell
 
 
 class Terminal(io.StringIO):
@@ -80,6 +82,29 @@ def test_a_notice_goes_to_the_log_and_to_the_terminal_with_its_job(
     tell("warning: 2 boxes of \x1b[31mphotos")
     assert capsys.readouterr().out == "said before the job\nwarning: 2 boxes of \x1b[31mphotos\n"
     assert terminal.getvalue() == "import_examples photos: warning: 2 boxes of \\x1b[31mphotos\n"
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_process_of_a_distributed_training_shows_its_bar_on_the_terminal_of_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    show_on(io.StringIO())
+    assert for_children() == {}
+    show_on(Terminal())
+    assert for_children() == {}  # has no name
+    reading, writing = os.openpty()
+    with os.fdopen(writing, "w") as terminal:
+        termios.tcsetwinsize(terminal, (24, 80))
+        show_on(terminal)
+        environment = for_children()
+        monkeypatch.setattr(Progress, "terminal", None)
+        monkeypatch.setenv(*environment.popitem())
+        show_bars_of_parent()
+        with Progress("training", 10, "steps"):
+            assert "training:   0%" in os.read(reading, 1000).decode()
+        monkeypatch.setenv("PERCEPTUNE_TERMINAL", "/nowhere/tty")
+        show_bars_of_parent()
+    os.close(reading)
 
 
 class Ticks:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -18,6 +19,9 @@ LOG_INTERVAL = 30.0
 
 SILENCE = 5.0
 """Seconds after which something without steps appears on a terminal."""
+
+TERMINAL = "PERCEPTUNE_TERMINAL"
+"""Environment variable of child processes: the name of the terminal for their bars."""
 
 TICK = 1.0
 """Seconds between its updates there."""
@@ -162,6 +166,23 @@ def show_on(stream: TextIO, about: str = "") -> None:
 def show_bars_on(stream: TextIO) -> None:
     """Shows this process's bars on `stream` if it is a terminal."""
     Progress.terminal = stream if stream.isatty() else None
+
+
+def for_children() -> dict[str, str]:
+    """Environment variables with which a process started by this one can `show_bars_of_parent`."""
+    if Progress.terminal is None:
+        return {}
+    try:
+        return {TERMINAL: os.ttyname(Progress.terminal.fileno())}
+    except OSError:  # a terminal without a name, as in some containers
+        return {}
+
+
+def show_bars_of_parent() -> None:
+    """Shows this process's bars on the terminal of its parent, if that has one on this machine."""
+    if name := os.environ.get(TERMINAL):
+        with suppress(OSError):
+            show_bars_on(os.fdopen(os.open(name, os.O_WRONLY | os.O_NOCTTY), "w", buffering=1))
 
 
 def _duration(seconds: float) -> str:
