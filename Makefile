@@ -21,11 +21,6 @@ demo: announce $(VENV)/$(ENV).ready
 	@# Snakemake prints the result of a run, but nothing if there was nothing to do
 	@test results/result.txt -nt $(VENV)/demo.started || { cat results/result.txt; echo "Report: results/report.html"; }
 
-# Said before the installation.
-.PHONY: announce
-announce:
-	@test -e results/result.txt || echo "The demo takes about 5 minutes on two CPU cores$(if $(wildcard $(VENV)/$(ENV).ready),, once everything is installed)."
-
 # For two cores: three processes, since SLURM tests mostly wait, with one thread each, since
 # oversubscribed cores make the tiny models many times slower.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n 3 --no-loadscope-reorder --durations 20
@@ -111,6 +106,11 @@ $(VENV)/uv.ready: envs/bootstrap.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.txt
 	@touch $@
+
+# What `make demo` says before the installation.
+.PHONY: announce
+announce:
+	@test -e results/result.txt || echo "The demo takes about 5 minutes on two CPU cores$(if $(wildcard $(VENV)/$(ENV).ready),, once everything is installed)."
 
 # The lock files are complete, so dependencies are not resolved again.
 $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
