@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED ?= 1
 
 .PHONY: demo install test extended test-all quick lint lint-style lint-types lint-workflow docs format explain chaos bench schemas slurm language lock clean
 
-demo: $(VENV)/$(ENV).ready
+demo: announce $(VENV)/$(ENV).ready
 	@touch $(VENV)/demo.started
 	@snakemake --cores all --quiet rules host $(if $(filter cuda,$(ENV)),--resources gpu=1) || { echo "The demo failed, see the lines above. Run make demo again to continue from there."; exit 1; }
 	@# Snakemake prints the result of a run, but nothing if there was nothing to do
@@ -73,6 +73,7 @@ format: $(VENV)/dev.ready
 	@snakefmt Snakefile workflow
 
 # Traces a number back to images, weights and versions: make explain NUMBER="--policy perpo --metric mean_iou".
+# Of a run with `--directory`: make explain NUMBER="runs/mine --policy perpo".
 explain: $(VENV)/$(ENV).ready
 	@python -m perceptune explain $(NUMBER)
 
@@ -113,10 +114,16 @@ $(VENV)/uv.ready: envs/bootstrap.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.txt
 	@touch $@
 
+# What `make demo` says before the installation.
+.PHONY: announce
+announce:
+	@test -e results/result.txt || echo "The demo takes about 5 minutes on two CPU cores$(if $(wildcard $(VENV)/$(ENV).ready),, once everything is installed)."
+
 # The lock files are complete, so dependencies are not resolved again.
 $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
 	@echo "Installing $(VENV) from envs/$(ENV).txt (the first time, about 3 GB to download and some minutes; 7 GB on disk)"
-	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r envs/$(ENV).txt
+	@# uv shows its progress on a terminal only
+	@$(BIN)/uv pip install --python $(BIN)/python $$(test -t 2 || echo --quiet) --no-deps --require-hashes --compile-bytecode -r envs/$(ENV).txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

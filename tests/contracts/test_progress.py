@@ -1,10 +1,13 @@
 """Progress: lines in logs, bars only on terminals."""
 
 import io
+import os
+import termios
+import threading
 
 import pytest
 from perceptune.contracts import progress
-from perceptune.contracts.progress import Progress, show_on, tell
+from perceptune.contracts.progress import Progress, Waiting, for_children, show_bars_of_parent, show_on, tell
 
 
 class Terminal(io.StringIO):
@@ -79,3 +82,106 @@ def test_a_notice_goes_to_the_log_and_to_the_terminal_with_its_job(
     tell("warning: 2 boxes of \x1b[31mphotos")
     assert capsys.readouterr().out == "said before the job\nwarning: 2 boxes of \x1b[31mphotos\n"
     assert terminal.getvalue() == "import_examples photos: warning: 2 boxes of \\x1b[31mphotos\n"
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_process_of_a_distributed_training_shows_its_bar_on_the_terminal_of_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    show_on(io.StringIO())
+    assert for_children() == {}
+    show_on(Terminal())
+    assert for_children() == {}  # has no name
+    reading, writing = os.openpty()
+    with os.fdopen(writing, "w") as terminal:
+        termios.tcsetwinsize(terminal, (24, 80))
+        show_on(terminal)
+        environment = for_children()
+        monkeypatch.setattr(Progress, "terminal", None)
+        monkeypatch.setenv(*environment.popitem())
+        show_bars_of_parent()
+        with Progress("training", 10, "steps"):
+            assert "training:   0%" in os.read(reading, 1000).decode()
+        monkeypatch.setenv("PERCEPTUNE_TERMINAL", "/nowhere/tty")
+        show_bars_of_parent()
+    os.close(reading)
+
+
+class Ticks:
+    """In place of the event that ends a `Waiting`: its thread takes a turn whenever a test says so."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self._clock, self._ended = clock, False
+        self._turn, self._idle = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait(self, seconds: float) -> bool:
+        self._idle.release()
+        self._turn.acquire()
+        return self._ended
+
+    def set(self) -> None:
+        self._ended = True
+        self._turn.release()
+
+    def after(self, *seconds: float) -> None:
+        """A turn after each of these times."""
+        for passed in seconds:
+            self._idle.acquire()
+            self._clock[0] += passed
+            self._turn.release()
+        self._idle.acquire()
+        self._idle.release()
+
+
+def loading(clock: list[float], *seconds: float) -> None:
+    """Waits for a model, whose progress is looked at after each of these times."""
+    waiting = Waiting("loading a model")
+    waiting._over = ticks = Ticks(clock)  # type: ignore[assignment]
+    with waiting:
+        ticks.after(*seconds)
+
+
+def test_what_takes_long_without_steps_says_so_in_the_log(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    loading(clock, 4, 27, 29, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "loading a model: 31 s",
+        "loading a model: 1 min 02 s",
+        "loading a model: took 1 min 02 s",
+    ]
+
+
+def test_a_short_wait_is_silent(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    show_on(terminal)
+    loading(clock, 4)
+    assert (capsys.readouterr().err, terminal.getvalue()) == ("", "")
+
+
+def test_a_wait_is_shown_on_a_terminal_only(clock: list[float]) -> None:
+    terminal, file = Terminal(), io.StringIO()
+    show_on(file)
+    loading(clock, 10, 40)
+    assert file.getvalue() == ""
+    show_on(terminal)
+    loading(clock, 10, 40)
+    assert "loading a model: 10 s" in terminal.getvalue()
+    assert "loading a model: 50 s" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
+
+
+def test_one_process_of_several_logs_a_wait(
+    clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    loading(clock, 40)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_ends_a_wait(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError), Waiting("loading a model"):
+        clock[0] += 6
+        raise KeyError
+    assert capsys.readouterr().err == ""
+    assert not any(thread.name == "waiting" for thread in threading.enumerate())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -13,6 +16,15 @@ from perceptune.contracts.errors import printable
 
 LOG_INTERVAL = 30.0
 """Seconds between lines in a log."""
+
+SILENCE = 5.0
+"""Seconds after which something without steps appears on a terminal."""
+
+TERMINAL = "PERCEPTUNE_TERMINAL"
+"""Environment variable of child processes: the name of the terminal for their bars."""
+
+TICK = 1.0
+"""Seconds between its updates there."""
 
 
 class Progress:
@@ -81,6 +93,56 @@ class Progress:
         self._logged, self._reported = time.monotonic(), self.done
 
 
+class Waiting:
+    """Something long without steps, such as loading a model: a context manager.
+
+    After `SILENCE` seconds, the terminal set by `show_bars_on` shows a line with the time since the
+    start, which is cleared at the end. The log gets such a line every `LOG_INTERVAL` seconds, in one of
+    the processes of a distributed training, and the whole time at the end.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._over = threading.Event()
+        self._logging = os.environ.get("RANK", "0") == "0"
+
+    def __enter__(self) -> Waiting:
+        self._began = time.monotonic()
+        self._watch = threading.Thread(target=self._show, daemon=True, name="waiting")
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._watch.join()
+        if kind is None and self._seconds >= SILENCE:
+            self._log(f"{self.what}: took {_duration(self._seconds)}")
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _show(self) -> None:
+        bar: tqdm | None = None
+        logged = 0.0
+        while not self._over.wait(TICK):
+            seconds = self._seconds
+            line = f"{self.what}: {_duration(seconds)}"
+            if Progress.terminal is not None and seconds >= SILENCE:
+                if bar is None:
+                    bar = tqdm(bar_format="{desc}", file=Progress.terminal, leave=False, dynamic_ncols=True)
+                bar.set_description_str(line)
+            if seconds - logged >= LOG_INTERVAL:
+                self._log(line)
+                logged = seconds
+        if bar is not None:
+            bar.close()
+
+    def _log(self, line: str) -> None:
+        if self._logging:
+            print(line, file=sys.stderr, flush=True)
+
+
 class _Notices:
     """Where notices go besides the log, and the job that they are about."""
 
@@ -104,6 +166,23 @@ def show_on(stream: TextIO, about: str = "") -> None:
 def show_bars_on(stream: TextIO) -> None:
     """Shows this process's bars on `stream` if it is a terminal."""
     Progress.terminal = stream if stream.isatty() else None
+
+
+def for_children() -> dict[str, str]:
+    """Environment variables with which a process started by this one can `show_bars_of_parent`."""
+    if Progress.terminal is None:
+        return {}
+    try:
+        return {TERMINAL: os.ttyname(Progress.terminal.fileno())}
+    except OSError:  # a terminal without a name, as in some containers
+        return {}
+
+
+def show_bars_of_parent() -> None:
+    """Shows this process's bars on the terminal of its parent, if that has one on this machine."""
+    if name := os.environ.get(TERMINAL):
+        with suppress(OSError):
+            show_bars_on(os.fdopen(os.open(name, os.O_WRONLY | os.O_NOCTTY), "w", buffering=1))
 
 
 def _duration(seconds: float) -> str:

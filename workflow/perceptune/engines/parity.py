@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from perceptune.contracts.config import ModelBlock
+from perceptune.contracts.progress import Waiting
 from perceptune.engines.training.branch_attention import suits
 from perceptune.engines.training.separate_sequences import separated
 from perceptune.engines.training.shared_prefix import Prompted, branched, packed, token_logps
@@ -38,7 +39,7 @@ def answered(model: ModelBlock, questions: Sequence[Question], scratch: Path, ha
 
     Questions that are too long are left out. Each of the `halvings` halves the engine's batch size.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with Waiting(f"sampling with {model.path}"), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         answers = pool.submit(_sample, model, questions, scratch, halvings).result()
     return [Answered(question, found) for question, found in zip(questions, answers, strict=True) if found]
 

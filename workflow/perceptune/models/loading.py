@@ -21,6 +21,7 @@ from transformers.utils import is_bitsandbytes_available
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.progress import Waiting
 from perceptune.models.adapters import in_float32
 from perceptune.models.coordinates import pixel_limits
 from perceptune.models.merging import merge_weights
@@ -59,19 +60,20 @@ def load_model(
     `UserError` if it cannot be loaded, or not be quantised here.
     """
     options = four_bits(model.dtype) if quantisation == "nf4" else {}
-    try:
-        loaded = AutoModelForImageTextToText.from_pretrained(
-            model.path,
-            dtype=dtype or getattr(torch, model.dtype),
-            attn_implementation="sdpa",
-            trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,
-            **options,
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
-    if torch.cuda.is_available() and not options and not sharded:
-        loaded = loaded.to(_gpu())
+    with Waiting(f"loading {model.path}"):
+        try:
+            loaded = AutoModelForImageTextToText.from_pretrained(
+                model.path,
+                dtype=dtype or getattr(torch, model.dtype),
+                attn_implementation="sdpa",
+                trust_remote_code=model.trust_remote_code,
+                use_safetensors=True,
+                **options,
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
+        if torch.cuda.is_available() and not options and not sharded:
+            loaded = loaded.to(_gpu())
     # torch multiplies by weights that require gradients with other kernels, whose rounding differs in
     # float16: without this, a model with a new adapter would not be the base model bit by bit
     return loaded.requires_grad_(False)
@@ -138,7 +140,8 @@ def merged_model(model: ModelBlock, adapter: Path, folder: Path) -> None:
         shutil.copytree(model.path, folder, ignore=ignored, copy_function=shutil.copyfile, dirs_exist_ok=True)
         if model.pixels:
             load_processor(model).save_pretrained(folder)
-        merge_weights(Path(model.path), adapter, folder, model.dtype, model.trust_remote_code)
+        with Waiting(f"merging {adapter} into {model.path}"):
+            merge_weights(Path(model.path), adapter, folder, model.dtype, model.trust_remote_code)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -18,6 +18,7 @@ import torch
 
 from perceptune.contracts.config import UNCOMPUTED, TrainingBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.progress import for_children, show_bars_of_parent
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.provenance.lineage import write_lineage
@@ -43,7 +44,8 @@ def launch(module: str, job: Mapping[str, Any], block: TrainingBlock, shared: Pa
         file, failure = Path(folder).absolute() / "job.json", Path(folder).absolute() / "failure.json"
         file.write_text(json.dumps({**job, "failure": str(failure)}))
         command = ["-m", "torch.distributed.run", *rendezvous, f"--nproc-per-node={block.devices}"]
-        done = subprocess.run([*started, sys.executable, *command, "-m", module, str(file)], check=False)
+        command = [*started, sys.executable, *command, "-m", module, str(file)]
+        done = subprocess.run(command, env={**os.environ, **for_children()}, check=False)
         if failure.exists():
             kind, message, hint = json.loads(failure.read_text())
             raise UserError(message, hint) if kind == "user" else MemoryError(message)
@@ -78,6 +80,8 @@ def _rendezvous(nodes: int) -> list[str]:
 def one_of_several(file: Path) -> Iterator[dict[str, Any]]:
     """The job that `launch` passed to this process; reports its failure to the parent."""
     end_with_snakemake()
+    if first():
+        show_bars_of_parent()
     job = json.loads(file.read_text())
     failure = Path(job.pop("failure"))
     try:

@@ -19,7 +19,7 @@ from vllm.platforms import current_platform
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.progress import tell
+from perceptune.contracts.progress import Waiting
 from perceptune.engines.vllm.contrastive_decoding import Lockstep, Pair, Pairs
 from perceptune.engines.vllm.preparation import Prepared, Preparer, engine_arguments
 from perceptune.engines.vllm.requests import Answer
@@ -80,20 +80,20 @@ class Sampler:
         self._model, self._merged = model, merged
         self._numbers = itertools.count()
         folder = model.path
-        tell(f"starting vLLM with {adapter or folder}")
         if adapter is not None:
             shutil.rmtree(merged, ignore_errors=True)  # left by a killed run
             merged_model(model, adapter, merged)
             folder = str(merged)
         try:
-            self._engine = LLM(
-                **{**engine_arguments(model, images_per_prompt), "model": folder},
-                load_format="safetensors",
-                logprobs_mode="raw_logprobs",
-                seed=0,
-                disable_log_stats=True,
-                **_placement(model, halvings, contrastive),
-            )
+            with Waiting("starting vLLM"):
+                self._engine = LLM(
+                    **{**engine_arguments(model, images_per_prompt), "model": folder},
+                    load_format="safetensors",
+                    logprobs_mode="raw_logprobs",
+                    seed=0,
+                    disable_log_stats=True,
+                    **_placement(model, halvings, contrastive),
+                )
         except ValueError as error:  # only vLLM knows the limit, which scaled positions raise
             limit = re.search(r"derived max_model_len \((?:\w+=)?(\d+)", str(error))
             if limit is None:

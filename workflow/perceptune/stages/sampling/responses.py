@@ -19,7 +19,7 @@ import pyarrow as pa
 from perceptune.contracts.config import UNCOMPUTED, ModelBlock
 from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.plugins import module_of
-from perceptune.contracts.progress import Progress
+from perceptune.contracts.progress import Progress, Waiting, tell
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.provenance.lineage import lineage, versions
@@ -130,14 +130,15 @@ def run(
             table.lineage = lineage("sampling.responses", parameters, inputs, own.plugins)
 
 
-def start(*arguments: Any) -> Sampler:
+def start(model: ModelBlock, adapter: Path | None, *arguments: Any) -> Sampler:
     """A running engine.
 
     Imported lazily: a job whose answers are all in the journal needs none.
     """
-    from perceptune.engines.vllm.sampler import Sampler
-
-    return Sampler(*arguments)
+    tell(f"starting vLLM with {adapter or model.path} (takes about a minute)")
+    with Waiting("importing vLLM"):
+        from perceptune.engines.vllm.sampler import Sampler
+    return Sampler(model, adapter, *arguments)
 
 
 def _processes(model: ModelBlock, most_images: int) -> AbstractContextManager[Workers[Asking, Outcome] | None]:
