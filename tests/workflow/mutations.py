@@ -411,4 +411,5 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("report.title", "Another", REPORT),
     ("report.caption", "Other words.", REPORT),
     ("report.gallery", 3, REPORT),
+    ("report.tokens", 3, REPORT),  # none of the methods selects tokens
 ]  # fmt: skip

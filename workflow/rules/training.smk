@@ -133,3 +133,24 @@ rule train_round:
         **parameters("train_round"),
     script:
         "../scripts/run_stage.py"
+
+
+rule select_tokens:
+    """Tokens that a method selects in a round (CPPO), with their scores, as a table and as JSON lines."""
+    input:
+        unpack(inputs("select_tokens")),
+    output:
+        selected=paths.SELECTED,
+        lines=paths.SELECTED_LINES,
+    log:
+        paths.log(paths.SELECTED),
+    wildcard_constraints:
+        **single["select_tokens"],
+    resources:
+        mem_mb=memory("select_tokens"),
+        runtime=minutes("select_tokens"),
+    params:
+        *code("select_tokens"),
+        **parameters("select_tokens"),
+    script:
+        "../scripts/run_stage.py"

@@ -96,6 +96,14 @@ class Plan:
         kept = range(1, math.ceil(training.epochs)) if training.keep_epochs else ()
         return [f"{experiment}{ROUND_MARK}{number}" for number in kept]
 
+    def selects_by(self, experiment: str) -> str | None:
+        """The view by which an experiment's method selects tokens, see `RolloutMethod`; None if it selects
+        none."""
+        training = self.training(experiment)
+        method = plugins.load("method", training.method)
+        rounds = self.config.experiments[parted(experiment)[0]].rounds
+        return method.selects_by(method.Parameters.model_validate(training.parameters)) if rounds else None
+
     @cached_property
     def kept(self) -> list[str]:
         """The policies of the kept epochs of all experiments."""

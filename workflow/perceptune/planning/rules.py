@@ -80,6 +80,9 @@ RULES = {
         "stages.training.train_round:run",
         (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.ROUND, paths.TRAINING),
     ),
+    "select_tokens": Rule(
+        training.select_tokens, "stages.training.select_tokens:run", (paths.SELECTED, paths.SELECTED_LINES)
+    ),
     "judge_answers": Rule(preferences.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
     "evaluate_policy": Rule(evaluation.evaluate_policy, "stages.evaluation.evaluate:run", (paths.METRICS,)),
     "compare_controls": Rule(evaluation.compare_controls, "stages.evaluation.compare_controls:run", (paths.CONTROLS,)),
@@ -153,6 +156,7 @@ def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
         "train_adapter": {"experiment": one_of(e for e in experiments if not plan.rounds(e))},
         "keep_epoch": {"experiment": one_of(plan.kept)},
         "train_round": {"experiment": f"({in_rounds}){paths.ROUND_MARK}[1-9][0-9]*"},
+        "select_tokens": {"experiment": f"({one_of(e for e in experiments if plan.selects_by(e))})@[1-9][0-9]*"},
         "export_model": {"policy": one_of(plan.trained)},
         "write_model_card": {"policy": one_of(plan.trained)},
     }

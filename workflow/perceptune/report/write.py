@@ -45,6 +45,7 @@ from perceptune.report.sections import verdicts as verdict_sections
 from perceptune.report.sections import warnings as warning_sections
 from perceptune.report.sections.leakage import leakage_section
 from perceptune.report.sections.rounds import Rounds
+from perceptune.report.sections.tokens import tokens_sections
 from perceptune.report.sections.verdicts import Controlled
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.data.leaked import leak_warnings
@@ -78,6 +79,7 @@ def run(
     leakage_mode: Leakage = "warn",
     given: Mapping[str, Path] = MappingProxyType({}),
     epochs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    tokens: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -100,6 +102,7 @@ def run(
         given: Label of dataset preferences to the base model's log-probs of their answers.
         epochs: Experiment that keeps the adapters of epochs to its policies, each with its epoch. Only
             the last one is shown outside the section on epochs.
+        tokens: Experiment to the tokens that its method selects in the last round.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
@@ -132,6 +135,7 @@ def run(
     sources |= {f"examples of {d}": path for d, path in examples.items()}
     sources |= {f"controls of {p}": path for p, path in controls.items()}
     sources |= {f"leakage of {name}": path for name, path in leakage.items()}
+    sources |= {f"selected tokens of {e}": path for e, path in tokens.items()}
     sources |= {f"log-probs of {label}": path for label, path in given.items()}
     once = None if logs is None else round_sections.trained_once(logs, experiments)
     handed_on = round_sections.handed_on(experiments)
@@ -164,6 +168,7 @@ def run(
                 for r in (results.results(complete, views) if epochs else ())
                 if (part := epoch_sections.epochs_section(complete, r, epochs, base, styles))
             ],
+            tokens=tokens_sections(tokens, config.tokens),
             stops=[r.stop_sentence for r in experiments if r.stopped],
             curves=[(r, panels) for r in found if (panels := result_sections.curve_panels(measured, r, styles))],
             blanks=[section for r in found if (section := result_sections.blank_section(measured, r, styles))],

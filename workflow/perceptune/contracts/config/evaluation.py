@@ -122,3 +122,6 @@ class ReportBlock(Block):
     """Text below the heading."""
     gallery: Annotated[int, Field(ge=0)] = 12
     """Number of examples shown before and after training."""
+    tokens: Annotated[int, Field(ge=0)] = 0
+    """Number of answers shown with the tokens that the method selects (CPPO), per experiment, from its last
+    round; 0: none. Each experiment then needs another pass over that round's answers."""

@@ -66,15 +66,24 @@ class CPPO(GRPO):
         """The tokens under the two views of the contrast: (preserving, removing)."""
         return tokens.live[parameters.preserving], tokens.live[parameters.removing]
 
+    def selects_by(self, parameters: Any) -> str | None:
+        return parameters.removing if parameters.contrast else None
+
+    def scores(self, tokens: Tokens, parameters: Any) -> Tensor:
+        """The rise of each token's entropy under the removing view."""
+        from perceptune.core.methods.policy_gradient import perception_scores
+
+        entropy = tokens.live[parameters.removing].entropy
+        assert entropy is not None
+        return perception_scores(tokens.entropy, entropy, parameters.score)
+
     def select(self, tokens: Tokens, parameters: Any) -> Tensor | None:
         """Tokens whose entropy rises most in this step, in responses with a positive advantage."""
-        from perceptune.core.methods.policy_gradient import as_many_random, perception_scores, perception_tokens
+        from perceptune.core.methods.policy_gradient import as_many_random, perception_tokens
 
         if not parameters.contrast:
             return None
-        entropy = self.contrasted(tokens, parameters)[1].entropy
-        assert entropy is not None
-        scores = perception_scores(tokens.entropy, entropy, parameters.score)
+        scores = self.scores(tokens, parameters)
         chosen = perception_tokens(scores, tokens.owners, parameters.share, parameters.rounding, parameters.ties)
         if parameters.tokens == "all":
             chosen = chosen.new_ones(chosen.shape)

@@ -94,6 +94,16 @@ class RolloutMethod(Method):
         """Mask (T,) bool of the tokens of a selective loss, by the policy now; no gradient."""
         return None
 
+    def selects_by(self, parameters: Any) -> str | None:
+        """The view whose entropies, with those of the training view, decide what `select` selects; None
+        for methods that select nothing.
+        """
+        return None
+
+    def scores(self, tokens: Tokens, parameters: Any) -> Tensor | None:
+        """What `select` ranks tokens by, (T,); no gradient."""
+        return None
+
     def views(self, parameters: Any, view: str) -> tuple[str, ...]:
         """The training view, those of the stored log-probs, and the live ones."""
         return tuple(dict.fromkeys([*super().views(parameters, view), *self.live(parameters)]))

@@ -124,6 +124,7 @@ def write_report(plan: Plan) -> Job:
         "leakage": leakage,
         "leakage_mode": plan.config.leakage,
         "given": given,
+        "tokens": _selected(plan),
         "epochs": {e: _epochs(plan, e) for e in plan.config.experiments if plan.epochs(e)},
     }
     return Job(
@@ -138,6 +139,7 @@ def write_report(plan: Plan) -> Job:
             "controls": controls,
             "leakage": leakage,
             "given": given,
+            "tokens": _selected(plan),
         },
         settings={
             "config": tracked(plan.config.report),
@@ -158,6 +160,12 @@ def _rounds(plan: Plan, experiment: str) -> dict[str, Any]:
     """The evaluated rounds, number to policy, and the status file of the last round."""
     tested = {parted(policy)[1]: policy for policy in plan.tested(experiment)}
     return {"policies": tested, "marks": paths.ROUND.format(experiment=plan.rounds(experiment)[-1])}
+
+
+def _selected(plan: Plan) -> dict[str, str]:
+    """Experiment to the selected tokens of its last round, if the report shows them."""
+    shown = [e for e in plan.config.experiments if plan.config.report.tokens and plan.selects_by(e)]
+    return {e: paths.SELECTED.format(experiment=plan.tested(e)[-1]) for e in shown}
 
 
 def _epochs(plan: Plan, experiment: str) -> dict[str, float]:

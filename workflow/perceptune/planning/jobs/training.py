@@ -143,6 +143,31 @@ def train_round(plan: Plan, *, experiment: str) -> Job:
     )
 
 
+def select_tokens(plan: Plan, *, experiment: str) -> Job:
+    training, made, removing = plan.training(experiment), plan.samples(experiment), plan.selects_by(experiment)
+    (terms,) = set(plan.stored_logprobs(experiment).values())
+    groups = "/".join(made[key] for key in plan.block(experiment).made_of)
+    removed = paths.stored_name([("old", str(removing))], training.quantisation)
+    return Job(
+        inputs={
+            "preferences": plan.preferences(experiment),
+            "terms": terms,
+            "removed": paths.TERMS.format(
+                policy=made["policy"], dataset=made["dataset"], groups=groups, stored=removed
+            ),
+        },
+        settings={
+            "method": training.method,
+            "parameters": tracked(training)["parameters"],
+            "view": training.view,
+            "base": plan.model_settings(experiment),
+        },
+        details=plan.model_details(experiment),
+        modules=(module_of("method", training.method),),
+        needs=lambda read: resources.tables(read(), tokenizer=True),
+    )
+
+
 def _needs(plan: Plan, experiment: str, groups: int) -> Needs:
     training, block = plan.training(experiment), plan.block(experiment)
     source, views = getattr(block, block.made_of[0]), len(list(views_trained(plan, experiment)))
