@@ -16,7 +16,7 @@ from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.engines import judging
 from perceptune.stages.data import import_examples
-from perceptune.stages.evaluation import evaluate, judge_answers
+from perceptune.stages.evaluation import asking, evaluate, judge_answers
 from perceptune.stages.preferences import score
 from perceptune.stages.sampling import requests
 from PIL import Image
@@ -47,7 +47,7 @@ class Endpoint:
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The metrics of one answer to a question of MMHal-Bench, starting from its file."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(judge_answers, "Endpoint", Endpoint)
+    monkeypatch.setattr(asking, "Endpoint", Endpoint)
     monkeypatch.setattr(explain, "MEMORY", explain.DigestMemory(tmp_path / "memory.sqlite"))
     Image.new("RGB", (8, 6)).save("a.jpg")
     record = {

@@ -21,7 +21,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.engines.vllm.requests import Answer, Question
-from perceptune.stages.evaluation import judge_answers
+from perceptune.stages.evaluation import asking, judge_answers
 
 from tests.faults.judge_server import BLOCK, judged, write_answers
 
@@ -83,7 +83,7 @@ def answer(text: str, ended: str = "stop") -> Answer:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six answers, and an engine that rates each with 4."""
-    monkeypatch.setattr(judge_answers, "start", Engine)
+    monkeypatch.setattr(asking, "start", Engine)
     Engine.asked, Engine.says = [], lambda text: answer("Rating: 4")
     write_answers(tmp_path, COUNT)
     return tmp_path
