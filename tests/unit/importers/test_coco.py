@@ -153,6 +153,28 @@ def test_mistakes_name_the_annotation(
     assert expected in mistakes("coco", written(tmp_path, annotations, **changes))
 
 
+@pytest.mark.parametrize(
+    ("unit", "box"),  # half of an image of 64 x 48 pixels, which is padded by 8 pixels above and below
+    [
+        ("pixels", [0, 0, 32, 48]),
+        ("normalised", [0, 0, 0.5, 1]),
+        ("thousand", [0, 0, 500, 1000]),
+        ("padded_normalised", [0, 0.125, 0.5, 0.75]),
+        ("padded_thousand", [0, 125, 500, 750]),
+    ],
+)
+def test_areas_are_measured_in_the_unit_of_the_boxes(
+    tmp_path: Path, imported: Imported, mistakes: Mistakes, unit: str, box: list[float]
+) -> None:
+    path = written(tmp_path, [annotation(1, 1, 1, box)])
+    (row,) = imported("coco", path, coordinates=unit, parameters={"min_area": 0.49, "max_area": 0.51})
+    assert row["box"] == [0, 0, 32, 48]
+    for bounds, reason in (({"min_area": 0.51}, "cover less than 0.51"), ({"max_area": 0.49}, "cover more than 0.49")):
+        assert f"1 objects are left out because they {reason}" in mistakes(
+            "coco", path, coordinates=unit, parameters=bounds
+        )
+
+
 def test_sizes_are_needed_for_shares_of_the_image(tmp_path: Path, imported: Imported, mistakes: Mistakes) -> None:
     path = written(tmp_path, ANNOTATIONS[:1], images=[{"id": 1, "file_name": "photos/1.jpg"}])
     assert len(imported("coco", path)) == 1

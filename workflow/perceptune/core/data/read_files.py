@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from perceptune.contracts.config import Boxes
+from perceptune.contracts.config import Boxes, Coordinates
 from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.core.data.class_labels import labelled_features
 from perceptune.core.data.csv_files import csv_rows, is_utf_16, tsv_rows
@@ -43,6 +43,7 @@ class Files:
         *,
         parameters: Any = None,
         boxes: Boxes | None = None,
+        coordinates: Coordinates | None = None,
         images: bool = True,
     ) -> None:
         """`images`: whether to read images inside Parquet files, see `parquet_rows`."""
@@ -50,6 +51,7 @@ class Files:
         self.split = split
         self.parameters = parameters
         self.boxes = boxes
+        self.coordinates = coordinates
         self.notes: list[str] = []
         """What the importer tells about the rows read so far."""
         self._reads = reads

@@ -17,7 +17,7 @@ from typing import Any
 from perceptune.contracts.errors import UserError
 from perceptune.core.data.coordinate_frames import LAYOUTS
 from perceptune.core.data.row_checks import RowError, is_finite, shown
-from perceptune.core.importers.detections import Asking, DetectionParameters, Thing
+from perceptune.core.importers.detections import Asking, DetectionParameters, Thing, covered
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, missing_key
 
 LISTS = ("images", "annotations", "categories")
@@ -139,11 +139,9 @@ def _thing(one: tuple[int, Any, Any, Any, bool], image: int | str, found: _Annot
 def _area(box: list[float], image: tuple[Any, Any, Any], source: Source) -> float | None:
     """Share of the image that a box covers; None if its size is unknown."""
     _, width, height = image
-    if not is_finite(width) or not is_finite(height) or width <= 0 or height <= 0:
-        return None
     a, b, c, d = box
     across, down = (c - a, d - b) if source.boxes in ("xyxy", "yxyx") else (c, d)
-    return across * down / (width * height)
+    return covered(across, down, source.coordinates or "pixels", (width, height))
 
 
 IMPORTER = Importer("coco", rows, coordinates="pixels", boxes="xywh", bytes_per_image=2000, Parameters=CocoParameters)

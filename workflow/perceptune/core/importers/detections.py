@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from perceptune.contracts.config import Share
-from perceptune.core.data.row_checks import RowError
+from perceptune.contracts.config import Coordinates, Share
+from perceptune.core.data.coordinate_frames import SHARES
+from perceptune.core.data.row_checks import RowError, is_finite
 from perceptune.core.importers.importer import ImporterParameters, Placed, Row, Source
 
 LOCATE, COUNT = "Locate the {category}.", "How many instances of {category} are in the image?"
@@ -53,6 +54,19 @@ class Thing:
     """Share of the image that its box covers; None if the size of the image is unknown."""
     left_out: str | None = None
     """Why it is not asked about, such as `stand for a group`."""
+
+
+def covered(across: float, down: float, unit: Coordinates, size: tuple[Any, Any]) -> float | None:
+    """Share of an image that a box of this width and height in `unit` covers. None if it depends on the
+    image's width and height, which are unknown."""
+    most = SHARES[unit][1] if unit in SHARES else 1.0
+    share = max(across, 0.0) * max(down, 0.0) / most**2
+    if unit in ("normalised", "thousand"):
+        return share
+    if not all(is_finite(side) and side > 0 for side in size):
+        return None
+    area = size[0] * size[1]
+    return share / area if unit == "pixels" else share * max(size) ** 2 / area
 
 
 class Asking:

@@ -53,6 +53,8 @@ class Source(Protocol):
     """The dataset block's parameters, as the importer's `Parameters`."""
     boxes: Boxes | None
     """The dataset block's order of the numbers in a box; None: the importer's."""
+    coordinates: Coordinates | None
+    """The dataset block's unit of boxes; None: the importer's."""
 
     def records(self, name: str | None = None) -> Iterator[Placed]:
         """The records of the file (or of file `name`), in order, without null values.

@@ -15,4 +15,12 @@ def source_of(block: FileDataset, importer: Importer, *, images: bool = True) ->
     Raises pydantic's `ValidationError` for parameters that the format does not have.
     """
     parameters = importer.Parameters.model_validate(block.parameters)
-    return Files(Path(block.path), importer.reads, block.split, parameters=parameters, boxes=block.boxes, images=images)
+    return Files(
+        Path(block.path),
+        importer.reads,
+        block.split,
+        parameters=parameters,
+        boxes=block.boxes,
+        coordinates=block.coordinates,
+        images=images,
+    )

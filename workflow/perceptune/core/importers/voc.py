@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from perceptune.core.data.disk_dict import DiskDict
 from perceptune.core.data.row_checks import RowError, one_line, shown
-from perceptune.core.importers.detections import Asking, DetectionParameters, Thing
+from perceptune.core.importers.detections import Asking, DetectionParameters, Thing, covered
 from perceptune.core.importers.importer import Importer, Placed, Row, Source
 
 ANNOTATIONS, IMAGES, SETS = "Annotations", "JPEGImages", "ImageSets/Main"
@@ -114,15 +115,14 @@ def _annotated(root: Element, stem: str, source: Source) -> tuple[Row, list[Thin
         raise RowError("`<filename>` is missing or empty, expected the name of the image file")
     image: Row = {"id": stem, "image": name}
     width, height = (_number(root.findtext(f"size/{key}")) for key in ("width", "height"))
-    area = (width or 0) * (height or 0)
-    if area:
+    if width and height:
         image["image_size"] = [width, height]
     objects = enumerate(root.findall("object"), 1)
-    return image, [_thing(one, f"{stem}.xml object {n}", f"{stem}-{n}", area, source) for n, one in objects]
+    return image, [_thing(one, f"{stem}.xml object {n}", f"{stem}-{n}", (width, height), source) for n, one in objects]
 
 
-def _thing(found: Element, place: str, identity: str, area: float, source: Source) -> Thing:
-    """An object of an image of `area` pixels; 0 if its size is unknown."""
+def _thing(found: Element, place: str, identity: str, size: tuple[Any, Any], source: Source) -> Thing:
+    """An object of an image of this width and height; None if they are unknown."""
     category = (found.findtext("name") or "").strip()
     if not category:
         return Thing(place, category, RowError("`<name>` is missing or empty, expected the category"), None)
@@ -136,7 +136,7 @@ def _thing(found: Element, place: str, identity: str, area: float, source: Sourc
     x1, y1, x2, y2 = numbers
     if source.parameters.one_based:
         x1, y1 = max(x1 - 1, 0.0), max(y1 - 1, 0.0)
-    share = max(x2 - x1, 0.0) * max(y2 - y1, 0.0) / area if area else None
+    share = covered(x2 - x1, y2 - y1, source.coordinates or "pixels", size)
     marked = (found.findtext("difficult") or "").strip() == "1"
     left_out = "are marked as difficult (`difficult: true` keeps them)"
     row = {"id": identity, "box": [x1, y1, x2, y2]}

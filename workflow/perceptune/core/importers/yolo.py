@@ -21,7 +21,7 @@ import yaml
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.files import IMAGE_SUFFIXES
 from perceptune.core.data.row_checks import RowError, is_finite, one_line, shown
-from perceptune.core.importers.detections import Asking, DetectionParameters, Thing
+from perceptune.core.importers.detections import Asking, DetectionParameters, Thing, covered
 from perceptune.core.importers.importer import Importer, Placed, Row, Source
 
 KEYS = ("train", "val", "test")
@@ -208,7 +208,8 @@ def _things(name: str, folder: _Folder, source: Source) -> list[Thing]:
                 continue
             x1, y1, x2, y2 = box
             row = {"id": f"{PurePosixPath(name).with_suffix('')}-{number}", "box": box}
-            things.append(Thing(place, category, row, (x2 - x1) * (y2 - y1)))
+            area = covered(x2 - x1, y2 - y1, source.coordinates or "normalised", (None, None))
+            things.append(Thing(place, category, row, area))
     return things
 
 
