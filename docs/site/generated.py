@@ -86,17 +86,28 @@ def name_links(app: Sphinx, doctree: nodes.document) -> None:
             link.children[0].children.clear()
 
 
-def list_other_pages(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Adds pages of the folder docs that the index does not list to its last how-to guides."""
-    if docname == app.config.root_doc:
-        pages = sorted(page.stem for page in (ROOT / "docs").glob("*.md") if page.stem != "index")
-        others = [page for page in pages if f"\n{page}\n" not in source[0]]
-        source[0] = source[0].replace("\nexchange\n", "\n" + "".join(f"{page}\n" for page in [*others, "exchange"]))
+def fill_sidebar(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Lists in the sidebar the pages that the index links to, under the headings of its sections.
+
+    Other pages of the folder docs come after the how-to guides.
+    """
+    if docname != app.config.root_doc:
+        return
+    first, *rest = re.split(r"^## (.+)$", source[0], flags=re.MULTILINE)
+    sections = {"Start": first, **dict(zip(rest[::2], rest[1::2], strict=True))}
+    linked = {name: re.findall(r"\]\(([^)#:]+)\.md\)", text) for name, text in sections.items()}
+    known = {"index", *(page for pages in linked.values() for page in pages)}
+    linked["How-to guides"] += sorted({page.stem for page in (ROOT / "docs").glob("*.md")} - known)
+    seen: set[str] = set()
+    for name, pages in linked.items():
+        new = [page for page in dict.fromkeys(pages) if page not in seen]
+        seen.update(new)
+        source[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {name}", "", *new, "```", ""])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", name_links)
-    app.connect("source-read", list_other_pages)
+    app.connect("source-read", fill_sidebar)
     app.connect("env-get-outdated", lambda app, *_: [app.config.root_doc])  # there may be new pages
     app.add_directive("plugins", Plugins)
     app.add_directive("command-line", CommandLine)

@@ -10,9 +10,13 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL | re.MULTILINE)
-DRY_RUN = next(number for number, block in enumerate(BLOCKS) if " -n " in block)
-IMPORT = next(number for number, block in enumerate(BLOCKS) if " data " in block)
+COCO, TABLE = (
+    re.findall(r"^```sh\n(.*?)^```$", part, re.DOTALL | re.MULTILINE)
+    for part in (ROOT / "docs/tutorial.md").read_text().split("## The same with a spreadsheet")
+)
+DRAW = next(number for number, block in enumerate(COCO) if "instances.json" in block)
+IMPORT = next(number for number, block in enumerate(COCO) if " data " in block)
+DRY_RUN = next(number for number, block in enumerate(COCO) if " -n " in block)
 INSPECT = """
 perceptune() {  # `inspect` serves until it is stopped: read its page once instead
     if [ "$1" != inspect ]; then command perceptune "$@"; return; fi
@@ -45,7 +49,7 @@ def run(folder: Path, blocks: list[str]) -> str:
 
 @pytest.mark.slow
 def test_a_reader_gets_to_the_dry_run(tmp_path: Path) -> None:
-    said = run(tmp_path, [block for number, block in enumerate(BLOCKS[: DRY_RUN + 1]) if number != IMPORT])
+    said = run(tmp_path, [block for number, block in enumerate(COCO[: DRY_RUN + 1]) if number != IMPORT])
     assert "found: 900 rows (train: 900 grounding) about 300 images" in said
     assert "the config is valid: 1 experiment" in said
     assert re.search(r"^train_adapter +1$", said, re.MULTILINE)
@@ -53,14 +57,24 @@ def test_a_reader_gets_to_the_dry_run(tmp_path: Path) -> None:
 
 @pytest.mark.extended
 @pytest.mark.slow
-def test_a_reader_gets_to_the_end(tmp_path: Path) -> None:
-    said = run(tmp_path, BLOCKS)
+def test_a_reader_trains_on_boxes(tmp_path: Path) -> None:
+    said = run(tmp_path, COCO)
     folder = tmp_path / "runs/shapes"
     assert "nothing found that would stop the run\n" in said  # with the data imported
-    assert (folder / "results/result.txt").read_text() in said
+    result = (folder / "results/result.txt").read_text()
+    assert result in said
+    assert re.search(r"^perpo +\d", result, re.MULTILINE)
     assert (folder / "results/report.html").is_file()
     assert Image.open(folder / "0-perpo.png").size == (448, 448)
-    assert (tmp_path / "runs/questions/results/report.html").is_file()
-    again = said[said.rindex("Building DAG of jobs", 0, said.index("found: 300 rows")) :]
+    again = said[said.rindex("Building DAG of jobs") :]
     assert re.search(r"^train_adapter +1$", again, re.MULTILINE)
-    assert not re.search(r"^(select_preferences|import_examples) ", again.partition("found:")[0], re.MULTILINE)
+    assert not re.search(r"^(import_examples|select_preferences) +\d", again, re.MULTILINE)
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_a_reader_trains_on_a_spreadsheet(tmp_path: Path) -> None:
+    said = run(tmp_path, [*COCO[: DRAW + 1], *TABLE])
+    assert "found: 300 rows (train: 300 existence) about 300 images" in said
+    assert re.search(r"^dpo +\d", (tmp_path / "runs/questions/results/result.txt").read_text(), re.MULTILINE)
+    assert re.search(r"^(yes|no)$", said, re.MULTILINE)  # what the policy answers
