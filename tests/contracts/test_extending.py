@@ -150,6 +150,7 @@ INCOMPLETE = {
     "method without parameters": ("methods/two_images.py", "Parameters = TwoImagesParameters", "", "two_images", "the method does not define `Parameters`"),
     "view without pixels": ("views/stripes.py", "def apply(", "def shown(", "stripes", "abstract"),
     "view without name": ("views/stripes.py", 'name = "stripes"', "", "stripes", "the view does not define `name`"),
+    "view without masks": ("views/stripes.py", '    name = "stripes"\n', '    name = "stripes"\n    needs_saliency = True\n', "stripes", "`Stripes` has `needs_saliency = True` and must define `settled`"),
     "importer without rows": ("benchmarks/my_boxes.py", '"my_boxes", each(row), ', '"my_boxes", ', "my_boxes", "TypeError"),
     "benchmark without metrics": ("benchmarks/my_boxes.py", "    metrics=", "    measures=", "my_boxes", "TypeError"),
     "no reward at all": ("rewards/giou.py", "REWARD = ", "MINE = ", "giou", "does not define `REWARD`; start the names of helper files with `_`"),

@@ -5,14 +5,23 @@ from perceptune.contracts.errors import UserError
 from perceptune.contracts.quarantine import check_ceiling
 
 
-def test_every_cause_is_named_before_one_is_repeated() -> None:
+def test_every_cause_is_named_once() -> None:
     failed = [f"row {n}: image `{n // 4}.png`: the file does not exist" for n in range(12)]
     with pytest.raises(UserError) as stopped:
+        check_ceiling([*failed, "row 12: broken"], 100, "rows cannot be used", 0, None)
+    assert stopped.value.args[0].splitlines() == [
+        "13 of 100 rows cannot be used, at most a share of 0 may fail",
+        *(f"  row {4 * n}: image `{n}.png`: the file does not exist (4 times)" for n in range(3)),
+        "  row 12: broken",
+    ]
+
+
+def test_causes_that_are_not_shown_are_counted() -> None:
+    failed = [f"row {n}: cause {n % 7}" for n in range(70)]
+    with pytest.raises(UserError) as stopped:
         check_ceiling(failed, 100, "rows cannot be used", 0, None)
-    lines = stopped.value.args[0].splitlines()
-    assert lines[0] == "12 of 100 rows cannot be used, at most a share of 0 may fail"
-    assert [line.split(":")[0].strip() for line in lines[1:6]] == ["row 0", "row 4", "row 8", "row 1", "row 2"]
-    assert lines[6].strip() == "and 7 more"
+    _, *lines = stopped.value.args[0].splitlines()
+    assert lines == [*(f"  row {n}: cause {n} (10 times)" for n in range(5)), "  and 20 more"]
 
 
 def test_rows_without_a_cause_keep_their_order() -> None:

@@ -1,4 +1,4 @@
-"""`perceptune check` on imported data: what a run would leave out or stop at, and why."""
+"""`perceptune check` on data: what a run would leave out or stop at, and why."""
 
 import copy
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from perceptune.__main__ import main
+from perceptune.commands import data_check
 from perceptune.contracts.config import FileDataset, LoraBlock, ModelBlock, ShapesDataset, TrainingBlock
 from perceptune.engines.training.trainer import with_adapter
 from perceptune.models.families.family import family_of
@@ -118,6 +119,16 @@ def test_every_row_that_will_be_left_out_is_counted_with_an_example(checked: Che
     assert (status, lines[-1]) == (0, "the config is valid: 1 experiment; nothing found that would stop the run")
 
 
+def test_a_box_that_the_model_cannot_write_stops(checked: Checked) -> None:
+    """That it is learnt is not known before the rows are."""
+    written([*ROWS[:1], {**ROWS[6], "id": "boxed", "box": [1, 2, 30, 40]}, ROWS[-1]])
+    status, lines = checked(changed("models.tiny.family", "auto"))
+    about = "stops: experiment `sft`, dataset `own`, in training: example `boxed`: "
+    assert lines[0] == f"{about}the model's boxes have no coordinate format; set `coordinates` in its block of `models`"
+    assert (status, len(lines)) == (1, 2)
+    assert checked(changed("models.tiny.coordinates", "thousand", changed("models.tiny.family", "auto")))[0] == 0
+
+
 def test_more_than_the_reward_allows_stops(checked: Checked) -> None:
     imported()
     status, (line, *_, verdict) = checked(changed("rewards.all.max_failed_share", 0.02))
@@ -156,10 +167,9 @@ def test_nothing_left_to_train_on_stops(checked: Checked) -> None:
         ("rewards.all.tasks", {"existence": "yes_no"}, "stops: `samplings.n8`: dataset `own` has questions of task `open`, expected existence (the tasks of reward `all`); key `samplings.n8.tasks` selects the tasks"),
         ("samplings.n8.split", "trian", "stops: `samplings.n8`: dataset `own` has no examples of split `trian`; it has test/open, train/open"),
         ("benchmarks.test.tasks", ["existence"], "stops: `benchmarks.test`: dataset `own` has no examples of split `test` and tasks existence"),
-        ("models.tiny.path", "none", "stops: missing models.tiny.path: `none`"),
-        ("datasets.own.images", "none", "stops: missing datasets.own.images: `none`"),
-        ("datasets.own.boxes", "xywh", "not checked: dataset `own` has other settings since its import"),
-        ("datasets.own.max_images", 7, "not checked: dataset `own` has other settings since its import: run `snakemake --cores all data`, then check again"),
+        ("models.tiny.path", "none", "stops: key `models.tiny.path`: `none` does not exist"),
+        ("datasets.own.images", "none", "stops: key `datasets.own.images`: `none` does not exist"),
+        ("datasets.own.max_images", 7, "the config is valid: 1 experiment; nothing found that would stop the run"),
     ],
 )  # fmt: skip
 def test_what_the_run_would_stop_at_is_said(checked: Checked, path: str, value: Any, expected: str) -> None:
@@ -169,20 +179,45 @@ def test_what_the_run_would_stop_at_is_said(checked: Checked, path: str, value: 
     assert status == int(expected.startswith("stops"))
 
 
-def test_data_that_has_changed_since_its_import_is_not_checked(checked: Checked, folder: Path) -> None:
+def test_rows_are_checked_before_their_import_as_after_it(checked: Checked) -> None:
     written(ROWS)
-    expected = "not checked: dataset `own` {}: run `snakemake --cores all data`, then check again"
-    assert checked()[1][0] == expected.format("is not imported yet")
+    before = checked()
+    assert not Path("results").exists()
     imported()
-    assert not any(line.startswith("not checked") for line in checked()[1])
+    assert checked() == before
     os.utime("own.jsonl")  # Snakemake does not import again, either
-    assert not any(line.startswith("not checked") for line in checked()[1])
+    assert checked() == before
     written(ROWS[:-1])
     status, lines = checked()
-    assert lines[0] == expected.format("has changed since its import")
-    assert (status, lines[-1][-35:]) == (0, "but not everything could be checked")
+    assert (status, lines[0]) == (
+        1,
+        "stops: `benchmarks.test`: dataset `own` has no examples of split `test`; it has train/open",
+    )
     Path("results/examples/own.parquet").write_text("no table")
     assert checked()[1][0].startswith("not checked: dataset `own` has no usable table: `results/examples/own.parquet`")
+
+
+def test_of_large_data_only_the_first_rows_are_checked(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_check, "AT_ONCE", 4)
+    monkeypatch.setattr(data_check, "SECONDS", 0)
+    written(ROWS[:4])
+    assert not any(line.startswith("not checked") for line in checked()[1])
+    written(ROWS)
+    then = "run `snakemake --cores all data`, then check again"
+    assert checked() == (0, [
+        f"not checked: dataset `own` is not imported yet, and has more than the 4 rows checked: {then}",
+        "the config is valid: 1 experiment; nothing found that would stop the run, but not everything could be checked",
+    ])  # fmt: skip
+    written([{**ROWS[0], "task": "opne"}, *ROWS[1:]])
+    wrong = "1 of 4 rows cannot be used, at most a share of {} may fail"
+    status, lines = checked()
+    assert (status, lines[0]) == (1, f"stops: `datasets.own`: {wrong.format(0)}")
+    assert lines[1].startswith("  own.jsonl, line 1: `task` is 'opne', expected one of grounding, ")
+    assert lines[1].endswith("; did you mean `open`?")
+    status, lines = checked(changed("datasets.own.max_failed_share", 0.1))  # there may be many others
+    assert (status, lines[0]) == (0, f"warning: `datasets.own`: {wrong.format(0.1)}")
+    status, lines = checked(changed("datasets.own.max_failed_share", 0.5))
+    assert (status, lines[0]) == (0, "left out: `datasets.own`: 1 of 4 rows, which cannot be used")
 
 
 def test_data_dated_in_the_future_stops_its_import(checked: Checked) -> None:
@@ -194,7 +229,7 @@ def test_data_dated_in_the_future_stops_its_import(checked: Checked) -> None:
     written(ROWS)
     os.utime("own.jsonl", (2**32, 2**32))
     status, lines = checked()
-    assert (status, len(lines)) == (1, 3)
+    assert (status, len(lines)) == (1, 2)
     assert lines[0].startswith("stops: key `datasets.own.path`: `own.jsonl` is dated in the future")
 
 
@@ -268,7 +303,11 @@ def test_pairs_need_room_for_image_and_crop(checked: Checked, folder: Path) -> N
     assert (status, len(lines)) == (0, 2)
     imported([ROWS[1], ROWS[-1]])
     status, lines = checked(config)
-    assert (status, lines[0]) == (1, "stops: `pair_generations.self-made`: no question can be sampled")
+    about = "stops: `pair_generations.self-made`, dataset `own`, model `tiny`: no question can be sampled: 1 of 1 questions: "
+    assert lines[0].startswith(
+        f"{about}the question contains the model's special token `</s>`, such as example `asked`"
+    )
+    assert (status, len(lines)) == (1, 2)
 
 
 def test_images_that_a_processor_refuses_are_found_without_their_pixels(checked: Checked, folder: Path) -> None:

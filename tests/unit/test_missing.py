@@ -28,11 +28,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_data_images_models_and_keys_are_looked_for() -> None:
     lacking = _lacking({})
-    assert "datasets.pope.path: `data/pope`" in lacking
-    assert "datasets.pope.images: `data/coco/val2014`" in lacking
-    assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf`" in lacking
-    assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336`" in lacking
-    assert "judges.gpt-4.key: `OPENAI_API_KEY` in the environment" in lacking
+    assert "datasets.pope.path: `data/pope` does not exist" in lacking
+    assert "datasets.pope.images: `data/coco/val2014` does not exist" in lacking
+    assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf` does not exist" in lacking
+    assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336` does not exist" in lacking
+    assert "judges.gpt-4.key: `OPENAI_API_KEY` is not set in the environment" in lacking
 
 
 def test_existing_files_are_not_reported() -> None:
@@ -41,9 +41,9 @@ def test_existing_files_are_not_reported() -> None:
     Path("models/llava-1.5-7b-hf").mkdir(parents=True)
     Path("models/llava-1.5-7b-hf/config.json").touch()
     assert before - set(_lacking({"OPENAI_API_KEY": "secret"})) == {
-        "datasets.pope.path: `data/pope`",
-        "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf`",
-        "judges.gpt-4.key: `OPENAI_API_KEY` in the environment",
+        "datasets.pope.path: `data/pope` does not exist",
+        "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf` does not exist",
+        "judges.gpt-4.key: `OPENAI_API_KEY` is not set in the environment",
     }
 
 
@@ -52,11 +52,14 @@ def test_the_most_similar_path_is_suggested() -> None:
     Path("model/llava-1.5-7b-hf").mkdir(parents=True)
     Path("file").touch()
     lacking = _lacking({}, datasets={"pope": {"path": "data/poope", "images": "file/inside"}})
-    assert "datasets.pope.images: `file/inside`" in lacking
+    assert "datasets.pope.images: `file/inside` does not exist" in lacking
     lacking = _lacking({}, datasets={"pope": {"path": "data/popes"}})
-    assert "datasets.pope.path: `data/popes`; did you mean `data/poope`?" in lacking
-    assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf`; did you mean `model/llava-1.5-7b-hf`?" in lacking
-    assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336`" in lacking
+    assert "datasets.pope.path: `data/popes` does not exist; did you mean `data/poope`?" in lacking
+    assert (
+        "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf` does not exist; did you mean `model/llava-1.5-7b-hf`?"
+        in lacking
+    )
+    assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336` does not exist" in lacking
 
 
 def test_what_nothing_uses_is_not_missed() -> None:
@@ -69,17 +72,23 @@ def test_what_nothing_uses_is_not_missed() -> None:
     ]
     less = {"experiments": {name: {"benchmarks": fewer} for name in raw["experiments"]}}
     assert set(_lacking({})) - set(_lacking({}, **less)) == {
-        *(f"datasets.{name}" for name in ("pope.path: `data/pope`", "pope.images: `data/coco/val2014`")),
+        *(
+            f"datasets.{name}"
+            for name in ("pope.path: `data/pope` does not exist", "pope.images: `data/coco/val2014` does not exist")
+        ),
         *(
             f"datasets.mmhal.{key}"
-            for key in ("path: `data/mmhal/response_template.json`", "images: `data/mmhal/images`")
+            for key in (
+                "path: `data/mmhal/response_template.json` does not exist",
+                "images: `data/mmhal/images` does not exist",
+            )
         ),
-        "datasets.hallusionbench.path: `data/hallusionbench/HallusionBench.json`",
-        "datasets.hallusionbench.images: `data/hallusionbench/images`",
-        "judges.gpt-4.key: `OPENAI_API_KEY` in the environment",
+        "datasets.hallusionbench.path: `data/hallusionbench/HallusionBench.json` does not exist",
+        "datasets.hallusionbench.images: `data/hallusionbench/images` does not exist",
+        "judges.gpt-4.key: `OPENAI_API_KEY` is not set in the environment",
     }
     judging = {"judges": {"gpt-4": {"model": "other", "url": None, "key": None}}}
-    assert "models.other.path: `models/other`" in _lacking({}, **unused, **judging)
+    assert "models.other.path: `models/other` does not exist" in _lacking({}, **unused, **judging)
 
 
 def test_data_from_the_future_is_named_with_its_date() -> None:

@@ -104,15 +104,15 @@ def init(
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Config files; later ones override earlier.")],
 ) -> None:
-    """Check a config, its models and imported data before a run.
+    """Check a config, its models and data before a run.
 
     \b
     perceptune check my.yaml
     perceptune check base.yaml changes.yaml
 
-    Says what the run would stop at or leave out. Reads nothing but files, in seconds. Tokenizes the
-    questions and ground truths of datasets that are already imported (`snakemake --cores all data`).
-    The exit status is 1 if the run would stop.
+    Says what the run would stop at or leave out. Reads nothing but files, in seconds. Checks the rows and
+    images of datasets, the first ones of large datasets until they are imported (`snakemake --cores all
+    data`), and tokenizes questions and ground truths. The exit status is 1 if the run would stop.
     """
     from perceptune.commands.check import run
 

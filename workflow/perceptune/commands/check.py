@@ -1,21 +1,23 @@
-"""Checks a config, its model folders and imported data: what a run would stop at or leave out."""
+"""Checks a config, its model folders and data: what a run would stop at or leave out."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from perceptune.commands.config_files import merged
-from perceptune.contracts.config import ClipBlock, ModelBlock, SaliencyBlock
+from perceptune.contracts.config import ClipBlock, DatasetBlock, ModelBlock, SaliencyBlock, ShapesDataset
 from perceptune.contracts.errors import UserError, printable
+from perceptune.contracts.paths import EXAMPLES
 from perceptune.contracts.progress import show_bars_on
 from perceptune.planning import policies
 from perceptune.planning.disk import ANSWERS, LISTS, OTHER_TARGETS, TEMPORARY, estimate, size
-from perceptune.planning.missing import from_the_future, missing
+from perceptune.planning.missing import from_the_future, missing, missing_data
 from perceptune.planning.model_folders import check_complete, check_models, models_in_use
 from perceptune.planning.policies import Plan
-from perceptune.planning.preflight import not_imported, warnings
+from perceptune.planning.preflight import UNUSABLE, not_imported, warnings
 
 STOPS, LEFT_OUT, WARNING, UNCHECKED = "stops", "left out", "warning", "not checked"
 """How lines begin, by severity."""
@@ -46,12 +48,14 @@ def run(files: Sequence[Path]) -> int:
 def _findings(plan: Plan) -> Iterator[tuple[str, str]]:
     """(Severity, text) of everything found."""
     config = plan.config
-    late = set(from_the_future(config))
-    yield from ((STOPS, f"missing {line}") for line in missing(config))
+    late = {line.partition(":")[0] for line in from_the_future(config)}
+    for line in missing(config):
+        key, _, what = line.partition(": ")
+        yield STOPS, f"key `{key}`: {what}"
     not_yet = not_imported(plan)
-    fatal = {f"key `datasets.{name}.path`" for name in not_yet}  # those dated in the future
+    stopping = {f"key `datasets.{name}.path`" for name in not_yet}.intersection(late)
     for line in warnings(plan):
-        yield (STOPS if line in late and line.partition(":")[0] in fatal else WARNING), line
+        yield (STOPS if line.partition(":")[0] in stopping else WARNING), line
     folders: dict[str, ModelBlock | ClipBlock | SaliencyBlock] = {
         **{f"models.{name}": config.models[name] for name in models_in_use(config)},
         **{f"clip_scores.{name}": block for name, block in config.clip_scores.items()},
@@ -65,19 +69,46 @@ def _findings(plan: Plan) -> Iterator[tuple[str, str]]:
             broken.add(key)
             if (Path(block.path) / "config.json").exists():  # otherwise said to be missing
                 yield STOPS, f"{error.args[0]}; {error.hint}"
-    for name, why in not_yet.items():
-        yield UNCHECKED, f"dataset `{name}` {why}: run `snakemake --cores all data`, then check again"
     models = dict.fromkeys(experiment.model for experiment in config.experiments.values())
     usable = [name for name in models if f"models.{name}" not in broken]
     for name in models:
         if name not in usable:
             yield UNCHECKED, f"prompts of model `{name}`, whose folder cannot be used"
-    datasets = [name for name in config.used_datasets() if name not in not_yet]
-    if datasets and usable:
-        from perceptune.commands.preflight import findings  # slow to import
+    with TemporaryDirectory() as folder:
+        tables = {name: Path(EXAMPLES.format(dataset=name)) for name in config.used_datasets() if name not in not_yet}
+        for name, why in not_yet.items():
+            if f"key `datasets.{name}.path`" not in late and not [*missing_data(name, config)]:
+                table = Path(folder) / f"{name}.parquet"
+                yield from _of_rows(name, why, config.datasets[name], table)
+                if table.exists():
+                    tables[name] = table
+        if tables and usable:
+            from perceptune.commands.preflight import findings  # slow to import
 
-        for one in findings(plan, usable, datasets):
-            yield (STOPS if one.stops else LEFT_OUT), one.text
+            for one in findings(plan, usable, tables):
+                yield (STOPS if one.stops else LEFT_OUT), one.text
+
+
+def _of_rows(name: str, why: str, block: DatasetBlock, table: Path) -> Iterator[tuple[str, str]]:
+    """What the import of a dataset will say. Writes its table if it has few rows, all of them good enough."""
+    then = "run `snakemake --cores all data`, then check again"
+    if isinstance(block, ShapesDataset) or why.startswith(UNUSABLE):
+        yield UNCHECKED, f"dataset `{name}` {why}: {then}"
+        return
+    from perceptune.commands.data_check import check_rows  # slow to import
+
+    rows, about = check_rows(name, block, table), f"`datasets.{name}`"
+    if rows.mistake:
+        certain = rows.complete or not block.max_failed_share
+        hint = f"\n  hint: {rows.mistake.hint}" if rows.mistake.hint else ""
+        yield STOPS if certain else WARNING, f"{about}: {rows.mistake.args[0]}{hint}"
+    if rows.left_out:
+        yield LEFT_OUT, f"{about}: {rows.left_out}"
+    yield from ((WARNING, f"{about}: {line}") for line in rows.doubts)
+    if not rows.complete:
+        yield UNCHECKED, f"dataset `{name}` {why}, and has more than the {rows.count:,} rows checked: {then}"
+    if rows.mistake or not rows.complete:
+        table.unlink(missing_ok=True)
 
 
 def _disk(plan: Plan) -> Iterator[str]:

@@ -21,9 +21,10 @@ def merged(files: Sequence[Path]) -> dict[str, Any]:
     from snakemake.utils import update_config
 
     from perceptune.planning.config_text import check_files, check_syntax
+    from perceptune.planning.missing import similar
 
     if absent := [file for file in files if not file.is_file()]:
-        raise UserError(f"config file `{absent[0]}` does not exist")
+        raise UserError(f"config file `{absent[0]}` does not exist{similar(str(absent[0]))}")
     check_files(files)
     for file in files:
         check_syntax(file)

@@ -1,4 +1,4 @@
-"""What sampling and training will do with the questions and answers of imported datasets.
+"""What sampling and training will do with the questions and answers of datasets.
 
 Uses the code of the stages with tokenizer and image sizes, but without weights and pixels.
 """
@@ -14,7 +14,6 @@ from typing import Any
 
 from perceptune.contracts.config import PLAIN_VIEWS, Config, GivenBlock, ModelBlock
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.paths import EXAMPLES
 from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.quarantine import exceeded
@@ -69,26 +68,26 @@ class _Asking:
         return len(self.chosen) * sum(turn.answers for turn in self.block.turns)
 
 
-def findings(plan: Plan, models: Sequence[str], datasets: Sequence[str]) -> Iterator[Finding]:
-    """What a run would leave out, and what would stop it, for these models and imported datasets."""
+def findings(plan: Plan, models: Sequence[str], tables: Mapping[str, Path]) -> Iterator[Finding]:
+    """What a run would leave out, and what would stop it, for these models and the datasets with these
+    `examples` tables."""
     config = plan.config
     for model in models:
         try:
             prompts = PromptLengths(config.models[model])
         except UserError as error:
-            yield Finding(str(error.args[0]), stops=True)
+            yield Finding(_with_hint(error), stops=True)
             continue
         plans: list[list[_Asking]] = []
         for name in plan.request_plans(model):
             plans.append([])
             for block in asked(plan, model, name):
-                if block.dataset not in datasets:
+                if block.dataset not in tables:
                     continue
                 try:
-                    plans[-1].append(_Asking(block, _chosen(block, config)))
+                    plans[-1].append(_Asking(block, _chosen(block, config, tables[block.dataset])))
                 except UserError as error:
-                    hint = f"; {error.hint}" if error.hint else ""
-                    yield Finding(f"`{block.key}`: {error.args[0]}{hint}", stops=True)
+                    yield Finding(f"`{block.key}`: {_with_hint(error)}", stops=True)
         askings = [asking for made in plans for asking in made]
         number = sum(len(asking.chosen) * len(asking.block.turns) for asking in askings)
         with Progress(f"checking prompts of {model}", number, "prompts") as progress:
@@ -96,7 +95,11 @@ def findings(plan: Plan, models: Sequence[str], datasets: Sequence[str]) -> Iter
                 _ask(asking, config, prompts, progress.advance)
         for made in plans:
             yield from _left_out(made, config)
-        yield from _trained(plan, model, datasets, prompts)
+        yield from _trained(plan, model, tables, prompts)
+
+
+def _with_hint(error: UserError) -> str:
+    return f"{error.args[0]}; {error.hint}" if error.hint else str(error.args[0])
 
 
 class PromptLengths(Prompts):
@@ -124,9 +127,8 @@ class PromptLengths(Prompts):
         return found + self.images(recipe, sizes)
 
 
-def _chosen(block: Asked, config: Config) -> list[dict[str, Any]]:
+def _chosen(block: Asked, config: Config, examples: Path) -> list[dict[str, Any]]:
     """The questions of a block. Raises `UserError` if the run would stop before it asks them."""
-    examples = Path(EXAMPLES.format(dataset=block.dataset))
     section, _, name = block.key.partition(".")
     chosen = chosen_examples(block.dataset, examples, block.split, block.tasks, block.limit)
     tasks = {reward: rewards_by_task(config.rewards[reward]) for reward in block.rewards}
@@ -182,16 +184,15 @@ def _sort(reason: str) -> str:
 
 def _left_out(plans: Sequence[_Asking], config: Config) -> Iterator[Finding]:
     """Findings on the askings of one table of requests."""
+    asked_for, missing = sum(asking.total for asking in plans), sum(asking.missing for asking in plans)
+    nothing = "no question can be sampled: " if asked_for and missing == asked_for else ""
     for asking in plans:
         block = asking.block
         what = f"`{block.key}`, dataset `{block.dataset}`, model `{block.model}`"
         room = f"raise `models.{block.model}.max_model_len` ({asking.longest} tokens are needed) or lower `max_tokens`"
         for text in _by_reason(asking.reasons, len(asking.chosen), "questions", {LONG: room}):
-            yield Finding(f"{what}: {text}")
-    asked_for, missing = sum(asking.total for asking in plans), sum(asking.missing for asking in plans)
-    if asked_for and missing == asked_for:
-        keys = ", ".join(f"`{asking.block.key}`" for asking in plans)
-        yield Finding(f"{keys}: no question can be sampled", stops=True)
+            yield Finding(f"{what}: {nothing}{text}", stops=bool(nothing))
+    if nothing:
         return
     for reward in {reward: None for asking in plans for reward in asking.block.rewards}:
         scored = [asking for asking in plans if reward in asking.block.rewards]
@@ -222,17 +223,18 @@ def _like(reason: str) -> str:
     return re.sub(r"`[^`]*`|\d[\d.]*", lambda found: found[0] if found[0].startswith("`") else "#", reason)
 
 
-def _trained(plan: Plan, model: str, datasets: Sequence[str], prompts: PromptLengths) -> Iterator[Finding]:
+def _trained(plan: Plan, model: str, tables: Mapping[str, Path], prompts: PromptLengths) -> Iterator[Finding]:
     """What training on given answers and ground truths will leave out, and views that cannot be
     encoded."""
     config = plan.config
     done: set[tuple[Any, ...]] = set()
     for name, experiment in config.experiments.items():
-        if experiment.model != model or experiment.dataset not in datasets:
+        if experiment.model != model or experiment.dataset not in tables:
             continue
         if given := experiment.dataset_preference:
             if (given, experiment.dataset) not in done:
-                yield from _given(given, experiment.dataset, config.dataset_preferences[given], prompts)
+                block, table = config.dataset_preferences[given], tables[experiment.dataset]
+                yield from _given(given, experiment.dataset, table, block, prompts)
             done.add((given, experiment.dataset))
         policy = (plan.rounds(name) or [name])[0]
         training = config.trainings[experiment.training]
@@ -243,16 +245,18 @@ def _trained(plan: Plan, model: str, datasets: Sequence[str], prompts: PromptLen
         source = f"{section}s.{getattr(experiment, section)}"
         key = source, experiment.dataset, views, training.view if truths else None
         if section != "pair_generation" and key not in done:  # the views of pairs are those asked under
-            yield from _learnt(plan, name, views, training.view if truths else None, prompts)
+            yield from _learnt(
+                plan, name, tables[experiment.dataset], views, training.view if truths else None, prompts
+            )
         done.add(key)
 
 
-def _given(name: str, dataset: str, block: GivenBlock, prompts: PromptLengths) -> Iterator[Finding]:
+def _given(name: str, dataset: str, table: Path, block: GivenBlock, prompts: PromptLengths) -> Iterator[Finding]:
     about = f"`dataset_preferences.{name}`, dataset `{dataset}`"
     try:
-        chosen = chosen_examples(dataset, Path(EXAMPLES.format(dataset=dataset)), block.split, block.tasks, block.limit)
+        chosen = chosen_examples(dataset, table, block.split, block.tasks, block.limit)
     except UserError as error:
-        yield Finding(f"{about}: {error.args[0]}", stops=True)
+        yield Finding(f"{about}: {_with_hint(error)}", stops=True)
         return
     lists, _ = given_lists(chosen, block, prompts)
     reasons = dict(lists.filter(lists["reason"].is_not_null()).select("request_id", "reason").iter_rows())
@@ -264,7 +268,7 @@ def _given(name: str, dataset: str, block: GivenBlock, prompts: PromptLengths) -
 
 
 def _learnt(
-    plan: Plan, name: str, views: Sequence[str], truth: str | None, prompts: PromptLengths
+    plan: Plan, name: str, table: Path, views: Sequence[str], truth: str | None, prompts: PromptLengths
 ) -> Iterator[Finding]:
     """Questions of an experiment that training leaves out although their answers may be sampled.
 
@@ -274,13 +278,13 @@ def _learnt(
     section = experiment.made_of[0]
     block = getattr(config, f"{section}s")[getattr(experiment, section)]
     asked_under, new = getattr(block, "view", "original"), getattr(block, "max_tokens", 0)
-    table = Path(EXAMPLES.format(dataset=experiment.dataset))
     if truth is None and set(views) <= {asked_under}:
         return
     try:
         chosen = chosen_examples(experiment.dataset, table, block.split, block.tasks, getattr(block, "limit", None))
     except UserError:
         return  # already found
+    about = f"experiment `{name}`, dataset `{experiment.dataset}`"
     reasons, refused = {}, 0
     with Progress(f"checking what {name} learns", len(chosen), "questions") as progress:
         for row in chosen:
@@ -298,7 +302,9 @@ def _learnt(
                     prompts.ground_truth(row, prompts.needed(text, _recipe(truth, row, config), row))
             except ValueError as error:
                 reasons[row["example_id"]] = str(error)
-    about = f"experiment `{name}`, dataset `{experiment.dataset}`"
+            except UserError as error:  # no coordinates for a box
+                yield Finding(f"{about}, in training: example `{row['example_id']}`: {_with_hint(error)}", stops=True)
+                return
     advice = {"prompt and ground truth exceed max_model_len": f"raise `models.{experiment.model}.max_model_len`"}
     for text in _by_reason(reasons, len(chosen), "questions", advice):
         yield Finding(f"{about}, in training: {text}")

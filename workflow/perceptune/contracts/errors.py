@@ -63,7 +63,12 @@ def lookup(table: dict[str, T], name: str, what: str) -> T:
 
 def near(name: str, allowed: Any) -> str | None:
     """`did you mean ...?` with the closest allowed name, or None."""
+    closest = nearest(name, allowed)
+    return f"did you mean `{closest}`?" if closest else None
+
+
+def nearest(name: str, allowed: Any) -> str | None:
+    """The closest allowed name; None if none is similar."""
     from difflib import get_close_matches
 
-    matches = get_close_matches(name, list(allowed), n=1)
-    return f"did you mean `{matches[0]}`?" if matches else None
+    return next(iter(get_close_matches(name, list(allowed), n=1)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from perceptune.contracts.errors import SHOWN, UserError, joined_mistakes
@@ -9,12 +10,13 @@ from perceptune.contracts.shares import exact_share
 
 
 class Failures:
-    """Failed rows. Keeps those that a message shows: first one row for each cause, because one missing
-    image fails many rows."""
+    """Failed rows. Keeps those that a message shows: one row for each cause, because one missing image, or
+    one mistake in a script, fails many rows."""
 
     def __init__(self, lines: Iterable[str] = ()) -> None:
         """`lines`: see `add`."""
         self._first: dict[str, str] = {}
+        self._times: Counter[str] = Counter()
         self._others: list[str] = []
         self._count = 0
         for line in lines:
@@ -27,15 +29,22 @@ class Failures:
         """Adds a row, a line `<name>: <cause>`."""
         self._count += 1
         cause = line.partition(": ")[2]
-        if cause and len(self._first) < SHOWN and cause not in self._first:
-            self._first[cause] = line
-        elif len(self._others) < SHOWN:
+        if cause and (cause in self._first or len(self._first) < SHOWN):
+            self._first.setdefault(cause, line)
+            self._times[cause] += 1
+        elif not cause and len(self._others) < SHOWN:
             self._others.append(line)
 
     @property
     def lines(self) -> str:
-        """The first rows, and the number of the others."""
-        return joined_mistakes([*self._first.values(), *self._others], count=self._count)
+        """The first row of each cause, with the number of rows if there are several, and the number of the
+        others."""
+        shown = [
+            line + (f" ({self._times[cause]:,} times)" if self._times[cause] > 1 else "")
+            for cause, line in self._first.items()
+        ]
+        repeated = self._times.total() - len(self._times)
+        return joined_mistakes([*shown, *self._others], count=self._count - repeated)
 
 
 def check_ceiling(

@@ -74,11 +74,30 @@ def _parsed(file: Path, parse: Callable[[str], Any] = _nodes) -> Any:
             return None
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"config file `{file}`{place}: {error.problem or error.context}") from None
+        indented = _indentation(text.splitlines()[: mark.line + 1]) if mark else ""
+        raise UserError(f"config file `{file}`{place}: {error.problem or error.context}{indented}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         if _is_json(text):
             return None
         raise UserError(f"config file `{file}`: {' '.join(str(error).split())}") from None
+
+
+def _indentation(lines: list[str]) -> str:
+    """What is wrong with the indentation of the last line; empty if it is that of a block which is open."""
+    *before, last = [line for line in lines if line.strip() and not line.lstrip().startswith("#")] or [""]
+    blocks: list[int] = []
+    for line in before:
+        blocks = [other for other in blocks if other < _indent(line)] + [_indent(line)]
+    found = _indent(last)
+    if found in blocks or not blocks or before[-1].rstrip().endswith(":"):
+        return ""
+    least = min(abs(other - found) for other in blocks)
+    expected = " or ".join(str(other) for other in blocks if abs(other - found) == least)
+    return f"; the line begins with {found} space{'' if found == 1 else 's'}, expected {expected}"
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 def _is_json(text: str) -> bool:

@@ -64,6 +64,13 @@ def equal_samples(config: Config) -> Iterator[str]:
                 yield f"key `benchmarks.{name}.{key}`: {found}; `n: 0` samples none"
 
 
+def without_benchmarks(config: Config) -> Iterator[str]:
+    """A line per experiment that is trained but not evaluated."""
+    for name, experiment in config.experiments.items():
+        if not experiment.benchmarks:
+            yield f"key `experiments.{name}.benchmarks`: empty, so that the policy is trained but not evaluated"
+
+
 def _learnt_from(
     experiment: ExperimentBlock, config: Config
 ) -> tuple[str, SamplingBlock | RolloutBlock | PairingBlock | GivenBlock]:

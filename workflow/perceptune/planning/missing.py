@@ -35,20 +35,29 @@ def from_the_future(config: Config) -> Iterator[str]:
 
 def _files(config: Config) -> Iterator[str]:
     for name in config.used_datasets():
-        block = config.datasets[name]
-        if isinstance(block, ShapesDataset):
-            continue
-        if not Path(block.path).exists():
-            yield f"datasets.{name}.path: `{block.path}`{_similar(block.path)}"
-        if block.images and not Path(block.images).is_dir():
-            yield f"datasets.{name}.images: `{block.images}`{_similar(block.images)}"
+        yield from missing_data(name, config)
     for name in config.used_benchmarks():
         benchmark = config.benchmarks[name]
         if benchmark.judge_prompt and not Path(benchmark.judge_prompt).is_file():
-            yield f"benchmarks.{name}.judge_prompt: `{benchmark.judge_prompt}`{_similar(benchmark.judge_prompt)}"
+            yield f"benchmarks.{name}.judge_prompt: {_lost(benchmark.judge_prompt)}"
 
 
-def _similar(path: str) -> str:
+def missing_data(name: str, config: Config) -> Iterator[str]:
+    """The same for the files of one dataset."""
+    block = config.datasets[name]
+    if isinstance(block, ShapesDataset):
+        return
+    if not Path(block.path).exists():
+        yield f"datasets.{name}.path: {_lost(block.path)}"
+    if block.images and not Path(block.images).is_dir():
+        yield f"datasets.{name}.images: {_lost(block.images)}"
+
+
+def _lost(path: str) -> str:
+    return f"`{path}` does not exist{similar(path)}"
+
+
+def similar(path: str) -> str:
     """`; did you mean ...?` with the most similar path that exists; empty without one."""
     missing, rest = Path(path), Path()
     while not missing.parent.exists():
@@ -73,16 +82,20 @@ def _folders(config: Config) -> Iterator[str]:
         ("saliency_maps", config.saliency_maps),
     ):
         for name, block in blocks.items():
-            if not (Path(block.path) / "config.json").exists():
+            if not Path(block.path).is_dir():
                 bundled = where_bundled(block.path)
-                yield f"{section}.{name}.path: `{block.path}`{f'; {bundled}' if bundled else _similar(block.path)}"
+                lost = f"`{block.path}` does not exist; {bundled}" if bundled else _lost(block.path)
+                yield f"{section}.{name}.path: {lost}"
+            elif not (Path(block.path) / "config.json").exists():
+                expected = "expected a folder in Hugging Face format"
+                yield f"{section}.{name}.path: `{block.path}` has no `config.json`, {expected}"
     for name, reward in config.rewards.items():
         if reward.resources and not Path(reward.resources).is_dir():
-            yield f"rewards.{name}.resources: `{reward.resources}`{_similar(reward.resources)}"
+            yield f"rewards.{name}.resources: {_lost(reward.resources)}"
 
 
 def _keys(config: Config, environment: Mapping[str, str]) -> Iterator[str]:
     used = {config.benchmarks[name].judge for name in config.used_benchmarks()}
     for name, judge in config.judges.items():
         if name in used and judge.key and not environment.get(judge.key):
-            yield f"judges.{name}.key: `{judge.key}` in the environment"
+            yield f"judges.{name}.key: `{judge.key}` is not set in the environment"

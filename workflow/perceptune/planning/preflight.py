@@ -14,7 +14,7 @@ from perceptune.contracts.provenance.code import MEMORY
 from perceptune.contracts.provenance.digests import digest_of
 from perceptune.contracts.provenance.lineage import FILE
 from perceptune.contracts.tables.io import read_lineage
-from perceptune.planning.cross_checks import equal_samples, trained_on_test
+from perceptune.planning.cross_checks import equal_samples, trained_on_test, without_benchmarks
 from perceptune.planning.disk import estimate, too_little
 from perceptune.planning.missing import from_the_future
 from perceptune.planning.policies import Plan
@@ -22,14 +22,17 @@ from perceptune.planning.trained_parts import trained_images
 
 BY_FORMAT = ("boxes", "coordinates", "task")
 """Keys of a dataset that its format sets where the config does not."""
+UNUSABLE = "has no usable table"
+"""Why a dataset will not be imported again, although its table cannot be read."""
 
 
 def warnings(plan: Plan) -> Iterator[str]:
     """A line per circumstance that may spoil a run: inputs dated in the future, training on test
-    questions, samples that are all equal, features of images that are trained, too little disk space."""
+    questions, no evaluation, samples that are all equal, features of images that are trained, too little disk space."""
     yield from from_the_future(plan.config)
     if plan.config.leakage == "warn":
         yield from trained_on_test(plan.config)
+    yield from without_benchmarks(plan.config)
     yield from equal_samples(plan.config)
     yield from trained_images(plan.config)
     try:
@@ -49,7 +52,7 @@ def not_imported(plan: Plan) -> dict[str, str]:
         try:
             imported = read_lineage(table)
         except UserError as error:
-            found[name] = f"has no usable table: {error.args[0]}"
+            found[name] = f"{UNUSABLE}: {error.args[0]}"
             continue
         if _other_settings(plan, name, imported.get("parameters", {})):
             found[name] = "has other settings since its import"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from perceptune.contracts import config as blocks
 from perceptune.contracts.config import (
@@ -24,7 +23,7 @@ from perceptune.contracts.config import (
     SamplingBlock,
     TrainingBlock,
 )
-from perceptune.contracts.errors import UserError, joined_mistakes, lookup, near
+from perceptune.contracts.errors import UserError, joined_mistakes, lookup
 from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.plugins import brought, load, names
 from perceptune.core.benchmarks.benchmark import protocol_of
@@ -32,6 +31,7 @@ from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.planning.cross_checks import cross_mistakes
 from perceptune.planning.family_checks import family_mistakes
+from perceptune.planning.messages import described, dotted, mistakes_of
 from perceptune.planning.trained_parts import incompatible_parts
 from perceptune.planning.view_checks import changing_size, incompatible_views, kinds_of, uncovered, views_seen
 
@@ -43,7 +43,7 @@ def checked(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as invalid:
-        raise UserError("config\n  " + joined_mistakes([_mistake(e) for e in invalid.errors()])) from None
+        raise UserError("config\n  " + joined_mistakes(mistakes_of(invalid))) from None
     mistakes = _unknown_references(config)
     mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config)
     mistakes = mistakes or [*_incompatible_blocks(config), *cross_mistakes(config), *family_mistakes(config)]
@@ -151,8 +151,9 @@ def _unknown_references(config: Config) -> list[str]:
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
     plugins = [id(allowed) for allowed in (exporters, families, importers, methods, rewards, views)]
+    own = "`plugins` names folders with your own (CONTRIBUTING.md)"
     return [
-        f"{text}; `plugins` adds your own" if id(allowed) in plugins and "did you mean" not in text else text
+        f"{text}{'' if text.endswith('?') else ';'} {own}" if id(allowed) in plugins else text
         for key, name, allowed in references
         if (text := _unknown(key, name, allowed))
     ]
@@ -216,8 +217,8 @@ def _wrong_parameters(config: Config) -> list[str]:
             model.model_validate(parameters)
         except ValidationError as invalid:
             for error in invalid.errors():
-                key = f"{block}.parameters.{_dotted(error['loc'])}".rstrip(".")
-                mistakes.append(_described(key, error, model.model_fields))
+                key = f"{block}.parameters.{dotted(error['loc'])}".rstrip(".")
+                mistakes.append(described(key, error, model.model_fields))
     return mistakes
 
 
@@ -334,54 +335,3 @@ def _incompatible_rounds(name: str, training: TrainingBlock, config: Config) -> 
         sampled = config.rollouts[experiment.rollout].view
         if sampled != training.view:
             yield f"key `experiments.{n}`: samples under view `{sampled}` but trains under `{training.view}`, expected the same"
-
-
-def _mistake(error: Any) -> str:
-    """One pydantic error as one line: key, problem, value found, closest valid name."""
-    location = list(error["loc"])
-    if location[:1] == ["datasets"] and len(location) > 2 and location[2] in ("shapes", "file"):
-        del location[2]  # the discriminator's tag is not a key
-    return _described(_dotted(location), error, _keys_beside(location))
-
-
-def _keys_beside(location: list[Any]) -> set[str]:
-    """The valid keys of the blocks that the last part of a location may belong to."""
-    found: list[type[BaseModel]] = [Config]
-    parts = iter(location[:-1])
-    for part in parts:
-        annotations = [block.model_fields[part].annotation for block in found if part in block.model_fields]
-        found = [block for annotation in annotations for block in _blocks_in(annotation)]
-        if any(get_origin(annotation) is dict for annotation in annotations):
-            next(parts, None)  # the block's name
-    return {key for block in found for key in block.model_fields}
-
-
-def _blocks_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The blocks that a field's type names, at any depth."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _blocks_in(inner)
-
-
-def _described(key: str, error: Any, allowed: Any) -> str:
-    value, kind = error.get("input"), error["type"]
-    value = repr(value) if kind == "int_type" and isinstance(value, str) else value  # '20' is not a number
-    found = f", got `{value}`" if not isinstance(value, Mapping | BaseModel) else ""
-    message = error["msg"].removeprefix("Value error, ")
-    if kind == "tuple_type":
-        message = "expected a list" + (f": `[{value}]`" if isinstance(value, str) else "")
-    elif kind in ("dict_type", "model_type"):
-        message = "expected blocks by name" if kind == "dict_type" and "." not in key else "expected keys with values"
-        message += " (remove the key if there are none)" if value is None else ""
-    about = f"key `{key}`: {message[0].lower()}{message[1:]}" if key else message
-    hint = near(key.rpartition(".")[2], allowed) if kind == "extra_forbidden" else None
-    if kind == "literal_error" and isinstance(value, str):
-        hint = near(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
-    if kind == "string_type" and isinstance(value, bool | int | float | date):
-        hint = "write it in quotes"
-    return f"{about}{found}; {hint}" if hint else f"{about}{found}"
-
-
-def _dotted(location: Any) -> str:
-    return ".".join(str(part) for part in location if part != "[key]")

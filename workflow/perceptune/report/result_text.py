@@ -35,7 +35,7 @@ def results_as_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
     found = results(metrics)
     parts = ["\n".join(_text_of(metrics, result)) for result in found]
     if not parts:
-        return "no results: the metrics table has no greedy rows\n"
+        return "no results: no benchmark was evaluated\n"
     notes = [
         "Brackets: 95 % bootstrap intervals. Gain: paired difference from the base model on the same questions; "
         "`*` marks an interval that excludes 0. Unparsed: answers that could not be parsed; they score 0 unless the "

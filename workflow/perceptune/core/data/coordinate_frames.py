@@ -176,7 +176,11 @@ class BoxFits:
         """The message for readings that fit `count` boxes."""
         of_order, of_unit = (any(key in one for one in readings) for key in ("`boxes:", "`coordinates:"))
         declared = " in ".join([f"`{self.order}`"] * of_order + [f"`{self.declared}`"] * of_unit)
-        return f"{' or '.join(readings)} fits {count} of {self.boxes} boxes, {declared} {self.fitting[self.declared]}"
+        now = self.fitting[self.declared]
+        others = self.boxes - now
+        wrong = "the other one is wrong, correct it" if others == 1 else f"the other {others} are wrong, correct them"
+        few = f"; if only {wrong}" if now >= UNDOUBTED * self.boxes else ""
+        return f"{' or '.join(readings)} fits {count} of {self.boxes} boxes, {declared} {now}{few}"
 
     def doubt(self) -> str | None:
         """A message if other coordinates are likelier than the declared, possible ones; else None."""

@@ -214,7 +214,7 @@ def text_without_images(pieces: Sequence[str | None], images: int) -> str:
 def _task(row: Mapping[str, Any], block: FileDataset) -> str:
     task = block.task if row.get("task") is None else row["task"]
     if task is None:
-        _missing(row, "task", "; the dataset block has no `task` either")
+        _missing(row, "task", f"; add it ({', '.join(TASKS)}), or set `task` in the dataset block, for all rows")
     if not isinstance(task, str) or task not in TASKS:
         hint = near(str(task), TASKS)
         raise RowError(f"`task` is {shown(task)}, expected one of {', '.join(TASKS)}" + (f"; {hint}" if hint else ""))

@@ -64,6 +64,12 @@ class View(ABC):
     seeded: ClassVar[bool] = False
     """Whether the view makes random choices."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Raises `TypeError` for an incomplete declaration."""
+        super().__init_subclass__(**keywords)
+        if cls.needs_saliency and cls.settled is View.settled:
+            raise TypeError(f"`{cls.__name__}` has `needs_saliency = True` and must define `settled`")
+
     def count(self, images: int) -> int:
         """The number of images after applying the view to `images` images."""
         return images
@@ -73,7 +79,7 @@ class View(ABC):
         return True
 
     def settled(self, parameters: Any, saliency: Saliency) -> dict[str, Any]:
-        """The complete parameters of a recipe, for views that need a saliency map."""
+        """The complete parameters of a recipe. Views that need a saliency map must define it."""
         raise NotImplementedError
 
     @abstractmethod

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from perceptune.contracts.config import Boxes, FileDataset
-from perceptune.contracts.quarantine import Failures
+from perceptune.contracts.quarantine import Failures, check_ceiling
 from perceptune.core.data.coordinate_frames import BoxFits
 from perceptune.core.data.disk_dict import DiskDict
 from perceptune.core.data.row_checks import shown
-from perceptune.stages.data.row_batches import Checked, failed_row
+from perceptune.stages.data.row_batches import LOST, Checked, failed_row
 
 
 class ImportCounts:
@@ -24,6 +24,7 @@ class ImportCounts:
         self.failures = Failures()
         self.fits = BoxFits(config.coordinates or "pixels", config.boxes or "xyxy", orders)
         self._source = source
+        self._limits = config.max_failed_share, config.max_failed_rows
         self._first_turned = ""
         self._rows = self._boxes = self._different_images = 0
         self._splits: Counter[str] = Counter()
@@ -38,6 +39,13 @@ class ImportCounts:
         self._splits.update(one.split for one in batch if one.split is not None)
         self._add_boxes(batch)
         return [self._counted(one) for one in batch]
+
+    def check_ceiling(self) -> None:
+        """Raises `UserError` with the likely cause if more rows have failed than the config allows."""
+        cause = (self.fits.as_stored() or self.fits.better_fit()) if self.failures else None
+        if cause is None and len(self.failures) == self._rows and LOST in self.failures.lines:
+            cause = "key `images` of the dataset block sets the folder that image names are relative to"
+        check_ceiling(self.failures, self._rows, "rows cannot be used", *self._limits, hint=cause)
 
     def frame_lines(self) -> Iterator[str]:
         """For the log: how many boxes fit each coordinate format, and doubts about the declared one."""

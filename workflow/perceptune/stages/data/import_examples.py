@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from perceptune.contracts.config import FileDataset
 from perceptune.contracts.errors import SHOWN, UserError
@@ -16,7 +16,6 @@ from perceptune.contracts.progress import Progress, tell
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import DigestMemory, sha256_of_json
 from perceptune.contracts.provenance.lineage import lineage
-from perceptune.contracts.quarantine import check_ceiling
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import table_writer
 from perceptune.core.data.image_facts import FactsOfImages, KnownImages
@@ -40,30 +39,18 @@ def run(*, config: FileDataset, examples: Path, memory: Path | None = None) -> N
     Raises `UserError` with all mistakes (the first ones in full) if more than `max_failed_share` of
     the rows are unusable; below that they are written with their reason.
     """
+    opened = open_source(config)
+    config, importer, files, folder = opened
     source = Path(config.path)
-    importer = load("importer", config.kind)
-    files = source_of(config, importer)
-    files.check()
-    if date := future_date(source):
-        raise UserError(
-            f"dataset file `{source}` is dated in the future ({date}): Snakemake would discard a table older than it",
-            "`touch` the file, or correct the clocks of this machine and its file server",
-        )
-    config = config.model_copy(update=declared(config, importer))
-    folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
-    check_folder(folder)
     counts = ImportCounts(config, source.name, importer.orders)
     with table_writer(examples, EXAMPLES) as table:
         with _remembered(memory) as images, Progress("checking examples", None, "rows") as progress:
-            rows = _taken(importer.rows(files), config.max_images)
-            for batch in checked_batches(rows, config, folder, importer.imageless, images):
+            for batch in checked_batches(opened.rows(), config, folder, importer.imageless, images):
                 table.write(counts.add(batch))
                 progress.advance(len(batch))
         if not table.rows:
-            raise UserError(f"dataset `{source}` has no rows", "; ".join(files.notes) or None)
-        cause = (counts.fits.as_stored() or counts.fits.better_fit()) if counts.failures else None
-        limits = config.max_failed_share, config.max_failed_rows
-        check_ceiling(counts.failures, table.rows, "rows cannot be used", *limits, hint=cause)
+            raise opened.without_rows()
+        counts.check_ceiling()
         for line in files.notes:
             tell(f"{source.name}: {line}")
         for line in (*_lines_on_shards(files, source), *counts.frame_lines()):
@@ -76,6 +63,41 @@ def run(*, config: FileDataset, examples: Path, memory: Path | None = None) -> N
         inputs = {("data" if file == source else f"data {name}"): file for name, file in files.read.items()}
         plugins = [module_of("importer", importer.name)]
         table.lineage = lineage("data.import_examples", config.model_dump(mode="json"), inputs, plugins)
+
+
+class Opened(NamedTuple):
+    """A dataset whose rows can be read."""
+
+    config: FileDataset
+    """The block with the settings that its format declares."""
+    importer: Importer
+    files: Files
+    folder: Path
+    """The folder that image paths are relative to."""
+
+    def rows(self) -> Iterator[Placed]:
+        """The rows, without those that have too many images."""
+        return _taken(self.importer.rows(self.files), self.config.max_images)
+
+    def without_rows(self) -> UserError:
+        """The error for a dataset without any row."""
+        return UserError(f"dataset `{self.config.path}` has no rows", "; ".join(self.files.notes) or None)
+
+
+def open_source(config: FileDataset) -> Opened:
+    """Raises `UserError` for a file or folder that cannot be read, or that is dated in the future."""
+    source = Path(config.path)
+    importer = load("importer", config.kind)
+    files = source_of(config, importer)
+    files.check()
+    if date := future_date(source):
+        raise UserError(
+            f"dataset file `{source}` is dated in the future ({date}): Snakemake would discard a table older than it",
+            "`touch` the file, or correct the clocks of this machine and its file server",
+        )
+    folder = Path(config.images) if config.images else source if source.is_dir() else source.parent
+    check_folder(folder)
+    return Opened(config.model_copy(update=declared(config, importer)), importer, files, folder)
 
 
 def check_folder(folder: Path) -> None:

@@ -18,6 +18,8 @@ from perceptune.core.importers.importer import Placed
 ROWS_AT_ONCE = 1000
 BYTES_AT_ONCE = 2**22
 """Rows that are checked at once, and bytes of their texts and images."""
+LOST = "the file does not exist, looked in"
+"""Part of the reason for a row whose image is not in the folder."""
 KNOWN_NAMES = 2**16
 """File names whose places are kept: many rows may share an image."""
 

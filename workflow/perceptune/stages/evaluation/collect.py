@@ -12,7 +12,7 @@ from perceptune.contracts.tables.metrics import METRICS
 
 
 def run(*, metrics: list[Path], collected: Path) -> None:
-    """Writes `collected`, the rows of all `metrics` tables in the given order."""
-    table = pa.concat_tables([read_table(path, METRICS) for path in metrics])
+    """Writes `collected`, the rows of all `metrics` tables in the given order; none without experiments."""
+    table = pa.concat_tables([METRICS.schema.empty_table(), *(read_table(path, METRICS) for path in metrics)])
     inputs = {path.stem: path for path in metrics}
     write_table(collected, METRICS, table, lineage("evaluation.collect", {}, inputs))
