@@ -143,7 +143,9 @@ def write_report(plan: Plan) -> Job:
         },
         settings={
             "config": tracked(plan.config.report),
-            "templates": [sha256_of_file(path) for path in sorted((PACKAGE_FOLDER / "report").glob("*.jinja"))],
+            "templates": {
+                file.name: sha256_of_file(file) for file in sorted((PACKAGE_FOLDER / "report").glob("*.jinja"))
+            },
             "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
             "shown": contents,
         },

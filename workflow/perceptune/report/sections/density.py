@@ -40,13 +40,19 @@ def density_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, 
         if (row := found.get((policy, result.primary, level))) is not None
     ]
     panel = charts.line_panel(
-        points_of(drawn), title=how.label, x_label=X_LABEL, styles=styles, percent=how.percent, whiskers=True
+        points_of(drawn),
+        title=how.label,
+        x_label=X_LABEL,
+        styles=styles,
+        percent=how.percent,
+        whiskers=True,
+        about=result.name,
     )
     measured = [m for m in result.leading if any(row["value"] is not None for row in _of(found, m))]
     return {
         "result": result,
         "panel": panel,
-        "gains": gain_panel(drawn, how.label, X_LABEL, styles, percent=how.percent),
+        "gains": gain_panel(drawn, how.label, X_LABEL, styles, result.name, percent=how.percent),
         "levels": [
             {
                 "characters": "{:,.0f} to {:,.0f}".format(

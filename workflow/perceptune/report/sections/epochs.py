@@ -60,6 +60,7 @@ def epochs_section(
                 percent=how.percent,
                 whiskers=True,
                 whole=True,
+                about=result.name,
             )
             for name, how in shown.items()
         ],
