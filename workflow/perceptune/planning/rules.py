@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from perceptune.contracts import paths
 from perceptune.contracts.plugins import PACKAGE
 from perceptune.contracts.provenance.code import code_digests
+from perceptune.planning.diagnostics import diagnosed
 from perceptune.planning.job import Job
 from perceptune.planning.jobs import attention, data, evaluation, export, preferences, sampling, training
 from perceptune.planning.policies import Plan
@@ -78,6 +79,7 @@ RULES = {
         "stages.training.train_round:run",
         (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.ROUND, paths.TRAINING),
     ),
+    "measure_gradients": Rule(training.measure_gradients, "stages.training.diagnostics:run", (paths.DIAGNOSTICS,)),
     "judge_answers": Rule(preferences.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
     "evaluate_policy": Rule(evaluation.evaluate_policy, "stages.evaluation.evaluate:run", (paths.METRICS,)),
     "compare_controls": Rule(evaluation.compare_controls, "stages.evaluation.compare_controls:run", (paths.CONTROLS,)),
@@ -143,6 +145,7 @@ def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
         "probe_model": {"policy": one_of(plan.config.models)},
         "train_adapter": {"experiment": one_of(e for e in experiments if not plan.rounds(e))},
         "train_round": {"experiment": f"({in_rounds}){paths.ROUND_MARK}[1-9][0-9]*"},
+        "measure_gradients": {"experiment": one_of(diagnosed(plan.config))},
         "export_model": {"policy": one_of(plan.trained)},
         "write_model_card": {"policy": one_of(plan.trained)},
     }

@@ -41,6 +41,7 @@ from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
 from perceptune.report.sections import verdicts as verdict_sections
 from perceptune.report.sections import warnings as warning_sections
+from perceptune.report.sections.diagnostics import diagnostics_section
 from perceptune.report.sections.leakage import leakage_section
 from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.verdicts import Controlled
@@ -75,6 +76,7 @@ def run(
     leakage: Mapping[str, Path] = MappingProxyType({}),
     leakage_mode: Leakage = "warn",
     given: Mapping[str, Path] = MappingProxyType({}),
+    diagnostics: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -95,6 +97,7 @@ def run(
         leakage: Name of training data to the table of what they share with benchmarks.
         leakage_mode: What to do if they share something.
         given: Label of dataset preferences to the base model's log-probs of their answers.
+        diagnostics: Experiment to the table of its gradients; may be empty.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
@@ -125,6 +128,7 @@ def run(
     sources |= {f"controls of {p}": path for p, path in controls.items()}
     sources |= {f"leakage of {name}": path for name, path in leakage.items()}
     sources |= {f"log-probs of {label}": path for label, path in given.items()}
+    sources |= {f"gradients of {e}": path for e, path in diagnostics.items()}
     once = None if logs is None else round_sections.trained_once(logs, experiments)
     handed_on = round_sections.handed_on(experiments)
     page = (
@@ -167,6 +171,7 @@ def run(
             pair_galleries=dict(pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
             leakage=leakage_section(leakage),
+            diagnostics=diagnostics_section(diagnostics),
             lineage=_provenance(sources),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )

@@ -30,6 +30,7 @@ from perceptune.planning.benchmarks import (
     verdict_tables,
 )
 from perceptune.planning.controls import gaussian_sigma
+from perceptune.planning.diagnostics import diagnosed
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, parted, tracked
 from perceptune.planning.views import pair_crop
@@ -110,6 +111,7 @@ def write_report(plan: Plan) -> Job:
     controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
     leakage = plan.leakage(plan.config.experiments)
     given = given_logprobs(plan)
+    diagnostics = {e: paths.DIAGNOSTICS.format(experiment=e) for e in diagnosed(plan.config)}
     contents = {
         "training": training,
         "rounds": rounds,
@@ -124,6 +126,7 @@ def write_report(plan: Plan) -> Job:
         "leakage": leakage,
         "leakage_mode": plan.config.leakage,
         "given": given,
+        "diagnostics": diagnostics,
     }
     return Job(
         inputs={
@@ -137,10 +140,11 @@ def write_report(plan: Plan) -> Job:
             "controls": controls,
             "leakage": leakage,
             "given": given,
+            "diagnostics": diagnostics,
         },
         settings={
             "config": tracked(plan.config.report),
-            "template": sha256_of_file(PACKAGE_FOLDER / "report/template.html.jinja"),
+            "templates": [sha256_of_file(file) for file in sorted((PACKAGE_FOLDER / "report").glob("*.jinja"))],
             "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
             "shown": contents,
         },
