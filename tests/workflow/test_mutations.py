@@ -59,6 +59,11 @@ CONTROLLED = rerun(mutations.ASKED | mutations.REPORT) | {
 questions and is compared with the controls.
 """
 
+DIAGNOSED = {
+    ("measure_gradients", experiment) for experiment in (*mutations.EXPERIMENTS, mutations.GIVEN)
+} | mutations.REPORT
+"""The jobs that the `diagnostics` section adds: all experiments but those with rounds."""
+
 OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     (
         "experiments.dpo.model",
@@ -111,6 +116,9 @@ OF_EXPERIMENT: list[tuple[str, Any, set[Job]]] = [
     ("controls.sigmas", [0.3], CONTROLLED | TWINS),
     ("controls.n", 5, CONTROLLED | TWINS),
     ("controls.sft_on_best", False, CONTROLLED),
+    ("diagnostics.groups", 8, DIAGNOSED),
+    ("diagnostics.seed", 1, DIAGNOSED),
+    ("diagnostics.experiments", ["dpo"], {("measure_gradients", "dpo"), *mutations.REPORT}),
     ("experiments.dpo.benchmarks", ["own-test"], rerun({("plan_benchmarks", "dpo"), ("evaluate_policy", "dpo"), ("write_report", "")})),
 ]  # fmt: skip
 
@@ -143,7 +151,7 @@ def _keys_of(block: type[BaseModel]) -> Iterator[str]:
 def mentioned(edit: str) -> str:
     """`section.key` of an edited key, without the block's name."""
     section, *rest = edit.split(".")
-    return ".".join([section, *(rest if section in ("report", "controls") else rest[1:])])
+    return ".".join([section, *(rest if section in ("report", "controls", "diagnostics") else rest[1:])])
 
 
 def test_every_key_of_the_schema_is_edited() -> None:

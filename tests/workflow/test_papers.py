@@ -89,6 +89,8 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
     config["experiments"] = {name.partition("@")[0]: block for name, block in kept.items()}
     for name, block in config["experiments"].items():
         block["benchmarks"] = TESTED[name]
+    if "diagnostics" in config:
+        config["diagnostics"]["experiments"] = list(config["experiments"])
     for section in ("samplings", "rollouts", "benchmarks"):
         for block in config.get(section, {}).values():
             block.update(

@@ -1,7 +1,7 @@
 """Probes of models, stored log-probs and training.
 
 reads   examples, preferences; in rounds also the previous policy
-writes  probe: whether family `auto` understands a model, and how to train it; terms: log-probs that do not change in training; an adapter in PEFT format; training curves
+writes  probe: whether family `auto` understands a model, and how to train it; terms: log-probs that do not change in training; an adapter in PEFT format; training curves; diagnostics: gradients of an adapter's weights
 """
 
 
@@ -152,5 +152,31 @@ rule select_tokens:
     params:
         *code("select_tokens"),
         **parameters("select_tokens"),
+    script:
+        "../scripts/run_stage.py"
+
+
+rule measure_gradients:
+    """Gradients of the adapter's weights by kind of pair; needs `diagnostics`."""
+    input:
+        unpack(inputs("measure_gradients")),
+    output:
+        diagnostics=paths.DIAGNOSTICS,
+    log:
+        paths.log(paths.DIAGNOSTICS),
+    benchmark:
+        paths.benchmark(paths.DIAGNOSTICS)
+    wildcard_constraints:
+        **single["measure_gradients"],
+    retries: 2
+    threads: cores("measure_gradients")
+    resources:
+        mem_mb=memory("measure_gradients"),
+        runtime=minutes("measure_gradients"),
+        gpu=gpus("measure_gradients"),
+        attempt=attempt_number,
+    params:
+        *code("measure_gradients"),
+        **parameters("measure_gradients"),
     script:
         "../scripts/run_stage.py"

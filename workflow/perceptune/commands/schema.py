@@ -54,6 +54,7 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "judges": (config.JudgeBlock,),
     "experiments": (config.ExperimentBlock,),
     "controls": (config.ControlsBlock,),
+    "diagnostics": (config.DiagnosticsBlock,),
     "exports": (config.ExportBlock,),
     "report": (config.ReportBlock,),
 }

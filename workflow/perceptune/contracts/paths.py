@@ -81,6 +81,8 @@ FEATURES = "results/.features"
 any time."""
 CHECKPOINTS = "<results>/.partial/adapters/{experiment}"
 TRAINING = "<results>/training/{experiment}.parquet"
+DIAGNOSTICS = "<results>/diagnostics/{experiment}.parquet"
+DIAGNOSTICS_JOURNAL = "<results>/.partial/diagnostics/{experiment}"
 TRACKERS = "<logs>/trackers"
 """What the trackers of `report_to` write; no job reads it."""
 

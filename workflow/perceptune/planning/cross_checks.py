@@ -16,6 +16,7 @@ from perceptune.contracts.config import (
     SamplingBlock,
     ShapesDataset,
 )
+from perceptune.planning.diagnostics import diagnostics_mistakes
 
 Questions = SamplingBlock | RolloutBlock | PairingBlock | GivenBlock | BenchmarkBlock
 """Blocks that choose questions of a dataset by split and task."""
@@ -33,7 +34,7 @@ def cross_mistakes(config: Config) -> list[str]:
         found |= dict.fromkeys(_too_long(experiment, config))
         found |= dict.fromkeys(_unrewarded(experiment, config))
         found |= dict.fromkeys(_rounds_without_epochs(experiment, config))
-    found |= dict.fromkeys(_judges_too_long(config))
+    found |= dict.fromkeys([*_judges_too_long(config), *diagnostics_mistakes(config)])
     if config.leakage == "refuse":
         found |= dict.fromkeys(f"{line}, but `leakage` is `refuse`" for line in trained_on_test(config))
     return list(found)

@@ -10,6 +10,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import PACKAGE
 from perceptune.contracts.provenance.code import code_digests
+from perceptune.planning.diagnostics import diagnosed
 from perceptune.planning.job import Job
 from perceptune.planning.jobs import attention, data, evaluation, export, preferences, sampling, training
 from perceptune.planning.policies import Plan
@@ -83,6 +84,7 @@ RULES = {
     "select_tokens": Rule(
         training.select_tokens, "stages.training.select_tokens:run", (paths.SELECTED, paths.SELECTED_LINES)
     ),
+    "measure_gradients": Rule(training.measure_gradients, "stages.training.diagnostics:run", (paths.DIAGNOSTICS,)),
     "judge_answers": Rule(preferences.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
     "evaluate_policy": Rule(evaluation.evaluate_policy, "stages.evaluation.evaluate:run", (paths.METRICS,)),
     "compare_controls": Rule(evaluation.compare_controls, "stages.evaluation.compare_controls:run", (paths.CONTROLS,)),
@@ -157,6 +159,7 @@ def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
         "keep_epoch": {"experiment": one_of(plan.kept)},
         "train_round": {"experiment": f"({in_rounds}){paths.ROUND_MARK}[1-9][0-9]*"},
         "select_tokens": {"experiment": f"({one_of(e for e in experiments if plan.selects_by(e))})@[1-9][0-9]*"},
+        "measure_gradients": {"experiment": one_of(diagnosed(plan.config))},
         "export_model": {"policy": one_of(plan.trained)},
         "write_model_card": {"policy": one_of(plan.trained)},
     }

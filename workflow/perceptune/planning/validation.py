@@ -114,6 +114,8 @@ def _unknown_references(config: Config) -> list[str]:
     references += [
         (f"exports.{n}.experiment", e.experiment, _exportable(config, e.experiment)) for n, e in config.exports.items()
     ]
+    named = config.diagnostics.experiments if config.diagnostics else ()
+    references += [("diagnostics.experiments", name, config.experiments) for name in named]
     references += [(f"exports.{n}.format", e.format, exporters) for n, e in config.exports.items()]
     references += [(f"benchmarks.{n}.dataset", b.dataset, config.datasets) for n, b in config.benchmarks.items()]
     references += [(f"benchmarks.{n}.reward", b.reward, config.rewards) for n, b in config.benchmarks.items()]

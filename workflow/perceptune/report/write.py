@@ -44,6 +44,7 @@ from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
 from perceptune.report.sections import verdicts as verdict_sections
 from perceptune.report.sections import warnings as warning_sections
+from perceptune.report.sections.diagnostics import diagnostics_section
 from perceptune.report.sections.leakage import leakage_section
 from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.tokens import tokens_sections
@@ -83,6 +84,7 @@ def run(
     given: Mapping[str, Path] = MappingProxyType({}),
     epochs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     tokens: Mapping[str, Path] = MappingProxyType({}),
+    diagnostics: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -106,6 +108,7 @@ def run(
         epochs: Experiment that keeps the adapters of epochs to its policies, each with its epoch. Only
             the last one is shown outside the section on epochs.
         tokens: Experiment to the tokens that its method selects in the last round.
+        diagnostics: Experiment to the table of its gradients; may be empty.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
@@ -142,6 +145,7 @@ def run(
     sources |= {f"leakage of {name}": path for name, path in leakage.items()}
     sources |= {f"selected tokens of {e}": path for e, path in tokens.items()}
     sources |= {f"log-probs of {label}": path for label, path in given.items()}
+    sources |= {f"gradients of {e}": path for e, path in diagnostics.items()}
     once = None if logs is None else round_sections.trained_once(logs, experiments)
     handed_on = round_sections.handed_on(experiments)
     page = (
@@ -194,6 +198,7 @@ def run(
             pair_galleries=dict(pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
             leakage=leakage_section(leakage),
+            diagnostics=diagnostics_section(diagnostics),
             lineage=_provenance(sources),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )

@@ -18,6 +18,7 @@ from perceptune.contracts.config.blocks import (
 )
 from perceptune.contracts.config.config import Config
 from perceptune.contracts.config.datasets import Boxes, Coordinates, DatasetBlock, FileDataset, ShapesDataset
+from perceptune.contracts.config.diagnostics import DiagnosticsBlock
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
 from perceptune.contracts.config.experiments import LISTS, SOURCES, WAYS, ExperimentBlock, ExportBlock, named_keys
 from perceptune.contracts.config.models import UNCOMPUTED, EngineBlock, ModelBlock
@@ -56,6 +57,7 @@ __all__ = [
     "CropBlock",
     "DatasetBlock",
     "Decoding",
+    "DiagnosticsBlock",
     "EngineBlock",
     "ExperimentBlock",
     "ExportBlock",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from perceptune.contracts.config.blocks import PLAIN_VIEWS, Block, Name
 from perceptune.contracts.config.datasets import DatasetBlock
+from perceptune.contracts.config.diagnostics import DiagnosticsBlock
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
 from perceptune.contracts.config.experiments import ExperimentBlock, ExportBlock
 from perceptune.contracts.config.models import ModelBlock
@@ -74,6 +75,8 @@ class Config(Block):
     warns, `allow` only counts them in the report."""
     controls: ControlsBlock | None = None
     """Controls for other explanations of a gain: `{}` runs all of them; null: none."""
+    diagnostics: DiagnosticsBlock | None = None
+    """Gradients of the adapter's weights by kind of pair: `{}` measures all experiments; null: none."""
     report: ReportBlock = ReportBlock()
     """The HTML report."""
 

@@ -30,6 +30,7 @@ from perceptune.planning.benchmarks import (
     verdict_tables,
 )
 from perceptune.planning.controls import gaussian_sigma
+from perceptune.planning.diagnostics import diagnosed
 from perceptune.planning.job import Job
 from perceptune.planning.policies import Plan, parted, tracked
 from perceptune.planning.views import pair_crop
@@ -110,6 +111,7 @@ def write_report(plan: Plan) -> Job:
     controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
     leakage = plan.leakage(plan.config.experiments)
     given = given_logprobs(plan)
+    diagnostics = {e: paths.DIAGNOSTICS.format(experiment=e) for e in diagnosed(plan.config)}
     contents = {
         "training": training,
         "rounds": rounds,
@@ -126,6 +128,7 @@ def write_report(plan: Plan) -> Job:
         "given": given,
         "tokens": _selected(plan),
         "epochs": {e: _epochs(plan, e) for e in plan.config.experiments if plan.epochs(e)},
+        "diagnostics": diagnostics,
     }
     return Job(
         inputs={
@@ -140,6 +143,7 @@ def write_report(plan: Plan) -> Job:
             "leakage": leakage,
             "given": given,
             "tokens": _selected(plan),
+            "diagnostics": diagnostics,
         },
         settings={
             "config": tracked(plan.config.report),

@@ -102,6 +102,40 @@ def keep_epoch(plan: Plan, *, experiment: str) -> Job:
     )
 
 
+def measure_gradients(plan: Plan, *, experiment: str) -> Job:
+    training, measured = plan.training(experiment), plan.config.diagnostics
+    assert measured is not None  # the rule's wildcard is constrained to `diagnosed`
+    trained = train_adapter(plan, experiment=experiment)
+    return Job(
+        inputs={
+            **{name: files for name, files in trained.inputs.items() if name != "terms"},
+            "adapter": plan.adapter(experiment),
+        },
+        settings={**trained.settings, "measured": {"groups": measured.groups, "seed": measured.seed}},
+        details={
+            **plan.model_details(experiment),
+            "config": training.model_dump(mode="json"),
+            "views": trained.details["views"],
+            "adapter": paths.ADAPTER_FOLDER.format(experiment=experiment),
+            "journal": paths.DIAGNOSTICS_JOURNAL.format(experiment=experiment),
+        },
+        modules=trained.modules,
+        threads=plan.threads(experiment),
+        gpus=1,
+        needs=lambda read: _diagnosing(plan, experiment, read("preferences").rows, measured.groups),
+    )
+
+
+def _diagnosing(plan: Plan, experiment: str, groups: int, most: int) -> Needs:
+    """As a training on these groups, whose answers need a pass each, with the old and the new adapter."""
+    block = plan.block(experiment)
+    tokens = 8 * min(groups, most) * group_tokens(plan, experiment, getattr(block, block.made_of[0]), 2)
+    workers = plan.workers(experiment)
+    return resources.training(
+        policy_weights(plan, experiment), adapter_count(plan, experiment), 1, tokens, workers=workers
+    )
+
+
 def train_round(plan: Plan, *, experiment: str) -> Job:
     training, block, before = plan.training(experiment), plan.block(experiment), plan.behaviour_policy(experiment)
     blocks = view_blocks(plan, *views_trained(plan, experiment))
