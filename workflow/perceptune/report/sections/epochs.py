@@ -44,7 +44,7 @@ def epochs_section(
     shown = {name: how for name, how in shown.items() if any(metric == name for metric, _ in found)}
     return {
         "result": result,
-        "names": [*dict.fromkeys(base[e] for e in tested), *tested],
+        "names": list(tested),
         "measures": list(shown.values()),
         "panels": [
             charts.line_panel(
