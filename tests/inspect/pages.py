@@ -1,7 +1,16 @@
 """Reads the pages of `perceptune inspect`."""
 
+import json
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
+import polars as pl
+from perceptune.contracts.config import FileDataset, GivenBlock
+from perceptune.contracts.tables.examples import EXAMPLES
+from perceptune.contracts.tables.io import read_table
+from perceptune.core.preferences.ranked_lists import ranked_lists
+from perceptune.stages.data import import_examples
 from starlette.testclient import TestClient
 
 TOKEN = "secret-token"
@@ -40,3 +49,23 @@ def page(client: TestClient, address: str, status: int = 200) -> Page:
     response = client.get(address)
     assert response.status_code == status, response.text
     return Page(response.text)
+
+
+def imported(file: Path) -> list[dict[str, Any]]:
+    """The examples of an exported file, as our own importer reads them."""
+    config = FileDataset(kind="jsonl", path=str(file), images="/")
+    import_examples.run(config=config, examples=file.with_suffix(".parquet"))
+    return read_table(file.with_suffix(".parquet"), EXAMPLES).to_pylist()
+
+
+def trained_on(file: Path) -> dict[str, list[float]]:
+    """Example to the rewards of the ranked list that a training would get from an exported file, without those
+    that are dropped."""
+    found = {}
+    for row in imported(file):
+        given = json.loads(row["source"])["answers_given"]
+        answers = [{"request_id": "r", "sample_index": i, "token_ids": [1], **one} for i, one in enumerate(given)]
+        (listed,) = ranked_lists(pl.DataFrame(answers), GivenBlock()).to_dicts()
+        if listed["kept"]:
+            found[row["example_id"]] = [one["reward"] for one in listed["responses"]]
+    return found

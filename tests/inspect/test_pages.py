@@ -2,26 +2,21 @@
 
 import html
 import io
-import json
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
 from urllib.parse import urlencode
 
-import polars as pl
 import pytest
 from perceptune.commands.inspect import library as library_module
 from perceptune.commands.inspect.tokens import tokens_of
-from perceptune.contracts.config import FileDataset, GivenBlock
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table
-from perceptune.core.preferences.ranked_lists import ranked_lists
-from perceptune.stages.data import import_examples
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.inspect.pages import PAIRS, QUESTION, Page, page
+from tests.inspect.pages import PAIRS, QUESTION, Page, imported, page, trained_on
 from tests.results_folder import HOSTILE, QUESTIONS, RECIPES, REWARDED, ROLES
 
 PAGES = {
@@ -209,26 +204,34 @@ def test_quarantined_examples_are_listed_with_their_reason(client: TestClient) -
     assert "quarantined: " in found.text and "the file does not exist" in found.text
 
 
-def test_an_exported_selection_can_be_imported_and_trained_on(client: TestClient, tmp_path: Path) -> None:
-    response = client.get("export?policy=tiny&condition=sampled&reward_min=0.1")
+def exported(client: TestClient, query: str, folder: Path) -> Path:
+    response = client.get(f"export?{query}")
+    assert response.status_code == 200, response.text
     assert "attachment" in response.headers["content-disposition"]
-    (tmp_path / "answers.jsonl").write_text(response.text)
-    config = FileDataset(kind="jsonl", path=str(tmp_path / "answers.jsonl"), images="/")
-    import_examples.run(config=config, examples=tmp_path / "again.parquet")
-    before = {
-        row["example_id"]: row for row in read_table(Path("results/examples/shapes.parquet"), EXAMPLES).to_pylist()
-    }
-    again = read_table(tmp_path / "again.parquet", EXAMPLES).to_pylist()
-    assert [row["example_id"] for row in again] == [f"e{i}" for i in range(QUESTIONS)]
-    for row in again:
-        for column in ("question", "target", "box", "image_sha256", "task", "split"):
-            assert row[column] == before[row["example_id"]][column]
-        given = json.loads(row["source"])["answers_given"]
-        assert [one["reward"] for one in given] == [1.0, 0.5]
-        answers = pl.DataFrame(
-            [{"request_id": "r", "sample_index": i, "token_ids": [1], **one} for i, one in enumerate(given)]
-        )
-        assert ranked_lists(answers, GivenBlock())["kept"].all()
+    (folder / "exported.jsonl").write_text(response.text)
+    return folder / "exported.jsonl"
+
+
+def test_exported_examples_are_those_of_the_table(client: TestClient, tmp_path: Path) -> None:
+    stored = read_table(Path("results/examples/shapes.parquet"), EXAMPLES).to_pylist()
+    columns = ("question", "target", "box", "image_sha256", "task", "split")
+    before = {row["example_id"]: [row[name] for name in columns] for row in stored if row["reason"] is None}
+    for query in ("policy=tiny&condition=sampled&reward_min=0.1", "of=examples&dataset=shapes"):
+        again = imported(exported(client, query, tmp_path))
+        assert {row["example_id"]: [row[name] for name in columns] for row in again} == before
+
+
+def test_exported_selections_can_be_trained_on(client: TestClient, tmp_path: Path) -> None:
+    def rewards(query: str) -> dict[str, list[float]]:
+        return trained_on(exported(client, query, tmp_path))
+
+    compared = "of=questions&a=tiny&b=perpo&plan=benchmarks&scored=overlap&condition=greedy&change="
+    assert rewards(compared + "broken") == {"e1": [0.9, 0.1]}
+    assert rewards(compared + "fixed") == {"e4": [0.5, 0.4]}  # both wrote the same about e0
+    assert rewards(f"of=groups&table={PAIRS}&kept=yes") == {
+        f"g{i}/{kind}": [1.0, 0.0] for i in (2, 4) for kind in ("focus", "robust")
+    }  # the answers to g0 have one text
+    assert rewards("of=groups&table=tiny/shapes/g2/overlap/all") == {}  # they have one text each
 
 
 def test_tokens_need_log_probs_of_all_tokens() -> None:

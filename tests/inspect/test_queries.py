@@ -7,8 +7,8 @@ import pytest
 from perceptune.commands.inspect.answers import differences, facets, histogram, ranked, select
 from perceptune.commands.inspect.comparing import compare
 from perceptune.commands.inspect.exporting import line, ranked_answers
-from perceptune.commands.inspect.filters import Address, AnswerFilter, CompareFilter, GroupFilter
-from perceptune.commands.inspect.grouped import select_groups
+from perceptune.commands.inspect.filters import Address, AnswerFilter, CompareFilter, ExampleFilter, GroupFilter
+from perceptune.commands.inspect.grouped import select_examples, select_groups
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.rewards import REWARDS
 
@@ -65,6 +65,12 @@ def rows(**query: str) -> list[tuple[int, int]]:
         ({"sort": "-reward"}, [(1, 0), (0, 1), (0, 3), (0, 0), (0, 2)]),
         ({"sort": "reward"}, [(0, 0), (0, 1), (0, 3), (1, 0), (0, 2)]),
         ({"sort": "-length"}, [(0, 3), (0, 0), (0, 1), (1, 0), (0, 2)]),
+        ({"sort": "text"}, [(0, 0), (0, 3), (0, 1), (1, 0), (0, 2)]),
+        ({"sort": "-text"}, [(1, 0), (0, 1), (0, 3), (0, 0), (0, 2)]),
+        ({"sort": "-policy"}, [(1, 0), (0, 0), (0, 1), (0, 2), (0, 3)]),
+        ({"sort": "task"}, [(0, 3), (0, 0), (0, 1), (0, 2), (1, 0)]),
+        ({"sort": "view"}, [(1, 0), (0, 0), (0, 1), (0, 2), (0, 3)]),
+        ({"sort": "reason"}, [(0, 2), (0, 0), (0, 1), (0, 3), (1, 0)]),
     ],
 )
 def test_answers_are_filtered_and_sorted(query: dict[str, str], expected: list[tuple[int, int]]) -> None:
@@ -128,7 +134,7 @@ BEFORE = answers(
     {"request_id": "sampled", "reward": 0.5, "condition": "sampled", "sample_index": 1},
 )
 AFTER = answers(
-    {"request_id": "wrong", "reward": 0.1},
+    {"request_id": "wrong", "reward": 0.1, "text": "zebra"},
     {"request_id": "fixed", "reward": 0.5},
     {"request_id": "broken", "reward": 0.0},
     {"request_id": "right", "reward": 0.5},
@@ -160,6 +166,7 @@ def test_two_policies_are_compared_question_by_question() -> None:
         ({"text": "was WRONG"}, ["fixed"]),
         ({"sort": "-change", "condition": "greedy"}, ["fixed", "wrong", "right", "broken"]),
         ({"change_min": "0", "change_below": "0.05"}, ["right"]),
+        ({"sort": "-text", "condition": "greedy"}, ["wrong", "fixed", "broken", "right"]),
     ],
 )
 def test_comparisons_are_filtered_and_sorted(query: dict[str, str], expected: list[str]) -> None:
@@ -202,10 +209,55 @@ def test_groups_have_the_margin_of_their_pairs_or_rewards() -> None:
         ({"text": "chosen"}, ["pairs"]),
         ({"margin_min": "0"}, ["list"]),
         ({"sort": "margin"}, ["pairs", "list", "empty"]),
+        ({"sort": "-reason"}, ["empty", "pairs", "list"]),
     ],
 )
 def test_groups_are_filtered_and_sorted(query: dict[str, str], expected: list[str]) -> None:
     assert select_groups(groups(), GroupFilter.read({"table": "t", **query})).chosen["group_id"].to_list() == expected
+
+
+EXAMPLES = pl.LazyFrame(
+    [
+        {"example_id": "x", "task": "ocr", "split": "train", "question": "b?", "target": "one", "reason": None},
+        {"example_id": "y", "task": "ocr", "split": "test", "question": "a?", "target": "Two", "reason": None},
+        {"example_id": "z", "task": "vqa", "split": "test", "question": "c?", "target": None, "reason": "no image"},
+    ]
+)
+ANSWERED = answers(
+    {"example_id": "x", "reward": 0.25},
+    {"example_id": "x", "reward": 0.75, "sample_index": 1},
+    {"example_id": "y", "reward": 1.0},
+    {"example_id": "y", "reward": 0.0, "view": "blank"},
+    {"example_id": "elsewhere", "reward": 0.5},
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, [0, 1, 2]),
+        ({"text": "TWO"}, [1]),
+        ({"split": "test", "reason": "(none)"}, [1]),
+        ({"sort": "text"}, [1, 0, 2]),
+        ({"sort": "-task"}, [2, 0, 1]),
+        ({"sort": "-reward"}, [0, 1, 2]),
+        ({"sort": "-reward", "view": "original"}, [1, 0, 2]),
+        ({"sort": "-margin"}, [1, 0, 2]),
+        ({"view": "original", "reward_min": "0.75"}, [1]),
+        ({"margin_below": "0.6"}, [0]),
+    ],
+)
+def test_examples_are_filtered_and_sorted_also_by_their_answers(query: dict[str, str], expected: list[int]) -> None:
+    found = select_examples(EXAMPLES, ExampleFilter.read({"dataset": "d", **query}), ANSWERED)
+    assert found.chosen["row"].to_list() == expected
+
+
+def test_examples_have_the_mean_reward_and_the_margin_of_their_answers() -> None:
+    found = select_examples(EXAMPLES, ExampleFilter(dataset="d"), ANSWERED)
+    assert found.chosen["reward"].to_list() == [0.5, 0.5, None]
+    assert found.chosen["margin"].to_list() == [0.5, 1.0, None]
+    assert sum(bar.count for bar in found.rewards) == sum(bar.count for bar in found.margins) == 2
+    assert select_examples(EXAMPLES, ExampleFilter(dataset="d")).rewards == []
 
 
 def test_an_exported_line_has_each_text_once_best_first() -> None:

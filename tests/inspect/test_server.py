@@ -22,6 +22,16 @@ def test_without_the_token_there_is_nothing(library: Library, path: str) -> None
     assert "no valid token" in response.text and TOKEN not in response.text
 
 
+def test_the_browser_is_led_to_the_page_once(library: Library) -> None:
+    """Its address can be read in the list of processes."""
+    client = TestClient(server.application(library, TOKEN, "once", "rounds?experiment=grpo"), "http://127.0.0.1")
+    first = client.get("/once/", follow_redirects=False)
+    assert (first.status_code, first.headers["location"]) == (303, f"/{TOKEN}/rounds?experiment=grpo")
+    assert "referrer-policy" in first.headers
+    assert client.get("/once/").status_code == 403
+    assert client.get("//").status_code == 403  # nothing is no address
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [("127.0.0.1:80", 200), ("localhost:1234", 200), ("evil.example", 400), ("127.0.0.1.evil.example", 400), ("", 400)],

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from perceptune.commands.inspect.filters import AnswerFilter, between, containing, equal, with_reason
+from perceptune.commands.inspect.filters import AnswerFilter, between, containing, equal, in_order, with_reason
 
 FACETS = ("benchmark", "task", "view", "condition", "reason")
 """Columns whose values are listed to choose from."""
+READ = ("text", "task", "view", "reason")
+"""Columns that are only read to sort by them."""
 LISTED = 100
 """Most values of a facet to choose from; the most frequent ones."""
 BARS = 20
@@ -48,7 +50,8 @@ def select(frames: Sequence[pl.LazyFrame], wanted: AnswerFilter) -> Selection:
         return Selection(pl.DataFrame(schema={"table": pl.UInt16, "row": pl.UInt32, "margin": pl.Float64}), [], [])
     reward = pl.col("reward")
     margin = pl.when(pl.len() > 1).then(reward.max() - reward.min()).over("table", "request_id")
-    length = {"length": pl.col("text").str.len_chars()} if wanted.sort.endswith("length") else {}
+    by = wanted.sort.removeprefix("-")
+    more = [pl.col("text").str.len_chars().alias("length")] if by == "length" else [pl.col(by)] if by in READ else []
     matching = (
         equal(wanted, ("benchmark", "task", "view", "condition"))
         & with_reason(wanted.reason)
@@ -57,18 +60,15 @@ def select(frames: Sequence[pl.LazyFrame], wanted: AnswerFilter) -> Selection:
     )
     found = (
         pl.concat(numbered)
-        .with_columns(margin=margin, **length)
+        .with_columns(margin=margin)
         .filter(matching)
-        .select("table", "row", "reward", "margin", *length)
+        .select("table", "row", "reward", "margin", *more)
         .collect()
     )
     rewarded = between("reward", wanted.reward_min, wanted.reward_below)
     spread = between("margin", wanted.margin_min, wanted.margin_below)
-    chosen = found.filter(rewarded & spread)
-    if wanted.sort:
-        column = wanted.sort.removeprefix("-")
-        down = wanted.sort.startswith("-")
-        chosen = chosen.sort(column, descending=down, nulls_last=True, maintain_order=True)
+    # tables come in the order of their policies
+    chosen = in_order(found.filter(rewarded & spread), wanted.sort, {"policy": "table"})
     return Selection(
         chosen.select("table", "row", "margin"),
         histogram(found.filter(spread)["reward"]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from perceptune.commands.inspect.answers import Bar, differences
-from perceptune.commands.inspect.filters import CompareFilter, between, containing, equal
+from perceptune.commands.inspect.filters import CompareFilter, between, containing, equal, in_order
 
 CHANGES = ("fixed", "broken", "both right", "both wrong")
 """What can happen to a question; the last two are unchanged."""
@@ -18,8 +18,8 @@ class Comparison:
     """The questions that both policies answered."""
 
     chosen: pl.DataFrame
-    """request_id, example_id, before, after (mean rewards), difference, change, and the texts `text_a` and
-    `text_b` of the first answers; those that match the filter, in the wanted order."""
+    """request_id, before, after (mean rewards), difference, change, and the rows `row_a` and `row_b` of the
+    first answers; those that match the filter, in the wanted order."""
     counts: dict[str, int]
     """Change to the number of questions, before filtering by change."""
     mean_before: float | None
@@ -49,17 +49,17 @@ def compare(a: pl.LazyFrame, b: pl.LazyFrame, wanted: CompareFilter) -> Comparis
         .then(pl.lit("both right"))
         .otherwise(pl.lit("both wrong"))
     )
-    both = both.with_columns(difference=pl.col("after") - pl.col("before"), change=change)
-    both = both.filter(containing(wanted.text, "text_a") | containing(wanted.text, "text_b"))
+    both = both.with_columns(difference=pl.col("after") - pl.col("before"), change=change.cast(pl.Enum(CHANGES)))
+    if wanted.text is not None:
+        both = both.filter(containing(wanted.text, "text_a") | containing(wanted.text, "text_b"))
     counts = dict(both["change"].value_counts().rows())
     shown = both.filter(
         (pl.lit(True) if not wanted.change else pl.col("change") == wanted.change)
         & between("difference", wanted.change_min, wanted.change_below)
     )
-    if wanted.sort:
-        shown = shown.sort("difference", descending=wanted.sort == "-change", maintain_order=True)
+    shown = in_order(shown, wanted.sort, {"change": "difference", "text": "text_b"})
     return Comparison(
-        chosen=shown,
+        chosen=shown.select("request_id", "before", "after", "difference", "change", "row_a", "row_b"),
         counts={name: counts.get(name, 0) for name in CHANGES},
         mean_before=_mean(both["before"]),
         mean_after=_mean(both["after"]),
@@ -69,12 +69,15 @@ def compare(a: pl.LazyFrame, b: pl.LazyFrame, wanted: CompareFilter) -> Comparis
 
 
 def _questions(answers: pl.LazyFrame, wanted: CompareFilter, side: str) -> pl.LazyFrame:
-    """One row per request: request_id, mean reward, and the first answer's text."""
+    """One row per request: request_id, mean reward, the row of the first answer, and what filter and order read."""
     reward = {"a": "before", "b": "after"}[side]
-    columns = [pl.col("reward").mean().alias(reward), pl.col("text").first().alias(f"text_{side}")]
-    columns += [pl.col("example_id").first(), pl.col("benchmark").first()] if side == "a" else []
+    columns = [pl.col("reward").mean().alias(reward), pl.col("row").first().alias(f"row_{side}")]
+    if wanted.text is not None or wanted.sort.endswith("text"):
+        columns.append(pl.col("text").first().alias(f"text_{side}"))
+    columns += [pl.col(name).first() for name in ("task", "view") if side == "a" and wanted.sort.endswith(name)]
     matching = equal(wanted, ("benchmark", "task", "view", "condition"))
-    return answers.filter(matching).group_by("request_id", maintain_order=True).agg(columns)
+    numbered = answers.with_row_index("row").filter(matching)
+    return numbered.group_by("request_id", maintain_order=True).agg(columns)
 
 
 def _mean(values: pl.Series) -> float | None:

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from perceptune.commands.inspect import pictures
 from perceptune.commands.inspect.contents import Answered, Grouped
-from perceptune.commands.inspect.filters import AnswerFilter, ExampleFilter, GroupFilter
+from perceptune.commands.inspect.filters import AnswerFilter, ExampleFilter, ExampleOrder, GroupFilter, GroupOrder
 from perceptune.commands.inspect.library import Library
-from perceptune.commands.inspect.parts import ROWS, Page, Part, histogram_filter, illustrated
+from perceptune.commands.inspect.parts import ROWS, Page, Part, histogram_filter, illustrated, orders
 from perceptune.commands.inspect.tokens import tokens_of
 from perceptune.contracts.errors import UserError, lookup
 from perceptune.report import gallery
@@ -29,6 +29,7 @@ def groups(library: Library, query: Mapping[str, str]) -> Page:
         row |= {"dataset": table.dataset, "link": "group?" + urlencode({"table": table.name, "id": row["group_id"]})}
     return "groups", {
         "wanted": wanted,
+        "orders": orders(GroupOrder),
         "table": table,
         "part": part,
         "rows": rows,
@@ -48,7 +49,7 @@ def group(library: Library, query: Mapping[str, str]) -> Page:
     try:
         for picture in pictures.of_group(library, table.path, table.dataset, found["group_id"]):
             source = "picture?" + urlencode({**address, "name": picture.name})
-            drawing = gallery.annotated(source, picture.image.size, picture.outlines, picture.caption)
+            drawing = gallery.annotated(source, picture.size, picture.outlines, picture.caption)
             shown.append((Markup(drawing), picture.caption))
             outlines |= {outline.label: outline.style for outline in picture.outlines}
     except (UserError, ValueError) as error:
@@ -71,14 +72,28 @@ def examples(library: Library, query: Mapping[str, str]) -> Page:
     """The examples of a dataset, quarantined ones included."""
     wanted = ExampleFilter.read(query)
     found = library.select_examples(wanted)
-    part = Part.of(len(found), wanted.page)
+    part = Part.of(found.chosen.height, wanted.page)
+    shown = found.chosen.slice(part.start, ROWS)
     columns = ("example_id", "task", "split", "question", "target", "box", "reason")
-    rows = library.example_rows(wanted.dataset, found.slice(part.start, ROWS).to_list(), columns)
-    for row in rows:
-        row["target"] = gallery.ground_truth(row)
+    rows = library.example_rows(wanted.dataset, shown["row"].to_list(), columns)
+    for row, numbers in zip(rows, shown.iter_rows(named=True), strict=True):
+        row |= {"reward": numbers["reward"], "margin": numbers["margin"], "target": gallery.ground_truth(row)}
         row["link"] = "example?" + urlencode({"dataset": wanted.dataset, "id": row["example_id"]})
-    facets = library.example_facets(wanted.dataset)
-    return "examples", {"wanted": wanted, "part": part, "rows": rows, "facets": facets}
+    about = library.about(wanted.dataset)
+    facets = {**library.example_facets(wanted.dataset), "answers": [(one.name, one.rows) for one in about]}
+    answered = [one for one in about if one.name == wanted.answers]
+    facets |= {key: library.facets(answered)[key] for key in ("view", "condition")}
+    return "examples", {
+        "wanted": wanted,
+        "orders": orders(ExampleOrder),
+        "part": part,
+        "rows": rows,
+        "facets": facets,
+        "histograms": [
+            histogram_filter("Mean reward of the answers", found.rewards, wanted, "reward_min", "reward_below"),
+            histogram_filter("Margin", found.margins, wanted, "margin_min", "margin_below"),
+        ],
+    }
 
 
 def example(library: Library, query: Mapping[str, str]) -> Page:
@@ -88,10 +103,9 @@ def example(library: Library, query: Mapping[str, str]) -> Page:
     found = library.example(dataset, example_id, pictures.EXAMPLE)
     if found is None:
         raise UserError(f"dataset `{dataset}` has no usable example `{example_id}`")
-    tables = [one for one in library.contents.answers.values() if dataset in one.examples]
     links = [
         (one, "answers?" + AnswerFilter.model_validate({**_names_of(one), "example": example_id}).query())
-        for one in tables
+        for one in library.about(dataset)
     ]
     target = visible(gallery.ground_truth(found), 4000)
     return "example", {"target": target, "links": links, **illustrated(library, dataset, found, [])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
@@ -13,6 +14,17 @@ from perceptune.contracts.errors import UserError, printable
 
 ANY, NONE = "(any)", "(none)"
 """Values of `reason`: every row with a reason, every row without one."""
+
+
+AnswerOrder = Literal[
+    "", "-reward", "reward", "-margin", "margin", "text", "-text", "-length", "length", "policy", "-policy", "task", "-task",
+    "view", "-view", "reason", "-reason",
+]  # fmt: skip
+CompareOrder = Literal["", "-change", "change", "text", "-text", "task", "-task", "view", "-view"]
+GroupOrder = Literal["", "-margin", "margin", "task", "-task", "view", "-view", "reason", "-reason"]
+ExampleOrder = Literal[
+    "", "-reward", "reward", "-margin", "margin", "text", "-text", "task", "-task", "split", "-split", "reason", "-reason"
+]  # fmt: skip
 
 
 class Address(BaseModel):
@@ -62,7 +74,7 @@ class AnswerFilter(Paged):
     reward_below: float | None = Field(default=None, allow_inf_nan=False)
     margin_min: float | None = Field(default=None, allow_inf_nan=False)
     margin_below: float | None = Field(default=None, allow_inf_nan=False)
-    sort: Literal["", "reward", "-reward", "margin", "-margin", "length", "-length"] = ""
+    sort: AnswerOrder = ""
 
 
 class CompareFilter(Paged):
@@ -81,7 +93,7 @@ class CompareFilter(Paged):
     change: Literal["", "fixed", "broken", "both right", "both wrong"] = ""
     change_min: float | None = Field(default=None, allow_inf_nan=False)
     change_below: float | None = Field(default=None, allow_inf_nan=False)
-    sort: Literal["", "change", "-change"] = ""
+    sort: CompareOrder = ""
 
 
 class GroupFilter(Paged):
@@ -94,7 +106,7 @@ class GroupFilter(Paged):
     reason: str | None = None
     margin_min: float | None = Field(default=None, allow_inf_nan=False)
     margin_below: float | None = Field(default=None, allow_inf_nan=False)
-    sort: Literal["", "margin", "-margin"] = ""
+    sort: GroupOrder = ""
 
 
 class ExampleFilter(Paged):
@@ -104,6 +116,35 @@ class ExampleFilter(Paged):
     task: str | None = None
     split: str | None = None
     reason: str | None = None
+    answers: str | None = None
+    """Name of a table of answers: their rewards are listed with the examples."""
+    view: str | None = None
+    """Of the answers."""
+    condition: str | None = None
+    """Of the answers."""
+    reward_min: float | None = Field(default=None, allow_inf_nan=False)
+    reward_below: float | None = Field(default=None, allow_inf_nan=False)
+    margin_min: float | None = Field(default=None, allow_inf_nan=False)
+    margin_below: float | None = Field(default=None, allow_inf_nan=False)
+    sort: ExampleOrder = ""
+
+
+class ImageAddress(Address):
+    """An image of an example."""
+
+    dataset: str
+    id: str
+    number: int = Field(default=0, ge=0)
+    """Counted from 0."""
+    size: Literal["", "small"] = ""
+
+
+class ShownAddress(Address):
+    """An image as a request showed it to the model."""
+
+    table: str
+    request: str
+    number: int = Field(default=0, ge=0)
 
 
 def equal(wanted: Address, columns: tuple[str, ...]) -> pl.Expr:
@@ -129,6 +170,17 @@ def containing(text: str | None, column: str = "text") -> pl.Expr:
     if text is None:
         return pl.lit(True)
     return pl.col(column).str.to_lowercase().str.contains(text.lower(), literal=True).fill_null(value=False)
+
+
+def in_order(frame: pl.DataFrame, sort: str, columns: Mapping[str, str] = MappingProxyType({})) -> pl.DataFrame:
+    """The rows sorted by the column that `sort` names, downwards after a minus sign; null comes last.
+
+    `columns` has the columns with another name than their order.
+    """
+    if not sort:
+        return frame
+    by = sort.removeprefix("-")
+    return frame.sort(columns.get(by, by), descending=sort.startswith("-"), nulls_last=True, maintain_order=True)
 
 
 def between(column: str, low: float | None, below: float | None) -> pl.Expr:

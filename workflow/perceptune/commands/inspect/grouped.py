@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import polars as pl
 
 from perceptune.commands.inspect.answers import Bar, histogram
-from perceptune.commands.inspect.filters import ExampleFilter, GroupFilter, between, containing, equal, with_reason
+from perceptune.commands.inspect.filters import (
+    ExampleFilter,
+    GroupFilter,
+    between,
+    containing,
+    equal,
+    in_order,
+    with_reason,
+)
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,55 @@ def select_groups(frame: pl.LazyFrame, wanted: GroupFilter) -> Groups:
         .collect()
     )
     chosen = found.filter(between("margin", wanted.margin_min, wanted.margin_below))
-    if wanted.sort:
-        down = wanted.sort.startswith("-")
-        chosen = chosen.sort("margin", descending=down, nulls_last=True, maintain_order=True)
-    return Groups(chosen, histogram(found["margin"]))
+    return Groups(in_order(chosen, wanted.sort), histogram(found["margin"]))
 
 
-def select_examples(frame: pl.LazyFrame, wanted: ExampleFilter) -> pl.Series:
-    """The rows of the examples that match, quarantined ones included. Texts are questions and ground
-    truths."""
+@dataclass(frozen=True)
+class ExampleList:
+    """The examples that match a filter."""
+
+    chosen: pl.DataFrame
+    """`row`, and mean `reward` and `margin` of the answers to the example, in the wanted order."""
+    rewards: list[Bar]
+    margins: list[Bar]
+
+
+def select_examples(frame: pl.LazyFrame, wanted: ExampleFilter, answers: pl.LazyFrame | None = None) -> ExampleList:
+    """The examples that match, quarantined ones included. Texts are questions and ground truths.
+
+    `answers` are those to the examples of this table. The margin is the largest minus the smallest
+    reward of an example's answers; a single answer has none.
+    """
     text = (
         pl.lit(True) if wanted.text is None else containing(wanted.text, "question") | containing(wanted.text, "target")
     )
     matching = equal(wanted, ("task", "split")) & with_reason(wanted.reason) & text
-    return frame.with_row_index("row").filter(matching).select("row").collect()["row"]
+    by = wanted.sort.removeprefix("-")
+    more = (
+        [pl.col("question").alias("text")]
+        if by == "text"
+        else [pl.col(by)]
+        if by in ("task", "split", "reason")
+        else []
+    )
+    found = frame.with_row_index("row").filter(matching).select("row", "example_id", *more)
+    if answers is None:
+        none = pl.lit(None, pl.Float64)
+        found = found.with_columns(reward=none, margin=none)
+    else:
+        reward = pl.col("reward")
+        scored = (
+            answers.filter(equal(wanted, ("view", "condition")))
+            .group_by("example_id")
+            .agg(reward=reward.mean(), margin=pl.when(pl.len() > 1).then(reward.max() - reward.min()))
+        )
+        found = found.join(scored, on="example_id", how="left", maintain_order="left")
+    rows = found.collect()
+    rewarded = between("reward", wanted.reward_min, wanted.reward_below)
+    spread = between("margin", wanted.margin_min, wanted.margin_below)
+    chosen = in_order(rows.filter(rewarded & spread), wanted.sort)
+    return ExampleList(
+        chosen.select("row", "reward", "margin"),
+        histogram(rows.filter(spread)["reward"]),
+        histogram(rows.filter(rewarded)["margin"]),
+    )

@@ -27,8 +27,8 @@ from perceptune.contracts.tables.table import Table
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.data.scans import scan
 
-REMEMBERED = 16
-"""Selections in memory; one of a million answers takes 6 MB."""
+REMEMBERED = 8
+"""Selections of each kind in memory; one of a million answers takes 14 MB."""
 
 
 class Library:
@@ -58,14 +58,16 @@ class Library:
     def rows(self, tables: Sequence[Answered], chosen: pl.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Rows (`table`, `row`) of these tables, in this order, with the name of their table in `name`."""
         found: dict[tuple[int, int], dict[str, Any]] = {}
-        for (number,), part in chosen.group_by("table", maintain_order=True):
-            one = tables[int(str(number))]
-            rows = part["row"].to_list()
-            taken = Rows(one.path, REWARDS, columns).take(rows)
-            found |= {
-                (int(str(number)), row): {**fields, "name": one.name} for row, fields in zip(rows, taken, strict=True)
-            }
+        for (table,), part in chosen.group_by("table", maintain_order=True):
+            number = int(str(table))
+            taken = self.rows_at(tables[number], part["row"], columns)
+            name = tables[number].name
+            found |= {(number, row): {**fields, "name": name} for row, fields in zip(part["row"], taken, strict=True)}
         return [found[key] for key in chosen.select("table", "row").iter_rows()]
+
+    def rows_at(self, one: Answered, rows: pl.Series, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """These rows of a table of answers, in this order."""
+        return Rows(one.path, REWARDS, columns).take(rows.to_list())
 
     def request(self, one: Answered, request: str) -> list[dict[str, Any]]:
         """The answers to one request. Raises `UserError` if there are none."""
@@ -97,6 +99,21 @@ class Library:
         if requests is None or not requests.is_file():
             return None
         return dict(_datasets(stamp(requests))).get(benchmark)
+
+    def side(self, policy: str, plan: str | None, scored: str | None) -> Answered:
+        """The only table of answers of a policy with these names. Raises `UserError` if there are none or
+        several."""
+        tables = self.contents.chosen(policy, plan, scored)
+        if len(tables) == 1:
+            return tables[0]
+        if not tables:
+            raise UserError(f"policy `{policy}` has no such answers", "choose another source or reward block")
+        listed = ", ".join(f"`{one.name}`" for one in tables[:5])
+        raise UserError(f"policy `{policy}` has several tables: {listed}", "choose the source and the reward block")
+
+    def about(self, dataset: str) -> list[Answered]:
+        """The tables with answers to examples of a dataset."""
+        return [one for one in self.contents.answers.values() if dataset in one.examples]
 
     def compare(self, a: Answered, b: Answered, wanted: CompareFilter) -> Comparison:
         """Policy `b` compared with policy `a`."""
@@ -135,9 +152,17 @@ class Library:
         """The examples table of a dataset. Raises `UserError` for an unknown one."""
         return lookup(dict(self.contents.examples), dataset, "dataset")
 
-    def select_examples(self, wanted: ExampleFilter) -> pl.Series:
-        """The rows of the examples that match."""
-        return _examples(stamp(self.example_path(wanted.dataset)), wanted.model_copy(update={"page": 1}))
+    def select_examples(self, wanted: ExampleFilter) -> grouped.ExampleList:
+        """The examples that match. Raises `UserError` if the wanted answers are not about this dataset."""
+        examples = stamp(self.example_path(wanted.dataset))
+        answered: Stamp | None = None
+        benchmarks: tuple[str | None, ...] = ()
+        if wanted.answers is not None:
+            one = lookup({one.name: one for one in self.about(wanted.dataset)}, wanted.answers, "table of answers")
+            answered = stamp(one.path)
+            named = [name for name, _ in self.facets([one])["benchmark"]]
+            benchmarks = tuple(name for name in named if self.dataset(one, name) == wanted.dataset)
+        return _examples(examples, wanted.model_copy(update={"page": 1}), answered, benchmarks)
 
     def example_rows(self, dataset: str, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of an examples table, quarantined ones included."""
@@ -213,8 +238,14 @@ def _grouped(table: Stamp, wanted: GroupFilter) -> grouped.Groups:
 
 
 @lru_cache(REMEMBERED)
-def _examples(table: Stamp, wanted: ExampleFilter) -> pl.Series:
-    return grouped.select_examples(scan(table.path, EXAMPLES), wanted)
+def _examples(
+    table: Stamp, wanted: ExampleFilter, answered: Stamp | None, benchmarks: tuple[str | None, ...]
+) -> grouped.ExampleList:
+    found = None
+    if answered is not None:
+        about = pl.col("benchmark").is_in(benchmarks, nulls_equal=True)
+        found = scan(answered.path, REWARDS).filter(about)
+    return grouped.select_examples(scan(table.path, EXAMPLES), wanted, found)
 
 
 @lru_cache(REMEMBERED)

@@ -9,9 +9,16 @@ from urllib.parse import parse_qsl
 from perceptune.commands.inspect import pictures
 from perceptune.commands.inspect.answers import ranked
 from perceptune.commands.inspect.contents import Answered
-from perceptune.commands.inspect.filters import Address, AnswerFilter, CompareFilter
+from perceptune.commands.inspect.filters import (
+    Address,
+    AnswerFilter,
+    AnswerOrder,
+    CompareFilter,
+    CompareOrder,
+    ShownAddress,
+)
 from perceptune.commands.inspect.library import Library
-from perceptune.commands.inspect.parts import ROWS, Page, Part, histogram_filter, illustrated
+from perceptune.commands.inspect.parts import ROWS, Page, Part, histogram_filter, illustrated, orders
 from perceptune.commands.inspect.tokens import tokens_of
 from perceptune.contracts.errors import UserError
 from perceptune.report import gallery
@@ -65,6 +72,7 @@ def answers(library: Library, query: Mapping[str, str]) -> Page:
     everything = library.contents.chosen(None, None, None)
     return "answers", {
         "wanted": wanted,
+        "orders": orders(AnswerOrder),
         "part": part,
         "rows": rows,
         "facets": {
@@ -102,6 +110,7 @@ def question(library: Library, query: Mapping[str, str]) -> Page:
     benchmark, example_id = rows[0]["benchmark"], rows[0]["example_id"]
     dataset = library.dataset(one, benchmark)
     example = library.example(dataset, example_id, pictures.EXAMPLE)
+    asked = library.asked(one, wanted.request)
     sides = [answered]
     if wanted.against is not None:
         sides.append(_answered(library, library.answered(wanted.against), wanted.request, None, "s2"))
@@ -112,7 +121,8 @@ def question(library: Library, query: Mapping[str, str]) -> Page:
         "sides": sides,
         "facts": {key: rows[0][key] for key in ("benchmark", "task", "condition", "view")},
         "target": visible(gallery.ground_truth(example) if rows[0]["target"] is None else rows[0]["target"], 2000),
-        "asked": _asked(library.asked(one, wanted.request)),
+        "asked": _asked(asked),
+        **_seen(library, one, asked),
         "others": others,
         "neighbours": _neighbours(library, wanted),
         **illustrated(library, dataset, example, outlines),
@@ -136,6 +146,29 @@ def _answered(library: Library, one: Answered, request: str, sample: int | None,
             outlines.insert(place, Outline(box, style if row is marked else "rest", label))
     outlines.sort(key=lambda outline: outline.style != "rest")
     return {"table": one, "style": style, "answers": rows, "outlines": outlines, "has_tokens": bool(responses)}
+
+
+def shown_images(library: Library, one: Answered, request: str) -> tuple[tuple[bytes, str], ...]:
+    """The images as a request showed them to the model, as files with their media types.
+
+    Raises `UserError` or `ValueError` if there are none.
+    """
+    asked = library.asked(one, request)
+    if asked is None:
+        raise UserError("the table of requests is not there any more")
+    return pictures.as_asked(library, asked["dataset"], asked["example_id"], asked["recipe"])
+
+
+def _seen(library: Library, one: Answered, asked: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The addresses of the images that the model saw, where a view has changed them, or the `unseen` reason."""
+    if asked is None or asked["view"] == "original":
+        return {"seen": [], "unseen": None}
+    try:
+        count = len(shown_images(library, one, asked["request_id"]))
+    except (UserError, ValueError, KeyError) as error:
+        return {"seen": [], "unseen": visible(str(error.args[0]), 300)}
+    numbered = [ShownAddress(table=one.name, request=asked["request_id"], number=i) for i in range(count)]
+    return {"seen": ["shown?" + address.query() for address in numbered], "unseen": None}
 
 
 def _asked(request: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -169,24 +202,36 @@ def compare(library: Library, query: Mapping[str, str]) -> Page:
     """Two policies on the same questions."""
     wanted = CompareFilter.read(query)
     tables = library.contents.chosen(None, wanted.plan, wanted.scored)
-    sides = {}
-    for side in ("a", "b"):
-        policy = getattr(wanted, side)
-        if policy is not None:
-            sides[side] = _one([one for one in tables if one.policy == policy], policy)
-    context: dict[str, Any] = {"wanted": wanted, "facets": {"policy": _names(tables, "policy")}, "found": None}
+    sides = [library.side(policy, wanted.plan, wanted.scored) for policy in (wanted.a, wanted.b) if policy is not None]
+    context: dict[str, Any] = {
+        "wanted": wanted,
+        "orders": orders(CompareOrder),
+        "facets": {"policy": _names(tables, "policy")},
+        "found": None,
+    }
     for key in ("plan", "scored"):
         context["facets"][key] = _names(library.contents.chosen(None, None, None), key)
     if len(sides) < 2:
         return "compare", context
-    found = library.compare(sides["a"], sides["b"], wanted)
+    before, after = sides
+    found = library.compare(before, after, wanted)
     part = Part.of(found.chosen.height, wanted.page)
-    rows = found.chosen.slice(part.start, ROWS).to_dicts()
-    for row in rows:
-        row["dataset"] = library.dataset(sides["b"], row["benchmark"])
-        row["link"] = _question(sides["b"].name, row["request_id"], against=sides["a"].name)
+    shown = found.chosen.slice(part.start, ROWS)
+    rows = shown.to_dicts()
+    texts = [
+        library.rows_at(one, shown[f"row_{side}"], ("text", "benchmark", "example_id"))
+        for side, one in zip("ab", sides, strict=True)
+    ]
+    for row, was, now in zip(rows, *texts, strict=True):
+        row |= {
+            **now,
+            "text_a": was["text"],
+            "text_b": now["text"],
+            "dataset": library.dataset(after, now["benchmark"]),
+        }
+        row["link"] = _question(after.name, row["request_id"], against=before.name)
     histogram = histogram_filter("Change of the reward", found.differences, wanted, "change_min", "change_below")
-    context["facets"] |= {k: v for k, v in library.facets([*sides.values()]).items() if k != "reason"}
+    context["facets"] |= {k: v for k, v in library.facets(sides).items() if k != "reason"}
     return "compare", context | {"found": found, "part": part, "rows": rows, "histograms": [histogram]}
 
 
@@ -196,15 +241,6 @@ def _names(tables: Sequence[Answered], key: str) -> list[tuple[str, int]]:
     for one in tables:
         found[getattr(one, key)] = found.get(getattr(one, key), 0) + one.rows
     return list(found.items())
-
-
-def _one(tables: Sequence[Answered], policy: str) -> Answered:
-    if len(tables) == 1:
-        return tables[0]
-    if not tables:
-        raise UserError(f"policy `{policy}` has no such answers", "choose another source or reward block")
-    listed = ", ".join(f"`{one.name}`" for one in tables[:5])
-    raise UserError(f"policy `{policy}` has several tables: {listed}", "choose the source and the reward block")
 
 
 def _question(table: str, request: str, **more: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup
 
@@ -20,6 +20,8 @@ ROWS = 50
 """Rows of a page."""
 WIDTH, HEIGHT, BOTTOM = 320, 84, 16
 """Of a histogram, and of its axis."""
+NUMBERS = ("reward", "margin", "change", "length")
+"""Orders by number; the others are by text."""
 Page = tuple[str, dict[str, Any]]
 """A template and its values."""
 
@@ -44,16 +46,29 @@ class Part:
         return (self.page - 1) * ROWS
 
 
+def orders(literal: Any) -> list[tuple[str, str]]:
+    """The values of `sort` with what they are called."""
+    found = [("", "order of the table")]
+    for value in get_args(literal):
+        name = value.removeprefix("-")
+        ends = ("highest", "lowest") if name in NUMBERS else ("Z", "A")
+        first, last = ends if value.startswith("-") else ends[::-1]
+        if value:
+            found.append((value, f"{name}, {first} first" if name in NUMBERS else f"{name}, {first} to {last}"))
+    return found
+
+
 def illustrated(
     library: Library, dataset: str | None, example: Mapping[str, Any] | None, outlines: Sequence[Outline]
 ) -> dict[str, Any]:
     """The example with its drawing, or why there is none."""
-    known = {"dataset": dataset, "example": example, "drawing": None}
+    known: dict[str, Any] = {"dataset": dataset, "example": example, "drawing": None, "more": []}
     if dataset is None or example is None:
         return known | {"problem": "the example is not in a table of examples any more"}
     problem = pictures.problem_of(library, dataset, example)
     drawing = None if problem else pictures.scene(dataset, example, outlines)
-    return known | {"problem": problem, "drawing": drawing}
+    more = [] if problem else pictures.more(dataset, example)
+    return known | {"problem": problem, "drawing": drawing, "more": more}
 
 
 def histogram_filter(title: str, bars: Sequence[Bar], wanted: Address, low: str, below: str) -> dict[str, Any]:
@@ -72,7 +87,7 @@ def histogram_filter(title: str, bars: Sequence[Bar], wanted: Address, low: str,
 
 
 def histogram(title: str, bars: Sequence[Bar], link: Callable[[Bar], str], chosen: Callable[[Bar], bool]) -> Markup:
-    """The bars as SVG. Each is a link with an accessible name, over the whole height of the drawing."""
+    """The bars as SVG. Each is a link with an accessible name, over the whole height of the drawing, unless it is empty."""
     if not bars:
         return Markup("")
     name = f"{title}: histogram; each bar is a link that chooses its range"
@@ -82,7 +97,9 @@ def histogram(title: str, bars: Sequence[Bar], link: Callable[[Bar], str], chose
     most, step, top = max(1, *(bar.count for bar in bars)), WIDTH / len(bars), HEIGHT - BOTTOM
     for i, bar in enumerate(bars):
         words = f"{bar.low:g} " + ("or more" if bar.below is None else f"to {bar.below:g}") + f": {bar.count:,}"
-        anchor = add(svg, "a", href=link(bar), aria_label=words, class_="chosen" if chosen(bar) else "other")
+        style = "chosen" if chosen(bar) else "other"
+        named = {"href": link(bar), "aria_label": words}
+        anchor = add(svg, "a", class_=style, **named) if bar.count else add(svg, "g", class_=style)
         add(anchor, "title", words)
         add(anchor, "rect", x=i * step, y=0, width=step, height=top, class_="hit")
         height = max(1.5, (top - 4) * bar.count / most) if bar.count else 0

@@ -19,17 +19,17 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perceptune.commands.config_files import enter, use_plugins
 from perceptune.commands.inspect import data_pages, exporting, pages, pictures, rounds
 from perceptune.commands.inspect.contents import Contents
-from perceptune.commands.inspect.filters import NONE, AnswerFilter
+from perceptune.commands.inspect.filters import NONE, ImageAddress, ShownAddress
 from perceptune.commands.inspect.library import Library
 from perceptune.commands.inspect.parts import Page
-from perceptune.contracts.errors import UserError, printable
+from perceptune.contracts.errors import UserError, lookup, printable
 from perceptune.report import gallery, svg
 
 HOST = "127.0.0.1"
@@ -50,10 +50,14 @@ ASSETS = {"style.css": "text/css", "script.js": "text/javascript", "icon.svg": "
 
 
 class Guarded:
-    """Answers only requests whose path begins with the token, and adds `HEADERS` to all responses."""
+    """Answers only requests whose path begins with the token, and adds `HEADERS` to all responses.
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token.encode()
+    A path that begins with `once` leads to the page `at` the first time. The browser is started with
+    that address: other users of the machine can read the arguments of processes.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, once: str = "", at: str = "") -> None:
+        self._app, self._token, self._once, self._at = app, token.encode(), once.encode(), at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application sees the path without the token."""
@@ -67,15 +71,21 @@ class Guarded:
             await send(message)
 
         first, slash, rest = scope["path"].removeprefix("/").partition("/")
-        if not slash or not hmac.compare_digest(first.encode("utf-8", "surrogateescape"), self._token):
+        given = first.encode("utf-8", "surrogateescape")
+        if self._once and hmac.compare_digest(given, self._once):
+            self._once = b""
+            redirection = RedirectResponse(f"/{self._token.decode()}/{self._at}", 303)
+            await redirection(scope, receive, guarded)
+            return
+        if not slash or not hmac.compare_digest(given, self._token):
             refusal = PlainTextResponse("The address has no valid token. Use the one that the command printed.\n", 403)
             await refusal(scope, receive, guarded)
             return
         await self._app({**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}, receive, guarded)
 
 
-def application(library: Library, token: str) -> ASGIApp:
-    """The pages of a folder of results, under `/<token>/`."""
+def application(library: Library, token: str, once: str = "", at: str = "") -> ASGIApp:
+    """The pages of a folder of results, under `/<token>/`; `/<once>/` leads to the page `at` one time."""
     environment = _environment()
 
     def shown(page: Callable[[Library, Mapping[str, str]], Page]) -> Callable[[Request], Response]:
@@ -101,22 +111,34 @@ def application(library: Library, token: str) -> ASGIApp:
         *(Route(f"/{page.__name__}", shown(page)) for page in (data_pages.examples, data_pages.example)),
         Route("/rounds", shown(rounds.rounds)),
         Route("/image", lambda request: _image(library, request.query_params)),
+        Route("/shown", lambda request: _shown(library, request.query_params)),
         Route("/picture", lambda request: _picture(library, request.query_params)),
         Route("/export", lambda request: _export(library, request.query_params)),
         *(Route(f"/{name}", _asset(name, kind)) for name, kind in ASSETS.items()),
     ]
     handlers: Any = {UserError: failed, KeyError: failed}
     app = Starlette(routes=routes, exception_handlers=handlers)
-    return TrustedHostMiddleware(Guarded(app, token), allowed_hosts=list(NAMES), www_redirect=False)
+    return TrustedHostMiddleware(Guarded(app, token, once, at), allowed_hosts=list(NAMES), www_redirect=False)
 
 
 def _image(library: Library, query: Mapping[str, str]) -> Response:
-    """The first image of an example. `size=small` makes it small."""
+    """An image of an example."""
+    wanted = ImageAddress.read(query)
     try:
-        image = library.image(query.get("dataset", ""), query.get("id", ""), 0)
+        image = library.image(wanted.dataset, wanted.id, wanted.number)
     except ValueError as error:
         return PlainTextResponse(printable(str(error)), 404)
-    data, kind = pictures.encoded(image, pictures.SMALL if query.get("size") == "small" else pictures.LONGEST_SIDE)
+    data, kind = pictures.encoded(image, pictures.SMALL if wanted.size == "small" else pictures.LONGEST_SIDE)
+    return Response(data, media_type=kind)
+
+
+def _shown(library: Library, query: Mapping[str, str]) -> Response:
+    """An image as a request showed it to the model."""
+    wanted = ShownAddress.read(query)
+    files = pages.shown_images(library, library.answered(wanted.table), wanted.request)
+    if wanted.number >= len(files):
+        raise KeyError(wanted.number)
+    data, kind = files[wanted.number]
     return Response(data, media_type=kind)
 
 
@@ -125,17 +147,15 @@ def _picture(library: Library, query: Mapping[str, str]) -> Response:
     table = data_pages.grouped(library, query.get("table", ""))
     for picture in pictures.of_group(library, table.path, table.dataset, query.get("id", "")):
         if picture.name == query.get("name"):
-            data, kind = pictures.encoded(picture.image)
-            return Response(data, media_type=kind)
+            return Response(picture.data, media_type=picture.kind)
     raise KeyError(query.get("name"))
 
 
 def _export(library: Library, query: Mapping[str, str]) -> Response:
-    """The answers of a list as JSON lines."""
-    wanted = AnswerFilter.read(dict(query))
-    tables = library.contents.chosen(wanted.policy, wanted.plan, wanted.scored)
-    lines = exporting.exported(library, tables, library.select(tables, wanted).chosen)
-    headers = {"content-disposition": 'attachment; filename="answers.jsonl"'}
+    """A selection as JSON lines."""
+    kind = query.get("of", "answers")
+    lines = lookup(exporting.EXPORTS, kind, "kind of export")(library, dict(query))
+    headers = {"content-disposition": f'attachment; filename="{kind}.jsonl"'}
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
 
 
@@ -194,19 +214,21 @@ def run(folder: Path, port: int, at: str, browser: bool, configs: Sequence[Path]
     here, results = located(folder)
     enter(here)
     library = Library(results)
-    listener, token = listening(port), secrets.token_urlsafe(24)
-    address = f"http://{HOST}:{listener.getsockname()[1]}/{token}/{at.lstrip('/')}"
+    listener, token, once = listening(port), secrets.token_urlsafe(24), secrets.token_urlsafe(24) if browser else ""
+    origin, at = f"http://{HOST}:{listener.getsockname()[1]}", at.lstrip("/")
     for message in library.contents.unreadable:
         print(printable(f"warning: {message}"), file=sys.stderr)
     print(_summary(library.contents))
     print(
-        f"{address}\nThe address is secret: whoever has it on this machine can read the results. Ctrl+C ends.",
+        f"{origin}/{token}/{at}\nThe address is secret: whoever has it on this machine can read the results. Ctrl+C ends.",
         flush=True,
     )
     if browser:
-        threading.Timer(0.5, webbrowser.open, [address]).start()
+        threading.Timer(0.5, webbrowser.open, [f"{origin}/{once}/"]).start()
     server = uvicorn.Server(
-        uvicorn.Config(application(library, token), log_level="warning", access_log=False, server_header=False)
+        uvicorn.Config(
+            application(library, token, once, at), log_level="warning", access_log=False, server_header=False
+        )
     )
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])

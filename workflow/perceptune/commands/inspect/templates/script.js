@@ -30,10 +30,16 @@ const keys = {
   },
 };
 
+// speech input can trigger single keys, so they can be turned off
+const toggle = document.querySelector(".keys input");
+toggle.parentElement.hidden = false;
+toggle.checked = localStorage.getItem("keys") !== "off";
+toggle.addEventListener("change", () => localStorage.setItem("keys", toggle.checked ? "on" : "off"));
+
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, select, textarea");
   if (event.key === "Escape" && typing) typing.blur();
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || !(event.key in keys)) return;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || !toggle.checked || !(event.key in keys)) return;
   event.preventDefault();
   keys[event.key]();
 });
