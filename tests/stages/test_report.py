@@ -13,7 +13,7 @@ import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
-from perceptune.report import write
+from perceptune.report import answer_cards, write
 from perceptune.report.sections.results import MOST_SHOWN
 from perceptune.stages.data.example_images import IllustratedExamples
 
@@ -171,7 +171,7 @@ def test_an_image_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     ):
         write_table(tmp_path / "broken.parquet", EXAMPLES, [{**row, "image_sha256": [digest]}], MADE)
         known = IllustratedExamples(tmp_path / "broken.parquet")
-        assert write._drawing(known, row, []) == (None, message)
+        assert answer_cards._drawing(known, row, []) == (None, message)
 
 
 def test_figures_are_svg_files_and_the_table_is_the_printed_one(tmp_path: Path) -> None:

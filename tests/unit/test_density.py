@@ -68,10 +68,10 @@ def test_the_page_shows_it(levels: int) -> None:
     metrics = by_density(levels)
     part = density_section(metrics, results.results(metrics)[0], STYLES)
     parts = write._environment().from_string(
-        "{% macro named(p, s) %}{{ p }}{% endmacro %}{% macro legend(n) %}{% endmacro %}{% macro heading(r) %}{% endmacro %}"
+        '{% from "macros.html.jinja" import entry, legend, named, table with context %}'
         '{% include "density.html.jinja" %}'
     )
-    page = parts.render(density=[part], base=STYLES)
+    page = parts.render(density=[part], base=STYLES, styles=STYLES, more=False, unfolded=2)
     assert page.count('<th scope="col">1,000 to 1,999 characters<br>n = 28</th>') == 2
     assert page.count("<details>") == page.count("</details>") == 1
     assert page.count("<svg") == 2

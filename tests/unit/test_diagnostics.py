@@ -145,5 +145,6 @@ def test_the_report_shows_both_points_in_time_of_each_kind(tmp_path: Path) -> No
         "image dependence, chosen": ("\u22121.5", ""),
     }
     assert LABELS.keys() == {*OF_WEIGHTS, *OF_ANSWERS}
-    page = _environment().get_template("diagnostics.html.jinja").render(diagnostics=section)
+    imported = '{% from "macros.html.jinja" import table with context %}{% include "diagnostics.html.jinja" %}'
+    page = _environment().from_string(imported).render(diagnostics=section)
     assert "a&lt;b" in page and "best and worst <small" in page and "98,765<span" in page

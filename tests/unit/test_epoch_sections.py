@@ -48,8 +48,8 @@ def test_the_page_shows_a_row_per_epoch() -> None:
     metrics = measured()
     part = epochs_section(metrics, results.results(metrics)[0], EPOCHS, BASE, STYLES)
     template = write._environment().from_string(
-        "{% macro named(p, s) %}{{ p }}{% endmacro %}{% macro legend(n) %}{{ n }}{% endmacro %}{% macro heading(r) %}{% endmacro %}"
+        '{% from "macros.html.jinja" import entry, legend, named, table with context %}'
         '{% include "epochs.html.jinja" %}'
     )
-    page = template.render(epochs=[part])
-    assert page.count('<th scope="row">p2dpo</th>') == page.count("<svg") == 3
+    page = template.render(epochs=[part], styles=STYLES, more=False, unfolded=2)
+    assert page.count("<span>p2dpo</span></span></th>") == page.count("<svg") == 3
