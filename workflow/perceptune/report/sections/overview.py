@@ -24,10 +24,9 @@ def overview(found: Sequence[Result], styles: Mapping[str, str]) -> dict[str, An
     shown = [policy for policy in policies if styles.get(policy, "rest") != "rest"] or policies[:1]
     if not found or not policies:
         return None
-    rows = [
-        {"result": r, "measure": measure(r.primary), "cells": [_cell(r, policy) for policy in shown]} for r in found
-    ]
-    compared = sum(cell["verdict"] in ("better", "worse", "same") for row in rows for cell in row["cells"])
+    cells = [[_cell(result, policy) for policy in shown] for result in found]
+    compared = sum(cell["verdict"] in ("better", "worse", "same") for row in cells for cell in row)
+    rows = [{"result": r, "measure": measure(r.primary), "cells": row} for r, row in zip(found, cells, strict=True)]
     return {
         "policies": [(policy, styles.get(policy, "rest")) for policy in shown],
         "rows": rows,
