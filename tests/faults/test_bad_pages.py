@@ -15,9 +15,9 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.table import Table
 from perceptune.report import write
 
+from tests import report_pages
 from tests.faults.test_bad_answers import ANSWERS
-from tests.stages import test_report
-from tests.stages.test_report import DEMO, Page, attributes, written
+from tests.report_pages import DEMO, Page, attributes, written
 
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
@@ -35,7 +35,7 @@ def with_columns(path: Path, kind: Table, **columns: Any) -> None:
 
 
 def test_no_answer_leaves_its_place_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(test_report, "HOSTILE", list(ANSWERS.values()))
+    monkeypatch.setattr(report_pages, "HOSTILE", list(ANSWERS.values()))
     page = Page(written(tmp_path, DEMO, hostile=True, gallery=40))
     assert page.source.count('<article class="card">') == 40
     assert not HIDDEN.search(page.source)

@@ -8,8 +8,9 @@ from perceptune.contracts.tables.io import write_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.report import write
 
+from tests.report_pages import DEMO, MADE, Page, cells, metrics_of, write_examples, write_rewards, written
+
 from ..unit.test_verdicts import NOTHING, control
-from .test_report import DEMO, MADE, Page, cells, metrics_of, write_examples, write_rewards, written
 
 PROMPTS = ("Look. {question}", "<b>{question}</b>")
 

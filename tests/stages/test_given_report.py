@@ -13,7 +13,7 @@ from perceptune.planning.jobs.evaluation import given_logprobs
 from perceptune.report import write
 from perceptune.report.read import implicit_preferences
 
-from tests.stages.test_report import DEMO, MADE, Page, cells, written
+from tests.report_pages import DEMO, MADE, Page, cells, written
 
 LISTS: list[list[list[float]]] = [
     [[-30.0, -31.2], [-1.0], [-29.0, -29.0]],  # -61.2 against -58: the answer in between does not count

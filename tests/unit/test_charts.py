@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
-from perceptune.report import charts
-from perceptune.report.svg import STYLE, Svg, labels
+from perceptune.report import cells, charts
+from perceptune.report.svg import CHARACTER, STYLE, Svg, labels
 
 STYLES = {"tiny": "base", "dpo": "s1", "perpo": "s2"}
 
@@ -84,28 +84,54 @@ def test_ticks_can_be_told_apart(values: list[float], shown: list[str]) -> None:
     assert labels(values) == shown
 
 
-@pytest.mark.parametrize("values", [[2.5e-6, 7.5e-6], [0.00025, 0.00011], [0.693147, 0.693149], [-0.69314, -0.69318]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2.5e-6, 7.5e-6],
+        [2.5e-13],
+        [0.00025, 0.00011],
+        [0.693147, 0.693149],
+        [0.69314718, 0.69314719],
+        [-0.69314, -0.69318],
+    ],
+)
 def test_tick_labels_fit_beside_the_axis(values: list[float]) -> None:
     svg = charts.line_panel(curves(dpo=values), title="learning rate", x_label="step", styles=STYLES)
     labels = [e for e in svg if e.tag == "text" and e.get("text-anchor") == "end"]
     assert len({label.text for label in labels}) == len(labels) > 1
     for label in labels:
-        assert float(label.get("x", "0")) >= charts.CHARACTER * len(label.text or "")
+        assert float(label.get("x", "0")) >= CHARACTER * len(label.text or "")
 
 
 @pytest.mark.parametrize(
     ("axis", "percent"), [((0, 1), True), ((-0.4, 0.4), True), ((0, 0.00025), False), ((-0.0, 0.05), True)]
 )
 def test_labels_of_a_cells_axis_fit_into_it(axis: tuple[float, float], percent: bool) -> None:
-    labels = [e for e in charts.axis_cell(axis, percent) if e.tag == "text"]
+    labels = [e for e in cells.axis_cell(axis, percent) if e.tag == "text"]
     assert labels
     for label in labels:
-        half = charts.CHARACTER * len(label.text or "") / 2
-        assert half <= float(label.get("x", "0")) <= charts.CELL_WIDTH - half
+        half = CHARACTER * len(label.text or "") / 2
+        assert half <= float(label.get("x", "0")) <= cells.CELL_WIDTH - half
+
+
+def test_labels_below_the_axis_end_within_the_panel() -> None:
+    frame = pl.DataFrame({"series": ["dpo"] * 2, "x": [0.0, 100_000.0], "y": [0.1, 0.2]})
+    svg = charts.line_panel(frame, title="loss", x_label="step", styles=STYLES, whole=True)
+    (label,) = [e for e in svg if e.text == "100,000"]
+    assert float(label.get("x", "0")) + CHARACTER * len("100,000") / 2 <= charts.WIDTH
+
+
+def test_a_long_title_is_shortened_but_not_in_the_description() -> None:
+    title = "acc@8: accuracy (answers extracted by a judge, our prompt), mean of 8 answers"
+    svg = charts.line_panel(curves(dpo=[0.5]), title=title, x_label="k", styles=STYLES, about="mathvista / reasoning")
+    (shown,) = of_class(svg, "title")
+    assert len(shown.text or "") == charts.LONGEST_TITLE
+    assert svg.get("aria-label") == f"mathvista / reasoning, {title} by k: dpo 0.5"
 
 
 def test_a_single_step_is_the_only_tick() -> None:
-    svg = charts.line_panel(curves(dpo=[0.5]), title="loss", x_label="step", styles=STYLES, whole=True)
+    svg = charts.line_panel(curves(dpo=[0.5], other=[0.7]), title="loss", x_label="step", styles=STYLES, whole=True)
+    assert len(of_class(svg, "mark")) == 2  # a line of one point is not seen
     ticks = [e.text for e in svg if e.tag == "text" and e.get("text-anchor") == "middle"]
     assert ticks == ["1", "step"]
 
@@ -120,7 +146,7 @@ def test_a_chart_says_what_it_shows() -> None:
     svg = charts.forest_panel(gains, title="t", x_label="gain", styles=STYLES, percent=True)
     assert svg.get("aria-label") == "t, gain: dpo +10.0 [+5.0, +15.0]"
     assert 'aria-label="t, gain: dpo' in charts.figure([svg], {})
-    for cell in (charts.interval_cell(0.1, 0, 0.2, (0, 1), "s1"), charts.axis_cell((0, 1), percent=True)):
+    for cell in (cells.interval_cell(0.1, 0, 0.2, (0, 1), "s1"), cells.axis_cell((0, 1), percent=True)):
         assert (cell.get("aria-hidden"), cell.get("role")) == ("true", None)  # the numbers are in the table
 
 
@@ -131,15 +157,16 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_every_series_has_a_contrast_of_three_to_one() -> None:
-    """WCAG 2.2, criterion 1.4.11, on the page and on panels, in light and dark mode."""
+def test_every_series_has_a_contrast_of_three_to_one_and_text_more() -> None:
+    """WCAG 2.2, criteria 1.4.3 and 1.4.11, on the page and on panels, in light and dark mode."""
     for palette in STYLE.split("@media")[:2]:
         colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{3,6})", palette))
         colours["paper"] = "#ffffff" if colours["paper"] == "#fff" else colours["paper"]
-        for name in ("base", "s1", "s2", "s3", "s4", "s5", "truth"):
+        series = dict.fromkeys(("base", "s1", "s2", "s3", "s4", "s5", "rest"), 3.0)
+        for name, least in {**series, "truth": 4.5, "muted": 4.5, "ink": 4.5}.items():  # the last three colour text
             for behind in ("paper", "panel"):
                 low, high = sorted(_luminance(colours[one]) for one in (name, behind))
-                assert (high + 0.05) / (low + 0.05) >= 3, (name, behind)
+                assert (high + 0.05) / (low + 0.05) >= least, (name, behind)
 
 
 def test_empty_charts_show_a_message() -> None:
@@ -158,10 +185,10 @@ def test_bar_heights_are_proportional_to_counts() -> None:
 def test_a_dot_is_filled_only_when_the_interval_excludes_zero() -> None:
     axis = (-0.1, 0.2)
     for low, high, filled in ((0.01, 0.1, True), (-0.1, -0.01, True), (-0.01, 0.1, False), (0.0, 0.1, False)):
-        svg = charts.interval_cell(0.05, low, high, axis, "s1")
+        svg = cells.interval_cell(0.05, low, high, axis, "s1")
         assert bool(of_class(svg, "mark")) is filled
         assert bool(of_class(svg, "hollow")) is not filled
-    assert not of_class(charts.interval_cell(0.05, None, None, axis, "s1"), "mark")
+    assert not of_class(cells.interval_cell(0.05, None, None, axis, "s1"), "mark")
 
 
 def test_the_forest_plot_puts_gains_on_the_right_side_of_zero() -> None:

@@ -34,15 +34,17 @@ def test_nothing_invisible_remains(text: str | None, shown: str) -> None:
 @pytest.mark.parametrize(
     ("target", "box", "shown"),
     [
-        ("A red cup.", [1.0, 2.0, 3.5, 4.0], "A red cup."),
-        (None, [1.0, 2.0, 3.5, 1234.56], "box [1, 2, 3.5, 1235] in pixels"),
+        ("A red cup.", [1.0, 2.0, 3.5, 4.0], "A red cup.\nbox [1, 2, 3.5, 4] in pixels"),
+        ("A red cup.", None, "A red cup."),
+        (None, [1.0, 2.0, 3.5, 12345.67], "box [1, 2, 3.5, 12345.7] in pixels"),
         ("", None, ""),  # an empty page
         (None, None, None),
     ],
 )
-def test_the_ground_truth_is_the_answer_or_the_box(target: str | None, box: list[float] | None, shown: str) -> None:
+def test_the_ground_truth_is_the_answer_and_the_box(target: str | None, box: list[float] | None, shown: str) -> None:
     assert gallery.ground_truth({"target": target, "box": box}) == shown
     assert gallery.ground_truth(None) is None
+    assert gallery.ground_truth(None, "yes") == "yes"
 
 
 def test_long_text_is_truncated_with_the_number_of_missing_characters() -> None:

@@ -8,7 +8,7 @@ from perceptune.report import charts, results
 from perceptune.report.result_text import TEXT_WIDTH
 from perceptune.report.sections import attention, pairs
 
-from tests.stages.test_report import metric_row
+from tests.report_pages import metric_row
 from tests.unit.test_charts import of_class
 
 STYLES = {"tiny": "base", "p2dpo": "s1", "static": "s2"}

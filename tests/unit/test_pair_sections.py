@@ -8,7 +8,7 @@ from perceptune.report import charts, results
 from perceptune.report.result_text import results_as_text
 from perceptune.report.sections import attention, pairs
 
-from tests.stages.test_report import metric_row
+from tests.report_pages import metric_row
 
 NOISE = {"original": 0.0, "noise-0.1": 0.1, "noise-0.4": 0.4}
 STYLES = {"tiny": "base", "p2dpo": "s1"}

@@ -10,7 +10,7 @@ import pytest
 from perceptune.contracts.tables.io import to_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.report.result_text import results_as_text
-from perceptune.report.results import MOST_COLUMNS, leading, results, sampled, verdict
+from perceptune.report.results import MOST_COLUMNS, leading, reliable, results, sampled, verdict
 
 from tests.plugins import BENCHMARKS
 
@@ -71,7 +71,32 @@ def test_a_falling_edit_distance_is_an_improvement() -> None:
     ],
 )
 def test_verdicts(low: float | None, high: float | None, metric: str, expected: str) -> None:
-    assert verdict({"gain_ci_low": low, "gain_ci_high": high}, metric) == expected
+    assert verdict({"gain_ci_low": low, "gain_ci_high": high, "n": 600}, metric) == expected
+
+
+def test_a_handful_of_questions_has_no_intervals_and_no_verdict() -> None:
+    """30 questions are enough. The 80 answers of 4 questions are not; neither is a metric of 29 units."""
+    rows = [
+        *(row(p, 0.4, gain, n=30, benchmark="enough") for p, gain in (("tiny", None), ("dpo", 0.2))),
+        *(row(p, 0.4, gain, n=4, benchmark="few") for p, gain in (("tiny", None), ("dpo", 0.2))),
+        row("dpo", 0.4, 0.2, n=80, benchmark="few", condition="mean_of_n", k=20),
+        row("dpo", 0.4, 0.2, n=29, benchmark="enough", metric="mean_iou"),
+    ]
+    found = reliable(table(*rows))
+    assert found.select("benchmark", "metric", "n", pl.col("ci_low").is_not_null()).rows() == [
+        ("enough", "accuracy_iou_0.5", 30, True), ("enough", "accuracy_iou_0.5", 30, True),
+        ("few", "accuracy_iou_0.5", 4, False), ("few", "accuracy_iou_0.5", 4, False),
+        ("few", "accuracy_iou_0.5", 80, False), ("enough", "mean_iou", 29, False),
+    ]  # fmt: skip
+    for bound in ("ci_high", "gain_ci_low", "gain_ci_high"):
+        assert found[bound].is_not_null().sum() == (2 if bound == "ci_high" else 1)
+    assert found["value"].to_list() == [0.4] * 6
+    text = results_as_text(table(*rows))
+    assert "40.0 [36.0, 44.0] +20.0 [+17.0, +23.0] *" in " ".join(text.split())
+    assert "Too few questions to tell: dpo (+20.0 points)." in text
+    assert text.count("[") == 3
+    assert "With fewer than 30 questions, no intervals are shown." in " ".join(text.split())
+    assert "no intervals" not in results_as_text(table(*rows[:2]))
 
 
 def test_only_a_base_model() -> None:

@@ -56,11 +56,35 @@ def test_equal_rewards() -> None:
     assert warnings(training, {}, [GRPO]) == ["grpo@1: 100% of the groups had equal rewards, which teach nothing"]
 
 
-def test_few_questions() -> None:
-    def result(n: int) -> Result:
-        return Result("photos", "test", "ocr", "original", ("exact",), {"tiny": {"exact": {"n": n}}})
+def result(n: int, **failed: int) -> Result:
+    """The result of policies on `n` questions, of whose answers so many could not be parsed."""
+    rows = {policy: {"exact": {"n": n, "n_failed": count}} for policy, count in (failed or {"tiny": 0}).items()}
+    return Result("photos", "test", "ocr", "original", ("exact",), rows)
 
+
+def test_few_questions() -> None:
     assert warnings(None, {}, [], [result(4), result(30), result(1)]) == [
         "photos / ocr: only 4 questions, too few to tell policies apart",
         "photos / ocr: a single question, too few to tell policies apart",
     ]
+
+
+def test_answers_that_cannot_be_read() -> None:
+    said = "photos / ocr: answers that cannot be read: tiny (all), dpo (51%); check the prompt and the reward"
+    assert warnings(None, {}, [], [result(100, tiny=100, dpo=51, perpo=50)]) == [said]
+    many = warnings(None, {}, [], [result(100, tiny=0, **{f"p{i}": 100 for i in range(9)})])
+    assert many == ["photos / ocr: answers that cannot be read: 9 of 10 policies; check the prompt and the reward"]
+
+
+@pytest.mark.parametrize(("median", "warned"), [(0.0042, True), (0.01, False)])
+def test_small_crops(median: float, warned: bool) -> None:
+    pairs = {"tiny/photos": {"kept": 40, "dropped": {}, "strength": {"enhanced": {"median": median}}}}
+    found = warnings(None, {}, [], [], pairs)
+    assert bool(found) is warned
+    assert all(line.startswith("tiny/photos: half of the crops cover 0.42 % of the image or less; ") for line in found)
+    assert warnings(None, {}, [], [], {"a": {"kept": 40, "strength": {"enhanced": None}}}) == []
+
+
+def test_few_pairs() -> None:
+    pairs = {"tiny/photos": {"kept": 3, "dropped": {"margin": 5}, "strength": {}}}
+    assert warnings(None, {}, [], [], pairs) == ["tiny/photos: only 3 of 8 groups to train on"]

@@ -15,7 +15,9 @@ from xml.etree import ElementTree
 
 import polars as pl
 
+from perceptune.report.cells import interval
 from perceptune.report.svg import (
+    CHARACTER,
     STYLE,
     Range,
     Scale,
@@ -30,6 +32,7 @@ from perceptune.report.svg import (
     scale_of,
     size_of,
     ticks_of,
+    told_apart,
     widened,
     with_zero,
 )
@@ -37,9 +40,8 @@ from perceptune.report.svg import (
 HIGHLIGHTED = ("s1", "s2", "s3", "s4", "s5")
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 34, 44
-CELL_WIDTH, CELL_HEIGHT = 190, 20
-CHARACTER = 6.1
-"""Mean width in pixels of a character at the label size of 11 px."""
+LONGEST_TITLE = 55
+"""Characters of a panel's title; the panel's description has all of them."""
 
 
 def line_panel(
@@ -56,6 +58,7 @@ def line_panel(
     zero: bool = False,
     turns: Sequence[float] = (),
     start: float | None = None,
+    about: str = "",
 ) -> Svg:
     """Curves of `frame`: `series`, `x`, `y`, optional `low`, `high` (band), `raw` (thin line).
 
@@ -70,9 +73,10 @@ def line_panel(
         turns: x of thin vertical lines; those outside the x range are not drawn.
         start: x of a point shared by several curves. Only a series without other points gets a
             marker and an interval there.
+        about: What the chart is about, for its description; a heading says it to those who see it.
     """
     frame = frame.filter(pl.col("x").is_finite() & pl.col("y").is_finite())
-    svg = _panel(title, _course(frame, f"{title} by {x_label}", styles, percent))
+    svg = _panel(title, _course(frame, f"{f'{about}, ' if about else ''}{title} by {x_label}", styles, percent))
     if frame.is_empty():
         add(svg, "text", "no values", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")
         return svg
@@ -82,7 +86,7 @@ def line_panel(
     level_of = {s: y for s, y in (levels or {}).items() if finite(y)}
     low, high = finite_range(frame, ("y", "low", "high"))
     shown = [low, high, *level_of.values(), *([0.0] if zero else []), *([0.1] if low == high == 0 else [])]
-    y_ticks = ticks_of((min(shown), max(shown)))
+    y_ticks = ticks_of(told_apart((min(shown), max(shown))))
     if percent and high <= 1:
         y_ticks = [t for t in y_ticks if t <= 1]
     air = (10 if start is None else 16) if whiskers else 0
@@ -159,48 +163,11 @@ def forest_panel(frame: pl.DataFrame, *, title: str, x_label: str, styles: Mappi
     for tick in ticks:
         line(svg, x_at(tick), top - 8, x_at(tick), bottom, "zero" if tick == 0 else "grid")
         add(svg, "text", signed(tick, percent, 0 if percent else 2), x=x_at(tick), y=bottom + 14, text_anchor="middle")
-    add(svg, "text", x_label, x=(left + width - 24) / 2, y=height - 6, text_anchor="middle")
+    add(svg, "text", shortened(x_label, 70), x=(left + width - 24) / 2, y=height - 6, text_anchor="middle")
     for i, (policy, gain, low, high) in enumerate(gains):
         y = top + row * (i + 0.5)
         add(svg, "text", shortened(policy, 32), x=left - 12, y=y + 4, text_anchor="end", class_="label")
-        _interval(svg, x_at, y, (gain, low, high), styles.get(policy, "rest"))
-    return svg
-
-
-def interval_cell(gain: float | None, low: float | None, high: float | None, axis: Range, style: str) -> Svg:
-    """Table cell with a gain and its interval; the dot is hollow if the interval includes 0."""
-    svg = drawing(CELL_WIDTH, CELL_HEIGHT)
-    x_at = scale_of(axis, (8, CELL_WIDTH - 8))
-    line(svg, x_at(0), 0, x_at(0), CELL_HEIGHT, "zero")
-    _interval(svg, x_at, CELL_HEIGHT / 2, (gain, low, high), style)
-    return svg
-
-
-def pair_cell(without: float | None, with_: float | None, axis: Range, style: str) -> Svg:
-    """Table cell with two values of a policy: without the image (hollow) and with it (filled)."""
-    svg = drawing(CELL_WIDTH, CELL_HEIGHT)
-    x_at, y = scale_of(axis, (8, CELL_WIDTH - 8)), CELL_HEIGHT / 2
-    line(svg, 8, y, CELL_WIDTH - 8, y, "grid")
-    if finite(without) and finite(with_):
-        line(svg, x_at(without), y, x_at(with_), y, f"link {style}")
-    for value, kind in ((without, "hollow"), (with_, "mark")):
-        if finite(value):
-            add(svg, "circle", cx=x_at(value), cy=y, r=4.5, class_=f"{kind} {style}")
-    return svg
-
-
-def axis_cell(axis: Range, percent: bool) -> Svg:
-    """Axis above a column of cells: round numbers near its ends, moved inwards where they do not fit,
-    and 0 if there is room."""
-    svg = drawing(CELL_WIDTH, 14)
-    x_at = scale_of(axis, (8, CELL_WIDTH - 8))
-    inside = [t for t in ticks_of(axis) if axis[0] <= t <= axis[1]]
-    ends = [inside[0], inside[-1]] if len(inside) > 1 else inside
-    room = all(abs(x_at(0) - x_at(t)) > 30 for t in ends)
-    for value in [*ends, *([0.0] if axis[0] < 0 < axis[1] and room else [])]:
-        shown = number(value * (100 if percent else 1))
-        half = CHARACTER * len(shown) / 2
-        add(svg, "text", shown, x=min(max(x_at(value), half), CELL_WIDTH - half), y=11, text_anchor="middle")
+        interval(svg, x_at, y, (gain, low, high), styles.get(policy, "rest"))
     return svg
 
 
@@ -271,17 +238,6 @@ def shortened(name: str, limit: int) -> str:
     return name if len(name) <= limit else f"{name[: limit // 3]}\u2026{name[-(limit - limit // 3 - 1) :]}"
 
 
-def _interval(
-    svg: Svg, x_at: Scale, y: float, values: tuple[float | None, float | None, float | None], style: str
-) -> None:
-    gain, low, high = values
-    if finite(low) and finite(high):
-        line(svg, x_at(low), y, x_at(high), y, f"whisker {style}")
-    if finite(gain):
-        sure = finite(low) and finite(high) and (low > 0 or high < 0)
-        add(svg, "circle", cx=x_at(gain), cy=y, r=4.5, class_=f"{'mark' if sure else 'hollow'} {style}")
-
-
 def _curve(
     svg: Svg,
     points: pl.DataFrame,
@@ -311,7 +267,7 @@ def _curve(
             kept = [(x, min(max(y, top), bottom)) for x, y in at["raw"]]
             add(svg, "polyline", points=path(kept), class_=f"raw {style}")
     add(svg, "polyline", points=path(at["y"]), class_=f"curve {style}")
-    if style != "rest" and (marked or len(at["y"]) == 1):
+    if len(at["y"]) == 1 or (marked and style != "rest"):
         for x, y in points.filter(pl.col("x").ne_missing(bare)).select("x", "y").iter_rows():
             _marker(svg, x_at(x), y_at(y), style)
 
@@ -381,7 +337,7 @@ def _gain(percent: bool, policy: str, gain: float | None, low: float | None, hig
 
 def _panel(title: str, description: str) -> Svg:
     svg = drawing(WIDTH, HEIGHT, description)
-    add(svg, "text", title, x=8, y=16, class_="title")
+    add(svg, "text", shortened(title, LONGEST_TITLE), x=8, y=16, class_="title")
     return svg
 
 
@@ -393,5 +349,6 @@ def _y_axis(svg: Svg, ticks: Sequence[float], y_at: Scale, percent: bool, zero: 
 
 def _x_axis(svg: Svg, ticks: Sequence[float], x_at: Scale, label: str) -> None:
     for tick, shown in zip(ticks, labels(ticks), strict=True):
-        add(svg, "text", shown, x=x_at(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
+        x = min(x_at(tick), WIDTH - CHARACTER * len(shown) / 2)
+        add(svg, "text", shown, x=x, y=HEIGHT - BOTTOM + 15, text_anchor="middle")
     add(svg, "text", label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle")

@@ -32,7 +32,7 @@ QUALITIES = (85, 70, 50, 30)
 
 STYLE = """
 /* boxes are drawn on photographs, which have no dark mode, so they keep the light palette */
-.scene{--base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1b95c5;--s5:#9a2b12;--truth:#00877a;--rest:#8d96a1}
+.scene{--base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1b95c5;--s5:#9a2b12;--truth:#007a6e;--rest:#858e99}
 .scene rect{fill:none;vector-effect:non-scaling-stroke}
 .scene .halo{stroke:#fff;stroke-opacity:.85}
 .scene .outline{stroke:var(--c)}
@@ -76,13 +76,18 @@ def visible(text: str | None, limit: int = 600) -> str:
     return spelled if len(text) <= limit else f"{spelled}\u2026 ({len(text) - limit:,} more characters)"
 
 
-def ground_truth(example: Mapping[str, Any] | None) -> str | None:
-    """The answer of an example or, without one, its box in pixels; None if it has neither."""
-    if example is None or (example["target"] is None and not example["box"]):
-        return None
-    if example["target"] is not None:
-        return str(example["target"])
-    return f"box [{', '.join(f'{edge:.4g}' for edge in example['box'])}] in pixels"
+def ground_truth(example: Mapping[str, Any] | None, target: str | None = None) -> str | None:
+    """The answer of an example and its box in pixels, each on a line, as far as it has them; None if it
+    has neither. `target` is the answer that rewards compared with, if it is known."""
+    answer = target if target is not None or example is None else example["target"]
+    box = None if example is None or not example["box"] else f"box {edges(example['box'])} in pixels"
+    parts = [str(part) for part in (answer, box) if part is not None]
+    return "\n".join(parts) if parts else None
+
+
+def edges(box: Sequence[float]) -> str:
+    """A box as text, with one decimal at most."""
+    return f"[{', '.join(f'{round(edge, 1):g}' for edge in box)}]"
 
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import polars as pl
 
 from perceptune.report.results import (
+    FEW_QUESTIONS,
     FIXED,
     Measure,
     Result,
     Row,
     measure,
     overall_sentence,
+    reliable,
     results,
     sampled,
     verdict,
@@ -30,8 +32,10 @@ TEXT_WIDTH = 100
 def results_as_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
     """The results as plain text, at most 100 columns wide.
 
-    Each result has one line per policy and a verdict in words; the lines `more` follow.
+    Each result has one line per policy and a verdict in words; the lines `more` follow. Intervals of
+    fewer than `FEW_QUESTIONS` questions are left out, see `results.reliable`.
     """
+    metrics = reliable(metrics)
     found = results(metrics)
     parts = ["\n".join(_text_of(metrics, result)) for result in found]
     if not parts:
@@ -41,6 +45,8 @@ def results_as_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
         "`*` marks an interval that excludes 0. Unparsed: answers that could not be parsed; they score 0 unless the "
         "benchmark defines otherwise."
     ]
+    if any(result.questions < FEW_QUESTIONS for result in found):
+        notes.append(f"With fewer than {FEW_QUESTIONS} questions, no intervals are shown.")
     if any(sampled(metrics, result) for result in found):
         notes.append("acc@k, mean@k: mean over all k sampled answers to each question, in the metric's unit.")
     if any(without_image(metrics, result) for result in found):

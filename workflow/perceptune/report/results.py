@@ -25,8 +25,14 @@ SPREAD = "_run_std"
 MOST_COLUMNS = 6
 """Maximum number of metric columns. With more metrics, a table shows those that papers quote, or
 the first ones."""
+FEW_QUESTIONS = 30
+"""With fewer questions than this, no intervals are shown: the bootstrap resamples the questions at
+hand, and a handful does not represent the others. Intervals of all-right or all-wrong answers would
+even have no width."""
 MANY = 8
 """With more trained policies than this, sentences count policies instead of naming them."""
+MANY_COMPARISONS = 10
+"""With this number of comparisons or more, a sentence says what chance does."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,11 @@ class Result:
     """The primary metric, then the other leading ones, then the rest."""
     rows: dict[str, dict[str, Row]]
     """Policy to metric to row of the metrics table."""
+
+    @property
+    def name(self) -> str:
+        """Benchmark and task, as in sentences."""
+        return f"{self.benchmark} / {self.task}"
 
     @property
     def primary(self) -> str:
@@ -155,6 +166,19 @@ def _loaded(kind: str) -> tuple[Any, ...]:
     return tuple(found)
 
 
+def reliable(metrics: pl.DataFrame) -> pl.DataFrame:
+    """The metrics table without intervals of fewer than `FEW_QUESTIONS` questions.
+
+    `n` of sampled answers counts answers, so that the questions of their benchmark, split and task
+    are those of the greedy answers.
+    """
+    place, bounds = ["benchmark", "split", "task"], ["ci_low", "ci_high", "gain_ci_low", "gain_ci_high"]
+    asked = metrics.filter(pl.col("condition") == "greedy").group_by(place).agg(asked=pl.col("n").max())
+    enough = pl.min_horizontal("n", "asked") >= FEW_QUESTIONS
+    found = metrics.join(asked, on=place, how="left", maintain_order="left")
+    return found.with_columns(pl.when(enough).then(bound).alias(bound) for bound in bounds).drop("asked")
+
+
 def results(metrics: pl.DataFrame, views: Mapping[str, str] | None = None) -> list[Result]:
     """The greedy results per benchmark, split and task, in the order of the table.
 
@@ -189,9 +213,10 @@ def _repeats(metric: str, primary: str, cells: Mapping[str, Mapping[str, Row]]) 
 
 
 def verdict(row: Row | None, metric: str) -> str:
-    """`better`, `worse`, `same` (the gain's interval includes 0) or `unknown` (no interval)."""
+    """`better`, `worse`, `same` (the gain's interval includes 0), `few` (no interval, because there are
+    fewer than `FEW_QUESTIONS` questions) or `unknown` (no interval)."""
     if row is None or not (finite(row["gain_ci_low"]) and finite(row["gain_ci_high"])):
-        return "unknown"
+        return "few" if row is not None and row["n"] < FEW_QUESTIONS else "unknown"
     if row["gain_ci_low"] <= 0 <= row["gain_ci_high"]:
         return "same"
     return "better" if (row["gain_ci_low"] > 0) != measure(metric).lower_is_better else "worse"
@@ -212,16 +237,24 @@ def verdict_sentences(result: Result) -> list[str]:
         "better": f"better than the base in {how.label}, interval excludes 0:",
         "worse": f"worse than the base in {how.label}, interval excludes 0:",
         "same": "not distinguishable from the base, interval includes 0:",
+        "few": "too few questions to tell:",
         "unknown": "no interval:",
     }
     compared = sum(map(len, by_verdict.values()))
     sentences = [f"{opening[v]} {_listed(by_verdict[v], compared)}" for v in opening if v in by_verdict]
-    if compared >= 10:
-        sentences.append(
-            f"{compared} comparisons: for policies equal to their base, about 1 interval in 20 would still exclude 0 "
-            "by chance, and the largest of many gains is likely an overestimate"
-        )
+    if "few" not in by_verdict:
+        sentences += chance(compared)
     return sentences or ["no trained policy to compare"]
+
+
+def chance(compared: int) -> list[str]:
+    """A sentence on what chance does to many comparisons; none for few."""
+    if compared < MANY_COMPARISONS:
+        return []
+    return [
+        f"{compared} comparisons: for policies equal to their base, about 1 interval in 20 would still exclude 0 "
+        "by chance, and the largest of many gains is likely an overestimate"
+    ]
 
 
 def _listed(names: list[tuple[float, str]], compared: int) -> str:

@@ -14,11 +14,14 @@ Svg = ElementTree.Element
 Range = tuple[float, float]
 Scale = Callable[[float], float]
 
+CHARACTER = 6.1
+"""Mean width in pixels of a character at the label size of 11 px."""
+
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--panel:#f6f7f9;--ink:#16191d;--muted:#5d6672;--line:#dfe3e8;
---base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1b95c5;--s5:#9a2b12;--truth:#00877a;--rest:#b4bcc6}
+--base:#6b7480;--s1:#0077bb;--s2:#e2661a;--s3:#d6246f;--s4:#1b95c5;--s5:#9a2b12;--truth:#007a6e;--rest:#858e99;--shade:#b4bcc6}
 @media (prefers-color-scheme:dark){:root{--paper:#121519;--panel:#1a1e24;--ink:#e8ebef;--muted:#9aa4b1;--line:#2f363f;
---base:#a3adb9;--s1:#4aa8e8;--s2:#f08c4a;--s3:#f2649c;--s4:#5cc9f2;--s5:#e0694c;--truth:#2bb8a8;--rest:#4b545f}}
+--base:#a3adb9;--s1:#4aa8e8;--s2:#f08c4a;--s3:#f2649c;--s4:#5cc9f2;--s5:#e0694c;--truth:#2bb8a8;--rest:#687380;--shade:#4b545f}}
 .chart{font:11px/1.2 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 .chart text{fill:var(--muted);font-variant-numeric:tabular-nums}
 .chart .title{fill:var(--ink);font-size:12.5px;font-weight:600}
@@ -32,10 +35,10 @@ STYLE = """
 .chart .mark{fill:var(--c);stroke:var(--paper);stroke-width:1}
 .chart .hollow{fill:var(--paper);stroke:var(--c);stroke-width:1.8}
 .chart .whisker{stroke:var(--c);stroke-width:2.4;stroke-linecap:round}
-.chart .spread{stroke:var(--c);stroke-width:1.3;opacity:.6}
-.chart .link{stroke:var(--c);stroke-width:2.4;opacity:.45}
+.chart .spread{stroke:var(--c);stroke-width:1.3}
+.chart .link{stroke:var(--c);stroke-width:1.5}
 .chart .bar{fill:var(--c)}
-.chart .turn{stroke:var(--muted);stroke-width:1;opacity:.5;stroke-dasharray:2 3}
+.chart .turn{stroke:var(--muted);stroke-width:1;stroke-dasharray:1 4}
 .base{--c:var(--base)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}
 .truth{--c:var(--truth)}.rest{--c:var(--rest)}
 .chart .rest.curve,.chart .rest.level{stroke-width:1}.chart .paper{fill:var(--paper)}
@@ -60,7 +63,9 @@ def number(value: float, digits: int = 3) -> str:
 
 def ticks_of(values: Range, whole: bool = False) -> list[float]:
     locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole)
-    ticks = [float(round(t, 12)) for t in locator.tick_values(*widened(values))]
+    low, high = widened(values)
+    digits = 12 - math.ceil(math.log10(max(abs(low), abs(high))))
+    ticks = [float(round(t, digits)) + 0.0 for t in locator.tick_values(low, high)]
     # a range with a single integer has other ticks, too
     return [tick for tick in ticks if tick.is_integer()] if whole else ticks
 
@@ -69,6 +74,12 @@ def widened(values: Range) -> Range:
     """The range, widened if it is a single point, which cannot be scaled."""
     low, high = values
     return values if high > low else (low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5))
+
+
+def told_apart(values: Range) -> Range:
+    """The range, widened if its ends are equal to five digits: tick labels would repeat."""
+    low, high = values
+    return values if high - low > 1e-5 * max(abs(low), abs(high)) else widened((low, low))
 
 
 def scale_of(values: Range, pixels: Range) -> Scale:

@@ -36,6 +36,7 @@ from perceptune.report.result_text import TEXT_WIDTH, results_as_text, text_line
 from perceptune.report.results import Result
 from perceptune.report.sections import attention as attention_sections
 from perceptune.report.sections import controls as control_sections
+from perceptune.report.sections import overview as overview_sections
 from perceptune.report.sections import pairs as pair_sections
 from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
@@ -51,6 +52,8 @@ from perceptune.stages.data.scans import scan
 TEMPLATE = "template.html.jinja"
 COMPARED = 3
 """Number of trained policies whose answers the gallery shows, in addition to the base model's."""
+UNFOLDED = 2
+"""With more results than this, those below the matrix are folded."""
 ANSWER_COLUMNS = ["example_id", "text", "target", "reward", "parsed", "reason"]
 
 
@@ -101,7 +104,8 @@ def run(
     """
     experiments = rounds_of(rounds)
     earlier = round_sections.earlier_policies(experiments)
-    everything, views = frame(metrics, METRICS), {n: b.views[0] for n, b in benchmarks.items() if b.views}
+    everything = results.reliable(frame(metrics, METRICS))
+    views = {n: b.views[0] for n, b in benchmarks.items() if b.views}
     measured = everything.filter(~pl.col("policy").is_in(list(earlier)))
     found, all_found = results.results(measured, views), results.results(everything, views)
     all_bases, base = base, {policy: model for policy, model in base.items() if policy not in earlier}
@@ -112,7 +116,8 @@ def run(
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
     controlled = controlled_of(controls, benchmarks, twinless)
 
-    warnings = [*leak_warnings(leakage, leakage_mode), *warning_sections.warnings(logs, counts, experiments, found)]
+    warnings = leak_warnings(leakage, leakage_mode)
+    warnings += warning_sections.warnings(logs, counts, experiments, found, pair_counts)
     write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
@@ -137,7 +142,10 @@ def run(
             style=Markup(svg.STYLE + gallery.STYLE),
             styles=styles,
             more=any(style == "rest" for style in styles.values()),
-            headline=[(r, [*results.verdict_sentences(r), *_control_headline(r, controlled)]) for r in found],
+            overview=overview_sections.overview(found, styles),
+            few=results.FEW_QUESTIONS,
+            unfolded=UNFOLDED,
+            headline=[(r, sentence) for r in found for sentence in _control_headline(r, controlled)],
             controls=[
                 part
                 for r in found
@@ -268,13 +276,15 @@ def _galleries(
             cards.setdefault(choice.group, []).append(
                 _card(choice.example_id, known, rows.get(choice.example_id), of_example, styles)
             )
-        yield {
-            "result": result,
-            "base": model,
-            "leader": leader,
-            "left_out": len(trained) - len(ranked),
-            "groups": cards,
-        }
+        if cards:
+            yield {
+                "result": result,
+                "base": model,
+                "leader": leader,
+                "compared": len(ranked),
+                "left_out": len(trained) - len(ranked),
+                "groups": cards,
+            }
 
 
 def _card(
@@ -311,7 +321,7 @@ def _card(
     return {
         "id": gallery.visible(example_id, 80),
         "question": gallery.visible(example["question"], 400) if example else "",
-        "truth": gallery.visible(truth if truth is not None else gallery.ground_truth(example), 400),
+        "truth": gallery.visible(gallery.ground_truth(example, truth), 400),
         "has_box": bool(example and example["box"]),
         "answers": answers,
         "drawing": drawing,
@@ -329,7 +339,9 @@ def _drawing(
         image = known.image(example["example_id"], 0)
     except ValueError as error:
         return None, gallery.visible(str(error), 200)
-    description = "; ".join(f"{o.label}: {', '.join(f'{v:.0f}' for v in o.box)}" for o in outlines) or "no boxes"
+    boxes = "; ".join(f"{o.label} {gallery.edges(o.box)}" for o in outlines)
+    name = f"image of {gallery.visible(example['example_id'], 80)}"
+    description = f"{name}, boxes in pixels: {boxes}" if boxes else f"{name}, no boxes"
     return Markup(gallery.annotated_image(image, outlines, description)), None
 
 

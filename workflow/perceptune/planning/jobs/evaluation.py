@@ -140,7 +140,9 @@ def write_report(plan: Plan) -> Job:
         },
         settings={
             "config": tracked(plan.config.report),
-            "template": sha256_of_file(PACKAGE_FOLDER / "report/template.html.jinja"),
+            "template": {
+                file.name: sha256_of_file(file) for file in sorted((PACKAGE_FOLDER / "report").glob("*.jinja"))
+            },
             "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
             "shown": contents,
         },

@@ -73,13 +73,19 @@ def noise_section(
     ]
     x_label = "noise sigma (1 = white)"
     panel = charts.line_panel(
-        _points(rows), title=how.label, x_label=x_label, styles=styles, percent=how.percent, whiskers=True
+        _points(rows),
+        title=how.label,
+        x_label=x_label,
+        styles=styles,
+        percent=how.percent,
+        whiskers=True,
+        about=result.name,
     )
     return {
         "result": result,
         "measure": how,
         "panel": panel,
-        "gains": _gain_panel(rows, how.label, x_label, styles, percent=how.percent),
+        "gains": _gain_panel(rows, how.label, x_label, styles, result.name, percent=how.percent),
         "levels": [f"{sigma:g}" for sigma in levels],
         "n": _counts(row["n"] for row in rows),
         "rows": [
@@ -108,6 +114,7 @@ def _gain_panel(
     label: str,
     x_label: str,
     styles: Mapping[str, str],
+    about: str,
     *,
     percent: bool,
     whiskers: bool = True,
@@ -125,7 +132,7 @@ def _gain_panel(
     title = f"{label}: gain over the base{', points' if percent else ''}"
     frame = pl.DataFrame(gains, schema=POINTS, orient="row")
     return charts.line_panel(
-        frame, title=title, x_label=x_label, styles=styles, zero=True, whiskers=whiskers, whole=whole
+        frame, title=title, x_label=x_label, styles=styles, zero=True, whiskers=whiskers, whole=whole, about=about
     )
 
 
@@ -176,7 +183,7 @@ def attention_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str
     present = [metric for metric in MEASURES if any((p, metric) in rows for p in result.rows)]
     if not present:
         return None
-    drawn = [panels for prefix in LAYERS if (panels := _layer_panels(of_task, prefix, styles)) is not None]
+    drawn = [panels for prefix in LAYERS if (panels := _layer_panels(of_task, prefix, styles, result.name)) is not None]
     return {
         "result": result,
         "measures": [MEASURES[metric] for metric in present],
@@ -218,7 +225,9 @@ def _attention_cell(row: Row | None, metric: str) -> dict[str, str]:
     }
 
 
-def _layer_panels(of_task: pl.DataFrame, prefix: str, styles: Mapping[str, str]) -> tuple[Svg, Svg | None] | None:
+def _layer_panels(
+    of_task: pl.DataFrame, prefix: str, styles: Mapping[str, str], about: str
+) -> tuple[Svg, Svg | None] | None:
     """(values by layer, gains over the base by layer); None with fewer than two layers."""
     layers = of_task.filter(pl.col("metric").str.starts_with(prefix))
     if layers["metric"].n_unique() < 2:
@@ -230,9 +239,16 @@ def _layer_panels(of_task: pl.DataFrame, prefix: str, styles: Mapping[str, str])
     percent = prefix.startswith("image_share")
     few = layers["metric"].n_unique() <= MOST_WHISKERS
     values = charts.line_panel(
-        _points(rows), title=LAYERS[prefix], x_label="layer", styles=styles, percent=percent, whiskers=few, whole=True
+        _points(rows),
+        title=LAYERS[prefix],
+        x_label="layer",
+        styles=styles,
+        percent=percent,
+        whiskers=few,
+        whole=True,
+        about=about,
     )
-    return values, _gain_panel(rows, GAINS[prefix], "layer", styles, percent=percent, whole=True, whiskers=few)
+    return values, _gain_panel(rows, GAINS[prefix], "layer", styles, about, percent=percent, whole=True, whiskers=few)
 
 
 def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[str, float], width: int) -> list[str]:

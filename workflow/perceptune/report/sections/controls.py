@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from perceptune.report.result_text import TEXT_WIDTH, text_lines
-from perceptune.report.results import Result, Row, finite, measure, verdict
+from perceptune.report.results import FEW_QUESTIONS, Result, Row, finite, measure, verdict
 from perceptune.report.sections.attention import noise_rows, text_columns
 from perceptune.report.sections.verdicts import CONTROLS, Controlled, best_of, control_rows, explanation, sentences
 
@@ -24,10 +24,11 @@ def control_section(
     controlled: Controlled,
     styles: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """Table and sentences of one benchmark and task; None if no policy has controls."""
+    """Table and sentences of one benchmark and task; None if no policy has controls, or with fewer than
+    `FEW_QUESTIONS` questions."""
     compared = {p: control_rows(controlled, result, p) for p in result.rows if p in controlled.policies}
     present = [control for control in CONTROLS if any(control in rows for rows in compared.values())]
-    if not present:
+    if not present or result.questions < FEW_QUESTIONS:
         return None
     levels, noisy = noise_rows(metrics, result, noise)
     drawn = best_of(metrics, result)

@@ -11,8 +11,19 @@ from typing import Any
 import polars as pl
 
 from perceptune.report import charts
+from perceptune.report.cells import axis_cell, interval_cell, pair_cell
 from perceptune.report.charts import HIGHLIGHTED
-from perceptune.report.results import SPREAD, Result, finite, leading, measure, sampled, verdict, without_image
+from perceptune.report.results import (
+    SPREAD,
+    Result,
+    finite,
+    leading,
+    measure,
+    sampled,
+    verdict,
+    verdict_sentences,
+    without_image,
+)
 from perceptune.report.svg import Range, Svg, with_zero
 
 TRAINING_PANELS = {
@@ -36,6 +47,8 @@ TRAINING_PANELS = {
 }
 """Titles of training metrics, in the order of their panels; metrics without a title follow."""
 MOST_PANELS = 12
+MOST_SHOWN = 4
+"""Maximum number of metrics in the result table, which has to fit the page."""
 MOST_SELECTIONS = 6
 """Maximum number of selections with histograms; the table lists all."""
 
@@ -75,27 +88,25 @@ def result_section(
 ) -> dict[str, Any]:
     """The result table of one benchmark and task, with a drawing of each gain.
 
-    `notes` maps policies to a tag next to their name.
+    The table has the first `MOST_SHOWN` metrics; a second one has the others. `notes` maps policies to
+    a tag next to their name.
     """
-    how, drawn, blank = measure(result.primary), sampled(metrics, result), without_image(metrics, result)
-    extra = [drawn.label + measure(drawn.metric).unit] if drawn else []
-    extra += ["no image" + how.unit] if blank else []
+    how, drawn = measure(result.primary), sampled(metrics, result)
+    shown = result.leading[:MOST_SHOWN]
     gains = gain_frame(result)
     axis = with_zero(charts.finite_range(gains, ("gain", "low", "high")))
     rows = []
     for policy, cells in result.rows.items():
         row = cells.get(result.primary)
         trained = result.trained(policy)
-        others = [_cell(drawn.rows.get(policy), drawn.metric)] if drawn else []
-        others += [_cell(blank[policy][1] if policy in blank else None, result.primary)] if blank else []
         rows.append(
             {
                 "policy": policy,
                 "style": styles.get(policy, "rest"),
                 "trained": trained,
                 "note": notes.get(policy, ""),
-                "extra": others,
-                "cells": [_cell(cells.get(metric), metric) for metric in result.leading],
+                "sampled": _cell(drawn.rows.get(policy), drawn.metric) if drawn else None,
+                "cells": [_cell(cells.get(metric), metric) for metric in shown],
                 "drawing": _gain_cell(row, axis, styles.get(policy, "rest")) if trained else None,
                 "failed": result.failed(policy),
                 "n": max(int(r["n"]) for r in cells.values()),
@@ -103,12 +114,14 @@ def result_section(
         )
     return {
         "result": result,
-        "measures": [measure(m) for m in result.leading],
-        "folded": [_metric_row(result, m) for m in result.metrics if m not in result.leading],
+        "sentences": verdict_sentences(result),
+        "measures": [measure(m) for m in shown],
+        "folded": [_metric_row(result, m) for m in result.metrics if m not in shown],
         "unmeasured": _unmeasured(result),
         "primary": how,
-        "extra": extra,
-        "axis": charts.axis_cell(axis, how.percent) if not gains.is_empty() else None,
+        "sampled": drawn.label + measure(drawn.metric).unit if drawn else "",
+        "counts": len({row["n"] for row in rows}) > 1,
+        "axis": axis_cell(axis, how.percent) if not gains.is_empty() else None,
         "rows": rows,
     }
 
@@ -140,7 +153,7 @@ def _metric_row(result: Result, metric: str) -> dict[str, Any]:
 def _gain_cell(row: Mapping[str, Any] | None, axis: Range, style: str) -> Svg | None:
     if row is None or not finite(row["gain"]):
         return None
-    return charts.interval_cell(row["gain"], row["gain_ci_low"], row["gain_ci_high"], axis, style)
+    return interval_cell(row["gain"], row["gain_ci_low"], row["gain_ci_high"], axis, style)
 
 
 def _cell(row: Mapping[str, Any] | None, metric: str) -> dict[str, str]:
@@ -172,7 +185,7 @@ def gain_figure(found: Sequence[Result], styles: Mapping[str, str]) -> list[Svg]
             unit = " in points" if how.percent else ""
             direction = ", lower is better" if how.lower_is_better else ""
             label = f"gain over base in {how.label}{unit}{direction}"
-            title = f"{result.benchmark} / {result.task}"
+            title = result.name
             panels.append(charts.forest_panel(gains, title=title, x_label=label, styles=styles, percent=how.percent))
     return panels
 
@@ -205,6 +218,7 @@ def curve_panels(metrics: pl.DataFrame, result: Result, styles: Mapping[str, str
                 percent=how.percent,
                 doubling=True,
                 levels=dict(means.iter_rows()),
+                about=result.name,
             )
         )
     return panels
@@ -227,7 +241,7 @@ def blank_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, st
             "difference": how.difference(seen["value"] - blank["value"])
             if finite(seen["value"]) and finite(blank["value"])
             else "n/a",
-            "drawing": charts.pair_cell(blank["value"], seen["value"], axis, styles.get(policy, "rest")),
+            "drawing": pair_cell(blank["value"], seen["value"], axis, styles.get(policy, "rest")),
         }
         for policy, (seen, blank) in pairs.items()
     ]
@@ -235,7 +249,7 @@ def blank_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str, st
         "result": result,
         "measure": how,
         "rows": rows,
-        "axis": charts.axis_cell(axis, how.percent),
+        "axis": axis_cell(axis, how.percent),
     }
 
 

@@ -149,7 +149,7 @@ def rounds_section(
         "result": result,
         "names": [*_bases(rounds, base), *(r.experiment for r in tested)],
         "spread": any(curve.spreads for curve in all_curves),
-        "panels": [_panel(curve, tested, base, styles) for curve in all_curves],
+        "panels": [_panel(curve, tested, base, styles, result.name) for curve in all_curves],
         "columns": [_title(curve) for curve in all_curves],
         "rows": list(_rows(all_curves, tested, base, styles)),
         "sentences": [
@@ -159,7 +159,9 @@ def rounds_section(
     }
 
 
-def _panel(curve: Curve, rounds: Sequence[Rounds], base: Mapping[str, str], styles: Mapping[str, str]) -> Svg:
+def _panel(
+    curve: Curve, rounds: Sequence[Rounds], base: Mapping[str, str], styles: Mapping[str, str], about: str
+) -> Svg:
     rows = [(r.experiment, k, curve.rows.get(p)) for r in rounds for k, p in _numbered(r, base)]
     # The bases come last, so that their markers are drawn over the start of the curves.
     rows += [(b, 0, curve.rows.get(b)) for b in _bases(rounds, base)]
@@ -173,6 +175,7 @@ def _panel(curve: Curve, rounds: Sequence[Rounds], base: Mapping[str, str], styl
         whiskers=True,
         whole=True,
         start=0.0,
+        about=about,
     )
 
 
@@ -230,6 +233,7 @@ def gain_sentence(curve: Curve, rounds: Sequence[Rounds]) -> str:
         better, worse = ("lower", "higher") if how.lower_is_better else ("higher", "lower")
     endings = {"better": f"{better} than the base", "worse": f"{worse} than the base"}
     endings |= {"same": "not distinguishable from the base", "unknown": "without an interval"}
+    endings |= {"few": "with too few questions to tell"}
     parts = [f"{', '.join(by_verdict[v])} {endings[v]}" for v in endings if v in by_verdict]
     return f"last round, {curve.name}: {'; '.join(parts)}" if parts else ""
 
@@ -311,7 +315,7 @@ def round_lines(
                 rows[f"{r.experiment}, {curve.name}"] = [
                     c["value"] + ("*" if c["gain"].endswith("*") else "") if c else "" for c in cells
                 ]
-        title = f"{result.benchmark} / {result.task}: {how.label}{how.unit} by round (0 = base model)"
+        title = f"{result.name}: {how.label}{how.unit} by round (0 = base model)"
         lines += ["", *text_lines(title)]
         lines += text_columns([str(k) for k in numbers], rows, TEXT_WIDTH, "experiment")
         # The result table above already has the sentence on greedy answers.

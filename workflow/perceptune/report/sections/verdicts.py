@@ -227,7 +227,7 @@ def _named(row: Row) -> str:
 def _best_of_n_sentence(metrics: pl.DataFrame, result: Result, policy: str) -> str:
     """Whether the policy gives answers that its base model did not give, by the best of N."""
     row = best_of(metrics, result).get(policy)
-    if row is None or verdict(row, row["metric"]) == "unknown":
+    if row is None or verdict(row, row["metric"]) in ("few", "unknown"):
         return ""
     how, n = measure(row["metric"]), row["k"]
     gain = f"{how.difference(row['gain'])} {how.difference_interval(row['gain_ci_low'], row['gain_ci_high'])}"

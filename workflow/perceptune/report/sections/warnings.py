@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from perceptune.report.results import Result
+from perceptune.report.results import FEW_QUESTIONS, MANY, Result
 from perceptune.report.sections.rounds import Rounds, cumulative, trained_once
 
 FEW_STEPS = 10
@@ -20,9 +20,10 @@ FEW_GROUPS = 10
 """A selection that keeps fewer groups than this is reported."""
 MOST_EQUAL = 0.9
 """A mean share of groups with equal rewards above this is reported."""
-
-FEW_QUESTIONS = 30
-"""A benchmark with fewer questions than this is reported."""
+MOST_UNREADABLE = 0.5
+"""A share of answers that cannot be parsed above this is reported."""
+SMALL_CROP = 0.01
+"""Crops whose median share of the image area is below this are reported."""
 
 
 def warnings(
@@ -30,14 +31,17 @@ def warnings(
     statistics: Mapping[str, Mapping[str, Any]],
     rounds: Sequence[Rounds],
     results: Sequence[Result] = (),
+    pairs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[str]:
     """One sentence per problem; empty if there are none.
 
     `training` is the log of all trained policies, or None; `statistics` maps selections to their
-    statistics.
+    statistics, and `pairs` the filters of generated pairs.
     """
-    found = [*_selections(statistics), *_questions(results)]
-    return found if training is None else [*found, *_steps(training, rounds), *_equal_rewards(training)]
+    found = [*_selections({**statistics, **(pairs or {})}), *_crops(pairs or {})]
+    if training is not None:
+        found += [*_steps(training, rounds), *_equal_rewards(training)]
+    return [*found, *_questions(results), *_unreadable(results)]
 
 
 def _selections(statistics: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -48,11 +52,14 @@ def _selections(statistics: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield f"{label}: only {kept} of {total} groups to train on"
 
 
-def _questions(results: Sequence[Result]) -> Iterator[str]:
-    for result in results:
-        if result.questions < FEW_QUESTIONS:
-            asked = "a single question" if result.questions == 1 else f"only {result.questions} questions"
-            yield f"{result.benchmark} / {result.task}: {asked}, too few to tell policies apart"
+def _crops(pairs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for label, values in pairs.items():
+        crop = values["strength"].get("enhanced")
+        if crop and crop["median"] < SMALL_CROP:
+            yield (
+                f"{label}: half of the crops cover {100 * crop['median']:.2g} % of the image or less; "
+                "`base` of the `crops` block, in pixels, is small for these images"
+            )
 
 
 def _steps(training: pl.DataFrame, rounds: Sequence[Rounds]) -> Iterator[str]:
@@ -71,3 +78,21 @@ def _equal_rewards(training: pl.DataFrame) -> Iterator[str]:
     for policy, share in shares.group_by("experiment", maintain_order=True).agg(pl.col("value").mean()).iter_rows():
         if share > MOST_EQUAL:
             yield f"{policy}: {share:.0%} of the groups had equal rewards, which teach nothing"
+
+
+def _questions(results: Sequence[Result]) -> Iterator[str]:
+    for result in results:
+        if result.questions < FEW_QUESTIONS:
+            asked = "a single question" if result.questions == 1 else f"only {result.questions} questions"
+            yield f"{result.name}: {asked}, too few to tell policies apart"
+
+
+def _unreadable(results: Sequence[Result]) -> Iterator[str]:
+    for result in results:
+        asked = {p: max(int(row["n"]) for row in cells.values()) for p, cells in result.rows.items()}
+        shares = {p: result.failed(p) / n for p, n in asked.items() if n}
+        several = {p: share for p, share in shares.items() if share > MOST_UNREADABLE}
+        if several:
+            named = [f"{p} ({'all' if share == 1 else f'{share:.0%}'})" for p, share in several.items()]
+            listed = ", ".join(named) if len(named) <= MANY else f"{len(named)} of {len(shares)} policies"
+            yield f"{result.name}: answers that cannot be read: {listed}; check the prompt and the reward"
