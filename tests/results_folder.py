@@ -198,8 +198,8 @@ def _write_round(number: int) -> None:
     lineage = made("preferences.score", {"model": MODEL}, examples_shapes=examples)
     path = _write(f"results/rewards/{before}/shapes/g2/overlap.parquet", REWARDS, scored, lineage)
     groups = [
-        {"group_id": f"shapes/e{i}/original/round-{number}", "example_id": f"e{i}", "request_id": "r", "task": "grounding",
-         "view": "original", "messages": MESSAGES, "views": [], "pairs": [], "numbers": [], "kept": i == 0,
+        {"group_id": f"shapes/e{i}/original/round-{number}", "example_id": f"e{i}",
+         "request_id": f"shapes/e{i}/original/round-{number}", "task": "grounding", "view": "original", "messages": MESSAGES, "views": [], "pairs": [], "numbers": [], "kept": i == 0,
          "reason": None if i == 0 else "all rewards equal",
          "responses": [{"sample_index": k, "text": "a box", "token_ids": [1], "reward": r, "role": None} for k, r in enumerate(rewards)]}
         for i in range(2)

@@ -192,6 +192,12 @@ def test_pairs_show_everything_they_were_made_from(client: TestClient) -> None:
     assert found.text.count("log-prob −1.25, −0.625 per token") == len(ROLES)
 
 
+def test_a_group_leads_to_all_answers_to_its_question(client: TestClient) -> None:
+    found = page(client, PAGES["rollout group"])
+    (link,) = [link for link in found.links() if link.startswith("question?")]
+    assert "2 answers, best first" in page(client, link).text
+
+
 def test_rounds_show_rollouts_groups_and_benchmarks(client: TestClient) -> None:
     text = page(client, PAGES["rounds"]).text
     assert "1 grpo@1 0.5 1 of 2 0.25 rollouts" in text

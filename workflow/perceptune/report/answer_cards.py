@@ -62,14 +62,15 @@ def galleries(
             cards.setdefault(choice.group, []).append(
                 _card(choice.example_id, known, rows.get(choice.example_id), of_example, styles)
             )
-        yield {
-            "result": result,
-            "base": model,
-            "leader": leader,
-            "compared": len(compared) - 1,
-            "left_out": len(trained) - len(ranked),
-            "groups": cards,
-        }
+        if cards:
+            yield {
+                "result": result,
+                "base": model,
+                "leader": leader,
+                "compared": len(ranked),
+                "left_out": len(trained) - len(ranked),
+                "groups": cards,
+            }
 
 
 def _card(

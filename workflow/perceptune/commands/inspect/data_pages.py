@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from perceptune.commands.inspect import pictures
-from perceptune.commands.inspect.contents import Answered, Grouped
+from perceptune.commands.inspect import pages, pictures
+from perceptune.commands.inspect.contents import Answered, Grouped, inputs_of
 from perceptune.commands.inspect.filters import AnswerFilter, ExampleFilter, ExampleOrder, GroupFilter, GroupOrder
 from perceptune.commands.inspect.library import Library
 from perceptune.commands.inspect.parts import ROWS, Page, Part, histogram_filter, illustrated, orders
@@ -54,12 +54,15 @@ def group(library: Library, query: Mapping[str, str]) -> Page:
             outlines |= {outline.label: outline.style for outline in picture.outlines}
     except (UserError, ValueError) as error:
         problem = visible(str(error.args[0]), 300)
+    rewards = inputs_of(table.path).get("rewards")
+    scored = next((one for one in library.contents.answers.values() if one.path == rewards), None)
     responses, model = library.group_responses(table.path, found)
     return "group", {
         "table": table,
         "group": found,
         "example": example,
         "target": visible(gallery.ground_truth(example), 2000),
+        "answered": None if scored is None else pages.question_address(scored.name, found["request_id"]),
         "tokens": [tokens_of(response, model) for response in responses],
         "pictures": shown,
         "legend": list(outlines.items()),

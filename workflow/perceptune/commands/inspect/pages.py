@@ -68,7 +68,7 @@ def answers(library: Library, query: Mapping[str, str]) -> Page:
         one = library.contents.answers[row["name"]]
         dataset = library.dataset(one, row["benchmark"])
         row |= {"policy": one.policy, "plan": one.plan, "margin": margin, "dataset": dataset}
-        row["link"] = _question(one.name, row["request_id"], sample=row["sample_index"], list=listed, at=place)
+        row["link"] = question_address(one.name, row["request_id"], sample=row["sample_index"], list=listed, at=place)
     everything = library.contents.chosen(None, None, None)
     return "answers", {
         "wanted": wanted,
@@ -194,7 +194,9 @@ def _neighbours(library: Library, wanted: Question) -> dict[str, str]:
     for name, at in (("previous", wanted.at - 1), ("next", wanted.at + 1)):
         if 0 <= at < chosen.height:
             row = library.rows(tables, chosen.slice(at, 1), ("request_id", "sample_index"))[0]
-            found[name] = _question(row["name"], row["request_id"], sample=row["sample_index"], list=wanted.list, at=at)
+            found[name] = question_address(
+                row["name"], row["request_id"], sample=row["sample_index"], list=wanted.list, at=at
+            )
     return found
 
 
@@ -229,7 +231,7 @@ def compare(library: Library, query: Mapping[str, str]) -> Page:
             "text_b": now["text"],
             "dataset": library.dataset(after, now["benchmark"]),
         }
-        row["link"] = _question(after.name, row["request_id"], against=before.name)
+        row["link"] = question_address(after.name, row["request_id"], against=before.name)
     histogram = histogram_filter("Change of the reward", found.differences, wanted, "change_min", "change_below")
     context["facets"] |= {k: v for k, v in library.facets(sides).items() if k != "reason"}
     return "compare", context | {"found": found, "part": part, "rows": rows, "histograms": [histogram]}
@@ -243,5 +245,6 @@ def _names(tables: Sequence[Answered], key: str) -> list[tuple[str, int]]:
     return list(found.items())
 
 
-def _question(table: str, request: str, **more: Any) -> str:
+def question_address(table: str, request: str, **more: Any) -> str:
+    """The address of the page about one question."""
     return "question?" + Question(table=table, request=request, **more).query()
