@@ -123,7 +123,7 @@ def _whose(rule: str, of: dict[str, str]) -> str:
         return _whose_terms(of)
     if "source" in of:
         return f"{of['dataset']} {of['source']}"
-    for name in ("clip_score", "crop", "filter", "pair_generation"):
+    for name in ("clip_score", "crop", "filter", "pair_generation", "comparison", "agreement"):
         if name in of:
             return of[name]
     if "plan" in of:

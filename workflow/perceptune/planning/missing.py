@@ -45,6 +45,12 @@ def _files(config: Config) -> Iterator[str]:
         benchmark = config.benchmarks[name]
         if benchmark.judge_prompt and not Path(benchmark.judge_prompt).is_file():
             yield f"benchmarks.{name}.judge_prompt: `{benchmark.judge_prompt}`{_similar(benchmark.judge_prompt)}"
+    for name, comparison in config.comparisons.items():
+        if comparison.prompt and not Path(comparison.prompt).is_file():
+            yield f"comparisons.{name}.prompt: `{comparison.prompt}`{_similar(comparison.prompt)}"
+    for name, agreement in config.agreements.items():
+        if agreement.labels and not Path(agreement.labels).is_file():
+            yield f"agreements.{name}.labels: `{agreement.labels}`{_similar(agreement.labels)}"
 
 
 def _similar(path: str) -> str:
@@ -80,7 +86,7 @@ def _folders(config: Config) -> Iterator[str]:
 
 
 def _keys(config: Config, environment: Mapping[str, str]) -> Iterator[str]:
-    used = {config.benchmarks[name].judge for name in config.used_benchmarks()}
-    for name, judge in config.judges.items():
-        if name in used and judge.key and not environment.get(judge.key):
+    for name in config.used_judges():
+        judge = config.judges[name]
+        if judge.key and not environment.get(judge.key):
             yield f"judges.{name}.key: `{judge.key}` in the environment"

@@ -10,7 +10,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.plugins import PACKAGE
 from perceptune.contracts.provenance.code import code_digests
 from perceptune.planning.job import Job
-from perceptune.planning.jobs import attention, data, evaluation, export, preferences, sampling, training
+from perceptune.planning.jobs import attention, data, evaluation, export, judging, preferences, sampling, training
 from perceptune.planning.policies import Plan
 
 
@@ -78,7 +78,13 @@ RULES = {
         "stages.training.train_round:run",
         (paths.ADAPTER, paths.ADAPTER_CONFIG, paths.ROUND, paths.TRAINING),
     ),
-    "judge_answers": Rule(preferences.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
+    "judge_answers": Rule(judging.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
+    "judge_again": Rule(judging.judge_answers, "stages.evaluation.judge_answers:run", (paths.SECOND_VERDICTS,)),
+    "judge_comparison": Rule(judging.judge_comparison, "stages.evaluation.judge_comparison:run", (paths.COMPARED,)),
+    "measure_comparison": Rule(
+        judging.measure_comparison, "stages.evaluation.measure_comparison:run", (paths.COMPARISON,)
+    ),
+    "measure_agreement": Rule(judging.measure_agreement, "stages.evaluation.measure_agreement:run", (paths.AGREEMENT,)),
     "evaluate_policy": Rule(evaluation.evaluate_policy, "stages.evaluation.evaluate:run", (paths.METRICS,)),
     "compare_controls": Rule(evaluation.compare_controls, "stages.evaluation.compare_controls:run", (paths.CONTROLS,)),
     "collect_metrics": Rule(evaluation.collect_metrics, "stages.evaluation.collect:run", (paths.ALL_METRICS,)),
@@ -130,6 +136,9 @@ def constraints(plan: Plan) -> dict[str, str]:
         "clip_score": one_of(config.clip_scores),
         "filter": one_of(config.filters),
         "benchmark": one_of(config.benchmarks),
+        "comparison": one_of(config.comparisons),
+        "agreement": one_of(config.agreements),
+        "judge": one_of(config.judges),
         "groups": f"[^/]+/[^/]+/[^/]+|{lists}",
         "plan": "[^/]+/[^/]+|benchmarks",
     }

@@ -41,6 +41,7 @@ from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
 from perceptune.report.sections import verdicts as verdict_sections
 from perceptune.report.sections import warnings as warning_sections
+from perceptune.report.sections.comparisons import agreement_rows, comparison_lines, comparison_sections
 from perceptune.report.sections.leakage import leakage_section
 from perceptune.report.sections.rounds import Rounds
 from perceptune.report.sections.verdicts import Controlled
@@ -75,6 +76,8 @@ def run(
     leakage: Mapping[str, Path] = MappingProxyType({}),
     leakage_mode: Leakage = "warn",
     given: Mapping[str, Path] = MappingProxyType({}),
+    comparisons: Mapping[str, Path] = MappingProxyType({}),
+    agreements: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -95,6 +98,8 @@ def run(
         leakage: Name of training data to the table of what they share with benchmarks.
         leakage_mode: What to do if they share something.
         given: Label of dataset preferences to the base model's log-probs of their answers.
+        comparisons: Name to the table of a comparison.
+        agreements: Name to the table of an agreement.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
@@ -113,7 +118,9 @@ def run(
     controlled = controlled_of(controls, benchmarks, twinless)
 
     warnings = [*leak_warnings(leakage, leakage_mode), *warning_sections.warnings(logs, counts, experiments, found)]
-    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings))
+    compared, agreed = comparison_sections(comparisons), agreement_rows(agreements)
+    lines = comparison_lines(compared, agreed)
+    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings, lines))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
@@ -125,6 +132,8 @@ def run(
     sources |= {f"controls of {p}": path for p, path in controls.items()}
     sources |= {f"leakage of {name}": path for name, path in leakage.items()}
     sources |= {f"log-probs of {label}": path for label, path in given.items()}
+    sources |= {f"comparison {name}": path for name, path in comparisons.items()}
+    sources |= {f"agreement {name}": path for name, path in agreements.items()}
     once = None if logs is None else round_sections.trained_once(logs, experiments)
     handed_on = round_sections.handed_on(experiments)
     page = (
@@ -167,6 +176,8 @@ def run(
             pair_galleries=dict(pair_galleries(pairs, config.gallery)),
             galleries=list(_galleries(found, predictions, examples, benchmarks, base, styles, config.gallery)),
             leakage=leakage_section(leakage),
+            comparisons=compared,
+            agreements=agreed,
             lineage=_provenance(sources),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
@@ -181,13 +192,16 @@ def result_text(
     base: Mapping[str, str] | None = None,
     controlled: Controlled | None = None,
     warnings: Sequence[str] = (),
+    compared: Sequence[str] = (),
 ) -> str:
-    """The plain-text result table, at most 100 columns wide, after the `warnings`."""
+    """The plain-text result table, at most 100 columns wide, after the `warnings` and before the lines
+    `compared`."""
     shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
     more = round_sections.round_lines(metrics, results.results(metrics), rounds, base or {})
     more += attention_sections.sweep_lines(shown, results.results(shown), noise, TEXT_WIDTH)
     if controlled:
         more += control_sections.control_lines(shown, results.results(shown), noise, controlled)
+    more += [*([""] if more and compared else []), *compared]
     above = "\n".join(line for warning in warnings for line in text_lines(f"warning: {warning}"))
     return (f"{above}\n\n" if above else "") + results_as_text(shown, more)
 

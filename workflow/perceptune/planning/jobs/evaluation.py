@@ -110,6 +110,8 @@ def write_report(plan: Plan) -> Job:
     controls = {policy: paths.CONTROLS.format(policy=policy) for policy in plan.controlled}
     leakage = plan.leakage(plan.config.experiments)
     given = given_logprobs(plan)
+    comparisons = {name: paths.COMPARISON.format(comparison=name) for name in plan.config.comparisons}
+    agreements = {name: paths.AGREEMENT.format(agreement=name) for name in plan.config.agreements}
     contents = {
         "training": training,
         "rounds": rounds,
@@ -124,6 +126,8 @@ def write_report(plan: Plan) -> Job:
         "leakage": leakage,
         "leakage_mode": plan.config.leakage,
         "given": given,
+        **({"comparisons": comparisons} if comparisons else {}),
+        **({"agreements": agreements} if agreements else {}),
     }
     return Job(
         inputs={
@@ -137,10 +141,13 @@ def write_report(plan: Plan) -> Job:
             "controls": controls,
             "leakage": leakage,
             "given": given,
+            "comparisons": comparisons,
+            "agreements": agreements,
         },
         settings={
             "config": tracked(plan.config.report),
             "template": sha256_of_file(PACKAGE_FOLDER / "report/template.html.jinja"),
+            "comparisons_template": sha256_of_file(PACKAGE_FOLDER / "report/comparisons.html.jinja"),
             "benchmarks": {name: tracked(block) for name, block in plan.config.benchmarks.items()},
             "shown": contents,
         },
