@@ -26,7 +26,11 @@ def configured(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict
 
 
 def settings(judge: dict[str, Any] | None = None, /, **benchmark: Any) -> dict[str, Any]:
-    return judging_settings(planning.load(configured(judge, **benchmark)), "mmhal")
+    return judged_by(planning.load(configured(judge, **benchmark)))
+
+
+def judged_by(plan: planning.Plan) -> dict[str, Any]:
+    return judging_settings(plan, "stub", plan.config.benchmarks["mmhal"].judge_prompt)
 
 
 def test_settings_that_affect_verdicts_are_tracked(tmp_path: Path) -> None:
@@ -55,17 +59,27 @@ def test_a_local_judge_counts_by_its_weights_and_settings() -> None:
     assert here["model"]["weights"] == planning.load(DEMO).model_settings("tiny")["weights"]
     config = configured({"model": "tiny", "url": None})
     config["models"]["tiny"]["dtype"] = "bfloat16"
-    assert judging_settings(planning.load(config), "mmhal") != here
+    assert judged_by(planning.load(config)) != here
     config["models"]["tiny"]["dtype"] = "float32"
     config["models"]["tiny"]["reasoning"] = ["<r>", "</r>"]
-    assert judging_settings(planning.load(config), "mmhal") != here
+    assert judged_by(planning.load(config)) != here
     del config["models"]["tiny"]["reasoning"]
     config["models"]["tiny"]["engine"] = {"max_num_seqs": 3}
-    assert judging_settings(planning.load(config), "mmhal") == here
+    assert judged_by(planning.load(config)) == here
 
 
 def settings_of(plan: planning.Plan, rule: str) -> Any:
     return job_of(plan, rule, {"policy": "tiny"}).settings
+
+
+def test_a_local_judge_of_family_auto_is_probed_first() -> None:
+    config = configured({"model": "judge", "url": None})
+    config["models"]["judge"] = {**config["models"]["tiny"], "family": "auto"}
+    wildcards = {"policy": "tiny", "benchmark": "mmhal"}
+    assert job_of(planning.load(config), "judge_answers", wildcards).inputs["probe"] == "<results>/probes/judge.parquet"
+    plan = planning.load(configured({"model": "tiny", "url": None}))  # its family is declared
+    assert job_of(plan, "judge_answers", wildcards).inputs["probe"] is None
+    assert job_of(planning.load(configured()), "judge_answers", wildcards).inputs["probe"] is None  # an endpoint
 
 
 def test_another_judge_reruns_no_sampling() -> None:

@@ -1,4 +1,4 @@
-"""docs/papers.md names files, experiments, benchmarks and trainings that exist."""
+"""docs/papers.md names files, experiments, benchmarks, trainings and comparisons that exist."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from perceptune.planning.sweeps import expand_sweeps
 from tests.shipped import paper_with_ablations
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("experiments", "benchmarks", "trainings")
+SECTIONS = ("experiments", "benchmarks", "trainings", "comparisons")
 TEXT = (ROOT / "docs/papers.md").read_text()
 
 

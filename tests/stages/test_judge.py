@@ -16,12 +16,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from perceptune.contracts.config import BenchmarkBlock, EngineBlock, JudgeBlock, ModelBlock
+from perceptune.contracts.config import BenchmarkBlock, ComparisonBlock, EngineBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables.compared import COMPARED
+from perceptune.contracts.tables.comparisons import COMPARISONS
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.engines.vllm.requests import Answer, Question
-from perceptune.stages.evaluation import asking, judge_answers
+from perceptune.stages.evaluation import asking, judge_answers, judge_comparison, measure_comparison
 
 from tests.faults.judge_server import BLOCK, judged, write_answers
 
@@ -200,6 +202,41 @@ def test_vllms_own_server_refuses_what_it_cannot_do(server: str, tmp_path: Path)
     write_answers(tmp_path, 2, text="")
     with pytest.raises(UserError, match=r"cut its verdict off after 1 tokens"):
         judged(tmp_path, server, short_prompt(tmp_path), model="tiny", max_tokens=1)
+
+
+@pytest.mark.slow
+def test_vllms_own_server_compares_two_answers(server: str, tmp_path: Path) -> None:
+    """The tiny model cannot say A or B: every verdict is one that cannot be read, and none is lost."""
+    for policy, text in (("one", "red"), ("other", "a blue")):
+        (tmp_path / policy).mkdir()
+        write_answers(tmp_path / policy, 4, text=text)
+    (tmp_path / "prompt.txt").write_text("{question} how many circles are there?{a} {b}")
+    config = ComparisonBlock(
+        policies=("one", "other"), benchmark="b", judge="tiny", orders="both", prompt=str(tmp_path / "prompt.txt"), resamples=99
+    )  # fmt: skip
+
+    def compare(judge: str, **settings: Any) -> list[dict[str, Any]]:
+        block = JudgeBlock(model="tiny", url=server, concurrency=4, retries=0, **settings)
+        judge_comparison.run(
+            name=judge, judge=block, config=config, block=BLOCK, examples=tmp_path / "one/examples.parquet",
+            rewards=(tmp_path / "one/rewards.parquet", tmp_path / "other/rewards.parquet"),
+            compared=tmp_path / f"{judge}.parquet", kept=tmp_path / f"kept-{judge}",
+        )  # fmt: skip
+        return read_table(tmp_path / f"{judge}.parquet", COMPARED).to_pylist()
+
+    rows = compare("tiny")
+    assert [row["model"] for row in rows] == ["tiny"] * 8
+    assert len({row["key"] for row in rows}) == 8  # the orders are different requests
+    assert compare("again") == rows  # greedy
+    stored = {file.stem for file in (tmp_path / "kept-tiny").rglob("*.json")}
+    assert stored == {row["key"] for row in rows}
+    measure_comparison.run(
+        comparison="c", config=config, compared=tmp_path / "tiny.parquet", comparisons=tmp_path / "c.parquet"
+    )
+    found = {row["metric"]: row for row in read_table(tmp_path / "c.parquet", COMPARISONS).to_pylist()}
+    unread = sum(row["outcome"] is None for row in rows)
+    assert (found["win_rate"]["n"], found["win_rate"]["n_failed"], found["win_rate"]["of"]) == (8, unread, 8 - unread)
+    assert found["win_rate"]["judge"] == "tiny: tiny"
 
 
 if __name__ == "__main__":  # one vLLM engine per process

@@ -123,7 +123,7 @@ def _whose(rule: str, of: dict[str, str]) -> str:
         return _whose_terms(of)
     if "source" in of:
         return f"{of['dataset']} {of['source']}"
-    for name in ("clip_score", "crop", "filter", "pair_generation"):
+    for name in ("clip_score", "crop", "filter", "pair_generation", "comparison", "agreement"):
         if name in of:
             return of[name]
     if "plan" in of:
@@ -251,7 +251,7 @@ def prepare_chain(folder: Path) -> Workflow:
         config[section]["other"] = dict(config[section][name])  # a block that nothing uses yet
     # no policy has answers for them to judge; tests/workflow/test_judge_chain.py has a judge
     config["judges"] = {name: {"model": "nobody", "url": "http://localhost:1/v1"} for name in ("stub", "second")}
-    config["benchmarks"]["judged"] = {"dataset": "own", "protocol": "mmhal", "judge": "stub"}
+    config["benchmarks"]["judged"] = {"dataset": "own", "protocol": "mmhal", "judge": "stub", "max_tokens": 24}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return Workflow(folder)
 

@@ -197,6 +197,18 @@ CLEAN = {("compute_logprobs", f"{policy} old@clean+reference@clean") for policy 
     ("compute_logprobs", f"{BASE} old@clean+old@either+reference@clean")
 }
 NOTHING: set[Job] = set()
+# a comparison or agreement that the config does not have yet
+NEW_KEYS = "comparisons.new.policies comparisons.new.benchmark"
+NEW = (["perpo", "tiny"], "own-test")
+COMPARED_NEW = {("measure_comparison", "new")} | REPORT
+JUDGED_NEW = COMPARED_NEW | {("judge_comparison", "new")}
+AGREED_NEW = JUDGED_NEW | {("measure_agreement", "agreed")}
+JUDGED_DPO: set[Job] = {
+    *COMPARE["n20"], *(("plan_benchmarks", policy) for policy in (BASE, "dpo")), ("measure_agreement", "agreed"), ("judge_again", "dpo"),
+    *((rule, policy) for rule in ("judge_answers", "evaluate_policy") for policy in (BASE, "dpo")),
+    *(("score_responses", f"{policy} {BENCHMARKS} mmhal") for policy in (BASE, "dpo")),
+} | REPORT  # fmt: skip
+"""The jobs for answers of the base model and `dpo` that two judges rate."""
 
 # (key, new value, jobs that rerun first); `replaced` names a block that the key is moved to, see
 # `test_mutations`
@@ -408,6 +420,26 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
     ("exports.out.experiment", "perpo", NOTHING),  # exports are made on request
     ("exports.out.format", "verl", NOTHING),
     ("exports.out.pairs", "all", NOTHING),
+    (NEW_KEYS, NEW, COMPARED_NEW),
+    (f"{NEW_KEYS} comparisons.new.seed", (*NEW, 1), COMPARED_NEW),
+    (f"{NEW_KEYS} comparisons.new.resamples", (*NEW, 98), COMPARED_NEW),
+    ("comparisons.new.experiment comparisons.new.judge", ("p2dpo", "stub"), JUDGED_NEW),
+    *(
+        (f"{NEW_KEYS} comparisons.new.judge comparisons.new.{key}", (*NEW, "stub", value), JUDGED_NEW)
+        for key, value in {"rubric": "grades", "orders": "both", "prompt": "own/data.jsonl", "limit": 3}.items()
+    ),
+    *(
+        (f"{NEW_KEYS} comparisons.new.judge agreements.agreed.comparison agreements.agreed.{keys}", (*NEW, "stub", "new", *values), AGREED_NEW)
+        for keys, values in {
+            "judge": ("second",), "labels": ("own/data.jsonl",), "judge agreements.agreed.seed": ("second", 1),
+            "judge agreements.agreed.resamples": ("second", 98),
+        }.items()
+    ),
+    (
+        "experiments.dpo.benchmarks agreements.agreed.benchmark agreements.agreed.judge agreements.agreed.policies",
+        (["shapes-test", "judged"], "judged", "second", ["dpo"]),
+        JUDGED_DPO,
+    ),
     ("report.title", "Another", REPORT),
     ("report.caption", "Other words.", REPORT),
     ("report.gallery", 3, REPORT),

@@ -91,6 +91,13 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
         block["benchmarks"] = TESTED[name]
     if "diagnostics" in config:
         config["diagnostics"]["experiments"] = list(config["experiments"])
+    known = {*config["experiments"], *config["models"]}
+    config["comparisons"] = {
+        name: block
+        for name, block in config.get("comparisons", {}).items()
+        if {block.get("experiment"), *block.get("policies", [])} - {None} <= known
+        and block.get("benchmark") in (None, *TESTED[next(iter(block.get("policies", [block.get("experiment")])))])
+    }
     for section in ("samplings", "rollouts", "benchmarks"):
         for block in config.get(section, {}).values():
             block.update(
@@ -118,7 +125,8 @@ def _small(paper: str, judge: str) -> dict[str, Any]:
 
 @pytest.mark.extended
 def test_twenty_examples_go_the_whole_way(paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "key-of-a-test")
+    for key in ("OPENAI_API_KEY", "DASHSCOPE_API_KEY"):
+        monkeypatch.setenv(key, "key-of-a-test")
     with serving() as server:
         server.say = lambda body, number: "8 7\nRating: 4, correct"  # every benchmark's parser finds a verdict
         config = _small(paper, server.url)

@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from perceptune.contracts.config import BenchmarkBlock
+from perceptune.contracts.config import BenchmarkBlock, ComparisonBlock
+from perceptune.contracts.tables.comparisons import COMPARISONS
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.benchmarks.papo_eval.error_analysis import kind_of
-from perceptune.stages.evaluation import evaluate
+from perceptune.report.sections.comparisons import comparison_sections
+from perceptune.stages.evaluation import evaluate, measure_comparison
 
 from tests.faults.judge_server import judged, serving
 from tests.unit.benchmarks.answering import MODEL, failures, values
@@ -55,6 +57,7 @@ def test_shares_of_answers_and_of_errors() -> None:
         "accuracy": 0.3, "perception_errors": 0.2, "reasoning_errors": 0.1, "calculation_errors": 0.1, "other_errors": 0.2,
         "perception_share_of_errors": 2 / 6, "reasoning_share_of_errors": 1 / 6, "calculation_share_of_errors": 1 / 6,
         "other_share_of_errors": 2 / 6, "format": 0.9,
+        "perception_error_count": 2, "reasoning_error_count": 1, "calculation_error_count": 1, "other_error_count": 2,
     }  # fmt: skip
     assert found == pytest.approx(expected)
     assert failures(PROTOCOL, answers("+++pprco-?"), "perception_errors") == (10, 1)
@@ -124,3 +127,25 @@ def test_two_policies_are_compared_through_a_judge(tmp_path: Path) -> None:
     assert (share["value"], share["base_value"]) == pytest.approx((2 / 5, 4 / 6))
     assert (share["n"], share["n_failed"], errors["n"], errors["n_failed"]) == (5, 0, 8, 0)
     assert errors["judge"].startswith("stub: ")
+    assert_any_two_are_compared(tmp_path, block)
+
+
+def assert_any_two_are_compared(folder: Path, block: BenchmarkBlock) -> None:
+    """The comparison without a judge of its own: numbers and shares of errors with paired differences."""
+    measure_comparison.run(
+        comparison="c", config=ComparisonBlock(policies=("ours", "base"), benchmark="b", resamples=99), comparisons=folder / "c.parquet",
+        block=block, rewards=(folder / "ours/rewards.parquet", folder / "base/rewards.parquet"),
+        verdicts=(folder / "ours/verdicts.parquet", folder / "base/verdicts.parquet"), reward_tasks={"open": "boxed_exact"},
+        examples=folder / "ours/examples.parquet",
+    )  # fmt: skip
+    rows = read_table(folder / "c.parquet", COMPARISONS).to_pylist()
+    found = {row["metric"]: row for row in rows}
+    count, share = found["perception_error_count"], found["perception_share_of_errors"]
+    assert (count["value"], count["other_value"], count["difference"]) == (2, 4, -2)
+    assert count["difference_ci_low"] <= -2 <= count["difference_ci_high"]
+    assert count["ci_low"] < 2 < count["ci_high"]
+    assert share["difference"] == pytest.approx(2 / 5 - 4 / 6)
+    assert (count["one"], count["other"], count["source"], count["judge"]) == ("ours", "base", "b", None)
+    assert rows[0]["metric"] == "accuracy"  # the primary one is first
+    (section,) = comparison_sections({"c": folder / "c.parquet"})
+    assert section["sentence"].endswith(" %: difference +25.0 points [0.0, +50.0]")

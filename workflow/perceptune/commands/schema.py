@@ -53,6 +53,8 @@ SECTIONS: dict[str, tuple[type[Block], ...]] = {
     "benchmarks": (config.BenchmarkBlock, config.ContrastBlock),
     "judges": (config.JudgeBlock,),
     "experiments": (config.ExperimentBlock,),
+    "comparisons": (config.ComparisonBlock,),
+    "agreements": (config.AgreementBlock,),
     "controls": (config.ControlsBlock,),
     "diagnostics": (config.DiagnosticsBlock,),
     "exports": (config.ExportBlock,),

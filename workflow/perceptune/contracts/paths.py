@@ -87,6 +87,11 @@ TRACKERS = "<logs>/trackers"
 """What the trackers of `report_to` write; no job reads it."""
 
 VERDICTS = "<results>/verdicts/{policy}/{benchmark}.parquet"
+SECOND_VERDICTS = "<results>/verdicts/{policy}/{benchmark}/{judge}.parquet"
+"""Verdicts of a second judge on the same answers."""
+COMPARED = "<results>/comparisons/{comparison}/{judge}.parquet"
+COMPARISON = "<results>/comparisons/{comparison}.parquet"
+AGREEMENT = "<results>/agreements/{agreement}.parquet"
 JUDGED = "results/.judged/{judge}"
 """All verdicts of a judge, by request. They outlive the verdict tables and are shared by
 policies."""

@@ -33,21 +33,21 @@ def verdict_tables(plan: Plan, policy: str, benchmarks_of: str | None = None) ->
     return {b: VERDICTS.format(policy=policy, benchmark=b) for b in names if plan.config.benchmarks[b].judge}
 
 
-def judged_model(plan: Plan, benchmark: str) -> str | None:
-    """The model of the config that judges a benchmark; None for an endpoint."""
-    judge = plan.config.judges[str(plan.config.benchmarks[benchmark].judge)]
-    return judge.model if judge.url is None else None
+def local_model(plan: Plan, judge: str) -> str | None:
+    """The model of the config that a judge is; None for an endpoint."""
+    block = plan.config.judges[judge]
+    return block.model if block.url is None else None
 
 
-def judging_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
-    """How a benchmark is judged, as a tracked setting with digests instead of paths."""
-    block, model = plan.config.benchmarks[benchmark], judged_model(plan, benchmark)
+def judging_settings(plan: Plan, judge: str, prompt: str | None) -> dict[str, Any]:
+    """A judge with the user's prompt, as a tracked setting with digests instead of paths."""
+    model = local_model(plan, judge)
     return {
-        "name": block.judge,
-        "judge": tracked(plan.config.judges[str(block.judge)]),
+        "name": judge,
+        "judge": tracked(plan.config.judges[judge]),
         "model": model and plan.model_settings(model),
         "reasoning": model and tracked(plan.config.models[model])["reasoning"],
-        "prompt": block.judge_prompt and prompt_digest(block.judge_prompt),
+        "prompt": prompt and file_digest(prompt, "judge prompt"),
     }
 
 
@@ -116,10 +116,10 @@ def reward_modules(plan: Plan, reward: str) -> list[str]:
     return [module_of("reward", name) for name in sorted(set(plan.config.rewards[reward].tasks.values()))]
 
 
-def prompt_digest(file: str) -> str:
-    """Digest of a prompt file. Raises `UserError` if it does not exist."""
+def file_digest(file: str, what: str) -> str:
+    """Digest of a file that the config names. Raises `UserError` if it does not exist."""
     if not Path(file).is_file():
-        raise UserError(f"judge prompt `{file}` does not exist", "paths are relative to the working directory")
+        raise UserError(f"{what} `{file}` does not exist", "paths are relative to the working directory")
     return next(MEMORY.sha256_of_files([Path(file)]))
 
 

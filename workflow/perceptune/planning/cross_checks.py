@@ -129,9 +129,9 @@ def _too_long(experiment: ExperimentBlock, config: Config) -> Iterator[str]:
 
 
 def _judges_too_long(config: Config) -> Iterator[str]:
-    for name in {config.benchmarks[benchmark].judge: None for benchmark in config.used_benchmarks()}:
-        judge = config.judges[name] if name else None
-        if judge and judge.url is None and judge.max_tokens:
+    for name in config.used_judges():
+        judge = config.judges[name]
+        if judge.url is None and judge.max_tokens:
             limit = config.models[judge.model].max_model_len
             if judge.max_tokens >= limit:
                 yield f"key `judges.{name}.max_tokens`: got `{judge.max_tokens}`, {_no_room(judge.model, limit)}"

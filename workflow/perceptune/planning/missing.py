@@ -40,6 +40,12 @@ def _files(config: Config) -> Iterator[str]:
         benchmark = config.benchmarks[name]
         if benchmark.judge_prompt and not Path(benchmark.judge_prompt).is_file():
             yield f"benchmarks.{name}.judge_prompt: {_lost(benchmark.judge_prompt)}"
+    for name, comparison in config.comparisons.items():
+        if comparison.prompt and not Path(comparison.prompt).is_file():
+            yield f"comparisons.{name}.prompt: {_lost(comparison.prompt)}"
+    for name, agreement in config.agreements.items():
+        if agreement.labels and not Path(agreement.labels).is_file():
+            yield f"agreements.{name}.labels: {_lost(agreement.labels)}"
 
 
 def missing_data(name: str, config: Config) -> Iterator[str]:
@@ -95,7 +101,7 @@ def _folders(config: Config) -> Iterator[str]:
 
 
 def _keys(config: Config, environment: Mapping[str, str]) -> Iterator[str]:
-    used = {config.benchmarks[name].judge for name in config.used_benchmarks()}
-    for name, judge in config.judges.items():
-        if name in used and judge.key and not environment.get(judge.key):
+    for name in config.used_judges():
+        judge = config.judges[name]
+        if judge.key and not environment.get(judge.key):
             yield f"judges.{name}.key: `{judge.key}` is not set in the environment"

@@ -62,7 +62,7 @@ def check_models(config: Config) -> None:
 
 def models_in_use(config: Config) -> list[str]:
     """Models of experiments, and of judges that run locally."""
-    judges = [config.judges[judge] for b in config.used_benchmarks() if (judge := config.benchmarks[b].judge)]
+    judges = [config.judges[name] for name in config.used_judges()]
     used = [experiment.model for experiment in config.experiments.values()]
     return list(dict.fromkeys([*used, *(judge.model for judge in judges if judge.url is None)]))
 

@@ -12,7 +12,7 @@ from perceptune.contracts.plugins import PACKAGE
 from perceptune.contracts.provenance.code import code_digests
 from perceptune.planning.diagnostics import diagnosed
 from perceptune.planning.job import Job
-from perceptune.planning.jobs import attention, data, evaluation, export, preferences, sampling, training
+from perceptune.planning.jobs import attention, data, evaluation, export, judging, preferences, sampling, training
 from perceptune.planning.policies import Plan
 
 
@@ -85,7 +85,13 @@ RULES = {
         training.select_tokens, "stages.training.select_tokens:run", (paths.SELECTED, paths.SELECTED_LINES)
     ),
     "measure_gradients": Rule(training.measure_gradients, "stages.training.diagnostics:run", (paths.DIAGNOSTICS,)),
-    "judge_answers": Rule(preferences.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
+    "judge_answers": Rule(judging.judge_answers, "stages.evaluation.judge_answers:run", (paths.VERDICTS,)),
+    "judge_again": Rule(judging.judge_answers, "stages.evaluation.judge_answers:run", (paths.SECOND_VERDICTS,)),
+    "judge_comparison": Rule(judging.judge_comparison, "stages.evaluation.judge_comparison:run", (paths.COMPARED,)),
+    "measure_comparison": Rule(
+        judging.measure_comparison, "stages.evaluation.measure_comparison:run", (paths.COMPARISON,)
+    ),
+    "measure_agreement": Rule(judging.measure_agreement, "stages.evaluation.measure_agreement:run", (paths.AGREEMENT,)),
     "evaluate_policy": Rule(evaluation.evaluate_policy, "stages.evaluation.evaluate:run", (paths.METRICS,)),
     "compare_controls": Rule(evaluation.compare_controls, "stages.evaluation.compare_controls:run", (paths.CONTROLS,)),
     "collect_metrics": Rule(evaluation.collect_metrics, "stages.evaluation.collect:run", (paths.ALL_METRICS,)),
@@ -144,6 +150,9 @@ def constraints(plan: Plan) -> dict[str, str]:
         "clip_score": one_of(config.clip_scores),
         "filter": one_of(config.filters),
         "benchmark": one_of(config.benchmarks),
+        "comparison": one_of(config.comparisons),
+        "agreement": one_of(config.agreements),
+        "judge": one_of(config.judges),
         "groups": f"[^/]+/[^/]+/[^/]+|{lists}",
         "plan": "[^/]+/[^/]+|benchmarks",
     }

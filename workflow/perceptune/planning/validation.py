@@ -29,6 +29,7 @@ from perceptune.contracts.plugins import brought, load, names
 from perceptune.core.benchmarks.benchmark import protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
+from perceptune.planning.comparisons import impossible_comparisons, unknown_comparisons
 from perceptune.planning.cross_checks import cross_mistakes
 from perceptune.planning.family_checks import family_mistakes
 from perceptune.planning.messages import described, dotted, mistakes_of
@@ -44,9 +45,10 @@ def checked(raw: Mapping[str, Any]) -> Config:
         config = Config.model_validate(raw)
     except ValidationError as invalid:
         raise UserError("config\n  " + joined_mistakes(mistakes_of(invalid))) from None
-    mistakes = _unknown_references(config)
+    mistakes = [*_unknown_references(config), *unknown_comparisons(config)]
     mistakes = mistakes or [*_broken_plugins(config)] or _wrong_parameters(config)
     mistakes = mistakes or [*_incompatible_blocks(config), *cross_mistakes(config), *family_mistakes(config)]
+    mistakes = mistakes or [*impossible_comparisons(config)]
     if mistakes:
         raise UserError("config\n  " + joined_mistakes(mistakes))
     return config

@@ -41,6 +41,7 @@ from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
 from perceptune.report.sections import verdicts as verdict_sections
 from perceptune.report.sections import warnings as warning_sections
+from perceptune.report.sections.comparisons import agreement_rows, comparison_lines, comparison_sections
 from perceptune.report.sections.diagnostics import diagnostics_section
 from perceptune.report.sections.leakage import leakage_section
 from perceptune.report.sections.rounds import Rounds
@@ -77,6 +78,8 @@ def run(
     epochs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     tokens: Mapping[str, Path] = MappingProxyType({}),
     diagnostics: Mapping[str, Path] = MappingProxyType({}),
+    comparisons: Mapping[str, Path] = MappingProxyType({}),
+    agreements: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -101,6 +104,8 @@ def run(
             the last one is shown outside the section on epochs.
         tokens: Experiment to the tokens that its method selects in the last round.
         diagnostics: Experiment to the table of its gradients; may be empty.
+        comparisons: Name to the table of a comparison.
+        agreements: Name to the table of an agreement.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
@@ -124,7 +129,9 @@ def run(
 
     warnings = leak_warnings(leakage, leakage_mode)
     warnings += warning_sections.warnings(logs, counts, experiments, found, pair_counts)
-    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings))
+    compared, agreed = comparison_sections(comparisons), agreement_rows(agreements)
+    lines = comparison_lines(compared, agreed)
+    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings, lines))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
@@ -138,6 +145,8 @@ def run(
     sources |= {f"selected tokens of {e}": path for e, path in tokens.items()}
     sources |= {f"log-probs of {label}": path for label, path in given.items()}
     sources |= {f"gradients of {e}": path for e, path in diagnostics.items()}
+    sources |= {f"comparison {name}": path for name, path in comparisons.items()}
+    sources |= {f"agreement {name}": path for name, path in agreements.items()}
     once = None if logs is None else round_sections.trained_once(logs, experiments)
     handed_on = round_sections.handed_on(experiments)
     page = (
@@ -193,6 +202,8 @@ def run(
             ),
             leakage=leakage_section(leakage),
             diagnostics=diagnostics_section(diagnostics),
+            comparisons=compared,
+            agreements=agreed,
             lineage=_provenance(sources),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
@@ -207,13 +218,16 @@ def result_text(
     base: Mapping[str, str] | None = None,
     controlled: Controlled | None = None,
     warnings: Sequence[str] = (),
+    compared: Sequence[str] = (),
 ) -> str:
-    """The plain-text result table, at most 100 columns wide, after the `warnings`."""
+    """The plain-text result table, at most 100 columns wide, after the `warnings` and before the lines
+    `compared`."""
     shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
     more = round_sections.round_lines(metrics, results.results(metrics), rounds, base or {})
     more += attention_sections.sweep_lines(shown, results.results(shown), noise, TEXT_WIDTH)
     if controlled:
         more += control_sections.control_lines(shown, results.results(shown), noise, controlled)
+    more += [*([""] if more and compared else []), *compared]
     above = "\n".join(line for warning in warnings for line in text_lines(f"warning: {warning}"))
     return (f"{above}\n\n" if above else "") + results_as_text(shown, more)
 

@@ -16,6 +16,7 @@ from perceptune.contracts.config.blocks import (
     Task,
     takes_list,
 )
+from perceptune.contracts.config.comparisons import AgreementBlock, ComparisonBlock, Rubric
 from perceptune.contracts.config.config import Config
 from perceptune.contracts.config.datasets import Boxes, Coordinates, DatasetBlock, FileDataset, ShapesDataset
 from perceptune.contracts.config.diagnostics import DiagnosticsBlock
@@ -43,6 +44,7 @@ __all__ = [
     "UNCOMPUTED",
     "UNTRACKED",
     "WAYS",
+    "AgreementBlock",
     "AnswerBlock",
     "AttentionBlock",
     "BatchBlock",
@@ -50,6 +52,7 @@ __all__ = [
     "Block",
     "Boxes",
     "ClipBlock",
+    "ComparisonBlock",
     "Config",
     "ContrastBlock",
     "ControlsBlock",
@@ -77,6 +80,7 @@ __all__ = [
     "ReportBlock",
     "RewardBlock",
     "RolloutBlock",
+    "Rubric",
     "SaliencyBlock",
     "SamplingBlock",
     "SelectionBlock",

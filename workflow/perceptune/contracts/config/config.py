@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from perceptune.contracts.config.blocks import PLAIN_VIEWS, Block, Name
+from perceptune.contracts.config.comparisons import AgreementBlock, ComparisonBlock
 from perceptune.contracts.config.datasets import DatasetBlock
 from perceptune.contracts.config.diagnostics import DiagnosticsBlock
 from perceptune.contracts.config.evaluation import BenchmarkBlock, ControlsBlock, JudgeBlock, Leakage, ReportBlock
@@ -64,6 +65,10 @@ class Config(Block):
     """Benchmarks by name."""
     experiments: dict[Name, ExperimentBlock]
     """Experiments by name: what to run."""
+    comparisons: dict[Name, ComparisonBlock] = {}
+    """Comparisons of two policies, or of the answers of pairs, by name."""
+    agreements: dict[Name, AgreementBlock] = {}
+    """Agreements of a judge with a second one or with people by name."""
     exports: dict[Name, ExportBlock] = {}
     """Exports of preferences by name."""
     rehearse: Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -108,6 +113,13 @@ class Config(Block):
         """Benchmarks that any experiment uses, in config order."""
         named = {benchmark for experiment in self.experiments.values() for benchmark in experiment.benchmarks}
         return [name for name in self.benchmarks if name in named]
+
+    def used_judges(self) -> list[str]:
+        """Judges of benchmarks in use, comparisons and agreements, in config order."""
+        named = {self.benchmarks[name].judge for name in self.used_benchmarks()}
+        named |= {comparison.judge for comparison in self.comparisons.values()}
+        named |= {agreement.judge for agreement in self.agreements.values()}
+        return [name for name in self.judges if name in named]
 
     def used_datasets(self) -> list[str]:
         """Datasets that any experiment uses, in config order; all if there are no experiments."""

@@ -88,6 +88,10 @@ class Judged:
     """
     reads_reasoning: bool = False
     """Whether `messages` uses the whole response, `Answered.response`."""
+    labels: tuple[str, ...] = ()
+    """The labels by which verdicts sort answers, for agreement with others; empty: verdicts are no labels."""
+    label: Callable[[str | None], str | None] | None = None
+    """Reads the label from a verdict; None if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ class Benchmark:
     """
     judged: Judged | None = None
     """How to judge answers; None if no metric uses a judge."""
+    described: Callable[[Answered], str] | None = None
+    """What the image shows, in words, for a judge of two answers, which does not see it; None: unknown."""
     judge_required: bool = False
     """Whether every score requires a judge."""
     by_density: bool = False

@@ -112,6 +112,8 @@ def write_report(plan: Plan) -> Job:
     leakage = plan.leakage(plan.config.experiments)
     given = given_logprobs(plan)
     diagnostics = {e: paths.DIAGNOSTICS.format(experiment=e) for e in diagnosed(plan.config)}
+    comparisons = {name: paths.COMPARISON.format(comparison=name) for name in plan.config.comparisons}
+    agreements = {name: paths.AGREEMENT.format(agreement=name) for name in plan.config.agreements}
     contents = {
         "training": training,
         "rounds": rounds,
@@ -129,6 +131,8 @@ def write_report(plan: Plan) -> Job:
         "tokens": _selected(plan),
         "epochs": {e: _epochs(plan, e) for e in plan.config.experiments if plan.epochs(e)},
         "diagnostics": diagnostics,
+        "comparisons": comparisons,
+        "agreements": agreements,
     }
     return Job(
         inputs={
@@ -144,6 +148,8 @@ def write_report(plan: Plan) -> Job:
             "given": given,
             "tokens": _selected(plan),
             "diagnostics": diagnostics,
+            "comparisons": comparisons,
+            "agreements": agreements,
         },
         settings={
             "config": tracked(plan.config.report),

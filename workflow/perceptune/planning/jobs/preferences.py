@@ -1,23 +1,13 @@
-"""Jobs that turn responses into rewards and preferences, and jobs of judges."""
+"""Jobs that turn responses into rewards and preferences."""
 
 from __future__ import annotations
 
 from perceptune.contracts import paths
-from perceptune.contracts.config import ModelBlock
-from perceptune.contracts.plugins import module_of
 from perceptune.planning import resources
-from perceptune.planning.benchmarks import (
-    benchmark_rewards,
-    judged_model,
-    judging_settings,
-    reward_modules,
-    scored_settings,
-)
+from perceptune.planning.benchmarks import reward_modules, scored_settings
 from perceptune.planning.job import Job
 from perceptune.planning.jobs.data import without_leakage
 from perceptune.planning.policies import Plan, tracked
-from perceptune.planning.resources import Needs, Table
-from perceptune.planning.sizes import ANSWER, PROMPT, weights_of
 from perceptune.planning.views import clip_scores, view_modules, views_of
 
 
@@ -110,40 +100,4 @@ def filter_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str,
             "clips": clip_scores(plan, policy, dataset, pair_generation, filter),
         },
         settings={"config": tracked(plan.config.filters[filter])},
-    )
-
-
-def judge_answers(plan: Plan, *, policy: str, benchmark: str) -> Job:
-    block, model = plan.config.benchmarks[benchmark], judged_model(plan, benchmark)
-    judge = plan.config.judges[str(block.judge)]
-    settings = judging_settings(plan, benchmark)
-    served = plan.config.models[model] if model else None
-    return Job(
-        inputs={
-            "rewards": benchmark_rewards(plan, policy)[benchmark],
-            "examples": paths.EXAMPLES.format(dataset=block.dataset),
-        },
-        settings=settings,
-        details={
-            "name": block.judge,
-            "judge": judge.model_dump(mode="json"),
-            "block": block.model_dump(mode="json"),
-            "model": served and served.model_dump(mode="json"),
-            "weights": settings["model"] and settings["model"]["weights"],
-            "kept": paths.JUDGED.format(judge=block.judge),
-        },
-        modules=(module_of("benchmark", str(block.protocol)), *([plan.family(model)] if model else [])),
-        threads=served.threads if served else 1,
-        gpus=served.engine.tensor_parallel_size if served else 0,
-        needs=lambda read: _judging(plan, served, read("rewards")),
-    )
-
-
-def _judging(plan: Plan, served: ModelBlock | None, answers: Table) -> Needs:
-    """What the judge of so many answers needs: those of a local model, or to wait for an endpoint."""
-    if served is None:
-        return resources.asking(answers.rows)
-    prompts = min(served.max_model_len, PROMPT) * answers.rows
-    return resources.sampling(
-        weights_of(plan, served), served.engine.tensor_parallel_size, prompts, ANSWER * answers.rows
     )

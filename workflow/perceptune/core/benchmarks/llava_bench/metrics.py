@@ -40,12 +40,17 @@ RULE = (
 """The published rule, which is the same for all three categories."""
 
 
+def caption(answered: Answered) -> str:
+    """The benchmark's description of the image."""
+    return str(answered.source.get("caption", ""))
+
+
 def messages(answered: Answered) -> list[dict[str, str]]:
     """The official judge prompt: the description of the image, the question, both answers and the
     rule.
     """
     parts = [
-        f"[Context]\n{answered.source.get('caption', '')}",
+        f"[Context]\n{caption(answered)}",
         f"[Question]\n{answered.question}",
         f"[Assistant 1]\n{answered.target or ''}",
         "[End of Assistant 1]",
@@ -119,5 +124,6 @@ BENCHMARK = Benchmark(
     settings={"prompt": "{question}", "max_tokens": 1024, "views": ("original",)},
     reads={"open": ("caption", "category")},
     judged=Judged(messages=messages, max_tokens=1024, may_end_early=True),
+    described=caption,
     judge_required=True,
 )

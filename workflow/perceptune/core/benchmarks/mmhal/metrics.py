@@ -61,11 +61,21 @@ def rating(verdict: str | None) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
+def label(verdict: str | None) -> str | None:
+    """The rating as a label."""
+    found = rating(verdict)
+    return None if found is None else str(found)
+
+
+def contents(answered: Answered) -> str:
+    """The benchmark's list of what the image contains."""
+    return ", ".join(map(str, answered.source.get("image_content") or []))
+
+
 def fields(answered: Answered) -> dict[str, str]:
     """The fields of the judge prompt."""
-    contents = answered.source.get("image_content") or []
     return {
-        "contents": ", ".join(map(str, contents)),
+        "contents": contents(answered),
         "question": answered.question,
         "reference": answered.target or "",
         "answer": answered.text or "",
@@ -132,6 +142,9 @@ BENCHMARK = Benchmark(
         max_tokens=1024,
         asked=_needs_judge,
         fields=fields,
+        labels=tuple(map(str, range(7))),
+        label=label,
     ),
+    described=contents,
     judge_required=True,
 )

@@ -122,9 +122,19 @@ ERRORS = {
         ),
         "{}_share_of_errors",
     ),
+    **_each(
+        lambda kind: Measured(
+            lambda columns: columns[kind].sum(axis=-1),
+            f"number of {kind} errors",
+            percent=False,
+            lower_is_better=True,
+            failed=_unsorted,
+        ),
+        "{}_error_count",
+    ),
 }
-"""`n` counts answers in the first four metrics and errors in the others; `n_failed` counts errors
-whose verdict could not be read, which belong to no kind.
+"""`n` counts errors in the shares of errors and answers in the other metrics; `n_failed` counts
+errors whose verdict could not be read, which belong to no kind.
 """
 JUDGED = Judged(
     messages=lambda answered: [{"role": "user", "content": filled(PROMPT, fields(answered))}],
@@ -133,4 +143,6 @@ JUDGED = Judged(
     fields=fields,
     may_end_early=True,
     reads_reasoning=True,
+    labels=KINDS,
+    label=kind_of,
 )

@@ -1,0 +1,1 @@
+"""Comparisons of two answers to a question by a judge, and agreement between judges and people."""

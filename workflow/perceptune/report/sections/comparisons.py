@@ -1,0 +1,139 @@
+"""The report's section on comparisons of two answers, and on agreement of judges and people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perceptune.contracts.tables.agreements import AGREEMENTS
+from perceptune.contracts.tables.comparisons import COMPARISONS
+from perceptune.contracts.tables.io import read_table
+from perceptune.core.comparisons.measures import OF_PAIRS, SHARES
+from perceptune.report.result_text import text_lines
+from perceptune.report.results import Measure, Row, finite, measure
+
+COUNTED = ("win", "tie", "lose", *OF_PAIRS)
+"""Shares that are shown with their count."""
+
+
+def comparison_sections(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """One part per comparison. Raises `UserError` for a broken table."""
+    return [_section(rows) for path in tables.values() if (rows := read_table(path, COMPARISONS).to_pylist())]
+
+
+def agreement_rows(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """A row per agreement and part, with its table of counts. Raises `UserError` for a broken table."""
+    return [row for path in tables.values() for row in _agreements(read_table(path, AGREEMENTS).to_pylist())]
+
+
+def comparison_lines(sections: Sequence[Mapping[str, Any]], agreements: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of the result table."""
+    lines = [line for section in sections for line in text_lines(f"{section['title']}: {section['sentence']}")]
+    for row in agreements:
+        number = f"{row['agreement']} {row['agreement_interval']}".strip()
+        kappa = f"{row['kappa']} {row['kappa_interval']}".strip()
+        lines += text_lines(f"{row['title']}: agreement {number} %, kappa {kappa}, n = {row['n']}")
+    return lines
+
+
+def _section(rows: Sequence[Row]) -> dict[str, Any]:
+    first = rows[0]
+    against = f"{first['one']} against {first['other']}"
+    shared = {"name": first["comparison"], "against": against, "source": first["source"], "judge": first["judge"]}
+    shared["title"] = f"{first['comparison']} ({against} on {first['source']})"
+    return {**shared, **(_of_verdicts(rows) if first["judge"] else _of_metrics(rows))}
+
+
+def _of_verdicts(rows: Sequence[Row]) -> dict[str, Any]:
+    """A row per part, a column per share."""
+    parts: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        parts.setdefault(row["part"], {})[row["metric"]] = row
+    names = list(next(iter(parts.values())))
+    rate = rows[0]
+    how = _measure(rate["metric"])
+    decided = f"win rate {how.number(rate['value'])} % {how.interval(rate['ci_low'], rate['ci_high'])}"
+    sentence = f"{decided}, {rate['n']} verdicts, {rate['n_failed']} unreadable, by {rate['judge']}"
+    return {
+        "judged": True,
+        "sentence": " ".join(sentence.split()),
+        "columns": [f"{_measure(name).label}{_measure(name).unit}" for name in names],
+        "rows": [
+            {
+                "name": part,
+                "cells": [_cell(found[name]) for name in names],
+                "n": found[names[0]]["n"],
+                "failed": found[names[0]]["n_failed"],
+            }
+            for part, found in parts.items()
+        ],
+    }
+
+
+def _of_metrics(rows: Sequence[Row]) -> dict[str, Any]:
+    """A row per metric of the greedy answers under each view."""
+    greedy = [row for row in rows if row["condition"] == "greedy"]
+    shown = [_metric_row(row) for row in greedy]
+    primary = shown[0]
+    unit = " points" if measure(greedy[0]["metric"]).percent else ""
+    sentence = f"{primary['name']}: difference {primary['difference']}{unit} {primary['difference_interval']}"
+    return {"judged": False, "sentence": " ".join(sentence.split()), "columns": [], "rows": shown}
+
+
+def _metric_row(row: Row) -> dict[str, Any]:
+    how = measure(row["metric"])
+    excluded = finite(row["difference_ci_low"]) and not row["difference_ci_low"] <= 0 <= row["difference_ci_high"]
+    return {
+        "name": f"{how.label}{how.unit}",
+        "view": row["view"],
+        "part": row["part"],
+        "lower_is_better": how.lower_is_better,
+        "one": how.number(row["value"]),
+        "one_interval": how.interval(row["ci_low"], row["ci_high"]),
+        "other": how.number(row["other_value"]),
+        "difference": how.difference(row["difference"]),
+        "difference_interval": how.difference_interval(row["difference_ci_low"], row["difference_ci_high"]),
+        "star": bool(excluded),
+        "n": row["n"],
+        "failed": row["n_failed"],
+    }
+
+
+def _measure(metric: str) -> Measure:
+    share = SHARES[metric]
+    return Measure(share.label, share.percent)
+
+
+def _cell(row: Row) -> dict[str, str]:
+    how = _measure(row["metric"])
+    count = f"{row['count']:g} of {row['of']:g}" if row["metric"] in COUNTED and row["of"] else ""
+    return {"value": how.number(row["value"]), "interval": how.interval(row["ci_low"], row["ci_high"]), "count": count}
+
+
+def _agreements(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    for part in dict.fromkeys(row["part"] for row in rows):
+        own = [row for row in rows if row["part"] == part]
+        by_metric = {row["metric"]: row for row in own}
+        raw, kappa = by_metric["agreement"], by_metric["kappa"]
+        share, plain = Measure("agreement"), Measure("kappa", percent=False)
+        counted = {(row["label"], row["other_label"]): int(row["value"]) for row in own if row["metric"] == "count"}
+        labels = sorted({label for both in counted for label in both})
+        yield {
+            "name": raw["agreement"],
+            "title": f"{raw['agreement']} ({raw['judge']} and {raw['other']} on {raw['source']}, {part})",
+            "source": raw["source"],
+            "part": part,
+            "judge": raw["judge"],
+            "other": raw["other"],
+            "agreement": share.number(raw["value"]),
+            "agreement_interval": share.interval(raw["ci_low"], raw["ci_high"]),
+            "kappa": plain.number(kappa["value"]),
+            "kappa_interval": plain.interval(kappa["ci_low"], kappa["ci_high"]),
+            "reason": kappa["reason"],
+            "n": raw["n"],
+            "unread": raw["n_unread"],
+            "unlabelled": raw["n_unlabelled"],
+            "labels": labels,
+            "counts": [[counted.get((label, other), 0) for other in labels] for label in labels],
+        }
