@@ -12,7 +12,6 @@ from perceptune.contracts.tables.table import Table
 from perceptune.report import write
 from perceptune.report.sections.comparisons import agreement_rows, comparison_lines, comparison_sections
 
-
 PAGE = '{% from "macros.html.jinja" import table with context %}{% include "comparisons.html.jinja" %}'
 
 
