@@ -95,7 +95,7 @@ def test_labels_count_by_their_content(tmp_path: Path) -> None:
 
     assert settings("one")["labels_digest"] != settings("two")["labels_digest"]
     lost = planning.load(configured(agreement={"benchmark": "errors", "labels": "nowhere.csv"}))
-    assert "agreements.a.labels: `nowhere.csv`" in missing(lost.config, {})
+    assert "agreements.a.labels: `nowhere.csv` does not exist" in missing(lost.config, {})
     with pytest.raises(UserError, match=r"labels `nowhere\.csv` does not exist"):
         job_of(lost, "measure_agreement", {"agreement": "a"})
 
