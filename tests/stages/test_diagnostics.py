@@ -115,7 +115,7 @@ def new_adapter(folder: Path) -> PeftModel:
 
 
 def measured(folder: Path, target: Path, training: TrainingBlock = TRAINING, **changes: Any) -> list[dict[str, Any]]:
-    """The rows of a run, without the time of anything."""
+    """The rows of a run, which leaves no journal behind."""
     diagnostics.run(
         experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", adapter=folder / "adapter",
         diagnostics=target / "out.parquet", journal=target / "journal", model=model_block(folder), weights="w", config=training,

@@ -223,11 +223,10 @@ def _measure(
                 if point == "end":
                     adapted.load_adapter(str(adapter), "default", is_trainable=True, torch_device=str(base.device))
                 for number, kind in enumerate(kinds):
-                    pass_ = _Pass(adapted, feed, number, model, measured.seed, kind)
-                    places = missing[point, kind.kind]
-                    for group_id, row in pass_.rows(places):
-                        rows = [{"point": point, "group_id": group_id, "kind": kind.kind, **one} for one in row]
-                        finished.add((point, kind.kind, group_id), rows)
+                    found = _Pass(adapted, feed, number, model, measured.seed, kind).rows(missing[point, kind.kind])
+                    for group_id, numbers in found:
+                        fixed = {"point": point, "group_id": group_id, "kind": kind.kind}
+                        finished.add((point, kind.kind, group_id), [{**fixed, **one} for one in numbers])
                         progress.advance()
         finished.commit()
 
