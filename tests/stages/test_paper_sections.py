@@ -9,7 +9,7 @@ from perceptune.contracts.tables.metrics import METRICS
 from perceptune.contracts.tables.selected import SELECTED
 from perceptune.report import write
 
-from tests.stages.test_report import metric_row
+from tests.report_pages import metric_row
 
 
 def test_each_has_a_link_and_only_it_shows_kept_epochs(tmp_path: Path) -> None:

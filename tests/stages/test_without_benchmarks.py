@@ -10,7 +10,7 @@ from perceptune.contracts.tables.metrics import METRICS
 from perceptune.report import write
 from perceptune.stages.evaluation import collect, evaluate
 
-from tests.stages.test_report import write_training
+from tests.report_pages import write_training
 
 MODEL = ModelBlock(path="model", family="llava")
 

@@ -7,7 +7,7 @@ from perceptune.core.benchmarks.density import quarters
 from perceptune.report import results, write
 from perceptune.report.sections.density import density_section
 
-from tests.stages.test_report import metric_row
+from tests.report_pages import metric_row
 from tests.unit.test_charts import of_class
 
 STYLES = {"llava": "base", "perpo": "s1"}

@@ -4,7 +4,7 @@ import polars as pl
 from perceptune.report import results, write
 from perceptune.report.sections.epochs import epochs_section
 
-from tests.stages.test_report import metric_row
+from tests.report_pages import metric_row
 from tests.unit.test_charts import of_class
 
 STYLES = {"tiny": "base", "p2dpo": "s1"}
