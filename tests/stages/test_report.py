@@ -122,6 +122,7 @@ def test_thirty_policies_share_five_colours(tmp_path: Path) -> None:
     }
     assert coloured == {f"swatch s{i}" for i in range(1, 6)}
     assert all(policy in page.text for policy in SWEEP)
+    assert "25 more policies are in the tables below. 30 comparisons: " in page.text  # the base and 5 are in the matrix
     assert "27 not shown" in page.text  # 30 trained policies, 3 in the gallery
     answers = [found for tag, found in page.elements if found.get("class") == "answer"]
     assert len(answers) == 12 * 5  # truth, base and three policies

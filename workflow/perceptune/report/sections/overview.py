@@ -25,7 +25,8 @@ def overview(found: Sequence[Result], styles: Mapping[str, str]) -> dict[str, An
     if not found or not policies:
         return None
     cells = [[_cell(result, policy) for policy in shown] for result in found]
-    compared = sum(cell["verdict"] in ("better", "worse", "same") for row in cells for cell in row)
+    all_cells = [_cell(result, policy) for result in found for policy in result.rows]
+    compared = sum(cell["verdict"] in ("better", "worse", "same") for cell in all_cells)
     rows = [{"result": r, "measure": measure(r.primary), "cells": row} for r, row in zip(found, cells, strict=True)]
     return {
         "policies": [(policy, styles.get(policy, "rest")) for policy in shown],
