@@ -19,7 +19,7 @@ from tests.results_folder import QUESTIONS
 
 PAGES = {
     "start": "",
-    "answers": "answers?text=says&reward_min=0.2",
+    "answers": "answers?text=says&policy=perpo&reward_min=0.2",
     "question": f"question?{urlencode({**QUESTION, 'against': 'tiny/benchmarks/overlap'})}",
     "long answer": f"question?{urlencode({**QUESTION, 'request': 'shapes-test/e5/original/greedy'})}",
     "comparison": "compare?a=tiny&b=perpo&plan=benchmarks&scored=overlap",

@@ -158,7 +158,10 @@ class Library:
         answered: Stamp | None = None
         benchmarks: tuple[str | None, ...] = ()
         if wanted.answers is not None:
-            one = lookup({one.name: one for one in self.about(wanted.dataset)}, wanted.answers, "table of answers")
+            tables = {one.name: one for one in self.about(wanted.dataset)}
+            if not tables:
+                raise UserError(f"there are no answers to examples of dataset `{wanted.dataset}`")
+            one = lookup(tables, wanted.answers, "table of answers")
             answered = stamp(one.path)
             named = [name for name, _ in self.facets([one])["benchmark"]]
             benchmarks = tuple(name for name in named if self.dataset(one, name) == wanted.dataset)
