@@ -206,11 +206,11 @@ def test_vllms_own_server_refuses_what_it_cannot_do(server: str, tmp_path: Path)
 
 @pytest.mark.slow
 def test_vllms_own_server_compares_two_answers(server: str, tmp_path: Path) -> None:
-    """The tiny model cannot say A or B: every verdict is one that cannot be read, and none is lost."""
+    """The tiny model cannot say A or B: its verdicts cannot be read, and none is lost."""
     for policy, text in (("one", "red"), ("other", "a blue")):
         (tmp_path / policy).mkdir()
         write_answers(tmp_path / policy, 4, text=text)
-    (tmp_path / "prompt.txt").write_text("{question} how many circles are there?{a} {b}")
+    (tmp_path / "prompt.txt").write_text("{question} {a} {b} how many circles are there?")
     config = ComparisonBlock(
         policies=("one", "other"), benchmark="b", judge="tiny", orders="both", prompt=str(tmp_path / "prompt.txt"), resamples=99
     )  # fmt: skip
