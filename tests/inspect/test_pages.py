@@ -165,10 +165,10 @@ def test_a_bar_of_a_histogram_is_a_filter(client: TestClient) -> None:
 
 
 def test_a_comparison_counts_and_lists_the_changes(client: TestClient) -> None:
-    found = page(client, PAGES["comparison"] + "&condition=greedy")
+    found = page(client, PAGES["comparison"])
     assert "5 all 2 fixed 1 broken 1 both right (unchanged) 1 both wrong (unchanged)" in found.text
     assert "Left out: 1 question without a reward from both" in found.text
-    fixed = page(client, PAGES["comparison"] + "&condition=greedy&change=fixed")
+    fixed = page(client, PAGES["comparison"] + "&change=fixed")
     assert "shapes-test/e0/original/greedy fixed" in fixed.text
     assert "e3/original" not in fixed.text
 
@@ -231,7 +231,7 @@ def test_exported_selections_can_be_trained_on(client: TestClient, tmp_path: Pat
     def rewards(query: str) -> dict[str, list[float]]:
         return trained_on(exported(client, query, tmp_path))
 
-    compared = "of=questions&a=tiny&b=perpo&plan=benchmarks&scored=overlap&condition=greedy&change="
+    compared = "of=questions&a=tiny&b=perpo&plan=benchmarks&scored=overlap&change="
     assert rewards(compared + "broken") == {"e1": [0.9, 0.1]}
     assert rewards(compared + "fixed") == {"e4": [0.5, 0.4]}  # both wrote the same about e0
     assert rewards(f"of=groups&table={PAIRS}&kept=yes") == {
