@@ -19,6 +19,8 @@ def with_photos() -> dict[str, Any]:
     raw = copy.deepcopy(DEMO)
     raw["datasets"]["photos"] = {"kind": "jsonl", "path": "photos.jsonl"}
     raw["benchmarks"]["photos-test"] = {**next(iter(raw["benchmarks"].values())), "dataset": "photos"}
+    for experiment in raw["experiments"].values():
+        experiment["benchmarks"] = [*raw["benchmarks"]]
     return raw
 
 
