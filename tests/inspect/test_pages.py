@@ -173,6 +173,17 @@ def test_a_comparison_counts_and_lists_the_changes(client: TestClient) -> None:
     assert "e3/original" not in fixed.text
 
 
+@pytest.mark.parametrize("name", ["answers", "comparison"])
+def test_lists_name_the_question_and_its_id(client: TestClient, name: str) -> None:
+    stored = read_table(Path("results/examples/shapes.parquet"), EXAMPLES).to_pylist()
+    asked = {row["example_id"]: row["question"] for row in stored if row["reason"] is None}
+    response = client.get(PAGES[name])
+    cells = re.findall(r'<td role="cell" class="about">(.*?)</td>', response.text, re.DOTALL)
+    found = [Page(cell).text for cell in cells]
+    assert len(found) >= 5
+    assert all(any(asked[one][:20] in text and one in text for one in asked) for text in found), found
+
+
 def test_pairs_show_everything_they_were_made_from(client: TestClient) -> None:
     found = page(client, PAGES["pair"])
     pictures = [str(a["href"]) for tag, a in found.elements if tag == "image"]
