@@ -165,12 +165,23 @@ def test_a_bar_of_a_histogram_is_a_filter(client: TestClient) -> None:
 
 
 def test_a_comparison_counts_and_lists_the_changes(client: TestClient) -> None:
-    found = page(client, PAGES["comparison"] + "&condition=greedy")
+    found = page(client, PAGES["comparison"])
     assert "5 all 2 fixed 1 broken 1 both right (unchanged) 1 both wrong (unchanged)" in found.text
     assert "Left out: 1 question without a reward from both" in found.text
-    fixed = page(client, PAGES["comparison"] + "&condition=greedy&change=fixed")
+    fixed = page(client, PAGES["comparison"] + "&change=fixed")
     assert "shapes-test/e0/original/greedy fixed" in fixed.text
     assert "e3/original" not in fixed.text
+
+
+@pytest.mark.parametrize("name", ["answers", "comparison"])
+def test_lists_name_the_question_and_its_id(client: TestClient, name: str) -> None:
+    stored = read_table(Path("results/examples/shapes.parquet"), EXAMPLES).to_pylist()
+    asked = {row["example_id"]: row["question"] for row in stored if row["reason"] is None}
+    response = client.get(PAGES[name])
+    cells = re.findall(r'<td role="cell" class="about">(.*?)</td>', response.text, re.DOTALL)
+    found = [Page(cell).text for cell in cells]
+    assert len(found) >= 5
+    assert all(any(asked[one][:20] in text and one in text for one in asked) for text in found), found
 
 
 def test_pairs_show_everything_they_were_made_from(client: TestClient) -> None:
@@ -231,7 +242,7 @@ def test_exported_selections_can_be_trained_on(client: TestClient, tmp_path: Pat
     def rewards(query: str) -> dict[str, list[float]]:
         return trained_on(exported(client, query, tmp_path))
 
-    compared = "of=questions&a=tiny&b=perpo&plan=benchmarks&scored=overlap&condition=greedy&change="
+    compared = "of=questions&a=tiny&b=perpo&plan=benchmarks&scored=overlap&change="
     assert rewards(compared + "broken") == {"e1": [0.9, 0.1]}
     assert rewards(compared + "fixed") == {"e4": [0.5, 0.4]}  # both wrote the same about e0
     assert rewards(f"of=groups&table={PAIRS}&kept=yes") == {

@@ -7,7 +7,7 @@ import pytest
 from perceptune.commands.inspect.answers import differences, facets, histogram, ranked, select
 from perceptune.commands.inspect.comparing import compare
 from perceptune.commands.inspect.exporting import line, ranked_answers
-from perceptune.commands.inspect.filters import Address, AnswerFilter, CompareFilter, ExampleFilter, GroupFilter
+from perceptune.commands.inspect.filters import ALL, Address, AnswerFilter, CompareFilter, ExampleFilter, GroupFilter
 from perceptune.commands.inspect.grouped import select_examples, select_groups
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.rewards import REWARDS
@@ -145,7 +145,7 @@ AFTER = answers(
 
 
 def test_two_policies_are_compared_question_by_question() -> None:
-    found = compare(BEFORE, AFTER, CompareFilter())
+    found = compare(BEFORE, AFTER, CompareFilter(condition=ALL))
     changes = dict(found.chosen.select("request_id", "change").iter_rows())
     assert changes == {
         "fixed": "fixed", "broken": "broken", "right": "both right", "wrong": "both wrong", "sampled": "fixed"
@@ -159,8 +159,9 @@ def test_two_policies_are_compared_question_by_question() -> None:
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ({"change": "fixed"}, ["fixed", "sampled"]),
+        ({"change": "fixed", "condition": ALL}, ["fixed", "sampled"]),
         ({"change": "fixed", "condition": "greedy"}, ["fixed"]),
+        ({"change": "fixed"}, ["fixed"]),
         ({"right": "0.6", "change": "broken"}, ["broken"]),
         ({"right": "0.6", "change": "fixed"}, []),
         ({"text": "was WRONG"}, ["fixed"]),
@@ -172,6 +173,26 @@ def test_two_policies_are_compared_question_by_question() -> None:
 def test_comparisons_are_filtered_and_sorted(query: dict[str, str], expected: list[str]) -> None:
     found = compare(BEFORE, AFTER, CompareFilter.read(query))
     assert found.chosen["request_id"].to_list() == expected
+
+
+def test_without_a_choice_the_view_and_the_condition_of_the_report_are_compared() -> None:
+    """Training questions have no benchmark, and all their answers count."""
+    rows = [
+        {"request_id": f"{benchmark}/{view}/{condition}", "benchmark": benchmark, "view": view, "condition": condition}
+        for benchmark, views in (("a", ("original", "blank")), ("b", ("blurred", "original")), (None, ("mask", "crop")))
+        for view in views
+        for condition in ("greedy", "sampled")
+    ]
+    both = answers(*rows)
+
+    def compared(**query: str) -> list[str]:
+        return compare(both, both, CompareFilter.read(query)).chosen["request_id"].to_list()
+
+    training = [f"None/{view}/{condition}" for view in ("mask", "crop") for condition in ("greedy", "sampled")]
+    assert compared() == ["a/original/greedy", "b/blurred/greedy", *training]
+    assert compared(view="original") == ["a/original/greedy", "b/original/greedy"]
+    assert compared(view=ALL, benchmark="a") == ["a/original/greedy", "a/blank/greedy"]
+    assert len(compared(view=ALL, condition=ALL)) == len(rows)
 
 
 def test_the_counts_do_not_depend_on_the_chosen_change() -> None:
@@ -240,9 +261,9 @@ ANSWERED = answers(
         ({"split": "test", "reason": "(none)"}, [1]),
         ({"sort": "text"}, [1, 0, 2]),
         ({"sort": "-task"}, [2, 0, 1]),
-        ({"sort": "-reward"}, [0, 1, 2]),
-        ({"sort": "-reward", "view": "original"}, [1, 0, 2]),
-        ({"sort": "-margin"}, [1, 0, 2]),
+        ({"sort": "-reward", "view": ALL}, [0, 1, 2]),
+        ({"sort": "-reward"}, [1, 0, 2]),
+        ({"sort": "-margin", "view": ALL}, [1, 0, 2]),
         ({"view": "original", "reward_min": "0.75"}, [1]),
         ({"margin_below": "0.6"}, [0]),
     ],
@@ -254,6 +275,8 @@ def test_examples_are_filtered_and_sorted_also_by_their_answers(query: dict[str,
 
 def test_examples_have_the_mean_reward_and_the_margin_of_their_answers() -> None:
     found = select_examples(EXAMPLES, ExampleFilter(dataset="d"), ANSWERED)
+    assert found.chosen["reward"].to_list() == [0.5, 1.0, None]
+    found = select_examples(EXAMPLES, ExampleFilter(dataset="d", view=ALL), ANSWERED)
     assert found.chosen["reward"].to_list() == [0.5, 0.5, None]
     assert found.chosen["margin"].to_list() == [0.5, 1.0, None]
     assert sum(bar.count for bar in found.rewards) == sum(bar.count for bar in found.margins) == 2

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from perceptune.__main__ import main
 from perceptune.commands import explain
@@ -108,6 +109,20 @@ def test_a_judged_number_leads_back_to_examples_verdicts_judge_and_prompt(measur
         "benchmarks.mm.protocol=mmhal", "rewards mm: ",
     ):  # fmt: skip
         assert line in text, line
+
+
+@pytest.mark.parametrize(("n", "shown"), [(8, ", n 8"), (40, " [0.0000, 0.1000], n 40")])
+def test_few_questions_have_no_interval(n: int, shown: str) -> None:
+    row = dict.fromkeys(METRICS.columns)
+    row |= {"benchmark": "b", "split": "test", "task": "ocr", "view": "original", "condition": "greedy", "metric": "m"}
+    row |= {"value": 0.05, "ci_low": 0.0, "ci_high": 0.1, "n": n, "n_failed": 0}
+    (found,) = explain._with_intervals(pl.DataFrame([row]), "metrics").to_dicts()
+    line = explain._number(found)
+    assert shown in line
+    assert ("too few questions" in line) is (n == 8)
+    control = {key: row[key] for key in ("ci_low", "ci_high", "n")}
+    (found,) = explain._with_intervals(pl.DataFrame([control]), "controls").to_dicts()
+    assert found["few"] is (n == 8) and (found["ci_low"] is None) is (n == 8)
 
 
 @pytest.mark.parametrize("name", ["prompt.txt", "mmhal.json", "verdicts.parquet", "examples.parquet"])

@@ -73,7 +73,7 @@ def test_the_page_shows_the_result(tmp_path: Path) -> None:
     assert "Not distinguishable from the base, interval includes 0: dpo".lower() in page.text.lower()
     assert cells(page, "blank", "tiny") == "tiny 5.0 [1.0, 9.0] 48.0 [44.0, 52.0] +43.0"
     titles = re.findall(r'<th scope="col">([^<]*)</th>', page.source)
-    assert titles[:6] == ["task", "policy", "accuracy at IoU 0.5 %", "gain, points", "acc@20 %", "mean IoU"]
+    assert titles[:6] == ["task", "policy", "accuracy at IoU 0.5, %", "gain, points", "acc@20, %", "mean IoU"]
     assert cells(page, "result", "perpo").startswith(
         "perpo 58.2 [54.2, 62.2] +10.2 [+7.2, +13.2] 50.2 [46.2, 54.2] 0.501"
     )

@@ -188,7 +188,8 @@ def test_a_dot_is_filled_only_when_the_interval_excludes_zero() -> None:
         svg = cells.interval_cell(0.05, low, high, axis, "s1")
         assert bool(of_class(svg, "mark")) is filled
         assert bool(of_class(svg, "hollow")) is not filled
-    assert not of_class(cells.interval_cell(0.05, None, None, axis, "s1"), "mark")
+    without = cells.interval_cell(0.05, None, None, axis, "s1")
+    assert [len(of_class(without, name)) for name in ("mark", "hollow", "s1", "rest")] == [0, 0, 0, 1]
 
 
 def test_the_forest_plot_puts_gains_on_the_right_side_of_zero() -> None:

@@ -55,7 +55,7 @@ def test_the_page_shows_win_rates_counts_and_unreadable_verdicts(judged: Path, a
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     html = page.from_string(PAGE).render(comparisons=sections, agreements=rows)
     assert "perpo against &lt;dpo&gt;" in html
-    assert "win rate, ties count half %" in html
+    assert "win rate, ties count half, %" in html
     for text in (
         "70.0",
         "[50.0, 90.0]",

@@ -81,7 +81,7 @@ def test_attention_metrics(metrics: pl.DataFrame) -> None:
 
 def test_the_plain_text_fits_and_marks_gains_that_exclude_zero(metrics: pl.DataFrame) -> None:
     lines = attention.sweep_lines(metrics, results.results(metrics), NOISE, 100)
-    assert lines[1] == "shapes-test / grounding: accuracy at IoU 0.5 % under noise of sigma s"
+    assert lines[1] == "shapes-test / grounding: accuracy at IoU 0.5, % under noise of sigma s"
     assert lines[2].split() == ["policy", "s=0", "s=0.1", "s=0.4", "AFR"]
     assert lines[4].split() == ["p2dpo", "65.0*", "55.0*", "45.0*", "4.05", "+0.05", "*"]
     assert max(map(len, lines)) <= 100

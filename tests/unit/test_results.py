@@ -133,7 +133,7 @@ def test_sampled_answers_and_the_blank_image_have_columns() -> None:
     )  # fmt: skip
     text = results_as_text(frame)
     header = text.splitlines()[1]
-    assert " ".join(header.split()) == "policy accuracy at IoU 0.5 % gain, points acc@8 % no image % unparsed"
+    assert " ".join(header.split()) == "policy accuracy at IoU 0.5, % gain, points acc@8, % no image, % unparsed"
     assert line_of(text, "tiny") == "tiny 48.0 [44.0, 52.0] base 40.0 [36.0, 44.0] 5.0 [1.0, 9.0] 3"
     assert line_of(text, "dpo") == "dpo 50.0 [46.0, 54.0] +2.0 [-1.0, +5.0] 45.0 [41.0, 49.0] n/a 3"
     words = " ".join(text.split())

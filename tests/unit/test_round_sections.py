@@ -195,7 +195,7 @@ def test_the_section_on_rounds_has_the_numbers_of_the_metrics(tmp_path: Path) ->
     assert "grpo, greedy    55.0  57.5  59.0*  60.0*  61.5*" in text
     assert "cppo, acc@8     49.0  52.0  55.0*  59.0*  60.0*" in text
     assert f"papo: stopped in round 3: {REASON}; rounds 3 to 4" in text
-    assert "shapes-rounds-test / grounding: accuracy at IoU 0.5 % by round (0 = base model)" in text
+    assert "shapes-rounds-test / grounding: accuracy at IoU 0.5, % by round (0 = base model)" in text
 
 
 def test_rounds_that_were_not_evaluated_have_no_point(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_curves_start_at_the_base_and_markers_are_side_by_side() -> None:
     frame = table(rows_of_rounds())
     section = round_sections.rounds_section(frame, results.results(frame)[0], experiments(), BASE, STYLES)
     assert section is not None
-    assert section["columns"] == ["greedy %", "acc@8 %", "no image %"]
+    assert section["columns"] == ["greedy, %", "acc@8, %", "no image, %"]
     assert section["names"] == ["tiny", "grpo", "papo", "cppo"]
     panel = section["panels"][0]
     assert "acc@8: accuracy at IoU 0.5, mean of 8 answers" in charts.text(section["panels"][1])

@@ -24,6 +24,7 @@ from perceptune.contracts.provenance.lineage import FILE
 from perceptune.contracts.tables.controls import CONTROLS
 from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.contracts.tables.metrics import METRICS
+from perceptune.report.results import FEW_QUESTIONS, reliable
 from perceptune.stages.data.examples import Examples
 
 ADDRESS = ("policy", "benchmark", "task", "view", "condition", "metric")
@@ -139,9 +140,8 @@ def explain(tables: Sequence[Path], kind: str, wanted: Mapping[str, str], consol
 
     `tables` is the table of all policies for `kind` `metrics`, or one table per policy for `controls`.
     """
-    rows = chosen_rows(
-        pl.concat([pl.DataFrame(pl.from_arrow(read_table(path, TABLES[kind]))) for path in tables]), wanted
-    )
+    numbers = pl.concat([pl.DataFrame(pl.from_arrow(read_table(path, TABLES[kind]))) for path in tables])
+    rows = chosen_rows(_with_intervals(numbers, kind), wanted)
     ancestry, made_in = Ancestry(MEMORY), _of_policies(tables, kind)
     for (policy,), numbers in rows.group_by("policy", maintain_order=True):
         tree = Tree(f"[bold]{escape(str(policy))}[/]")
@@ -154,6 +154,16 @@ def explain(tables: Sequence[Path], kind: str, wanted: Mapping[str, str], consol
     for changed in dict.fromkeys(ancestry.changed):
         console.print(f"[red]{escape(changed)} has changed since the number was computed[/]", soft_wrap=True)
     return ancestry.changed
+
+
+def _with_intervals(numbers: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """The numbers without intervals of too few questions, as in the report; `few` marks those rows."""
+    if kind == "controls":
+        enough = pl.col("n") >= FEW_QUESTIONS
+        shown = numbers.with_columns(pl.when(enough).then(bound).alias(bound) for bound in ("ci_low", "ci_high"))
+    else:
+        shown = reliable(numbers)
+    return shown.with_columns(few=numbers["ci_low"].is_not_null() & shown["ci_low"].is_null())
 
 
 def _of_policies(tables: Sequence[Path], kind: str) -> dict[str, tuple[Path, str | None]]:
@@ -172,6 +182,8 @@ def _difference(row: Mapping[str, Any]) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
+    if row["few"]:
+        return " (too few questions for an interval)"
     known = all(row[bound] is not None and math.isfinite(row[bound]) for bound in ("ci_low", "ci_high"))
     return f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if known else ""
 

@@ -76,3 +76,8 @@ def where_bundled(path: str) -> str | None:
     if (REPOSITORY / path).is_dir():
         return f"copy it: `cp -r {REPOSITORY / 'resources'} .`"
     return "it is in the repository: copy its folder `resources`, or name a model of your own"
+
+
+def is_bundled(path: str) -> bool:
+    """Whether a path names a bundled model, in a checkout or in a copy of its folder `resources`."""
+    return any(f"/{folder}/" in f"/{path}/" for folder in BUNDLED)

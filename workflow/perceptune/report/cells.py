@@ -8,7 +8,7 @@ CELL_WIDTH, CELL_HEIGHT = 190, 20
 
 
 def interval_cell(gain: float | None, low: float | None, high: float | None, axis: Range, style: str) -> Svg:
-    """Table cell with a gain and its interval; the dot is hollow if the interval includes 0."""
+    """Table cell with a gain and its interval, see `interval`."""
     svg = drawing(CELL_WIDTH, CELL_HEIGHT)
     x_at = scale_of(axis, (8, CELL_WIDTH - 8))
     line(svg, x_at(0), 0, x_at(0), CELL_HEIGHT, "zero")
@@ -47,10 +47,14 @@ def axis_cell(axis: Range, percent: bool) -> Svg:
 def interval(
     svg: Svg, x_at: Scale, y: float, values: tuple[float | None, float | None, float | None], style: str
 ) -> None:
-    """Draws a gain and its interval; the dot is hollow if the interval includes 0 or there is none."""
+    """Draws a gain and its interval; the dot is hollow if the interval includes 0. Without an interval,
+    a grey stroke marks the gain."""
     gain, low, high = values
-    if finite(low) and finite(high):
+    if not finite(gain):
+        return
+    if not finite(low) or not finite(high):
+        line(svg, x_at(gain), y - 5, x_at(gain), y + 5, "whisker rest")
+    else:
         line(svg, x_at(low), y, x_at(high), y, f"whisker {style}")
-    if finite(gain):
-        sure = finite(low) and finite(high) and (low > 0 or high < 0)
+        sure = low > 0 or high < 0
         add(svg, "circle", cx=x_at(gain), cy=y, r=4.5, class_=f"{'mark' if sure else 'hollow'} {style}")

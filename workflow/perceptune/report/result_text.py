@@ -78,21 +78,21 @@ def text_lines(text: str) -> list[str]:
 def _fitting(metrics: pl.DataFrame, result: Result) -> dict[str, Cells]:
     """The columns of the text table: as many columns and intervals as fit next to the names."""
     how = measure(result.primary)
-    first = {how.label + how.unit: _column({p: c.get(result.primary) for p, c in result.rows.items()}, how)}
+    first = {how.heading: _column({p: c.get(result.primary) for p, c in result.rows.items()}, how)}
     first["gain, points" if how.percent else "gain"] = {p: _text_gain(result, p) for p in result.rows}
     last = {"unparsed": {p: (str(result.failed(p)), "") for p in result.rows}}
     second: dict[str, Cells] = {}
     if len(result.metrics) > 1:
         other = measure(result.metrics[1])
-        second[other.label + other.unit] = _column({p: c.get(result.metrics[1]) for p, c in result.rows.items()}, other)
+        second[other.heading] = _column({p: c.get(result.metrics[1]) for p, c in result.rows.items()}, other)
     drawn, blank = sampled(metrics, result), without_image(metrics, result)
     of_drawn, of_blank = {}, {}
     if drawn:
         unit = measure(drawn.metric)
-        of_drawn = {drawn.label + unit.unit: _column({p: drawn.rows.get(p) for p in result.rows}, unit)}
+        of_drawn = {unit.headed(drawn.label): _column({p: drawn.rows.get(p) for p in result.rows}, unit)}
     if blank:
         unseen = {p: blank[p][1] if p in blank else None for p in result.rows}
-        of_blank = {"no image" + how.unit: _column(unseen, how)}
+        of_blank = {how.headed("no image"): _column(unseen, how)}
     choices = [first | of_drawn | of_blank | second | last]
     if drawn or blank:
         choices += [

@@ -48,6 +48,15 @@ class Measure:
         """Suffix of the numbers."""
         return " %" if self.percent else ""
 
+    @property
+    def heading(self) -> str:
+        """Label and unit."""
+        return self.headed(self.label)
+
+    def headed(self, label: str) -> str:
+        """Another label with the unit. The comma keeps a number in the label apart: `IoU 0.5, %`."""
+        return f"{label},{self.unit}" if self.unit else label
+
     def number(self, value: float | None) -> str:
         """A value as text: shares as percentages with one decimal, anything else with three."""
         if not finite(value):

@@ -80,6 +80,7 @@ def run(
     diagnostics: Mapping[str, Path] = MappingProxyType({}),
     comparisons: Mapping[str, Path] = MappingProxyType({}),
     agreements: Mapping[str, Path] = MappingProxyType({}),
+    notices: Sequence[str] = (),
 ) -> None:
     """Writes the page `report` (HTML), `result_table` (plain text) and `figures` (SVG by name).
 
@@ -106,6 +107,7 @@ def run(
         diagnostics: Experiment to the table of its gradients; may be empty.
         comparisons: Name to the table of a comparison.
         agreements: Name to the table of an agreement.
+        notices: What is said before the warnings.
 
     Raises:
         UserError: An input file is broken, or something is shared and `leakage_mode` is `refuse`.
@@ -127,7 +129,7 @@ def run(
     pair_counts = {label: pair_statistics(tables["statistics"]) for label, tables in pairs.items()}
     controlled = controlled_of(controls, benchmarks, twinless)
 
-    warnings = leak_warnings(leakage, leakage_mode)
+    warnings = [*notices, *leak_warnings(leakage, leakage_mode)]
     warnings += warning_sections.warnings(logs, counts, experiments, found, pair_counts)
     compared, agreed = comparison_sections(comparisons), agreement_rows(agreements)
     lines = comparison_lines(compared, agreed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from perceptune.commands.inspect.answers import Bar, differences
-from perceptune.commands.inspect.filters import CompareFilter, between, containing, equal, in_order
+from perceptune.commands.inspect.filters import CompareFilter, between, containing, counting, equal, in_order
 
 CHANGES = ("fixed", "broken", "both right", "both wrong")
 """What can happen to a question; the last two are unchanged."""
@@ -75,7 +75,7 @@ def _questions(answers: pl.LazyFrame, wanted: CompareFilter, side: str) -> pl.La
     if wanted.text is not None or wanted.sort.endswith("text"):
         columns.append(pl.col("text").first().alias(f"text_{side}"))
     columns += [pl.col(name).first() for name in ("task", "view") if side == "a" and wanted.sort.endswith(name)]
-    matching = equal(wanted, ("benchmark", "task", "view", "condition"))
+    matching = equal(wanted, ("benchmark", "task")) & counting(wanted)
     numbered = answers.with_row_index("row").filter(matching)
     return numbered.group_by("request_id", maintain_order=True).agg(columns)
 

@@ -14,6 +14,8 @@ from perceptune.contracts.errors import UserError, printable
 
 ANY, NONE = "(any)", "(none)"
 """Values of `reason`: every row with a reason, every row without one."""
+ALL = "(all)"
+"""Value of `view` and `condition` where None stands for those that count."""
 
 
 AnswerOrder = Literal[
@@ -87,7 +89,9 @@ class CompareFilter(Paged):
     benchmark: str | None = None
     task: str | None = None
     view: str | None = None
+    """None: the view that counts, see `counting`."""
     condition: str | None = None
+    """None: the condition that counts."""
     right: float = Field(default=0.5, allow_inf_nan=False)
     """Least reward of a right answer."""
     change: Literal["", "fixed", "broken", "both right", "both wrong"] = ""
@@ -119,7 +123,7 @@ class ExampleFilter(Paged):
     answers: str | None = None
     """Name of a table of answers: their rewards are listed with the examples."""
     view: str | None = None
-    """Of the answers."""
+    """Of the answers. None: the view that counts, see `counting`."""
     condition: str | None = None
     """Of the answers."""
     reward_min: float | None = Field(default=None, allow_inf_nan=False)
@@ -145,6 +149,18 @@ class ShownAddress(Address):
     table: str
     request: str
     number: int = Field(default=0, ge=0)
+
+
+def counting(wanted: Address, columns: tuple[str, ...] = ("view", "condition")) -> pl.Expr:
+    """Rows with the wanted view and condition or, where none is wanted, with those that count.
+
+    As in the report, those of a benchmark are its first view, usually `original`, and `greedy`: its first
+    row in the table has them. Answers to training questions all count, and `(all)` chooses all.
+    """
+    unsaid = [pl.col(column) for column in columns if getattr(wanted, column) is None]
+    conditions = [pl.col("benchmark").is_null() | (one == one.first().over("benchmark")) for one in unsaid]
+    named = tuple(column for column in columns if getattr(wanted, column) not in (None, ALL))
+    return pl.all_horizontal(equal(wanted, named), *conditions)
 
 
 def equal(wanted: Address, columns: tuple[str, ...]) -> pl.Expr:

@@ -12,6 +12,7 @@ from perceptune.commands.inspect.filters import (
     GroupFilter,
     between,
     containing,
+    counting,
     equal,
     in_order,
     with_reason,
@@ -95,7 +96,7 @@ def select_examples(frame: pl.LazyFrame, wanted: ExampleFilter, answers: pl.Lazy
     else:
         reward = pl.col("reward")
         scored = (
-            answers.filter(equal(wanted, ("view", "condition")))
+            answers.filter(equal(wanted, ("condition",)) & counting(wanted, ("view",)))
             .group_by("example_id")
             .agg(reward=reward.mean(), margin=pl.when(pl.len() > 1).then(reward.max() - reward.min()))
         )

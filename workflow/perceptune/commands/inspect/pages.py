@@ -68,6 +68,7 @@ def answers(library: Library, query: Mapping[str, str]) -> Page:
         one = library.contents.answers[row["name"]]
         dataset = library.dataset(one, row["benchmark"])
         row |= {"policy": one.policy, "plan": one.plan, "margin": margin, "dataset": dataset}
+        row["question"] = _question(library, dataset, row["example_id"])
         row["link"] = question_address(one.name, row["request_id"], sample=row["sample_index"], list=listed, at=place)
     everything = library.contents.chosen(None, None, None)
     return "answers", {
@@ -225,16 +226,19 @@ def compare(library: Library, query: Mapping[str, str]) -> Page:
         for side, one in zip("ab", sides, strict=True)
     ]
     for row, was, now in zip(rows, *texts, strict=True):
-        row |= {
-            **now,
-            "text_a": was["text"],
-            "text_b": now["text"],
-            "dataset": library.dataset(after, now["benchmark"]),
-        }
+        dataset = library.dataset(after, now["benchmark"])
+        row |= {**now, "text_a": was["text"], "text_b": now["text"], "dataset": dataset}
+        row["question"] = _question(library, dataset, now["example_id"])
         row["link"] = question_address(after.name, row["request_id"], against=before.name)
     histogram = histogram_filter("Change of the reward", found.differences, wanted, "change_min", "change_below")
     context["facets"] |= {k: v for k, v in library.facets(sides).items() if k != "reason"}
     return "compare", context | {"found": found, "part": part, "rows": rows, "histograms": [histogram]}
+
+
+def _question(library: Library, dataset: str | None, example_id: str) -> str | None:
+    """The question of an example; None if it is not in a table of examples any more."""
+    example = library.example(dataset, example_id, ("question",))
+    return None if example is None else str(example["question"])
 
 
 def _names(tables: Sequence[Answered], key: str) -> list[tuple[str, int]]:

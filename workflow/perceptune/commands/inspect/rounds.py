@@ -11,7 +11,7 @@ import polars as pl
 from markupsafe import Markup
 
 from perceptune.commands.inspect.contents import BENCHMARKS, Contents, Stamp, inputs_of, round_of, stamp
-from perceptune.commands.inspect.filters import AnswerFilter, CompareFilter
+from perceptune.commands.inspect.filters import AnswerFilter, CompareFilter, counting
 from perceptune.commands.inspect.library import Library
 from perceptune.commands.inspect.parts import Page
 from perceptune.contracts.errors import lookup
@@ -63,14 +63,14 @@ def _round(contents: Contents, policy: str) -> dict[str, Any]:
             row["links"].append(("rollouts", "answers?" + address.query()))
     row["benchmarks"] = {}
     for one in contents.chosen(policy, BENCHMARKS, None):
-        for name, mean in _benchmarks(stamp(one.path)):
+        for name, view, condition, mean in _benchmarks(stamp(one.path)):
             address = AnswerFilter(
-                policy=policy, plan=BENCHMARKS, scored=one.scored, benchmark=name, condition="greedy"
+                policy=policy, plan=BENCHMARKS, scored=one.scored, benchmark=name, view=view, condition=condition
             )
             row["benchmarks"][name] = (mean, "answers?" + address.query())
         earlier = f"{policy.rpartition('@')[0]}@{row['round'] - 1}"
         if contents.chosen(earlier, BENCHMARKS, one.scored):
-            compared = CompareFilter(a=earlier, b=policy, plan=BENCHMARKS, scored=one.scored, condition="greedy")
+            compared = CompareFilter(a=earlier, b=policy, plan=BENCHMARKS, scored=one.scored)
             row["links"].append((f"compared with {earlier}", "compare?" + compared.query()))
     return row
 
@@ -100,11 +100,8 @@ def _mean(rewards: Stamp) -> float | None:
 
 
 @lru_cache(256)
-def _benchmarks(rewards: Stamp) -> tuple[tuple[str, float | None], ...]:
-    """Benchmark to the mean reward of its greedy answers under its first view that is not blank."""
-    greedy = scan(rewards.path, REWARDS).filter(
-        pl.col("condition") == "greedy", pl.col("benchmark").is_not_null(), pl.col("view") != "blank"
-    )
-    means = greedy.group_by("benchmark", "view", maintain_order=True).agg(pl.col("reward").mean()).collect()
-    first = means.unique("benchmark", keep="first", maintain_order=True)
-    return tuple(first.select("benchmark", "reward").iter_rows())
+def _benchmarks(rewards: Stamp) -> tuple[tuple[str, str, str, float | None], ...]:
+    """Each benchmark with the view and the condition that count, and the mean reward of those answers."""
+    counted = scan(rewards.path, REWARDS).filter(counting(CompareFilter()), pl.col("benchmark").is_not_null())
+    by = counted.group_by("benchmark", "view", "condition", maintain_order=True)
+    return tuple(by.agg(pl.col("reward").mean()).collect().iter_rows())

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from perceptune.commands.config_files import enter, use_plugins
 from perceptune.commands.inspect import data_pages, exporting, pages, pictures, rounds
 from perceptune.commands.inspect.contents import Contents
-from perceptune.commands.inspect.filters import NONE, ImageAddress, ShownAddress
+from perceptune.commands.inspect.filters import ALL, NONE, ImageAddress, ShownAddress
 from perceptune.commands.inspect.library import Library
 from perceptune.commands.inspect.parts import Page
 from perceptune.contracts.errors import UserError, lookup, printable
@@ -178,7 +178,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["quoted"] = lambda value: shlex.quote(str(value))
     environment.filters["thousands"] = "{:,}".format
     environment.filters["number"] = lambda value: "none" if value is None else svg.number(value)
-    environment.globals["NONE"] = NONE
+    environment.globals |= {"ALL": ALL, "NONE": NONE}
     return environment
 
 

@@ -32,6 +32,7 @@ from perceptune.planning.benchmarks import (
 from perceptune.planning.controls import gaussian_sigma
 from perceptune.planning.diagnostics import diagnosed
 from perceptune.planning.job import Job
+from perceptune.planning.origin import is_bundled
 from perceptune.planning.policies import Plan, parted, tracked
 from perceptune.planning.views import pair_crop
 
@@ -133,6 +134,7 @@ def write_report(plan: Plan) -> Job:
         "diagnostics": diagnostics,
         "comparisons": comparisons,
         "agreements": agreements,
+        "notices": _notices(plan),
     }
     return Job(
         inputs={
@@ -166,6 +168,17 @@ def write_report(plan: Plan) -> Job:
         },
         needs=lambda read: resources.report(read("predictions").rows),
     )
+
+
+def _notices(plan: Plan) -> list[str]:
+    """What the report says first: which models cannot know the images of the benchmarks."""
+    if all(plan.config.datasets[name].kind == "shapes" for name in plan.benchmark_datasets):
+        return []
+    return [
+        f"`{name}` is the bundled tiny model, which knows only coloured shapes: results on other images mean nothing"
+        for name in dict.fromkeys(plan.base(policy) for policy in plan.policies)
+        if is_bundled(plan.config.models[name].path)
+    ]
 
 
 def _rounds(plan: Plan, experiment: str) -> dict[str, Any]:

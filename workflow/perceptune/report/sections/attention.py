@@ -270,7 +270,7 @@ def sweep_lines(metrics: pl.DataFrame, found: Sequence[Result], noise: Mapping[s
             for policy in result.rows
         }
         task = f"{result.benchmark} / {result.task}"
-        title = f"{task}: {how.label}{how.unit} under noise of sigma s" if rows else f"{task}: attention"
+        title = f"{task}: {how.heading} under noise of sigma s" if rows else f"{task}: attention"
         lines += ["", *textwrap.wrap(title, width, break_on_hyphens=False)]
         lines += text_columns(header, cells, width)
         wrapped = textwrap.wrap(_focus_gains(focus), width, subsequent_indent="  ", break_on_hyphens=False)

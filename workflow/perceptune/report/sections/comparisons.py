@@ -58,7 +58,7 @@ def _of_verdicts(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "judged": True,
         "sentence": " ".join(sentence.split()),
-        "columns": [f"{_measure(name).label}{_measure(name).unit}" for name in names],
+        "columns": [_measure(name).heading for name in names],
         "rows": [
             {
                 "name": part,
@@ -85,7 +85,7 @@ def _metric_row(row: Row) -> dict[str, Any]:
     how = measure(row["metric"])
     excluded = finite(row["difference_ci_low"]) and not row["difference_ci_low"] <= 0 <= row["difference_ci_high"]
     return {
-        "name": f"{how.label}{how.unit}",
+        "name": how.heading,
         "view": row["view"],
         "part": row["part"],
         "lower_is_better": how.lower_is_better,

@@ -119,7 +119,7 @@ def result_section(
         "folded": [_metric_row(result, m) for m in result.metrics if m not in shown],
         "unmeasured": _unmeasured(result),
         "primary": how,
-        "sampled": drawn.label + measure(drawn.metric).unit if drawn else "",
+        "sampled": measure(drawn.metric).headed(drawn.label) if drawn else "",
         "counts": len({row["n"] for row in rows}) > 1,
         "axis": axis_cell(axis, how.percent) if not gains.is_empty() else None,
         "rows": rows,

@@ -189,7 +189,7 @@ def _bases(rounds: Sequence[Rounds], base: Mapping[str, str]) -> list[str]:
 
 
 def _title(curve: Curve) -> str:
-    return curve.name + measure(curve.metric).unit
+    return measure(curve.metric).headed(curve.name)
 
 
 def _rows(
@@ -315,7 +315,7 @@ def round_lines(
                 rows[f"{r.experiment}, {curve.name}"] = [
                     c["value"] + ("*" if c["gain"].endswith("*") else "") if c else "" for c in cells
                 ]
-        title = f"{result.name}: {how.label}{how.unit} by round (0 = base model)"
+        title = f"{result.name}: {how.heading} by round (0 = base model)"
         lines += ["", *text_lines(title)]
         lines += text_columns([str(k) for k in numbers], rows, TEXT_WIDTH, "experiment")
         # The result table above already has the sentence on greedy answers.

@@ -89,7 +89,7 @@ def _metrics() -> dict[str, Measured]:
             ending = "" if group == POOLED else f"_{group}"
             for name, metric in rates(rule + group).items():
                 named = "yes_ratio" if name == "positive_ratio" else name
-                label = f"{LABELS[name]}, {group}{words}"
+                label = f"{LABELS[name]}, {'all questions' if group == POOLED else group}{words}"
                 found[f"{named}{ending}{suffix}"] = Measured(
                     metric, label, of=_of(group), failed=failed, needs=f"questions of category {group}"
                 )
