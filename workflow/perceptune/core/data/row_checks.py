@@ -20,6 +20,7 @@ from perceptune.core.data.coordinate_frames import (
     slack,
 )
 from perceptune.core.data.inline_images import inline_image, is_inline, is_url
+from perceptune.core.rewards.exact_match import normalised
 
 KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split", "image_size")
 SIMILAR = ("answers_given",)
@@ -234,11 +235,15 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
         raise RowError(f"`answer` is {shown(answer)}, expected `yes` or `no` for task `existence`")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a number")
-    if isinstance(answer, str) and not answer.strip() and task in ("counting", "open"):
-        without = "; leave the key out if there is none" if task == "open" else ""
-        raise RowError(f"`answer` is {shown(answer)}, expected text or a number{without}")
     if isinstance(answer, float) and not math.isfinite(answer):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a finite number")
+    if task == "counting" and not normalised(str(answer)).isdecimal():
+        raise RowError(
+            f"`answer` is {shown(answer)}, expected a whole number, such as `3`, for task `counting`;"
+            " task `open` allows text"
+        )
+    if isinstance(answer, str) and not answer.strip() and task == "open":
+        raise RowError(f"`answer` is {shown(answer)}, expected text or a number; leave the key out if there is none")
     if isinstance(answer, float) and answer.is_integer():  # as pandas writes integers beside missing values
         return str(int(answer))
     return _valid(str(answer), "answer")
