@@ -236,7 +236,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         put("{dataset: photos, reward", "{dataset: photos, split: testing, reward"),
         [
             "stops: `benchmarks.photos-test`: dataset `photos` has no examples of split `testing`; it has test/grounding,"
-            " train/grounding"
+            " train/grounding; did you mean `test`?"
         ],
     ),
     "name twice": (
