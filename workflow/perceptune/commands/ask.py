@@ -18,7 +18,7 @@ from perceptune.commands.kinds import listed
 from perceptune.contracts import paths
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError, near, printable
-from perceptune.core.answers.boxes import is_box, parse_box, to_pixels
+from perceptune.core.answers.boxes import UNREAD, is_box, parse_box, to_pixels
 from perceptune.core.benchmarks.control_prompts import FORMATS, asked_as
 from perceptune.core.data.images import open_image
 from perceptune.core.views.view import Recipe
@@ -113,8 +113,9 @@ def run(policy: str, image: Path, question: str, configs: Sequence[Path], direct
     if boxes:
         save(drawn(picture, boxes), out)
         print(f"drawn into {options.out or out.name}")
-    elif options.out:
-        print(f"no box to draw, so `{options.out}` is not written", file=sys.stderr)
+    else:
+        lost = f"`{options.out}` is not written" if options.out else "no picture is drawn"
+        print(f"{why_undrawn(answers[0].text, block)}; {lost}", file=sys.stderr)
 
 
 def chosen(plan: Plan, policy: str) -> tuple[str, ModelBlock, Path | None]:
@@ -212,6 +213,18 @@ def box_in(text: str, model: ModelBlock, size: tuple[int, int]) -> np.ndarray | 
     sizes = np.array([size], dtype=float)
     resized = resized_sizes(model, sizes) if frame == "resized_pixels" else None
     return to_pixels(np.array([written]), frame, sizes, resized)[0]
+
+
+def why_undrawn(text: str, model: ModelBlock) -> str:
+    """Why no box of an answer is drawn."""
+    answer = reasoning_of(model).answer(text)
+    if answer is None:
+        return "no box: the answer ends within its reasoning"
+    if parse_box(answer) is None:
+        return UNREAD
+    if coordinate_frame(model) is None:
+        return "no box: the model's boxes have no coordinate format; set `coordinates` in its block of `models`"
+    return "the box is inverted or empty"
 
 
 def drawn(picture: Image.Image, boxes: Sequence[Found]) -> Image.Image:
