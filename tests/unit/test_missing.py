@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from perceptune.contracts.errors import UserError
 from perceptune.planning import policies as plan
-from perceptune.planning.missing import from_the_future, missing
+from perceptune.planning.missing import check_default, from_the_future, missing
 
 PAPER = Path(__file__).parents[2] / "config/papers/p2dpo.yaml"
 
@@ -33,6 +34,22 @@ def test_data_images_models_and_keys_are_looked_for() -> None:
     assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf` does not exist" in lacking
     assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336` does not exist" in lacking
     assert "judges.gpt-4.key: `OPENAI_API_KEY` is not set in the environment" in lacking
+
+
+def test_configs_in_the_working_directory_are_named_if_the_default_does_not_exist() -> None:
+    default = Path("config/config.yaml")
+    Path("other.yaml").write_text("a: 1\n")
+    with pytest.raises(UserError, match=r"config.yaml` does not exist; `--config FILE` names another$"):
+        check_default(default, "--config")
+    Path("my.yaml").write_text("# photos\nmodels:\n  tiny: {}\n")
+    with pytest.raises(UserError, match=r"not exist; did you mean `my.yaml`\? \(`--config my.yaml`\)$"):
+        check_default(default, "--config")
+    Path("your.yml").write_text("experiments: {}\n")
+    with pytest.raises(UserError, match=r"; found `my.yaml`, `your.yml`; `--configfile FILE` names another$"):
+        check_default(default, "--configfile")
+    default.parent.mkdir()
+    default.touch()
+    check_default(default, "--config")
 
 
 def test_existing_files_are_not_reported() -> None:
@@ -74,7 +91,10 @@ def test_what_nothing_uses_is_not_missed() -> None:
     assert set(_lacking({})) - set(_lacking({}, **less)) == {
         *(
             f"datasets.{name}"
-            for name in ("pope.path: `data/pope` does not exist", "pope.images: `data/coco/val2014` does not exist")
+            for name in (
+                "pope.path: `data/pope` does not exist",
+                "pope.images: `data/coco/val2014` does not exist",
+            )
         ),
         *(
             f"datasets.mmhal.{key}"

@@ -27,6 +27,7 @@ from perceptune.engines.vllm.requests import Answer, Question
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.models.reasoning import reasoning_of
 from perceptune.planning import policies
+from perceptune.planning.missing import check_default
 from perceptune.planning.model_folders import check_complete, check_models
 from perceptune.planning.policies import Plan
 from perceptune.stages.sampling.recipes import messages_for
@@ -77,6 +78,8 @@ def run(policy: str, image: Path, question: str, configs: Sequence[Path], direct
     _check_out(out, image)
     picture = _opened(image)
     files = [file.absolute() for file in configs]
+    if not files and directory.is_dir():
+        check_default(directory / DEMO, "--config")
     enter(directory)
     plan = policies.load(merged(files or [DEMO]))
     name, block, adapter = chosen(plan, policy)
