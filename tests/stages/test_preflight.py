@@ -168,7 +168,7 @@ def test_nothing_left_to_train_on_stops(checked: Checked) -> None:
         ("samplings.n8.split", "trian", "stops: `samplings.n8`: dataset `own` has no examples of split `trian`; it has test/open, train/open; did you mean `train`?"),
         ("benchmarks.test.tasks", ["existence"], "stops: `benchmarks.test`: dataset `own` has no examples of split `test` and tasks existence"),
         ("models.tiny.path", "none", "stops: key `models.tiny.path`: `none` does not exist"),
-        ("datasets.own.images", "none", "stops: key `datasets.own.images`: `none` does not exist"),
+        ("datasets.own.images", "none", "stops: key `datasets.own.images`: `none` does not exist (paths are relative to the working directory)"),
         ("datasets.own.max_images", 7, "the config is valid: 1 experiment; nothing found that would stop the run"),
     ],
 )  # fmt: skip

@@ -58,13 +58,21 @@ def missing_data(name: str, config: Config) -> Iterator[str]:
     if isinstance(block, ShapesDataset):
         return
     if not Path(block.path).exists():
-        yield f"datasets.{name}.path: {_lost(block.path)}"
+        yield f"datasets.{name}.path: {_lost_data(block.path)}"
     if block.images and not Path(block.images).is_dir():
-        yield f"datasets.{name}.images: {_lost(block.images)}"
+        yield f"datasets.{name}.images: {_lost_data(block.images)}"
 
 
 def _lost(path: str) -> str:
     return f"`{path}` does not exist{similar(path)}"
+
+
+def _lost_data(path: str) -> str:
+    """The same, and what the path is relative to if nothing similar exists."""
+    lost = _lost(path)
+    if Path(path).is_absolute() or lost.endswith("?"):
+        return lost
+    return f"{lost} (paths are relative to the working directory)"
 
 
 def similar(path: str) -> str:
