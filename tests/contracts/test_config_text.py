@@ -60,7 +60,7 @@ def test_what_is_no_mistake(config: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1\n\tb: 2\n", "error: config file `my.yaml`, line 2, column 1: found a tab character"),
+        ("a: 1\n\tb: 2\n", "error: config file `my.yaml`, line 2, column 1: found a tab; YAML is indented with spaces"),
         ("a: 1\n  b: 2\n", "error: config file `my.yaml`, line 2, column 4: mapping values are not allowed in this context"),
         ("a:\n  b: [1, 2\nc: 3\n", "error: config file `my.yaml`, line 3, column 2: "),
         ("a: *b\n", "error: config file `my.yaml`, line 1, column 4: found undefined alias"),
@@ -76,7 +76,7 @@ def test_a_syntax_error_has_line_and_column(config: Path, text: str | bytes, exp
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: {\n\tb: 2}\n", "my.yaml`, line 2, column 1: found character '\\t' that cannot start any token"),
+        ("a: {\n\tb: 2}\n", "my.yaml`, line 2, column 1: found a tab; YAML is indented with spaces"),
         ("a: !!python/object:os.system {}\n", "my.yaml`, line 1, column 4: could not determine a constructor"),
         ("a:\n  <<: 3\n", "my.yaml`, line 2, column 7: expected a mapping or list of mappings for merging"),
         ("a: 2024-13-45\n", "my.yaml`: month must be in 1..12"),

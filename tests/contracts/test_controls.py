@@ -78,7 +78,7 @@ def test_a_view_of_that_noise_is_taken_and_another_of_that_name_refused() -> Non
     ("controls", "expected"),
     [
         ({"prompts": ["Where is it?"]}, r"key `controls\.prompts\.0`: expected text that contains `\{question\}`"),
-        ({"sigma": [0.1]}, r"key `controls\.sigma`: extra inputs are not permitted.*did you mean `sigmas`"),
+        ({"sigma": [0.1]}, r"key `controls\.sigma`: unknown key.*did you mean `sigmas`"),
         ({"sigmas": [0]}, r"key `controls\.sigmas\.0`: input should be greater than 0"),
         ({"n": -1}, r"key `controls\.n`: input should be greater than or equal to 0"),
     ],

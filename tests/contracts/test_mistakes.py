@@ -127,7 +127,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         put("learning_rate", "learing_rate"),
         [
             ERROR,
-            "  key `trainings.perpo.learing_rate`: extra inputs are not permitted, got `0.0001`; did you mean `learning_rate`?",
+            "  key `trainings.perpo.learing_rate`: unknown key; did you mean `learning_rate`?",
         ],
     ),
     "more indentation": (
@@ -171,7 +171,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
             ERROR,
             "  key `models.tiny.family`: `llava15` is not defined, expected one of 'auto', 'internvl', 'llava', 'llava_next',"
             " 'llava_onevision', 'qwen2_5_vl', 'qwen2_vl', 'qwen3_vl'; did you mean `llava`?"
-            " `plugins` names folders with your own (CONTRIBUTING.md)",
+            " `plugins` names folders with your own (docs/plugins.md)",
         ],
     ),
     "width and height": (
@@ -236,7 +236,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         put("{dataset: photos, reward", "{dataset: photos, split: testing, reward"),
         [
             "stops: `benchmarks.photos-test`: dataset `photos` has no examples of split `testing`; it has test/grounding,"
-            " train/grounding"
+            " train/grounding; did you mean `test`?"
         ],
     ),
     "name twice": (
@@ -255,7 +255,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         put("gamma: 0.5", "gama: 0.5"),
         [
             ERROR,
-            "  key `trainings.perpo.parameters.gama`: extra inputs are not permitted, got `0.5`; did you mean `gamma`?",
+            "  key `trainings.perpo.parameters.gama`: unknown key; did you mean `gamma`?",
         ],
     ),
     "reward": (
@@ -263,7 +263,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         [
             ERROR,
             f"  key `rewards.overlap.tasks.grounding`: `giou` is not defined, expected one of {', '.join(map(repr, names('reward')))};"
-            " did you mean `iou`? `plugins` names folders with your own (CONTRIBUTING.md)",
+            " did you mean `iou`? `plugins` names folders with your own (docs/plugins.md)",
         ],
     ),
     "prompt of a benchmark": (
@@ -305,7 +305,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         put("experiments:", "experiment:"),
         [
             ERROR,
-            "  key `experiment`: extra inputs are not permitted; did you mean `experiments`?",
+            "  key `experiment`: unknown key; did you mean `experiments`?",
         ],
     ),
     "one benchmark": (

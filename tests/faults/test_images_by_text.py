@@ -83,6 +83,13 @@ def test_file_names_like_base64_are_paths(tmp_path: Path) -> None:
     assert imported(tmp_path, name)["reason"].to_list() == [None]
 
 
+def test_a_name_in_another_case_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets/Katze.jpg").write_bytes(encoded("JPEG"))
+    assert f"looked in `{tmp_path}`; did you mean `pets/Katze.jpg`?\n" in reason(tmp_path, "pets/katze.JPG")
+    assert f"looked in `{tmp_path}`\n" in reason(tmp_path, "pets/hund.jpg")
+
+
 @pytest.mark.parametrize(("stored", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
 def test_a_name_in_another_unicode_form_has_a_hint(tmp_path: Path, stored: Any, written: Any) -> None:
     (tmp_path / unicodedata.normalize(stored, "café.png")).write_bytes(encoded("PNG"))

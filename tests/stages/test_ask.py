@@ -151,7 +151,7 @@ def test_an_answer_that_is_cut_off_has_no_box(asked: Asked) -> None:
     found = asked("tiny", "--max-tokens", "2", "--out", "boxes.png")
     assert found.lines[1].endswith(", 2 tokens; cut off there (--max-tokens)")
     assert len(found.lines) == 2
-    assert found.errors.endswith("no box to draw, so `boxes.png` is not written\n")
+    assert found.errors.endswith("no box: expected four numbers in brackets; `boxes.png` is not written\n")
     assert not Path("boxes.png").exists()
 
 
@@ -273,6 +273,18 @@ def test_rehearsals_and_rounds(asked: Asked, folder: Path) -> None:
 def test_boxes_in_pixels(size: tuple[int, int], text: str, expected: tuple[float, ...] | None) -> None:
     found = ask.box_in(text, BLOCK, size)
     assert found is None if expected is None else found.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nothing", "no box: expected four numbers in brackets"),
+        ("<think>[0.1, 0.2, 0.3, 0.4]", "no box: the answer ends within its reasoning"),
+        ("[0.3, 0.2, 0.1, 0.4]", "the box is inverted or empty"),
+    ],
+)
+def test_why_nothing_is_drawn(text: str, expected: str) -> None:
+    assert ask.why_undrawn(text, BLOCK) == expected
 
 
 def test_what_is_said_about_boxes() -> None:

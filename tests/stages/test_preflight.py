@@ -165,10 +165,10 @@ def test_nothing_left_to_train_on_stops(checked: Checked) -> None:
     ("path", "value", "expected"),
     [
         ("rewards.all.tasks", {"existence": "yes_no"}, "stops: `samplings.n8`: dataset `own` has questions of task `open`, expected existence (the tasks of reward `all`); key `samplings.n8.tasks` selects the tasks"),
-        ("samplings.n8.split", "trian", "stops: `samplings.n8`: dataset `own` has no examples of split `trian`; it has test/open, train/open"),
+        ("samplings.n8.split", "trian", "stops: `samplings.n8`: dataset `own` has no examples of split `trian`; it has test/open, train/open; did you mean `train`?"),
         ("benchmarks.test.tasks", ["existence"], "stops: `benchmarks.test`: dataset `own` has no examples of split `test` and tasks existence"),
         ("models.tiny.path", "none", "stops: key `models.tiny.path`: `none` does not exist"),
-        ("datasets.own.images", "none", "stops: key `datasets.own.images`: `none` does not exist"),
+        ("datasets.own.images", "none", "stops: key `datasets.own.images`: `none` does not exist (paths are relative to the working directory)"),
         ("datasets.own.max_images", 7, "the config is valid: 1 experiment; nothing found that would stop the run"),
     ],
 )  # fmt: skip
@@ -191,7 +191,8 @@ def test_rows_are_checked_before_their_import_as_after_it(checked: Checked) -> N
     status, lines = checked()
     assert (status, lines[0]) == (
         1,
-        "stops: `benchmarks.test`: dataset `own` has no examples of split `test`; it has train/open",
+        "stops: `benchmarks.test`: dataset `own` has no examples of split `test`; it has train/open;"
+        " `test_share: 0.2` in the dataset block holds out a fifth of the images",
     )
     Path("results/examples/own.parquet").write_text("no table")
     assert checked()[1][0].startswith("not checked: dataset `own` has no usable table: `results/examples/own.parquet`")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from perceptune.contracts.errors import UserError
 from perceptune.planning import policies as plan
-from perceptune.planning.missing import from_the_future, missing
+from perceptune.planning.missing import check_default, from_the_future, missing
 
+RELATIVE = " (paths are relative to the working directory)"
 PAPER = Path(__file__).parents[2] / "config/papers/p2dpo.yaml"
 
 
@@ -28,11 +30,27 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_data_images_models_and_keys_are_looked_for() -> None:
     lacking = _lacking({})
-    assert "datasets.pope.path: `data/pope` does not exist" in lacking
-    assert "datasets.pope.images: `data/coco/val2014` does not exist" in lacking
+    assert "datasets.pope.path: `data/pope` does not exist" + RELATIVE in lacking
+    assert "datasets.pope.images: `data/coco/val2014` does not exist" + RELATIVE in lacking
     assert "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf` does not exist" in lacking
     assert "clip_scores.vit-l-14-336.path: `models/clip-vit-large-patch14-336` does not exist" in lacking
     assert "judges.gpt-4.key: `OPENAI_API_KEY` is not set in the environment" in lacking
+
+
+def test_configs_in_the_working_directory_are_named_if_the_default_does_not_exist() -> None:
+    default = Path("config/config.yaml")
+    Path("other.yaml").write_text("a: 1\n")
+    with pytest.raises(UserError, match=r"config.yaml` does not exist; `--config FILE` names another$"):
+        check_default(default, "--config")
+    Path("my.yaml").write_text("# photos\nmodels:\n  tiny: {}\n")
+    with pytest.raises(UserError, match=r"not exist; did you mean `my.yaml`\? \(`--config my.yaml`\)$"):
+        check_default(default, "--config")
+    Path("your.yml").write_text("experiments: {}\n")
+    with pytest.raises(UserError, match=r"; found `my.yaml`, `your.yml`; `--configfile FILE` names another$"):
+        check_default(default, "--configfile")
+    default.parent.mkdir()
+    default.touch()
+    check_default(default, "--config")
 
 
 def test_existing_files_are_not_reported() -> None:
@@ -41,7 +59,7 @@ def test_existing_files_are_not_reported() -> None:
     Path("models/llava-1.5-7b-hf").mkdir(parents=True)
     Path("models/llava-1.5-7b-hf/config.json").touch()
     assert before - set(_lacking({"OPENAI_API_KEY": "secret"})) == {
-        "datasets.pope.path: `data/pope` does not exist",
+        "datasets.pope.path: `data/pope` does not exist" + RELATIVE,
         "models.llava-1.5-7b.path: `models/llava-1.5-7b-hf` does not exist",
         "judges.gpt-4.key: `OPENAI_API_KEY` is not set in the environment",
     }
@@ -52,7 +70,7 @@ def test_the_most_similar_path_is_suggested() -> None:
     Path("model/llava-1.5-7b-hf").mkdir(parents=True)
     Path("file").touch()
     lacking = _lacking({}, datasets={"pope": {"path": "data/poope", "images": "file/inside"}})
-    assert "datasets.pope.images: `file/inside` does not exist" in lacking
+    assert "datasets.pope.images: `file/inside` does not exist" + RELATIVE in lacking
     lacking = _lacking({}, datasets={"pope": {"path": "data/popes"}})
     assert "datasets.pope.path: `data/popes` does not exist; did you mean `data/poope`?" in lacking
     assert (
@@ -74,17 +92,20 @@ def test_what_nothing_uses_is_not_missed() -> None:
     assert set(_lacking({})) - set(_lacking({}, **less)) == {
         *(
             f"datasets.{name}"
-            for name in ("pope.path: `data/pope` does not exist", "pope.images: `data/coco/val2014` does not exist")
+            for name in (
+                "pope.path: `data/pope` does not exist" + RELATIVE,
+                "pope.images: `data/coco/val2014` does not exist" + RELATIVE,
+            )
         ),
         *(
             f"datasets.mmhal.{key}"
             for key in (
-                "path: `data/mmhal/response_template.json` does not exist",
-                "images: `data/mmhal/images` does not exist",
+                "path: `data/mmhal/response_template.json` does not exist" + RELATIVE,
+                "images: `data/mmhal/images` does not exist" + RELATIVE,
             )
         ),
-        "datasets.hallusionbench.path: `data/hallusionbench/HallusionBench.json` does not exist",
-        "datasets.hallusionbench.images: `data/hallusionbench/images` does not exist",
+        "datasets.hallusionbench.path: `data/hallusionbench/HallusionBench.json` does not exist" + RELATIVE,
+        "datasets.hallusionbench.images: `data/hallusionbench/images` does not exist" + RELATIVE,
         "judges.gpt-4.key: `OPENAI_API_KEY` is not set in the environment",
     }
     judging = {"judges": {"gpt-4": {"model": "other", "url": None, "key": None}}}

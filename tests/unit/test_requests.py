@@ -139,6 +139,21 @@ def test_nothing_to_ask_says_what_there_is(examples: Path) -> None:
         samples(examples, split="dev", tasks=["ocr"])
 
 
+@pytest.mark.parametrize(
+    ("kept", "split", "hint"),
+    [
+        ("train", "test", "`test_share: 0.2` in the dataset block holds out a fifth of the images"),
+        ("train", "trian", "did you mean `train`?"),
+        ("test", "train", None),
+    ],
+)
+def test_a_missing_split_has_a_hint(examples: Path, kept: str, split: str, hint: str | None) -> None:
+    write_table(examples, EXAMPLES, [example(0, split=kept)], {})
+    with pytest.raises(UserError, match=f"no examples of split `{split}`") as stopped:
+        samples(examples, split=split)
+    assert stopped.value.hint == hint
+
+
 def test_benchmarks_ask_greedily_under_each_view_and_sample_the_first(examples: Path) -> None:
     blocks = {
         "a": BenchmarkBlock(dataset="mine", reward="r", n=5),

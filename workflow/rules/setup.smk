@@ -2,13 +2,14 @@
 
 import sys
 from functools import cache
+from pathlib import Path
 
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
 from perceptune.planning.config_text import check_files
 from perceptune.planning.machine import check_machine
-from perceptune.planning.missing import missing
+from perceptune.planning.missing import check_default, missing
 from perceptune.planning.model_folders import check_models
 from perceptune.planning.origin import check_paths, use_package_of
 from perceptune.planning.outcome import say_last
@@ -50,6 +51,8 @@ uses_demo = "models" not in config and "experiments" not in config
 
 # Snakemake has read the files already, but keeps no lines and the last of repeated keys.
 if workflow.is_main_process:
+    if uses_demo and not workflow.configfiles:
+        checked(check_default, Path(DEMO), "--configfile")
     checked(check_files, [*workflow.configfiles, *([DEMO] if uses_demo else [])])
 
 if uses_demo:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 from perceptune.contracts.config import FileDataset
+from perceptune.contracts.errors import UserError
+from perceptune.core.importers import csv
 from perceptune.core.importers.sources import source_of
 
 from tests.plugins import IMPORTERS
@@ -95,7 +97,7 @@ def test_a_width_and_a_height_alone_are_no_box(folder: Path, imported: Imported)
         (f"{HEADER}\nküche 1.png;\"What?;open;a;\nküche 1.png;What;open;b\";\n", "line 2: a quotation mark opens a field that contains the rows after it"),
         (f"{HEADER}\nküche 1.png;\"What?;open;a;\n", "line 2: a quotation mark is opened but never closed"),
         (f"{HEADER}\nhttps://host/a.png;What?;open;a;\n", "line 2: image `https://host/a.png` is a URL; URLs are not downloaded"),
-        ("Bild;question;task\nx.png;What?;open\n", "line 2: key `image` is missing"),
+        ("Bild;question;task\nx.png;What?;open\n", "columns found: `Bild`, `question`, `task`; missing: `image`"),
         (f"{HEADER}\n;;;;\n", "has no rows"),
     ],
 )  # fmt: skip
@@ -162,3 +164,20 @@ def test_the_documented_blocks_are_valid() -> None:
     assert {block["kind"] for block in datasets.values()} == {"csv", "coco", "yolo"}
     for block in datasets.values():
         source_of(FileDataset(**block), IMPORTERS[block["kind"]])
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.tsv"])
+def test_all_missing_columns_are_named_at_once(folder: Path, name: str) -> None:
+    separator = "\t" if name.endswith("tsv") else ";"
+    path = written(folder, separator.join(["bild", "frage", "answer", "task"]) + f"\na.png{separator * 3}\n", name=name)
+    found = "columns found: `bild`, `frage`, `answer`, `task`; missing: `image`, `question`"
+    with pytest.raises(UserError) as stopped:
+        list(csv.rows(source_of(FileDataset(kind="csv", path=str(path)), csv.IMPORTER)))
+    assert stopped.value.args[0] == f"dataset file `{path}`: {found}"
+
+
+def test_a_misspelled_column_and_an_empty_cell(folder: Path, mistakes: Mistakes) -> None:
+    path = written(folder, "image,Question,task\nküche 1.png,What?,open\n")
+    with pytest.raises(UserError, match=r"missing: `question` \(is it `Question`, misspelled\?\)"):
+        list(csv.rows(source_of(FileDataset(kind="csv", path=str(path)), csv.IMPORTER)))
+    assert "line 2: column `question` is empty" in mistakes("csv", written(folder, "image,question\nküche 1.png,\n"))

@@ -18,7 +18,7 @@ from perceptune.commands.kinds import listed
 from perceptune.contracts import paths
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError, near, printable
-from perceptune.core.answers.boxes import is_box, parse_box, to_pixels
+from perceptune.core.answers.boxes import UNREAD, is_box, parse_box, to_pixels
 from perceptune.core.benchmarks.control_prompts import FORMATS, asked_as
 from perceptune.core.data.images import open_image
 from perceptune.core.views.view import Recipe
@@ -27,6 +27,7 @@ from perceptune.engines.vllm.requests import Answer, Question
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.models.reasoning import reasoning_of
 from perceptune.planning import policies
+from perceptune.planning.missing import check_default
 from perceptune.planning.model_folders import check_complete, check_models
 from perceptune.planning.policies import Plan
 from perceptune.stages.sampling.recipes import messages_for
@@ -77,6 +78,8 @@ def run(policy: str, image: Path, question: str, configs: Sequence[Path], direct
     _check_out(out, image)
     picture = _opened(image)
     files = [file.absolute() for file in configs]
+    if not files and directory.is_dir():
+        check_default(directory / DEMO, "--config")
     enter(directory)
     plan = policies.load(merged(files or [DEMO]))
     name, block, adapter = chosen(plan, policy)
@@ -113,8 +116,9 @@ def run(policy: str, image: Path, question: str, configs: Sequence[Path], direct
     if boxes:
         save(drawn(picture, boxes), out)
         print(f"drawn into {options.out or out.name}")
-    elif options.out:
-        print(f"no box to draw, so `{options.out}` is not written", file=sys.stderr)
+    else:
+        lost = f"`{options.out}` is not written" if options.out else "no picture is drawn"
+        print(f"{why_undrawn(answers[0].text, block)}; {lost}", file=sys.stderr)
 
 
 def chosen(plan: Plan, policy: str) -> tuple[str, ModelBlock, Path | None]:
@@ -212,6 +216,18 @@ def box_in(text: str, model: ModelBlock, size: tuple[int, int]) -> np.ndarray | 
     sizes = np.array([size], dtype=float)
     resized = resized_sizes(model, sizes) if frame == "resized_pixels" else None
     return to_pixels(np.array([written]), frame, sizes, resized)[0]
+
+
+def why_undrawn(text: str, model: ModelBlock) -> str:
+    """Why no box of an answer is drawn."""
+    answer = reasoning_of(model).answer(text)
+    if answer is None:
+        return "no box: the answer ends within its reasoning"
+    if parse_box(answer) is None:
+        return UNREAD
+    if coordinate_frame(model) is None:
+        return "no box: the model's boxes have no coordinate format; set `coordinates` in its block of `models`"
+    return "the box is inverted or empty"
 
 
 def drawn(picture: Image.Image, boxes: Sequence[Found]) -> Image.Image:

@@ -61,14 +61,15 @@ def lookup(table: dict[str, T], name: str, what: str) -> T:
     )
 
 
-def near(name: str, allowed: Any) -> str | None:
-    """`did you mean ...?` with the closest allowed name, or None."""
-    closest = nearest(name, allowed)
+def near(name: str, allowed: Any, similarity: float = 0.6) -> str | None:
+    """`did you mean ...?` with the closest allowed name, or None. `similarity` is that of `nearest`."""
+    closest = nearest(name, allowed, similarity)
     return f"did you mean `{closest}`?" if closest else None
 
 
-def nearest(name: str, allowed: Any) -> str | None:
-    """The closest allowed name; None if none is similar."""
+def nearest(name: str, allowed: Any, similarity: float = 0.6) -> str | None:
+    """The closest allowed name; None if the ratio of matching characters (`difflib`) is below
+    `similarity` for all."""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(name, list(allowed), n=1)), None)
+    return next(iter(get_close_matches(name, list(allowed), n=1, cutoff=similarity)), None)

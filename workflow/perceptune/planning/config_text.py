@@ -74,12 +74,19 @@ def _parsed(file: Path, parse: Callable[[str], Any] = _nodes) -> Any:
             return None
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        indented = _indentation(text.splitlines()[: mark.line + 1]) if mark else ""
-        raise UserError(f"config file `{file}`{place}: {error.problem or error.context}{indented}") from None
+        raise UserError(f"config file `{file}`{place}: {_problem(error, text)}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         if _is_json(text):
             return None
         raise UserError(f"config file `{file}`: {' '.join(str(error).split())}") from None
+
+
+def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
+    """What is wrong with the text, in words of users."""
+    problem, mark = str(error.problem or error.context), error.problem_mark or error.context_mark
+    if "tab character" in problem or "'\\t'" in problem:
+        return "found a tab; YAML is indented with spaces"
+    return problem + (_indentation(text.splitlines()[: mark.line + 1]) if mark else "")
 
 
 def _indentation(lines: list[str]) -> str:

@@ -72,6 +72,8 @@ def described(key: str, error: Any, allowed: Any) -> str:
     elif kind in ("dict_type", "model_type"):
         message = "expected blocks by name" if kind == "dict_type" and "." not in key else "expected keys with values"
         message += " (remove the key if there are none)" if value is None else ""
+    elif kind == "extra_forbidden":
+        message, found = "unknown key", ""
     elif kind == "string_pattern_mismatch" and (part := re.fullmatch(r"\\\{(\w+)\\\}", error["ctx"]["pattern"])):
         message = f"expected text that contains `{{{part[1]}}}`"
     about = f"key `{key}`: {message[0].lower()}{message[1:]}" if key else message

@@ -4,15 +4,19 @@ and those dated in the future."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
 from perceptune.contracts.config import Config, ShapesDataset
+from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.contracts.files import future_date
 from perceptune.planning.origin import where_bundled
 
+SECTION = re.compile(rb"^(models|experiments|datasets)\s*:", re.MULTILINE)
+"""A section that most configs have."""
 MOST_COMPARED = 1000
 """Number of names in a folder that a missing one is compared with: image folders have very many."""
 
@@ -54,13 +58,21 @@ def missing_data(name: str, config: Config) -> Iterator[str]:
     if isinstance(block, ShapesDataset):
         return
     if not Path(block.path).exists():
-        yield f"datasets.{name}.path: {_lost(block.path)}"
+        yield f"datasets.{name}.path: {_lost_data(block.path)}"
     if block.images and not Path(block.images).is_dir():
-        yield f"datasets.{name}.images: {_lost(block.images)}"
+        yield f"datasets.{name}.images: {_lost_data(block.images)}"
 
 
 def _lost(path: str) -> str:
     return f"`{path}` does not exist{similar(path)}"
+
+
+def _lost_data(path: str) -> str:
+    """The same, and what the path is relative to if nothing similar exists."""
+    lost = _lost(path)
+    if Path(path).is_absolute() or lost.endswith("?"):
+        return lost
+    return f"{lost} (paths are relative to the working directory)"
 
 
 def similar(path: str) -> str:
@@ -76,6 +88,29 @@ def similar(path: str) -> str:
         if (missing.parent / name / rest).exists():
             return f"; did you mean `{missing.parent / name / rest}`?"
     return ""
+
+
+def check_default(file: Path, option: str) -> None:
+    """Raises `UserError` if the config that is read by default does not exist: `option` names another."""
+    if file.is_file():
+        return
+    beside = configs_in(file.parents[1])
+    if len(beside) == 1:
+        instead = f"; did you mean `{beside[0]}`? (`{option} {beside[0]}`)"
+    else:
+        found = f"; found {', '.join(f'`{one}`' for one in beside[:SHOWN])}" if beside else ""
+        instead = f"{found}; `{option} FILE` names another"
+    raise UserError(f"config file `{file}` does not exist{instead}")
+
+
+def configs_in(folder: Path) -> list[Path]:
+    """The YAML files in a folder that look like configs, sorted."""
+    try:
+        names = [entry.name for entry in islice(folder.iterdir(), MOST_COMPARED)]
+        files = [folder / name for name in sorted(names) if name.endswith((".yaml", ".yml"))]
+        return [file for file in files if file.is_file() and SECTION.search(file.read_bytes())]
+    except OSError:
+        return []
 
 
 def _folders(config: Config) -> Iterator[str]:

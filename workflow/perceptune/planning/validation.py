@@ -155,7 +155,7 @@ def _unknown_references(config: Config) -> list[str]:
         for n, block in getattr(config, section).items():
             references += [(f"{section}.{n}.{key}", view, known) for key, view in views_named(block)]
     plugins = [id(allowed) for allowed in (exporters, families, importers, methods, rewards, views)]
-    own = "`plugins` names folders with your own (CONTRIBUTING.md)"
+    own = "`plugins` names folders with your own (docs/plugins.md)"
     return [
         f"{text}{'' if text.endswith('?') else ';'} {own}" if id(allowed) in plugins else text
         for key, name, allowed in references

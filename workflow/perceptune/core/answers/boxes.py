@@ -28,6 +28,8 @@ BRACKETED = re.compile(
     rf"|{PAIR}(?:\s*,\s*{PAIR})+"
 )
 """Four numbers in brackets, or a list of points. Points are a box if there are two of them."""
+UNREAD = "no box: expected four numbers in brackets"
+"""Why `parse_box` finds none."""
 
 _BLANKS, _PLAIN_DIGITS = r"[ \t\r\n]*", r"(-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))"
 _PLAIN_TEXT, _OPENINGS = r"[^\[(<]*", rf"(?:{OPENING}{_BLANKS})+"

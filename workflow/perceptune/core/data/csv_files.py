@@ -8,6 +8,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOBase
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,20 @@ def tsv_rows(file: Path) -> Iterator[tuple[str, Any]]:
 def csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
     """The same of a file as Excel exports it: with commas, semicolons or tabs, in UTF-8 or UTF-16,
     with or without a byte order mark. The header decides which character separates columns."""
+    with _at_header(file) as (opened, separator, start):
+        yield from _rows(opened, file, separator, start)
+
+
+def csv_columns(file: Path) -> list[str]:
+    """The names of the columns of such a file, of which `csv_rows` has read the header."""
+    with _at_header(file) as (opened, separator, _):
+        lines = csv.reader(opened, delimiter=separator, strict=True)
+        return [cell.strip() for cell in next(filter(None, lines), [])]
+
+
+@contextmanager
+def _at_header(file: Path) -> Iterator[tuple[TextIOBase, str, int]]:
+    """The file opened at its header, the separator of its columns, and the number of the header's line."""
     with file.open(encoding=_encoding(file), newline="") as opened:
         try:
             first = opened.readline()
@@ -48,7 +63,7 @@ def csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
         opened.seek(0)
         if declared:
             opened.readline()
-        yield from _rows(opened, file, separator, 2 if declared else 1)
+        yield opened, separator, 2 if declared else 1
 
 
 def is_utf_16(start: bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from perceptune.contracts.config import Boxes, Coordinates
 from perceptune.contracts.errors import SHOWN, UserError
 from perceptune.core.data.class_labels import labelled_features
-from perceptune.core.data.csv_files import csv_rows, is_utf_16, tsv_rows
+from perceptune.core.data.csv_files import csv_columns, csv_rows, is_utf_16, tsv_rows
 from perceptune.core.data.json_files import json_lines, json_list, json_members, json_value, starts_with_list
 from perceptune.core.data.parquet_files import Batches, parquet_rows, placed_rows
 from perceptune.core.data.row_checks import one_line
@@ -83,6 +83,11 @@ class Files:
             yield from parquet_rows(file, images=self._images)
         else:
             yield from self._saved_records(file)
+
+    def columns(self) -> list[str]:
+        """The names of the columns of a CSV file; see the protocol."""
+        with _reading(self.path):
+            return csv_columns(self.path)
 
     def _saved_records(self, folder: Path) -> Iterator[tuple[str, Any]]:
         """The records of a saved dataset, or of all splits of a saved `DatasetDict`.

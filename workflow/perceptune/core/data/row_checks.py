@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from perceptune.contracts.config import Boxes, Coordinates, FileDataset, Task
-from perceptune.contracts.errors import near, printable
+from perceptune.contracts.errors import near, nearest, printable
 from perceptune.core.data.coordinate_frames import (
     IN_SHARES,
     LAYOUTS,
@@ -20,10 +20,14 @@ from perceptune.core.data.coordinate_frames import (
     slack,
 )
 from perceptune.core.data.inline_images import inline_image, is_inline, is_url
+from perceptune.core.rewards.exact_match import normalised
 
 KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split", "image_size")
 SIMILAR = ("answers_given",)
 """Keys that have a meaning of their own and are similar to others."""
+MISSPELLED = 0.61
+"""Similarity from which a key is taken for a misspelled one: `image_path` and `image` have 0.67,
+`frage` and `image` 0.6."""
 TASKS = get_args(Task)
 MARK = "<image>"
 """Placeholder of an image in text, as many trainers' formats have it."""
@@ -231,11 +235,15 @@ def _target(row: Mapping[str, Any], task: str) -> str | None:
         raise RowError(f"`answer` is {shown(answer)}, expected `yes` or `no` for task `existence`")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a number")
-    if isinstance(answer, str) and not answer.strip() and task in ("counting", "open"):
-        without = "; leave the key out if there is none" if task == "open" else ""
-        raise RowError(f"`answer` is {shown(answer)}, expected text or a number{without}")
     if isinstance(answer, float) and not math.isfinite(answer):
         raise RowError(f"`answer` is {shown(answer)}, expected text or a finite number")
+    if task == "counting" and not normalised(str(answer)).isdecimal():
+        raise RowError(
+            f"`answer` is {shown(answer)}, expected a whole number, such as `3`, for task `counting`;"
+            " task `open` allows text"
+        )
+    if isinstance(answer, str) and not answer.strip() and task == "open":
+        raise RowError(f"`answer` is {shown(answer)}, expected text or a number; leave the key out if there is none")
     if isinstance(answer, float) and answer.is_integer():  # as pandas writes integers beside missing values
         return str(int(answer))
     return _valid(str(answer), "answer")
@@ -295,13 +303,16 @@ def _misspelled(row: Mapping[str, Any], key: str) -> None:
 
     Whether it needs one is known where a reward is to read it.
     """
-    if near(key, [k for k in row if k not in KEYS and k not in SIMILAR]):
+    if misspelling(key, row):
         _missing(row, key)
 
 
 def _missing(row: Mapping[str, Any], key: str, otherwise: str = "") -> None:
-    typed = near(key, [k for k in row if k not in KEYS and k not in SIMILAR])
-    hint = (
-        f"; {one_line(typed).replace('did you mean', 'is it').removesuffix('?')}, misspelled?" if typed else otherwise
-    )
-    raise RowError(f"key `{key}` is missing{hint}")
+    typed = misspelling(key, row)
+    raise RowError(f"key `{key}` is missing{f'; is it {typed}, misspelled?' if typed else otherwise}")
+
+
+def misspelling(key: str, found: Iterable[str]) -> str | None:
+    """The name, in backticks, that is likely to be a misspelled key; None if no name is."""
+    typed = nearest(key, [name for name in found if name not in KEYS and name not in SIMILAR], MISSPELLED)
+    return f"`{one_line(typed)}`" if typed else None

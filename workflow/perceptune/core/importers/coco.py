@@ -87,11 +87,10 @@ def _read(source: Source, name: str) -> _Annotations:
             found.wrong.append((f"{key[:-1]} {seen[key]}", missing_key(missing, record)))
         except RowError as wrong:
             found.wrong.append((f"{key[:-1]} {seen[key]}", wrong))
-    if not seen["images"] or not seen["annotations"]:
-        without = "images" if not seen["images"] else "annotations"
+    if without := [f"`{key}`" for key in LISTS if not seen[key]]:
         raise UserError(
-            f"dataset file `{source.path}` has no list `{without}` with elements, expected COCO annotations"
-            " with the lists `images`, `annotations` and `categories`"
+            f"dataset file `{source.path}`: {' and '.join(without)} {'are' if len(without) > 1 else 'is'} missing or empty,"
+            " expected COCO annotations with the lists `images`, `annotations` and `categories`"
         )
     return found
 

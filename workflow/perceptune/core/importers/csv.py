@@ -7,27 +7,58 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from perceptune.contracts.errors import UserError
-from perceptune.core.data.row_checks import RowError, shown
-from perceptune.core.importers.importer import Importer, Placed, Row, Source, corners
+from perceptune.core.data.row_checks import RowError, misspelling, one_line, shown
+from perceptune.core.importers.importer import KEYS_SHOWN, Importer, Placed, Row, Source, corners
 
 CORNERS, PLACE_AND_SIZE = ("x1", "y1", "x2", "y2"), ("x", "y", "width", "height")
 """Columns that together hold a box."""
+NEEDED = (("image", "images"), ("question",))
+"""Columns of which one each is needed."""
 NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?")
 
 
 def rows(source: Source) -> Iterator[Placed]:
     """A row per record, without records whose cells are all empty and without columns that have no
-    name, as Excel and pandas write them."""
+    name, as Excel and pandas write them. Raises `UserError` if a column is missing."""
+    columns: list[str] = []
     for place, record in source.records():
+        if not columns:
+            columns = source.columns()
+            _check_columns(columns, source)
         if isinstance(record, RowError):
             yield place, record
             continue
         named = {name: cell for name, cell in record.items() if name and cell.strip()}
         if named:
             try:
+                _check_filled(named, columns)
                 yield place, _row(named, source)
             except RowError as wrong:
                 yield place, wrong
+
+
+def _check_columns(columns: Sequence[str], source: Source) -> None:
+    """Raise `UserError` with all columns that are missing."""
+    missing = [names[0] for names in NEEDED if not set(names) & set(columns)]
+    if not missing:
+        return
+    lacking = []
+    for name in missing:
+        typed = misspelling(name, columns)
+        lacking.append(f"`{name}` (is it {typed}, misspelled?)" if typed else f"`{name}`")
+    named = [one_line(name) for name in columns if name]
+    more = f" and {len(named) - KEYS_SHOWN:,} more" if len(named) > KEYS_SHOWN else ""
+    raise UserError(
+        f"dataset file `{source.path}`: columns found: {_listed(named[:KEYS_SHOWN])}{more}; missing: {', '.join(lacking)}",
+        "rename the columns in the header of the file",
+    )
+
+
+def _check_filled(record: Mapping[str, str], columns: Sequence[str]) -> None:
+    """Raise `RowError` for a record without text in a column that it needs."""
+    for names in NEEDED:
+        if not set(names) & set(record):
+            raise RowError(f"column {_listed([name for name in names if name in columns])} is empty")
 
 
 def _row(record: Mapping[str, str], source: Source) -> Row:

@@ -65,6 +65,10 @@ class Source(Protocol):
         """
         ...
 
+    def columns(self) -> list[str]:
+        """The names of the columns of a CSV file, of which a record has been read."""
+        ...
+
     def names(self, pattern: str) -> list[str]:
         """Names of the folder's files that match the pattern, sorted.
 

@@ -31,9 +31,8 @@ def iou(answers: Answers) -> Scores:
         components |= {"iou_padded_frame": other, "iou_original_frame": rewards}
     read = ~np.isnan(written).any(axis=1)
     parsed = parsed_columns({"box": written, "box_pixels": boxes.rounded(pixels, 3)}, read)
-    unread = "no box: expected four numbers in brackets"
     reasons = [
-        None if good else "the box is inverted or empty" if found else unread
+        None if good else "the box is inverted or empty" if found else boxes.UNREAD
         for found, good in zip(read.tolist(), boxes.is_box(pixels).tolist(), strict=True)
     ]
     return Scores(rewards, parsed, components, reasons)

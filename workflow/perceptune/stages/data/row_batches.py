@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from perceptune.contracts.config import FileDataset
@@ -20,6 +21,8 @@ BYTES_AT_ONCE = 2**22
 """Rows that are checked at once, and bytes of their texts and images."""
 LOST = "the file does not exist, looked in"
 """Part of the reason for a row whose image is not in the folder."""
+MOST_LISTED = 2**17
+"""Names in a folder among which a missing one is looked for."""
 KNOWN_NAMES = 2**16
 """File names whose places are kept: many rows may share an image."""
 
@@ -188,6 +191,23 @@ def _hint_of_name(path: Path, name: str) -> str:
         other = unicodedata.normalize(form, str(path))
         if other != str(path) and os.path.lexists(other):
             return f"; a file whose name looks the same, in Unicode form {form}, exists: rename it, or write that form"
+    if found := _in_other_case(path):
+        return f"; did you mean `{one_line(PurePath(name).with_name(found).as_posix())}`?"
     if name.startswith("~"):
         return "; `~` is not expanded"
     return "; expected `/` between folders" if "\\" in name else ""
+
+
+def _in_other_case(path: Path) -> str | None:
+    """The name of a file in the folder that differs only in case."""
+    try:
+        return _by_folded_name(path.parent, path.parent.stat().st_mtime_ns).get(path.name.casefold())
+    except OSError:
+        return None
+
+
+@lru_cache(4)
+def _by_folded_name(folder: Path, changed: int) -> dict[str, str]:
+    """The names in a folder by their form without case; `changed` is its date, for the cache."""
+    with os.scandir(folder) as entries:
+        return {entry.name.casefold(): entry.name for entry in islice(entries, MOST_LISTED)}

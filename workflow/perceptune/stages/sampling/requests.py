@@ -19,7 +19,7 @@ from perceptune.contracts.config import (
     SamplingBlock,
     ViewBlock,
 )
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import UserError, near
 from perceptune.contracts.plugins import load
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
@@ -388,5 +388,10 @@ def chosen_examples(
         rows = known.table(["split", "task"]).to_pylist()
         available = sorted({f"{row['split']}/{row['task']}" for row in rows})
         selected = f"split `{split}`" + (f" and tasks {', '.join(tasks)}" if tasks else "")
-        raise UserError(f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available)}")
+        splits = {row["split"] for row in rows}
+        hint = "`test_share: 0.2` in the dataset block holds out a fifth of the images"
+        raise UserError(
+            f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available)}",
+            None if split in splits else hint if split == "test" and "train" in splits else near(split, splits),
+        )
     return chosen
