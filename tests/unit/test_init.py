@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +13,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis.strategies import text
 from perceptune.commands.init.detection import Found, dataset_name, detect, images_of, kind_of
-from perceptune.commands.init.looking import look, reading, shape_of, task_of
+from perceptune.commands.init.looking import look, shape_of, task_of
 from perceptune.commands.init.prompts import EXPRESSIONS, FORMATTED, PLAIN, REQUESTS, SAYS_FORMAT, prompt_for
 from perceptune.commands.init.text import Block, Said, plain, written
 from perceptune.contracts.config import Task
@@ -148,18 +147,6 @@ def test_pairs_of_ones_own_keep_their_split(tmp_path: Path) -> None:
     seen = look(Found("rlhf_v", tmp_path / "pairs.csv"), None, None)
     assert dict(seen.tasks) == {("train", "open"): 1, ("test", "open"): 1}
     assert seen.with_answers == 2
-
-
-def test_the_usual_order_stays_unless_another_fits_clearly_more() -> None:
-    sizes = np.array([[100.0, 100.0]] * 20)
-    usual = np.array([[10.0, 10.0, 60.0, 60.0]] * 20)
-    orders: Any = ("xyxy", "xywh", "cxcywh", "yxyx")
-    assert reading(usual, sizes, "xyxy", "pixels", orders) == ("xyxy", "pixels")
-    usual[0] = [1.0, 1.0, 200.0, 200.0]  # one mistake
-    assert reading(usual, sizes, "xyxy", "pixels", orders) == ("xyxy", "pixels")
-    other = np.array([[60.0, 60.0, 30.0, 30.0]] * 20)
-    assert reading(other, sizes, "xyxy", "pixels", orders) == ("xywh", "pixels")
-    assert reading(other, sizes, "xyxy", "pixels", ()) == ("xyxy", "pixels")  # the format fixes the order
 
 
 def test_prompts_are_those_of_the_family_unless_the_questions_say_more() -> None:

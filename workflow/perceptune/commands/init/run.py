@@ -106,10 +106,10 @@ def run(data: Path | None, options: Options) -> None:
         "config/README.md documents every key. Paths are relative to the working directory."
     )
     write_text(options.out, written(tree, heading))
-    for line in dialogue.assumed:
+    looks = [proposal.look] + [proposal.test] * (proposal.test is not proposal.look)
+    for line in (*dialogue.assumed, *(line for one in looks for line in one.assumed)):
         typer.echo(f"assumed: {printable(line)}")
-    others = proposal.test.warnings if proposal.test is not proposal.look else []
-    for line in [*proposal.look.warnings, *others, *proposal.warnings()]:
+    for line in (*(line for one in looks for line in one.warnings), *proposal.warnings()):
         typer.echo(f"warning: {printable(line)}")
     typer.echo(f"\nwrote `{options.out}`. Next:")
     for command, what in _next(options.out, model):

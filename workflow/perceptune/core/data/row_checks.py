@@ -15,6 +15,7 @@ from perceptune.core.data.coordinate_frames import (
     IN_SHARES,
     LAYOUTS,
     SHARES,
+    are_fractions,
     in_corners,
     in_pixels,
     slack,
@@ -100,7 +101,7 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
     if min(x1, y1) < -free or x2 > width + free or y2 > height + free:
         where = "lies in the padding of" if coordinates.startswith("padded") else "exceeds"
         raise RowError(f"`box` {box} {where} the image of {width} x {height} pixels")
-    if coordinates not in IN_SHARES and most <= 1 and max(size) > 2:
+    if coordinates not in IN_SHARES and ((most <= 1 and max(size) > 2) or are_fractions(np.array([box]), sizes)[0]):
         unit = "pixel" if coordinates == "pixels" else "thousandth"
         raise RowError(f"`box` {box} is smaller than a {unit}; fractions of the image need `coordinates: normalised`")
     if coordinates.startswith("padded"):
