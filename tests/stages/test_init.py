@@ -236,6 +236,21 @@ def test_files_named_after_splits_belong_together() -> None:
     assert "test_share" not in config["datasets"]["own"]
 
 
+def test_splits_are_named_as_the_table_stores_them(capsys: pytest.CaptureFixture[str]) -> None:
+    own_data.drawn(Path("own"))
+    lines = [f"{n}.png,How many?,{n % 3},{'Train' if n % 4 else 'Test '}" for n in range(12)]
+    Path("own/counts.csv").write_text("\n".join(["image,question,answer,split", *lines]))
+    config = written("own/counts.csv")
+    assert config["samplings"]["n8"]["split"] == "Train"
+    assert config["benchmarks"]["counts-test"]["split"] == "Test"
+    assert "assumed: trains on split `Train` (9 rows), tests on split `Test` (3 rows)" in capsys.readouterr().out
+    ((name, block),) = policies.load(config).config.datasets.items()
+    assert isinstance(block, FileDataset)
+    import_examples.run(config=block, examples=Path(paths.EXAMPLES.format(dataset=name)))
+    rows = read_table(Path(paths.EXAMPLES.format(dataset=name)), EXAMPLES).to_pylist()
+    assert {row["split"] for row in rows} == {"Train", "Test"}
+
+
 def test_of_large_data_only_a_part_is_counted_and_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,7 +175,7 @@ def _count(seen: Look, importer: Importer) -> None:
             seen.shapes[shape] += 1
         elif own not in TASKS:
             continue  # the import says what is wrong
-        split = str(row.get("split") or seen.block.split or "train")
+        split = str(row.get("split") or seen.block.split or "train").strip()
         seen.tasks[split, str(own)] += 1
         seen.images.update(_names(row) if any(_names(row)) else [place])
         seen.with_truth += shape != NOTHING

@@ -52,7 +52,7 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
         "task": task,
         "target": _target(row, task),
         "box": _box(row, task, block.boxes),
-        "split": _text(row, "split", block.split or "train"),
+        "split": _split(row, block.split or "train"),
         "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=_written)
         if set(row) - set(KEYS)
         else None,
@@ -282,13 +282,14 @@ def is_finite(value: Any) -> bool:
         return False
 
 
-def _text(row: Mapping[str, Any], key: str, default: str) -> str:
-    value = row.get(key)
+def _split(row: Mapping[str, Any], default: str) -> str:
+    """The split without surrounding blanks, which no one sees in a spreadsheet."""
+    value = row.get("split")
     if value is None:
         return default
-    if not isinstance(value, str) or not value:
-        raise RowError(f"`{key}` is {shown(value)}, expected text")
-    return _valid(value, key)
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(f"`split` is {shown(value)}, expected text")
+    return _valid(value.strip(), "split")
 
 
 def _misspelled(row: Mapping[str, Any], key: str) -> None:
