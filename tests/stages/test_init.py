@@ -163,7 +163,9 @@ def test_comments_fit_and_no_value_is_lost() -> None:
         ("xywh", "thousand", {"boxes": "xywh", "coordinates": "thousand"}),
     ],
 )
-def test_order_and_unit_of_boxes_are_found(order: str, unit: str, expected: dict[str, str]) -> None:
+def test_order_and_unit_of_boxes_are_found_and_said(
+    order: str, unit: str, expected: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     path = own_data.boxes_jsonl(Path("own"))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     width, height = own_data.SIZE
@@ -175,6 +177,38 @@ def test_order_and_unit_of_boxes_are_found(order: str, unit: str, expected: dict
         row["box"] = {"xyxy": [x1, y1, x2, y2], "xywh": [x1, y1, x2 - x1, y2 - y1], "yxyx": [y1, x1, y2, x2]}[order]
     block = written(str(own_data.write_lines(path, rows)))["datasets"]["boxes"]
     assert {key: block[key] for key in ("boxes", "coordinates") if key in block} == expected
+    printed = capsys.readouterr().out
+    found = f"(`boxes: {order}`, `coordinates: {unit}`), which fit 12 of 12; the usual `xyxy` in `pixels` fit "
+    assert (found in printed) == bool(expected)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "coco"])
+def test_a_few_wrong_rows_change_no_unit_and_no_order(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = KINDS[kind][0](Path("own"))
+    if kind == "boxes":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows[:3]:
+            row["box"] = [*row["box"][2:], *row["box"][:2]]
+        own_data.write_lines(path, rows)
+    else:
+        content = json.loads(path.read_text())
+        for one in content["annotations"][:3]:
+            one["bbox"][2] = own_data.SIZE[0] - one["bbox"][0] + 2
+        path.write_text(json.dumps(content))
+    (block,) = written(str(path))["datasets"].values()
+    assert not {"boxes", "coordinates"} & {*block}
+    printed = capsys.readouterr().out
+    assert "warning: 3 of the first 12 rows cannot be used" in printed
+    assert "assumed: boxes" not in printed
+
+
+def test_the_unit_that_a_format_fixes_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    path = own_data.coco(Path("own"))
+    content = json.loads(path.read_text())
+    for one in content["annotations"]:
+        one["bbox"] = [v / side for v, side in zip(one["bbox"], own_data.SIZE * 2, strict=True)]
+    path.write_text(json.dumps(content))
+    assert "hint: `coordinates: normalised` fits 12 of 12 boxes, `pixels` 0" in said(capsys, str(path))
 
 
 def test_an_existing_file_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,6 +234,21 @@ def test_files_named_after_splits_belong_together() -> None:
     assert config["benchmarks"]["own-test"]["dataset"] == "own-test"
     assert config["datasets"]["own-test"]["split"] == "test"
     assert "test_share" not in config["datasets"]["own"]
+
+
+def test_splits_are_named_as_the_table_stores_them(capsys: pytest.CaptureFixture[str]) -> None:
+    own_data.drawn(Path("own"))
+    lines = [f"{n}.png,How many?,{n % 3},{'Train' if n % 4 else 'Test '}" for n in range(12)]
+    Path("own/counts.csv").write_text("\n".join(["image,question,answer,split", *lines]))
+    config = written("own/counts.csv")
+    assert config["samplings"]["n8"]["split"] == "Train"
+    assert config["benchmarks"]["counts-test"]["split"] == "Test"
+    assert "assumed: trains on split `Train` (9 rows), tests on split `Test` (3 rows)" in capsys.readouterr().out
+    ((name, block),) = policies.load(config).config.datasets.items()
+    assert isinstance(block, FileDataset)
+    import_examples.run(config=block, examples=Path(paths.EXAMPLES.format(dataset=name)))
+    rows = read_table(Path(paths.EXAMPLES.format(dataset=name)), EXAMPLES).to_pylist()
+    assert {row["split"] for row in rows} == {"Train", "Test"}
 
 
 def test_of_large_data_only_a_part_is_counted_and_used(

@@ -4,8 +4,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import floats, integers, sampled_from
 from perceptune.contracts.config import Boxes, Coordinates, FileDataset
-from perceptune.core.data.coordinate_frames import BoxFits, in_corners
+from perceptune.core.data.coordinate_frames import BoxFits, Reading, in_corners
 from perceptune.core.data.row_checks import RowError, pixel_box
 
 from tests.unit.test_frames import many
@@ -48,7 +50,7 @@ def test_conversion(order: Boxes) -> None:
         ("xywh", [60, 2, 51, 4], "exceeds the image of 100 x 100 pixels"),
         (
             "xywh",
-            [0.1, 0.1, 0.5, 0.5],
+            [0.6, 0.1, 0.7, 0.5],
             "is smaller than a pixel; fractions of the image need `coordinates: normalised`",
         ),
     ],
@@ -110,3 +112,80 @@ def test_few_boxes_that_fit_either_way_are_told_so() -> None:
 def test_formats_that_fix_the_order_suggest_no_other() -> None:
     boxes, sizes = many("pixels")
     assert message(in_order(boxes, "xywh"), sizes, "pixels", orders=()) is None
+
+
+def photographed(seed: int, count: int, order: Boxes, unit: Coordinates) -> tuple[np.ndarray, np.ndarray]:
+    """Random boxes anywhere in photos of 200 to 990 pixels, and the sizes of the photos."""
+    draws = np.random.default_rng(seed)
+    sizes = draws.integers(200, 990, (count, 2)).astype(float)
+    extents = draws.uniform(0.05, 0.6, (count, 2))
+    starts = draws.uniform(0, 1 - extents)
+    factor = {"pixels": np.tile(sizes, 2), "normalised": 1.0, "thousand": 1000.0}[unit]
+    return in_order(np.concatenate([starts, starts + extents], axis=1) * factor, order), sizes
+
+
+def with_mistakes(boxes: np.ndarray, sizes: np.ndarray, wrong: int, kind: str) -> np.ndarray:
+    """The first `wrong` boxes (n, 4) in pixels, [x1, y1, x2, y2], with a mistake of this kind."""
+    found, ends = boxes.copy(), sizes[:wrong] + 2
+    if kind == "exceeds":
+        found[:wrong, 2:] = ends
+    elif kind == "swapped":
+        found[:wrong] = boxes[:wrong][:, [2, 3, 0, 1]]
+    elif kind == "size":
+        found[:wrong, 2:] -= boxes[:wrong, :2]
+    elif kind == "fractions":
+        found[:wrong] /= np.tile(sizes[:wrong], 2)
+    else:
+        found[:wrong] *= 1000 / np.tile(sizes[:wrong], 2)
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    integers(0, 10**6),
+    integers(1, 64),
+    floats(0, 0.3),
+    sampled_from(["exceeds", "swapped", "size", "fractions", "thousandths"]),
+    sampled_from(["xyxy", "xywh"]),
+)
+def test_pixels_with_some_wrong_rows_are_never_understood_in_another_way(
+    seed: int, count: int, share: float, kind: str, order: Boxes
+) -> None:
+    boxes, sizes = photographed(seed, count, "xyxy", "pixels")
+    boxes = with_mistakes(boxes, sizes, int(share * count), kind)
+    fits = BoxFits("pixels", order)
+    fits.add(in_order(boxes, order), sizes, np.zeros(count, bool))
+    assert fits.likelier() == []
+    assert fits.better_fit() is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    integers(0, 10**6),
+    integers(30, 64),
+    floats(0, 0.05),
+    sampled_from(
+        [("xyxy", "normalised"), ("xyxy", "thousand"), ("xywh", "pixels"), ("yxyx", "pixels"), ("xywh", "normalised")]
+    ),
+)
+def test_another_unit_or_order_is_recognised_in_spite_of_some_wrong_rows(
+    seed: int, count: int, share: float, true: tuple[Boxes, Coordinates]
+) -> None:
+    boxes, sizes = photographed(seed, count, *true)
+    sizes = np.minimum(sizes, 500) if true[1] == "thousand" else sizes
+    if true[0] == "yxyx":
+        sizes[:, 1] = sizes[:, 0] / 2  # wide photos
+        boxes, _ = photographed(seed, count, "xyxy", "normalised")
+        boxes = in_order(boxes * np.tile(sizes, 2), "yxyx")
+    boxes[: int(share * count), 2:] = -5
+    fits = BoxFits("pixels")
+    fits.add(boxes, sizes, np.zeros(count, bool))
+    assert fits.likelier()[:1] == [Reading(*true)]
+
+
+def test_where_the_unit_is_fixed_only_the_order_changes() -> None:
+    boxes, sizes = photographed(0, 40, "xyxy", "normalised")
+    fits = BoxFits("pixels", "xywh")
+    fits.add(boxes, sizes, np.zeros(len(boxes), bool))
+    assert fits.likelier() == [Reading("xyxy", "normalised")]
+    assert fits.likelier(units=False) == []

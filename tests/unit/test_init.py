@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,8 +13,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis.strategies import text
 from perceptune.commands.init.detection import Found, dataset_name, detect, images_of, kind_of
-from perceptune.commands.init.looking import look, reading, shape_of, task_of
+from perceptune.commands.init.looking import look, shape_of, task_of
 from perceptune.commands.init.prompts import EXPRESSIONS, FORMATTED, PLAIN, REQUESTS, SAYS_FORMAT, prompt_for
+from perceptune.commands.init.splits import Roles, roles
 from perceptune.commands.init.text import Block, Said, plain, written
 from perceptune.contracts.config import Task
 from perceptune.contracts.errors import UserError
@@ -150,16 +150,38 @@ def test_pairs_of_ones_own_keep_their_split(tmp_path: Path) -> None:
     assert seen.with_answers == 2
 
 
-def test_the_usual_order_stays_unless_another_fits_clearly_more() -> None:
-    sizes = np.array([[100.0, 100.0]] * 20)
-    usual = np.array([[10.0, 10.0, 60.0, 60.0]] * 20)
-    orders: Any = ("xyxy", "xywh", "cxcywh", "yxyx")
-    assert reading(usual, sizes, "xyxy", "pixels", orders) == ("xyxy", "pixels")
-    usual[0] = [1.0, 1.0, 200.0, 200.0]  # one mistake
-    assert reading(usual, sizes, "xyxy", "pixels", orders) == ("xyxy", "pixels")
-    other = np.array([[60.0, 60.0, 30.0, 30.0]] * 20)
-    assert reading(other, sizes, "xyxy", "pixels", orders) == ("xywh", "pixels")
-    assert reading(other, sizes, "xyxy", "pixels", ()) == ("xyxy", "pixels")  # the format fixes the order
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        (["train", "test"], ("train", "test")),
+        (["Test", "Train"], ("Train", "Test")),
+        (["testing", "training"], ("training", "testing")),
+        (["TEST", "tr"], ("tr", "TEST")),
+        (["validation", "Dev", "test", "train"], ("train", "test")),
+        (["trainval", "val", "train"], ("train", "val")),
+        (["eval", "train"], ("train", "eval")),
+        (["testA", "testB", "val"], ("val", "testA")),
+        (["mine", "test"], ("mine", "test")),
+        (["new", "train"], ("train", "new")),
+        (["train"], ("train", None)),
+        (["old"], ("old", None)),
+    ],
+)
+def test_splits_are_told_by_their_names(splits: list[str], expected: tuple[str, str | None]) -> None:
+    assert roles(splits, "a.csv") == roles(splits[::-1], "a.csv") == Roles(*expected)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["a", "b"], "splits `a`, `b`, none of which is named like one for training"),
+        (["train", "a", "b"], "splits `a`, `b`, none of which is named like one for tests"),
+        (["train", "Train", "test"], "splits `train` and `Train`, expected one spelling"),
+    ],
+)
+def test_splits_of_unclear_roles_are_named(splits: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        roles(splits, "a.csv")
 
 
 def test_prompts_are_those_of_the_family_unless_the_questions_say_more() -> None:

@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from perceptune.commands.init.detection import DETECTION, OWN, Found, images_of
-from perceptune.contracts.config import Boxes, Coordinates, FileDataset, Task
+from perceptune.contracts.config import Coordinates, FileDataset, Task
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
-from perceptune.core.data.coordinate_frames import FORMATS, LAYOUTS, UNDOUBTED, BoxFits, fits, in_corners
+from perceptune.core.data.coordinate_frames import LAYOUTS, BoxFits, Reading
 from perceptune.core.data.image_facts import FactsOfImages
 from perceptune.core.data.inline_images import is_inline, is_url
 from perceptune.core.data.row_checks import TASKS
@@ -40,6 +40,13 @@ LONG = 40
 WHOLE = re.compile(r"[+-]?\d+(?:\.0+)?")
 READ = re.compile(r"\b(?:read|transcribe|ocr|text|written|writing|says?)\b", re.IGNORECASE)
 SHARES = (0.1, 0.2, 0.3, 0.5)
+UNITS: dict[Coordinates, str] = {
+    "pixels": "pixels",
+    "normalised": "fractions of the image",
+    "thousand": "thousandths of the image",
+    "padded_normalised": "fractions of the padded image",
+    "padded_thousand": "thousandths of the padded image",
+}
 FEW_IMAGES = 500
 """With fewer images, the share for tests is larger."""
 
@@ -72,6 +79,8 @@ class Look:
     facts: list[str] = field(default_factory=list)
     """SHA-256 of the images in the sample, without copies."""
     warnings: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
+    """What was found about the data and may be wrong."""
 
     @property
     def splits(self) -> list[str]:
@@ -166,7 +175,7 @@ def _count(seen: Look, importer: Importer) -> None:
             seen.shapes[shape] += 1
         elif own not in TASKS:
             continue  # the import says what is wrong
-        split = str(row.get("split") or seen.block.split or "train")
+        split = str(row.get("split") or seen.block.split or "train").strip()
         seen.tasks[split, str(own)] += 1
         seen.images.update(_names(row) if any(_names(row)) else [place])
         seen.with_truth += shape != NOTHING
@@ -225,21 +234,19 @@ def _checked(seen: Look, sample: Sequence[Placed], importer: Importer) -> FileDa
     the checks of the import. Raises `UserError` if none of them can be used."""
     block, images = seen.block, FactsOfImages()
     rows = _import(block, sample, importer, images)
-    boxes = _boxes(rows, block, importer)
-    if boxes.fits.boxes:
-        usual = boxes.fits.order, boxes.fits.declared
-        order, unit = reading(boxes.written, boxes.sizes, *usual, importer.orders)
-        changed: dict[str, Any] = {"boxes": order} if order != usual[0] else {}
-        changed |= {"coordinates": unit} if unit != usual[1] else {}
-        if changed:
-            block = block.model_copy(update=changed)
-            rows = _import(block, sample, importer, images)
-            boxes = _boxes(rows, block, importer)
-        if doubt := boxes.fits.doubt():
-            seen.warnings.append(doubt)
+    fits = _fits(rows, block, importer)
+    if other := next(iter(fits.likelier(units=importer.coordinates is None)), None):
+        seen.assumed.append(_assumption(other, fits))
+        changed: dict[str, Any] = {"boxes": other.order} if other.order != fits.order else {}
+        changed |= {"coordinates": other.unit} if other.unit != fits.declared else {}
+        block = block.model_copy(update=changed)
+        rows = _import(block, sample, importer, images)
+        fits = _fits(rows, block, importer)
+    if doubt := fits.doubt():
+        seen.warnings.append(doubt)
     wrong = [f"{one.place}: {one.row['reason']}" for one in rows if one.row["reason"] is not None]
     if len(wrong) == len(rows):
-        hint = "`--images FOLDER` says where the images are" if "looked in" in wrong[0] else boxes.fits.better_fit()
+        hint = "`--images FOLDER` says where the images are" if "looked in" in wrong[0] else fits.better_fit()
         raise UserError(f"data `{block.path}`, {wrong[0]}", hint)
     if wrong:
         seen.warnings.append(
@@ -250,23 +257,28 @@ def _checked(seen: Look, sample: Sequence[Placed], importer: Importer) -> FileDa
     return block
 
 
-class _Boxes(NamedTuple):
-    """The boxes of a sample as they are written, (n, 4), and the sizes of their images, (n, 2)."""
+def _assumption(found: Reading, fits: BoxFits) -> str:
+    """The unit and order of the boxes that were found, with the counts from which they follow."""
+    usual = Reading(fits.order, fits.declared)
+    return (
+        f"boxes are {LAYOUTS[found.order]} in {UNITS[found.unit]} (`boxes: {found.order}`,"
+        f" `coordinates: {found.unit}`), which fit {fits.count(found)} of {fits.boxes};"
+        f" the usual `{usual.order}` in `{usual.unit}` fit {fits.count(usual)}"
+    )
 
-    written: np.ndarray
-    sizes: np.ndarray
-    fits: BoxFits
 
-
-def _boxes(rows: Sequence[Checked], block: FileDataset, importer: Importer) -> _Boxes:
-    found = [(one.box, one.image) for one in rows if one.box is not None and one.image is not None]
-    written = np.array([box for box, _ in found], dtype=float)
-    sizes = np.array([image.size for _, image in found], dtype=float)
+def _fits(rows: Sequence[Checked], block: FileDataset, importer: Importer) -> BoxFits:
+    """How the boxes of a sample, as they are written, fit their images."""
     complete = block.model_copy(update=declared(block, importer))
     fit = BoxFits(complete.coordinates or "pixels", complete.boxes or "xyxy", importer.orders)
+    found = [(one.box, one.image) for one in rows if one.box is not None and one.image is not None]
     if found:
-        fit.add(written, sizes, np.array([image.turned for _, image in found]))
-    return _Boxes(written, sizes, fit)
+        fit.add(
+            np.array([box for box, _ in found], dtype=float),
+            np.array([image.size for _, image in found], dtype=float),
+            np.array([image.turned for _, image in found]),
+        )
+    return fit
 
 
 def _import(block: FileDataset, sample: Sequence[Placed], importer: Importer, images: FactsOfImages) -> list[Checked]:
@@ -277,21 +289,6 @@ def _import(block: FileDataset, sample: Sequence[Placed], importer: Importer, im
     block = block.model_copy(update=declared(block, importer))
     batches = checked_batches(iter(sample), block, folder, importer.imageless, images)
     return list(itertools.chain.from_iterable(batches))
-
-
-def reading(
-    boxes: np.ndarray, sizes: np.ndarray, order: Boxes, unit: Coordinates, orders: Sequence[Boxes]
-) -> tuple[Boxes, Coordinates]:
-    """The order and unit of boxes (n, 4) that fit most images of `sizes` (n, 2).
-
-    The declared ones stay if nearly all boxes fit. Of several that fit equally many, the likeliest is
-    taken: units before orders, padded images last.
-    """
-    ways = [(order, unit), *((one, other) for other in FORMATS for one in LAYOUTS if one in orders or one == order)]
-    counts = {way: int(fits(in_corners(boxes, way[0]), way[1], sizes).sum()) for way in ways}
-    if counts[order, unit] > UNDOUBTED * len(boxes):
-        return order, unit
-    return max(counts, key=lambda way: counts[way])
 
 
 def share_for_tests(seen: Look) -> float:

@@ -11,10 +11,11 @@ from typing import NamedTuple, get_args
 
 import typer
 
-from perceptune.commands.init.detection import HELD_OUT, OWN, Found, detect
+from perceptune.commands.init.detection import OWN, Found, detect
 from perceptune.commands.init.looking import Look, look, share_for_tests
 from perceptune.commands.init.model import FRAMES, Model, bundled, model_in
 from perceptune.commands.init.proposal import RESPONSES, Learning, Proposal, summary
+from perceptune.commands.init.splits import roles, test_splits
 from perceptune.commands.init.text import plain, written
 from perceptune.contracts.config import Task
 from perceptune.contracts.errors import UserError, near, printable
@@ -106,10 +107,10 @@ def run(data: Path | None, options: Options) -> None:
         "config/README.md documents every key. Paths are relative to the working directory."
     )
     write_text(options.out, written(tree, heading))
-    for line in dialogue.assumed:
+    looks = [proposal.look] + [proposal.test] * (proposal.test is not proposal.look)
+    for line in (*dialogue.assumed, *(line for one in looks for line in one.assumed)):
         typer.echo(f"assumed: {printable(line)}")
-    others = proposal.test.warnings if proposal.test is not proposal.look else []
-    for line in [*proposal.look.warnings, *others, *proposal.warnings()]:
+    for line in (*(line for one in looks for line in one.warnings), *proposal.warnings()):
         typer.echo(f"warning: {printable(line)}")
     typer.echo(f"\nwrote `{options.out}`. Next:")
     for command, what in _next(options.out, model):
@@ -194,21 +195,23 @@ def _divided(
 ) -> Proposal:
     """The proposal, with splits for training and tests."""
     rounds = options.rounds or ROUNDS
-    train = "train" if "train" in seen.splits else seen.splits[0]
     test = _found(options.test, None) if options.test else Found(found.kind, found.test) if found.test else None
+    train, held_out = roles(seen.splits, found.path, tested=test is None)
     if test:
         tested = look(test, task if test.kind in OWN else None, options.images, "test", sure=False)
-        split = _held_out(tested.splits) or tested.splits[0]
+        split = next(iter(test_splits(tested.splits)), tested.splits[0])
         dialogue.assumed += [] if options.test else [f"`{test.path}` has the test questions"]
+        dialogue.assumed.append(_said(seen, train, tested, split))
         return Proposal(seen, model, learning, rounds, train, tested, split, None)
-    if held_out := _held_out([one for one in seen.splits if one != train]):
+    if held_out is not None:
+        dialogue.assumed.append(_said(seen, train, seen, held_out))
         return Proposal(seen, model, learning, rounds, train, seen, held_out, None)
     if train != "train":
         seen = look(found, task, options.images, "train")  # overrides the splits in names of files
         if "train" not in seen.splits:
             raise UserError(
                 f"data `{found.path}` has only the split `{train}`, expected `train` and `test`",
-                "`--test DATA` names other data for tests",
+                "call it `train`, so that some images can be held out, or `--test DATA` names other data for tests",
             )
         dialogue.assumed.append(f"all questions of `{train}` are for training and tests")
     share = share_for_tests(seen)
@@ -216,10 +219,16 @@ def _divided(
     return Proposal(seen, model, learning, rounds, "train", seen, "test", share)
 
 
-def _held_out(splits: Sequence[str]) -> str | None:
-    """The best of the splits for tests; None if there is none."""
-    named = [one for name in HELD_OUT for one in splits if one == name or one.startswith(name)]
-    return next(iter(named), None) or next((one for one in splits if one != "train"), None)
+def _said(seen: Look, train: str, tested: Look, test: str) -> str:
+    """Which splits are used, with the numbers of their rows, and which are not."""
+
+    def named(of: Look, split: str) -> str:
+        more = "at least " if of.partial else ""
+        return f"split `{one_line(split)}` ({more}{of.count(split):,} rows)"
+
+    others = [one for one in seen.splits if one != train and (one != test or tested is not seen)]
+    unused = f"; not used: {', '.join(named(seen, one) for one in others)}" if others else ""
+    return f"trains on {named(seen, train)}, tests on {named(tested, test)}{unused}"
 
 
 def _next(out: Path, model: Model) -> list[tuple[str, str]]:

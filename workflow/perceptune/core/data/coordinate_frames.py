@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -31,10 +31,21 @@ SLACK = 1.0
 """Tolerance in pixels for boxes that exceed their image."""
 ROUNDED = 0.006
 """Tolerance in padded frames, as a share of the longer side: two decimals err by 0.005."""
-UNDOUBTED = 0.9
-"""If more than this share of the boxes fits, the order of their numbers is not doubted."""
+ORDER_FAILS = 2 / 3
+"""If fewer than this share of the boxes fit, the order of their numbers is doubted: boxes near the top
+left fit in any order."""
+UNIT_FAILS = 1 / 2
+"""If fewer than this share of the boxes fit, their unit is doubted: as thousandths, all boxes of photos
+below 1000 pixels fit."""
+NEARLY_ALL = 0.9
+"""Share of the boxes that must fit in another unit or order."""
+HARDLY_ANY = 0.1
+"""If at most this share of the boxes fits, another unit or order may fit fewer than nearly all: two
+thirds."""
 CLEARLY_MORE = 0.1
 """Share of the boxes by which more must fit in another unit and another order than in one of them."""
+TIED = 0.02
+"""Share of the boxes by which orders may differ that fit equally well, because a few rows are wrong."""
 FEWEST = 20
 """With fewer boxes, no conclusion is drawn."""
 CLEAR = 0.05
@@ -47,6 +58,13 @@ LAYOUTS: dict[Boxes, str] = {
     "yxyx": "[y1, x1, y2, x2]",
 }
 """Orders of a box's four numbers, as shown in messages."""
+
+
+class Reading(NamedTuple):
+    """How the numbers of boxes are understood."""
+
+    order: Boxes
+    unit: Coordinates
 
 
 def in_corners(boxes: np.ndarray, order: Boxes) -> np.ndarray:
@@ -87,6 +105,14 @@ def fits(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.n
     return geometry.is_box(pixels) & inside & possible
 
 
+def are_fractions(written: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Whether boxes (n, 4), as they are written, can only be fractions of their images: shape (n,), bool.
+
+    As [x, y, width, height], the corners of such boxes may be beyond 1.
+    """
+    return (written.max(axis=1) < 1) & (sizes.max(axis=1) > 2)
+
+
 def touched(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
     """Whether each box fits and ends at the right or bottom edge of its image: shape (n, 2), bool.
 
@@ -122,10 +148,13 @@ class BoxFits:
     def add(self, boxes: np.ndarray, sizes: np.ndarray, turned: np.ndarray) -> None:
         """Adds boxes (n, 4) as they are written, on upright images of `sizes` (n, 2; width, height),
         which EXIF rotates where `turned` (n,)."""
+        fractions = are_fractions(boxes, sizes)
+        possible = {name: True if name in IN_SHARES else ~fractions for name in FORMATS}
         for order, name in self._others:
-            self._others[order, name] += int(fits(in_corners(boxes, order), name, sizes).sum())
+            fit_so = fits(in_corners(boxes, order), name, sizes) & possible[name]
+            self._others[order, name] += int(fit_so.sum())
         boxes = in_corners(boxes, self.order)
-        fit = {name: fits(boxes, name, sizes) for name in FORMATS}
+        fit = {name: fits(boxes, name, sizes) & possible[name] for name in FORMATS}
         self.boxes += len(boxes)
         self.turned += int(turned.sum())
         for name in FORMATS:
@@ -146,41 +175,72 @@ class BoxFits:
             " and fit them as stored; boxes refer to the upright image"
         )
 
-    def better_fit(self) -> str | None:
-        """A message if other coordinates, or another order of the four numbers, fit more boxes than
-        what is declared; else None. The readings that fit most boxes are named.
+    def likelier(self, *, units: bool = True) -> list[Reading]:
+        """Other units or orders of the boxes, the likeliest first; empty if the declared ones are not in
+        doubt, as with a few wrong rows. `units`: whether another unit is possible.
 
-        Of the readings that differ from the declared one in both, one is named only if it fits clearly
-        more boxes than all others: there are many, so that one of them fits a few more by chance. If
-        another order and another unit fit equally many boxes, it is the order, unless there are few:
-        boxes in pixels of small images also fit as thousandths, but not the other way round.
+        That others fit more boxes proves nothing, so two conditions apply. The declared reading fails
+        for more than a third of the boxes for another order, and for more than half for another unit;
+        and the other reading fits nearly all, or two thirds where the declared one fits hardly any. A
+        reading that differs in both unit and order must fit clearly more boxes than those that differ
+        in one of them: there are many, so that one of them fits by chance. If another order and another
+        unit fit, it is the order unless there are few boxes: boxes in pixels of small images also fit
+        as thousandths, but not the other way round.
         """
         now = self.fitting[self.declared]
-        best = max(self.fitting, key=lambda name: self.fitting[name])
-        if self.fitting[best] > now:
-            best, *_ = self._likelier_by_edges(best) or (best,)
-        most, orders = self.fitting[best], list[Boxes]()
-        if now < UNDOUBTED * self.boxes:
-            counts = {order: count for (order, name), count in self._others.items() if name == self.declared}
-            most = max(most, *counts.values(), 0)
-            orders = [order for order, count in counts.items() if count == most > now]
-            (order, name), count = max(self._others.items(), key=lambda one: one[1], default=(("xyxy", best), 0))
-            if count > most + CLEARLY_MORE * self.boxes:
-                return self._fit_better([f"{_named(order)} with `coordinates: {name}`"], count)
-        readings = [_named(order) for order in orders]
-        if self.fitting[best] == most > now and (not orders or self.boxes < FEWEST):
-            readings.append(f"`coordinates: {best}`")
-        return self._fit_better(readings, most) if readings else None
+        unit = max(self.fitting, key=lambda name: self.fitting[name])
+        orders = {order: count for (order, name), count in self._others.items() if name == self.declared}
+        found = self._best_orders(orders) if now < ORDER_FAILS * self.boxes else []
+        if not units or now >= UNIT_FAILS * self.boxes:
+            return found
+        by_order = max(orders.values(), default=0)
+        both, count = max(self._others.items(), key=lambda one: one[1], default=((self.order, unit), 0))
+        if count > max(self.fitting[unit], by_order) + CLEARLY_MORE * self.boxes:
+            return [Reading(*both)] if self._explains(count) else []
+        ordered = self.boxes >= FEWEST and by_order >= ORDER_FAILS * self.boxes
+        if ordered or unit == self.declared or not self._explains(self.fitting[unit]):
+            return found
+        unit, *_ = self._likelier_by_edges(unit) or (unit,)
+        return [Reading(self.order, unit), *found]
 
-    def _fit_better(self, readings: Sequence[str], count: int) -> str:
-        """The message for readings that fit `count` boxes."""
-        of_order, of_unit = (any(key in one for one in readings) for key in ("`boxes:", "`coordinates:"))
+    def count(self, reading: Reading) -> int:
+        """The number of boxes that fit their images in this order and unit."""
+        return self.fitting[reading.unit] if reading.order == self.order else self._others[reading]
+
+    def better_fit(self) -> str | None:
+        """A message that names `likelier` readings; None if there are none."""
+        found = sorted(self.likelier(), key=lambda one: one.order == self.order)
+        if not found:
+            return None
+        of_order = any(one.order != self.order for one in found)
+        of_unit = any(one.unit != self.declared for one in found)
         declared = " in ".join([f"`{self.order}`"] * of_order + [f"`{self.declared}`"] * of_unit)
-        now = self.fitting[self.declared]
-        others = self.boxes - now
-        wrong = "the other one is wrong, correct it" if others == 1 else f"the other {others} are wrong, correct them"
-        few = f"; if only {wrong}" if now >= UNDOUBTED * self.boxes else ""
-        return f"{' or '.join(readings)} fits {count} of {self.boxes} boxes, {declared} {now}{few}"
+        names, counts = [self._named(one) for one in found], [self.count(one) for one in found]
+        fit = (
+            f"{' or '.join(names)} fits {counts[0]} of {self.boxes} boxes"
+            if len({*counts}) == 1
+            else " or ".join(
+                f"{name} fits {count} of {self.boxes} boxes" for name, count in zip(names, counts, strict=True)
+            )
+        )
+        return f"{fit}, {declared} {self.fitting[self.declared]}"
+
+    def _best_orders(self, counts: Mapping[Boxes, int]) -> list[Reading]:
+        """The orders that fit most boxes, and as many up to a few, the usual ones first."""
+        most = max(counts.values(), default=0)
+        if not self._explains(most):
+            return []
+        return [Reading(one, self.declared) for one, count in counts.items() if count >= most - TIED * self.boxes]
+
+    def _explains(self, count: int) -> bool:
+        """Whether a reading that fits `count` boxes may be the right one."""
+        hardly = self.fitting[self.declared] <= HARDLY_ANY * self.boxes
+        return count >= (ORDER_FAILS if hardly else NEARLY_ALL) * self.boxes
+
+    def _named(self, reading: Reading) -> str:
+        order = f"`boxes: {reading.order}` ({LAYOUTS[reading.order]})" if reading.order != self.order else ""
+        unit = f"`coordinates: {reading.unit}`" if reading.unit != self.declared else ""
+        return " with ".join(filter(None, (order, unit)))
 
     def doubt(self) -> str | None:
         """A message if other coordinates are likelier than the declared, possible ones; else None."""
@@ -210,10 +270,6 @@ class BoxFits:
             if self.fitting[name] >= self.fitting[declared] and enough:
                 return name, more, fewer
         return None
-
-
-def _named(order: Boxes) -> str:
-    return f"`boxes: {order}` ({LAYOUTS[order]})"
 
 
 def overlaps(

@@ -15,6 +15,7 @@ from perceptune.core.data.coordinate_frames import (
     IN_SHARES,
     LAYOUTS,
     SHARES,
+    are_fractions,
     in_corners,
     in_pixels,
     slack,
@@ -55,7 +56,7 @@ def checked_row(row: Any, block: FileDataset, imageless: bool = False) -> dict[s
         "task": task,
         "target": _target(row, task),
         "box": _box(row, task, block.boxes),
-        "split": _text(row, "split", block.split or "train"),
+        "split": _split(row, block.split or "train"),
         "source": json.dumps({k: v for k, v in row.items() if k not in KEYS}, default=_written)
         if set(row) - set(KEYS)
         else None,
@@ -104,7 +105,7 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
     if min(x1, y1) < -free or x2 > width + free or y2 > height + free:
         where = "lies in the padding of" if coordinates.startswith("padded") else "exceeds"
         raise RowError(f"`box` {box} {where} the image of {width} x {height} pixels")
-    if coordinates not in IN_SHARES and most <= 1 and max(size) > 2:
+    if coordinates not in IN_SHARES and ((most <= 1 and max(size) > 2) or are_fractions(np.array([box]), sizes)[0]):
         unit = "pixel" if coordinates == "pixels" else "thousandth"
         raise RowError(f"`box` {box} is smaller than a {unit}; fractions of the image need `coordinates: normalised`")
     if coordinates.startswith("padded"):
@@ -289,13 +290,14 @@ def is_finite(value: Any) -> bool:
         return False
 
 
-def _text(row: Mapping[str, Any], key: str, default: str) -> str:
-    value = row.get(key)
+def _split(row: Mapping[str, Any], default: str) -> str:
+    """The split without surrounding blanks, which no one sees in a spreadsheet."""
+    value = row.get("split")
     if value is None:
         return default
-    if not isinstance(value, str) or not value:
-        raise RowError(f"`{key}` is {shown(value)}, expected text")
-    return _valid(value, key)
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(f"`split` is {shown(value)}, expected text")
+    return _valid(value.strip(), "split")
 
 
 def _misspelled(row: Mapping[str, Any], key: str) -> None:

@@ -95,7 +95,7 @@ def _size(row: Any) -> int:
 def _checked(placed: Placed, config: FileDataset, names: _Names, imageless: bool, known: FactsOfImages) -> Checked:
     place, row = placed
     box, image, found = None, None, None
-    split = str(row.get("split") or config.split or "train") if isinstance(row, Mapping) else None
+    split = str(row.get("split") or config.split or "train").strip() if isinstance(row, Mapping) else None
     try:
         if isinstance(row, RowError):
             raise row
