@@ -53,7 +53,7 @@ def test_the_page_shows_win_rates_counts_and_unreadable_verdicts(judged: Path, a
     sections, rows = comparison_sections({"general": judged}), agreement_rows({"people": agreed})
     loader = jinja2.FileSystemLoader(Path(write.__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    html = page.from_string(PAGE).render(comparisons=sections, agreements=rows)
+    html = page.from_string(PAGE).render(comparisons=sections, agreements=rows, labelled=[])
     assert "perpo against &lt;dpo&gt;" in html
     assert "win rate, ties count half, %" in html
     for text in (

@@ -203,6 +203,12 @@ NEW = (["perpo", "tiny"], "own-test")
 COMPARED_NEW = {("measure_comparison", "new")} | REPORT
 JUDGED_NEW = COMPARED_NEW | {("judge_comparison", "new")}
 AGREED_NEW = JUDGED_NEW | {("measure_agreement", "agreed")}
+# tokens that `grpo` selects once its method is CPPO
+CONTRASTED_KEYS = "trainings.grpo.method trainings.grpo.parameters agreements.agreed.tokens agreements.agreed.judge"
+CONTRASTED = ("cppo", {"preserving": "zoomed", "removing": "covered"}, "grpo", "stub")
+LABELLED = {
+    ("compute_logprobs", "grpo@1 old@covered"), ("select_tokens", "grpo@2"), ("label_tokens", "agreed"), ("measure_agreement", "agreed"),
+} | ROUND | REPORT  # fmt: skip
 JUDGED_DPO: set[Job] = {
     *COMPARE["n20"], *(("plan_benchmarks", policy) for policy in (BASE, "dpo")), ("measure_agreement", "agreed"), ("judge_again", "dpo"),
     *((rule, policy) for rule in ("judge_answers", "evaluate_policy") for policy in (BASE, "dpo")),
@@ -440,6 +446,8 @@ EDITS: list[tuple[str, Any, set[Job]]] = [
         (["shapes-test", "judged"], "judged", "second", ["dpo"]),
         JUDGED_DPO,
     ),
+    (CONTRASTED_KEYS, CONTRASTED, LABELLED),
+    (f"{CONTRASTED_KEYS} agreements.agreed.limit", (*CONTRASTED, 3), LABELLED),
     ("report.title", "Another", REPORT),
     ("report.caption", "Other words.", REPORT),
     ("report.gallery", 3, REPORT),

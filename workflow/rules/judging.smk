@@ -1,8 +1,9 @@
 """Comparisons by a judge, and agreement of judges and people.
 
-reads   rewards of two policies, or the pairs of an experiment; people's labels
+reads   rewards of two policies, or the pairs of an experiment; people's labels; selected tokens
 writes  compared: a judge's verdicts on two answers to each question
         comparisons: win rates, or the differences of a benchmark's metrics, with 95 % intervals
+        labelled: selected tokens with a judge's labels
         agreements: raw agreement and Cohen's kappa
 """
 
@@ -74,8 +75,32 @@ rule measure_comparison:
         "../scripts/run_stage.py"
 
 
+rule label_tokens:
+    """Words of answers that a judge says state what the image shows; needs `agreements`."""
+    input:
+        unpack(inputs("label_tokens")),
+    output:
+        labelled=paths.LABELLED_TOKENS,
+    log:
+        paths.log(paths.LABELLED_TOKENS),
+    benchmark:
+        paths.benchmark(paths.LABELLED_TOKENS)
+    retries: 2
+    threads: cores("label_tokens")
+    resources:
+        mem_mb=memory("label_tokens"),
+        runtime=minutes("label_tokens"),
+        gpu=gpus("label_tokens"),
+        attempt=attempt_number,
+    params:
+        *code("label_tokens"),
+        **parameters("label_tokens"),
+    script:
+        "../scripts/run_stage.py"
+
+
 rule measure_agreement:
-    """Agreement of a judge with a second one or with people."""
+    """Agreement of a judge with a second one, with people, or with a selection of tokens."""
     input:
         unpack(inputs("measure_agreement")),
     output:

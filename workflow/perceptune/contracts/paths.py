@@ -92,6 +92,7 @@ SECOND_VERDICTS = "<results>/verdicts/{policy}/{benchmark}/{judge}.parquet"
 COMPARED = "<results>/comparisons/{comparison}/{judge}.parquet"
 COMPARISON = "<results>/comparisons/{comparison}.parquet"
 AGREEMENT = "<results>/agreements/{agreement}.parquet"
+LABELLED_TOKENS = "<results>/labelled_tokens/{agreement}.parquet"
 JUDGED = "results/.judged/{judge}"
 """All verdicts of a judge, by request. They outlive the verdict tables and are shared by
 policies."""

@@ -29,6 +29,15 @@ def labelled_policies(config: Config, block: AgreementBlock) -> list[str]:
     return [policy for policy, benchmarks in evaluated(config).items() if block.benchmark in benchmarks]
 
 
+def selects_by(config: Config, experiment: str) -> str | None:
+    """The view by which an experiment's method selects tokens, see `RolloutMethod`; None if it selects
+    none."""
+    block = config.experiments[experiment]
+    training = config.trainings[block.training]
+    method = load("method", training.method)
+    return method.selects_by(method.Parameters.model_validate(training.parameters)) if block.rounds else None
+
+
 def evaluated(config: Config) -> dict[str, set[str]]:
     """Every evaluated policy with its benchmarks: base models, experiments, and rounds."""
     found: dict[str, set[str]] = {}
@@ -55,6 +64,8 @@ def unknown_comparisons(config: Config) -> Iterator[str]:
         yield from _unknown(f"{key}.benchmark", agreement.benchmark, config.benchmarks)
         yield from _unknown(f"{key}.comparison", agreement.comparison, config.comparisons)
         yield from _unknown(f"{key}.judge", agreement.judge, config.judges)
+        if agreement.tokens:
+            yield from _unknown_policy(f"{key}.tokens", agreement.tokens, config, models=False)
         for policy in agreement.policies:
             yield from _unknown_policy(f"{key}.policies", policy, config)
 
@@ -75,6 +86,13 @@ def impossible_comparisons(config: Config) -> Iterator[str]:
 
 
 def _impossible_agreement(key: str, block: AgreementBlock, known: dict[str, set[str]], config: Config) -> Iterator[str]:
+    if block.tokens:
+        experiment = block.tokens.partition(ROUND_MARK)[0]
+        if selects_by(config, experiment) is None:
+            having = ", ".join(f"`{name}`" for name in config.experiments if selects_by(config, name))
+            expected = f"expected {having}" if having else "expected an experiment with method `cppo`"
+            yield f"key `{key}.tokens`: `{experiment}` selects no tokens, {expected}"
+        return
     if block.comparison:
         first = config.comparisons[block.comparison].judge
         if first is None:
@@ -108,12 +126,12 @@ def _not_evaluated(key: str, name: str, benchmark: str, known: dict[str, set[str
         yield f"key `{key}`: `{policy}` is not evaluated on benchmark `{benchmark}`, which has answers of {on}"
 
 
-def _unknown_policy(key: str, name: str, config: Config) -> Iterator[str]:
-    """Rounds are allowed; the message does not list them."""
+def _unknown_policy(key: str, name: str, config: Config, *, models: bool = True) -> Iterator[str]:
+    """Rounds are allowed; the message does not list them. `models`: whether base models are allowed."""
     experiment, mark, number = name.rpartition(ROUND_MARK)
     rounds = config.experiments[experiment].rounds if experiment in config.experiments else None
     if not (mark and rounds and number.isdecimal() and 1 <= int(number) <= rounds):
-        yield from _unknown(key, name, {**config.models, **config.experiments})
+        yield from _unknown(key, name, {**(config.models if models else {}), **config.experiments})
 
 
 def _unknown(key: str, name: str | None, allowed: Mapping[str, object]) -> Iterator[str]:

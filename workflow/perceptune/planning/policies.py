@@ -49,6 +49,7 @@ from perceptune.contracts.paths import (
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.tables.io import read_lineage
 from perceptune.core.methods.method import Stored
+from perceptune.planning.comparisons import selects_by
 from perceptune.planning.config_text import unquoted_names
 from perceptune.planning.controls import counterparts, why_no_counterpart, with_controls
 from perceptune.planning.model_folders import model_digest
@@ -99,10 +100,7 @@ class Plan:
     def selects_by(self, experiment: str) -> str | None:
         """The view by which an experiment's method selects tokens, see `RolloutMethod`; None if it selects
         none."""
-        training = self.training(experiment)
-        method = plugins.load("method", training.method)
-        rounds = self.config.experiments[parted(experiment)[0]].rounds
-        return method.selects_by(method.Parameters.model_validate(training.parameters)) if rounds else None
+        return selects_by(self.config, parted(experiment)[0])
 
     @cached_property
     def kept(self) -> list[str]:

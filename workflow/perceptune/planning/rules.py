@@ -91,6 +91,7 @@ RULES = {
     "measure_comparison": Rule(
         judging.measure_comparison, "stages.evaluation.measure_comparison:run", (paths.COMPARISON,)
     ),
+    "label_tokens": Rule(judging.label_tokens, "stages.evaluation.label_tokens:run", (paths.LABELLED_TOKENS,)),
     "measure_agreement": Rule(judging.measure_agreement, "stages.evaluation.measure_agreement:run", (paths.AGREEMENT,)),
     "evaluate_policy": Rule(evaluation.evaluate_policy, "stages.evaluation.evaluate:run", (paths.METRICS,)),
     "compare_controls": Rule(evaluation.compare_controls, "stages.evaluation.compare_controls:run", (paths.CONTROLS,)),

@@ -41,7 +41,12 @@ from perceptune.report.sections import results as result_sections
 from perceptune.report.sections import rounds as round_sections
 from perceptune.report.sections import verdicts as verdict_sections
 from perceptune.report.sections import warnings as warning_sections
-from perceptune.report.sections.comparisons import agreement_rows, comparison_lines, comparison_sections
+from perceptune.report.sections.comparisons import (
+    agreement_rows,
+    comparison_lines,
+    comparison_sections,
+    token_rows,
+)
 from perceptune.report.sections.diagnostics import diagnostics_section
 from perceptune.report.sections.leakage import leakage_section
 from perceptune.report.sections.rounds import Rounds
@@ -132,7 +137,8 @@ def run(
     warnings = [*notices, *leak_warnings(leakage, leakage_mode)]
     warnings += warning_sections.warnings(logs, counts, experiments, found, pair_counts)
     compared, agreed = comparison_sections(comparisons), agreement_rows(agreements)
-    lines = comparison_lines(compared, agreed)
+    labelled = token_rows(agreements)
+    lines = comparison_lines(compared, agreed, labelled)
     write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings, lines))
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
@@ -206,6 +212,7 @@ def run(
             diagnostics=diagnostics_section(diagnostics),
             comparisons=compared,
             agreements=agreed,
+            labelled=labelled,
             lineage=_provenance(sources),
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )

@@ -58,29 +58,43 @@ class ComparisonBlock(Block):
 
 
 class AgreementBlock(Block):
-    """How far a judge agrees with a second judge or with people, on the same answers."""
+    """How far a judge agrees with a second judge or with people, on the same answers, or with the
+    tokens that a method selects."""
 
     benchmark: str | None = None
-    """A benchmark whose judge sorts answers, such as PAPO's `errors`; or `comparison`."""
+    """A benchmark whose judge sorts answers, such as PAPO's `errors`; or `comparison` or `tokens`."""
     comparison: str | None = None
-    """A comparison with a judge; or `benchmark`."""
+    """A comparison with a judge; or `benchmark` or `tokens`."""
+    tokens: str | None = None
+    """An experiment whose method selects tokens (CPPO), or one of its rounds (`cppo@2`): its selection
+    is compared with the words that `judge` says state what the image shows. An experiment stands for
+    its last round; or `benchmark` or `comparison`."""
     policies: tuple[str, ...] = ()
     """Policies whose answers to `benchmark` count; empty: all that are evaluated on it."""
     judge: str | None = None
-    """A second judge of this config, which is asked the same questions; or `labels`."""
+    """A second judge of this config, which is asked the same questions, or with `tokens` the only
+    judge; or `labels`."""
     labels: str | None = None
     """File with people's labels (CSV, JSON lines or Parquet, docs/benchmarks.md); or `judge`."""
+    limit: Positive = 100
+    """With `tokens`, the maximum number of answers that the judge is asked about, drawn by seed."""
     seed: Seed = 0
-    """Seed of the bootstrap."""
+    """Seed of the bootstrap, and with `tokens` of the answers drawn."""
     resamples: Positive = 9999
     """Bootstrap resamples for the 95 % intervals."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> AgreementBlock:
-        if (self.benchmark is None) == (self.comparison is None):
-            raise ValueError("expected either `benchmark` or `comparison`")
+        if [self.benchmark, self.comparison, self.tokens].count(None) != 2:
+            raise ValueError("expected either `benchmark`, `comparison` or `tokens`")
+        if self.tokens and (self.judge is None or self.labels):
+            raise ValueError("`tokens` needs a `judge` and no `labels`")
         if (self.judge is None) == (self.labels is None):
             raise ValueError("expected either `judge` or `labels`")
         if self.policies and self.comparison:
             raise ValueError("`policies` belongs to `benchmark`, a comparison has its own")
+        if self.policies and self.tokens:
+            raise ValueError("`policies` belongs to `benchmark`; `tokens` names the experiment or round")
+        if self.limit != type(self).model_fields["limit"].default and not self.tokens:
+            raise ValueError("`limit` belongs to `tokens`")
         return self

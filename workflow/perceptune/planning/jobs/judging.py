@@ -16,7 +16,7 @@ from perceptune.planning.benchmarks import (
     reward_modules,
     rewards_by_task,
 )
-from perceptune.planning.comparisons import labelled_policies, policies_of
+from perceptune.planning.comparisons import labelled_policies, policies_of, policy_named
 from perceptune.planning.job import Job, Read
 from perceptune.planning.policies import Plan, tracked
 from perceptune.planning.resources import Needs
@@ -94,6 +94,22 @@ def measure_comparison(plan: Plan, *, comparison: str) -> Job:
     )
 
 
+def label_tokens(plan: Plan, *, agreement: str) -> Job:
+    config = plan.config.agreements[agreement]
+    policy = policy_named(plan.config, str(config.tokens))
+    inputs = {"selected": paths.SELECTED.format(experiment=policy)}
+    return _asking(
+        plan,
+        str(config.judge),
+        None,
+        inputs,
+        settings={"asked": {"policy": policy, "limit": config.limit, "seed": config.seed}},
+        details={"config": config.model_dump(mode="json")},
+        modules=(),
+        most=config.limit,
+    )
+
+
 def measure_agreement(plan: Plan, *, agreement: str) -> Job:
     config = plan.config.agreements[agreement]
     settings: dict[str, Any] = {"config": {**tracked(config), "labels": None}}
@@ -102,7 +118,10 @@ def measure_agreement(plan: Plan, *, agreement: str) -> Job:
     inputs: dict[str, Any] = {"people": config.labels}
     if config.labels:  # its content: an edit of the file reruns the job, a copy does not
         settings["labels_digest"] = file_digest(config.labels, "labels")
-    if config.comparison:
+    if config.tokens:
+        inputs["labelled"] = paths.LABELLED_TOKENS.format(agreement=agreement)
+        settings |= {"judge": config.judge, "policy": policy_named(plan.config, config.tokens)}
+    elif config.comparison:
         comparison = plan.config.comparisons[config.comparison]
         place = {"comparison": config.comparison}
         inputs["compared"] = paths.COMPARED.format(**place, judge=comparison.judge)
@@ -138,14 +157,17 @@ def _asking(
     settings: dict[str, Any] | None = None,
     details: dict[str, Any],
     modules: tuple[str, ...],
+    most: int | None = None,
 ) -> Job:
-    """A job that asks a judge about the rows of `rewards` or `preferences`."""
+    """A job that asks a judge about the rows of `rewards`, `preferences` or `selected`, or `most` of
+    them."""
     model = local_model(plan, judge)
     served = plan.config.models[model] if model else None
     asked = judging_settings(plan, judge, prompt)
 
     def needs(read: Read) -> Needs:
-        rows = read("rewards", "preferences").rows
+        rows = read("rewards", "preferences", "selected").rows
+        rows = rows if most is None else min(rows, most)
         if served is None:
             return resources.asking(rows)
         prompts = min(served.max_model_len, PROMPT) * rows

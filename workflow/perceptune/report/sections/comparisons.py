@@ -15,6 +15,8 @@ from perceptune.report.results import Measure, Row, finite, measure
 
 COUNTED = ("win", "tie", "lose", *OF_PAIRS)
 """Shares that are shown with their count."""
+TOKEN_MEASURES = ("precision", "recall", "f1", "kappa")
+"""Columns of the table on selected tokens; all but kappa are percentages."""
 
 
 def comparison_sections(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -23,17 +25,30 @@ def comparison_sections(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
 
 
 def agreement_rows(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """A row per agreement and part, with its table of counts. Raises `UserError` for a broken table."""
+    """A row per agreement on answers and part, with its table of counts. Raises `UserError` for a broken table."""
     return [row for path in tables.values() for row in _agreements(read_table(path, AGREEMENTS).to_pylist())]
 
 
-def comparison_lines(sections: Sequence[Mapping[str, Any]], agreements: Sequence[Mapping[str, Any]]) -> list[str]:
+def token_rows(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """A row per agreement with selected tokens and part: the selection, the random one of equal size,
+    and the difference. Raises `UserError` for a broken table."""
+    return [row for path in tables.values() for row in _of_tokens(read_table(path, AGREEMENTS).to_pylist())]
+
+
+def comparison_lines(
+    sections: Sequence[Mapping[str, Any]],
+    agreements: Sequence[Mapping[str, Any]],
+    tokens: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
     """The lines of the result table."""
     lines = [line for section in sections for line in text_lines(f"{section['title']}: {section['sentence']}")]
     for row in agreements:
         number = f"{row['agreement']} {row['agreement_interval']}".strip()
         kappa = f"{row['kappa']} {row['kappa_interval']}".strip()
         lines += text_lines(f"{row['title']}: agreement {number} %, kappa {kappa}, n = {row['n']}")
+    for row in tokens:
+        parts = [f"{cell['name']} {cell['value']} {cell['interval']}".strip() for cell in row["cells"]]
+        lines += text_lines(f"{row['title']}: {', '.join(parts)}, n = {row['n']}, {row['unread']} unreadable")
     return lines
 
 
@@ -112,6 +127,8 @@ def _cell(row: Row) -> dict[str, str]:
 
 
 def _agreements(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    if _are_of_tokens(rows):
+        return
     for part in dict.fromkeys(row["part"] for row in rows):
         own = [row for row in rows if row["part"] == part]
         by_metric = {row["metric"]: row for row in own}
@@ -137,3 +154,34 @@ def _agreements(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             "labels": labels,
             "counts": [[counted.get((label, other), 0) for other in labels] for label in labels],
         }
+
+
+def _are_of_tokens(rows: Sequence[Row]) -> bool:
+    return any(row["metric"] == TOKEN_MEASURES[0] for row in rows)
+
+
+def _of_tokens(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    if not _are_of_tokens(rows):
+        return
+    for part in dict.fromkeys(row["part"] for row in rows):
+        own = {row["metric"]: row for row in rows if row["part"] == part}
+        first = own[TOKEN_MEASURES[0]]
+        yield {
+            "name": first["agreement"],
+            "title": f"{first['agreement']} (tokens of {first['source']} and labels of {first['judge']}, {part})",
+            "source": first["source"],
+            "judge": first["judge"],
+            "part": part,
+            "cells": [_token_cell(own[metric], difference=part == "difference") for metric in TOKEN_MEASURES],
+            "n": first["n"],
+            "unread": first["n_unread"],
+        }
+
+
+def _token_cell(row: Row, *, difference: bool) -> dict[str, str]:
+    how = Measure(row["metric"], percent=row["metric"] != "kappa")
+    if difference:
+        interval = how.difference_interval(row["ci_low"], row["ci_high"])
+        return {"name": row["metric"], "value": how.difference(row["value"]), "interval": interval}
+    interval = how.interval(row["ci_low"], row["ci_high"])
+    return {"name": row["metric"], "value": how.number(row["value"]), "interval": interval}

@@ -1,13 +1,17 @@
-"""Agreement of a judge with a second judge or with people, on the same answers."""
+"""Agreement of a judge with a second judge or with people, on the same answers, or with a method's
+selection of tokens."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from perceptune.contracts.config import AgreementBlock, BenchmarkBlock
 from perceptune.contracts.errors import UserError
@@ -18,13 +22,15 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.agreements import AGREEMENTS
 from perceptune.contracts.tables.compared import COMPARED
 from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.labelled_tokens import LABELLED_TOKENS
 from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.benchmarks.benchmark import protocol_of
+from perceptune.core.comparisons import tokens
 from perceptune.core.comparisons.agreement import Rated, counts, measured
 from perceptune.core.comparisons.labels import label_of, read_labels
 from perceptune.core.comparisons.rubrics import OUTCOMES
 
-ALL, PEOPLE = "all", "people"
+ALL, PEOPLE, SELECTION = "all", "people", "selected tokens"
 Key = tuple[Any, ...]
 
 
@@ -54,14 +60,20 @@ def run(
     seconds: Mapping[str, Path] = MappingProxyType({}),
     compared: Path | None = None,
     second: Path | None = None,
+    labelled: Path | None = None,
+    policy: str | None = None,
 ) -> None:
     """Writes the table `agreements` of one agreement.
 
     Of a benchmark `block`: `verdicts` are the judge's verdicts by policy, `seconds` the second
     judge's; greedy answers under the view `view` count. Of a comparison: `compared` and `second` are
-    the two judges' verdicts. Otherwise `people` is the file with people's labels. Raises `UserError`
-    for a broken file of labels, or if no answer has two labels.
+    the two judges' verdicts. Otherwise `people` is the file with people's labels. Of tokens:
+    `labelled` are the judge's labels of the tokens that the round `policy` selects from. Raises
+    `UserError` for a broken file of labels, or if no answer has two labels.
     """
+    if labelled is not None:
+        _measure_tokens(agreement, config, judge, str(policy), labelled, agreements)
+        return
     if compared is not None:
         labels: Sequence[str] = OUTCOMES
         found = _of_pairs(compared, str(config.comparison))
@@ -100,6 +112,42 @@ def run(
     plugins = [module_of("benchmark", str(block.protocol))] if block else []
     table = [{**dict.fromkeys(AGREEMENTS.columns), **shared, **row} for row in rows]
     write_table(agreements, AGREEMENTS, table, lineage("evaluation.measure_agreement", parameters, inputs, plugins))
+
+
+def _measure_tokens(
+    agreement: str, config: AgreementBlock, judge: str, policy: str, labelled: Path, agreements: Path
+) -> None:
+    columns = ["example_id", "labels", "selected", "random"]
+    asked = read_table(labelled, LABELLED_TOKENS, columns).to_pylist()
+    answers = [tokens.Labelled(*(row[name] for name in columns)) for row in asked if row["labels"] is not None]
+    shared = {
+        **dict.fromkeys(AGREEMENTS.columns),
+        "agreement": agreement,
+        "source": policy,
+        "judge": judge,
+        "other": SELECTION,
+        "n": len(answers),
+        "n_unread": len(asked) - len(answers),
+        "n_unlabelled": 0,
+    }
+    rows: list[dict[str, Any]] = []
+    seed = derived_seed("bootstrap", config.seed, agreement, "tokens")
+    for part, found in tokens.measured(answers, resamples=config.resamples, seed=seed).items():
+        for metric, numbers in found.items():
+            value, low, high = (None if math.isnan(number) else number for number in numbers)
+            missing = "no labels to compare with" if answers else "no answers with labels"
+            reason = missing if value is None else None
+            rows.append({
+                **shared, "part": part, "metric": metric, "value": value, "ci_low": low, "ci_high": high, "reason": reason,
+            })  # fmt: skip
+    for part in ("selected", "random"):
+        total = sum((tokens.table_of(one.labels, getattr(one, part)) for one in answers), np.zeros((2, 2)))
+        for (i, label), (j, other) in product(enumerate(tokens.LABELS), enumerate(tokens.CHOICES)):
+            counted = {"metric": "count", "label": label, "other_label": other, "value": float(total[i, j])}
+            rows.append({**shared, "part": part, **counted})
+    parameters = {"agreement": agreement, "judge": judge, "config": config.model_dump(mode="json"), "policy": policy}
+    made = lineage("evaluation.measure_agreement", parameters, {"labelled": labelled}, [])
+    write_table(agreements, AGREEMENTS, rows, made)
 
 
 def _labels_of(block: BenchmarkBlock) -> tuple[Sequence[str], Callable[[str | None], str | None]]:
