@@ -126,7 +126,12 @@ def test_own_data_counts_once_it_is_imported(tmp_path: Path) -> None:
     }  # fmt: skip
     rows = [{**row, "example_id": str(i), "split": "train" if i < 5 else "test"} for i in range(8)]
     rows += [{**row, "example_id": "bad", "split": "train", "reason": "no image"}]
+    checked = tmp_path / "elsewhere/shapes.parquet"
+    write_table(checked, EXAMPLES, rows, {})
+    before = estimate(plan, exports=True, tables={"shapes": checked})
     write_table(Path("results/examples/shapes.parquet"), EXAMPLES, rows, {})
+    assert before.uncounted == ()
+    assert before.kinds == estimate(plan, exports=True).kinds
     assert dict(counted(plan.config)["shapes"]) == {("train", "grounding"): 5, ("test", "grounding"): 3}
     (one,) = asked(plan, "tiny", "shapes/n20")
     assert one.questions(counted(plan.config)) == 2

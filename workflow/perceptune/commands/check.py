@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,10 +29,14 @@ def run(files: Sequence[Path]) -> int:
     plan = policies.load(merged(files))
     check_models(plan.config)
     show_bars_on(sys.stderr)
-    found = sorted(_findings(plan), key=lambda line: (STOPS, LEFT_OUT, WARNING, UNCHECKED).index(line[0]))
+    tables: dict[str, Path] = {}
+    with TemporaryDirectory() as folder:
+        findings = [*_findings(plan, Path(folder), tables)]
+        disk = [*_disk(plan, tables)]
+    found = sorted(findings, key=lambda line: (STOPS, LEFT_OUT, WARNING, UNCHECKED).index(line[0]))
     for kind, text in found:
         print(printable(f"{kind}: {text}"))
-    for line in _disk(plan):
+    for line in disk:
         print(line)
     kinds = [kind for kind, _ in found]
     experiments = len(plan.config.experiments)
@@ -45,8 +49,12 @@ def run(files: Sequence[Path]) -> int:
     return 0
 
 
-def _findings(plan: Plan) -> Iterator[tuple[str, str]]:
-    """(Severity, text) of everything found."""
+def _findings(plan: Plan, folder: Path, tables: dict[str, Path]) -> Iterator[tuple[str, str]]:
+    """(Severity, text) of everything found.
+
+    Adds the `examples` tables of datasets to `tables`; those of datasets that are not imported yet are
+    written into `folder`.
+    """
     config = plan.config
     late = {line.partition(":")[0] for line in from_the_future(config)}
     for line in missing(config):
@@ -74,19 +82,18 @@ def _findings(plan: Plan) -> Iterator[tuple[str, str]]:
     for name in models:
         if name not in usable:
             yield UNCHECKED, f"prompts of model `{name}`, whose folder cannot be used"
-    with TemporaryDirectory() as folder:
-        tables = {name: Path(EXAMPLES.format(dataset=name)) for name in config.used_datasets() if name not in not_yet}
-        for name, why in not_yet.items():
-            if f"key `datasets.{name}.path`" not in late and not [*missing_data(name, config)]:
-                table = Path(folder) / f"{name}.parquet"
-                yield from _of_rows(name, why, config.datasets[name], table)
-                if table.exists():
-                    tables[name] = table
-        if tables and usable:
-            from perceptune.commands.preflight import findings  # slow to import
+    tables |= {name: Path(EXAMPLES.format(dataset=name)) for name in config.used_datasets() if name not in not_yet}
+    for name, why in not_yet.items():
+        if f"key `datasets.{name}.path`" not in late and not [*missing_data(name, config)]:
+            table = folder / f"{name}.parquet"
+            yield from _of_rows(name, why, config.datasets[name], table)
+            if table.exists():
+                tables[name] = table
+    if tables and usable:
+        from perceptune.commands.preflight import findings  # slow to import
 
-            for one in findings(plan, usable, tables):
-                yield (STOPS if one.stops else LEFT_OUT), one.text
+        for one in findings(plan, usable, tables):
+            yield (STOPS if one.stops else LEFT_OUT), one.text
 
 
 def _of_rows(name: str, why: str, block: DatasetBlock, table: Path) -> Iterator[tuple[str, str]]:
@@ -111,9 +118,9 @@ def _of_rows(name: str, why: str, block: DatasetBlock, table: Path) -> Iterator[
         table.unlink(missing_ok=True)
 
 
-def _disk(plan: Plan) -> Iterator[str]:
+def _disk(plan: Plan, tables: Mapping[str, Path]) -> Iterator[str]:
     """The table of disk space."""
-    found = estimate(plan, exports=True)
+    found = estimate(plan, exports=True, tables=tables)
     yield f"disk space that the run still needs in `{found.folder}` (estimate), {size(found.free)} free:"
     notes = {ANSWERS: "at most", LISTS: "at most", **dict.fromkeys(TEMPORARY, "temporary, the largest of them")}
     for kind, number in found.kinds.items():

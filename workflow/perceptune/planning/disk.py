@@ -4,7 +4,7 @@ questions."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -81,19 +81,20 @@ OTHER_TARGETS = {MODELS: "snakemake models", EXPORTS: "snakemake exports"}
 """Kinds that `snakemake` alone does not write, and the command that does."""
 
 
-def estimate(plan: Plan, *, exports: bool) -> Estimate:
+def estimate(plan: Plan, *, exports: bool, tables: Mapping[str, Path] | None = None) -> Estimate:
     """The disk space that a run still needs in its results folder: an upper limit for answers, which
     may be shorter than `max_tokens`.
 
     Logs, the report and other small files are not included. `exports` adds `EXPORTS`, for which
-    the size of every image file is read.
+    the size of every image file is read. `tables` are `examples` tables of datasets that are not
+    imported yet.
     """
     root = paths.REHEARSAL["results"] if plan.config.rehearse else "results"
-    counts = counted(plan.config)
+    counts = counted(plan.config, tables)
     uses = {use.path: use for use in [*_answers(plan, counts), *_lists(plan, counts), *_weights(plan)]}
     uses |= {use.path: use for use in [*_maps(plan, counts), *_features(plan, counts), *_images(plan)]}
     if exports:
-        uses |= {use.path: use for use in _exported_images(plan)}
+        uses |= {use.path: use for use in _exported_images(plan, tables or {})}
     kinds = dict.fromkeys((ANSWERS, LISTS, ADAPTERS, MAPS, FEATURES, IMAGES, *TEMPORARY, *OTHER_TARGETS), 0.0)
     for use in uses.values():
         if not Path(use.path.split("#")[0].replace("<results>", root)).exists():
@@ -278,12 +279,12 @@ def _images(plan: Plan) -> Iterator[Use]:
             yield Use(IMAGES, paths.EXAMPLES.format(dataset=name), embedded_bytes(block))
 
 
-def _exported_images(plan: Plan) -> Iterator[Use]:
+def _exported_images(plan: Plan, tables: Mapping[str, Path]) -> Iterator[Use]:
     """Copies of the images of imported datasets, each once; at most those of all splits."""
     for name in plan.config.exports:
-        table = Path(paths.EXAMPLES.format(dataset=plan.block(plan.exported(name)).dataset))
+        dataset = plan.block(plan.exported(name)).dataset
         try:
-            copied = _image_bytes(table)
+            copied = _image_bytes(tables.get(dataset, Path(paths.EXAMPLES.format(dataset=dataset))))
         except (OSError, pa.ArrowException):  # not imported, or not a table, as its readers say
             continue
         yield Use(EXPORTS, paths.EXPORT.format(export=name), copied)

@@ -103,17 +103,21 @@ def _rewards(config: Config, key: str, name: str, dataset: str) -> dict[str, Non
     return {experiment.reward: None for experiment in experiments if experiment.reward}
 
 
-def counted(config: Config) -> Counts:
-    """The questions of the datasets in use that are imported, or whose number the config states."""
+def counted(config: Config, tables: Mapping[str, Path] | None = None) -> Counts:
+    """The questions of the datasets in use that are imported, or whose number the config states.
+
+    `tables` are `examples` tables of datasets that are not imported yet.
+    """
+    known = {name: Path(EXAMPLES.format(dataset=name)) for name in config.used_datasets()} | dict(tables or {})
     found: dict[str, Mapping[tuple[str, str], int]] = {}
     for name in config.used_datasets():
         block = config.datasets[name]
         if isinstance(block, ShapesDataset):
             splits = {"train": block.train, "validation": block.validation, "test": block.test}
             found[name] = {(split, str(task)): n for split, tasks in splits.items() for task, n in tasks.items()}
-        elif (table := Path(EXAMPLES.format(dataset=name))).exists():
+        elif known[name].exists():
             try:
-                found[name] = _counted(table)
+                found[name] = _counted(known[name])
             except UserError:  # the run says so
                 continue
     return found
