@@ -117,7 +117,7 @@ $(VENV)/uv.ready: envs/bootstrap.txt
 # What `make demo` says before the installation.
 .PHONY: announce
 announce:
-	@test -e results/result.txt || echo "The demo takes about 5 minutes on two CPU cores$(if $(wildcard $(VENV)/$(ENV).ready),, once everything is installed)."
+	@test -e results/result.txt || echo "The demo takes about 7 minutes on two CPU cores, including the installation, and longer if packages must be downloaded."
 
 # The lock files are complete, so dependencies are not resolved again.
 $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml

@@ -165,7 +165,7 @@ def test_the_label_of_the_mean_of_sampled_answers(primary: str, other: str, labe
 
 @pytest.mark.parametrize(
     ("name", "intervals", "lines"),
-    [("dpo", 4, 1), ("grpo@4", 4, 1), ("a-longer-name", 3, 1), ("much-longer-name-22", 2, 1), ("x" * 60, 4, 2)],
+    [("dpo", 4, 1), ("grpo@4", 4, 1), ("a-long-name", 3, 1), ("much-longer-name-22", 2, 1), ("x" * 60, 4, 2)],
 )
 def test_columns_and_intervals_are_dropped_for_long_names(name: str, intervals: int, lines: int) -> None:
     made = [
