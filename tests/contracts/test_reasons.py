@@ -68,7 +68,7 @@ def logged(workflow: Any, plan: Any, rule: str, reason: str, wildcards: dict[str
         ("evaluate_policy", {"policy": "dpo"}, "benchmarks.shapes-test.n", 5, "benchmarks.shapes-test.n: 20 -> 5"),
         ("score_responses", SCORED, "rewards.perception.tasks.open", "exact_match", 'rewards.perception.tasks.open: new, "exact_match"'),
         ("make_shapes", {"dataset": "shapes"}, "datasets.shapes.train.grounding", 9, "datasets.shapes.train.grounding: 1000 -> 9"),
-        ("write_report", {}, "report", {"title": "mine"}, 'report.title: "" -> "mine"'),
+        ("write_report", {}, "report.gallery", 5, "report.gallery: 12 -> 5"),
     ],
 )  # fmt: skip
 def test_a_reason_names_the_key_of_the_config(
@@ -93,7 +93,7 @@ def test_a_reason_names_removed_keys_and_other_code() -> None:
 def test_equal_blocks_are_told_apart_by_the_experiment() -> None:
     old = edited("trainings.other", DEMO["trainings"]["dpo"])
     new = edited("trainings.dpo.epochs", 3, edited("trainings.other.epochs", 3, old))
-    expected = ["        trainings.dpo.epochs: 1 -> 3"]
+    expected = ["        trainings.dpo.epochs: 1.0 -> 3.0"]
     assert shown("train_adapter", old, new, experiment="dpo")[1:] == expected
 
 

@@ -102,9 +102,10 @@ class Places:
         for length, part in enumerate(location):
             if isinstance(value, dict) and (block := self._block(value, names, location[length - 1] if length else "")):
                 return dotted([*block, *location[length:]])
-            if not isinstance(value, dict | list) or (isinstance(value, dict) and part not in value):
+            inner = dict(enumerate(value)) if isinstance(value, list) else value
+            if not isinstance(inner, dict) or part not in inner:
                 break
-            value = value[part]
+            value = inner[part]
         return dotted(location) or "params"
 
     def _block(self, value: dict[str, Any], names: Set[str], outer: str | int) -> tuple[str, ...] | None:
