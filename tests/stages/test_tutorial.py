@@ -68,6 +68,7 @@ def test_a_reader_trains_on_boxes(tmp_path: Path) -> None:
     assert Image.open(folder / "0-perpo.png").size == (448, 448)
     again = said[said.rindex("Building DAG of jobs") :]
     assert re.search(r"^train_adapter +1$", again, re.MULTILINE)
+    assert "        trainings.perpo.parameters.beta: 0.1 -> 0.2\n" in again
     assert not re.search(r"^(import_examples|select_preferences) +\d", again, re.MULTILINE)
 
 

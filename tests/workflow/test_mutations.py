@@ -381,9 +381,11 @@ def test_the_dry_run_says_which_edit_reruns_a_stage(chain: Workflow, copied: Pat
         output = chain.run("--dry-run", root=copied).stdout
     finally:
         path.write_text(before)
-    reason = next(line for line in output.splitlines() if "Params have changed" in line)
-    assert "module perceptune.core.methods.perpo" in reason
-    assert "module perceptune.engines" not in reason
+    lines = output.splitlines()
+    reason = next(number for number, line in enumerate(lines) if "Params have changed" in line)
+    assert lines[reason].endswith("Params have changed since last execution:")
+    assert lines[reason + 1] == "        code changed: perceptune.core.methods.perpo"
+    assert lines[reason + 2].startswith("    wildcards: ")
 
 
 def test_explain_leads_from_a_number_to_images_and_weights(chain: Workflow) -> None:

@@ -1,7 +1,9 @@
-"""What a run says last: its result, or why it ended."""
+"""What a run says: why jobs run again and, last, its result, or why it ended."""
 
 from perceptune.planning.outcome import errors_last, failure, result
+from perceptune.planning.reasons import short_reasons
 
+short_reasons(workflow, plan, logger)
 errors_last(workflow, logger)
 
 
