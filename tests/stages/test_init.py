@@ -251,6 +251,24 @@ def test_splits_are_named_as_the_table_stores_them(capsys: pytest.CaptureFixture
     assert {row["split"] for row in rows} == {"Train", "Test"}
 
 
+def test_what_is_left_out_and_held_out_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    path = own_data.coco(Path("own"))
+    content = json.loads(path.read_text())
+    content["annotations"].append({**content["annotations"].pop(), "id": 99, "image_id": 0})
+    path.write_text(json.dumps(content))
+    config = written(str(path))
+    printed = capsys.readouterr().out
+    assert "note: 2 objects are left out because they have others of their category in the image" in printed
+    assert "note: 1 of 12 images have no annotations" in printed
+    ((name, block),) = policies.load(config).config.datasets.items()
+    assert isinstance(block, FileDataset)
+    import_examples.run(config=block, examples=Path(paths.EXAMPLES.format(dataset=name)))
+    rows = read_table(Path(paths.EXAMPLES.format(dataset=name)), EXAMPLES).to_pylist()
+    held_out = sum(row["split"] == "test" for row in rows)
+    assert f"(`test_share`), {held_out} of 10 questions" in printed
+    assert f"warning: {held_out} questions for tests: below 30, the report shows no confidence intervals" in printed
+
+
 def test_of_large_data_only_a_part_is_counted_and_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis.strategies import text
 from perceptune.commands.init.detection import Found, dataset_name, detect, images_of, kind_of
-from perceptune.commands.init.looking import look, shape_of, task_of
+from perceptune.commands.init.looking import look, mixed, shape_of, task_of
 from perceptune.commands.init.prompts import EXPRESSIONS, FORMATTED, PLAIN, REQUESTS, SAYS_FORMAT, prompt_for
 from perceptune.commands.init.splits import Roles, roles
 from perceptune.commands.init.text import Block, Said, plain, written
@@ -138,6 +138,14 @@ def test_the_task_follows_from_the_ground_truth(rows: list[dict[str, Any]], task
     assert task_of(shapes, ["What is this?"] * len(rows), Path("a")) == task
     if task == "open" and rows[0]["answer"] == "red":
         assert task_of(shapes, ["Read the sign."] * len(rows), Path("a")) == "ocr"
+
+
+def test_answers_of_several_tasks_are_counted() -> None:
+    assert mixed(Counter({"yes or no": 44, "a whole number": 12})) == [
+        "44 answers are yes or no, 12 are whole numbers: add a column `task`, with `existence` and `counting` for these;"
+        " without it, all are `open`"
+    ]
+    assert mixed(Counter({"words": 3, "text": 1, "no ground truth": 1})) == []
 
 
 def test_pairs_of_ones_own_keep_their_split(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The rows come from the importer, and a sample of them goes through the checks of
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections import Counter
@@ -40,6 +41,8 @@ LONG = 40
 WHOLE = re.compile(r"[+-]?\d+(?:\.0+)?")
 READ = re.compile(r"\b(?:read|transcribe|ocr|text|written|writing|says?)\b", re.IGNORECASE)
 SHARES = (0.1, 0.2, 0.3, 0.5)
+READ_IMAGES = 1000
+"""Images that are read to count the questions that are held out."""
 UNITS: dict[Coordinates, str] = {
     "pixels": "pixels",
     "normalised": "fractions of the image",
@@ -69,6 +72,10 @@ class Look:
     """Names of the images."""
     lengths: dict[str, int] = field(default_factory=dict)
     """Characters of the longest answer, by task."""
+    first_images: Counter[str] = field(default_factory=Counter)
+    """Rows of the split `train` by the name of their first image, which decides on `test_share`."""
+    notes: list[str] = field(default_factory=list)
+    """What the importer says, such as the number of objects that are left out."""
     with_truth: int = 0
     with_answers: int = 0
     """Rows with ranked answers, such as preference pairs."""
@@ -117,6 +124,7 @@ def look(found: Found, task: Task | None, images: Path | None, split: str | None
     _count(seen, importer)
     if found.kind in OWN and seen.shapes:
         inferred = task_of(seen.shapes, seen.questions, found.path)
+        seen.warnings += mixed(seen.shapes) if inferred == "open" else []
         seen.block = block.model_copy(update={"task": inferred})
         _count(seen, importer)
     seen.block = _checked(seen, sample, importer)
@@ -164,7 +172,9 @@ def _count(seen: Look, importer: Importer) -> None:
         counts.clear()
     seen.rows = seen.with_truth = seen.with_answers = 0
     most = COUNTED.get(importer.name, MOST)
-    for place, row in islice(importer.rows(source_of(seen.block, importer, images=False)), most):
+    files = source_of(seen.block, importer, images=False)
+    seen.notes, seen.first_images = files.notes, Counter()
+    for place, row in islice(importer.rows(files), most):
         seen.rows += 1
         seen.partial = seen.rows == most
         if not isinstance(row, Mapping):
@@ -177,7 +187,9 @@ def _count(seen: Look, importer: Importer) -> None:
             continue  # the import says what is wrong
         split = str(row.get("split") or seen.block.split or "train").strip()
         seen.tasks[split, str(own)] += 1
-        seen.images.update(_names(row) if any(_names(row)) else [place])
+        named = [*_names(row)]
+        seen.images.update(named or [place])
+        seen.first_images.update([named[0] if named else place] if split == "train" else [])
         seen.with_truth += shape != NOTHING
         seen.with_answers += _has(row, "answers_given")
         longest = max([len(str(row.get("answer") or "")), *map(len, _given(row))])
@@ -227,6 +239,18 @@ def task_of(shapes: Counter[str], questions: Sequence[str], path: Path) -> Task:
     if shapes[TEXT] > shapes.total() / 2 or (reading and kinds and YES_NO not in kinds):
         return "ocr"
     return "open"
+
+
+def mixed(shapes: Counter[str]) -> list[str]:
+    """A warning if questions of task `open` have answers of other tasks among them."""
+    tasks = {YES_NO: "existence", NUMBER: "counting"}
+    if not {*tasks} & {*shapes}:
+        return []
+    plural = {YES_NO: "yes or no", NUMBER: "whole numbers", WORDS: "words", TEXT: "text"}
+    first, *others = [f"{shapes[shape]:,} {{}}are {what}" for shape, what in plural.items() if shapes[shape]]
+    counts = ", ".join([first.format("answers "), *(one.format("") for one in others)])
+    names = " and ".join(f"`{task}`" for shape, task in tasks.items() if shapes[shape])
+    return [f"{counts}: add a column `task`, with {names} for these; without it, all are `open`"]
 
 
 def _checked(seen: Look, sample: Sequence[Placed], importer: Importer) -> FileDataset:
@@ -289,6 +313,23 @@ def _import(block: FileDataset, sample: Sequence[Placed], importer: Importer, im
     block = block.model_copy(update=declared(block, importer))
     batches = checked_batches(iter(sample), block, folder, importer.imageless, images)
     return list(itertools.chain.from_iterable(batches))
+
+
+def held_out(seen: Look, share: float) -> int | None:
+    """The number of questions that `test_share` holds out, as the import does; None if it would take long
+    or if the images are no files."""
+    path = Path(seen.block.path)
+    folder = Path(seen.block.images) if seen.block.images else path if path.is_dir() else path.parent
+    if seen.partial or len(seen.first_images) > READ_IMAGES:
+        return None
+    count = 0
+    for name, rows in seen.first_images.items():
+        try:
+            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except (OSError, ValueError):
+            return None
+        count += rows * is_test(digest, share)
+    return count
 
 
 def share_for_tests(seen: Look) -> float:

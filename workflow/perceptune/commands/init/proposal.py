@@ -37,6 +37,9 @@ MOST = {"train": 5000, "test": 500}
 """Questions per task with another one; more take long, and few results need them."""
 FEW = 100
 """Questions below which results say little."""
+FEWEST = 30
+"""Questions below which the report shows no intervals (`report.results.FEW_QUESTIONS`, which would load
+Polars)."""
 SHORT, FRACTIONS, PHRASE, BOX, PAGE = 16, 24, 64, 128, 2048
 """Tokens of answers: a word or number, a box as fractions, a phrase, a box in JSON, a page."""
 
@@ -56,6 +59,8 @@ class Proposal:
     """Their split for tests."""
     share: float | None
     """Share of the images to hold out."""
+    held_out: int | None = None
+    """Questions that `share` holds out, if they were counted."""
     frame: Frame | None = None
     """Coordinates of the model's boxes, if its family does not know them."""
 
@@ -95,19 +100,28 @@ class Proposal:
     def questions(self) -> int:
         """About how many questions there are to train on."""
         count = self.look.count(self.train)
-        return min(round(count * (1 - (self.share or 0))), self._limit("train", self.look) or count)
+        held_out = round(count * (self.share or 0)) if self.held_out is None else self.held_out
+        return min(count - held_out, self._limit("train", self.look) or count)
 
     def warnings(self) -> list[str]:
         """What spoils a run of this config that is valid all the same."""
-        tested = self.test.count(self.train if self.share else self.split)
-        tested = round(tested * (self.share or 1))
+        tested, about = self.test.count(self.train if self.share else self.split), "about "
+        if not self.share or self.held_out is not None:
+            tested, about = tested if self.held_out is None else self.held_out, ""
+        else:
+            tested = round(tested * self.share)
         found = []
         if self.questions < FEW:
             found.append(
                 f"about {self.questions} questions to train on: enough to see that everything runs, not for a gain"
             )
         if tested < FEW:
-            found.append(f"about {tested} questions for tests: the confidence intervals of the report will be wide")
+            what = (
+                "the confidence intervals of the report will be wide"
+                if tested >= FEWEST
+                else f"below {FEWEST}, the report shows no confidence intervals"
+            )
+            found.append(f"{about}{tested} questions for tests: {what}")
         return found
 
     def config(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, get_args
 import typer
 
 from perceptune.commands.init.detection import OWN, Found, detect
-from perceptune.commands.init.looking import Look, look, share_for_tests
+from perceptune.commands.init.looking import Look, held_out, look, share_for_tests
 from perceptune.commands.init.model import FRAMES, Model, bundled, model_in
 from perceptune.commands.init.proposal import RESPONSES, Learning, Proposal, summary
 from perceptune.commands.init.splits import roles, test_splits
@@ -108,6 +108,8 @@ def run(data: Path | None, options: Options) -> None:
     )
     write_text(options.out, written(tree, heading))
     looks = [proposal.look] + [proposal.test] * (proposal.test is not proposal.look)
+    for line in dict.fromkeys(line for one in looks for line in one.notes):
+        typer.echo(f"note: {printable(line)}")
     for line in (*dialogue.assumed, *(line for one in looks for line in one.assumed)):
         typer.echo(f"assumed: {printable(line)}")
     for line in (*(line for one in looks for line in one.warnings), *proposal.warnings()):
@@ -196,16 +198,16 @@ def _divided(
     """The proposal, with splits for training and tests."""
     rounds = options.rounds or ROUNDS
     test = _found(options.test, None) if options.test else Found(found.kind, found.test) if found.test else None
-    train, held_out = roles(seen.splits, found.path, tested=test is None)
+    train, others = roles(seen.splits, found.path, tested=test is None)
     if test:
         tested = look(test, task if test.kind in OWN else None, options.images, "test", sure=False)
         split = next(iter(test_splits(tested.splits)), tested.splits[0])
         dialogue.assumed += [] if options.test else [f"`{test.path}` has the test questions"]
         dialogue.assumed.append(_said(seen, train, tested, split))
         return Proposal(seen, model, learning, rounds, train, tested, split, None)
-    if held_out is not None:
-        dialogue.assumed.append(_said(seen, train, seen, held_out))
-        return Proposal(seen, model, learning, rounds, train, seen, held_out, None)
+    if others is not None:
+        dialogue.assumed.append(_said(seen, train, seen, others))
+        return Proposal(seen, model, learning, rounds, train, seen, others, None)
     if train != "train":
         seen = look(found, task, options.images, "train")  # overrides the splits in names of files
         if "train" not in seen.splits:
@@ -215,8 +217,12 @@ def _divided(
             )
         dialogue.assumed.append(f"all questions of `{train}` are for training and tests")
     share = share_for_tests(seen)
-    dialogue.assumed.append(f"no test split: {share:.0%} of the images are held out (`test_share`)")
-    return Proposal(seen, model, learning, rounds, "train", seen, "test", share)
+    held = held_out(seen, share)
+    counted = f"about {share:.0%} of the" if held is None else f"{held:,} of {seen.count('train'):,}"
+    dialogue.assumed.append(
+        f"no test split: {share:.0%} of the images are held out (`test_share`), {counted} questions"
+    )
+    return Proposal(seen, model, learning, rounds, "train", seen, "test", share, held)
 
 
 def _said(seen: Look, train: str, tested: Look, test: str) -> str:

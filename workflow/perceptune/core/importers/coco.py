@@ -62,6 +62,8 @@ def rows(source: Source) -> Iterator[Placed]:
             image["image_size"] = [width, height]
         yield from asking.rows(image, things, f"image {identity}")
     asking.tell()
+    if without := len(found.images.keys() - found.objects.keys()):
+        source.tell(f"{without:,} of {len(found.images):,} images have no annotations")
 
 
 def _file(source: Source) -> str:
