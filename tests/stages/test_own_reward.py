@@ -111,7 +111,8 @@ def test_from_its_file_to_the_report(tmp_path: Path, folder: Path) -> None:
     table = pl.DataFrame(pl.from_arrow(read_table(tmp_path / "metrics.parquet", METRICS)))
     text = write.result_text(table, {})
     assert "words of an answer" in text
-    assert "No interval: ours (-3.000)." in text.replace("\u2212", "-")
+    assert "Too few questions to tell: ours (-3.000)." in text.replace("\u2212", "-")
+    assert "no intervals are" in text
     write.run(
         metrics=tmp_path / "metrics.parquet", training={}, statistics={}, pairs={}, rounds={}, noise={}, predictions={},
         examples={}, benchmarks=blocks, base={"ours": "base", "base": "base"}, report=tmp_path / "report.html",

@@ -90,8 +90,8 @@ def test_a_row_is_found_by_its_file(tmp_path: Path, imported: Imported, mistakes
 
 
 def test_a_benchmark_is_found_by_its_file_too(tmp_path: Path, mistakes: Callable[..., str]) -> None:
-    folder = written(tmp_path / "data", a=[{"id": "1"}], b=[{"id": "2"}])
-    assert "data, b.parquet row 1: key `question` is missing; found keys id" in mistakes("mathvision", folder)
+    folder = written(tmp_path / "data", a=[{"id": "1"}], b=[{"name": "2"}])
+    assert "data, b.parquet row 1: key `id` is missing; found keys name" in mistakes("mathvision", folder)
 
 
 def test_missing_files_are_named() -> None:
