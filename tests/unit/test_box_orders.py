@@ -120,7 +120,7 @@ def photographed(seed: int, count: int, order: Boxes, unit: Coordinates) -> tupl
     sizes = draws.integers(200, 990, (count, 2)).astype(float)
     extents = draws.uniform(0.05, 0.6, (count, 2))
     starts = draws.uniform(0, 1 - extents)
-    factor = {"pixels": np.tile(sizes, 2), "normalised": 1.0, "thousand": 1000.0}[unit]
+    factor = np.tile(sizes, 2) if unit == "pixels" else np.full(4, 1.0 if unit == "normalised" else 1000.0)
     return in_order(np.concatenate([starts, starts + extents], axis=1) * factor, order), sizes
 
 

@@ -149,7 +149,7 @@ class BoxFits:
         """Adds boxes (n, 4) as they are written, on upright images of `sizes` (n, 2; width, height),
         which EXIF rotates where `turned` (n,)."""
         fractions = are_fractions(boxes, sizes)
-        possible = {name: True if name in IN_SHARES else ~fractions for name in FORMATS}
+        possible = {name: ~fractions | (name in IN_SHARES) for name in FORMATS}
         for order, name in self._others:
             fit_so = fits(in_corners(boxes, order), name, sizes) & possible[name]
             self._others[order, name] += int(fit_so.sum())
