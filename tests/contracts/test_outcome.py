@@ -30,6 +30,8 @@ def failed(*logs: Path) -> Any:
         (None, "loading\nTraceback\nerror: out of memory in attempt 1: a\nerror: out of memory in attempt 3: b\n", "error: out of memory in attempt 3: b"),
         (None, "loading\n50%", "error: a job ended without a message, perhaps killed for its memory; log: {log}"),
         (None, None, ""),
+        ("", "error: full disk\n", "error: full disk"),
+        ("\n", None, ""),
         ("error: \x1b[31mred\n(not retried: same)\n", "x", "error: \\x1b[31mred"),
     ],
 )  # fmt: skip

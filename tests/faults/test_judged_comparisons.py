@@ -173,8 +173,8 @@ def test_pairs_are_graded_against_the_answers_of_people(folder: Path) -> None:
     with judge(say) as server:
         rows = judged(folder, server.url, PAIRS)
     assert len(server.asked) == COUNT  # the robust pairs have no two answers
-    assert "A good answer, by a person:\nPerson's good" in content(server.asked[0])
-    assert "A bad answer, by a person:\nPerson's bad" in content(server.asked[0])
+    assert "A good answer:\nPerson's good" in content(server.asked[0])
+    assert "A bad answer:\nPerson's bad" in content(server.asked[0])
     assert [(row["grade"], row["other_grade"]) for row in rows] == [
         (3, 2),
         (1, 1),

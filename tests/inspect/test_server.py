@@ -7,6 +7,7 @@ from perceptune.__main__ import main
 from perceptune.commands.inspect import server
 from perceptune.commands.inspect.library import Library
 from perceptune.contracts.errors import UserError
+from polars.exceptions import ComputeError
 from starlette.testclient import TestClient
 
 from tests.inspect.pages import PAIRS, QUESTION, TOKEN
@@ -78,6 +79,17 @@ def test_nothing_can_be_changed(client: TestClient) -> None:
 )
 def test_what_is_not_there_is_said(client: TestClient, address: str, status: int) -> None:
     assert client.get(address).status_code == status
+
+
+def test_damaged_and_changed_files_are_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    for error in (ComputeError("a broken page"), OSError("a broken disk"), ValueError("the image has changed")):
+        monkeypatch.setattr(Library, "select", broken)
+        response = client.get("answers")
+        assert response.status_code == 400
+        assert str(error) in response.text
 
 
 @pytest.mark.parametrize("folder", [".", "results"])

@@ -15,6 +15,7 @@ from perceptune.__main__ import main
 from perceptune.commands import ask
 from perceptune.commands.ask import Found, drawn
 from perceptune.contracts.config import LoraBlock, ModelBlock, TrainingBlock
+from perceptune.core.answers.boxes import UNREAD
 from perceptune.core.data import shapes
 from perceptune.engines.answering import Answerer
 from perceptune.engines.training.trainer import with_adapter
@@ -168,7 +169,7 @@ def test_asking_like_a_block(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("perceptune.engines.answering.Answerer", Stub)
     found = asked("tiny", "--max-tokens", "9")
-    assert found.errors == f"{NOTE}loading tiny\n"
+    assert found.errors == f"{NOTE}loading tiny\n{UNREAD}; no picture is drawn\n"
     found = asked("tiny", "--like", "benchmarks.test", "--task", "existence")
     assert found.lines == ["nothing", "log-prob -0.7500, -0.3750 per token, 2 tokens"]
     assert found.errors == "loading tiny\n"

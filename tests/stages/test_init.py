@@ -236,6 +236,36 @@ def test_files_named_after_splits_belong_together() -> None:
     assert "test_share" not in config["datasets"]["own"]
 
 
+def test_cocos_folder_of_annotations_has_boxes_beside_captions() -> None:
+    path = own_data.coco(Path("own"))
+    content = json.loads(path.read_text())
+    path.with_name("instances_val2017.json").write_text(
+        json.dumps({**content, "annotations": content["annotations"][:4]})
+    )
+    for part in ("train", "val"):
+        captions = {**content, "categories": [], "annotations": [{"id": 1, "image_id": 1, "caption": "red"}]}
+        path.with_name(f"captions_{part}2017.json").write_text(json.dumps(captions))
+    paths = {block["path"] for block in written("own")["datasets"].values()}
+    assert paths == {f"own/annotations/instances_{part}2017.json" for part in ("train", "val")}
+
+
+def test_splits_that_are_not_used_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    own_data.drawn(Path("own"))
+    row = {"question": "What?", "answer": "red"}
+    rows = [{"image": f"{n}.png", "split": "train_extra" if n % 4 == 0 else "train", **row} for n in range(12)]
+    own_data.write_lines(Path("own/data.jsonl"), rows)
+    written("own/data.jsonl")
+    assert "assumed: not used: split `train_extra` (3 rows)" in capsys.readouterr().out
+
+
+def test_numbers_below_zero_are_no_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    own_data.drawn(Path("own"))
+    rows = [{"image": f"{n}.png", "question": "How cold?", "answer": str(-n)} for n in range(12)]
+    own_data.write_lines(Path("own/data.jsonl"), rows)
+    (block,) = written("own/data.jsonl")["datasets"].values()
+    assert block["task"] != "counting"
+
+
 def test_splits_are_named_as_the_table_stores_them(capsys: pytest.CaptureFixture[str]) -> None:
     own_data.drawn(Path("own"))
     lines = [f"{n}.png,How many?,{n % 3},{'Train' if n % 4 else 'Test '}" for n in range(12)]
@@ -346,6 +376,12 @@ def test_data_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean `own`?" in said(capsys, "onw")
     assert "has 12 images and no file with questions about them" in said(capsys, "own")
     assert "is an image, expected a file" in said(capsys, "own/0.png")
+    assert "File name too long" in said(capsys, f"{'x' * 300}.jsonl")
+    Path("folder.yaml").mkdir()
+    rows = [{"image": f"{n}.png", "question": "What?", "answer": "a"} for n in range(12)]
+    own_data.write_lines(Path("own/d.jsonl"), rows)
+    assert "folder.yaml`: Is a directory" in said(capsys, "own/d.jsonl", "--force", "--out", "folder.yaml")
+    Path("own/d.jsonl").unlink()
     assert "save the sheet as `CSV UTF-8`" in said(capsys, "sheet.xlsx")
     assert main(["init"]) == 2
     assert "missing, expected a file or folder" in capsys.readouterr().err

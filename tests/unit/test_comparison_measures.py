@@ -123,13 +123,15 @@ FILES = {
 def test_labels_are_found_by_question_and_policy_or_by_key(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(FILES[name])
     labels = read_labels(tmp_path / name, LABELS)
-    assert label_of(labels, "k", "1", "dpo", None) == "win"
-    assert label_of(labels, "k", "1", "perpo", None) is None
-    assert label_of(labels, "k", "2", "perpo", "focus") == "lose"
+    assert label_of(labels, "k", "1", ("dpo",), None) == "win"
+    assert label_of(labels, "k", "1", ("perpo",), None) is None
+    assert label_of(labels, "k", "2", ("perpo",), "focus") == "lose"
+    assert label_of(labels, "k", "1", ("dpo@3", "dpo"), None) == "win"
+    assert label_of(read_labels(tmp_path / name, LABELS, of_policies=False), "k", "1", (), None) == "win"
     (tmp_path / "keys.jsonl").write_text('{"key": "abc", "label": "tie"}\n')
     labels = read_labels(tmp_path / "keys.jsonl", LABELS)
-    assert label_of(labels, "abc", "9", "dpo", None) == "tie"
-    assert label_of(labels, "abd", "9", "dpo", None) is None
+    assert label_of(labels, "abc", "9", ("dpo",), None) == "tie"
+    assert label_of(labels, "abd", "9", ("dpo",), None) is None
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_page_shows_it(levels: int) -> None:
         '{% from "macros.html.jinja" import entry, legend, named, table with context %}'
         '{% include "density.html.jinja" %}'
     )
-    page = parts.render(density=[part], base=STYLES, styles=STYLES, more=False, unfolded=2)
+    page = parts.render(density=[part], base=STYLES, styles=STYLES, more=False, unfolded=2, few=30)
     assert page.count('<th scope="col">1,000 to 1,999 characters<br>n = 28</th>') == 2
     assert page.count("<details>") == page.count("</details>") == 1
     assert page.count("<svg") == 2

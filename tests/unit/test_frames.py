@@ -61,6 +61,14 @@ def test_vector_c6(coordinates: Coordinates) -> None:
     assert pixel_box(READINGS[coordinates], block(coordinates), SIZE) == pytest.approx(PIXELS)
 
 
+def test_a_rounded_centre_and_width_may_exceed_the_image_a_little() -> None:
+    declared = FileDataset(kind="jsonl", path="x", coordinates="normalised", boxes="cxcywh")
+    written = [0.593604, 0.5, 0.812793, 0.2]  # the right edge is at 1.0000005
+    assert pixel_box(written, declared, SIZE) == pytest.approx([119.8, 192, 640, 288], abs=0.2)
+    corners = coordinate_frames.in_corners(np.array([written]), "cxcywh")
+    assert coordinate_frames.fits(corners, "normalised", np.array([SIZE], dtype=float)).all()
+
+
 def test_a_box_in_the_padding_is_a_mistake_and_a_rounded_one_is_cut() -> None:
     with pytest.raises(RowError, match="lies in the padding of the image of 640 x 480"):
         pixel_box([0.25, 0.05, 0.5, 0.6875], block("padded_normalised"), SIZE)

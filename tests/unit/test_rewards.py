@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from perceptune.core.answers.short_answers import normalised
 from perceptune.core.rewards.edit_distance import token_overlap
-from perceptune.core.rewards.exact_match import normalised
 from perceptune.core.rewards.reward import Answers, Scores
 from perceptune.core.rewards.yes_no import parse_yes_no
 

@@ -20,7 +20,10 @@ PAIR = Pair("7", "What is it?", "a {b}", "a dog", {"A good answer": "A cat.", "A
     [
         ("A", "win"), ("b.", "lose"), ("Tie", "tie"), ("[[A]]", "win"), ("[[C]]", "tie"), ("**B** is more exact", "lose"),
         ("Answer A", "win"), ("The better answer is B", None), ("Better answer: B\nbecause", "lose"), ("A, since it", "win"),
-        ("A good answer would be B", None), ("Both are fine", None), ("AB", None), ("", None), (None, None), ("draw", "tie"),
+        ("A good answer would be B", None), ("Both are fine", None), ("A is worse than B", None), ("A is not better", None),
+        ("Answer A is wrong; B is right", None), ("A: wrong, B: right", None), ("A, B or tie", None), ("B is less accurate", None),
+        ("Tie-break: B", None), ("**A** is wrong", None), ("A is the better answer", "win"), ("A. It is exact", "win"),
+        ("B - because it counts", "lose"), ("A tie.", "tie"), ("Verdict: tie, as both say so", "tie"), ("AB", None), ("", None), (None, None), ("draw", "tie"),
         ("4", None), ("Winner: A", "win"), ("final verdict: tie", "tie"),
     ],
 )  # fmt: skip

@@ -31,12 +31,17 @@ ForPlugins = Annotated[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 1 for a `UserError`, which is printed, and 2 for
+    """Runs one command and returns its exit status: 1 for a mistake, which is printed, and 2 for
     wrong usage."""
     try:
         app(arguments, prog_name="perceptune")
     except UserError as error:
         print(printable(str(error)), file=sys.stderr)
+        return 1
+    except OSError as error:  # such as a folder that cannot be read, or a name that is too long
+        if error.filename is None:
+            raise
+        print(printable(f"error: `{error.filename2 or error.filename}`: {error.strerror}"), file=sys.stderr)
         return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

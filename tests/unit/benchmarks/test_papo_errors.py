@@ -148,4 +148,4 @@ def assert_any_two_are_compared(folder: Path, block: BenchmarkBlock) -> None:
     assert (count["one"], count["other"], count["source"], count["judge"]) == ("ours", "base", "b", None)
     assert rows[0]["metric"] == "accuracy"  # the primary one is first
     (section,) = comparison_sections({"c": folder / "c.parquet"})
-    assert section["sentence"].endswith(" %: difference +25.0 points [0.0, +50.0]")
+    assert section["sentence"].endswith(" %: difference +25.0 points")

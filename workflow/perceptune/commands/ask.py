@@ -116,7 +116,7 @@ def run(policy: str, image: Path, question: str, configs: Sequence[Path], direct
     if boxes:
         save(drawn(picture, boxes), out)
         print(f"drawn into {options.out or out.name}")
-    else:
+    elif options.task in (None, "grounding"):
         lost = f"`{options.out}` is not written" if options.out else "no picture is drawn"
         print(f"{why_undrawn(answers[0].text, block)}; {lost}", file=sys.stderr)
 

@@ -75,6 +75,8 @@ def impossible_comparisons(config: Config) -> Iterator[str]:
     known = evaluated(config)
     for name, block in config.comparisons.items():
         key = f"comparisons.{name}"
+        if block.policies and len(same := set(policies_of(config, block))) == 1:
+            yield f"key `{key}.policies`: both names stand for `{same.pop()}`, expected two policies"
         for policy in block.policies or ():
             yield from _not_evaluated(f"{key}.policies", policy, str(block.benchmark), known, config)
         if block.experiment and config.experiments[block.experiment].rollout:

@@ -82,7 +82,7 @@ def described(key: str, error: Any, allowed: Any) -> str:
         hint = near(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]))
     if kind == "string_type" and isinstance(value, bool | int | float | date):
         hint = "write it in quotes"
-    if kind == "float_parsing" and "," in value:
+    if kind == "float_parsing" and isinstance(value, str) and "," in value:
         hint = "write a decimal point instead of the comma"
     return f"{about}{found}; {hint}" if hint else f"{about}{found}"
 

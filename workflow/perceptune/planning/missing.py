@@ -78,9 +78,9 @@ def _lost_data(path: str) -> str:
 def similar(path: str) -> str:
     """`; did you mean ...?` with the most similar path that exists; empty without one."""
     missing, rest = Path(path), Path()
-    while not missing.parent.exists():
-        missing, rest = missing.parent, missing.name / rest
     try:
+        while not missing.parent.exists():
+            missing, rest = missing.parent, missing.name / rest
         beside = [entry.name for entry in islice(missing.parent.iterdir(), MOST_COMPARED)]
     except OSError:  # a file, or a folder that cannot be listed
         return ""

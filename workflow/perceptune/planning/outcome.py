@@ -84,18 +84,16 @@ def _text(file: Path) -> str:
 
 def _messages(log: Path) -> Iterator[str]:
     """The message of a failed job: the reason stored next to its log, or the last error in the log."""
-    final = Path(f"{log}{FINAL}")
+    final, lines = Path(f"{log}{FINAL}"), list[str]()
     if final.exists():
-        *lines, _ = filter(None, _text(final).splitlines())
+        lines = [line for line in _text(final).splitlines() if line][:-1]
         if lines and not lines[0].startswith("error: "):  # a traceback
             raised = [line for line in lines if EXCEPTION.match(line)] or lines
             lines = [f"error: {raised[-1]}", f"log: {log}"]
-    elif log.exists():
+    if not lines and log.exists():
         written = _text(log).splitlines()
         lines = [line for line in written if line.startswith("error: ")][-1:]
         lines = lines or [f"error: a job ended without a message, perhaps killed for its memory; log: {log}"]
-    else:
-        lines = []
     if lines:
         yield printable("\n".join(lines))
 

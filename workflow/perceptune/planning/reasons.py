@@ -155,7 +155,7 @@ def _parsed(params: Iterable[str]) -> tuple[dict[str, set[str]], list[Any]]:
         except (ValueError, SyntaxError):
             value = text
         lines = [value] if isinstance(value, str) else value
-        if isinstance(lines, list) and all(MODULE.fullmatch(str(line)) for line in lines):
+        if isinstance(lines, list) and lines and all(MODULE.fullmatch(str(line)) for line in lines):
             for line in lines:
                 code[line.split()[1]].add(line)
         else:

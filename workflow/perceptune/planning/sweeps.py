@@ -90,12 +90,17 @@ def _variants(block: Mapping[str, Any], model: Any, nested: tuple[str, ...]) -> 
         yield "".join(f"-{p[-1]}_{v}" for p, v in zip(swept, values, strict=True)), one
 
 
+def _suffixes(of_section: Mapping[str, list[str]], named: Any) -> list[str]:
+    """The suffixes of a swept block; none for a name that is no text, which validation refuses."""
+    return of_section.get(named, [""]) if isinstance(named, str) else [""]
+
+
 def _experiments(name: str, block: Any, variants: dict[str, dict[str, list[str]]]) -> Iterator[tuple[str, Any]]:
     if not isinstance(block, Mapping):
         yield name, block
         return
-    selections = variants.get("selections", {}).get(block.get("selection", ""), [""])
-    trainings = variants.get("trainings", {}).get(block.get("training", ""), [""])
+    selections = _suffixes(variants.get("selections", {}), block.get("selection", ""))
+    trainings = _suffixes(variants.get("trainings", {}), block.get("training", ""))
     for selection, training in itertools.product(selections, trainings):
         one = dict(block)
         if selection:

@@ -138,6 +138,7 @@ def _folder(path: Path) -> Found:
         return Found("voc", path)
     files = [path / name for name in names if Path(name).suffix.lower() in SUFFIXES]
     files = files or sorted(file for file in _entries(path / "annotations") if file.suffix.lower() == ".json")
+    files = [file for file in files if file.stem.startswith("instances_")] or files  # COCO's captions have no boxes
     for file in files:
         if TRAIN.fullmatch(file.stem) and (len(files) == 1 or _test_file(file)):
             return _file(file)

@@ -38,7 +38,7 @@ MOST = 500_000
 """Rows that are counted of others, which takes some seconds."""
 LONG = 40
 """Characters from which an answer is text to read, not a word or a phrase."""
-WHOLE = re.compile(r"[+-]?\d+(?:\.0+)?")
+WHOLE = re.compile(r"\+?\d+(?:\.0+)?")
 READ = re.compile(r"\b(?:read|transcribe|ocr|text|written|writing|says?)\b", re.IGNORECASE)
 SHARES = (0.1, 0.2, 0.3, 0.5)
 READ_IMAGES = 1000

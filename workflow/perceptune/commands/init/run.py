@@ -219,6 +219,8 @@ def _divided(
     share = share_for_tests(seen)
     held = held_out(seen, share)
     counted = f"about {share:.0%} of the" if held is None else f"{held:,} of {seen.count('train'):,}"
+    if unused := [f"`{one_line(one)}` ({seen.count(one):,} rows)" for one in seen.splits if one != "train"]:
+        dialogue.assumed.append(f"not used: split {', '.join(unused)}")
     dialogue.assumed.append(
         f"no test split: {share:.0%} of the images are held out (`test_share`), {counted} questions"
     )

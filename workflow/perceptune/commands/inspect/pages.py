@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pydantic import Field
+
 from perceptune.commands.inspect import pictures
 from perceptune.commands.inspect.answers import ranked
 from perceptune.commands.inspect.contents import Answered
@@ -98,7 +100,7 @@ class Question(Address):
     """Another table of answers, to compare with."""
     list: str = ""
     """The query of the list of answers that the question was chosen from."""
-    at: int | None = None
+    at: int | None = Field(default=None, ge=0)
     """Its place in that list."""
 
 

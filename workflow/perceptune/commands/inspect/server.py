@@ -16,6 +16,7 @@ from typing import Any
 
 import jinja2
 import uvicorn
+from polars.exceptions import PolarsError
 from starlette.applications import Starlette
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -99,7 +100,11 @@ def application(library: Library, token: str, once: str = "", at: str = "") -> A
 
     def failed(request: Request, error: Exception) -> Response:
         status = 404 if isinstance(error, KeyError) else 400
-        message = str(error.args[0]) if isinstance(error, UserError) else "there is nothing at this address"
+        message = (
+            "there is nothing at this address"
+            if isinstance(error, KeyError)
+            else str(error.args[0] if error.args else error)
+        )
         hint = error.hint if isinstance(error, UserError) else None
         page = environment.get_template("error.html.jinja")
         return HTMLResponse(page.render(message=printable(message), hint=hint, here="", library=library), status)
@@ -116,8 +121,9 @@ def application(library: Library, token: str, once: str = "", at: str = "") -> A
         Route("/export", lambda request: _export(library, request.query_params)),
         *(Route(f"/{name}", _asset(name, kind)) for name, kind in ASSETS.items()),
     ]
-    handlers: Any = {UserError: failed, KeyError: failed}
+    handlers: Any = dict.fromkeys((UserError, KeyError, ValueError, OSError, PolarsError), failed)
     app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # it would lose the token
     return TrustedHostMiddleware(Guarded(app, token, once, at), allowed_hosts=list(NAMES), www_redirect=False)
 
 

@@ -25,9 +25,10 @@ class Place(NamedTuple):
     """Of a pair: `focus`, `robust` or `list`."""
 
 
-def read_labels(file: Path, allowed: Sequence[str]) -> dict[Place, str]:
+def read_labels(file: Path, allowed: Sequence[str], *, of_policies: bool = True) -> dict[Place, str]:
     """Place to label. A row has `label` and either `key`, a verdict's key, or `example_id`; `policy`
-    and `kind` tell several answers to a question apart. Other columns are ignored.
+    and `kind` tell several answers to a question apart. Other columns are ignored, and so is
+    `policy` unless the labels are `of_policies`.
 
     Raises `UserError` that lists the first rows that are wrong.
     """
@@ -36,6 +37,7 @@ def read_labels(file: Path, allowed: Sequence[str]) -> dict[Place, str]:
     for place, record in Files(file).records():
         try:
             where, label = _row(record, allowed)
+            where = where if of_policies else where._replace(policy=None)
             if found.setdefault(where, label) != label:
                 raise RowError(f"found another label for the same answer, `{found[where]}`, expected one")
         except RowError as error:
@@ -80,12 +82,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def label_of(labels: dict[Place, str], key: str, example_id: str, policy: str | None, kind: str | None) -> str | None:
+def label_of(
+    labels: dict[Place, str], key: str, example_id: str, policies: Sequence[str], kind: str | None
+) -> str | None:
     """The label of one answer: by its verdict's key, else by the most exact place; None if there is
-    none.
+    none. `policies`: the names of its policy.
     """
     places = [Place(key, None, None, None)]
     places += [
-        Place(None, example_id, p, k) for p in dict.fromkeys((policy, None)) for k in dict.fromkeys((kind, None))
+        Place(None, example_id, p, k) for p in dict.fromkeys((*policies, None)) for k in dict.fromkeys((kind, None))
     ]
     return next((labels[place] for place in places if place in labels), None)

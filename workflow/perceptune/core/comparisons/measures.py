@@ -133,6 +133,6 @@ def _twice(judgements: Sequence[Judgement]) -> dict[str, bool]:
     """Pairs with two readable verdicts, and whether these have the same outcome."""
     outcomes: dict[str, list[str]] = {}
     for one in judgements:
-        if one.reading:
+        if one.reading and one.by_judge:
             outcomes.setdefault(one.item, []).append(one.reading.outcome)
     return {item: len(set(found)) == 1 for item, found in outcomes.items() if len(found) > 1}

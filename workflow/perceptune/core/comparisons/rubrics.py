@@ -57,8 +57,15 @@ Reply with two lines and nothing else:
 A: grade
 B: grade"""
 _LABEL = r"(?:(?:final|better|best|answer|response|assistant|verdict|winner|choice)\b\W*(?:is\b\W*)?)*"
-_PREFERRED = re.compile(rf"\W*{_LABEL}(?:(?P<letter>A|B|C)(?=\W*$|[\]).,:;*!]|\s+is\b|\s+-)|(?P<tie>tie|draw)\b)", re.I)
-"""At the start of the first line. A letter must not be the article of a sentence. `[[C]]` is a tie in MT-Bench's form."""
+_REASON = r"\s*[,;:\u2013-]+\s*(?:since|because|as|for|due)\b"
+_PRAISE = r"\s+is\s+(?:(?:clearly|much|slightly|the|a|bit|far)\s+)*(?:better|best|more|preferred|preferable)\b"
+_PREFERRED = re.compile(
+    rf"\W*{_LABEL}(?:(?P<letter>A|B|C)(?=[\])*\"']*(?:\W*$|[.!]|{_REASON}|{_PRAISE}))"
+    rf"|(?:a\s+)?(?P<tie>tie|draw)(?=[\])*\"']*(?:\W*$|[.!]|{_REASON})))",
+    re.I,
+)
+"""At the start of the first line. What follows must end the verdict, begin a reason, or praise the answer:
+`A is wrong` and `A, B or tie` are no preference. `[[C]]` is a tie in MT-Bench's form."""
 _GRADE = re.compile(r"^\W*(?:(?:answer|grade|score)\W+(?:of\W+)?)?(A|B)\W*[:=]\W*?(-?\d+(?:\.\d+)?)", re.I | re.M)
 
 

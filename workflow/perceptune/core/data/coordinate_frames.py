@@ -86,6 +86,12 @@ def in_pixels(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) ->
     return geometry.to_pixels(boxes if frame == "thousand" else boxes / most, frame, sizes)
 
 
+def most_of(coordinates: Coordinates) -> float:
+    """Largest number of a box in shares: 1 or 1000, and a little more, because the sum of a rounded
+    centre and half of a rounded width may exceed it."""
+    return SHARES[coordinates][1] * 1.0008
+
+
 def slack(coordinates: Coordinates, sizes: np.ndarray) -> np.ndarray:
     """Tolerance in pixels for boxes that exceed their images, shape (n,)."""
     padded = coordinates.startswith("padded")
@@ -97,7 +103,7 @@ def fits(boxes: np.ndarray, coordinates: Coordinates, sizes: np.ndarray) -> np.n
     pixels, free = in_pixels(boxes, coordinates, sizes), slack(coordinates, sizes)[:, None]
     inside = (pixels[:, :2] >= -free).all(axis=1) & (pixels[:, 2:] <= sizes + free).all(axis=1)
     most = boxes.max(axis=1)
-    possible = most <= SHARES[coordinates][1] if coordinates in SHARES else np.full(len(boxes), True)
+    possible = most <= most_of(coordinates) if coordinates in SHARES else np.full(len(boxes), True)
     if coordinates not in IN_SHARES:
         possible &= (most > 1) | (
             sizes.max(axis=1) <= 2

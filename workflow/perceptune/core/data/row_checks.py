@@ -11,6 +11,7 @@ import numpy as np
 
 from perceptune.contracts.config import Boxes, Coordinates, FileDataset, Task
 from perceptune.contracts.errors import near, nearest, printable
+from perceptune.core.answers.short_answers import normalised
 from perceptune.core.data.coordinate_frames import (
     IN_SHARES,
     LAYOUTS,
@@ -18,10 +19,10 @@ from perceptune.core.data.coordinate_frames import (
     are_fractions,
     in_corners,
     in_pixels,
+    most_of,
     slack,
 )
 from perceptune.core.data.inline_images import inline_image, is_inline, is_url
-from perceptune.core.rewards.exact_match import normalised
 
 KEYS = ("id", "image", "images", "question", "answer", "box", "task", "split", "image_size")
 SIMILAR = ("answers_given",)
@@ -91,7 +92,7 @@ def pixel_box(box: list[float], block: FileDataset, size: tuple[int, int]) -> li
     width, height = size
     corners = in_corners(np.array([box]), order)
     most = corners.max()
-    if coordinates in SHARES and most > SHARES[coordinates][1]:
+    if coordinates in SHARES and most > most_of(coordinates):
         raise RowError(
             f"`box` {box} exceeds {SHARES[coordinates][1]:g}, expected {coordinates} coordinates;"
             " if it is in pixels, set `coordinates: pixels`"

@@ -161,7 +161,9 @@ class ImageFeatures:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in (POOLED, DEEP):
-            raise UserError(f"the model reads `{name}` of its images, which the cache of image features has not", OFF)
+            raise UserError(
+                f"the model reads `{name}` of its images, which the cache of image features does not store", OFF
+            )
         rows = self._rows()
         if name == POOLED:
             return torch.cat([row[name] for row in rows]) if name in rows[0] else [row[LISTED] for row in rows]
@@ -251,7 +253,7 @@ class Session:
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= WAITING):
             self._waiting.popleft().result()
         if not self._refused:
-            copies = {name: tensor.cpu() for name, tensor in features.items()}
+            copies = {name: tensor.cpu().contiguous() for name, tensor in features.items()}
             self._waiting.append(self._thread.submit(self._write, key, copies))
 
     def count(self, stored: bool) -> None:

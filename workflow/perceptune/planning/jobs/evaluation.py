@@ -134,7 +134,6 @@ def write_report(plan: Plan) -> Job:
         "diagnostics": diagnostics,
         "comparisons": comparisons,
         "agreements": agreements,
-        "notices": _notices(plan),
     }
     return Job(
         inputs={
@@ -163,6 +162,7 @@ def write_report(plan: Plan) -> Job:
         },
         details={
             **contents,
+            "notices": _notices(plan),  # no setting: the path of a model does not change its answers
             "benchmarks": {name: block.model_dump(mode="json") for name, block in plan.config.benchmarks.items()},
             "figures": {figure: paths.FIGURE.format(figure=figure) for figure in paths.FIGURES},
         },

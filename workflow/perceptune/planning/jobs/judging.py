@@ -59,7 +59,8 @@ def judge_comparison(plan: Plan, *, comparison: str, judge: str) -> Job:
         asked |= {"view": block.views[0], "protocol": block.protocol, "variant": block.variant}
     # the digest of the prompt, not its path, is a setting
     settings = {"asked": {**asked, "policies": config.policies and policies_of(plan.config, config)}}
-    return _asking(plan, judge, config.prompt, inputs, settings=settings, details=details, modules=modules)
+    each = (2 if config.experiment else 1) * (2 if config.orders == "both" else 1)
+    return _asking(plan, judge, config.prompt, inputs, settings=settings, details=details, modules=modules, each=each)
 
 
 def measure_comparison(plan: Plan, *, comparison: str) -> Job:
@@ -158,16 +159,17 @@ def _asking(
     details: dict[str, Any],
     modules: tuple[str, ...],
     most: int | None = None,
+    each: int = 1,
 ) -> Job:
-    """A job that asks a judge about the rows of `rewards`, `preferences` or `selected`, or `most` of
-    them."""
+    """A job that asks a judge up to `each` times about the rows of `rewards`, `preferences` or
+    `selected`, or `most` of them."""
     model = local_model(plan, judge)
     served = plan.config.models[model] if model else None
     asked = judging_settings(plan, judge, prompt)
 
     def needs(read: Read) -> Needs:
         rows = read("rewards", "preferences", "selected").rows
-        rows = rows if most is None else min(rows, most)
+        rows = each * (rows if most is None else min(rows, most))
         if served is None:
             return resources.asking(rows)
         prompts = min(served.max_model_len, PROMPT) * rows

@@ -11,7 +11,7 @@ from perceptune.contracts.tables.comparisons import COMPARISONS
 from perceptune.contracts.tables.io import read_table
 from perceptune.core.comparisons.measures import OF_PAIRS, SHARES
 from perceptune.report.result_text import text_lines
-from perceptune.report.results import Measure, Row, finite, measure
+from perceptune.report.results import FEW_QUESTIONS, Measure, Row, finite, measure
 
 COUNTED = ("win", "tie", "lose", *OF_PAIRS)
 """Shares that are shown with their count."""
@@ -21,18 +21,28 @@ TOKEN_MEASURES = ("precision", "recall", "f1", "kappa")
 
 def comparison_sections(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
     """One part per comparison. Raises `UserError` for a broken table."""
-    return [_section(rows) for path in tables.values() if (rows := read_table(path, COMPARISONS).to_pylist())]
+    return [
+        _section(rows) for path in tables.values() if (rows := _reliable(read_table(path, COMPARISONS).to_pylist()))
+    ]
 
 
 def agreement_rows(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
     """A row per agreement on answers and part, with its table of counts. Raises `UserError` for a broken table."""
-    return [row for path in tables.values() for row in _agreements(read_table(path, AGREEMENTS).to_pylist())]
+    return [row for path in tables.values() for row in _agreements(_reliable(read_table(path, AGREEMENTS).to_pylist()))]
 
 
 def token_rows(tables: Mapping[str, Path]) -> list[dict[str, Any]]:
     """A row per agreement with selected tokens and part: the selection, the random one of equal size,
     and the difference. Raises `UserError` for a broken table."""
-    return [row for path in tables.values() for row in _of_tokens(read_table(path, AGREEMENTS).to_pylist())]
+    return [row for path in tables.values() for row in _of_tokens(_reliable(read_table(path, AGREEMENTS).to_pylist()))]
+
+
+BOUNDS = ("ci_low", "ci_high", "difference_ci_low", "difference_ci_high")
+
+
+def _reliable(rows: Sequence[Row]) -> list[Row]:
+    """Without the intervals of fewer than `FEW_QUESTIONS` answers, see `results.reliable`."""
+    return [row if row["n"] >= FEW_QUESTIONS else {**row, **{b: None for b in BOUNDS if b in row}} for row in rows]
 
 
 def comparison_lines(
@@ -68,8 +78,8 @@ def _of_verdicts(rows: Sequence[Row]) -> dict[str, Any]:
     names = list(next(iter(parts.values())))
     rate = rows[0]
     how = _measure(rate["metric"])
-    decided = f"win rate {how.number(rate['value'])} % {how.interval(rate['ci_low'], rate['ci_high'])}"
-    sentence = f"{decided}, {rate['n']} verdicts, {rate['n_failed']} unreadable, by {rate['judge']}"
+    decided = f"win rate {how.number(rate['value'])} % {how.interval(rate['ci_low'], rate['ci_high'])}".strip()
+    sentence = f"{decided}, {rate['n']} outcomes, {rate['n_failed']} unreadable, by {rate['judge']}"
     return {
         "judged": True,
         "sentence": " ".join(sentence.split()),

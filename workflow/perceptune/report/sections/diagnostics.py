@@ -11,6 +11,7 @@ import polars as pl
 
 from perceptune.contracts.tables.diagnostics import DIAGNOSTICS
 from perceptune.report.read import frame
+from perceptune.report.results import FEW_QUESTIONS
 
 LABELS = {
     "gradient_difference": "norm of the difference",
@@ -58,7 +59,7 @@ def _cell(row: Mapping[str, Any] | None) -> tuple[str, str]:
     """Value and interval as text; empty where a metric is not measured."""
     if row is None:
         return "", ""
-    known = math.isfinite(row["ci_low"])
+    known = math.isfinite(row["ci_low"]) and row["n"] >= FEW_QUESTIONS
     return _number(row["value"]), f"[{_number(row['ci_low'])}, {_number(row['ci_high'])}]" if known else ""
 
 

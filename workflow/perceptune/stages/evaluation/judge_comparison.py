@@ -153,7 +153,7 @@ def _of_preferences(preferences: Path, examples: Path, *, given: bool) -> Iterat
         asked = known.rows({row["example_id"] for row in rows}, ("example_id", "question", "target", "source"))
         for row in rows:
             example = asked[row["example_id"]]
-            facts = {} if given else _people(example)
+            facts = {} if given else _known(example)
             for kind, one, other, dropped in _texts(row):
                 item = f"{row['group_id']} {kind}"
                 yield Pair(item, example["question"], one, other, facts), row["example_id"], kind, dropped
@@ -171,16 +171,27 @@ def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
             yield kind, texts[chosen], texts[rejected], dropped
 
 
-def _people(example: Mapping[str, Any]) -> dict[str, str]:
+def _known(example: Mapping[str, Any]) -> dict[str, str]:
     """The best and the worst answer that the dataset gives, or its ground truth."""
     given = json.loads(example["source"] or "{}").get("answers_given")
-    if isinstance(given, list) and len(given) > 1:
-        return {"A good answer, by a person": _text(given[0]), "A bad answer, by a person": _text(given[-1])}
+    if isinstance(given, list) and len(given) > 1 and all(_text(answer) for answer in given):
+        ranked = _best_first(given)
+        return {"A good answer": _text(ranked[0]), "A bad answer": _text(ranked[-1])}
     return {"A reference answer": example["target"] or ""}
 
 
 def _text(answer: Any) -> str:
-    return str(answer["text"] if isinstance(answer, Mapping) else answer)
+    """The text of a given answer; empty if it has none."""
+    return str((answer.get("text") if isinstance(answer, Mapping) else answer) or "")
+
+
+def _best_first(given: Sequence[Any]) -> Sequence[Any]:
+    """Given answers by reward if all have one, otherwise in the order of the dataset, best first."""
+    rewards = [answer.get("reward") if isinstance(answer, Mapping) else None for answer in given]
+    numbers = [float(reward) for reward in rewards if isinstance(reward, int | float)]
+    if len(numbers) < len(given):
+        return given
+    return [given[i] for i in sorted(range(len(given)), key=lambda i: -numbers[i])]
 
 
 def _drawn(examples: Sequence[str], config: ComparisonBlock) -> set[str]:
@@ -193,7 +204,7 @@ def _orders(pair: Pair, example_id: str, kind: str, dropped: bool, config: Compa
     """The pair in one random order, or in both."""
     outcome, reason = _without_judge(pair, config)
     first = one_comes_first(config.seed, pair.item)
-    both = (True, False) if config.orders == "both" and outcome is None else (first,)
+    both = (True, False) if config.orders == "both" else (first,)
     yield from (Shown(pair, example_id, kind, one_first, dropped, outcome, reason) for one_first in both)
 
 

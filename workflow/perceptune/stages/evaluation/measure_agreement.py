@@ -15,6 +15,7 @@ import numpy as np
 
 from perceptune.contracts.config import AgreementBlock, BenchmarkBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import tell
 from perceptune.contracts.provenance.lineage import lineage
@@ -83,11 +84,11 @@ def run(
         labels, read = _labels_of(block)
         found = {key: one for policy, path in verdicts.items() for key, one in _of_answers(path, policy, view, read)}
         others = {key: one for policy, path in seconds.items() for key, one in _of_answers(path, policy, view, read)}
-    by_people = read_labels(people, labels) if people else None
+    by_people = read_labels(people, labels, of_policies=compared is None) if people else None
     rated: list[tuple[str, Verdict, str | None, bool]] = []
     for key, one in found.items():
         if by_people is not None:
-            label = label_of(by_people, one.key, one.example_id, one.part, one.kind)
+            label = label_of(by_people, one.key, one.example_id, _names(one.part, config), one.kind)
             rated.append((one.part, one, label, label is not None))
         else:
             rated.append((one.part, one, others[key].label if key in others else None, key in others))
@@ -112,6 +113,16 @@ def run(
     plugins = [module_of("benchmark", str(block.protocol))] if block else []
     table = [{**dict.fromkeys(AGREEMENTS.columns), **shared, **row} for row in rows]
     write_table(agreements, AGREEMENTS, table, lineage("evaluation.measure_agreement", parameters, inputs, plugins))
+
+
+def _names(part: str, config: AgreementBlock) -> tuple[str, ...]:
+    """What people may call a policy: its own name, or `grpo` for the last round if the config says so.
+    Of a comparison, pairs have no policy."""
+    if config.comparison:
+        return ()
+    experiment, mark, _ = part.partition(ROUND_MARK)
+    asked = not config.policies or (experiment in config.policies and part not in config.policies)
+    return (part, experiment) if mark and asked else (part,)
 
 
 def _measure_tokens(
