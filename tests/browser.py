@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -106,8 +105,8 @@ class Tab:
             self.problems.append(problem)
 
 
-@contextmanager
-def opened_tab() -> Iterator[Tab]:
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Tab]:
     """A tab of a browser with an empty profile. Skips the tests if there is no browser, or fails them if
     `REQUIRED` is set."""
     chromium = shutil.which("chromium")
@@ -127,3 +126,11 @@ def opened_tab() -> Iterator[Tab]:
 def _is_local(address: str) -> bool:
     parts = urlsplit(address)
     return parts.scheme in ("data", "file", "about", "blob") or parts.hostname == "127.0.0.1"
+
+
+@pytest.fixture
+def tab(opened: Tab) -> Iterator[Tab]:
+    """Fails the test if the browser refused or failed to load something, or a script ran or failed."""
+    opened.problems.clear()
+    yield opened
+    assert opened.problems == []

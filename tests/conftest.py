@@ -8,6 +8,8 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.browser import opened, tab  # noqa: F401 - fixtures of all tests in the browser
+
 TESTS = Path(__file__).parent
 LONG = ("slurm", "workflow", "parity")
 """Folders of long tests, which start first so that no process idles at the end."""

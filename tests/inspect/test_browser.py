@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from perceptune.commands.inspect import server
 
-from tests.browser import WIDTHS, Tab, opened_tab
+from tests.browser import WIDTHS, Tab
 from tests.inspect.pages import PAIRS, QUESTION, trained_on
 from tests.results_folder import QUESTIONS
 
@@ -45,20 +45,6 @@ def served(run_folder: Path) -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.terminate()
-
-
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Tab]:
-    with opened_tab() as tab:
-        yield tab
-
-
-@pytest.fixture
-def tab(opened: Tab) -> Iterator[Tab]:
-    """Fails the test if the browser refused or failed to load something, or a script failed."""
-    opened.problems.clear()
-    yield opened
-    assert opened.problems == []
 
 
 def test_the_command_serves_what_it_prints(served: str) -> None:

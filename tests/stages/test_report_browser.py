@@ -1,10 +1,10 @@
 """The report page in Chromium: accessible names, contrast, keys, narrow screens, and model output as text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
-from tests.browser import WIDTHS, Tab, opened_tab
+from tests.browser import WIDTHS, Tab
 from tests.report_pages import DEMO, HOSTILE, written
 
 
@@ -16,20 +16,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         name: written(folder / name, DEMO, pairs=True, hostile=hostile).as_uri()
         for name, hostile in (("usual", False), ("hostile", True))
     }
-
-
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Tab]:
-    with opened_tab() as tab:
-        yield tab
-
-
-@pytest.fixture
-def tab(opened: Tab) -> Iterator[Tab]:
-    """Fails the test if the page loads something, or a script runs."""
-    opened.problems.clear()
-    yield opened
-    assert opened.problems == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -14,10 +14,9 @@ from PIL import Image, ImageDraw
 
 from perceptune.commands.completion import DEMO
 from perceptune.commands.config_files import enter, merged
-from perceptune.commands.kinds import listed
 from perceptune.contracts import paths
 from perceptune.contracts.config import ModelBlock
-from perceptune.contracts.errors import UserError, near, printable
+from perceptune.contracts.errors import UserError, listed, near, printable
 from perceptune.core.answers.boxes import UNREAD, is_box, parse_box, to_pixels
 from perceptune.core.benchmarks.control_prompts import FORMATS, asked_as
 from perceptune.core.data.images import open_image

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from perceptune.commands.config_files import use_plugins
-from perceptune.commands.kinds import KINDS, check_kind, listed
+from perceptune.commands.kinds import KINDS, check_kind
 from perceptune.commands.schema import values_of
 from perceptune.contracts.config import SOURCES, named_keys
-from perceptune.contracts.errors import UserError, near, printable
+from perceptune.contracts.errors import UserError, listed, near, printable
 from perceptune.contracts.plugins import docstring, exists, file_of, load, module_of, names
 from perceptune.core.benchmarks.benchmark import Benchmark
 from perceptune.core.exporters.exporter import Exporter

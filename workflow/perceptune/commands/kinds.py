@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from perceptune.contracts.errors import UserError, near
+from perceptune.contracts.errors import UserError, listed, near
 
 KINDS = {
     "method": "trainings.<name>.method",
@@ -22,8 +20,3 @@ def check_kind(kind: str) -> None:
     """Raises `UserError` for an unknown kind."""
     if kind not in KINDS:
         raise UserError(f"kind `{kind}` does not exist, expected one of {listed([*KINDS])}", near(kind, KINDS))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names as text for messages."""
-    return ", ".join(f"`{name}`" for name in names)

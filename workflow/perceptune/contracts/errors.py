@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 SHOWN = 5
@@ -50,6 +50,11 @@ def joined_mistakes(mistakes: Sequence[str], separator: str = "\n  ", count: int
     if more := (len(mistakes) if count is None else count) - len(lines):
         lines.append(f"and {more} more")
     return separator.join(lines)
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names as text for messages."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def lookup(table: dict[str, T], name: str, what: str) -> T:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import polars as pl
 
@@ -16,6 +15,7 @@ from perceptune.contracts.plugins import load, names
 from perceptune.core.benchmarks.benchmark import Benchmark
 from perceptune.core.benchmarks.bootstrap import macro_mean
 from perceptune.report.charts import signed
+from perceptune.report.svg import finite
 
 Row = Mapping[str, Any]
 FIXED = "\u00a0"
@@ -123,11 +123,6 @@ class Result:
     def trained(self, policy: str) -> bool:
         """Whether the policy is compared with a base model."""
         return any(row["base_value"] is not None or row["gain"] is not None for row in self.rows[policy].values())
-
-
-def finite(value: Any) -> TypeGuard[float]:
-    """Whether `value` is a finite number."""
-    return value is not None and math.isfinite(value)
 
 
 def leading(metrics: Sequence[str]) -> tuple[str, ...]:

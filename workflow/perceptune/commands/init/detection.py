@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from perceptune.contracts.errors import UserError, near
+from perceptune.contracts.errors import UserError, listed, near
 from perceptune.contracts.files import IMAGE_SUFFIXES
 from perceptune.core.data.read_files import Files
 from perceptune.core.importers.coco import LISTS
@@ -145,8 +145,9 @@ def _folder(path: Path) -> Found:
     if len(files) == 1:
         return _file(files[0])
     if files:
-        listed = ", ".join(f"`{file}`" for file in files[:5])
-        raise UserError(f"data `{path}` has several files, expected one: {listed}", "give the path of one of them")
+        raise UserError(
+            f"data `{path}` has several files, expected one: {listed(files[:5])}", "give the path of one of them"
+        )
     inner = [folder for folder in _entries(path) if folder.is_dir() and any(folder.glob("*.parquet"))]
     if len(inner) == 1:
         return _folder(inner[0])

@@ -18,7 +18,7 @@ from perceptune.commands.init.proposal import RESPONSES, Learning, Proposal, sum
 from perceptune.commands.init.splits import roles, test_splits
 from perceptune.commands.init.text import plain, written
 from perceptune.contracts.config import Task
-from perceptune.contracts.errors import UserError, near, printable
+from perceptune.contracts.errors import UserError, listed, near, printable
 from perceptune.contracts.files import write_text
 from perceptune.contracts.plugins import exists, names
 from perceptune.core.data.row_checks import one_line
@@ -175,7 +175,7 @@ def _learning(seen: Look, options: Options, dialogue: Dialogue) -> Learning:
         if not given:
             raise UserError(
                 f"data `{seen.block.path}` has no ground truth to score answers with, expected a column `answer` or "
-                f"`box`, found {', '.join(f'`{one_line(name)}`' for name in seen.columns[:20])}",
+                f"`box`, found {listed(map(one_line, seen.columns[:20]))}",
                 "P2-DPO needs none: config/demo-p2dpo.yaml",
             )
         return "pairs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import UserError, listed
 from perceptune.core.data.row_checks import one_line
 
 TRAINING = ("train", "tr", "trn")
@@ -70,8 +70,7 @@ def _check_case(splits: Sequence[str], path: object) -> None:
 
 
 def _unclear(splits: Sequence[str], path: object, role: str) -> UserError:
-    listed = ", ".join(f"`{one_line(one)}`" for one in splits[:10])
     return UserError(
-        f"data `{path}` has the splits {listed}, none of which is named like one for {role}",
+        f"data `{path}` has the splits {listed(map(one_line, splits[:10]))}, none of which is named like one for {role}",
         "call them `train` and `test`",
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perceptune.contracts.errors import UserError, near
+from perceptune.contracts.errors import UserError, listed, near
 from perceptune.core.data.read_files import Files
 from perceptune.core.data.row_checks import RowError, shown
 
@@ -59,9 +59,9 @@ def _row(record: Any, allowed: Sequence[str]) -> tuple[Place, str]:
     label = (values["label"] or "").lower()
     if not label:
         hint = near("label", record)
-        raise RowError(f"no `label`, expected one of {_listed(allowed)}" + (f"; {hint}" if hint else ""))
+        raise RowError(f"no `label`, expected one of {listed(allowed)}" + (f"; {hint}" if hint else ""))
     if label not in allowed:
-        raise RowError(f"`label` is {shown(values['label'])}, expected one of {_listed(allowed)}")
+        raise RowError(f"`label` is {shown(values['label'])}, expected one of {listed(allowed)}")
     if values["key"]:
         return Place(values["key"], None, None, None), label
     if not values["example_id"]:
@@ -76,10 +76,6 @@ def _text(record: dict[str, Any], name: str) -> str | None:
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise RowError(f"`{name}` is {shown(value)}, expected text")
     return str(value).strip() or None
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def label_of(

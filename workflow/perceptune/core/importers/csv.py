@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import UserError, listed
 from perceptune.core.data.row_checks import RowError, misspelling, one_line, shown
 from perceptune.core.importers.importer import KEYS_SHOWN, Importer, Placed, Row, Source, corners
 
@@ -49,7 +49,7 @@ def _check_columns(columns: Sequence[str], source: Source) -> None:
     named = [one_line(name) for name in columns if name]
     more = f" and {len(named) - KEYS_SHOWN:,} more" if len(named) > KEYS_SHOWN else ""
     raise UserError(
-        f"dataset file `{source.path}`: columns found: {_listed(named[:KEYS_SHOWN])}{more}; missing: {', '.join(lacking)}",
+        f"dataset file `{source.path}`: columns found: {listed(named[:KEYS_SHOWN])}{more}; missing: {', '.join(lacking)}",
         "rename the columns in the header of the file",
     )
 
@@ -58,7 +58,7 @@ def _check_filled(record: Mapping[str, str], columns: Sequence[str]) -> None:
     """Raise `RowError` for a record without text in a column that it needs."""
     for names in NEEDED:
         if not set(names) & set(record):
-            raise RowError(f"column {_listed([name for name in names if name in columns])} is empty")
+            raise RowError(f"column {listed([name for name in names if name in columns])} is empty")
 
 
 def _row(record: Mapping[str, str], source: Source) -> Row:
@@ -71,20 +71,16 @@ def _row(record: Mapping[str, str], source: Source) -> Row:
             continue
         if len(found) == 3:
             (empty,) = set(names) - set(found)
-            raise RowError(f"column `{empty}` is empty and {_listed(found)} are not, expected four numbers or none")
+            raise RowError(f"column `{empty}` is empty and {listed(found)} are not, expected four numbers or none")
         if source.boxes:
             raise UserError(
-                f"dataset `{source.path}`: `boxes: {source.boxes}`, but the names of the columns {_listed(names)} say the order",
+                f"dataset `{source.path}`: `boxes: {source.boxes}`, but the names of the columns {listed(names)} say the order",
                 "remove `boxes`",
             )
         numbers = [_number(record[name], name) for name in names]
         rest: dict[str, Any] = {name: cell for name, cell in record.items() if name not in names}
         return {**rest, "box": numbers if names is CORNERS else corners(numbers)}
     return dict(record)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _numbers(text: str) -> list[float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from perceptune.contracts.errors import listed
 from perceptune.core.answers.boxes import Frame
 from perceptune.core.rewards.metrics import DeclaredMetric, mean
 
@@ -160,21 +161,17 @@ class Reward:
         known = (*self.components, *self.optional)
         used = [name for name in (declared.component, declared.only_with) if name is not None]
         if unknown := [component for component in used if component not in known]:
-            raise ValueError(f"metric `{name}` has unknown component `{unknown[0]}`, expected one of {_listed(known)}")
+            raise ValueError(f"metric `{name}` has unknown component `{unknown[0]}`, expected one of {listed(known)}")
         if declared.only_with in self.components:
             raise ValueError(f"metric `{name}`: `only_with` is `{declared.only_with}`, expected one of `optional`")
         try:
             shape = np.shape(declared.metric({component: np.zeros((2, 3)) for component in known}))
         except KeyError as missing:
             raise ValueError(
-                f"metric `{name}` reads unknown component {missing}, expected one of {_listed(known)}"
+                f"metric `{name}` reads unknown component {missing}, expected one of {listed(known)}"
             ) from None
         if shape != (2,):
             raise ValueError(f"metric `{name}` returns shape {shape} for columns of shape (2, 3), expected (2,)")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 ACCURACY_METRICS: dict[str, RewardMetric] = {

@@ -80,7 +80,7 @@ class View(ABC):
 
     def settled(self, parameters: Any, saliency: Saliency) -> dict[str, Any]:
         """The complete parameters of a recipe. Views that need a saliency map must define it."""
-        raise NotImplementedError
+        raise TypeError(f"view `{self.name}` needs no saliency map")
 
     @abstractmethod
     def apply(self, images: Sequence[Image], parameters: Any, seed: int, box: Box | None) -> list[Image]:

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from perceptune.report import charts
-from perceptune.report.results import FIXED, Measure, Result, Row, finite, measure
-from perceptune.report.svg import Svg
+from perceptune.report.results import FIXED, Measure, Result, Row, measure
+from perceptune.report.svg import Svg, finite
 
 MEASURES = {
     "afr": "attention focus ratio",

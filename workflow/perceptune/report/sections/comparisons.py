@@ -11,7 +11,8 @@ from perceptune.contracts.tables.comparisons import COMPARISONS
 from perceptune.contracts.tables.io import read_table
 from perceptune.core.comparisons.measures import OF_PAIRS, SHARES
 from perceptune.report.result_text import text_lines
-from perceptune.report.results import FEW_QUESTIONS, Measure, Row, finite, measure
+from perceptune.report.results import FEW_QUESTIONS, Measure, Row, measure
+from perceptune.report.svg import finite
 
 COUNTED = ("win", "tie", "lose", *OF_PAIRS)
 """Shares that are shown with their count."""

@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 
 from perceptune.report.result_text import TEXT_WIDTH, text_lines
-from perceptune.report.results import FEW_QUESTIONS, Result, Row, finite, measure, verdict
+from perceptune.report.results import FEW_QUESTIONS, Result, Row, measure, verdict
 from perceptune.report.sections.attention import noise_rows, text_columns
 from perceptune.report.sections.verdicts import CONTROLS, Controlled, best_of, control_rows, explanation, sentences
+from perceptune.report.svg import finite
 
 EMPTY = {"value": "n/a", "interval": "", "detail": "", "tag": ""}
 TAGS = {"explained": "explained", "partly": "partly explained", "undecided": "undecided", "not": ""}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perceptune.report.results import Result, chance, finite, measure, verdict
+from perceptune.report.results import Result, chance, measure, verdict
+from perceptune.report.svg import finite
 
 VERDICTS = {
     "better": "better",

@@ -16,7 +16,6 @@ from perceptune.report.charts import HIGHLIGHTED
 from perceptune.report.results import (
     SPREAD,
     Result,
-    finite,
     leading,
     measure,
     sampled,
@@ -24,7 +23,7 @@ from perceptune.report.results import (
     verdict_sentences,
     without_image,
 )
-from perceptune.report.svg import Range, Svg, with_zero
+from perceptune.report.svg import Range, Svg, finite, with_zero
 
 TRAINING_PANELS = {
     "loss": "loss",

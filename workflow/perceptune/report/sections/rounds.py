@@ -19,14 +19,13 @@ from perceptune.report.results import (
     FIXED,
     Result,
     Row,
-    finite,
     measure,
     sampled,
     verdict,
     without_image,
 )
 from perceptune.report.sections.attention import POINTS, text_columns
-from perceptune.report.svg import Svg
+from perceptune.report.svg import Svg, finite
 
 PANELS = {
     "reward": "mean reward of the sampled answers",
