@@ -32,7 +32,7 @@ NAMES = ("data.yaml", "data.yml", "classes.txt", "labels/classes.txt")
 TRAIN = re.compile(r"(?P<before>(?:.*[_.-])?)train(?P<after>\d{0,4})")
 """The stem of a file with training data, such as `instances_train2017`."""
 HELD_OUT = ("test", "val", "valid", "validation", "dev")
-"""What stands for `train` in the name of a file with questions for tests, the best first."""
+"""What replaces `train` in the names of files with questions for tests, in order of preference."""
 TELLS_NOTHING = {"data", "dataset", "metadata", "annotations", "labels", "questions", *HELD_OUT, "train", ""}
 """Names of files and folders that do not say what the data are."""
 PEEKED = 20

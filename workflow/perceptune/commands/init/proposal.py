@@ -121,7 +121,7 @@ class Proposal:
                 if tested >= FEWEST
                 else f"below {FEWEST}, the report shows no confidence intervals"
             )
-            found.append(f"{about}{tested} questions for tests: {what}")
+            found.append(f"{about}{tested} question{'s' if tested != 1 else ''} for tests: {what}")
         return found
 
     def config(self) -> dict[str, Any]:
