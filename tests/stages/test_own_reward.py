@@ -21,7 +21,7 @@ from perceptune.report import results, write
 from perceptune.stages.evaluation import compare_controls, evaluate
 
 from ..contracts.demo_configs import DEMO
-from .test_scoring import MODEL, Tables, example, request
+from .scored_tables import MODEL, Tables, example, request
 
 BREVITY = '''
 """Short answers are good."""
