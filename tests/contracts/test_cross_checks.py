@@ -12,7 +12,7 @@ from perceptune.planning.cross_checks import equal_samples, trained_on_test
 
 from tests.shipped import CONFIGS, raw_of
 
-from .test_plan import DEMO, P2DPO, ROUNDS, edited
+from .demo_configs import DEMO, P2DPO, ROUNDS, edited
 
 
 def mistakes(*edits: tuple[str, Any], base: dict[str, Any] = DEMO) -> str:

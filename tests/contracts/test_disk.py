@@ -17,7 +17,7 @@ from perceptune.planning.disk import RESPONSE_TOKEN, estimate, size, too_little
 from perceptune.planning.preflight import warnings
 from perceptune.planning.questions import asked, counted
 
-from .test_plan import DEMO, P2DPO, ROUNDS, edited
+from .demo_configs import DEMO, P2DPO, ROUNDS, edited
 
 ROOT = Path(__file__).parents[2]
 

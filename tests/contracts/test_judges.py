@@ -9,7 +9,7 @@ from perceptune.planning import policies as planning
 from perceptune.planning.benchmarks import judging_settings, verdict_tables
 from perceptune.planning.rules import job_of
 
-from .test_plan import DEMO, edited
+from .demo_configs import DEMO, edited
 
 MMHAL = {"dataset": "mmhal", "protocol": "mmhal", "judge": "stub"}
 

@@ -7,7 +7,7 @@ from perceptune.planning import policies
 from perceptune.planning.graph import Key, Node, graph, reruns
 from perceptune.planning.rules import job_of
 
-from .test_plan import edited
+from .demo_configs import edited
 
 TABLE = "<results>/leakage/shapes/n20.parquet"
 SAMPLES = {"policy": "tiny", "dataset": "shapes", "sampling": "n20"}

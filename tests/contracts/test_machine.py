@@ -7,7 +7,7 @@ import pytest
 from perceptune.contracts.errors import UserError
 from perceptune.planning import machine, policies
 
-from .test_plan import DEMO, edited
+from .demo_configs import DEMO, edited
 
 NF4 = edited("trainings.dpo.quantisation", "nf4")
 UNUSED = edited("trainings.unused", {"method": "dpo", "quantisation": "nf4", "nodes": 2})

@@ -14,7 +14,7 @@ from perceptune.planning import policies
 from perceptune.planning.model_folders import check_models, model_digest
 from safetensors.numpy import load_file, save_file
 
-from .test_plan import DEMO, edited
+from .demo_configs import DEMO, edited
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "resources/tiny-llava/model"

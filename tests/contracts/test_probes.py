@@ -10,7 +10,7 @@ from perceptune.planning import policies
 from perceptune.planning.rules import job_of
 from perceptune.planning.sizes import group_tokens
 
-from .test_plan import DEMO, ROUNDS, edited
+from .demo_configs import DEMO, ROUNDS, edited
 
 USES = [
     (DEMO, "sample_responses", {"policy": "tiny", "plan": "shapes/n20", "scatteritem": "1-of-1"}),

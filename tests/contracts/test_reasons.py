@@ -13,7 +13,7 @@ from snakemake.logging import DefaultFormatter
 from snakemake.persistence import ParamsChange
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from .test_plan import DEMO, edited
+from .demo_configs import DEMO, edited
 
 REASON = "Missing output files: x; Params have changed since last execution: {}"
 SAMPLED = {"policy": "tiny", "dataset": "shapes", "sampling": "n20", "reward": "perception"}

@@ -8,7 +8,7 @@ from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
 from perceptune.planning.renamed import KEYS, SECTIONS
 
-from .test_plan import DEMO
+from .demo_configs import DEMO
 
 
 @pytest.mark.parametrize(("old", "new"), SECTIONS.items())

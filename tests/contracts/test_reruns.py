@@ -14,7 +14,7 @@ from perceptune.planning.graph import TARGETS, graph
 from perceptune.planning.jobs import data
 from perceptune.planning.rules import RULES, job_of
 
-from .test_plan import edited
+from .demo_configs import edited
 
 PROTOCOLS = {
     "pope": "pope", "hallusionbench": "hallusionbench", "amber": "amber", "mathvista": "mathvista", "page_ocr": "ocr_pages",

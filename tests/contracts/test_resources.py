@@ -22,7 +22,7 @@ from perceptune.planning.resources import LONGEST, UNKNOWN_TABLE, UNKNOWN_WEIGHT
 from perceptune.planning.rules import job_of
 from perceptune.planning.sizes import folder_weights, import_size, table_of
 
-from .test_plan import DEMO, P2DPO, ROUNDS, edited
+from .demo_configs import DEMO, P2DPO, ROUNDS, edited
 
 ROOT = Path(__file__).parents[2]
 GB = 10**9

@@ -12,7 +12,7 @@ from perceptune.contracts.tables.io import read_lineage, read_table
 from perceptune.core.benchmarks.pope import metrics as pope
 from perceptune.stages.evaluation import compare_controls
 
-from .test_scoring import HIT, HITS, MISS, Tables, example, request
+from .scored_tables import HIT, HITS, MISS, Tables, example, request
 
 METRIC = "accuracy_iou_0.5"
 RESAMPLES = 200

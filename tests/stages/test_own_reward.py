@@ -20,8 +20,8 @@ from perceptune.planning.rules import job_of
 from perceptune.report import results, write
 from perceptune.stages.evaluation import compare_controls, evaluate
 
-from ..contracts.test_plan import DEMO
-from .test_scoring import MODEL, Tables, example, request
+from ..contracts.demo_configs import DEMO
+from .scored_tables import MODEL, Tables, example, request
 
 BREVITY = '''
 """Short answers are good."""

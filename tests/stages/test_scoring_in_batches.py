@@ -26,7 +26,7 @@ from perceptune.stages.preferences import score
 from perceptune.stages.preferences.batches import whole_requests
 
 from ..plugins import REWARDS
-from .test_scoring import Tables, example, request
+from .scored_tables import Tables, example, request
 
 TASKS = {"grounding": "iou_threshold", "existence": "yes_no", "counting": "exact_match", "ocr": "edit_distance"}
 BLOCK = RewardBlock(tasks=TASKS, max_failed_share=1.0)  # type: ignore[arg-type]
