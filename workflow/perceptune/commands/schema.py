@@ -5,6 +5,7 @@ Both are generated from the config models and the plug-ins. A test checks that t
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def key_tables() -> str:
     for section, models in SECTIONS.items():
         parts.append(f"## `{section}`\n")
         for model in models:
-            parts.append(f"{(model.__doc__ or '').strip()}\n")
+            parts.append(f"{inspect.cleandoc(model.__doc__ or '')}\n")
             parts.append("| key | values | default | meaning |\n|---|---|---|---|")
             properties = model.model_json_schema().get("properties", {})
             definitions = model.model_json_schema().get("$defs", {})
