@@ -40,7 +40,6 @@ rule evaluate_policy:
         metrics=paths.METRICS,
     log:
         paths.log(paths.METRICS),
-    threads: cores("evaluate_policy")
     resources:
         mem_mb=memory("evaluate_policy"),
         runtime=minutes("evaluate_policy"),
@@ -59,7 +58,6 @@ rule compare_controls:
         controls=paths.CONTROLS,
     log:
         paths.log(paths.CONTROLS),
-    threads: cores("compare_controls")
     resources:
         mem_mb=memory("compare_controls"),
         runtime=minutes("compare_controls"),

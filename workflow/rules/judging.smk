@@ -64,7 +64,6 @@ rule measure_comparison:
         comparisons=paths.COMPARISON,
     log:
         paths.log(paths.COMPARISON),
-    threads: cores("measure_comparison")
     resources:
         mem_mb=memory("measure_comparison"),
         runtime=minutes("measure_comparison"),

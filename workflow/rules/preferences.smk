@@ -16,7 +16,6 @@ rule score_responses:
         paths.log(paths.REWARDS),
     benchmark:
         paths.benchmark(paths.REWARDS)
-    threads: cores("score_responses")
     resources:
         mem_mb=memory("score_responses"),
         runtime=minutes("score_responses"),

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from perceptune.runtime.arguments import arguments_of, bound
+from perceptune.runtime.imports import large_imports
 from perceptune.runtime.job import job
 
 if TYPE_CHECKING:
@@ -12,5 +13,6 @@ if TYPE_CHECKING:
 if __name__ == "__main__":  # spawned workers import this file again, without `snakemake`
     with job(snakemake) as halvings:
         module, _, function = snakemake.params.stage.partition(":")
-        run = getattr(import_module(module), function)  # imported here, so that output of torch goes to the log
+        with large_imports():  # in the job, so that output of torch goes to the log
+            run = getattr(import_module(module), function)
         run(**bound(run, {**arguments_of(snakemake), "halvings": halvings}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import gc
 import os
 import sys
 import threading
@@ -56,7 +57,10 @@ def job(snakemake: Any) -> Iterator[int]:
         end_with_snakemake()
         note = Path(f"{snakemake.log[0]}{SHORT}")
         # not the number of attempts: a job that was killed must reproduce its numbers exactly
-        yield int(note.read_text()) if note.exists() else 0
+        try:
+            yield int(note.read_text()) if note.exists() else 0
+        finally:
+            gc.freeze()  # otherwise Python searches all modules for garbage at exit, which takes seconds
 
 
 @contextmanager

@@ -68,7 +68,6 @@ def evaluate_policy(plan: Plan, *, policy: str) -> Job:
             "benchmarks": benchmark_details(plan, policy),
         },
         modules=_modules(plan, policy),
-        threads=2,
         needs=lambda read: resources.evaluation(read().rows),
     )
 
@@ -94,7 +93,6 @@ def compare_controls(plan: Plan, *, policy: str) -> Job:
         settings={**_settings(plan, policy), "compared": compared},
         details={**scored, "benchmarks": benchmark_details(plan, policy)},
         modules=_modules(plan, policy),
-        threads=2,
         needs=lambda read: resources.evaluation(read().rows),
     )
 

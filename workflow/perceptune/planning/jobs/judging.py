@@ -90,7 +90,6 @@ def measure_comparison(plan: Plan, *, comparison: str) -> Job:
         },
         details={**details, "block": block.model_dump(mode="json")},
         modules=modules,
-        threads=2,
         needs=lambda read: resources.evaluation(read().rows),
     )
 

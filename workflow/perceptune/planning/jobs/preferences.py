@@ -31,7 +31,6 @@ def score_responses(plan: Plan, *, policy: str, plan_name: str, reward: str) -> 
             "resources": settings["resources"],
         },
         modules=(plan.family(policy), *reward_modules(plan, reward)),
-        threads=2,
         needs=lambda read: resources.scoring(read("responses").rows),
     )
 

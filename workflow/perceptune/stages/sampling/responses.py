@@ -30,6 +30,7 @@ from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.vllm.requests import Answer, Contrast, Question
 from perceptune.runtime.ahead import Results, Workers, workers_of
+from perceptune.runtime.imports import large_imports
 from perceptune.runtime.journal import FINGERPRINT, Journal, key_of
 from perceptune.runtime.locks import only_writer, writer_if_free
 from perceptune.stages.data.example_images import IllustratedExamples
@@ -136,7 +137,7 @@ def start(model: ModelBlock, adapter: Path | None, *arguments: Any) -> Sampler:
     Imported lazily: a job whose answers are all in the journal needs none.
     """
     tell(f"starting vLLM with {adapter or model.path} (takes about a minute)")
-    with Waiting("importing vLLM"):
+    with Waiting("importing vLLM"), large_imports():
         from perceptune.engines.vllm.sampler import Sampler
     return Sampler(model, adapter, *arguments)
 
