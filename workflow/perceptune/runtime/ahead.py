@@ -19,6 +19,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perceptune.contracts.errors import UserError
+from perceptune.runtime.imports import large_imports
 
 if TYPE_CHECKING:
     from perceptune.contracts.config import ModelBlock
@@ -39,7 +40,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def workers_of(model: ModelBlock, processes: int = 1) -> int:
     """How many workers each of the `processes` processes of a job with this model has."""
     if model.workers is None:
-        import torch  # takes seconds, and not every job asks
+        with large_imports():  # takes seconds, and not every job asks
+            import torch
 
         if not torch.cuda.is_available():
             return 0
