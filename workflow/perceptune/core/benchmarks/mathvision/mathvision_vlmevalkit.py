@@ -28,7 +28,7 @@ def mathvision_vlmevalkit(answers: Answers) -> Scores:
         true = (target or "").strip().lower()
         if options := lettered(source.get("choices") or ()):
             found.append(vlmevalkit_option(text, options))
-            right.append((found[-1] or "").lower() == true)
+            right.append(found[-1] is not None and found[-1].lower() == true)
             continue
         found.append(final_answer(text) or None)
         candidates = {(last_box(text) or text).strip().lower(), (found[-1] or "").lower()}
