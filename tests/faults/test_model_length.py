@@ -10,10 +10,14 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_longer_context_than_the_model_has_is_one_line(tmp_path: Path) -> None:
+    """No copy of the weights is left, for which `merged` is the place."""
     from perceptune.engines.vllm.sampler import Sampler
 
+    merged = tmp_path / "merged"
+    merged.mkdir()
     block = ModelBlock(path="resources/tiny-llava/model", family="llava", dtype="float32", max_model_len=4096)
     with pytest.raises(UserError) as stopped:
-        Sampler(block, None, 1, tmp_path / "merged")
+        Sampler(block, None, 1, merged)
     expected = "key `max_model_len`: 4096, expected at most the 2048 of model `resources/tiny-llava/model`"
     assert stopped.value.args == (expected,)
+    assert not merged.exists()

@@ -15,6 +15,7 @@ from perceptune.core.data import shapes
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe
 from perceptune.engines.vllm.contrastive_decoding import KEY, Lockstep, OutOfStepError, Pairs
+from perceptune.engines.vllm.preparation import Prepared, Preparer
 from perceptune.engines.vllm.requests import Answer, Contrast, Question
 from perceptune.engines.vllm.sampler import Sampler
 from PIL import Image
@@ -23,6 +24,7 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.v1.sample.logits_processor import BatchUpdate
 
 from tests.parity.contrast import Reference
+from tests.tiny_models.qwens import build_tiny_qwen2_5_vl
 
 pytestmark = pytest.mark.slow
 MODEL = Path("resources/tiny-llava/model")
@@ -139,6 +141,24 @@ def test_images_of_expert_and_amateur_must_be_as_many(sampler: Sampler) -> None:
     wrong = Question(messages, [image], 1, 0.0, 1.0, 0, 4, 0, Contrast([noisy, noisy], 0.1, 0.1))
     with pytest.raises(ValueError, match="the amateur has 2 images, the expert 1"):
         sampler.prepared(wrong)
+
+
+def test_an_amateur_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    """A view may enlarge its image, and with it the prompt, of which only the expert's fits. The engine
+    would cut off the amateur's answer alone.
+    """
+    folder = build_tiny_qwen2_5_vl(tmp_path)
+    messages, small, large = asked(0)[0], Image.new("RGB", (28, 28)), Image.new("RGB", (448, 448))
+
+    def prepared(longest: int, amateur: Image.Image) -> Prepared:
+        model = ModelBlock(path=str(folder), family="qwen2_5_vl", dtype="float32", max_model_len=longest)
+        drawn = Question(messages, [small], 1, 0.0, 1.0, 0, 4, 0, Contrast([amateur], 0.1, 0.1))
+        return Preparer(model, 1)(drawn)
+
+    longest = len(prepared(512, small).prompt["prompt_token_ids"]) + 4
+    assert prepared(longest, small).amateur is not None
+    with pytest.raises(ValueError, match=rf"tokens and 4 new ones exceed max_model_len {longest}"):
+        prepared(longest, large)
 
 
 def test_a_pair_that_does_not_fit_is_refused(sampler: Sampler) -> None:

@@ -72,9 +72,9 @@ class Tables:
     def __getitem__(self, name: str) -> Path:
         return self.folder / f"{name}.parquet"
 
-    def rewards(self, block: RewardBlock = REWARD) -> pl.DataFrame:
+    def rewards(self, block: RewardBlock = REWARD, model: ModelBlock = MODEL) -> pl.DataFrame:
         tables = {k: self[k] for k in ("requests", "responses", "rewards")}
-        score.run(**tables, examples={"mine": self["examples"]}, config=block, model=MODEL)
+        score.run(**tables, examples={"mine": self["examples"]}, config=block, model=model)
         return pl.from_arrow(read_table(self["rewards"], REWARDS))  # type: ignore[return-value]
 
     def preferences(self, block: SelectionBlock) -> tuple[list[dict[str, Any]], dict[str, Any]]:

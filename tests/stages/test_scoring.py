@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from perceptune.contracts.config import RewardBlock, SelectionBlock
+from perceptune.contracts.config import ModelBlock, RewardBlock, SelectionBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.plugins import load
 from perceptune.core.rewards.metrics import mean
 from perceptune.core.rewards.reward import Answers, RewardMetric, Scores
 from perceptune.stages.preferences import score
+from transformers import Qwen2VLImageProcessor
 
 from .scored_tables import REWARD, ROWS, Tables, example, request
 
@@ -29,6 +30,17 @@ def test_rewards_keep_every_row_in_order(tmp_path: Path) -> None:
         None,
     ]
     assert json.loads(table["parsed"][0])["box_pixels"] == [10, 10, 50, 50]
+
+
+def test_an_image_that_the_processor_refuses_does_not_stop_the_stage(tmp_path: Path) -> None:
+    """Its request has no response. The other image is resized to 112 x 112 pixels."""
+    Qwen2VLImageProcessor().save_pretrained(tmp_path)
+    rows = [ROWS[0], example("thin", "grounding", box=[0.0, 0, 9, 1], image_sizes=[[301, 1]])]
+    tables = Tables(tmp_path, rows, [(request("box", 1), ["[11.2, 11.2, 56, 56]"]), (request("thin", 1), [None])])
+    model = ModelBlock(path=str(tmp_path), family="qwen2_5_vl")
+    table = tables.rewards(RewardBlock(tasks=REWARD.tasks, max_failed_share=0.5), model)
+    assert table["reward"].to_list() == [pytest.approx(1.0), None]
+    assert table["reason"].to_list() == [None, "the file is empty"]
 
 
 def test_a_reward_that_is_not_finite_is_no_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

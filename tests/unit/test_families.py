@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from perceptune.contracts.config import ModelBlock
 from perceptune.core.answers.boxes import parse_box, to_pixels
-from perceptune.models.coordinates import coordinate_frame, framed
+from perceptune.models.coordinates import coordinate_frame, framed, resized_sizes
 from perceptune.models.families.family import family_of
+from transformers import Qwen2VLImageProcessor
 
 from tests.plugins import FAMILIES
 
@@ -73,6 +75,18 @@ def test_qwen2_5_vl_writes_pixels_of_the_resized_image() -> None:
     example = {"example_id": "e", "box": list(BOX), "target": None, "image_sizes": [list(SIZE)]}
     text = FAMILIES["qwen2_5_vl"].ground_truth(example, "resized_pixels", (168, 112))
     assert text == "[42, 28, 126, 84]"
+
+
+def test_an_image_that_the_processor_refuses_has_no_resized_size(tmp_path: Path) -> None:
+    """No request about it was answered, and it must not stop the scoring of all others."""
+    Qwen2VLImageProcessor().save_pretrained(tmp_path)
+    model = ModelBlock(path=str(tmp_path), family="qwen2_5_vl")
+    sizes = np.array([(301, 1), (560, 280), (np.nan, np.nan), (1, 1)])
+    expected = np.array([(np.nan, np.nan), (560, 280), (np.nan, np.nan), (56, 56)])
+    assert np.array_equal(resized_sizes(model, sizes), expected, equal_nan=True)
+    example = {"example_id": "e", "box": [0.0, 0.0, 9.0, 1.0], "target": None, "image_sizes": [[301, 1]]}
+    with pytest.raises(ValueError, match="absolute aspect ratio"):
+        framed(example, model)
 
 
 def test_shares_keep_their_decimals_whatever_the_family() -> None:

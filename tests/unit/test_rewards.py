@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from perceptune.contracts.plugins import load
 from perceptune.core.answers.short_answers import normalised
 from perceptune.core.rewards.edit_distance import token_overlap
 from perceptune.core.rewards.reward import Answers, Scores
@@ -181,3 +182,29 @@ def test_any_text_gives_a_reward_in_range(reward: str) -> None:
 def test_a_hundred_thousand_characters_are_scored() -> None:
     scores = scored("edit_distance", ["x" * 100_000], ["y" * 10])
     assert scores.rewards[0] == 0
+
+
+SOURCE = {
+    "question_type": "multi-choice", "question_for_eval": "?\nA: x\nB: y", "truth": [], "hallu": [], "association": {},
+    "vocabulary": [], "safe_words": [],
+}  # fmt: skip
+"""Source columns that some rewards read."""
+REFUSE_NONE = [name for name in REWARDS if load("reward", name).needs is None and name != "free_text"]
+"""Rewards that say themselves what questions without a ground truth are worth."""
+
+
+@pytest.mark.parametrize("name", REFUSE_NONE)
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"answer_type": "text"},
+        {"answer_type": "float"},
+        {"answer_type": "multiple choice"},
+        {"choices": ["x", "y"]},
+    ],
+)
+def test_without_a_ground_truth_no_answer_is_right(name: str, columns: dict[str, object]) -> None:
+    texts = ["", "yes", "No.", "A", "x", "0", "none", '{"short answer": "A"}', r"\boxed{A}", "The answer is (B).", "?"]
+    sources = [{**SOURCE, **columns}] * len(texts)
+    rewards = scored(name, texts, [None] * len(texts), sources=sources).rewards
+    assert rewards.tolist() == [0.0] * len(texts)

@@ -111,3 +111,12 @@ def test_statistics_add_up() -> None:
     assert counted["acceptance"] == pytest.approx(1 / 3)
     assert sum(counted["reward_histogram"]["counts"]) == 6
     assert counted["reward_histogram"]["counts"][-1] == 3  # rewards of exactly 1 are in the last bin
+
+
+def test_missing_responses_are_no_answers_in_the_statistics() -> None:
+    """The second question has one answer and one missing response, the third none at all."""
+    table = scored([("x", 1.0), ("y", 0.0)], [("x", 1.0), (None, None)], [(None, None), (None, None)])
+    counted = statistics(table, SelectionBlock())
+    assert counted["groups"] == 3
+    assert counted["answers"] == 3
+    assert counted["distinct_answers_per_group"] == 3 / 2

@@ -155,7 +155,7 @@ def at(path: str, **wildcards: str) -> Path:
 
 
 def _logs(path: str, folder: str = "") -> str:
-    """`path` without its suffix, under the matching folder of logs."""
+    """`path` under the matching folder of logs."""
     shared = "results/"
     if path.startswith(shared):
         return f"logs/{folder}{path.removeprefix(shared)}"

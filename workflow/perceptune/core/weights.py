@@ -29,6 +29,7 @@ class Stored:
 
     @property
     def bytes(self) -> int:
+        """Number of bytes in the file."""
         return self.end - self.start
 
     @property

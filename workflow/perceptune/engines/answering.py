@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, ProcessorMixin
 
 from perceptune.contracts.config import ModelBlock
 from perceptune.contracts.errors import UserError
@@ -29,7 +30,8 @@ class Answerer:
         self._family, self.processor, self._block = family_of(model), load_processor(model), model
         self._family.check(self.processor)
         loaded = load_model(model)
-        _draw_freely(loaded, self.processor, self._family.placeholder_ids(self.processor))
+        self._never = self._family.placeholder_ids(self.processor)
+        _draw_freely(loaded, self.processor)
         try:
             self._model = loaded if adapter is None else load_trained(loaded, adapter, trainable=False)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -54,22 +56,16 @@ class Answerer:
         length = int(prefix["input_ids"].shape[1])
         check_room(length, question.max_tokens, self._block)
         torch.manual_seed(question.seed)
+        chosen = _Chosen(self._never)
         with torch.inference_mode():
             made = self._model.generate(
                 **on_device(prefix, self._model),
                 **_drawing(question),
                 max_new_tokens=question.max_tokens,
-                return_dict_in_generate=True,
-                output_logits=True,
+                logits_processor=LogitsProcessorList([chosen]),
             )
-        answered = made.sequences[:, length:]
-        # of the model itself: before temperature, top-p and top-k
-        columns = [
-            logits.float().log_softmax(dim=-1).gather(1, tokens[:, None])
-            for logits, tokens in zip(made.logits, answered.T, strict=True)
-        ]
-        logprobs = torch.cat(columns, dim=1)
-        return [self._answer(*one, length) for one in zip(answered.cpu(), logprobs.cpu(), strict=True)]
+        answered = made[:, length:].cpu()
+        return [self._answer(*one, length) for one in zip(answered, chosen.logprobs(made).cpu(), strict=True)]
 
     def _answer(self, tokens: Tensor, logprobs: Tensor, prompt: int) -> Answer:
         """One answer up to its end-of-sequence token; `tokens` and `logprobs` have shape (T,)."""
@@ -83,16 +79,42 @@ class Answerer:
         return list(self._model.generation_config.eos_token_id)
 
 
-def _draw_freely(model: PreTrainedModel, processor: ProcessorMixin, never: list[int]) -> None:
+class _Chosen(LogitsProcessor):
+    """Records the log-probs of the tokens that generation chooses, and keeps it from choosing some.
+
+    It comes before temperature, top-p and top-k, so that they are those of the model itself. Unlike
+    generation with `output_logits`, it keeps one number per token instead of the whole vocabulary.
+    """
+
+    def __init__(self, never: Sequence[int]) -> None:
+        self._never = torch.tensor(never, dtype=torch.long)
+        self._found: list[Tensor] = []
+        self._last: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The logits (n, V) of the next tokens, without those that are never chosen."""
+        self._take(input_ids)
+        self._last = scores.float().log_softmax(dim=-1)
+        return scores.index_fill(1, self._never.to(scores.device), -torch.inf)
+
+    def logprobs(self, sequences: Tensor) -> Tensor:
+        """The log-probs (n, T) of all tokens after the prompt, float32."""
+        self._take(sequences)
+        return torch.cat(self._found, dim=1)
+
+    def _take(self, sequences: Tensor) -> None:
+        if self._last is not None:
+            self._found.append(self._last.gather(1, sequences[:, -1:]))
+
+
+def _draw_freely(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     """Replaces the model's own sampling settings, such as a repetition penalty, with none, as in the
-    workflow. Placeholders (`never`) are not sampled."""
+    workflow."""
     ends, tokenizer = model.generation_config.eos_token_id, processor.tokenizer
     known = ends if isinstance(ends, list) else [ends]
     stops = sorted({one for one in (*known, tokenizer.eos_token_id) if one is not None})
     padding = stops[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    model.generation_config = GenerationConfig(
-        eos_token_id=stops, pad_token_id=padding, suppress_tokens=never or None, use_cache=True
-    )
+    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=padding, use_cache=True)
 
 
 def _drawing(question: Question) -> dict[str, object]:

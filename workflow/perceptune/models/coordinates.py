@@ -22,13 +22,24 @@ def coordinate_frame(model: ModelBlock) -> Frame | None:
 
 
 def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
-    """Width and height after the Qwen-VL processor's resize, in pixels, (n, 2).
+    """Width and height after the Qwen-VL processor's resize, in pixels, (n, 2) float64.
 
-    `sizes` are the original sizes, (n, 2); NaN (no image) stays NaN.
+    `sizes` are the original sizes, (n, 2). Images without a size (NaN) have NaN, and so have images that
+    the processor refuses because they are too long and thin: no model was asked about them.
     """
     distinct, places = np.unique(sizes, axis=0, return_inverse=True)
-    resized = [(w, h) if np.isnan(w) else _resized(model.path, model.pixels, int(w), int(h)) for w, h in distinct]
+    resized = [_resized_or_nan(model, width, height) for width, height in distinct]
     return np.array(resized, dtype=float).reshape(-1, 2)[places]
+
+
+def _resized_or_nan(model: ModelBlock, width: float, height: float) -> tuple[float, float]:
+    if np.isnan(width):
+        return np.nan, np.nan
+    _image_processor(model.path)  # first: an error here is no refusal of an image
+    try:
+        return _resized(model.path, model.pixels, int(width), int(height))
+    except ValueError:
+        return np.nan, np.nan
 
 
 def framed(
@@ -36,12 +47,14 @@ def framed(
 ) -> tuple[Mapping[str, Any], Frame | None, tuple[int, int] | None]:
     """The arguments of `Family.ground_truth`: example, coordinate format, resized size if
     needed.
+
+    Raises `ValueError` for an image that the processor refuses.
     """
     frame = coordinate_frame(model)
     if frame != "resized_pixels" or example["box"] is None:
         return example, frame, None
-    width, height = resized_sizes(model, np.array([example["image_sizes"][0]]))[0]
-    return example, frame, (int(width), int(height))
+    width, height = example["image_sizes"][0]
+    return example, frame, _resized(model.path, model.pixels, width, height)
 
 
 def pixel_limits(model: ModelBlock) -> dict[str, dict[str, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -27,6 +27,17 @@ def _single(value: Any) -> Any:
 
 Parameter = Annotated[float | int | str | bool | None, BeforeValidator(_single)]
 """The value of a plug-in's parameter; the plug-in's own model checks the rest."""
+
+
+def _in_order(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Raises `ValueError` if the first number exceeds the second; None is no limit."""
+    if None not in pair and pair[0] > pair[1]:
+        raise ValueError("expected the smaller number first")
+    return pair
+
+
+InOrder = AfterValidator(_in_order)
+"""For two numbers that bound a range."""
 PLAIN_VIEWS = ("original", "blank")
 """Views that are always defined."""
 UNTRACKED = {

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Share, Task
+from perceptune.contracts.config.blocks import Block, InOrder, Positive, Prompt, Seed, Share, Task
 from perceptune.contracts.config.sampling import Decoding
 
 
@@ -73,7 +73,7 @@ class FilterBlock(Block):
     from; `original`, the original image and the plain question."""
     max_ppl: Annotated[float, Field(gt=0)] | None = 2.5
     """Upper limit of the perplexity of both responses, exclusive; null: no limit."""
-    margin: tuple[float, float] | None = (-0.174, 0.208)
+    margin: Annotated[tuple[float, float], InOrder] | None = (-0.174, 0.208)
     """Minimum and maximum difference of the mean log-prob per token, chosen minus rejected,
     inclusive; null: no limit."""
     central_quantile: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perceptune.contracts.config.blocks import Block, Positive, Prompt, Seed, Share, Task
 
@@ -74,3 +74,9 @@ class BatchBlock(Block):
     """Lower limit of that mean, exclusive."""
     below: float = 0.99
     """Upper limit of that mean, exclusive."""
+
+    @model_validator(mode="after")
+    def _limits_leave_room(self) -> BatchBlock:
+        if self.above >= self.below:
+            raise ValueError(f"`above` {self.above:g} is not below `below` {self.below:g}")
+        return self

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from perceptune.contracts.config.blocks import Block, Parameter, Positive, Seed, Share
+from perceptune.contracts.config.blocks import Block, InOrder, Parameter, Positive, Seed, Share
 
 Part = Literal["language", "projector", "vision"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
@@ -87,7 +87,7 @@ class TrainingBlock(Block):
     See [docs/running.md](../docs/running.md#live-metrics)."""
     optimizer: Literal["carry", "reset"] = "carry"
     """Rounds only: carry the optimizer state over from the previous round, or reset it."""
-    limits: dict[str, tuple[float | None, float | None]] = {}
+    limits: dict[str, Annotated[tuple[float | None, float | None], InOrder]] = {}
     """Rounds only: minimum and maximum of a training metric (null: none). A round that exceeds a
     limit is discarded, and the experiment ends with the previous adapter. `<metric>_growth` limits
     the metric as a multiple of its first value in the round; `<metric>_at_start` limits only the

@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from perceptune.contracts.config.blocks import Block, Parameter, Positive, Prompt, Seed, Task
+from perceptune.contracts.config.blocks import Block, InOrder, Parameter, Positive, Prompt, Seed, Task
 
 LOCATE = "Your task is to answer the question by first locating the relevant region in the image. Question: {question}"
 """Prompt for attention maps (P2-DPO)."""
+Layer = Annotated[int, Field(ge=0)]
+Layers = Annotated[tuple[Layer, Layer], InOrder]
+"""First and last layer, both included."""
 
 
 class ViewBlock(Block):
@@ -44,7 +47,7 @@ class AttentionBlock(Block):
     method: Literal["mean", "gradient"] = "mean"
     """`mean`: attention averaged over heads and layers; `gradient`: attention of one layer weighted
     by its gradient (ViCrop's code)."""
-    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
+    layers: Layers | None = None
     """First and last layer, from 0, both included; null: all. `gradient` needs a single layer."""
     prompt: Prompt = LOCATE
     """The user's turn after the image; `{question}` stands for the question."""
@@ -62,7 +65,7 @@ class SaliencyBlock(Block):
 
     path: str
     """Folder with a DINOv2 model in Hugging Face format, relative to the working directory."""
-    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (6, 9)
+    layers: Layers = (6, 9)
     """First and last layer whose attention is averaged, from 0, both included. The paper gives 6 to
     9 without saying how it counts."""
     size: Positive = 224

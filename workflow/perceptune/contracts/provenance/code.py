@@ -64,11 +64,6 @@ def code_digests(*modules: str) -> dict[str, str]:
     return digests | {"format": str(FORMAT)}
 
 
-def digest_of_source(path: Path) -> str:
-    """Digest of one Python file's syntax tree, without comments, docstrings and messages."""
-    return sha256_of_json(ast.dump(_parsed(path)))
-
-
 def _closure(modules: Iterable[str]) -> set[str]:
     found, waiting = set[str](), list(modules)
     while waiting:

@@ -12,7 +12,7 @@ import numpy as np
 from perceptune.contracts.config import BenchmarkBlock, Task
 from perceptune.contracts.errors import UserError, near
 from perceptune.contracts.plugins import load
-from perceptune.core.rewards.metrics import Columns, DeclaredMetric, Metric, ratio
+from perceptune.core.rewards.metrics import Columns, DeclaredMetric, Metric, known_ratio, ratio
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class Answered:
 
 
 def always(answered: Answered) -> bool:
+    """True: selects every answer."""
     return True
 
 
 def unread(answered: Answered) -> bool:
+    """Whether an answer is missing or could not be parsed."""
     return answered.text is None or answered.reason is not None
 
 
@@ -195,23 +197,11 @@ def share(above: str, below: str) -> Metric:
     return lambda columns: ratio(columns[above].sum(axis=-1), columns[below].sum(axis=-1))
 
 
-def f1(hits: str, predicted: str, true: str) -> Metric:
-    """F1, as 2 * hits / (predicted + true) of the three columns' sums."""
-    return lambda columns: ratio(
-        2 * columns[hits].sum(axis=-1), columns[predicted].sum(axis=-1) + columns[true].sum(axis=-1)
-    )
-
-
 def mean_of_known(values: np.ndarray) -> np.ndarray:
     """The mean over the first axis, ignoring NaN; NaN where all values are NaN."""
     known = ~np.isnan(values)
     mean = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return np.where(known.any(axis=0), mean, np.nan)
-
-
-def mean_of(metrics: Sequence[Metric]) -> Metric:
-    """The unweighted mean of several metrics."""
-    return lambda columns: np.mean([metric(columns) for metric in metrics], axis=0)
 
 
 def right(answered: Answered) -> float:
@@ -221,9 +211,4 @@ def right(answered: Answered) -> float:
 
 def known_share(above: str, below: str) -> Metric:
     """The sum of one column divided by the sum of another; NaN if the latter is 0."""
-
-    def metric(columns: Columns) -> np.ndarray:
-        total = columns[below].sum(axis=-1)
-        return np.where(total > 0, ratio(columns[above].sum(axis=-1), total), np.nan)
-
-    return metric
+    return lambda columns: known_ratio(columns[above].sum(axis=-1), columns[below].sum(axis=-1))

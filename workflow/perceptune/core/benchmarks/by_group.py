@@ -54,6 +54,7 @@ def right_by_vlmevalkit(answered: Answered) -> float:
 
 
 def unread_by_vlmevalkit(answered: Answered) -> bool:
+    """Whether VLMEvalKit's rules found no answer."""
     return not answered.components.get("vlmevalkit_read", 0.0)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from perceptune.core.benchmarks.benchmark import summed
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals
-from perceptune.core.rewards.metrics import Columns, ratio
+from perceptune.core.rewards.metrics import Columns, known_ratio, ratio
 
 
 class Rated(NamedTuple):
@@ -45,8 +45,7 @@ def kappa(table: np.ndarray) -> np.ndarray:
 
 def agreement(table: np.ndarray) -> np.ndarray:
     """The share of items with equal labels, of tables as in `kappa`; NaN without items."""
-    total = table.sum(axis=(-2, -1))
-    return np.where(total > 0, ratio(np.trace(table, axis1=-2, axis2=-1), total), np.nan)
+    return known_ratio(np.trace(table, axis1=-2, axis2=-1), table.sum(axis=(-2, -1)))
 
 
 def measured(

@@ -10,7 +10,7 @@ import numpy as np
 from perceptune.core.benchmarks.benchmark import summed
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals
 from perceptune.core.comparisons.rubrics import Reading, is_invalid
-from perceptune.core.rewards.metrics import ratio
+from perceptune.core.rewards.metrics import known_ratio
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def measured(
         above, below = (float(columns[column].sum()) for column in (share.above, share.below))
         value = above / below if below else np.nan
         totals = [drawn[column].sum(axis=-1) for column in (share.above, share.below)]
-        draws = np.where(totals[1] > 0, ratio(*totals), np.nan) if several and below else np.full(1, np.nan)
+        draws = known_ratio(*totals) if several and below else np.full(1, np.nan)
         found[name] = Value(above, below, value, *bounds(draws))
     return found
 

@@ -18,6 +18,7 @@ import numpy as np
 from perceptune.core.benchmarks.benchmark import filled, summed
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals
 from perceptune.core.comparisons.agreement import agreement, kappa
+from perceptune.core.rewards.metrics import known_ratio
 
 PROMPT = """Below are a question about an image and an answer. You cannot see the image.
 
@@ -119,21 +120,16 @@ def table_of(labels: Sequence[bool], chosen: Sequence[bool]) -> np.ndarray:
     return np.array(cells, dtype=float)
 
 
-def _share(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    known = below > 0
-    return np.where(known, above / np.where(known, below, 1), np.nan)
-
-
 def _precision(table: np.ndarray) -> np.ndarray:
-    return _share(table[..., 0, 0], table[..., 0].sum(axis=-1))
+    return known_ratio(table[..., 0, 0], table[..., 0].sum(axis=-1))
 
 
 def _recall(table: np.ndarray) -> np.ndarray:
-    return _share(table[..., 0, 0], table[..., 0, :].sum(axis=-1))
+    return known_ratio(table[..., 0, 0], table[..., 0, :].sum(axis=-1))
 
 
 def _f1(table: np.ndarray) -> np.ndarray:
-    return _share(2 * table[..., 0, 0], table[..., 0].sum(axis=-1) + table[..., 0, :].sum(axis=-1))
+    return known_ratio(2 * table[..., 0, 0], table[..., 0].sum(axis=-1) + table[..., 0, :].sum(axis=-1))
 
 
 MEASURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -38,9 +38,10 @@ def labelled_features(features: Any) -> dict[str, Named]:
 
 def with_names(row: dict[str, Any], columns: Mapping[str, Named]) -> dict[str, Any] | RowError:
     """The row with names for numbers, without labels that are missing."""
-    for column in columns.keys() & row.keys():
+    for column, named in columns.items():
         try:
-            row[column] = columns[column](row[column])
+            if column in row:
+                row[column] = named(row[column])
         except RowError as error:
             return RowError(f"column `{one_line(column)}`: {error}")
     return {key: value for key, value in row.items() if value is not None} if columns else row

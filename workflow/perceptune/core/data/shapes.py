@@ -161,25 +161,30 @@ def random_text_scene(random: Random) -> Scene:
 
 
 def grounding_row(thing: Thing) -> Row:
+    """The question where an object is; `answer` is its box in the notation of `box_text`."""
     return Row("grounding", f"locate the {thing.colour} {thing.shape}.", box_text(thing.box), thing.box)
 
 
 def ocr_row(scene: Scene) -> Row:
+    """The question what the text of a scene says; the answer has its lines, separated by spaces."""
     return Row("ocr", "read the text.", " ".join(line.text for line in scene.lines))
 
 
 def existence_row(scene: Scene, colour: str, shape: str) -> Row:
+    """The question whether a scene has an object of this colour and shape; the answer is yes or no."""
     present = any((thing.colour, thing.shape) == (colour, shape) for thing in scene.things)
     article = "an" if colour[0] in "aeiou" else "a"
     return Row("existence", f"is there {article} {colour} {shape}?", "yes" if present else "no")
 
 
 def counting_row(scene: Scene, shape: str) -> Row:
+    """The question how many objects of a shape a scene has, of any colour."""
     count = sum(thing.shape == shape for thing in scene.things)
     return Row("counting", f"how many {plural(shape)} are there?", str(count))
 
 
 def plural(shape: str) -> str:
+    """The plural of a shape's name."""
     return shape + ("es" if shape.endswith("s") else "s")
 
 

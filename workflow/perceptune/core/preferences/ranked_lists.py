@@ -112,19 +112,23 @@ class Statistics:
         self._margins: list[np.ndarray] = []
 
     def add(self, lists: pl.DataFrame, scored: pl.DataFrame) -> None:
-        """Adds lists and the responses that they were made of, see `ranked_lists`."""
+        """Adds lists and the responses that they were made of, see `ranked_lists`.
+
+        Responses without text are missing: they are no answers.
+        """
         kept = lists.filter("kept")
         self.groups += lists.height
         self.kept += kept.height
         self.dropped.update(lists["reason"].drop_nulls().to_list())
         self._listed += int(kept["responses"].list.len().sum())
-        self._answers += scored.height
-        by_request = scored.group_by("request_id").agg(
+        answers = scored.filter(pl.col("text").is_not_null())
+        self._answers += answers.height
+        by_request = answers.group_by("request_id").agg(
             margin=pl.col("reward").max() - pl.col("reward").min(), distinct=pl.col("text").n_unique()
         )
         self._answered += by_request.height
         self._distinct += int(by_request["distinct"].sum())
-        for values, found in ((scored["reward"], self._rewards), (by_request["margin"], self._margins)):
+        for values, found in ((answers["reward"], self._rewards), (by_request["margin"], self._margins)):
             found.append(values.filter(values.is_finite()).to_numpy())
 
     def table(self) -> dict[str, Any]:

@@ -14,11 +14,10 @@ def batch(scored: pl.DataFrame, block: BatchBlock) -> pl.DataFrame:
     """One group per request of `scored`, in sampling order, with `kept` and the reason if dropped.
 
     `scored` has one row per response: request_id, sample_index, text, token_ids, reward (null for a
-    failed response or reward) and, if
-    `block.keep` names a component, its value as `keep`. Result, in the order of requests:
-    request_id, responses (list of structs sample_index, text, token_ids, reward), kept, reason.
-    Dynamic sampling (arXiv:2503.14476, eq. 11): groups whose mean is outside the limits give no
-    gradient.
+    failed response or reward) and keep, the value that `block.keep` selects by (any without one).
+    Result, in the order of requests: request_id, responses (list of structs sample_index, text,
+    token_ids, reward), kept, reason. Dynamic sampling (arXiv:2503.14476, eq. 11): groups whose mean
+    is outside the limits give no gradient.
     """
     answers = pl.struct("sample_index", "text", "token_ids", pl.col("reward").fill_null(0.0))
     empty = pl.col("text").is_null() | (pl.col("token_ids").list.len().fill_null(0) == 0)

@@ -32,3 +32,8 @@ def mean(column: str) -> Metric:
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """`above / below`, elementwise; 0 where `below` is not positive."""
     return np.divide(above, below, out=np.zeros(np.shape(above)), where=np.asarray(below) > 0)
+
+
+def known_ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """`above / below`, elementwise; NaN where `below` is not positive."""
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) > 0)

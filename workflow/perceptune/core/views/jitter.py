@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from perceptune.core.views.view import Box, View, ViewParameters
+from perceptune.core.views.view import Box, View, ViewParameters, check_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +28,12 @@ class JitterParameters(ViewParameters):
     """Smallest saturation factor."""
     saturation_high: Factor = 1.8
     """Largest saturation factor."""
+
+    @model_validator(mode="after")
+    def _are_ranges(self) -> JitterParameters:
+        for factor in ("brightness", "contrast", "saturation"):
+            check_range(self, f"{factor}_low", f"{factor}_high")
+        return self
 
 
 class Jitter(View):

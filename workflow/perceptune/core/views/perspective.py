@@ -27,7 +27,10 @@ class Perspective(View):
     def apply(
         self, images: Sequence[Image], parameters: PerspectiveParameters, seed: int, box: Box | None
     ) -> list[Image]:
-        """Move each corner inwards by uniform shares; bilinear, black outside the image."""
+        """Move each corner inwards by uniform shares; bilinear, black outside the image.
+
+        An image with a side of one pixel stays as it is, because its corners coincide.
+        """
         import numpy as np
         from PIL import Image as Pillow
 
@@ -35,7 +38,7 @@ class Perspective(View):
         changed = []
         for image in images:
             moves = generator.random((4, 2)) * parameters.distortion / 2
-            if generator.random() >= parameters.probability:
+            if generator.random() >= parameters.probability or min(image.size) == 1:
                 changed.append(image.copy())
                 continue
             right, bottom = image.width - 1, image.height - 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from perceptune.core.views.view import Box, View, ViewParameters
+from perceptune.core.views.view import Box, View, ViewParameters, check_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,8 +26,7 @@ class RandomCropParameters(ViewParameters):
 
     @model_validator(mode="after")
     def _is_a_range(self) -> RandomCropParameters:
-        if self.smallest > self.largest:
-            raise ValueError(f"`smallest` {self.smallest} exceeds `largest` {self.largest}")
+        check_range(self, "smallest", "largest")
         return self
 
 

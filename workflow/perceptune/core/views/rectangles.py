@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perceptune.contracts.config import Share
-from perceptune.core.views.view import Box, View, ViewParameters
+from perceptune.core.views.view import Box, View, ViewParameters, check_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +21,11 @@ class RectanglesParameters(ViewParameters):
     """Smallest side of a rectangle, as a share of the image's."""
     largest: Share = 0.15
     """Largest side of a rectangle, as a share of the image's."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> RectanglesParameters:
+        check_range(self, "smallest", "largest")
+        return self
 
 
 class Rectangles(View):

@@ -28,6 +28,13 @@ class ViewParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def check_range(parameters: ViewParameters, smallest: str, largest: str) -> None:
+    """Raises `ValueError` if the first of these two parameters exceeds the second."""
+    low, high = getattr(parameters, smallest), getattr(parameters, largest)
+    if low > high:
+        raise ValueError(f"`{smallest}` {low:g} exceeds `{largest}` {high:g}")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one example's images are transformed: always to the same pixels."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from perceptune.core.views.view import Box, View, ViewParameters
+from perceptune.core.views.view import Box, View, ViewParameters, check_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,11 @@ class ZoomParameters(ViewParameters):
     """Smallest side of the crop, as a share of the image's."""
     largest: Scale = 0.7
     """Largest side of the crop, as a share of the image's."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> ZoomParameters:
+        check_range(self, "smallest", "largest")
+        return self
 
 
 class Zoom(View):

@@ -319,8 +319,9 @@ def train_round(
 
     `longest` is the token limit of a response. `optimizer` and `save_optimizer` are safetensors
     files of the optimiser's state at the start and at the end. The views of `feed` are those of
-    `views_of`; `run` is for trackers, `features` says where to look for features of images. Resumes from
-    the newest complete checkpoint. Raises `UserError` for a non-finite loss, and for a view that changes the size of an image.
+    `views_of`. `run` is for trackers; `features` says where to look for features of images. Resumes
+    from the newest complete checkpoint. Raises `UserError` for a non-finite loss, and for a view that
+    changes the size of an image.
     """
     if block.lora.dropout:
         raise UserError(

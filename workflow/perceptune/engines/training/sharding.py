@@ -26,9 +26,9 @@ def settings(model: PeftModel) -> dict[str, Any]:
     """Keyword arguments of `TrainingArguments` that shard the model.
 
     Only the decoder layers of the language model are fetched one by one. All processes must run them
-    equally often, while a process may skip the vision tower: not all prompts have images. `InStep` sees
-    to the backward pass. Checkpoints
-    hold every process's share of the adapter and the optimiser's state; the default is the whole model.
+    equally often, while a process may skip the vision tower: not all prompts have images. `InStep`
+    sees to the backward pass. Checkpoints hold every process's share of the adapter and of the
+    optimiser's state; the default is the whole model.
     """
     layers = {type(module).__name__ for name, module in model.named_modules() if DECODER_LAYER.fullmatch(name)}
     return {

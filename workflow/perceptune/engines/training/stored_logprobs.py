@@ -49,9 +49,9 @@ def stored_terms(
                     head, states = token_states(model, packed)
                 targets = packed.targets
                 found = values_of(head, states, targets) if entropies else (logps_of(head, states, targets),)
-            lengths = [len(response) for one in lists for response in one.responses]
+            per_response = [len(response) for one in lists for response in one.responses]
             # responses are in order even if a list was split over several rows
-            columns = [iter(values.cpu().split(lengths)) for values in found]
+            columns = [iter(values.cpu().split(per_response)) for values in found]
             for one in lists:
                 numbers = [[next(column).tolist() for _ in one.responses] for column in columns]
                 yield one.group_id, StoredTokens(*numbers)

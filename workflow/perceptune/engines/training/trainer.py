@@ -264,12 +264,11 @@ def train(
     run: Run | None = None,
     features: FeatureCache | None = None,
 ) -> list[dict[str, float]]:
-    """Trains the adapter of `model` in place on the lists of `feed`'s only source; returns the log, one
-    dict of metrics per step.
+    """Trains the adapter of `model` in place on the lists of `feed`'s only source; returns the log,
+    one dict of metrics per step.
 
-    Resumes from the newest complete checkpoint; `run` is for trackers, `features` says where to look for
-    features of images. Raises `UserError` for a
-    non-finite loss or weight.
+    Resumes from the newest complete checkpoint. `run` is for trackers; `features` says where to look
+    for features of images. Raises `UserError` for a non-finite loss or weight.
     """
     prepared = prepare(model, block, block.seed, dtype, checkpoints, fingerprint, run)
     trainer = ListTrainer(

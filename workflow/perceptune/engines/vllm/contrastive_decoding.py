@@ -53,6 +53,7 @@ class Lockstep(LogitsProcessor):
         self._places: tuple[torch.Tensor, ...] | None = None
 
     def is_argmax_invariant(self) -> bool:
+        """False: greedy decoding also needs this processor."""
         return False
 
     @classmethod
@@ -65,10 +66,15 @@ class Lockstep(LogitsProcessor):
             )
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follows the requests of pairs that enter, move in or leave the batch."""
         if process_dict_updates(self._rows, batch_update, _row):
             self._places = None
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Writes each pair's amplified logits into both of its rows of `logits`, (requests, V).
+
+        Raises `OutOfStepError` if the two requests of a pair are not at the same token.
+        """
         if not self._rows:
             return logits
         if self._places is None:

@@ -62,25 +62,25 @@ class Preparer:
         """
         messages = self._family.escaped(self._processor, question.messages) if question.escaped else question.messages
         tokens = self._family.prompt_ids(self._processor, messages)
-        images = self._fitted(question.images)
-        length = self._family.prompt_length(self._processor, tokens, images)
-        check_room(length, question.max_tokens, self._model)
-        prompt, sampling, contrast = self._prompt(tokens, images), _sampling(question, self._never), question.contrast
+        prompt = self._prompt(tokens, question.images, question.max_tokens)
+        sampling, contrast = _sampling(question, self._never), question.contrast
         if contrast is None:
             return Prepared(prompt, sampling)
-        if len(contrast.images) != len(images):
-            raise ValueError(
-                f"the amateur has {len(contrast.images)} images, the expert {len(images)}, expected the same number"
-            )
-        amateur = self._prompt(tokens, self._fitted(contrast.images))
+        expected, found = len(question.images), len(contrast.images)
+        if found != expected:
+            raise ValueError(f"the amateur has {found} images, the expert {expected}, expected the same number")
+        # its view may enlarge images, and with them the prompt
+        amateur = self._prompt(tokens, contrast.images, question.max_tokens)
         return Prepared(prompt, sampling, Amateur(amateur, contrast.strength, contrast.plausibility))
 
-    def _fitted(self, images: Sequence[Image]) -> list[Image]:
-        return [self._family.prepare_image(image, self._processor) for image in images]
+    def _prompt(self, tokens: list[int], images: Sequence[Image], new: int) -> Mapping[str, Any]:
+        """The prompt with the images' tensors, as `LLM.generate` would make it.
 
-    def _prompt(self, tokens: list[int], images: Sequence[Image]) -> Mapping[str, Any]:
-        """The prompt with the images' tensors, as `LLM.generate` would make it."""
-        raw = {"prompt_token_ids": tokens, **({"multi_modal_data": {"image": list(images)}} if images else {})}
+        Raises `ValueError` if it and `new` tokens after it exceed `max_model_len`.
+        """
+        fitted = [self._family.prepare_image(image, self._processor) for image in images]
+        check_room(self._family.prompt_length(self._processor, tokens, fitted), new, self._model)
+        raw = {"prompt_token_ids": tokens, **({"multi_modal_data": {"image": fitted}} if fitted else {})}
         parsed = parse_model_prompt(self._renderer.model_config, raw)
         (rendered,) = self._renderer.render_cmpl([parsed], self._renderer.default_cmpl_tok_params)
         return rendered

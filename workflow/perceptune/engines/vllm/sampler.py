@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ class Sampler:
         """Starts the engine.
 
         Weights with the adapter merged in are written to the folder `merged`, which is removed at
-        the end. Each of the `halvings` halves the number of sequences and tokens that the engine
-        processes at once. `contrastive` prepares it for amplified answers.
+        the end, or here if the engine cannot start. Each of the `halvings` halves the number of
+        sequences and tokens that the engine processes at once. `contrastive` prepares it for
+        amplified answers.
         """
         # on a GPU, the engine has a process of its own, which computes while this one prepares prompts; on
         # a CPU they share the cores, and another process would take a minute to start
@@ -77,38 +79,25 @@ class Sampler:
             os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         if model.engine.batch_invariant:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read when the worker starts
-        self._model, self._merged = model, merged
+        self._model = model
         self._numbers = itertools.count()
-        folder = model.path
-        if adapter is not None:
-            shutil.rmtree(merged, ignore_errors=True)  # left by a killed run
-            merged_model(model, adapter, merged)
-            folder = str(merged)
-        try:
-            with Waiting("starting vLLM"):
-                self._engine = LLM(
-                    **{**engine_arguments(model, images_per_prompt), "model": folder},
-                    load_format="safetensors",
-                    logprobs_mode="raw_logprobs",
-                    seed=0,
-                    disable_log_stats=True,
-                    **_placement(model, halvings, contrastive),
-                )
-        except ValueError as error:  # only vLLM knows the limit, which scaled positions raise
-            limit = re.search(r"derived max_model_len \((?:\w+=)?(\d+)", str(error))
-            if limit is None:
-                raise
-            raise UserError(
-                f"key `max_model_len`: {model.max_model_len}, expected at most the {limit[1]} of model `{model.path}`"
-            ) from None
-        self.prepared = Preparer(model, images_per_prompt, self._engine.llm_engine.renderer)
-        self._room = int(self._engine.llm_engine.vllm_config.scheduler_config.max_num_seqs * MARGIN)
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, merged, ignore_errors=True)
+            folder = model.path
+            if adapter is not None:
+                shutil.rmtree(merged, ignore_errors=True)  # left by a killed run
+                merged_model(model, adapter, merged)
+                folder = str(merged)
+            self._engine = _started(model, folder, images_per_prompt, _placement(model, halvings, contrastive))
+            self.prepared = Preparer(model, images_per_prompt, self._engine.llm_engine.renderer)
+            self._room = int(self._engine.llm_engine.vllm_config.scheduler_config.max_num_seqs * MARGIN)
+            self._at_end = stack.pop_all()
 
     def __enter__(self) -> Sampler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._merged, ignore_errors=True)
+        self._at_end.close()
 
     def answers(
         self, questions: Iterable[tuple[str, Prepared]], ready: Callable[[], bool] = lambda: True
@@ -195,6 +184,29 @@ def _pairs(name: str, question: Prepared) -> Iterator[Pair]:
         drawing = sampling.clone()
         drawing.n, drawing.seed = 1, sampling.seed + index
         yield Pair(f"{name}/{index}", question.prompt, amateur.prompt, drawing, amateur.strength, amateur.plausibility)
+
+
+def _started(model: ModelBlock, folder: str, images_per_prompt: int, placement: Mapping[str, Any]) -> LLM:
+    """The engine with the weights in `folder`. Raises `UserError` if `max_model_len` exceeds the model's own
+    limit.
+    """
+    try:
+        with Waiting("starting vLLM"):
+            return LLM(
+                **{**engine_arguments(model, images_per_prompt), "model": folder},
+                load_format="safetensors",
+                logprobs_mode="raw_logprobs",
+                seed=0,
+                disable_log_stats=True,
+                **placement,
+            )
+    except ValueError as error:  # only vLLM knows the limit, which scaled positions raise
+        limit = re.search(r"derived max_model_len \((?:\w+=)?(\d+)", str(error))
+        if limit is None:
+            raise
+        raise UserError(
+            f"key `max_model_len`: {model.max_model_len}, expected at most the {limit[1]} of model `{model.path}`"
+        ) from None
 
 
 def _placement(model: ModelBlock, halvings: int, contrastive: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from perceptune.core.answers.nouns import MissingLanguageError, english
-from perceptune.core.rewards.metrics import Columns, ratio
+from perceptune.core.rewards.metrics import Columns, known_ratio
 from perceptune.core.rewards.reward import Answers, Reward, RewardMetric, Scores
 
 
@@ -119,8 +119,7 @@ def _first(words: Sequence[tuple[str, int]], fits: Callable[[str], bool]) -> int
 
 def _chair(columns: Columns) -> np.ndarray:
     """NaN if no object is named or the language resources are missing."""
-    nouns = columns["nouns"].sum(axis=-1)
-    return np.where(nouns > 0, ratio(columns["hallucinated"].sum(axis=-1), nouns), np.nan)
+    return known_ratio(columns["hallucinated"].sum(axis=-1), columns["nouns"].sum(axis=-1))
 
 
 REWARD = Reward(

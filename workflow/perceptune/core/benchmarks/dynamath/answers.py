@@ -32,7 +32,7 @@ def dynamath(answers: Answers) -> Scores:
     for text, target, source in zip(answers.texts, answers.targets, answers.each_source(), strict=True):
         found.append(official_answer(text))
         kind = str(source.get("answer_type", "text"))
-        right.append(found[-1] is not None and _same(found[-1], target or "", kind))
+        right.append(_same(found[-1], target, kind) if found[-1] is not None and target else False)
     official = right_or_wrong(found, right, "no `short answer`")
     return with_vlmevalkit(official, dynamath_vlmevalkit(answers))
 

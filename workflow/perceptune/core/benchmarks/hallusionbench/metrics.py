@@ -23,8 +23,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, always, filled, share, unread
-from perceptune.core.benchmarks.confusion import where_asked
+from perceptune.core.benchmarks.benchmark import (
+    Answered,
+    Benchmark,
+    Judged,
+    Measured,
+    always,
+    filled,
+    known_share,
+    share,
+    unread,
+)
 from perceptune.core.benchmarks.hallusionbench.data import ADDRESS
 from perceptune.core.rewards.metrics import Columns, Metric, ratio
 
@@ -131,7 +140,7 @@ def _count(found: dict[str, float], name: str, groups: Iterable[Sequence[Answere
 
 
 def _share(name: str, suffix: str = "correct") -> Metric:
-    return where_asked(name, share(f"{name} {suffix}", f"{name} n"))
+    return known_share(f"{name} {suffix}", f"{name} n")
 
 
 def _difference(columns: Columns) -> np.ndarray:

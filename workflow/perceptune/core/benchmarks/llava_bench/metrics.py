@@ -21,7 +21,7 @@ import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured
 from perceptune.core.benchmarks.llava_bench.data import CATEGORIES
-from perceptune.core.rewards.metrics import Columns, Metric, ratio
+from perceptune.core.rewards.metrics import Columns, Metric, known_ratio
 
 NAMES = {"conv": "conversation", "detail": "detailed description", "complex": "complex reasoning"}
 OVERALL = "overall"
@@ -98,7 +98,7 @@ def _relative(category: str) -> Metric:
 
     def relative(columns: Columns) -> np.ndarray:
         policy, reference = (columns[f"{category} {name}"].sum(axis=-1) for name in ("policy", "reference"))
-        return np.where(reference > 0, ratio(policy, reference), np.nan)
+        return known_ratio(policy, reference)
 
     return relative
 

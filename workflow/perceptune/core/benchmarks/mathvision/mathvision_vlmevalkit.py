@@ -28,12 +28,12 @@ def mathvision_vlmevalkit(answers: Answers) -> Scores:
         true = (target or "").strip().lower()
         if options := lettered(source.get("choices") or ()):
             found.append(vlmevalkit_option(text, options))
-            right.append((found[-1] or "").lower() == true)
+            right.append(found[-1] is not None and found[-1].lower() == true)
             continue
         found.append(final_answer(text) or None)
         candidates = {(last_box(text) or text).strip().lower(), (found[-1] or "").lower()}
         right.append(any(one == true or _close(one, true) for one in candidates if one))
-        if found[-1] and not right[-1]:
+        if found[-1] and true and not right[-1]:
             undecided[i] = (found[-1].lower(), true)
     for i, verdict in zip(undecided, verdicts(list(undecided.values()), (math_verify,)), strict=True):
         right[i] = verdict.right

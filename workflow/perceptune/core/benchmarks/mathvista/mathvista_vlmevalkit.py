@@ -22,7 +22,8 @@ def mathvista_vlmevalkit(answers: Answers) -> Scores:
     for text, target, source in zip(answers.texts, answers.targets, answers.each_source(), strict=True):
         options, kind = lettered(source.get("choices") or ()), str(source.get("answer_type", "text"))
         found.append(vlmevalkit_option(text, options) if options else typed_answer(text, kind, {}))
-        right.append(found[-1] == target if options else _same_number(found[-1], target or "", kind))
+        same = found[-1] == target if options else _same_number(found[-1], target or "", kind)
+        right.append(found[-1] is not None and same)
     return right_or_wrong(found, right, "neither an option nor a value of the expected type")
 
 

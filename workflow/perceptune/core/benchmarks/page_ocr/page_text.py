@@ -16,8 +16,8 @@ OF_TOKENS = ("token_precision", "token_recall", "token_f1", "bleu", "bleu_fox", 
 
 
 def page_text(answers: Answers) -> Scores:
-    """Reward: 1 - `ned`, the character-level Levenshtein distance divided by the longer length; 0
-    for two empty texts.
+    """Reward: 1 - `ned`, the character-level Levenshtein distance divided by the longer length, which
+    is 0 for two empty texts.
 
     Components: `ned`; `token_precision` (share of the answer's tokens in the ground truth),
     `token_recall` and `token_f1` on sets of whitespace-separated tokens; `bleu` and `meteor` of the
@@ -57,4 +57,5 @@ REWARD = Reward(
     score=page_text,
     components=("ned", *OF_TOKENS),
     metrics={**NED, **TOKEN_METRICS, "bleu": RewardMetric(mean("bleu"), "BLEU", percent=False)},
+    needs="answer",
 )

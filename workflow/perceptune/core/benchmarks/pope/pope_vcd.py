@@ -13,7 +13,7 @@ def pope_vcd(answers: Answers) -> Scores:
     true = [(target or "").lower() for target in answers.targets]
     predicted = [vcd_answer(text, target) for text, target in zip(answers.texts, true, strict=True)]
     said = ["yes" in text.lower() or "no" in text.lower() for text in answers.texts]
-    return yes_no_scores(predicted, true, [p == t for p, t in zip(predicted, true, strict=True)], said)
+    return yes_no_scores(predicted, true, [p == t and t != "" for p, t in zip(predicted, true, strict=True)], said)
 
 
 REWARD = Reward(

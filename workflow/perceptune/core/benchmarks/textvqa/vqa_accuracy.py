@@ -45,13 +45,16 @@ never apply and are left out.
 def vqa_accuracy(answers: Answers) -> Scores:
     """Reward and component `accuracy`: agreement with the human answers, see `accuracy_of`.
 
-    The source must have ten `answers`; if it has none, the target replaces all of them. Parsed: the
-    normalised `answer`. Raises `UserError` for any other number of answers.
+    The source must have ten `answers`. If it has none, the target replaces all of them; without a
+    target, no answer is right. Parsed: the normalised `answer`. Raises `UserError` for any other
+    number of answers.
     """
     found = [normalised(text) for text in answers.texts]
     rewards = np.zeros(len(found))
     for i, (target, source) in enumerate(zip(answers.targets, answers.each_source(), strict=True)):
-        humans = source.get("answers") or [target or ""] * PEOPLE
+        humans = source.get("answers") or ([target] * PEOPLE if target else [])
+        if not humans:
+            continue
         if len(humans) != PEOPLE:
             raise UserError(f"reward `vqa_accuracy`: a question has {len(humans)} `answers`, expected {PEOPLE}")
         rewards[i] = accuracy_of(found[i], [normalised(str(one)) for one in humans])

@@ -20,7 +20,7 @@ import numpy as np
 
 from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Measured, known_share, right, summed
 from perceptune.core.benchmarks.by_group import Group, group_columns, group_metrics
-from perceptune.core.rewards.metrics import Columns, Metric
+from perceptune.core.rewards.metrics import Columns, Metric, known_ratio
 
 STEPS = {"2steps": 2, "3steps": 3}
 PROMPT = (
@@ -89,15 +89,14 @@ def score(rote: str) -> Metric:
     def metric(columns: Columns) -> np.ndarray:
         total = columns["problems"].sum(axis=-1)
         left = total - sum(weight * columns[name].sum(axis=-1) for name, weight in lost.items())
-        return np.divide(left, total, out=np.full(np.shape(total), np.nan), where=total > 0)
+        return known_ratio(left, total)
 
     return metric
 
 
 def _rote_share(columns: Columns, kind: str) -> np.ndarray:
     rote, mastered = (columns[f"{name} {kind}"].sum(axis=-1) for name in ("rm", "cm"))
-    solved = rote + mastered
-    return np.divide(rote, solved, out=np.full(np.shape(solved), np.nan), where=solved > 0)
+    return known_ratio(rote, rote + mastered)
 
 
 def _of_problems(metric: Metric, label: str, *, lower_is_better: bool = False) -> Measured:
