@@ -375,7 +375,7 @@ def test_a_step_equals_plain_loops_over_separate_passes(
     split rows and logits; CPPO's in the layout of GPUs.
     """
     (name, given), groups = CASES[case], rollouts[2:]
-    monkeypatch.setattr(branch_attention, "suits", lambda model: name == "cppo")
+    monkeypatch.setattr(branch_attention, "suits", lambda *_: name == "cppo")
     monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 11 * load_model(model).get_output_embeddings().weight.shape[0])
     changes = {"batch_size": 6, "micro_batch_size": 2, "max_grad_norm": 1e9}
     _, (log, _) = a_round(model, groups, tmp_path, name, given, fresh(model, 0.02), budget=9, **changes)

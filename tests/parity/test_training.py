@@ -130,10 +130,10 @@ def test_memory_settings_do_not_change_the_trajectory(
     """
     lora = {"lora": changes["lora"]} if "lora" in changes else {}
     expected, expected_log = trained(model, lists, tmp_path / "a", **lora)
-    monkeypatch.setattr(branch_attention, "suits", lambda model: unpadded)
+    monkeypatch.setattr(branch_attention, "suits", lambda *_: unpadded)
     attended: list[None] = []
-    kernel = branch_attention._kernel
-    monkeypatch.setattr(branch_attention, "_kernel", lambda states: attended.append(None) or kernel(states))
+    kernel = branch_attention.kernel_of
+    monkeypatch.setattr(branch_attention, "kernel_of", lambda states: attended.append(None) or kernel(states))
     found, log = trained(model, lists, tmp_path / "b", **changes)
     assert bool(attended) == unpadded
     assert [e["loss"] for e in log] == pytest.approx([e["loss"] for e in expected_log], rel=1e-4)

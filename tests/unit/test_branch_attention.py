@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from perceptune.contracts.config import ModelBlock
 from perceptune.engines.training import branch_attention
 from perceptune.engines.training.branch_attention import (
     NAME,
@@ -16,6 +17,7 @@ from perceptune.engines.training.branch_attention import (
     _Reference,
     plain,
 )
+from perceptune.models.loading import outline
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AttentionInterface,
@@ -104,6 +106,17 @@ def test_models_with_other_attention_are_left_alone() -> None:
     assert [name for name, config in refused.items() if plain(config)] == []
 
 
+def test_a_model_that_is_sharded_later_uses_the_kernel_of_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then, its weights are on the CPU."""
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(branch_attention, "works", lambda device, *shape: device == torch.device("cuda:1"))
+    block = ModelBlock(path="resources/tiny-llava/model", family="llava")
+    model = outline(block).to(torch.bfloat16)
+    assert not branch_attention.suits(model)
+    assert branch_attention.suits(model, torch.device("cuda:1"))
+
+
 def test_names_of_plain_models_exist() -> None:
     assert {AutoConfig.for_model(name).model_type for name in PLAIN} == set(PLAIN)
     assert NAME in AttentionInterface._global_mapping
@@ -128,7 +141,7 @@ def test_a_kernel_that_does_not_work_is_not_used(
     """In the place of a GPU: bfloat16 on this CPU, whose kernel is changed."""
     kernel = type("Kernel", (_Reference,), {name: staticmethod(function) for name, function in change.items()})
     monkeypatch.setattr(
-        branch_attention, "_kernel", lambda states: _Reference if states.dtype == torch.float64 else kernel
+        branch_attention, "kernel_of", lambda states: _Reference if states.dtype == torch.float64 else kernel
     )
     branch_attention.works.cache_clear()
     assert branch_attention.works(torch.device("cpu"), torch.bfloat16, HEADS, HEADS, WIDTH) == (problem is None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from perceptune.contracts.config import ModelBlock
+from perceptune.engines.training.branch_attention import Branches
 from perceptune.engines.training.feeding import PLAIN, Feed, Layout, Source
 from perceptune.engines.training.shared_prefix import Packed
 from perceptune.runtime.ahead import workers_of
@@ -44,9 +45,11 @@ def test_pinning_keeps_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     inputs = {"input_ids": torch.ones(1, 2), "pixel_values": torch.zeros(3)}
-    packed = Packed(inputs, 1, *(torch.arange(2) for _ in range(4)), counts=[1])
+    packed = Packed(inputs, *(torch.arange(2) for _ in range(5)), counts=[1], branches=Branches.of([3], [[1, 2]]))
     assert packed.pinned() == packed
-    assert len(pinned) == 2
+    tensors = [value for value in vars(packed).values() if isinstance(value, torch.Tensor)]
+    spans = [ends for one in (packed.branches.own, packed.branches.shared) for ends in (one.queries, one.keys)]
+    assert {*map(id, pinned)} == {*map(id, (*inputs.values(), *tensors, *spans))}
 
 
 def test_an_encoder_is_made_once_per_source() -> None:

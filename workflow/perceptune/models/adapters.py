@@ -79,6 +79,17 @@ def in_float32(model: PeftModel) -> PeftModel:
     return model
 
 
+def leave_casts_to_autocast(model: PeftModel) -> None:
+    """LoRA layers no longer cast their input to float32, in which autocast would cast it back: the same
+    values without two copies of each input. The model then runs in mixed precision only.
+
+    DoRA's layers are left alone, because they compute norms in that dtype.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and not module.lora_variant:
+            module.cast_input_dtype_enabled = False
+
+
 def _to_float32(layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     return inputs[0].float()
 

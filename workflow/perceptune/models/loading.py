@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from perceptune.contracts.progress import Waiting
 from perceptune.models.adapters import in_float32
 from perceptune.models.coordinates import pixel_limits
 from perceptune.models.merging import merge_weights
+from perceptune.models.placement import own_device
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt")
 OTHER_LAYERS = r"(?!.*\b(?:language_model|text_model)\.layers\.)"
@@ -57,9 +57,9 @@ def load_model(
     """The model in the block's dtype (or `dtype`), frozen, on this process's GPU if there is one.
 
     `sharded` leaves it on the CPU, from where FSDP moves each process's share to its GPU. Raises
-    `UserError` if it cannot be loaded, or not be quantised here.
+    `UserError` if it cannot be loaded, or not be quantised here, or the GPU not be used.
     """
-    options = four_bits(model.dtype) if quantisation == "nf4" else {}
+    place, options = own_device(), four_bits(model.dtype) if quantisation == "nf4" else {}
     with Waiting(f"loading {model.path}"):
         try:
             loaded = AutoModelForImageTextToText.from_pretrained(
@@ -72,8 +72,10 @@ def load_model(
             )
         except (OSError, ValueError) as error:
             raise UserError(f"model folder `{model.path}` cannot be loaded: {error}") from error
-        if torch.cuda.is_available() and not options and not sharded:
-            loaded = loaded.to(_gpu())
+        if not options and not sharded:
+            loaded = loaded.to(place)
+    # float32 is float32: by default, the first layer of a vision tower, a convolution, would use TF32 on GPUs
+    torch.backends.cudnn.allow_tf32 = False
     # torch multiplies by weights that require gradients with other kernels, whose rounding differs in
     # float16: without this, a model with a new adapter would not be the base model bit by bit
     return loaded.requires_grad_(False)
@@ -110,12 +112,7 @@ def four_bits(dtype: str) -> dict[str, Any]:
         bnb_4bit_compute_dtype=getattr(torch, dtype),
         llm_int8_skip_modules=[OTHER_LAYERS],
     )
-    return {"quantization_config": config, "device_map": {"": _gpu()}}
-
-
-def _gpu() -> str:
-    """This process's GPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return {"quantization_config": config, "device_map": {"": own_device()}}
 
 
 def load_trained(model: PreTrainedModel, folder: Path, trainable: bool = True) -> PeftModel:

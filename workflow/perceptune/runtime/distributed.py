@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from perceptune.contracts.config import UNCOMPUTED, TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.progress import for_children, show_bars_of_parent
@@ -23,7 +21,7 @@ from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.provenance.lineage import write_lineage
 from perceptune.runtime.gpu_leases import visible_gpus
-from perceptune.runtime.job import end_with_snakemake
+from perceptune.runtime.job import end_with_snakemake, of_memory
 
 SPEED_ONLY = {"micro_batch_size", "devices", "nodes", "gradient_checkpointing", "save_steps", "report_to"}
 """Not `sharding`, because checkpoints depend on it."""
@@ -89,8 +87,9 @@ def one_of_several(file: Path) -> Iterator[dict[str, Any]]:
     except UserError as error:
         failure.write_text(json.dumps(["user", error.args[0], error.hint]))
         raise
-    except torch.OutOfMemoryError as error:
-        failure.write_text(json.dumps(["memory", str(error), None]))
+    except Exception as error:
+        if of_memory(error):
+            failure.write_text(json.dumps(["memory", str(error), None]))
         raise
 
 

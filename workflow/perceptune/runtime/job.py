@@ -23,7 +23,14 @@ from perceptune.contracts.paths import FINAL
 from perceptune.contracts.progress import show_on
 from perceptune.runtime.gpu_leases import leased_gpus
 
-SHORT_OF_MEMORY = ("out of memory", "No available memory for the cache blocks", "less than desired GPU memory")
+SHORT_OF_MEMORY = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "No available memory for the cache blocks",
+    "larger than the available KV cache memory",
+    "less than desired GPU memory",
+)
 """Messages of torch and vLLM; the exception type differs between versions."""
 
 ROOT_CAUSE = ("root cause above", "(above) for the root cause")

@@ -57,7 +57,12 @@ class Spans(NamedTuple):
         """With the lengths where the kernel reads them: on its GPU."""
         if device.type != "cuda":
             return self
-        return self._replace(queries=self.queries.to(device), keys=self.keys.to(device))
+        queries, keys = (ends.to(device, non_blocking=True) for ends in (self.queries, self.keys))
+        return self._replace(queries=queries, keys=keys)
+
+    def pinned(self) -> Spans:
+        """With the lengths in page-locked memory."""
+        return self._replace(queries=self.queries.pin_memory(), keys=self.keys.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -82,24 +87,31 @@ class Branches:
         """For states on `device`."""
         return replace(self, own=self.own.on(device), shared=self.shared.on(device))
 
+    def pinned(self) -> Branches:
+        """In page-locked memory."""
+        return replace(self, own=self.own.pinned(), shared=self.shared.pinned())
 
-def suits(model: PreTrainedModel) -> bool:
+
+def suits(model: PreTrainedModel, device: torch.device | None = None) -> bool:
     """Whether the kernel runs this model: 16-bit numbers on an NVIDIA GPU since Ampere, plain
     attention, and a kernel that `works`. Other models need rows with a mask.
+
+    `device` is where it will run if it is not there yet, as before sharding.
     """
-    if not _supported(model):
+    device = device or model.device
+    if not _supported(model, device):
         return False
     config = language_model(model).config
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads
-    return works(model.device, model.dtype, heads, key_heads, _width(config))
+    return works(device, model.dtype, heads, key_heads, _width(config))
 
 
-def _supported(model: PreTrainedModel) -> bool:
+def _supported(model: PreTrainedModel, device: torch.device) -> bool:
     return (
-        model.device.type == "cuda"
+        device.type == "cuda"
         and torch.version.hip is None
         and torch.backends.cuda.is_flash_attention_available()
-        and torch.cuda.get_device_capability(model.device) >= (8, 0)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
         and model.dtype in (torch.bfloat16, torch.float16)
         and plain(language_model(model).config)
     )
@@ -207,7 +219,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, branches: Branches, scale: float) -> Tensor:
         """(L, heads, d), from queries of that shape and (L, key heads, d)."""
-        start, attend = branches.prompts, _kernel(query).forward
+        start, attend = branches.prompts, kernel_of(query).forward
         output, sums = attend(query, key, value, branches.own, scale)
         more, more_sums = attend(query[start:], key[:start], value[:start], branches.shared, scale)
         merged = torch.logaddexp(sums[:, start:], more_sums)
@@ -223,7 +235,7 @@ class _Attention(torch.autograd.Function):
         """Gradients of query, key and value."""
         query, key, value, output, sums = ctx.saved_tensors
         branches, scale, gradient = ctx.branches, ctx.scale, gradient.contiguous()
-        start, slopes = branches.prompts, _kernel(query).backward
+        start, slopes = branches.prompts, kernel_of(query).backward
         of_query, of_key, of_value = slopes(gradient, query, key, value, output, sums, branches.own, scale)
         sums = sums[:, start:].contiguous()
         more = slopes(
@@ -309,7 +321,8 @@ class _Reference:
         return found
 
 
-def _kernel(states: Tensor) -> type[_Flash] | type[_Reference]:
+def kernel_of(states: Tensor) -> type[_Flash] | type[_Reference]:
+    """The kernel for the device of these states."""
     return _Flash if states.device.type in ("cuda", "meta") else _Reference
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from perceptune.engines.training import branch_attention
+from perceptune.engines.training import branch_attention, image_attention
 from perceptune.engines.training.branch_attention import Branches
 from perceptune.engines.training.image_features import Images, PackedImages
 from perceptune.models.families.family import Family
@@ -68,9 +68,14 @@ class Packed:
     """The images that are not part of `inputs`."""
 
     def pinned(self) -> Packed:
-        """The same with its inputs and images in page-locked memory."""
-        inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, images=self.images and self.images.pinned())
+        """The same in page-locked memory: its tensors are copied without waiting for the GPU's work so far."""
+        return replace(
+            self,
+            inputs={name: tensor.pin_memory() for name, tensor in self.inputs.items()},
+            **{name: getattr(self, name).pin_memory() for name in ("keep", "targets", "rows", "predictors", "owners")},
+            branches=self.branches and self.branches.pinned(),
+            images=self.images and self.images.pinned(),
+        )
 
 
 def packed(groups: Sequence[Prompted], family: Family, padding: int, budget: int | None = None) -> Packed:
@@ -216,17 +221,22 @@ def token_states(model: nn.Module, batch: Packed) -> tuple[nn.Module, Tensor]:
     """
     inner = bare(model)
     device = inner.device
-    inputs: dict[str, Any] = {**on_device(batch.inputs, inner), "logits_to_keep": batch.keep.to(device)}
+    inputs: dict[str, Any] = {**on_device(batch.inputs, inner), "logits_to_keep": _moved(batch.keep, device)}
     if batch.branches is not None:
         branch_attention.use(inner)
+        image_attention.use(inner)
         inputs["branches"] = batch.branches.on(device)
     if batch.images is not None:
         inputs["mm_encoder_outputs"] = {"image": batch.images.output(inner)}
     with _hidden_states_for_logits(inner) as head:
         hidden = model(**inputs, use_cache=False).logits
     # under mixed precision they are float32, while the head keeps its own dtype
-    states = hidden[batch.rows.to(device), batch.predictors.to(device)].to(head.weight.dtype)
+    states = hidden[_moved(batch.rows, device), _moved(batch.predictors, device)].to(head.weight.dtype)
     return head, states
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=True)
 
 
 @contextmanager
@@ -246,7 +256,7 @@ def logps_of(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
     def block(states: Tensor, targets: Tensor) -> tuple[Tensor]:
         return (_log_softmax_at(head(states).float(), targets),)
 
-    return _in_blocks(head, block, states, targets.to(states.device))[0]
+    return _in_blocks(head, block, states, _moved(targets, states.device))[0]
 
 
 def values_of(head: nn.Module, states: Tensor, targets: Tensor) -> TokenValues:
@@ -256,7 +266,7 @@ def values_of(head: nn.Module, states: Tensor, targets: Tensor) -> TokenValues:
         logits = head(states).float()
         return _log_softmax_at(logits, targets), entropies_of(logits)
 
-    return TokenValues(*_in_blocks(head, block, states, targets.to(states.device)))
+    return TokenValues(*_in_blocks(head, block, states, _moved(targets, states.device)))
 
 
 @torch.no_grad()
@@ -340,4 +350,4 @@ def response_logps(model: nn.Module, batch: Packed) -> Tensor:
     """Summed log-prob of every response of the batch, (R,) float32."""
     logps = token_logps(model, batch)
     sums = torch.zeros(sum(batch.counts), dtype=logps.dtype, device=logps.device)
-    return sums.index_add(0, batch.owners.to(logps.device), logps)
+    return sums.index_add(0, _moved(batch.owners, logps.device), logps)

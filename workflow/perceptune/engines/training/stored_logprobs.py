@@ -14,7 +14,8 @@ from perceptune.engines.training.feeding import Feed, Layout
 from perceptune.engines.training.groups import Batch, StoredTokens
 from perceptune.engines.training.image_features import FeatureCache
 from perceptune.engines.training.shared_prefix import logps_of, token_states, values_of
-from perceptune.models.placement import bare, mixed_precision
+from perceptune.models.adapters import leave_casts_to_autocast
+from perceptune.models.placement import autocast_dtype, bare, mixed_precision
 
 
 def stored_terms(
@@ -38,6 +39,8 @@ def stored_terms(
     values do not depend on it beyond rounding.
     """
     model.eval()
+    if isinstance(model, PeftModel) and autocast_dtype(autocast) is not None:
+        leave_casts_to_autocast(model)
     layout = Layout(branch_attention.suits(bare(model)), features)
     tokens = [one.tokens for one in feed.sources[source].groups] if lengths is None else lengths
     order = sorted(range(len(tokens)), key=tokens.__getitem__)

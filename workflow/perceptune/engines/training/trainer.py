@@ -36,7 +36,7 @@ from perceptune.engines.training.image_features import FeatureCache
 from perceptune.engines.training.kept_epochs import KeptEpochs
 from perceptune.engines.training.shared_prefix import response_logps
 from perceptune.engines.training.trackers import Run, mistakes_of_trackers
-from perceptune.models.adapters import new_adapter
+from perceptune.models.adapters import leave_casts_to_autocast, new_adapter
 from perceptune.models.families.family import Family
 from perceptune.models.placement import bare
 
@@ -107,11 +107,13 @@ class AdapterTrainer(Trainer):
     def __init__(
         self, *args: Any, model: PeftModel, feed: Feed[Any], features: FeatureCache | None = None, **kwargs: Any
     ) -> None:
-        self._layout = Layout(branch_attention.suits(bare(model)), features)
         count = len(feed.sources[0].groups)
         super().__init__(*args, model=model, data_collator=list, train_dataset=range(count), **kwargs)
         # the losses below are already divided by the number of lists in the step
         self.model_accepts_loss_kwargs = True
+        self._layout = Layout(branch_attention.suits(bare(model), self.accelerator.device), features)
+        if self.accelerator.native_amp:
+            leave_casts_to_autocast(model)
         self.feed = feed
         self._sums = _Sums()
         self._least = 0  # batches to make ahead

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoProcessor
 
 from perceptune.contracts.config import ClipBlock
 from perceptune.contracts.errors import UserError
-from perceptune.models.placement import on_device
+from perceptune.models.placement import on_device, own_device
 
 
 class Clip:
@@ -25,7 +25,7 @@ class Clip:
             raise UserError(f"CLIP model folder `{block.path}` cannot be loaded: {error}") from error
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise UserError(f"model folder `{block.path}` holds a {type(model).__name__}, expected a CLIP model")
-        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        self._model = model.to(own_device()).eval()
         self._longest = int(self._model.config.text_config.max_position_embeddings)
 
     def cosines(self, texts: Sequence[str], images: Sequence[Sequence[Image]]) -> list[list[float]]:

@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor, AutoModel
 from perceptune.contracts.config import SaliencyBlock
 from perceptune.contracts.errors import UserError
 from perceptune.core.views.patch_saliency import received
+from perceptune.models.placement import own_device
 
 KINDS = ("dinov2", "dinov2_with_registers")
 
@@ -50,7 +51,7 @@ class Dino:
                 f"key `size`: {block.size}, expected a multiple of the model's patch of {self._patch} pixels"
             )
         del model.encoder.layer[last + 1 :]  # unused
-        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        self._model = model.to(own_device()).eval()
         self._first, self._size = first, block.size
         self._mean, self._std = (
             torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
