@@ -23,7 +23,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, always, filled, share, unread
+from perceptune.core.benchmarks.benchmark import (
+    Answered,
+    Benchmark,
+    Judged,
+    Measured,
+    always,
+    filled,
+    given,
+    share,
+    unread,
+)
 from perceptune.core.benchmarks.confusion import where_asked
 from perceptune.core.benchmarks.hallusionbench.data import ADDRESS
 from perceptune.core.rewards.metrics import Columns, Metric, ratio
@@ -197,5 +207,5 @@ BENCHMARK = Benchmark(
     quoted=("aAcc", "qAcc", "fAcc"),
     settings={"prompt": "{question}", "max_tokens": 256},
     reads={"existence": (*ADDRESS, "visual_input", "gt_answer_details")},
-    judged=Judged(_messages, asked=lambda answered: answered.text is not None),
+    judged=Judged(_messages, asked=given),
 )
