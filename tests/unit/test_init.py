@@ -165,6 +165,17 @@ def test_images_are_found_beside_the_data(
     assert images_of(Path(data), ["1.png"]) == (Path(expected) if expected else None)
 
 
+def test_images_of_the_same_name_are_those_of_the_split(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        put(tmp_path / f"images/{split}/1.png", "")
+        put(tmp_path / f"{split}2017/2.png", "")
+    for split in ("train", "val"):
+        data = tmp_path / f"annotations/instances_{split}2017.json"
+        assert images_of(data, ["1.png"]) == tmp_path / f"images/{split}"
+        assert images_of(data, ["2.png"]) == tmp_path / f"{split}2017"
+    assert images_of(tmp_path / "annotations/all.json", ["1.png"]) == tmp_path / "images/train"
+
+
 @pytest.mark.parametrize(
     ("rows", "task"),
     [

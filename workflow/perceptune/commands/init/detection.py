@@ -36,6 +36,8 @@ TRAIN = re.compile(r"(?P<before>(?:.*[_.-])?)train(?P<after>\d{0,4})", re.IGNORE
 """The name of a folder with training data or the stem of a file, such as `instances_train2017`."""
 HELD_OUT = ("test", "val", "valid", "validation", "dev", "eval")
 """What replaces `train` in the names of files and folders with questions for tests, in order of preference."""
+SPLIT = re.compile(rf"(?:.*[_.-])?((train|{'|'.join(HELD_OUT)})\d{{0,4}})", re.IGNORECASE)
+"""A name that ends in that of a split, with and without a year: `val2017` and `val` in `instances_val2017`."""
 TELLS_NOTHING = {
     *("data", "dataset", "metadata", "annotations", "_annotations.coco", "labels", "questions", "train", ""),
     *HELD_OUT,
@@ -234,17 +236,20 @@ def _names(folder: Path) -> list[str]:
 def images_of(path: Path, names: Sequence[str]) -> Path | None:
     """The folder that image names are relative to; None for the folder of the data itself.
 
-    Looks beside the data, and two folders deep. Where most of the images are is taken.
+    Looks beside the data, and two folders deep. Where most of the images are is taken; of several such
+    folders, the one that is named like the split in the name of the data.
     """
     default = path if path.is_dir() else path.parent
     if absolute := [name for name in names if Path(name).is_absolute()]:
         return Path(os.path.commonpath([str(Path(name).parent) for name in absolute]))
-    best, most = None, _present(default, names)
+    match = SPLIT.fullmatch(path.stem)
+    named = {part.lower() for part in match.groups()} if match else set[str]()
+    best, most = None, (_present(default, names), False)
     for folder in islice(_around(default), FOLDERS):
-        if most == len(names):
+        if most[0] == len(names) and (best is None or most[1] or not named):
             break
-        if (count := _present(folder, names)) > most:
-            best, most = folder, count
+        if (found := (_present(folder, names), folder.name.lower() in named)) > most:
+            best, most = folder, found
     return best
 
 
