@@ -16,10 +16,10 @@ IMAGES = 12
 Boxes = list[tuple[int, int, int, int]]
 
 
-def drawn(folder: Path, suffix: str = ".png") -> Boxes:
+def drawn(folder: Path, suffix: str = ".png", seed: int = 0) -> Boxes:
     """Images `0.png`, `1.png`, ..., each with a red rectangle; returns the rectangles as x1, y1, x2, y2."""
     folder.mkdir(parents=True, exist_ok=True)
-    chance, boxes = random.Random(0), []
+    chance, boxes = random.Random(seed), []
     for number in range(IMAGES):
         x1, y1 = chance.randrange(60), chance.randrange(40)
         box = (x1, y1, x1 + 20 + chance.randrange(40), y1 + 10 + chance.randrange(30))
@@ -43,9 +43,9 @@ def boxes_jsonl(folder: Path) -> Path:
     return write_lines(folder / "boxes.jsonl", rows)
 
 
-def coco(folder: Path) -> Path:
-    boxes = drawn(folder / "train2017")
-    content = {
+def coco_content(boxes: Boxes) -> dict[str, Any]:
+    """COCO's annotations of images that `drawn` makes."""
+    return {
         "info": {"year": 2017},
         "images": [{"id": n, "file_name": f"{n}.png", "width": SIZE[0], "height": SIZE[1]} for n in range(IMAGES)],
         "annotations": [
@@ -54,9 +54,12 @@ def coco(folder: Path) -> Path:
         ],
         "categories": [{"id": 1, "name": "block"}],
     }
+
+
+def coco(folder: Path) -> Path:
     path = folder / "annotations/instances_train2017.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(coco_content(drawn(folder / "train2017"))))
     return path
 
 
@@ -70,15 +73,19 @@ def yolo(folder: Path) -> Path:
     return folder
 
 
-def voc(folder: Path) -> Path:
-    boxes = drawn(folder / "JPEGImages")
-    for name in ("Annotations", "ImageSets/Main"):
-        (folder / name).mkdir(parents=True)
+def write_xml(folder: Path, boxes: Boxes) -> None:
+    """Pascal VOC's annotations of images that `drawn` makes."""
     for n, (x1, y1, x2, y2) in enumerate(boxes):
         place = f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
-        (folder / f"Annotations/{n}.xml").write_text(
+        (folder / f"{n}.xml").write_text(
             f"<annotation><filename>{n}.png</filename><object><name>block</name><bndbox>{place}</bndbox></object></annotation>"
         )
+
+
+def voc(folder: Path) -> Path:
+    for name in ("Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    write_xml(folder / "Annotations", drawn(folder / "JPEGImages"))
     for split, numbers in {"train": range(8), "test": range(8, IMAGES)}.items():
         (folder / f"ImageSets/Main/{split}.txt").write_text("".join(f"{n}\n" for n in numbers))
     return folder

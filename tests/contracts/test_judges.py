@@ -130,3 +130,10 @@ def test_invalid_combinations_are_named(judge: dict[str, Any], benchmark: dict[s
 def test_a_missing_prompt_is_named() -> None:
     with pytest.raises(UserError, match=r"judge prompt `nowhere\.txt` does not exist"):
         settings(judge_prompt="nowhere.txt")
+
+
+def test_a_name_without_any_to_choose_from() -> None:
+    config = {**configured(), "judges": {}}
+    with pytest.raises(UserError) as caught:
+        planning.load(config)
+    assert "key `benchmarks.mmhal.judge`: `stub` is not defined, and there are none to choose from" in str(caught.value)

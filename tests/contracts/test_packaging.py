@@ -64,3 +64,9 @@ def test_the_package_has_all_files_that_are_no_modules() -> None:
 
 def _name(text: str) -> str:
     return canonicalize_name(Requirement(text).name)
+
+
+def test_the_environment_takes_the_same_space_in_all_documents() -> None:
+    documents = ("Makefile", "docs/install.md", "docs/module.md", "docs/decisions/0001-environments.md")
+    said = [re.findall(r"([\d.]+) GB (?:on disk|of an installed)", (ROOT / name).read_text()) for name in documents]
+    assert said == [["7"]] * len(documents)

@@ -1,23 +1,30 @@
 """Comparisons and agreement with a judge that misbehaves: clear errors, and nothing is asked twice."""
 
 import json
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from perceptune.contracts.config import AgreementBlock, ComparisonBlock, JudgeBlock
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.agreements import AGREEMENTS
 from perceptune.contracts.tables.compared import COMPARED
 from perceptune.contracts.tables.comparisons import COMPARISONS
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.verdicts import VERDICTS
+from perceptune.core.benchmarks.benchmark import Answered
+from perceptune.core.comparisons.rubrics import Pair
 from perceptune.engines import judging
 from perceptune.stages.evaluation import judge_comparison, measure_agreement, measure_comparison
+from perceptune.stages.evaluation.judged_answers import Questions, answered
 
 from .judge_server import BLOCK, MODEL, Server, serving, write_answers
 
@@ -36,10 +43,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_pairs(folder: Path) -> None:
-    """A focus pair about each of six questions, every third of which the filter drops."""
+def write_pairs(folder: Path, count: int = COUNT) -> None:
+    """A focus pair about each of some questions, every third of which the filter drops."""
     examples, groups = [], []
-    for number in range(COUNT):
+    for number in range(count):
         given = [{"text": f"Person's good {number}", "reward": 1.0}, {"text": "Person's bad", "reward": 0.0}]
         examples.append({
             "example_id": str(number), "task": "open", "question": f"Question {number}?", "images": [], "image_sha256": [],
@@ -144,6 +151,48 @@ def test_a_limit_draws_questions_by_seed(folder: Path) -> None:
         assert set(three) < set(four)  # a larger limit keeps what is paid for
         assert len(drawn(limit=99)) == COUNT
         assert any(set(drawn(limit=3, seed=seed)) != set(three) for seed in (1, 2, 3))
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize("config", [POLICIES, PAIRS], ids=["policies", "pairs"])
+def test_pairs_are_never_all_in_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], limit: int | None
+) -> None:
+    """The table does not depend on the size of the batches, nor on the order of the other policy's table."""
+    count, counts, batches = 24, [0], [0]
+    write_pairs(folder, count)
+    for policy, text in (("one", "A good answer"), ("other", "Another answer")):
+        write_answers(folder / policy, count, text)
+    turned = read_table(folder / "other/rewards.parquet", REWARDS).to_pylist()[::-1]
+    write_table(folder / "other/rewards.parquet", REWARDS, turned, {})
+
+    def counted(*values: Any) -> Pair:
+        pair = Pair(*values)
+        counts.append(counts[-1] + 1)
+        weakref.finalize(pair, lambda: counts.append(counts[-1] - 1))
+        return pair
+
+    def noted(rows: pl.DataFrame, questions: Questions) -> list[Answered]:
+        batches.append(rows.height)
+        return answered(rows, questions)
+
+    monkeypatch.setattr(judge_comparison, "Pair", counted)
+    monkeypatch.setattr(judge_comparison, "answered", noted)
+    monkeypatch.setattr(judge_comparison, "AT_ONCE", 4)
+    asked = {**config, "limit": limit}
+    with judge(prefers_good) as server:
+        rows = judged(folder, server.url, asked)
+        assert max(counts) <= 8
+        assert max(batches) <= 4
+        monkeypatch.setattr(judge_comparison, "AT_ONCE", 1024)
+        assert judged(folder, server.url, asked) == rows
+    by_hash = sorted(map(str, range(count)), key=lambda one: derived_seed("questions", 0, one))
+    drawn = set(by_hash[:limit])
+    assert [row["example_id"] for row in rows] == [str(number) for number in range(count) if str(number) in drawn]
+    for body in server.asked:
+        number = content(body).partition("Question ")[2].partition("?")[0]
+        assert f"A good answer {number}\n" in content(body)
+        assert f"Another answer {number}\n" in content(body)
 
 
 def test_missing_and_equal_answers_need_no_judge(folder: Path) -> None:

@@ -10,6 +10,7 @@ from perceptune.__main__ import main
 from perceptune.commands import explain
 from perceptune.contracts import paths
 from perceptune.contracts.config import BenchmarkBlock, FileDataset, JudgeBlock, ModelBlock, RewardBlock
+from perceptune.contracts.errors import UserError
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.metrics import METRICS
@@ -179,3 +180,9 @@ def test_an_import_records_every_file_that_it_read(tmp_path: Path, folder: bool)
     import_examples.run(config=FileDataset(kind="amber", path=str(path)), examples=tmp_path / "examples.parquet")
     inputs = read_lineage(tmp_path / "examples.parquet")["inputs"]
     assert {Path(one["path"]).name for one in inputs.values()} == {*files, "safe_words.txt"}
+
+
+def test_a_table_without_numbers_is_reported() -> None:
+    table = pl.DataFrame(pl.from_arrow(METRICS.schema.empty_table()))
+    with pytest.raises(UserError, match="no number with policy `perpo`, and there are none to choose from"):
+        explain.chosen_rows(table, {"policy": "perpo"})

@@ -24,7 +24,7 @@ def judgement(item: str, outcome: str | None, first: bool = True, dropped: bool 
 
 
 def test_shares_by_hand() -> None:
-    """Five pairs, the last in both orders; one verdict cannot be read."""
+    """Five pairs, the last in both orders; one verdict cannot be read. Shares are of verdicts."""
     judgements = [
         judgement("1", "win", True), judgement("2", "win", False, dropped=True), judgement("3", "tie", True),
         judgement("4", None, True, dropped=True), judgement("5", "lose", True, dropped=True), judgement("5", "win", False),
@@ -39,6 +39,20 @@ def test_shares_by_hand() -> None:
     assert {name: (value.count, value.of) for name, value in found.items()} == expected
     assert all(value.value == pytest.approx(value.count / value.of) for value in found.values())
     assert all(value.low <= value.value <= value.high for value in found.values())
+
+
+def test_a_pair_that_was_read_in_one_order_counts_half() -> None:
+    judgements = [
+        *(judgement("1", "win", first) for first in (True, False)),
+        judgement("2", "lose"),
+        judgement("2", None, False),
+    ]
+    found = shares_of(judgements, of_pairs=True, both_orders=True, grades=True, resamples=9, seed=0)
+    assert {name: (found[name].count, found[name].of) for name in ("win_rate", "invalid", "consistent")} == {
+        "win_rate": (2, 3),
+        "invalid": (1, 3),
+        "consistent": (1, 1),
+    }
 
 
 def test_a_share_of_nothing_is_unknown_and_a_single_question_has_no_interval() -> None:

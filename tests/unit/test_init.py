@@ -1,6 +1,7 @@
 """What `perceptune init` makes of files, columns and questions, and how it writes YAML."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ from PIL import Image
 ROW = {"image": "1.png", "question": "What?", "answer": "a"}
 PAIR = {"chosen": "a", "rejected": "b"}
 COCO = {"info": {}, "images": [{"id": 1}], "annotations": [{}], "categories": []}
+ROBOFLOW = {
+    "train/_annotations.coco.json": COCO,
+    "train/1.jpg": "",
+    "valid/_annotations.coco.json": COCO,
+    "README.dataset.txt": "",
+}
 
 
 def put(path: Path, content: Any) -> None:
@@ -63,6 +70,20 @@ def put(path: Path, content: Any) -> None:
         ({"1.xml": "<annotation/>", "1.jpg": ""}, "", ("voc", "")),
         ({"train.jsonl": ROW, "val.jsonl": ROW}, "", ("jsonl", "train.jsonl", "val.jsonl")),
         ({"my_train2.json": COCO, "my_test2.json": COCO}, "my_train2.json", ("coco", "my_train2.json", "my_test2.json")),
+        ({"Train.jsonl": ROW, "VAL.jsonl": ROW, "Test.jsonl": ROW}, "", ("jsonl", "Train.jsonl", "Test.jsonl")),
+        ({"TRAIN.JSONL": ROW, "valid.jsonl": ROW}, "TRAIN.JSONL", ("jsonl", "TRAIN.JSONL", "valid.jsonl")),
+        ({"Annotations/instances_Train2017.json": COCO, "Annotations/instances_Val2017.json": COCO, "Annotations/captions_Train2017.json": COCO}, "", ("coco", "Annotations/instances_Train2017.json", "Annotations/instances_Val2017.json")),
+        ({**ROBOFLOW, "test/_annotations.coco.json": COCO}, "", ("coco", "train/_annotations.coco.json", "test/_annotations.coco.json")),
+        (ROBOFLOW, "", ("coco", "train/_annotations.coco.json", "valid/_annotations.coco.json")),
+        (ROBOFLOW, "train/_annotations.coco.json", ("coco", "train/_annotations.coco.json", "valid/_annotations.coco.json")),
+        (ROBOFLOW, "valid", ("coco", "valid/_annotations.coco.json")),
+        ({"train/1.xml": "<annotation/>", "train/1.jpg": "", "test/2.xml": "<annotation/>"}, "", ("voc", "train", "test")),
+        ({"Train/metadata.csv": "image,question\n1.png,What?\n", "Dev/metadata.csv": "image,question\n1.png,What?\n"}, "", ("csv", "Train/metadata.csv", "Dev/metadata.csv")),
+        ({"train/0.parquet": [ROW], "test/0.parquet": [ROW]}, "", ("parquet", "train", "test")),
+        ({"train/0.parquet": [ROW], "test/1.xml": "<annotation/>"}, "", ("parquet", "train")),
+        ({"data/0.parquet": [ROW], "train/1.jpg": "", "dataset_infos.json": {}}, "", ("parquet", "data")),
+        ({"labels.csv": "image,question\n1.png,What?\n", "old.xlsx": "", "photos.zip": ""}, "", ("csv", "labels.csv")),
+        ({"train/a.jsonl": ROW, "old.xlsx": ""}, "", ("jsonl", "train/a.jsonl")),
     ],
 )  # fmt: skip
 def test_a_format_is_told_by_names_and_columns(
@@ -73,6 +94,28 @@ def test_a_format_is_told_by_names_and_columns(
     found = detect(tmp_path / given)
     paths = [path.relative_to(tmp_path) for path in (found.path, found.test) if path]
     assert (found.kind, *paths) == (expected[0], *map(Path, expected[1:]))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["sheet.xlsx", "1.png"], r"sheet\.xlsx` is a workbook, expected CSV\nhint: save the sheet as `CSV UTF-8`"),
+        (["a.ODS"], r"a\.ODS` is a workbook"),
+        (["a.xls"], r"a\.xls` is a workbook"),
+        (["photos.zip", "1.png"], r"photos\.zip` is an archive, expected what is in it\nhint: unpack it"),
+        (["train/1.jpg", "sheet.xlsx"], r"sheet\.xlsx` is a workbook"),
+        (["train/sheet.xlsx", "test/sheet.xlsx"], r"train/sheet\.xlsx` is a workbook"),
+        (["train/1.jpg", "test/1.jpg"], r"train` has 1 image and no file with questions"),
+        (["a/1.parquet", "b/1.parquet"], r"has several folders of Parquet files, expected one: .*a`, .*b`"),
+    ],
+)
+def test_what_to_do_with_other_files_is_said(names: list[str], message: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as caught:
+        detect(tmp_path)
+    assert re.search(message, str(caught.value))
 
 
 def test_several_files_are_named(tmp_path: Path) -> None:
@@ -120,6 +163,17 @@ def test_images_are_found_beside_the_data(
     put(Path(data), "")
     put(Path("other/2.png"), "")
     assert images_of(Path(data), ["1.png"]) == (Path(expected) if expected else None)
+
+
+def test_images_of_the_same_name_are_those_of_the_split(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        put(tmp_path / f"images/{split}/1.png", "")
+        put(tmp_path / f"{split}2017/2.png", "")
+    for split in ("train", "val"):
+        data = tmp_path / f"annotations/instances_{split}2017.json"
+        assert images_of(data, ["1.png"]) == tmp_path / f"images/{split}"
+        assert images_of(data, ["2.png"]) == tmp_path / f"{split}2017"
+    assert images_of(tmp_path / "annotations/all.json", ["1.png"]) == tmp_path / "images/train"
 
 
 @pytest.mark.parametrize(
@@ -211,6 +265,8 @@ def test_prompts_are_those_of_the_family_unless_the_questions_say_more() -> None
         ("data/photos.jsonl", "photos"),
         ("street/data/train-00000-of-00001.parquet", "street"),
         ("street/annotations/train.json", "street"),
+        ("street/train/_annotations.coco.json", "street"),
+        ("street/Train.jsonl", "street"),
         ("Fotos für Anna.csv", "fotos-fur-anna"),
     ],
 )

@@ -96,7 +96,13 @@ def test_a_question_per_category_counts_its_objects(tmp_path: Path, imported: Im
 
 
 @pytest.mark.parametrize(
-    ("name", "split"), [("instances_val2017.json", "val"), ("instances.json", "train"), ("my_test.json", "test")]
+    ("name", "split"),
+    [
+        ("instances_val2017.json", "val"),
+        ("instances.json", "train"),
+        ("my_test.json", "test"),
+        ("my_TEST.json", "TEST"),
+    ],
 )
 def test_the_split_in_the_name(tmp_path: Path, imported: Imported, name: str, split: str) -> None:
     path = written(tmp_path, name=name)

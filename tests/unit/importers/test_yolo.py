@@ -86,19 +86,19 @@ def test_roboflow(tmp_path: Path, imported: Imported) -> None:
     ]
 
 
-@pytest.mark.parametrize("classes", ["classes.txt", "labels/classes.txt"])
-def test_classes_and_folders(tmp_path: Path, imported: Imported, classes: str) -> None:
+@pytest.mark.parametrize(("classes", "split"), [("classes.txt", "test"), ("labels/classes.txt", "Test")])
+def test_classes_and_folders(tmp_path: Path, imported: Imported, classes: str, split: str) -> None:
     files = {
         classes: "\ufeffcup\r\nlight\r\n",
         "images/1.jpg": None,
         "labels/1.txt": LIGHT,
-        "images/test/2.jpg": None,
-        "labels/test/2.txt": CUP,
+        f"images/{split}/2.jpg": None,
+        f"labels/{split}/2.txt": CUP,
     }
     found = imported("yolo", write(tmp_path, files))
     assert [(row["question"], row["split"]) for row in found] == [
         ("Locate the light.", "train"),
-        ("Locate the cup.", "test"),
+        ("Locate the cup.", split),
     ]
 
 

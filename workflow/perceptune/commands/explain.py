@@ -17,7 +17,7 @@ from rich.tree import Tree
 
 from perceptune.commands.config_files import enter
 from perceptune.contracts import paths
-from perceptune.contracts.errors import UserError
+from perceptune.contracts.errors import UserError, expected
 from perceptune.contracts.provenance.code import MEMORY
 from perceptune.contracts.provenance.digests import DigestMemory, digest_of, digest_of_folder, sha256_of_json
 from perceptune.contracts.provenance.lineage import FILE
@@ -131,7 +131,7 @@ def chosen_rows(metrics: pl.DataFrame, wanted: Mapping[str, str]) -> pl.DataFram
         available = rows[column].unique(maintain_order=True).to_list()
         rows = rows.filter(pl.col(column) == value)
         if rows.is_empty():
-            raise UserError(f"no number with {column} `{value}`, expected one of {', '.join(map(repr, available))}")
+            raise UserError(f"no number with {column} `{value}`, {expected(available)}")
     return rows
 
 

@@ -61,9 +61,12 @@ def lookup(table: dict[str, T], name: str, what: str) -> T:
     """The entry `name`. Raises `UserError` with the allowed names and the closest one."""
     if name in table:
         return table[name]
-    raise UserError(
-        f"{what} `{name}` is not defined, expected one of {', '.join(map(repr, sorted(table)))}", near(name, table)
-    )
+    raise UserError(f"{what} `{name}` is not defined, {expected(sorted(table))}", near(name, table))
+
+
+def expected(names: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the allowed ones."""
+    return f"expected one of {', '.join(map(repr, names))}" if names else "and there are none to choose from"
 
 
 def near(name: str, allowed: Any, similarity: float = 0.6) -> str | None:

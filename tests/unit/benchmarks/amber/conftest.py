@@ -1,8 +1,6 @@
 """AMBER's full official files, and a stand-in for the language resources."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from perceptune.core.answers.nouns import Language
@@ -30,8 +28,3 @@ def folder() -> Path:
 @pytest.fixture(scope="package")
 def rows(folder: Path) -> list[Row]:
     return questions("amber", folder)
-
-
-@pytest.fixture(scope="package")
-def annotations(folder: Path) -> list[dict[str, Any]]:
-    return list(json.loads((folder / "annotations.json").read_text()))

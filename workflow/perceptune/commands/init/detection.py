@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,23 @@ DETECTION = ("coco", "yolo", "voc")
 SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """How names of data files end, each with the format of rows of one's own in it."""
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 SAVED = ("dataset_dict.json", "state.json")
 """Files that `datasets.save_to_disk` writes."""
+ABOUT = ("dataset_infos.json", "dataset_info.json")
+"""Files without data that `datasets` writes beside others."""
 NAMES = ("data.yaml", "data.yml", "classes.txt", "labels/classes.txt")
 """Files with the names of YOLO's classes."""
-TRAIN = re.compile(r"(?P<before>(?:.*[_.-])?)train(?P<after>\d{0,4})")
-"""The stem of a file with training data, such as `instances_train2017`."""
-HELD_OUT = ("test", "val", "valid", "validation", "dev")
-"""What replaces `train` in the names of files with questions for tests, in order of preference."""
-TELLS_NOTHING = {"data", "dataset", "metadata", "annotations", "labels", "questions", *HELD_OUT, "train", ""}
+TRAIN = re.compile(r"(?P<before>(?:.*[_.-])?)train(?P<after>\d{0,4})", re.IGNORECASE)
+"""The name of a folder with training data or the stem of a file, such as `instances_train2017`."""
+HELD_OUT = ("test", "val", "valid", "validation", "dev", "eval")
+"""What replaces `train` in the names of files and folders with questions for tests, in order of preference."""
+SPLIT = re.compile(rf"(?:.*[_.-])?((train|{'|'.join(HELD_OUT)})\d{{0,4}})", re.IGNORECASE)
+"""A name that ends in that of a split, with and without a year: `val2017` and `val` in `instances_val2017`."""
+TELLS_NOTHING = {
+    *("data", "dataset", "metadata", "annotations", "_annotations.coco", "labels", "questions", "train", ""),
+    *HELD_OUT,
+}
 """Names of files and folders that do not say what the data are."""
 PEEKED = 20
 """Records that are looked at to find out the format."""
@@ -49,7 +57,7 @@ class Found:
     kind: str
     path: Path
     test: Path | None = None
-    """A file of the same format that is named like the one with the test data."""
+    """A file or folder of the same format that is named like the one with the test data."""
 
 
 def detect(path: Path) -> Found:
@@ -57,7 +65,8 @@ def detect(path: Path) -> Found:
     if not path.exists():
         beside = [entry.name for entry in islice(path.parent.iterdir(), 1000)] if path.parent.is_dir() else []
         raise UserError(f"data `{path}` does not exist", near(path.name, beside))
-    return _folder(path) if path.is_dir() else _file(path)
+    found = _folder(path) if path.is_dir() else _file(path)
+    return replace(found, test=_test_of(found))
 
 
 def _file(path: Path) -> Found:
@@ -70,23 +79,47 @@ def _file(path: Path) -> Found:
         return Found("voc", path.parent.parent if path.parent.name == "Annotations" else path.parent)
     if suffix in (".yaml", ".yml"):
         return Found("yolo", path.parent)
-    if suffix in WORKBOOKS:
-        raise UserError(f"data `{path}` is a workbook, expected CSV", "save the sheet as `CSV UTF-8`")
+    if unread := _unread(path):
+        raise unread
     if suffix not in SUFFIXES:
         raise UserError(f"data `{path}`: expected one of the suffixes {', '.join(SUFFIXES)}, or a folder")
     kind = (
         "coco" if suffix == ".json" and _is_coco(path) else kind_of(_records(path, SUFFIXES[suffix]), SUFFIXES[suffix])
     )
-    return Found(kind, path, _test_file(path))
+    return Found(kind, path)
 
 
-def _test_file(path: Path) -> Path | None:
-    """The file beside one with training data that is named like its test data."""
-    match = TRAIN.fullmatch(path.stem)
-    if match is None:
-        return None
-    stems = [f"{match['before']}{split}{match['after']}" for split in HELD_OUT]
-    return next((file for stem in stems if (file := path.with_name(stem + path.suffix)).is_file()), None)
+def _unread(file: Path) -> UserError | None:
+    """What to do with a workbook or an archive; None for other files."""
+    suffix = file.suffix.lower()
+    if suffix in WORKBOOKS:
+        return UserError(f"data `{file}` is a workbook, expected CSV", "save the sheet as `CSV UTF-8`")
+    if suffix in ARCHIVES:
+        return UserError(f"data `{file}` is an archive, expected what is in it", "unpack it and give that path")
+    return None
+
+
+def _test_of(found: Found) -> Path | None:
+    """The test data beside training data, if they have the same format."""
+    test = _test_beside(found.path)
+    if test is None or test.is_file():
+        return test
+    with suppress(UserError):
+        return test if _folder(test) == Found(found.kind, test) else None
+    return None
+
+
+def _test_beside(path: Path) -> Path | None:
+    """What is named like the test data: a file or folder beside one with training data, or what has its
+    name in the folder beside that of training data."""
+    for train, suffix, rest in ((path, "" if path.is_dir() else path.suffix, ""), (path.parent, "", path.name)):
+        if match := TRAIN.fullmatch(train.name.removesuffix(suffix)):
+            beside = {name.lower(): train.parent / name / rest for name in _names(train.parent)}
+            names = (f"{match['before']}{split}{match['after']}{suffix}".lower() for split in HELD_OUT)
+            tests = (beside[name] for name in names if name in beside)
+            if test := next((one for one in tests if one.exists() and one.is_dir() == path.is_dir()), None):
+                return test
+    return None
 
 
 def _is_coco(path: Path) -> bool:
@@ -136,11 +169,13 @@ def _folder(path: Path) -> Found:
         return Found("yolo", path)
     if any(name.lower().endswith(".xml") for name in (*names, *(e.name for e in _entries(path / "Annotations")))):
         return Found("voc", path)
-    files = [path / name for name in names if Path(name).suffix.lower() in SUFFIXES]
-    files = files or sorted(file for file in _entries(path / "annotations") if file.suffix.lower() == ".json")
-    files = [file for file in files if file.stem.startswith("instances_")] or files  # COCO's captions have no boxes
+    files = [path / name for name in names if Path(name).suffix.lower() in SUFFIXES and name not in ABOUT]
+    annotations = (file for name in names if name.lower() == "annotations" for file in _entries(path / name))
+    files = files or [file for file in annotations if file.suffix.lower() == ".json"]
+    # COCO's captions have no boxes
+    files = [file for file in files if file.stem.lower().startswith("instances_")] or files
     for file in files:
-        if TRAIN.fullmatch(file.stem) and (len(files) == 1 or _test_file(file)):
+        if TRAIN.fullmatch(file.stem) and (len(files) == 1 or _test_beside(file)):
             return _file(file)
     if len(files) == 1:
         return _file(files[0])
@@ -148,11 +183,33 @@ def _folder(path: Path) -> Found:
         raise UserError(
             f"data `{path}` has several files, expected one: {listed(files[:5])}", "give the path of one of them"
         )
-    inner = [folder for folder in _entries(path) if folder.is_dir() and any(folder.glob("*.parquet"))]
+    return _inner(path, names)
+
+
+def _inner(path: Path, names: Sequence[str]) -> Found:
+    """The format of the data in a folder of a folder that has none itself. Raises `UserError`."""
+    folders = [folder for folder in _entries(path) if folder.is_dir()]
+    inner = [folder for folder in folders if any(folder.glob("*.parquet"))]
     if len(inner) == 1:
         return _folder(inner[0])
+    wrong = None
+    for folder in folders:
+        if TRAIN.fullmatch(folder.name):
+            try:
+                return _folder(folder)
+            except UserError as error:
+                wrong = wrong or error
+    if inner:
+        raise UserError(
+            f"data `{path}` has several folders of Parquet files, expected one: {listed(inner[:5])}",
+            "give the path of one of them",
+        )
+    unread = next((error for name in names if (error := _unread(path / name))), None)
+    if mistake := unread or wrong:
+        raise mistake
     images = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
-    what = f"has {images} images and no file with questions about them" if images else "has no data that is recognised"
+    counted = f"{images} image{'s' if images != 1 else ''}"
+    what = f"has {counted} and no file with questions about them" if images else "has no data that is recognised"
     raise UserError(
         f"data `{path}` {what}, expected JSON lines, CSV, Parquet, COCO, YOLO or Pascal VOC",
         f"write a file with a line for each question: {EXAMPLE}",
@@ -169,20 +226,30 @@ def _entries(folder: Path) -> list[Path]:
         raise UserError(f"data `{folder}` cannot be listed: {error.strerror}") from None
 
 
+def _names(folder: Path) -> list[str]:
+    """The names in a folder, sorted; empty if it cannot be listed."""
+    with suppress(OSError):
+        return sorted(entry.name for entry in folder.iterdir())
+    return []
+
+
 def images_of(path: Path, names: Sequence[str]) -> Path | None:
     """The folder that image names are relative to; None for the folder of the data itself.
 
-    Looks beside the data, and two folders deep. Where most of the images are is taken.
+    Looks beside the data, and two folders deep. Where most of the images are is taken; of several such
+    folders, the one that is named like the split in the name of the data.
     """
     default = path if path.is_dir() else path.parent
     if absolute := [name for name in names if Path(name).is_absolute()]:
         return Path(os.path.commonpath([str(Path(name).parent) for name in absolute]))
-    best, most = None, _present(default, names)
+    match = SPLIT.fullmatch(path.stem)
+    named = {part.lower() for part in match.groups()} if match else set[str]()
+    best, most = None, (_present(default, names), False)
     for folder in islice(_around(default), FOLDERS):
-        if most == len(names):
+        if most[0] == len(names) and (best is None or most[1] or not named):
             break
-        if (count := _present(folder, names)) > most:
-            best, most = folder, count
+        if (found := (_present(folder, names), folder.name.lower() in named)) > most:
+            best, most = folder, found
     return best
 
 

@@ -46,6 +46,11 @@ def always(answered: Answered) -> bool:
     return True
 
 
+def given(answered: Answered) -> bool:
+    """Whether there is an answer."""
+    return answered.text is not None
+
+
 def unread(answered: Answered) -> bool:
     """Whether an answer is missing or could not be parsed."""
     return answered.text is None or answered.reason is not None
@@ -94,6 +99,17 @@ class Judged:
     """The labels by which verdicts sort answers, for agreement with others; empty: verdicts are no labels."""
     label: Callable[[str | None], str | None] | None = None
     """Reads the label from a verdict; None if it cannot be read."""
+
+    @classmethod
+    def by_prompt(
+        cls, prompt: str, fields: Callable[[Answered], dict[str, str]], max_tokens: int, **more: Any
+    ) -> Judged:
+        """A judge that is sent one message, the prompt with these fields."""
+
+        def messages(answered: Answered) -> list[dict[str, str]]:
+            return [{"role": "user", "content": filled(prompt, fields(answered))}]
+
+        return cls(messages, max_tokens, fields=fields, **more)
 
 
 @dataclass(frozen=True)
@@ -174,6 +190,11 @@ def protocol_of(block: BenchmarkBlock) -> Benchmark | None:
     return None if block.protocol is None else load("benchmark", block.protocol).variant(block.variant)
 
 
+def question_and_response(answered: Answered) -> dict[str, str]:
+    """The fields of a judge's prompt that extracts the answer from a response."""
+    return {"question": answered.question, "response": answered.text or ""}
+
+
 def filled(prompt: str, fields: Mapping[str, str]) -> str:
     """The prompt with each `{field}` replaced by its text. Other braces, including those in the
     texts, are kept.
@@ -207,6 +228,11 @@ def mean_of_known(values: np.ndarray) -> np.ndarray:
 def right(answered: Answered) -> float:
     """1.0 if the reward's rules count the answer as right, else 0.0."""
     return answered.components.get("accuracy", 0.0)
+
+
+def given_but_wrong(answered: Answered) -> bool:
+    """Whether there is an answer that the reward's rules do not count as right."""
+    return given(answered) and not right(answered)
 
 
 def known_share(above: str, below: str) -> Metric:

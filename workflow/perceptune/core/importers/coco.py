@@ -21,7 +21,7 @@ from perceptune.core.importers.detections import Asking, DetectionParameters, Th
 from perceptune.core.importers.importer import Importer, Placed, Row, Source, missing_key
 
 LISTS = ("images", "annotations", "categories")
-SPLIT = re.compile(r"_(train|val|valid|test)\d*\.json$")
+SPLIT = re.compile(r"_(train|val|valid|test)\d*\.json$", re.IGNORECASE)
 """The end of a name that says the split: `instances_val2017.json`."""
 
 

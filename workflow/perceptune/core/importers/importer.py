@@ -202,10 +202,10 @@ KEYS_SHOWN = 20
 """Number of keys that a message lists: a file that is one object may have tens of thousands."""
 SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})(-[0-9a-f]+)?\.parquet")
 """A Parquet file of a published data set: `validation-00000-of-00001.parquet`."""
-SPLIT = re.compile(r"(train|val|dev|test|eval)[\w.]*")
+SPLIT = re.compile(r"(train|val|dev|test|eval)[\w.]*", re.IGNORECASE)
 """A shard name that is a split, such as `testA`; `data-00000-of-00001.parquet` has none."""
-SPLITS = ("train", "val", "validation", "dev", "test")
-"""Stems of unnumbered files that are splits: `test.parquet`."""
+SPLITS = ("train", "val", "valid", "validation", "dev", "test", "eval")
+"""Stems of unnumbered files that are splits, in upper or lower case: `test.parquet`."""
 IMAGE_MARK = re.compile(r"[ \t]*<image>[ \t]*\n?")
 
 
@@ -229,7 +229,7 @@ def split_of(name: str) -> str | None:
     if match := SHARD.fullmatch(name):
         return match["name"] if SPLIT.fullmatch(match["name"]) else None
     whole = name.removesuffix(".parquet")
-    return whole if whole in SPLITS else None
+    return whole if whole.lower() in SPLITS else None
 
 
 def missing_shards(names: Iterable[str]) -> list[str]:

@@ -192,7 +192,7 @@ def _without_image(source: Source, images: str, expected: set[str]) -> Iterator[
 
 
 def _split_in(image: str) -> str | None:
-    return next((part for part in PurePosixPath(image).parts[:-1] if part in SPLITS), None)
+    return next((part for part in PurePosixPath(image).parts[:-1] if part.lower() in SPLITS), None)
 
 
 def _things(name: str, folder: _Folder, source: Source) -> list[Thing]:

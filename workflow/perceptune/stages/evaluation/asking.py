@@ -17,6 +17,7 @@ from perceptune.contracts.files import write_text
 from perceptune.contracts.progress import Progress
 from perceptune.contracts.provenance.digests import sha256_of_json
 from perceptune.core.answers.reasoning import Reasoning
+from perceptune.core.data.disk_dict import DiskDict
 from perceptune.engines.judging import ANY_MODEL, SEED, Case, Endpoint, Said, complaint, help_with
 from perceptune.engines.vllm.requests import Question
 from perceptune.models.reasoning import reasoning_of
@@ -94,31 +95,40 @@ class VerdictStore:
 
 def verdicts_on(
     cases: Callable[[], Iterator[Case | None]], judge: Judge, kept: Path
-) -> tuple[list[str | None], list[Said | None]]:
-    """Key and verdict of each case, None where there is no case.
+) -> Iterator[tuple[str | None, Said | None]]:
+    """Key and verdict of each case, in order; None where there is no case.
 
-    `cases` is called several times, and its cases are never all in memory. A verdict that is in the
-    folder `kept` is not requested again. Raises `UserError` if the judge cannot be reached, refuses,
-    or keeps failing; the verdicts received so far are stored.
+    `cases` is called several times and must return the same cases each time. Neither they nor the
+    verdicts are ever all in memory. A verdict that is in the folder `kept` is not requested again.
+    Raises `UserError` if the judge cannot be reached, refuses, or keeps failing; the verdicts received
+    so far are stored.
     """
     store = VerdictStore(kept)
-    keys = [case.key if case else None for case in cases()]
-    distinct = dict.fromkeys(key for key in keys if key)
-    unknown = {key for key in distinct if store.find(key) is None}
-    if unknown:
-        total = len(distinct)
-        waiting = _first_of_each(cases(), unknown)
-        try:
-            with Progress("judging answers", total, "verdicts", done=total - len(unknown)) as progress:
-                if judge.model is None:
-                    _ask_endpoint(judge, waiting, store, progress)
-                else:
-                    _ask_here(judge, judge.model, waiting, store, progress)
-        except UserError as error:
-            stored = sum(store.find(key) is not None for key in distinct)
-            hint = f"{stored} of {total} verdicts are stored; rerun to request only the others"
-            raise UserError(error.args[0], f"{error.hint}; {hint}" if error.hint else hint) from None
-    return keys, [None if key is None else store.find(key) for key in keys]
+    _ask_open(cases, judge, store)
+    return ((None, None) if case is None else (case.key, store.find(case.key)) for case in cases())
+
+
+def _ask_open(cases: Callable[[], Iterator[Case | None]], judge: Judge, store: VerdictStore) -> None:
+    """Asks about all cases without a verdict."""
+    unknown, total, missing = DiskDict(), 0, 0
+    for case in _first_of_each(cases()):
+        total += 1
+        if store.find(case.key) is None:
+            missing += 1
+            unknown.add(case.key)
+    if not missing:
+        return
+    waiting = (case for case in _first_of_each(cases()) if case.key in unknown)
+    try:
+        with Progress("judging answers", total, "verdicts", done=total - missing) as progress:
+            if judge.model is None:
+                _ask_endpoint(judge, waiting, store, progress)
+            else:
+                _ask_here(judge, judge.model, waiting, store, progress)
+    except UserError as error:
+        stored = sum(store.find(case.key) is not None for case in _first_of_each(cases()))
+        hint = f"{stored} of {total} verdicts are stored; rerun to request only the others"
+        raise UserError(error.args[0], f"{error.hint}; {hint}" if error.hint else hint) from None
 
 
 def own_prompt(file: Path, fields: Sequence[str]) -> str:
@@ -134,12 +144,11 @@ def own_prompt(file: Path, fields: Sequence[str]) -> str:
     return prompt
 
 
-def _first_of_each(cases: Iterable[Case | None], keys: set[str]) -> Iterator[Case]:
-    """The first case with each of these keys."""
-    left = set(keys)
+def _first_of_each(cases: Iterable[Case | None]) -> Iterator[Case]:
+    """The first case with each key."""
+    seen = DiskDict()
     for case in cases:
-        if case and case.key in left:
-            left.remove(case.key)
+        if case and seen.add(case.key):
             yield case
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +11,7 @@ import polars as pl
 from perceptune.contracts.config import BenchmarkBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
-from perceptune.contracts.tables.io import write_table
+from perceptune.contracts.tables.io import table_writer
 from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.answers.reasoning import UNFINISHED, Reasoning
 from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, protocol_of
@@ -59,8 +60,7 @@ def run(
         for part in with_verdicts(rows, None).iter_slices(PART):
             yield from _cases(answered(part, questions), asked, messages, asking)
 
-    keys, said = verdicts_on(cases, asking, kept)
-    table = _table(rows, keys, said, asking.reasoning)
+    judged = verdicts_on(cases, asking, kept)
     inputs = {"rewards": rewards, "examples": examples}
     inputs |= {"prompt": Path(block.judge_prompt)} if block.judge_prompt else {}
     parameters = {
@@ -72,7 +72,10 @@ def run(
         "weights": weights,
     }
     plugins = [module_of("benchmark", str(block.protocol)), *([module_of("family", model.family)] if model else [])]
-    write_table(verdicts, VERDICTS, table, lineage("evaluation.judge_answers", parameters, inputs, plugins))
+    with table_writer(verdicts, VERDICTS) as table:
+        for part in rows.iter_slices(PART):
+            table.write(_table(part, list(islice(judged, part.height)), asking.reasoning))
+        table.lineage = lineage("evaluation.judge_answers", parameters, inputs, plugins)
 
 
 def _cases(
@@ -106,15 +109,13 @@ def _own_messages(file: Path, judged: Judged) -> Callable[[Answered], list[dict[
     return messages
 
 
-def _table(
-    rows: pl.DataFrame, keys: Sequence[str | None], verdicts: Sequence[Said | None], reasoning: Reasoning
-) -> pl.DataFrame:
-    """The table of verdicts on the scored answers `rows`, whose cases have these keys."""
+def _table(rows: pl.DataFrame, judged: Sequence[tuple[str | None, Said | None]], reasoning: Reasoning) -> pl.DataFrame:
+    """The table of verdicts on the scored answers `rows`: key and verdict of each."""
     found = pl.DataFrame(
         {
-            "key": [key or "" for key in keys],
-            "text": [said and reasoning.answer(said.text) for said in verdicts],
-            "model": [said and said.model for said in verdicts],
+            "key": [key or "" for key, _ in judged],
+            "text": [said and reasoning.answer(said.text) for _, said in judged],
+            "model": [said and said.model for _, said in judged],
         },
         schema={"key": pl.String, "text": pl.String, "model": pl.String},
     )

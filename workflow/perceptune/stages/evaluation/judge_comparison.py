@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappush, heapreplace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from perceptune.contracts.config import BenchmarkBlock, ComparisonBlock, JudgeBlock, ModelBlock
 from perceptune.contracts.errors import UserError
@@ -16,8 +19,9 @@ from perceptune.contracts.plugins import module_of
 from perceptune.contracts.provenance.lineage import lineage
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.compared import COMPARED
-from perceptune.contracts.tables.io import read_batches, write_table
+from perceptune.contracts.tables.io import Rows, read_batches, table_writer
 from perceptune.contracts.tables.preferences import PREFERENCES
+from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.benchmarks.benchmark import Answered, protocol_of
 from perceptune.core.comparisons.rubrics import (
     FIELDS,
@@ -29,15 +33,18 @@ from perceptune.core.comparisons.rubrics import (
 )
 from perceptune.engines.judging import Case, Said
 from perceptune.stages.data.examples import Examples
+from perceptune.stages.data.scans import collected, numbered
 from perceptune.stages.evaluation.asking import Judge, own_prompt, verdicts_on
 from perceptune.stages.evaluation.judged_answers import READ, Questions, answered, with_verdicts
-from perceptune.stages.evaluation.metric_rows import MEASURED, answers_of
+from perceptune.stages.evaluation.metric_rows import MEASURED, components_of
 
 ANSWERS, LIST = "answers", "list"
 """Kinds of pairs besides `focus` and `robust`: answers of two policies, and the ends of a list."""
 UNREADABLE = "the verdict cannot be read"
-GROUPS = 1024
-"""Groups of preferences in memory at once."""
+AT_ONCE = 1024
+"""Questions or groups of preferences in memory at once."""
+Asked = tuple[Pair, str, str, bool]
+"""Pair, example, kind, and whether the filter drops it."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +88,31 @@ def run(
     is no pair.
     """
     asking = Judge(name, judge, model, weights, halvings)
+    source: _Policies | _Preferences
     if rewards is not None and block is not None:
-        pairs = list(_of_policies(rewards, str(config.benchmark), block, examples))
+        source = _Policies(rewards, str(config.benchmark), block, examples)
     else:
         assert preferences is not None
-        pairs = list(_of_preferences(preferences, examples, given=given))
-    if not pairs:
-        source = f"benchmark `{config.benchmark}`" if config.benchmark else f"experiment `{config.experiment}`"
-        raise UserError(f"{source} has no two different answers to compare")
-    drawn = _drawn([example_id for _, example_id, *_ in pairs], config)
-    shown = [one for pair in pairs if pair[1] in drawn for one in _orders(*pair, config)]
+        source = _Preferences(preferences, examples, given=given)
+    drawn = _drawn(source.examples(), config)
+    if not drawn and next(source.examples(), None) is None:
+        of = f"benchmark `{config.benchmark}`" if config.benchmark else f"experiment `{config.experiment}`"
+        raise UserError(f"{of} has no two different answers to compare")
     prompt = own_prompt(Path(config.prompt), FIELDS) if config.prompt else None
     tokens = RUBRICS[config.rubric].max_tokens
 
+    def shown() -> Iterator[Shown]:
+        for pair in source.pairs(drawn):
+            yield from _orders(*pair, config)
+
     def cases() -> Iterator[Case | None]:
-        for one in shown:
+        for one in shown():
             if one.outcome is not None:
                 yield None
                 continue
             chat = messages(config.rubric, prompt, one.pair, one_first=one.one_first)
             yield asking.case(f"example `{one.example_id}`", chat, tokens, may_end_early=True)
 
-    keys, said = verdicts_on(cases, asking, kept)
-    rows = [_row(one, key, verdict, asking, config) for one, key, verdict in zip(shown, keys, said, strict=True)]
     inputs = {"examples": examples, **({"preferences": preferences} if preferences else {})}
     inputs |= {f"rewards {i}": path for i, path in enumerate(rewards or (), 1)}
     inputs |= {"prompt": Path(config.prompt)} if config.prompt else {}
@@ -117,46 +126,86 @@ def run(
     }
     plugins = [module_of("benchmark", block.protocol)] if block and block.protocol else []
     plugins += [module_of("family", model.family)] if model else []
-    write_table(compared, COMPARED, rows, lineage("evaluation.judge_comparison", parameters, inputs, plugins))
+    judged = verdicts_on(cases, asking, kept)
+    rows = (_row(one, *said, asking, config) for one, said in zip(shown(), judged, strict=True))
+    with table_writer(compared, COMPARED) as table:
+        while part := list(islice(rows, AT_ONCE)):
+            table.write(part)
+        table.lineage = lineage("evaluation.judge_comparison", parameters, inputs, plugins)
 
 
-def _of_policies(
-    rewards: tuple[Path, Path], benchmark: str, block: BenchmarkBlock, examples: Path
-) -> Iterator[tuple[Pair, str, str, bool]]:
-    """Pair, example, kind, and whether it is dropped, for every question of the benchmark."""
-    one, other = (_greedy(path, benchmark, block, Questions(examples)) for path in rewards)
-    if one.keys() != other.keys():
-        raise ValueError(f"the policies answer different questions of benchmark `{benchmark}`")
-    protocol = protocol_of(block)
-    for example_id, answer in one.items():
+class _Policies:
+    """The greedy answers of two policies to a benchmark, under its first view."""
+
+    def __init__(self, rewards: tuple[Path, Path], benchmark: str, block: BenchmarkBlock, examples: Path) -> None:
+        """Raises `ValueError` if the policies answer different questions."""
+        self._rewards, self._examples = rewards, examples
+        self._protocol = protocol_of(block)
+        one, other = (_greedy(path, benchmark, block) for path in rewards)
+        if set(one["example_id"]) != set(other["example_id"]):
+            raise ValueError(f"the policies answer different questions of benchmark `{benchmark}`")
+        self._rows = one.join(other, "example_id", "left", suffix="_of_other", maintain_order="left", validate="1:1")
+
+    def examples(self) -> Iterator[str]:
+        """The questions."""
+        yield from self._rows["example_id"]
+
+    def pairs(self, drawn: set[str] | None) -> Iterator[Asked]:
+        """The pairs about these questions (None: all), in the order of their requests."""
+        rows = self._rows if drawn is None else self._rows.filter(pl.col("example_id").is_in(list(drawn)))
+        columns = [*MEASURED, *READ]
+        schema = pa.schema([REWARDS.schema.field(name) for name in columns])
+        own, others = Rows(self._rewards[0], REWARDS, columns), Rows(self._rewards[1], REWARDS, ["answer"])
+        for part in rows.iter_slices(AT_ONCE):
+            taken = pl.DataFrame(pl.from_arrow(pa.Table.from_pylist(own.take(part["row"].to_list()), schema)))
+            taken = taken.with_columns(components_of(taken["components"]))
+            said = others.take(part["row_of_other"].to_list())
+            answers = answered(with_verdicts(taken, None), Questions(self._examples))
+            for answer, other in zip(answers, said, strict=True):
+                yield self._pair(answer, other["answer"]), answer.example_id, ANSWERS, False
+
+    def _pair(self, answer: Answered, other: str | None) -> Pair:
+        described = self._protocol.described if self._protocol else None
         facts = {
-            "What the image shows": protocol.described(answer) if protocol and protocol.described else "",
+            "What the image shows": described(answer) if described else "",
             "A reference answer": answer.target or "",
         }
-        texts = (answer.text or "", other[example_id].text or "")
-        yield Pair(example_id, answer.question, *texts, facts), example_id, ANSWERS, False
+        return Pair(answer.example_id, answer.question, answer.text or "", other or "", facts)
 
 
-def _greedy(path: Path, benchmark: str, block: BenchmarkBlock, questions: Questions) -> dict[str, Answered]:
-    """Example to its greedy answer under the benchmark's first view."""
-    rows = answers_of(path, benchmark, (*MEASURED, *READ))
-    rows = rows.filter(pl.col("condition") == "greedy", pl.col("view") == block.views[0])
-    return {answer.example_id: answer for answer in answered(with_verdicts(rows, None), questions)}
+def _greedy(path: Path, benchmark: str, block: BenchmarkBlock) -> pl.DataFrame:
+    """Row and example of the greedy answers under the benchmark's first view, ordered by request."""
+    of = pl.col("benchmark") == benchmark, pl.col("condition") == "greedy", pl.col("view") == block.views[0]
+    found = collected(numbered(path, REWARDS).filter(*of).select("row", "request_id", "example_id"), path)
+    return found.sort("request_id").drop("request_id")
 
 
-def _of_preferences(preferences: Path, examples: Path, *, given: bool) -> Iterator[tuple[Pair, str, str, bool]]:
-    """Pair, example, kind, and whether the filter drops it, for every pair of different answers."""
-    columns = ["group_id", "example_id", "responses", "pairs", "kept"]
-    known = Examples(examples)
-    for part in read_batches(preferences, PREFERENCES, columns, GROUPS):
-        rows = part.to_pylist()
-        asked = known.rows({row["example_id"] for row in rows}, ("example_id", "question", "target", "source"))
-        for row in rows:
-            example = asked[row["example_id"]]
-            facts = {} if given else _known(example)
-            for kind, one, other, dropped in _texts(row):
-                item = f"{row['group_id']} {kind}"
-                yield Pair(item, example["question"], one, other, facts), row["example_id"], kind, dropped
+class _Preferences:
+    """The pairs that an experiment learns from. `given`: whether they are answers of the dataset."""
+
+    def __init__(self, preferences: Path, examples: Path, *, given: bool) -> None:
+        self._preferences, self._examples, self._given = preferences, Examples(examples), given
+
+    def examples(self) -> Iterator[str]:
+        """The examples with a pair of different answers, once per group."""
+        yield from (row["example_id"] for rows in self._batches() for row in rows if any(_texts(row)))
+
+    def pairs(self, drawn: set[str] | None) -> Iterator[Asked]:
+        """The pairs of different answers about these examples (None: all), in the order of the table."""
+        for batch in self._batches():
+            rows = [row for row in batch if drawn is None or row["example_id"] in drawn]
+            ids = {row["example_id"] for row in rows}
+            asked = self._examples.rows(ids, ("example_id", "question", "target", "source")) if ids else {}
+            for row in rows:
+                example = asked[row["example_id"]]
+                facts = {} if self._given else _known(example)
+                for kind, one, other, dropped in _texts(row):
+                    pair = Pair(f"{row['group_id']} {kind}", example["question"], one, other, facts)
+                    yield pair, row["example_id"], kind, dropped
+
+    def _batches(self) -> Iterator[list[dict[str, Any]]]:
+        columns = ["group_id", "example_id", "responses", "pairs", "kept"]
+        yield from (part.to_pylist() for part in read_batches(self._preferences, PREFERENCES, columns, AT_ONCE))
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
@@ -194,10 +243,25 @@ def _best_first(given: Sequence[Any]) -> Sequence[Any]:
     return [given[i] for i in sorted(range(len(given)), key=lambda i: -numbers[i])]
 
 
-def _drawn(examples: Sequence[str], config: ComparisonBlock) -> set[str]:
-    """The questions to ask about: all, or `limit` of them, by a hash of seed and question."""
-    ranked = sorted(set(examples), key=lambda example_id: derived_seed("questions", config.seed, example_id))
-    return set(ranked[: config.limit])
+def _drawn(examples: Iterable[str], config: ComparisonBlock) -> set[str] | None:
+    """The questions to ask about: `limit` of them, those with the smallest hashes of seed and question,
+    so that a larger limit keeps what is paid for; None for all."""
+    if config.limit is None:
+        return None
+    largest_first: list[tuple[int, str]] = []
+    drawn: set[str] = set()
+    for example_id in examples:
+        if example_id in drawn:
+            continue
+        one = -derived_seed("questions", config.seed, example_id), example_id
+        if len(drawn) < config.limit:
+            heappush(largest_first, one)
+            drawn.add(example_id)
+        elif one > largest_first[0]:
+            _, out = heapreplace(largest_first, one)
+            drawn.remove(out)
+            drawn.add(example_id)
+    return drawn
 
 
 def _orders(pair: Pair, example_id: str, kind: str, dropped: bool, config: ComparisonBlock) -> Iterator[Shown]:

@@ -51,8 +51,8 @@ def run(
             about = f"answer {row['sample_index']} to example `{row['example_id']}`"
             yield asking.case(about, chat, MAX_TOKENS, may_end_early=True)
 
-    keys, said = verdicts_on(cases, asking, kept)
-    rows = [_row(row, str(key), one, asking) for row, key, one in zip(answers, keys, said, strict=True)]
+    judged = verdicts_on(cases, asking, kept)
+    rows = [_row(row, str(key), said, asking) for row, (key, said) in zip(answers, judged, strict=True)]
     parameters = {
         "name": name,
         "judge": judge.model_dump(mode="json"),

@@ -30,6 +30,7 @@ from perceptune.core.benchmarks.benchmark import (
     Measured,
     always,
     filled,
+    given,
     known_share,
     share,
     unread,
@@ -206,5 +207,5 @@ BENCHMARK = Benchmark(
     quoted=("aAcc", "qAcc", "fAcc"),
     settings={"prompt": "{question}", "max_tokens": 256},
     reads={"existence": (*ADDRESS, "visual_input", "gt_answer_details")},
-    judged=Judged(_messages, asked=lambda answered: answered.text is not None),
+    judged=Judged(_messages, asked=given),
 )

@@ -8,7 +8,7 @@ its output format: the letters alone, or Z.
 from __future__ import annotations
 
 from perceptune.core.answers.extraction import BLANKED, letter_set
-from perceptune.core.benchmarks.benchmark import Answered, Judged, filled
+from perceptune.core.benchmarks.benchmark import Answered, Judged, given, question_and_response
 from perceptune.core.benchmarks.by_group import Group, JudgedRule, accuracy_by_group, has
 from perceptune.core.benchmarks.logicvista.data import SKILLS
 
@@ -28,21 +28,6 @@ Answer:
 {response}"""
 
 
-def fields(answered: Answered) -> dict[str, str]:
-    """The fields of the extraction prompt."""
-    return {"question": answered.question, "response": answered.text or ""}
-
-
-def messages(answered: Answered) -> list[dict[str, str]]:
-    """The extraction prompt."""
-    return [{"role": "user", "content": filled(EXTRACT, fields(answered))}]
-
-
-def needs_judge(answered: Answered) -> bool:
-    """Every answer that is not missing, as in the published scorer."""
-    return answered.text is not None
-
-
 def accepts(answered: Answered) -> bool:
     """Whether the letters found by the judge are those of the ground truth, ignoring punctuation."""
     found = letter_set((answered.verdict or "").translate(BLANKED))
@@ -53,6 +38,6 @@ BENCHMARK = accuracy_by_group(
     "logicvista",
     GROUPS,
     reads=("skills",),
-    judged=Judged(messages, max_tokens=32, asked=needs_judge, fields=fields),
+    judged=Judged.by_prompt(EXTRACT, question_and_response, max_tokens=32, asked=given),
     judged_by={"accuracy_judged": JudgedRule("accuracy (letters found by a judge, our prompt)", accepts)},
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from perceptune.core.benchmarks.benchmark import Answered, Judged, filled, right
+from perceptune.core.benchmarks.benchmark import Answered, Judged, given_but_wrong
 from perceptune.core.benchmarks.by_group import Group, JudgedRule, accuracy_by_group, has
 from perceptune.core.benchmarks.mathverse.data import VERSIONS
 
@@ -49,16 +49,6 @@ def fields(answered: Answered) -> dict[str, str]:
     return {"question": question, "answer": answered.target or "", "response": answered.text or ""}
 
 
-def messages(answered: Answered) -> list[dict[str, str]]:
-    """The comparison prompt."""
-    return [{"role": "user", "content": filled(COMPARE, fields(answered))}]
-
-
-def needs_judge(answered: Answered) -> bool:
-    """Answers that the rules do not accept."""
-    return answered.text is not None and not right(answered)
-
-
 def accepts(answered: Answered) -> bool:
     """Whether the judge replied 1, or `Judgement: 1` as the official prompt suggests."""
     return ACCEPTED.match(answered.verdict or "") is not None
@@ -69,6 +59,6 @@ BENCHMARK = accuracy_by_group(
     GROUPS,
     unit=lambda answered: str(answered.source["problem"]),  # one unit
     reads=("question_type", "question_for_eval", "problem", "problem_version"),
-    judged=Judged(messages, max_tokens=8, asked=needs_judge, fields=fields, may_end_early=True),
+    judged=Judged.by_prompt(COMPARE, fields, max_tokens=8, asked=given_but_wrong, may_end_early=True),
     judged_by={"accuracy_judged": JudgedRule("accuracy (compared by a judge, our prompt)", accepts)},
 )

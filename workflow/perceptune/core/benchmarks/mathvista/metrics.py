@@ -8,7 +8,7 @@ final number or the last list. `_vlmevalkit` marks both under VLMEvalKit's rules
 
 from __future__ import annotations
 
-from perceptune.core.benchmarks.benchmark import Answered, Judged, filled
+from perceptune.core.benchmarks.benchmark import Answered, Judged, question_and_response
 from perceptune.core.benchmarks.by_group import BY_VLMEVALKIT, Group, JudgedRule, accuracy_by_group, has
 from perceptune.core.benchmarks.mathvista.answers import same_as_published, without_extraction
 from perceptune.core.benchmarks.mathvista.mathvista_vlmevalkit import accepts_extraction, settled_by_rules
@@ -36,16 +36,6 @@ Question:
 
 Response:
 {response}"""
-
-
-def fields(answered: Answered) -> dict[str, str]:
-    """The fields of the extraction prompt."""
-    return {"question": answered.question, "response": answered.text or ""}
-
-
-def messages(answered: Answered) -> list[dict[str, str]]:
-    """The extraction prompt."""
-    return [{"role": "user", "content": filled(EXTRACT, fields(answered))}]
 
 
 def needs_judge(answered: Answered) -> bool:
@@ -79,7 +69,7 @@ BENCHMARK = accuracy_by_group(
     "mathvista",
     GROUPS,
     reads=("answer_type", "choices", "precision", "subtask"),
-    judged=Judged(messages, max_tokens=128, asked=needs_judge, fields=fields),
+    judged=Judged.by_prompt(EXTRACT, question_and_response, max_tokens=128, asked=needs_judge),
     judged_by={
         "accuracy_judged": JudgedRule("accuracy (answers extracted by a judge, our prompt)", accepts, accepts),
         "accuracy_judged_vlmevalkit": JudgedRule(

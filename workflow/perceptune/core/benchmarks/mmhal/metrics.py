@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, filled, known_share
+from perceptune.core.benchmarks.benchmark import Answered, Benchmark, Judged, Measured, given, known_share
 from perceptune.core.rewards.metrics import Columns
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
@@ -103,10 +103,6 @@ def _of(kind: str) -> Callable[[Answered], bool]:
     return lambda answered: answered.source.get("question_type") == kind
 
 
-def _needs_judge(answered: Answered) -> bool:
-    return answered.text is not None
-
-
 def _is_unrated(answered: Answered) -> bool:
     return rating(answered.verdict) is None
 
@@ -137,11 +133,11 @@ BENCHMARK = Benchmark(
     },
     settings={"prompt": "{question}", "max_tokens": 1024, "views": ("original",)},
     reads={"open": ("image_content", "question_type")},
-    judged=Judged(
-        messages=lambda answered: [{"role": "user", "content": filled(PROMPT, fields(answered))}],
+    judged=Judged.by_prompt(
+        PROMPT,
+        fields,
         max_tokens=1024,
-        asked=_needs_judge,
-        fields=fields,
+        asked=given,
         labels=tuple(map(str, range(7))),
         label=label,
     ),

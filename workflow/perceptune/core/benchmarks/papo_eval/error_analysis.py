@@ -16,7 +16,7 @@ from perceptune.core.benchmarks.benchmark import (
     Answered,
     Judged,
     Measured,
-    filled,
+    given_but_wrong,
     known_share,
     right,
     summed,
@@ -61,11 +61,6 @@ def error_of(answered: Answered) -> str | None:
     if right(answered):
         return None
     return "other" if answered.text is None else kind_of(answered.verdict)
-
-
-def is_sent(answered: Answered) -> bool:
-    """Wrong answers, apart from missing ones."""
-    return answered.text is not None and not right(answered)
 
 
 def fields(answered: Answered) -> dict[str, str]:
@@ -136,11 +131,11 @@ ERRORS = {
 """`n` counts errors in the shares of errors and answers in the other metrics; `n_failed` counts
 errors whose verdict could not be read, which belong to no kind.
 """
-JUDGED = Judged(
-    messages=lambda answered: [{"role": "user", "content": filled(PROMPT, fields(answered))}],
+JUDGED = Judged.by_prompt(
+    PROMPT,
+    fields,
     max_tokens=16,
-    asked=is_sent,
-    fields=fields,
+    asked=given_but_wrong,
     may_end_early=True,
     reads_reasoning=True,
     labels=KINDS,
