@@ -257,9 +257,10 @@ def written(
     metrics: list[dict[str, Any]] | None = None,
     hostile: bool = False,
     pairs: bool = False,
+    block: BenchmarkBlock = BenchmarkBlock(dataset="shapes", reward="perception"),
     **config: Any,
 ) -> Path:
-    """Writes all tables for these policies, runs the stage and returns the page."""
+    """Writes all tables for these policies, runs the stage and returns the page; `block` is the benchmark."""
     rows = metrics_of(gains) + (noise_and_attention_of(gains) if pairs else []) if metrics is None else metrics
     folder.mkdir(exist_ok=True)
     write_table(folder / "metrics.parquet", METRICS, rows, MADE)
@@ -280,7 +281,7 @@ def written(
         noise=NOISE if pairs else {},
         predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet"} for p in gains},
         examples={"shapes": folder / "examples.parquet"},
-        benchmarks={"shapes-test": BenchmarkBlock(dataset="shapes", reward="perception")},
+        benchmarks={"shapes-test": block},
         base=dict.fromkeys(gains, base),
         report=folder / "report.html",
         result_table=folder / "result.txt",

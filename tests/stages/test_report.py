@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 import pytest
+from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
@@ -97,6 +98,22 @@ def test_answers_stay_text(tmp_path: Path) -> None:
     assert len(page.source) < 600_000
     assert "<b>bold</b>" in page.text
     assert "no four numbers in <b>answer</b>" in page.text
+
+
+def test_the_text_table_counts_the_view_that_the_page_counts(tmp_path: Path) -> None:
+    """That is the first view of the benchmark, even if `original` is another one."""
+    rows = [
+        metric_row(policy, "accuracy_iou_0.5", value + (gain or 0), gain=gain, view=view)
+        for view, value in (("masked", 0.3), ("original", 0.6))
+        for policy, gain in DEMO.items()
+    ]
+    block = BenchmarkBlock(dataset="shapes", reward="perception", views=("masked", "original"))
+    page = Page(written(tmp_path, DEMO, metrics=rows, block=block))
+    assert cells(page, "result", "perpo").startswith("perpo 40.2 [36.2, 44.2]")
+    text = (tmp_path / "result.txt").read_text()
+    assert "(test split, greedy, masked image)" in text
+    assert "40.2 [36.2, 44.2]" in text
+    assert "70.2" not in text
 
 
 def test_without_pairs_and_a_sweep_the_page_does_not_mention_them(tmp_path: Path) -> None:
