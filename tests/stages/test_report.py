@@ -100,6 +100,12 @@ def test_answers_stay_text(tmp_path: Path) -> None:
     assert "no four numbers in <b>answer</b>" in page.text
 
 
+def test_the_gallery_has_the_examples_of_a_benchmark_with_several_tasks(tmp_path: Path) -> None:
+    rows = [metric_row(policy, "accuracy", 0.5, gain=gain, task="all") for policy, gain in DEMO.items()]
+    page = Page(written(tmp_path, DEMO, metrics=rows))
+    assert page.source.count('class="scene"') == 12
+
+
 def test_the_text_table_counts_the_view_that_the_page_counts(tmp_path: Path) -> None:
     """That is the first view of the benchmark, even if `original` is another one."""
     rows = [
