@@ -258,9 +258,13 @@ def written(
     hostile: bool = False,
     pairs: bool = False,
     block: BenchmarkBlock = BenchmarkBlock(dataset="shapes", reward="perception"),
+    also: dict[str, Path] | None = None,
     **config: Any,
 ) -> Path:
-    """Writes all tables for these policies, runs the stage and returns the page; `block` is the benchmark."""
+    """Writes all tables for these policies, runs the stage and returns the page.
+
+    `block` is the benchmark, `also` has tables of answers to others by their name, of all policies.
+    """
     rows = metrics_of(gains) + (noise_and_attention_of(gains) if pairs else []) if metrics is None else metrics
     folder.mkdir(exist_ok=True)
     write_table(folder / "metrics.parquet", METRICS, rows, MADE)
@@ -279,7 +283,7 @@ def written(
         pairs={LABEL: write_pairs(folder, examples, hostile)} if pairs else {},
         rounds={},
         noise=NOISE if pairs else {},
-        predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet"} for p in gains},
+        predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet", **(also or {})} for p in gains},
         examples={"shapes": folder / "examples.parquet"},
         benchmarks={"shapes-test": block},
         base=dict.fromkeys(gains, base),

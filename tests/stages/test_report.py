@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -120,6 +121,16 @@ def test_the_text_table_counts_the_view_that_the_page_counts(tmp_path: Path) -> 
     assert "(test split, greedy, masked image)" in text
     assert "40.2 [36.2, 44.2]" in text
     assert "70.2" not in text
+
+
+def test_all_tables_of_answers_are_sources(tmp_path: Path) -> None:
+    """Benchmarks that different rewards score have tables of their own."""
+    written(tmp_path, DEMO)
+    other = shutil.copy(tmp_path / "rewards-tiny.parquet", tmp_path / "strict.parquet")
+    page = Page(written(tmp_path, DEMO, also={"strict-test": other}))
+    for table in ("rewards-tiny", "rewards-dpo", "rewards-perpo"):
+        assert f"scored by {table}" in page.text
+    assert page.text.count("scored by strict") == 3
 
 
 def test_without_pairs_and_a_sweep_the_page_does_not_mention_them(tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ def run(
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
-    sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
+    sources |= {
+        f"answers of {p}, scored by {path.stem}": path for p, tables in predictions.items() for path in tables.values()
+    }
     sources |= {
         f"{n} of {label}": path for label, tables in pairs.items() for n, path in tables.items() if n != "statistics"
     }
