@@ -130,3 +130,16 @@ def test_a_list_method_may_train_under_a_saliency_map_but_its_lists_are_not_expo
         UserError, match=r"key `exports\.out`: view `hidden` needs a saliency map; exports do not support these"
     ):
         planning.load(config)
+
+
+def test_only_datasets_that_are_shown_under_a_crop_get_one() -> None:
+    config = with_mdpo(corrupted="hidden")
+    config["datasets"]["others"] = {"kind": "shapes", "test": {"grounding": 20}}
+    config["benchmarks"]["cut-test"] = {**config["benchmarks"]["shapes-test"], "views": ["original", "cut"]}
+    config["benchmarks"]["others-test"] = {**config["benchmarks"]["shapes-test"], "dataset": "others"}
+    for experiment in config["experiments"].values():
+        experiment["benchmarks"] = ["cut-test", "others-test"]
+    plan = planning.load(config)
+    job = job_of(plan, "plan_benchmarks", {"policy": "perpo"})
+    assert job.inputs["crops"] == ["<results>/crops/tiny/shapes/salient.parquet"]
+    assert {dataset: set(views["crops"]) for dataset, views in job.details["views"].items()} == {"shapes": {"salient"}, "others": set()}
