@@ -114,6 +114,7 @@ def test_jobs_of_a_list_method_get_every_view_it_uses() -> None:
         ("saliency_maps.dino.split", "test", "key `saliency_maps.dino.split`: may leave out questions of `samplings.n20`"),
         ("saliency_maps.dino.limit", 1, "key `saliency_maps.dino.limit`: may leave out questions of `samplings.n20`"),
         ("views.tiny-part.parameters", {"smallest": 0.5}, "key `views.tiny-part.parameters`: `smallest` 0.5 exceeds `largest` 0.2"),
+        ("views.either.choice", ["tiny-part", "cut"], "key `views.either.choice`: `cut` needs a crop; choices do not support these"),
     ],
 )  # fmt: skip
 def test_views_that_a_list_method_cannot_use(path: str, value: Any, expected: str) -> None:
