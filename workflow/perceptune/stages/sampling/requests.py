@@ -391,7 +391,7 @@ def chosen_examples(
         splits = {row["split"] for row in rows}
         hint = "`test_share: 0.2` in the dataset block holds out a fifth of the images"
         raise UserError(
-            f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available)}",
+            f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available) or 'no usable ones'}",
             None if split in splits else hint if split == "test" and "train" in splits else near(split, splits),
         )
     return chosen
