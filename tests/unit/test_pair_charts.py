@@ -102,8 +102,8 @@ def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
     metrics = pl.DataFrame(rows, infer_schema_length=None)
     found = attention.attention_section(metrics, results.results(metrics)[0], STYLES)
     assert found is not None
-    (panel,) = found["panels"]
-    assert found["gain_panels"] == []
+    ((panel, gains),) = found["panels"]
+    assert gains is None
     assert bool(of_class(panel, "band")) is bands
     assert len(of_class(panel, "spread")) == (0 if bands else layers)
 
