@@ -248,6 +248,7 @@ def write_pairs(folder: Path, examples: list[dict[str, Any]], hostile: bool) -> 
 
 ROLES = ("focus_chosen", "focus_rejected", "robust_chosen", "robust_rejected")
 LABEL = "tiny/shapes/self-made/central"
+BLOCK = BenchmarkBlock(dataset="shapes", reward="perception")
 
 
 def written(
@@ -257,7 +258,7 @@ def written(
     metrics: list[dict[str, Any]] | None = None,
     hostile: bool = False,
     pairs: bool = False,
-    block: BenchmarkBlock = BenchmarkBlock(dataset="shapes", reward="perception"),
+    block: BenchmarkBlock = BLOCK,
     also: dict[str, Path] | None = None,
     **config: Any,
 ) -> Path:

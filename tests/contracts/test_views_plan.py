@@ -143,4 +143,7 @@ def test_only_datasets_that_are_shown_under_a_crop_get_one() -> None:
     plan = planning.load(config)
     job = job_of(plan, "plan_benchmarks", {"policy": "perpo"})
     assert job.inputs["crops"] == ["<results>/crops/tiny/shapes/salient.parquet"]
-    assert {dataset: set(views["crops"]) for dataset, views in job.details["views"].items()} == {"shapes": {"salient"}, "others": set()}
+    assert {dataset: set(views["crops"]) for dataset, views in job.details["views"].items()} == {
+        "shapes": {"salient"},
+        "others": set(),
+    }

@@ -42,7 +42,10 @@ def test_a_round_without_requests_has_empty_tables(tmp_path: Path) -> None:
         model=MODEL, weights="w", adapter=None, shard=0, shards=1,
     )  # fmt: skip
     gather.run(
-        requests=tables["requests"], shards=[tables["shard"]], responses=tables["responses"], journal=tmp_path / "journal"
+        requests=tables["requests"],
+        shards=[tables["shard"]],
+        responses=tables["responses"],
+        journal=tmp_path / "journal",
     )
     assert tables.rewards().is_empty()
     names = ("requests", "responses", "rewards", "preferences")
