@@ -80,7 +80,7 @@ def test_the_page_shows_the_result(tmp_path: Path) -> None:
         "perpo 58.2 [54.2, 62.2] +10.2 [+7.2, +13.2] 50.2 [46.2, 54.2] 0.501"
     )
     assert "margin below 0.5" in page.text
-    assert "940 480 80 1,500 17.2 12.0" in page.text  # kept, dropped for two reasons, all, two means
+    assert "940 80 480 1,500 17.2 12.0" in page.text  # kept, dropped for two reasons, all, two means
     assert "perceptune 0.1.0" in page.text
     assert page.source.count('class="scene"') == 12
 
