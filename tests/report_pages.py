@@ -248,6 +248,7 @@ def write_pairs(folder: Path, examples: list[dict[str, Any]], hostile: bool) -> 
 
 ROLES = ("focus_chosen", "focus_rejected", "robust_chosen", "robust_rejected")
 LABEL = "tiny/shapes/self-made/central"
+BLOCK = BenchmarkBlock(dataset="shapes", reward="perception")
 
 
 def written(
@@ -257,9 +258,14 @@ def written(
     metrics: list[dict[str, Any]] | None = None,
     hostile: bool = False,
     pairs: bool = False,
+    block: BenchmarkBlock = BLOCK,
+    also: dict[str, Path] | None = None,
     **config: Any,
 ) -> Path:
-    """Writes all tables for these policies, runs the stage and returns the page."""
+    """Writes all tables for these policies, runs the stage and returns the page.
+
+    `block` is the benchmark, `also` has tables of answers to others by their name, of all policies.
+    """
     rows = metrics_of(gains) + (noise_and_attention_of(gains) if pairs else []) if metrics is None else metrics
     folder.mkdir(exist_ok=True)
     write_table(folder / "metrics.parquet", METRICS, rows, MADE)
@@ -278,9 +284,9 @@ def written(
         pairs={LABEL: write_pairs(folder, examples, hostile)} if pairs else {},
         rounds={},
         noise=NOISE if pairs else {},
-        predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet"} for p in gains},
+        predictions={p: {"shapes-test": folder / f"rewards-{p}.parquet", **(also or {})} for p in gains},
         examples={"shapes": folder / "examples.parquet"},
-        benchmarks={"shapes-test": BenchmarkBlock(dataset="shapes", reward="perception")},
+        benchmarks={"shapes-test": block},
         base=dict.fromkeys(gains, base),
         report=folder / "report.html",
         result_table=folder / "result.txt",

@@ -114,6 +114,7 @@ def test_jobs_of_a_list_method_get_every_view_it_uses() -> None:
         ("saliency_maps.dino.split", "test", "key `saliency_maps.dino.split`: may leave out questions of `samplings.n20`"),
         ("saliency_maps.dino.limit", 1, "key `saliency_maps.dino.limit`: may leave out questions of `samplings.n20`"),
         ("views.tiny-part.parameters", {"smallest": 0.5}, "key `views.tiny-part.parameters`: `smallest` 0.5 exceeds `largest` 0.2"),
+        ("views.either.choice", ["tiny-part", "cut"], "key `views.either.choice`: `cut` needs a crop; choices do not support these"),
     ],
 )  # fmt: skip
 def test_views_that_a_list_method_cannot_use(path: str, value: Any, expected: str) -> None:
@@ -130,3 +131,19 @@ def test_a_list_method_may_train_under_a_saliency_map_but_its_lists_are_not_expo
         UserError, match=r"key `exports\.out`: view `hidden` needs a saliency map; exports do not support these"
     ):
         planning.load(config)
+
+
+def test_only_datasets_that_are_shown_under_a_crop_get_one() -> None:
+    config = with_mdpo(corrupted="hidden")
+    config["datasets"]["others"] = {"kind": "shapes", "test": {"grounding": 20}}
+    config["benchmarks"]["cut-test"] = {**config["benchmarks"]["shapes-test"], "views": ["original", "cut"]}
+    config["benchmarks"]["others-test"] = {**config["benchmarks"]["shapes-test"], "dataset": "others"}
+    for experiment in config["experiments"].values():
+        experiment["benchmarks"] = ["cut-test", "others-test"]
+    plan = planning.load(config)
+    job = job_of(plan, "plan_benchmarks", {"policy": "perpo"})
+    assert job.inputs["crops"] == ["<results>/crops/tiny/shapes/salient.parquet"]
+    assert {dataset: set(views["crops"]) for dataset, views in job.details["views"].items()} == {
+        "shapes": {"salient"},
+        "others": set(),
+    }

@@ -12,7 +12,8 @@ import pytest
 from perceptune.commands.inspect import library as library_module
 from perceptune.commands.inspect.tokens import tokens_of
 from perceptune.contracts.tables.examples import EXAMPLES
-from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.io import read_lineage, read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -201,6 +202,30 @@ def test_pairs_show_everything_they_were_made_from(client: TestClient) -> None:
     assert "ground truth crop inverse crop" in found.text
     assert "focus pair · kept · margin 0 · IPS 0.5" in found.text
     assert found.text.count("log-prob −1.25, −0.625 per token") == len(ROLES)
+
+
+def test_a_pair_without_one_of_its_answers_shows_none(client: TestClient, tmp_path: Path) -> None:
+    """Such a pair has no place in the responses of its group, which may have none at all."""
+    whole = Path(f"results/preferences/{PAIRS}.parquet")
+    table = whole.with_name("lost.parquet")
+    groups = read_table(whole, PREFERENCES).to_pylist()[1:3]
+    for left, group in zip((3, 0), groups, strict=True):
+        del group["responses"][left:]
+        for pair in group["pairs"]:
+            for role in ("chosen", "rejected"):
+                pair[role] = pair[role] if pair[role] < left else -1
+            pair |= {"kept": False, "reason": "no answer: too long"}
+        group |= {"kept": False}
+    write_table(table, PREFERENCES, groups, read_lineage(whole))
+    try:
+        assert "tiny/shapes/made/lost" in page(client, "").text
+        some, none = (page(client, f"group?table=tiny/shapes/made/lost&id={g['group_id']}").text for g in groups)
+        assert some.count("robust_chosen 1") == 1
+        assert some.count("no response") == 1
+        assert none.count("no response") == 4
+        assert exported(client, "of=groups&table=tiny/shapes/made/lost", tmp_path).read_text() == ""
+    finally:
+        table.unlink()
 
 
 def test_a_group_leads_to_all_answers_to_its_question(client: TestClient) -> None:

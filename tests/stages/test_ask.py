@@ -182,6 +182,7 @@ def test_asking_like_a_block(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> N
     ("arguments", "expected"),
     [
         (["perpi"], "policy `perpi` does not exist, expected one of `tiny`, `dpo`"),
+        (["models/tiny"], "policy `models/tiny` does not exist, expected one of `tiny`, `dpo`"),
         (
             ["dpo"],
             "policy `dpo` is not trained yet: `results/adapters/dpo/adapter_model.safetensors` does not exist in",

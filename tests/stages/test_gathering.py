@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+from perceptune.contracts.config import BatchBlock
 from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.responses import RESPONSES
-from perceptune.stages.sampling import gather
+from perceptune.stages.preferences import select_batch
+from perceptune.stages.sampling import gather, responses
 
-from .scored_tables import Tables, example, request, response
+from .scored_tables import MODEL, ROWS, Tables, example, request, response
 
 
 def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: Path) -> None:
@@ -29,3 +32,24 @@ def test_gathering_keeps_the_order_of_requests_and_refuses_lost_rows(tmp_path: P
         gather.run(
             requests=tmp_path / "requests.parquet", shards=shards[:1], responses=target, journal=tmp_path / "journal"
         )
+
+
+def test_a_round_without_requests_has_empty_tables(tmp_path: Path) -> None:
+    """Rounds after the one in which training stopped ask nothing."""
+    tables = Tables(tmp_path, ROWS, [])
+    responses.run(
+        requests=tables["requests"], examples={"mine": tables["examples"]}, responses=tables["shard"], journal=tmp_path / "journal",
+        model=MODEL, weights="w", adapter=None, shard=0, shards=1,
+    )  # fmt: skip
+    gather.run(
+        requests=tables["requests"],
+        shards=[tables["shard"]],
+        responses=tables["responses"],
+        journal=tmp_path / "journal",
+    )
+    assert tables.rewards().is_empty()
+    names = ("requests", "responses", "rewards", "preferences")
+    select_batch.run(
+        **{name: tables[name] for name in names}, statistics=tmp_path / "statistics.json", config=BatchBlock()
+    )
+    assert read_table(tables["preferences"], PREFERENCES).num_rows == 0

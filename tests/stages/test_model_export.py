@@ -85,7 +85,7 @@ def test_an_adapter_that_was_not_merged_is_noticed(
     arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forgotten(model: ModelBlock, adapter: Path, folder: Path) -> None:
-        shutil.copytree(model.path, folder)
+        shutil.copytree(model.path, folder, dirs_exist_ok=True)
 
     monkeypatch.setattr(model_export, "merged_model", forgotten)
     folder = tmp_path / "trained"

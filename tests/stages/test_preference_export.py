@@ -249,3 +249,11 @@ def test_datasets_reads_the_images_of_verls_table(tables: Path, tmp_path: Path) 
     assert [image.size for image in rows["two"]["images"]] == [(30, 20), (32, 24)]
     assert rows["two"]["prompt"] == [{"role": "user", "content": "<image><image>which is red?\nSay so."}]
     assert rows["one"]["reward_model"] == {"style": "rule", "ground_truth": "yes"}
+
+
+def test_what_a_killed_export_has_left_is_removed(tables: Path, tmp_path: Path) -> None:
+    """But not what an export with a similar name is writing."""
+    for name in (".mine.4321", ".mine.v2.4321"):
+        (tmp_path / name / "images").mkdir(parents=True)
+    exported(tables, tmp_path / "mine", "trl")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == [".mine.v2.4321"]

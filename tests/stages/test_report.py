@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import polars as pl
 import pytest
+from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.examples import EXAMPLES
 from perceptune.contracts.tables.io import write_table
@@ -78,7 +80,7 @@ def test_the_page_shows_the_result(tmp_path: Path) -> None:
         "perpo 58.2 [54.2, 62.2] +10.2 [+7.2, +13.2] 50.2 [46.2, 54.2] 0.501"
     )
     assert "margin below 0.5" in page.text
-    assert "940 480 80 1,500 17.2 12.0" in page.text  # kept, dropped for two reasons, all, two means
+    assert "940 80 480 1,500 17.2 12.0" in page.text  # kept, dropped for two reasons, all, two means
     assert "perceptune 0.1.0" in page.text
     assert page.source.count('class="scene"') == 12
 
@@ -97,6 +99,38 @@ def test_answers_stay_text(tmp_path: Path) -> None:
     assert len(page.source) < 600_000
     assert "<b>bold</b>" in page.text
     assert "no four numbers in <b>answer</b>" in page.text
+
+
+def test_the_gallery_has_the_examples_of_a_benchmark_with_several_tasks(tmp_path: Path) -> None:
+    rows = [metric_row(policy, "accuracy", 0.5, gain=gain, task="all") for policy, gain in DEMO.items()]
+    page = Page(written(tmp_path, DEMO, metrics=rows))
+    assert page.source.count('class="scene"') == 12
+
+
+def test_the_text_table_counts_the_view_that_the_page_counts(tmp_path: Path) -> None:
+    """That is the first view of the benchmark, even if `original` is another one."""
+    rows = [
+        metric_row(policy, "accuracy_iou_0.5", value + (gain or 0), gain=gain, view=view)
+        for view, value in (("masked", 0.3), ("original", 0.6))
+        for policy, gain in DEMO.items()
+    ]
+    block = BenchmarkBlock(dataset="shapes", reward="perception", views=("masked", "original"))
+    page = Page(written(tmp_path, DEMO, metrics=rows, block=block))
+    assert cells(page, "result", "perpo").startswith("perpo 40.2 [36.2, 44.2]")
+    text = (tmp_path / "result.txt").read_text()
+    assert "(test split, greedy, masked image)" in text
+    assert "40.2 [36.2, 44.2]" in text
+    assert "70.2" not in text
+
+
+def test_all_tables_of_answers_are_sources(tmp_path: Path) -> None:
+    """Benchmarks that different rewards score have tables of their own."""
+    written(tmp_path, DEMO)
+    other = shutil.copy(tmp_path / "rewards-tiny.parquet", tmp_path / "strict.parquet")
+    page = Page(written(tmp_path, DEMO, also={"strict-test": other}))
+    for table in ("rewards-tiny", "rewards-dpo", "rewards-perpo"):
+        assert f"scored by {table}" in page.text
+    assert page.text.count("scored by strict") == 3
 
 
 def test_without_pairs_and_a_sweep_the_page_does_not_mention_them(tmp_path: Path) -> None:

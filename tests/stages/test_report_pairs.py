@@ -8,6 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.tables.io import read_table, write_table
+from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.core.data.images import open_image
 from perceptune.core.views.apply import shown
 from perceptune.report import gallery, pair_cards, read, write
@@ -123,6 +125,21 @@ def test_pairs_without_attention_or_with_a_broken_example_still_have_a_card(tmp_
     pictures, problem = pair_cards._pair_pictures(group, known, example, {**attention, "attention": None}, without)
     assert problem is None
     assert len(pictures) == 4
+
+
+def test_a_missing_answer_of_a_pair_is_not_an_empty_one(tmp_path: Path) -> None:
+    written(tmp_path, DEMO, pairs=True)
+    table = tmp_path / "preferences.parquet"
+    groups = read_table(table, PREFERENCES).to_pylist()
+    for group in groups:
+        group["responses"] = [one for one in group["responses"] if one["role"] != "focus_chosen"]
+        group["responses"][0]["text"] = ""  # focus_rejected
+    write_table(table, PREFERENCES, groups, {})
+    tables = {name: tmp_path / f"{name}.parquet" for name in ("preferences", "examples")}
+    ((_, cards),) = pair_cards.pair_galleries({LABEL: tables}, 1)
+    (card,) = cards["random"]
+    shown = {f"{pair['kind']}_{one['role']}": one["silent"] for pair in card["pairs"] for one in pair["answers"]}
+    assert shown == {role: role == "focus_chosen" for role in ROLES}
 
 
 def test_a_file_without_pair_statistics_is_named(tmp_path: Path) -> None:

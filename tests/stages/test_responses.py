@@ -297,8 +297,20 @@ def test_answers_with_logprobs_that_are_not_numbers_are_no_answers(
 
 def test_no_valid_request_is_an_error_with_the_reason(folder: Path) -> None:
     planned(folder, prompt="a long {question}")
+    shards = [sample(folder, shard, 2) for shard in range(2)]
     with pytest.raises(UserError, match=r"no request could be sampled\n  request `d/0/original/sampled`: too long"):
-        sample(folder)
+        gathered(folder, shards)
+    assert not (folder / "responses.parquet").exists()
+
+
+def test_a_shard_without_a_valid_request_is_no_error(folder: Path) -> None:
+    """Whether a run stops must not depend on the number of shards."""
+    rows = read_table(folder / "requests.parquet", REQUESTS).to_pylist()
+    rows[-1]["messages"][0]["content"][-1]["text"] = "long"
+    write_table(folder / "requests.parquet", REQUESTS, rows, {})
+    shards = [sample(folder, shard, COUNT, parts=N) for shard in range(COUNT)]
+    found = gathered(folder, shards)
+    assert [row["reason"] for row in found] == [None] * (COUNT - 1) * N + ["too long"] * N
 
 
 def test_gathering_forgets_the_journal_and_keeps_the_lineage(folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from perceptune.report import charts, results
 from perceptune.report.result_text import TEXT_WIDTH
 from perceptune.report.sections import attention, pairs
+from perceptune.report.sections.results import selection_section
 
 from tests.report_pages import metric_row
 from tests.unit.test_charts import of_class
@@ -102,8 +103,8 @@ def test_many_layers_share_a_band(layers: int, bands: bool) -> None:
     metrics = pl.DataFrame(rows, infer_schema_length=None)
     found = attention.attention_section(metrics, results.results(metrics)[0], STYLES)
     assert found is not None
-    (panel,) = found["panels"]
-    assert found["gain_panels"] == []
+    ((panel, gains),) = found["panels"]
+    assert gains is None
     assert bool(of_class(panel, "band")) is bands
     assert len(of_class(panel, "spread")) == (0 if bands else layers)
 
@@ -120,10 +121,13 @@ def test_the_sentence_on_crops() -> None:
 def test_rare_reasons_share_a_column() -> None:
     often = {"identical answers": 9, "margin": 8, "perplexity": 7}
     rare = {f"\x1b[2J engine said {i}": 1 for i in range(9)}
-    own, others = pairs._reasons([{**often, **rare}, often])
-    assert {"identical answers", "margin", "perplexity"} < set(own)
-    assert len(own) == 5
-    assert len(others) == 7
+    titles, rows = pairs.reason_columns([{**often, **rare}, often])
+    assert {"identical answers", "margin", "perplexity"} < set(titles)
+    assert len(titles) == 6
+    assert [row[-1] for row in rows] == [7, 0]
+    assert [sum(row) for row in rows] == [24 + 9, 24]
+    lists = selection_section({"a": {"kept": 1, "dropped": {**often, **rare}}})
+    assert (lists["reasons"], lists["rows"][0]["dropped"], lists["rows"][0]["total"]) == (titles, rows[0], 1 + 24 + 9)
     kind = {"pairs": 40, "kept": 7, "dropped": {**often, **rare}, "negative_ips": {"before": None, "after": None}}
     kind |= {when: dict.fromkeys(("ppl_chosen", "ppl_rejected", "margin", "ips")) for when in ("before", "after")}
     statistics = {"groups": 40, "kept": 7, "context": "own", "strength": {}, "kinds": {"focus": kind}}

@@ -48,6 +48,12 @@ def test_requests_cover_the_valid_examples_of_the_split(examples: Path) -> None:
     ]
 
 
+def test_a_dataset_without_a_usable_example_is_named(tmp_path: Path) -> None:
+    write_table(tmp_path / "examples.parquet", EXAMPLES, [example(0, reason="broken")], {})
+    with pytest.raises(UserError, match="dataset `mine` has no examples of split `train`; it has no usable ones"):
+        samples(tmp_path / "examples.parquet")
+
+
 def test_all_answers_of_a_benchmark_can_be_decoded_with_contrast(examples: Path) -> None:
     """Greedy, sampled and to other prompts; each against the same noise, which the seed of the view
     and the image determine."""

@@ -73,7 +73,7 @@ def run(policy: str, image: Path, question: str, configs: Sequence[Path], direct
         raise UserError(f"--n {options.n}: greedy answers are all the same", "add `--temperature 1`")
     if not question.strip():
         raise UserError("the question is empty")
-    out = (options.out or Path(f"{image.stem}-{policy}.png")).absolute()
+    out = (options.out or Path(f"{image.stem}-{policy.replace('/', '-')}.png")).absolute()
     _check_out(out, image)
     picture = _opened(image)
     files = [file.absolute() for file in configs]

@@ -223,7 +223,7 @@ def _maps(plan: Plan, counts: Counts) -> Iterator[Use]:
             yield Use(MAPS, table, FLOAT * PATCHES * _examples(maps, block.dataset, counts))
         for name in names:
             for dataset in plan.datasets(policy, name):
-                for crop in crop_tables(plan, policy, dataset, requested_views(plan, policy, name)):
+                for crop in crop_tables(plan, policy, dataset, requested_views(plan, policy, name, dataset)):
                     named = config.crops[crop].attention_map
                     table = paths.ATTENTION.format(policy=plan.base(policy), dataset=dataset, attention_map=named)
                     number = _examples(config.attention_maps[named], dataset, counts)

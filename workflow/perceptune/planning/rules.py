@@ -161,14 +161,15 @@ def constraints(plan: Plan) -> dict[str, str]:
 
 def rule_constraints(plan: Plan) -> dict[str, dict[str, str]]:
     """Wildcard constraints of single rules, which override the shared ones."""
-    experiments = plan.config.experiments
+    experiments, number = plan.config.experiments, f"{paths.ROUND_MARK}[1-9][0-9]*"
     in_rounds = one_of(e for e in experiments if plan.rounds(e))
+    selecting = one_of(e for e in experiments if plan.selects_by(e))
     return {
         "probe_model": {"policy": one_of(plan.config.models)},
         "train_adapter": {"experiment": one_of(e for e in experiments if not plan.rounds(e))},
         "keep_epoch": {"experiment": one_of(plan.kept)},
-        "train_round": {"experiment": f"({in_rounds}){paths.ROUND_MARK}[1-9][0-9]*"},
-        "select_tokens": {"experiment": f"({one_of(e for e in experiments if plan.selects_by(e))})@[1-9][0-9]*"},
+        "train_round": {"experiment": f"({in_rounds}){number}"},
+        "select_tokens": {"experiment": f"({selecting}){number}"},
         "measure_gradients": {"experiment": one_of(diagnosed(plan.config))},
         "export_model": {"policy": one_of(plan.trained)},
         "write_model_card": {"policy": one_of(plan.trained)},

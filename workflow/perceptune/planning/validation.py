@@ -242,6 +242,8 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
         for one in view.choice:
             if config.views[one].choice:
                 yield f"key `views.{name}.choice`: `{one}` has a `choice` of its own, expected views with a `type`"
+            elif config.views[one].crop:
+                yield f"key `views.{name}.choice`: `{one}` needs a crop; choices do not support these"
     for name, model in config.models.items():
         if model.pixels and not load("family", model.family).resizes_by_pixels:
             yield f"key `models.{name}.pixels`: `{model.family}` does not resize images to a pixel budget; remove this key"

@@ -40,10 +40,14 @@ def view_modules(plan: Plan, views: Iterable[str]) -> list[str]:
     return [module_of("view", name) for name in sorted({name for view in views for name in view_types(plan, view)})]
 
 
-def requested_views(plan: Plan, policy: str, plan_name: str) -> list[str]:
-    """Views in the requests of `plan_name`, as in `request_plans`, including those of amateurs."""
+def requested_views(plan: Plan, policy: str, plan_name: str, dataset: str | None = None) -> list[str]:
+    """Views in the requests of `plan_name`, as in `request_plans`, including those of amateurs.
+
+    With `dataset`, only those in requests about its examples.
+    """
     if plan_name == "benchmarks":
-        return sorted({view for b in plan.benchmarks(policy) for view in views_of(plan.config.benchmarks[b])})
+        blocks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
+        return sorted({view for block in blocks if dataset in (None, block.dataset) for view in views_of(block)})
     return views_of(request_block(plan, plan_name.split("/")[1]))
 
 

@@ -17,6 +17,7 @@ from perceptune.report.results import Result
 from perceptune.report.sections import results as result_sections
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.data.scans import scan
+from perceptune.stages.evaluation.protocol_metrics import SEVERAL
 
 COMPARED = 3
 """Number of trained policies whose answers the gallery shows, in addition to the base model's."""
@@ -135,7 +136,7 @@ def _greedy_answers(path: Path, result: Result) -> pl.LazyFrame:
     """A policy's greedy answers to the questions behind `result`."""
     return scan(path, REWARDS).filter(
         pl.col("benchmark") == result.benchmark,
-        pl.col("task") == result.task,
+        pl.lit(result.task == SEVERAL) | (pl.col("task") == result.task),
         pl.col("view") == result.view,
         pl.col("condition") == "greedy",
     )

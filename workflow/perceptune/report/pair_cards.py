@@ -101,13 +101,15 @@ def _pair_card(
 
 def _pair_of(pair: Mapping[str, Any], texts: Mapping[str, str | None]) -> dict[str, Any]:
     """One pair: both answers with their perplexities, margin, IPS, and whether it is kept."""
+    found = {role: texts.get(f"{pair['kind']}_{role}") for role in ("chosen", "rejected")}
     answers = [
         {
             "role": role,
-            "text": gallery.visible(texts.get(f"{pair['kind']}_{role}"), 300),
+            "text": gallery.visible(text, 300),
+            "silent": text is None,
             "perplexity": _three(pair[f"ppl_{role}"]),
         }
-        for role in ("chosen", "rejected")
+        for role, text in found.items()
     ]
     numbers = [f"{title} {_three(pair[name])}" for name, title in (("margin", "margin"), ("ips", "IPS"))]
     verdict = "kept" if pair["kept"] else f"dropped: {gallery.visible(pair['reason'], 120) or 'no reason given'}"

@@ -29,14 +29,15 @@ Cells = Mapping[str, tuple[str, str]]
 TEXT_WIDTH = 100
 
 
-def results_as_text(metrics: pl.DataFrame, more: Sequence[str] = ()) -> str:
+def results_as_text(metrics: pl.DataFrame, more: Sequence[str] = (), views: Mapping[str, str] | None = None) -> str:
     """The results as plain text, at most 100 columns wide.
 
-    Each result has one line per policy and a verdict in words; the lines `more` follow. Intervals of
-    fewer than `FEW_QUESTIONS` questions are left out, see `results.reliable`.
+    Each result has one line per policy and a verdict in words; the lines `more` follow. `views` as in
+    `results.results`. Intervals of fewer than `FEW_QUESTIONS` questions are left out, see
+    `results.reliable`.
     """
     metrics = reliable(metrics)
-    found = results(metrics)
+    found = results(metrics, views)
     parts = ["\n".join(_text_of(metrics, result)) for result in found]
     if not parts:
         return "no results: no benchmark was evaluated\n"

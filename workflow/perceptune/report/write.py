@@ -139,11 +139,14 @@ def run(
     compared, agreed = comparison_sections(comparisons), agreement_rows(agreements)
     labelled = token_rows(agreements)
     lines = comparison_lines(compared, agreed, labelled)
-    write_text(result_table, result_text(everything, noise, experiments, all_bases, controlled, warnings, lines))
+    table = result_text(everything, noise, experiments, all_bases, controlled, warnings, lines, views)
+    write_text(result_table, table)
     for name, path in figures.items():
         write_text(path, _figure(name, measured, found, styles, logs, counts, experiments))
     sources = {"metrics": metrics, **{f"training of {e}": path for e, path in training.items()}}
-    sources |= {f"answers of {p}": path for p, tables in predictions.items() for path in tables.values()}
+    sources |= {
+        f"answers of {p}, scored by {path.stem}": path for p, tables in predictions.items() for path in tables.values()
+    }
     sources |= {
         f"{n} of {label}": path for label, tables in pairs.items() for n, path in tables.items() if n != "statistics"
     }
@@ -228,17 +231,19 @@ def result_text(
     controlled: Controlled | None = None,
     warnings: Sequence[str] = (),
     compared: Sequence[str] = (),
+    views: Mapping[str, str] | None = None,
 ) -> str:
     """The plain-text result table, at most 100 columns wide, after the `warnings` and before the lines
-    `compared`."""
+    `compared`. `views` as in `results.results`."""
     shown = metrics.filter(~pl.col("policy").is_in(list(round_sections.earlier_policies(rounds))))
-    more = round_sections.round_lines(metrics, results.results(metrics), rounds, base or {})
-    more += attention_sections.sweep_lines(shown, results.results(shown), noise, TEXT_WIDTH)
+    found = results.results(shown, views)
+    more = round_sections.round_lines(metrics, results.results(metrics, views), rounds, base or {})
+    more += attention_sections.sweep_lines(shown, found, noise, TEXT_WIDTH)
     if controlled:
-        more += control_sections.control_lines(shown, results.results(shown), noise, controlled)
+        more += control_sections.control_lines(shown, found, noise, controlled)
     more += [*([""] if more and compared else []), *compared]
     above = "\n".join(line for warning in warnings for line in text_lines(f"warning: {warning}"))
-    return (f"{above}\n\n" if above else "") + results_as_text(shown, more)
+    return (f"{above}\n\n" if above else "") + results_as_text(shown, more, views)
 
 
 def _control_headline(result: Result, controlled: Controlled | None) -> list[str]:

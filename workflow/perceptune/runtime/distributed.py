@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from perceptune.contracts.progress import for_children, show_bars_of_parent
 from perceptune.contracts.provenance.code import code_digest
 from perceptune.contracts.provenance.digests import sha256_of_file, sha256_of_json
 from perceptune.contracts.provenance.lineage import write_lineage
+from perceptune.runtime.folders import appearing_folder
 from perceptune.runtime.gpu_leases import visible_gpus
 from perceptune.runtime.job import end_with_snakemake, of_memory
 
@@ -113,14 +113,6 @@ def fingerprint(settings: Mapping[str, Any], inputs: Mapping[str, Path], module:
 @contextmanager
 def appearing_adapter(adapter: Path, record: Mapping[str, Any]) -> Iterator[Path]:
     """A temporary folder to save into, moved to `adapter` with its lineage once it is complete."""
-    temporary = adapter.with_name(f".{adapter.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        write_lineage(temporary, dict(record))
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    shutil.rmtree(adapter, ignore_errors=True)
-    temporary.rename(adapter)
+    with appearing_folder(adapter) as folder:
+        yield folder
+        write_lineage(folder, dict(record))

@@ -25,6 +25,8 @@ COLUMNS = ("task", "question", "target", "box", "split")
 """Of examples."""
 TOGETHER = 256
 """Groups that are read at once."""
+ROLE_REWARDS = {"chosen": 1.0, "rejected": 0.0}
+"""Role in a pair to the reward of its answer."""
 
 
 def answers(library: Library, query: Mapping[str, str]) -> Iterator[str]:
@@ -74,9 +76,8 @@ def lists_of(group: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any
     if not group["pairs"]:
         yield group["group_id"], [one for one in responses if one["text"] is not None and one["reward"] is not None]
     for pair in group["pairs"]:
-        texts = [responses[pair[role]]["text"] for role in ("chosen", "rejected")]
-        if pair["kept"] and None not in texts:
-            given = [{"text": text, "reward": reward} for text, reward in zip(texts, (1.0, 0.0), strict=True)]
+        if pair["kept"]:  # others may lack an answer
+            given = [{"text": responses[pair[role]]["text"], "reward": reward} for role, reward in ROLE_REWARDS.items()]
             yield f"{group['group_id']}/{pair['kind']}", given
 
 

@@ -15,6 +15,7 @@ from perceptune.commands.inspect.filters import AnswerFilter, CompareFilter, cou
 from perceptune.commands.inspect.library import Library
 from perceptune.commands.inspect.parts import Page
 from perceptune.contracts.errors import lookup
+from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.tables.preferences import PREFERENCES
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.report.charts import line_panel, text
@@ -68,7 +69,7 @@ def _round(contents: Contents, policy: str) -> dict[str, Any]:
                 policy=policy, plan=BENCHMARKS, scored=one.scored, benchmark=name, view=view, condition=condition
             )
             row["benchmarks"][name] = (mean, "answers?" + address.query())
-        earlier = f"{policy.rpartition('@')[0]}@{row['round'] - 1}"
+        earlier = f"{policy.rpartition(ROUND_MARK)[0]}{ROUND_MARK}{row['round'] - 1}"
         if contents.chosen(earlier, BENCHMARKS, one.scored):
             compared = CompareFilter(a=earlier, b=policy, plan=BENCHMARKS, scored=one.scored)
             row["links"].append((f"compared with {earlier}", "compare?" + compared.query()))

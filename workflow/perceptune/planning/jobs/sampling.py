@@ -81,12 +81,10 @@ def plan_pairs(plan: Plan, *, policy: str, dataset: str, pair_generation: str) -
 
 def plan_benchmarks(plan: Plan, *, policy: str) -> Job:
     datasets = plan.datasets(policy, "benchmarks")
-    views = requested_views(plan, policy, "benchmarks")
-    blocks = view_blocks(plan, *views)
-    benchmarks = [plan.config.benchmarks[b] for b in plan.benchmarks(policy)]
-    shown = {d: [v for b in benchmarks if b.dataset == d for v in views_of(b)] for d in datasets}
-    crops = {dataset: crop_tables(plan, policy, dataset, views) for dataset in datasets}
-    saliencies = {dataset: saliency_tables(plan, dataset, shown[dataset]) for dataset in datasets}
+    blocks = view_blocks(plan, *requested_views(plan, policy, "benchmarks"))
+    shown = {dataset: requested_views(plan, policy, "benchmarks", dataset) for dataset in datasets}
+    crops = {dataset: crop_tables(plan, policy, dataset, views) for dataset, views in shown.items()}
+    saliencies = {dataset: saliency_tables(plan, dataset, views) for dataset, views in shown.items()}
     requested = {
         name: {key: value for key, value in block.items() if key not in ONLY_EVALUATED}
         for name, block in benchmark_settings(plan, policy).items()

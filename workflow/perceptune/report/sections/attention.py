@@ -196,8 +196,7 @@ def attention_section(metrics: pl.DataFrame, result: Result, styles: Mapping[str
             }
             for policy in result.rows
         ],
-        "panels": [values for values, _ in drawn],
-        "gain_panels": [gains for _, gains in drawn if gains is not None],
+        "panels": drawn,
         "n": max(int(row["n"]) for row in rows.values()),
     }
 

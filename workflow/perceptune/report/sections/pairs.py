@@ -32,13 +32,13 @@ def pairs_section(statistics: Mapping[str, Mapping[str, Any]]) -> list[dict[str,
 
 def _pairs_of(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
     kinds = values["kinds"]
-    reasons, others = _reasons([kind["dropped"] for kind in kinds.values()])
+    reasons, dropped = reason_columns([kind["dropped"] for kind in kinds.values()])
     limits = values["limits"]
     return {
         "label": label,
         "groups": values["groups"],
         "kept": values["kept"],
-        "reasons": [visible(reason, 80) for reason in reasons] + (["other reasons"] if others else []),
+        "reasons": reasons,
         "context": {"own": "the view of each answer", "original": "the original image and question"}[values["context"]],
         "max_ppl": limits["max_ppl"],
         "kinds": [
@@ -46,14 +46,13 @@ def _pairs_of(label: str, values: Mapping[str, Any]) -> dict[str, Any]:
                 "kind": name,
                 "pairs": kind["pairs"],
                 "kept": kind["kept"],
-                "dropped": [kind["dropped"].get(reason, 0) for reason in reasons]
-                + ([sum(kind["dropped"].get(reason, 0) for reason in others)] if others else []),
+                "dropped": counts,
                 "limits": "none"
                 if not limits["margin"][name]
                 else " to ".join(f"{v:.3f}" for v in limits["margin"][name]),
                 "negative": [_share(kind["negative_ips"][when]) for when in ("before", "after")],
             }
-            for name, kind in kinds.items()
+            for (name, kind), counts in zip(kinds.items(), dropped, strict=True)
         ],
         "tables": [
             (f"{name}, {title}", when, _numbers(kind[when][column]))
@@ -79,16 +78,22 @@ def given_section(preferences: Mapping[str, Sequence[float]]) -> list[tuple[str,
     ]
 
 
-def _reasons(dropped: Sequence[Mapping[str, int]]) -> tuple[list[str], list[str]]:
-    """(reasons with a column of their own, the others), each sorted by name.
+def reason_columns(dropped: Sequence[Mapping[str, int]]) -> tuple[list[str], list[list[int]]]:
+    """Titles of columns with reasons for dropping something, and their counts in each row.
 
-    Rare reasons share a column because some occur in only one row.
+    The most frequent reasons have a column of their own, sorted by name. The others share one, because
+    some occur in only one row.
     """
     counts: Counter[str] = Counter()
     for kind in dropped:
         counts.update(kind)
     own = sorted(reason for reason, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_REASONS])
-    return own, sorted(set(counts) - set(own))
+    others = set(counts) - set(own)
+    titles = [visible(reason, 80) for reason in own] + (["other reasons"] if others else [])
+    rows = [[row.get(reason, 0) for reason in own] for row in dropped]
+    if others:
+        rows = [[*row, sum(of.get(reason, 0) for reason in others)] for row, of in zip(rows, dropped, strict=True)]
+    return titles, rows
 
 
 def _clip_rows(clip: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:

@@ -23,6 +23,7 @@ from perceptune.report.results import (
     verdict_sentences,
     without_image,
 )
+from perceptune.report.sections.pairs import reason_columns
 from perceptune.report.svg import Range, Svg, finite, with_zero
 
 TRAINING_PANELS = {
@@ -273,7 +274,8 @@ def selection_section(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     """Kept and dropped groups per selection, and histograms of the first selections."""
     rows = [_selection_row(label, values) for label, values in statistics.items()]
     most = max([row["total"] for row in rows], default=0) or 1
-    reasons = list(dict.fromkeys(reason for row in rows for reason in row["dropped"]))
+    reasons, dropped = reason_columns([row["dropped"] for row in rows])
+    rows = [{**row, "dropped": counts} for row, counts in zip(rows, dropped, strict=True)]
     shown = list(statistics.items())[:MOST_SELECTIONS]
     named = len(statistics) > 1
     panels = [{"label": n, "drawings": histogram_panels(v, n if named else "")} for n, v in shown]

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from perceptune.contracts.tables.io import read_table
+from perceptune.contracts.tables.table import Table
 from perceptune.contracts.tables.verdicts import VERDICTS
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.data.source_columns import Columns
@@ -59,9 +60,10 @@ def answered(rows: pl.DataFrame, questions: Questions) -> list[Answered]:
     return [_from_row(row, *known[row["example_id"]]) for row in rows.iter_rows(named=True)]
 
 
-def judged_by(judge: str, verdicts: Path) -> str:
-    """The judge's name in the config, and the model names reported by its endpoint."""
-    models = sorted(read_table(verdicts, VERDICTS, ["model"])["model"].unique().drop_null().to_pylist())
+def judged_by(judge: str, verdicts: Path, kind: Table = VERDICTS) -> str:
+    """The judge's name in the config, and the model names that its endpoint reports, by the column `model`
+    of a table."""
+    models = sorted(read_table(verdicts, kind, ["model"])["model"].unique().drop_null().to_pylist())
     return f"{judge}: {', '.join(models) or 'no answer'}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from perceptune.contracts.tables.io import read_table, write_table
 from perceptune.core.comparisons.measures import Judgement, measured
 from perceptune.core.comparisons.rubrics import Reading
 from perceptune.stages.evaluation.evaluate import measuring
+from perceptune.stages.evaluation.judged_answers import judged_by
 from perceptune.stages.evaluation.metric_rows import answers_of
 
 ALL = "all"
@@ -69,7 +70,7 @@ def run(
 def _judged(compared: Path, comparison: str, config: ComparisonBlock) -> Iterator[dict[str, Any]]:
     """Rows of all pairs together, and of each kind if there are several."""
     table = read_table(compared, COMPARED).to_pylist()
-    judge = judged_by(str(config.judge), [row["model"] for row in table])
+    judge = judged_by(str(config.judge), compared, COMPARED)
     kinds = list(dict.fromkeys(row["kind"] for row in table))
     for part in (ALL, *(kinds if len(kinds) > 1 else [])):
         rows = [row for row in table if part in (ALL, row["kind"])]
@@ -129,11 +130,6 @@ def _differences(
     found = [row for row in measuring_block.rows(one, other) if not row["metric"].endswith("_run_std")]
     found.sort(key=lambda row: (row["condition"] != "greedy", block.views.index(row["view"])))  # the primary row first
     yield from ({renamed.get(name, name): value for name, value in row.items()} for row in found)
-
-
-def judged_by(judge: str, models: Sequence[str | None]) -> str:
-    """The judge's name in the config, and the model names that its endpoint reports."""
-    return f"{judge}: {', '.join(sorted({model for model in models if model})) or 'no answer'}"
 
 
 def _known(value: float) -> float | None:

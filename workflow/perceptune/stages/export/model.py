@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from perceptune.core.views.view import Recipe
 from perceptune.engines.parity import Answered, answered, scored
 from perceptune.engines.vllm.requests import Question
 from perceptune.models.loading import merged_model
+from perceptune.runtime.folders import appearing_folder
 from perceptune.stages.data.example_images import IllustratedExamples
 
 PROMPTS = 8
@@ -56,10 +56,8 @@ def run(
     `core.parity` accepts. `weights` is the digest of the base model's files, `probe` the table of a model
     of family `auto`. Each of the `halvings` halves the engine's batch size.
     """
-    made = folder.with_name(f".{folder.name}.{os.getpid()}")
-    for old in (made, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    try:
+    shutil.rmtree(folder, ignore_errors=True)
+    with appearing_folder(folder) as made:
         merged_model(model, adapter, made)
         for pattern in UNWANTED:
             for file in made.glob(pattern):
@@ -84,9 +82,6 @@ def run(
         record |= {"files": {file.relative_to(made).as_posix(): sha256_of_file(file) for file in files}}
         write_lineage(made, record | {"adapter": json.loads((adapter / FILE).read_text())})
         write_text(made / "parity.json", json.dumps(report, indent=2) + "\n")
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _questions(requests: Path, examples: Mapping[str, Path], policy: str) -> list[Question]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -30,6 +29,7 @@ from perceptune.core.data.images import image_bytes, open_image
 from perceptune.core.data.row_checks import MARK
 from perceptune.core.exporters.exporter import Exporter, Ranked, pairs_of
 from perceptune.core.views.apply import shown
+from perceptune.runtime.folders import appearing_folder
 from perceptune.stages.data.example_images import IllustratedExamples
 from perceptune.stages.sampling.recipes import recipe_of
 
@@ -58,11 +58,8 @@ def run(
     Raises `UserError` if nothing is left, and for an image that has changed since the import.
     """
     exporter = load("exporter", config.format)
-    made = folder.with_name(f".{folder.name}.{os.getpid()}")
-    for old in (made, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    try:
-        made.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    with appearing_folder(folder) as made:
         groups = sum(read_table(preferences, PREFERENCES, ["kept"])["kept"].to_pylist())
         known = IllustratedExamples(examples)
         pictures = _Pictures(made, known, view, views, exporter.inside)
@@ -87,9 +84,6 @@ def run(
         text = _readme(name, experiment, folder, exporter, config, view, groups, rows, left_out, record)
         write_text(made / "README.md", text)
         print(f"{rows} rows of {groups} groups; left out: {dict(left_out)}")
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _kept(preferences: Path) -> Iterator[dict[str, Any]]:
@@ -112,8 +106,10 @@ def _records(
             left_out[f"a text contains `{MARK}`"] += 1
             continue
         parts = [one] if exporter.rows == "lists" else list(pairs_of(one, config.pairs))
-        left_out[NO_ORDER] += not parts
-        images = pictures.of(example) if parts else []
+        if not parts:
+            left_out[NO_ORDER] += 1
+            continue
+        images = pictures.of(example)
         for part in parts:
             yield exporter.record(replace(part, images=images))
 
@@ -259,7 +255,7 @@ def _readme(
         view=view,
         groups=groups,
         rows=rows,
-        left_out={reason: count for reason, count in left_out.items() if count},
+        left_out=left_out,
         usage=exporter.usage.replace("{folder}", folder.as_posix()).replace("{name}", name),
         record=record,
         versions=", ".join(f"{package} {version}" for package, version in record["versions"].items()),

@@ -9,6 +9,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from perceptune.contracts.errors import UserError
+from perceptune.contracts.quarantine import Failures
 from perceptune.contracts.tables.io import read_batches, read_lineage, table_writer
 from perceptune.contracts.tables.requests import REQUESTS
 from perceptune.contracts.tables.responses import RESPONSES
@@ -20,12 +22,13 @@ ROWS = 1024
 def run(*, requests: Path, shards: list[Path], responses: Path, journal: Path) -> None:
     """Writes `responses` and removes the `journal`.
 
-    Every shard has its answers in the order of the requests. Raises `ValueError` unless every request
-    has exactly n answers.
+    Every shard has its answers in the order of the requests. Raises `UserError` if no request could be
+    sampled, and `ValueError` unless every request has exactly n rows.
     """
     parts = [_Shard(path) for path in shards]
     made = read_lineage(shards[0])
     parameters = {k: v for k, v in made.get("parameters", {}).items() if k != "shard"} | {"shards": len(shards)}
+    failures, answered = Failures(), 0
     with table_writer(responses, RESPONSES) as table:
         for batch in read_batches(requests, REQUESTS, ["request_id", "n"], ROWS):
             requested = pl.DataFrame(pl.from_arrow(batch))
@@ -34,8 +37,14 @@ def run(*, requests: Path, shards: list[Path], responses: Path, journal: Path) -
             _check(requested, found)
             ordered = expected.join(found, ["request_id", "sample_index"], "left", maintain_order="left")
             table.write(ordered.select(RESPONSES.columns))
+            missing = ordered.filter(pl.col("text").is_null())
+            answered += ordered.height - missing.height
+            for request, reason in missing.select("request_id", "reason").unique(maintain_order=True).iter_rows():
+                failures.add(f"request `{request}`: {reason}")
         for part in parts:
             part.check_ended()
+        if failures and not answered:
+            raise UserError(f"no request could be sampled\n  {failures.lines}")
         table.lineage = {**made, "parameters": parameters}
     shutil.rmtree(journal, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,3 @@ class Saliencies:
         """The saliency maps that a view or one of its choices needs, by block."""
         named = [] if view in PLAIN_VIEWS else [blocks[view], *(blocks[one] for one in blocks[view].choice)]
         return {one.saliency_map: self.of(one.saliency_map, example_id) for one in named if one.saliency_map}
-
-
-def by_name(tables: Iterable[str]) -> dict[str, Path]:
-    """Tables by the name of their block, which is the file's stem."""
-    return {Path(table).stem: Path(table) for table in tables}

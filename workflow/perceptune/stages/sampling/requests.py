@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +35,6 @@ from perceptune.stages.sampling.recipes import (
     NoCropError,
     NoSaliencyError,
     Saliencies,
-    by_name,
     messages_for,
     recipe_of,
 )
@@ -51,29 +50,6 @@ class Views:
     blocks: Mapping[str, ViewBlock] = field(default_factory=dict)
     crops: Mapping[str, Path] = field(default_factory=dict)
     saliencies: Mapping[str, Path] = field(default_factory=dict)
-
-    @classmethod
-    def read(
-        cls, blocks: Mapping[str, Mapping[str, Any]], crops: Iterable[str] = (), saliencies: Iterable[str] = ()
-    ) -> Views:
-        """From a rule's settings, and the paths of its crop and saliency tables."""
-        named = {name: ViewBlock.model_validate(block) for name, block in blocks.items()}
-        return cls(named, by_name(crops), by_name(saliencies))
-
-    @classmethod
-    def by_dataset(
-        cls,
-        datasets: Iterable[str],
-        blocks: Mapping[str, Mapping[str, Any]],
-        crops: Sequence[str],
-        saliencies: Sequence[str],
-    ) -> dict[str, Views]:
-        """Views for several datasets, whose names are those of their tables' folders."""
-
-        def of(dataset: str, tables: Sequence[str]) -> list[str]:
-            return [table for table in tables if Path(table).parent.name == dataset]
-
-        return {dataset: cls.read(blocks, of(dataset, crops), of(dataset, saliencies)) for dataset in datasets}
 
     @property
     def tables(self) -> dict[str, Path]:
@@ -391,7 +367,7 @@ def chosen_examples(
         splits = {row["split"] for row in rows}
         hint = "`test_share: 0.2` in the dataset block holds out a fifth of the images"
         raise UserError(
-            f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available)}",
+            f"dataset `{dataset}` has no examples of {selected}; it has {', '.join(available) or 'no usable ones'}",
             None if split in splits else hint if split == "test" and "train" in splits else near(split, splits),
         )
     return chosen

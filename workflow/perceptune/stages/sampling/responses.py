@@ -17,7 +17,6 @@ import polars as pl
 import pyarrow as pa
 
 from perceptune.contracts.config import UNCOMPUTED, ModelBlock
-from perceptune.contracts.errors import UserError, joined_mistakes
 from perceptune.contracts.plugins import module_of
 from perceptune.contracts.progress import Progress, Waiting, tell
 from perceptune.contracts.provenance.code import code_digest
@@ -98,7 +97,7 @@ def run(
     starting an engine is slow, it then also samples the tables in `beside` that wait for the same
     policy, into their own journals, so that their jobs need no engine. `weights` is the digest of the
     model's files. Each of the `halvings` halves the engine's batch size. A request that cannot be
-    sampled has n rows with its reason; raises `UserError` if that holds for all.
+    sampled has n rows with its reason.
     """
     adapted = None if adapter is None else sha256_of_file(adapter / "adapter_model.safetensors")
     policy = sha256_of_json([weights, adapted])
@@ -121,13 +120,8 @@ def run(
         parameters = {"model": model.model_dump(mode="json"), "weights": weights, "shard": shard, "shards": shards}
         parameters[FINGERPRINT] = own.book.fingerprint
         with table_writer(responses, RESPONSES) as table:
-            answered = 0
             for rows in own.in_order(reasons):
-                answered += rows["text"].drop_nulls().len()
                 table.write(rows)
-            if table.rows and not answered:
-                listed = [f"request `{request}`: {reason}" for request, reason in reasons.items()]
-                raise UserError("no request could be sampled\n  " + joined_mistakes(listed))
             table.lineage = lineage("sampling.responses", parameters, inputs, own.plugins)
 
 
