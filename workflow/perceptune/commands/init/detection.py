@@ -197,16 +197,16 @@ def _inner(path: Path, names: Sequence[str]) -> Found:
         if TRAIN.fullmatch(folder.name):
             try:
                 return _folder(folder)
-            except UserError as error:
-                wrong = wrong or error
+            except UserError as mistake:
+                wrong = wrong or mistake
     if inner:
         raise UserError(
             f"data `{path}` has several folders of Parquet files, expected one: {listed(inner[:5])}",
             "give the path of one of them",
         )
-    unread = next((error for name in names if (error := _unread(path / name))), None)
-    if mistake := unread or wrong:
-        raise mistake
+    unread = (found for name in names if (found := _unread(path / name)))
+    if error := next(unread, wrong):
+        raise error
     images = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
     counted = f"{images} image{'s' if images != 1 else ''}"
     what = f"has {counted} and no file with questions about them" if images else "has no data that is recognised"
