@@ -1,10 +1,13 @@
-"""Adapters with random weights: together, the families cover all parts and variants."""
+"""Adapters with random weights, which together cover all parts and variants, and how adapters differ."""
+
+from collections.abc import Mapping
 
 import torch
 from peft import PeftModel
 from perceptune.contracts.config import LoraBlock
 from perceptune.models.adapters import new_adapter
 from perceptune.models.families.family import Family
+from torch import Tensor
 from transformers import PreTrainedModel
 
 PARTS = ("language", "projector", "vision")
@@ -35,3 +38,14 @@ def moved(adapted: PeftModel, spread: float = 0.05) -> PeftModel:
             if weight.requires_grad:
                 weight.add_(spread * torch.randn_like(weight))
     return adapted
+
+
+def trained_weights(adapted: PeftModel) -> dict[str, Tensor]:
+    """A copy of all weights that are trained, by name."""
+    return {name: weight.detach().clone() for name, weight in adapted.named_parameters() if weight.requires_grad}
+
+
+def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    """The largest absolute difference between tensors of the same name."""
+    assert first.keys() == second.keys()
+    return max((first[name] - second[name]).abs().max().item() for name in first)

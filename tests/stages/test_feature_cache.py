@@ -9,16 +9,15 @@ import pytest
 from perceptune.contracts.config import LoraBlock, ModelBlock
 from perceptune.contracts.tables.io import read_table
 from perceptune.contracts.tables.terms import TERMS
-from perceptune.core.methods.method import Stored
 from perceptune.engines.training import image_features
-from perceptune.stages.training import stored_logprobs
 from transformers import LlavaModel
 
 from . import test_rounds as in_rounds
-from . import test_train as training
+from . import trainings
+from .trainings import logged, store_logprobs, trained
 
 pytestmark = pytest.mark.slow
-folder = training.folder
+folder = trainings.folder
 rounds = in_rounds.folder
 
 
@@ -48,7 +47,7 @@ def use_cache(monkeypatch: pytest.MonkeyPatch) -> None:
         path = str(folder / "model")
         return ModelBlock(path=path, family="llava", dtype="float32", workers=workers, feature_cache=True)
 
-    monkeypatch.setattr(training, "model_block", block)
+    monkeypatch.setattr(trainings, "model_block", block)
     monkeypatch.setattr(in_rounds, "model_of", block)
 
 
@@ -59,34 +58,27 @@ def counts(text: str) -> list[tuple[int, int]]:
     ]
 
 
-def losses(rows: list[dict[str, Any]]) -> list[float]:
-    return [row["value"] for row in rows if row["metric"] == "loss"]
-
-
 def test_trainings_are_the_same_bytes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, towers: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The second epoch reads what the first one has stored, and log-probs and another training what this one
     has; also a worker does.
     """
-    plain, log = training.trained(folder, tmp_path / "plain", micro_batch_size=1)
+    plain, log = trained(folder, tmp_path / "plain", micro_batch_size=1)
     assert towers == [1] * 16
     use_cache(monkeypatch)
     towers.clear()
-    found, rows = training.trained(folder, tmp_path / "first", micro_batch_size=1, workers=0)
+    found, rows = trained(folder, tmp_path / "first", micro_batch_size=1, workers=0)
     assert towers == [1] * 8
     assert counts(capsys.readouterr().out) == [(8, 8)]
     assert found.keys() == plain.keys()
     assert all(np.array_equal(found[name], plain[name]) for name in plain)
-    assert losses(rows) == losses(log)
-    again, _ = training.trained(folder, tmp_path / "second", micro_batch_size=1, workers=1, gradient_checkpointing=True)
+    assert logged(rows, "loss") == logged(log, "loss")
+    again, _ = trained(folder, tmp_path / "second", micro_batch_size=1, workers=1, gradient_checkpointing=True)
     assert towers == [1] * 8
     assert counts(capsys.readouterr().out) == [(16, 0)]
     assert all(np.array_equal(again[name], plain[name]) for name in plain)
-    stored_logprobs.run(
-        preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
-        model=training.model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={},
-    )  # fmt: skip
+    store_logprobs(folder, tmp_path / "terms.parquet")
     assert towers == [1] * 8
     terms, expected = (read_table(path / "terms.parquet", TERMS).to_pylist() for path in (tmp_path, folder))
     for one, other in zip(terms, expected, strict=True):  # there, eight images are computed at once
@@ -98,9 +90,9 @@ def test_a_trained_projector_has_no_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lora = LoraBlock(r=4, alpha=8, parts=("language", "projector"))
-    plain, _ = training.trained(folder, tmp_path / "plain", lora=lora, epochs=1)
+    plain, _ = trained(folder, tmp_path / "plain", lora=lora, epochs=1)
     use_cache(monkeypatch)
-    found, _ = training.trained(folder, tmp_path / "cached", lora=lora, epochs=1)
+    found, _ = trained(folder, tmp_path / "cached", lora=lora, epochs=1)
     said = capsys.readouterr().out
     assert "`feature_cache` is not used: `model.multi_modal_projector.linear_1` is trained" in said
     assert not counts(said)

@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from perceptune.commands.preflight import PromptLengths
-from perceptune.contracts.config import EngineBlock, LoraBlock, ModelBlock, TrainingBlock
+from perceptune.contracts.config import EngineBlock, ModelBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.tables.io import read_lineage, read_table, write_table
 from perceptune.contracts.tables.probe import PROBE, needs_separate_sequences
 from perceptune.contracts.tables.terms import TERMS
-from perceptune.contracts.tables.training import TRAINING
-from perceptune.core.methods.method import Stored
 from perceptune.core.parity import Difference
 from perceptune.engines import probing
 from perceptune.engines.answering import Answerer
@@ -25,14 +22,15 @@ from perceptune.models.families.auto import Auto
 from perceptune.models.families.family import family_of
 from perceptune.models.loading import load_model, load_processor
 from perceptune.models.placement import language_model
-from perceptune.stages.training import probe, stored_logprobs, train
-from safetensors.numpy import load_file
+from perceptune.stages.training import probe, stored_logprobs
 
 from tests.tiny_models import OTHERS
 
-from .test_train import folder, model_block  # noqa: F401
+from . import trainings
+from .trainings import largest_difference, logged, store_logprobs, trained
 
 pytestmark = pytest.mark.slow
+folder = trainings.folder
 
 AGREES = Comparison("engine", 32, Difference(1e-6, 5e-6), None)
 
@@ -151,9 +149,7 @@ def test_a_model_without_layers_to_adapt_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_log_probs_in_separate_sequences_are_computed_list_by_list(
-    folder: Path,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"check": "shared prefix", "tokens": 1, "mean": 1.0, "max": 1.0, "problem": "they differ"}
     write_table(tmp_path / "probe.parquet", PROBE, [row], {})
@@ -168,36 +164,22 @@ def test_log_probs_in_separate_sequences_are_computed_list_by_list(
     monkeypatch.setattr(stored_logprobs, "stored_terms", stored_terms)
     found = []
     for table in (None, tmp_path / "probe.parquet"):
-        stored_logprobs.run(
-            preferences=folder / "preferences.parquet", examples=folder / "examples.parquet", terms=tmp_path / "terms.parquet",
-            model=model_block(folder), weights="w", stored=[Stored("reference", "original")], adapter=None, views={}, probe=table,
-        )  # fmt: skip
+        store_logprobs(folder, tmp_path / "terms.parquet", probe=table)
         rows = read_table(tmp_path / "terms.parquet", TERMS).to_pylist()
         found.append([logp for one in rows for response in one["logprobs"] for logp in response])
     assert passes == [(16, 0), (1, 1)]
     assert found[1] == pytest.approx(found[0], abs=1e-4)
 
 
-def test_training_in_separate_sequences_gives_the_same_adapter(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_training_in_separate_sequences_gives_the_same_adapter(folder: Path, tmp_path: Path) -> None:
     row = {"check": "shared prefix", "tokens": 1, "mean": 1.0, "max": 1.0, "problem": "they differ"}
     write_table(tmp_path / "probe.parquet", PROBE, [row], {})
-    found = []
-    for table in (None, tmp_path / "probe.parquet"):
-        target = tmp_path / str(table is None)
-        train.run(
-            experiment="e", preferences=folder / "preferences.parquet", examples=folder / "examples.parquet",
-            terms={"original": folder / "terms.parquet"}, views={}, adapter=target / "adapter", training=target / "training.parquet",
-            checkpoints=target / "checkpoints", model=model_block(folder), weights="w", probe=table,
-            config=TrainingBlock(method="perpo", lora=LoraBlock(r=4, alpha=8), learning_rate=5e-3, batch_size=4, epochs=1),
-        )  # fmt: skip
-        log = read_table(target / "training.parquet", TRAINING).to_pylist()
-        found.append((load_file(target / "adapter/adapter_model.safetensors"), log))
-    (shared, log), (separate, log_of_separate) = found
-    losses, others = ([r["value"] for r in rows if r["metric"] == "loss"] for rows in (log, log_of_separate))
-    assert others == pytest.approx(losses, rel=1e-5)
+    shared, log = trained(folder, tmp_path / "shared", epochs=1)
+    separate, log_of_separate = trained(folder, tmp_path / "separate", epochs=1, probe=tmp_path / "probe.parquet")
+    assert logged(log_of_separate, "loss") == pytest.approx(logged(log, "loss"), rel=1e-5)
     # AdamW amplifies rounding in small gradients
-    assert max(np.abs(shared[name] - separate[name]).max() for name in shared) < 5e-4
-    assert "probe" in read_lineage(tmp_path / "False/training.parquet")["inputs"]
+    assert largest_difference(shared, separate) < 5e-4
+    assert "probe" in read_lineage(tmp_path / "separate/training.parquet")["inputs"]
 
 
 @pytest.mark.extended

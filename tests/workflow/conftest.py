@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -62,7 +63,7 @@ class Workflow:
         return {rule for rule, _ in self.jobs(*arguments, config=config)}
 
     def jobs(self, *arguments: str, config: str = "config.yaml", root: Path = ROOT) -> set[tuple[str, str]]:
-        """(rule, owner) of the jobs that a run would execute now, as in mutations.py; shards are
+        """(rule, owner) of the jobs that a run would execute now, as in needs.py; shards are
         merged.
         """
         return self._jobs_of(self.run("--dry-run", *arguments, config=config, root=root).stdout)
@@ -110,8 +111,14 @@ def _environment(root: Path) -> dict[str, str]:
 
 
 def named(keys: Iterable[Key]) -> set[tuple[str, str]]:
-    """The jobs of a graph, named as in mutations.py; shards are merged."""
+    """The jobs of a graph, named as in needs.py; shards are merged."""
     return {(rule, _whose(rule, dict(wildcards))) for rule, wildcards in keys}
+
+
+def difference(found: set[tuple[str, str]], expected: set[tuple[str, str]]) -> str:
+    """A description of the differences; empty if there are none."""
+    surplus, missing = (sorted(" ".join(job) for job in jobs) for jobs in (found - expected, expected - found))
+    return "; ".join(f"{what} {', '.join(jobs)}" for what, jobs in (("needlessly", surplus), ("not", missing)) if jobs)
 
 
 def _whose(rule: str, of: dict[str, str]) -> str:
@@ -256,9 +263,19 @@ def prepare_chain(folder: Path) -> Workflow:
     return Workflow(folder)
 
 
+def _to_edit(folder: Path) -> None:
+    """Adds the files that the edits in edits.py refer to."""
+    shutil.copytree(ROOT / "resources/tiny-llava/model", folder / "same-model")
+    shutil.copytree(ROOT / "resources/tiny-clip/model", folder / "same-clip")
+    shutil.copytree(folder / "dino", folder / "same-dino")
+    for name in ("other.jsonl", "instances.json"):
+        shutil.copy(folder / "own/data.jsonl", folder / "own" / name)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The chain of `prepare_chain` after one complete run, in this process to save minutes.
+    """The chain of `prepare_chain` after one complete run, in this process to save minutes, and the files
+    that edits refer to.
 
     `--touch` makes Snakemake record the jobs as its own. test_chain.py compares the tables with those
     of a run by Snakemake.
@@ -266,4 +283,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     workflow = prepare_chain(tmp_path_factory.mktemp("finished"))
     run_jobs(workflow.folder)
     workflow.run("--touch", "--forceall")
+    _to_edit(workflow.folder)
     return workflow

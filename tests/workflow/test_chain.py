@@ -1,6 +1,8 @@
-"""The complete chain with real vLLM, PEFT and Snakemake, and what an edit reruns."""
+"""The complete chain with real vLLM, PEFT and Snakemake, and where a number comes from."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -88,3 +90,25 @@ def test_a_mistake_in_the_config_is_one_line_without_traceback(finished: Workflo
 def test_snakemakes_own_report_holds_the_results(finished: Workflow) -> None:
     finished.run("--report", str(finished.folder / "snakemake-report.html"))
     assert "result.txt" in (finished.folder / "snakemake-report.html").read_text()
+
+
+def test_explain_leads_from_a_number_to_images_and_weights(finished: Workflow) -> None:
+    command = [sys.executable, "-m", "perceptune", "explain", "--policy", "perpo", "--metric", "accuracy_iou_0.5"]
+    done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=True)
+    for part in (
+        "images: 72", "resources/tiny-llava/model", "training.parameters.gamma=0.5", "results/adapters/perpo/adapter_model.safetensors",
+        "results/rewards/tiny/benchmarks/perception.parquet", "own/data.jsonl", "vllm", "torch 2.",
+    ):  # fmt: skip
+        assert part in done.stdout, part
+    assert "changed" not in done.stdout
+
+
+def test_explain_says_what_has_changed_since(finished: Workflow) -> None:
+    table = finished.folder / "results/preferences/tiny/shapes/n20/perception/ranked.parquet"
+    before = table.read_bytes()
+    table.write_bytes(before + b" ")
+    command = [sys.executable, "-m", "perceptune", "explain", "--policy", "perpo"]
+    done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=False)
+    table.write_bytes(before)
+    assert done.returncode == 1
+    assert f"{table.relative_to(finished.folder)} has changed since the number was computed" in done.stdout

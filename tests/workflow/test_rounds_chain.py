@@ -21,7 +21,7 @@ from perceptune.stages.training.round_status import Ending
 
 from .chaos import _command, _environment, _jobs
 from .conftest import Workflow
-from .mutations import GRPO, PAPO
+from .needs import GRPO, PAPO
 
 pytestmark = pytest.mark.slow
 

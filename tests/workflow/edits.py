@@ -1,166 +1,10 @@
-"""What an edit should rerun, written by hand: the jobs of the `finished` chain and their inputs.
-
-A job is (rule, owner). The owner is a policy, an experiment or a dataset, or empty if the rule has
-a single job.
-"""
+"""Edits of every config key, and what each should rerun, written by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-BASE = "tiny"
-EXPERIMENTS = ("dpo", "perpo", "p2dpo")
-POLICIES = (BASE, *EXPERIMENTS)
-GIVEN = "given"
-ROUNDS = ("grpo@2", "papo@1")
-"""The evaluated rounds, which are the last ones."""
-GRPO, PAPO = "old@original+reference@original", "old@either+old@original+reference@original"
-SAMPLES, BENCHMARKS = "shapes/n20", "benchmarks"
-
-Job = tuple[str, str]
-
-
-def _needs() -> dict[Job, set[Job]]:
-    """Maps a job to the jobs whose tables it reads. Those that plan what to train on also wait for
-    `find_leakage`, but its results rerun nothing.
-    """
-    shapes, own = ("import_examples", "shapes"), ("import_examples", "own")
-    needs: dict[Job, set[Job]] = {
-        ("make_shapes", "shapes"): set(),
-        shapes: {("make_shapes", "shapes")},
-        own: set(),
-        ("plan_samples", BASE): {shapes},
-        ("find_leakage", "shapes n20"): {shapes, own},
-        ("find_leakage", "shapes self-made"): {shapes},
-        ("find_leakage", "shapes g4"): {shapes, own},
-        ("find_leakage", "own taken"): {own},
-    }
-
-    def answers(policy: str, plan: str, requests: Job, examples: set[Job]) -> None:
-        whose = f"{policy} {plan}"
-        trained = {("train_adapter", policy)} if policy in EXPERIMENTS else set()
-        needs["sample_responses", whose] = {requests, *examples, *trained}
-        needs["gather_responses", whose] = {requests, ("sample_responses", whose)}
-        needs["score_responses", whose] = {requests, ("gather_responses", whose), *examples}
-
-    answers(BASE, SAMPLES, ("plan_samples", BASE), {shapes})
-    samples = f"{BASE} {SAMPLES}"
-    select, terms = ("select_preferences", BASE), ("compute_logprobs", BASE)
-    needs[select] = {("plan_samples", BASE), ("gather_responses", samples), ("score_responses", samples)}
-    needs[terms] = {select, shapes}
-    for experiment in ("dpo", "perpo"):
-        needs["train_adapter", experiment] = {select, terms, shapes}
-    pairs = _pairs(needs, shapes)
-    for policy in POLICIES:
-        # dpo and p2dpo are not evaluated on the user's own images
-        examples = {shapes, own} if policy in ("tiny", "perpo") else {shapes}
-        needs["compute_attention_maps", f"{policy} shapes test"] = {shapes} | (
-            {("train_adapter", policy)} if policy in EXPERIMENTS else set()
-        )
-        needs["plan_benchmarks", policy] = examples
-        answers(policy, BENCHMARKS, ("plan_benchmarks", policy), examples)
-        scored = {("score_responses", f"{p} {BENCHMARKS}") for p in {BASE, policy}}
-        looked = {("compute_attention_maps", f"{p} shapes test") for p in {BASE, policy}}
-        needs["evaluate_policy", policy] = scored | looked
-    rounds = _rounds(needs, shapes, own)
-    _given(needs, own)
-    evaluated = {("evaluate_policy", policy) for policy in (*POLICIES, *ROUNDS, GIVEN)}
-    needs["collect_metrics", ""] = evaluated
-    trained = {("train_adapter", experiment) for experiment in (*EXPERIMENTS, GIVEN)} | rounds
-    predictions = {("score_responses", f"{p} {BENCHMARKS}") for p in (*POLICIES, *ROUNDS, GIVEN)}
-    shown = {
-        select,
-        shapes,
-        own,
-        ("use_dataset_preferences", BASE),
-        *(job for job in needs if job[0] == "find_leakage"),
-    }
-    needs["write_report", ""] = {("collect_metrics", ""), *shown, *trained, *predictions, *pairs}
-    return needs
-
-
-def _given(needs: dict[Job, set[Job]], own: Job) -> None:
-    """The jobs of an experiment that learns from dataset preferences and is evaluated on the user's
-    own images.
-    """
-    taken, terms, trained = (
-        ("use_dataset_preferences", BASE),
-        ("compute_logprobs", "taken original"),
-        ("train_adapter", GIVEN),
-    )
-    whose, plan = f"{GIVEN} {BENCHMARKS}", ("plan_benchmarks", GIVEN)
-    needs |= {taken: {own}, terms: {taken, own}, trained: {taken, terms, own}, plan: {own}}
-    needs["sample_responses", whose] = {plan, own, trained}
-    needs["gather_responses", whose] = {plan, ("sample_responses", whose)}
-    needs["score_responses", whose] = {plan, ("gather_responses", whose), own}
-    needs["evaluate_policy", GIVEN] = {("score_responses", f"{p} {BENCHMARKS}") for p in (BASE, GIVEN)}
-
-
-def _pairs(needs: dict[Job, set[Job]], shapes: Job) -> set[Job]:
-    """Adds P2-DPO's jobs; returns those whose tables the report shows."""
-    looked, crops = ("compute_attention_maps", "tiny shapes first"), ("find_crops", "salient")
-    asked, whose, made = ("plan_pairs", "self-made"), "tiny shapes/self-made", ("make_pairs", "self-made")
-    kept, clips = ("filter_pairs", "central"), ("compute_clip_scores", "tiny-clip")
-    terms: set[Job] = {
-        ("compute_logprobs", f"self-made {view}") for view in ("original", "enhanced", "degraded", "noise")
-    }
-    needs |= {looked: {shapes}, crops: {looked}, asked: {shapes, crops}, clips: {shapes, crops}}
-    needs["sample_responses", whose] = {asked, shapes}
-    needs["gather_responses", whose] = {asked, ("sample_responses", whose)}
-    needs[made] = {asked, ("gather_responses", whose), shapes}
-    needs |= {term: {made, shapes} for term in terms}
-    needs[kept] = {made, clips, ("compute_logprobs", "self-made original")}
-    needs["train_adapter", "p2dpo"] = {kept, shapes, *terms}
-    return {kept, looked, crops}
-
-
-def _rounds(needs: dict[Job, set[Job]], shapes: Job, own: Job) -> set[Job]:
-    """Adds the jobs of rounds; returns the trainings. Round k + 1 samples from the policy of round
-    k.
-    """
-
-    def answered(policy: str, plan: str, requests: Job, examples: set[Job]) -> None:
-        whose = f"{policy} {plan}"
-        made = {("train_round", policy)} if "@" in policy else set()
-        needs["sample_responses", whose] = {requests, *examples, *made}
-        needs["gather_responses", whose] = {requests, ("sample_responses", whose)}
-        needs["score_responses", whose] = {requests, ("gather_responses", whose), *examples}
-
-    needs["compute_saliency_maps", "dino"] = {shapes}
-    for asked, learns in ((BASE, {"grpo@1": GRPO, "papo@1": PAPO}), ("grpo@1", {"grpo@2": GRPO})):
-        made = {("train_round", asked)} if "@" in asked else set()
-        whose, plan, batch = f"{asked} shapes/g4", ("plan_round", asked), ("select_batch", asked)
-        needs[plan] = {shapes, *made}
-        answered(asked, "shapes/g4", plan, {shapes})
-        needs[batch] = {plan, ("gather_responses", whose), ("score_responses", whose)}
-        for policy, stored in learns.items():
-            terms = ("compute_logprobs", f"{asked} {stored}")
-            salient = {("compute_saliency_maps", "dino")} if stored == PAPO else set()
-            needs[terms] = {batch, shapes, *made, *salient}
-            needs["train_round", policy] = {batch, ("gather_responses", whose), shapes, terms, *made, *salient}
-    for policy in ROUNDS:
-        needs["plan_benchmarks", policy] = {own}
-        answered(policy, BENCHMARKS, ("plan_benchmarks", policy), {own})
-        needs["evaluate_policy", policy] = {("score_responses", f"{p} {BENCHMARKS}") for p in (BASE, policy)}
-    return {job for job in needs if job[0] == "train_round"}
-
-
-NEEDS = _needs()
-
-
-def rerun(roots: Iterable[Job]) -> set[Job]:
-    """The roots and everything that reads their outputs, directly or indirectly."""
-    jobs = set(roots)
-    while more := {job for job, needed in NEEDS.items() if needed & jobs} - jobs:
-        jobs |= more
-    return jobs
-
-
-def every(*rules: str) -> set[Job]:
-    """Every job of these rules."""
-    return {job for job in NEEDS if job[0] in rules}
-
+from .needs import BASE, BENCHMARKS, GIVEN, PAPO, ROUNDS, Job, every
 
 MODEL = every(
     "compute_attention_maps", "use_dataset_preferences", "sample_responses", "score_responses", "compute_logprobs", "train_adapter", "train_round", "evaluate_policy"
@@ -216,8 +60,7 @@ JUDGED_DPO: set[Job] = {
 } | REPORT  # fmt: skip
 """The jobs for answers of the base model and `dpo` that two judges rate."""
 
-# (key, new value, jobs that rerun first); `replaced` names a block that the key is moved to, see
-# `test_mutations`
+# (keys, new value, jobs that rerun first), as `Workflow.edited` takes them
 EDITS: list[tuple[str, Any, set[Job]]] = [
     ("models.tiny.path", "same-model", NOTHING),  # a folder with the same contents
     ("models.tiny.family", "qwen2_5_vl", MODEL),
