@@ -152,7 +152,7 @@ INCOMPLETE = {
     "view without name": ("views/stripes.py", 'name = "stripes"', "", "stripes", "the view does not define `name`"),
     "view without masks": ("views/stripes.py", '    name = "stripes"\n', '    name = "stripes"\n    needs_saliency = True\n', "stripes", "`Stripes` has `needs_saliency = True` and must define `settled`"),
     "importer without rows": ("benchmarks/my_boxes.py", '"my_boxes", each(row), ', '"my_boxes", ', "my_boxes", "TypeError"),
-    "benchmark without metrics": ("benchmarks/my_boxes.py", "    metrics=", "    measures=", "my_boxes", "TypeError"),
+    "benchmark without metrics": ("benchmarks/my_boxes.py", "    metrics=", "    measures=", "my_boxes", "key `benchmarks.mine.protocol`: benchmark `my_boxes` cannot be loaded"),
     "no reward at all": ("rewards/giou.py", "REWARD = ", "MINE = ", "giou", "does not define `REWARD`; start the names of helper files with `_`"),
 }  # fmt: skip
 """Case: file, text to replace, its replacement, name of the plug-in, and expected message."""
@@ -209,6 +209,10 @@ def test_snakemake_reports_an_incomplete_declaration_without_a_traceback(case: s
         ("nowhere", r"`.*/nowhere` is not a directory; paths are relative to the working directory"),
         ("odd", r"`.*/odd/reward` is not a kind of plug-in, expected one of .*`rewards`"),
         ("taken", r"`.*/taken/rewards/iou\.py`: a built-in plug-in is already named `iou`, expected another name"),
+        (
+            "dashed",
+            r"`.*/dashed/rewards/my-iou\.py`: expected a name of letters, digits and `_` that starts with a letter",
+        ),
     ],
 )
 def test_an_invalid_folder_is_one_line(
@@ -218,9 +222,25 @@ def test_an_invalid_folder_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd/reward").mkdir(parents=True)
     (tmp_path / "taken/rewards").mkdir(parents=True)
+    (tmp_path / "dashed/rewards").mkdir(parents=True)
     (tmp_path / "taken/rewards/iou.py").write_text(REWARD)
+    (tmp_path / "dashed/rewards/my-iou.py").write_text(REWARD)
     with pytest.raises(UserError, match=expected):
         planning.load({**CONFIG, "plugins": [folder]})
+
+
+def test_a_name_in_two_folders_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one of them would be loaded."""
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two"):
+        (tmp_path / folder / "rewards").mkdir(parents=True)
+        (tmp_path / folder / "rewards/mine.py").write_text(REWARD)
+    (tmp_path / "two/rewards/__init__.py").touch()
+    twice = r"`.*/two/rewards/mine\.py`: `.*/one/rewards/mine\.py` has the same name, expected another one"
+    with pytest.raises(UserError, match=twice):
+        plugins.use_folders(["one", "two"])
+    plugins.use_folders(["one", "one"])
 
 
 @pytest.mark.parametrize("given", ["my_plugins", 3, [3]])

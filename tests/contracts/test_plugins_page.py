@@ -87,3 +87,9 @@ def test_the_benchmark_counts_shelves(loaded: Callable[[str], Any]) -> None:
     columns = benchmark.columns([answered(1, 1.0), answered(1, 1.0), answered(2, 1.0), answered(2, 0.0)])
     found = {name: float(measured.metric(columns)) for name, measured in benchmark.metrics.items()}
     assert found == {"accuracy": 0.75, "solved": 0.5}
+
+
+def test_the_test_on_the_page_passes(loaded: Callable[[str], Any], tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(import torch.+?)```", PAGE.read_text(), re.DOTALL)
+    assert 'use_folders(["my_plugins"])' in block
+    exec(block.replace('"my_plugins"', repr(str(tmp_path))), {})

@@ -162,6 +162,8 @@ SHARED = "return Scores(1 / np.maximum(words, 1), list(answers.texts), {"
             r"`component words` has shape \(\), expected \(2,\)",
         ),
         ("words", "return Scores(['good', 'bad'], words, {", "returns values that are not numbers"),
+        ("number", "return 3 or Scores(words, words, {", "returns a `int`, expected `Scores`"),
+        ("low", "return Scores(-words, words, {", "is -1 for the answer 'a', expected a number from 0 to 1"),
     ],
 )
 def test_what_a_reward_returns_is_checked(tmp_path: Path, folder: Path, name: str, returned: str, said: str) -> None:
@@ -222,6 +224,6 @@ def test_the_plan_rejects_an_incomplete_reward(folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         planned("half")
     assert caught.value.args[0] == (
-        f"config\n  key `rewards.perception.tasks.ocr`: reward `half` cannot be loaded from `{half}`: ValueError: `components` is "
+        f"config\n  key `rewards.perception.tasks.ocr`: reward `half` cannot be loaded from `{half}`, line 15: ValueError: `components` is "
         "empty, expected the names of the components that `score` returns"
     )

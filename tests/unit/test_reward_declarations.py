@@ -71,7 +71,7 @@ def test_the_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError) as caught:
         load("reward", "half_done")
     assert caught.value.args[0] == (
-        f"reward `half_done` cannot be loaded from `{file}`: ValueError: `metrics` is empty, expected at least one metric, "
+        f"reward `half_done` cannot be loaded from `{file}`, line 2: ValueError: `metrics` is empty, expected at least one metric, "
         "the primary one first"
     )
 

@@ -79,6 +79,21 @@ def test_a_bug_shows_its_traceback_and_is_not_retried() -> None:
     assert "KeyError: 'a bug'" in output
 
 
+def test_a_bug_in_a_plugin_ends_with_its_line() -> None:
+    body = """
+    from perceptune.contracts.plugins import use_folders
+    Path("own/rewards").mkdir(parents=True)
+    file = Path("own/rewards/mine.py").absolute()
+    file.write_text("def score(answers):\\n    return answers['texts']\\n\\n\\nREWARD = score\\n")
+    use_folders(["own"])
+    exec(compile(file.read_text(), str(file), "exec"))
+    REWARD({})"""
+    status, output, attempts = run(body)
+    assert (status, attempts) == (1, ["1"])
+    assert "Traceback" in output
+    assert f"error: `{Path.cwd()}/own/rewards/mine.py`, line 2, in `score`: KeyError: 'texts'" in output
+
+
 def test_a_mistake_of_an_earlier_run_does_not_stop_this_one() -> None:
     run('raise UserError("wrong")')
     status, _, attempts = run("pass")

@@ -11,6 +11,7 @@ import ast
 import inspect
 import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +24,8 @@ PACKAGE = "perceptune"
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = "PERCEPTUNE_PLUGINS"
 """Environment variable with the user's folders; passes them on to child processes."""
+NAME = re.compile(r"[A-Za-z]\w*")
+"""What plug-ins may be named: they are modules."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,11 @@ KINDS = {
 def use_folders(folders: Sequence[str | Path]) -> None:
     """Registers the user's plug-in folders for this process and its child processes.
 
-    Raises `UserError` for a missing folder, an unknown sub-folder, a file without a plug-in, or the
-    name of a built-in plug-in.
+    Raises `UserError` for a missing folder, an unknown sub-folder, a file without a plug-in, and a name
+    that is impossible, that of a built-in plug-in, or in two folders.
     """
     paths = [Path(folder).absolute() for folder in folders]
-    if mistakes := [mistake for path in paths for mistake in _mistakes(path)]:
+    if mistakes := [*(mistake for path in paths for mistake in _mistakes(path)), *_named_twice(paths)]:
         raise UserError("config key `plugins`\n  " + joined_mistakes(mistakes))
     os.environ[ENVIRONMENT] = os.pathsep.join(map(str, paths))
 
@@ -140,7 +143,9 @@ def load(kind: str, name: str) -> Any:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{kind} `{name}` cannot be loaded from `{path}`: {reason}") from error
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        line = next((f", line {frame.lineno}" for frame in frames if Path(frame.filename) == path), "")
+        raise UserError(f"{kind} `{name}` cannot be loaded from `{path}`{line}: {reason}") from error
     contract = getattr(import_module(declared.contract[0]), declared.contract[1])
     if not isinstance(plugin, contract):
         found = type(plugin).__name__
@@ -156,6 +161,16 @@ def _missing(plugin: Any) -> list[str]:
     """Attributes that a plug-in's classes annotate but that are not set."""
     declared = (name for kind in type(plugin).__mro__ for name in inspect.get_annotations(kind))
     return [name for name in dict.fromkeys(declared) if not name.startswith("_") and not hasattr(plugin, name)]
+
+
+def place_in_plugin(error: BaseException) -> str | None:
+    """Where in a plug-in of the user an exception comes from, and what it says; None if it comes from
+    elsewhere."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if any(Path(frame.filename).is_relative_to(folder) for folder in user_folders()):
+            what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            return f"`{frame.filename}`, line {frame.lineno}, in `{frame.name}`: {what}"
+    return None
 
 
 def file_of(module: str) -> Path | None:
@@ -179,7 +194,7 @@ def _places(module: str) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _candidates(kind: str, name: str) -> Iterator[str]:
-    if not re.fullmatch(r"[A-Za-z]\w*", name):
+    if not NAME.fullmatch(name):
         return
     marked = re.compile(rf"^{KINDS[kind].constant}\b.*=", re.MULTILINE)
     for pattern in KINDS[kind].modules:
@@ -252,11 +267,24 @@ def _mistakes(folder: Path) -> Iterator[str]:
         for file in sorted(path.iterdir()):
             if file.suffix != ".py" or file.name.startswith("_"):
                 continue
-            if _is_built_in(expected[path.name], file.stem):
+            if not NAME.fullmatch(file.stem):
+                yield f"`{file}`: expected a name of letters, digits and `_` that starts with a letter"
+            elif _is_built_in(expected[path.name], file.stem):
                 yield f"`{file}`: a built-in plug-in is already named `{file.stem}`, expected another name"
             elif not _defines(file, KINDS[expected[path.name]].package):
                 constant = KINDS[expected[path.name]].constant
                 yield f"`{file}` does not define `{constant}`; start the names of helper files with `_`"
+
+
+def _named_twice(folders: Sequence[Path]) -> Iterator[str]:
+    """Files, helpers included, with the name of another one in an earlier folder, which hides them."""
+    known: dict[tuple[str, str], Path] = {}
+    for folder in dict.fromkeys(folders):
+        for kind in KINDS.values():
+            for file in sorted((folder / kind.folder).glob("*.py")):
+                first = known.setdefault((kind.folder, file.stem), file)
+                if first != file and file.stem != "__init__":
+                    yield f"`{file}`: `{first}` has the same name, expected another one"
 
 
 def _is_built_in(kind: str, name: str) -> bool:

@@ -44,7 +44,11 @@ def _named(key: str, protocol: str, variant: Any) -> Benchmark:
                 raise UserError(f"config\n  key `{key}.protocol`: `{protocol}` is not defined, expected {new}")
     lookup(dict.fromkeys(known), protocol, f"config\n  key `{key}.protocol`:")
     try:
-        found: Benchmark = load("benchmark", protocol).variant(None if variant is None else str(variant))
+        loaded: Benchmark = load("benchmark", protocol)
+    except UserError as error:
+        raise UserError(f"config\n  key `{key}.protocol`: {error.args[0]}", error.hint) from None
+    try:
+        found = loaded.variant(None if variant is None else str(variant))
     except UserError as error:
         raise UserError(f"config\n  key `{key}.variant`: {error.args[0]}", error.hint) from None
     return found

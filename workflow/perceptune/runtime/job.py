@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 
 from perceptune.contracts.errors import ERRORS_LAST, UserError, printable
 from perceptune.contracts.paths import FINAL
+from perceptune.contracts.plugins import place_in_plugin
 from perceptune.contracts.progress import show_on
 from perceptune.runtime.gpu_leases import leased_gpus
 
@@ -110,6 +111,8 @@ def job_log(path: str, attempt: int = 1, name: str = "") -> Iterator[None]:
             print(printable(trace), file=sys.stderr)
             _say(f"error: {reason}", terminal, f"{name}: {reason}")
             raise SystemExit(1) from None
+        if (place := place_in_plugin(error)) is not None:
+            trace += f"error: {place}"
         _say(trace, terminal, f"{name} failed")
         _end(final, trace)
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perceptune.contracts.config import BenchmarkBlock, Task
-from perceptune.contracts.errors import UserError, near
+from perceptune.contracts.errors import UserError, listed, near
 from perceptune.contracts.plugins import load
 from perceptune.core.rewards.metrics import Columns, DeclaredMetric, Metric, known_ratio, ratio
 
@@ -183,6 +183,29 @@ class Benchmark:
     def _varied(self, name: str) -> Benchmark:
         fields = {"name": f"{self.name}_{name}", "variants": {}, "variant_required": False, **self.variants[name]}
         return replace(self, **fields)
+
+
+def unit_columns(benchmark: Benchmark, answers: Sequence[Answered]) -> Columns:
+    """The benchmark's columns of these answers.
+
+    Raises `UserError` if they are not arrays of equal length, or if a metric reads a column that is not
+    among them.
+    """
+    columns = benchmark.columns(answers)
+    shapes = {name: np.shape(values) for name, values in columns.items()}
+    if wrong := [name for name, shape in shapes.items() if len(shape) != 1 or shape != next(iter(shapes.values()))]:
+        raise UserError(
+            f"benchmark `{benchmark.name}`: column `{wrong[0]}` has shape {shapes[wrong[0]]}, expected one number per unit",
+            f"the shapes are {', '.join(f'{shape} of `{name}`' for name, shape in shapes.items())}",
+        )
+    for name, measured in benchmark.metrics.items():
+        try:
+            measured.metric(columns)
+        except KeyError as missing:
+            raise UserError(
+                f"benchmark `{benchmark.name}`: metric `{name}` reads unknown column {missing}, expected one of {listed(columns)}"
+            ) from None
+    return columns
 
 
 def protocol_of(block: BenchmarkBlock) -> Benchmark | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perceptune.contracts.plugins import load
 from perceptune.core.views.view import Recipe
@@ -15,17 +15,33 @@ if TYPE_CHECKING:
 def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
     """The images after applying the recipe; none for an example without images.
 
-    Raises `ValueError` if a view that declares to keep sizes changes them.
+    Raises `ValueError` if a view returns anything but RGB images, not as many as it declares, or other
+    sizes although it declares to keep them.
     """
     view = load("view", recipe.op)
     if not images:
         return []
     parameters = view.Parameters.model_validate(recipe.parameters)
-    pictures = view.apply(images, parameters, recipe.seed, recipe.box)
+    pictures = _pictures(view.apply(images, parameters, recipe.seed, recipe.box), recipe.op)
+    if len(pictures) != (count := view.count(len(images))):
+        raise ValueError(f"view `{recipe.op}` returns {len(pictures)} images, expected {count}")
     before, after = ([picture.size for picture in side] for side in (images, pictures))
     if view.keeps_size(parameters) and before != after:
         raise ValueError(f"view `{recipe.op}` changed sizes {before} to {after}, expected the same sizes")
     return pictures
+
+
+def _pictures(returned: Any, view: str) -> list[Image]:
+    """What a view returns. Raises `ValueError` if it is not a list of RGB images."""
+    from PIL.Image import Image as Picture
+
+    if not isinstance(returned, list):
+        raise ValueError(f"view `{view}` returns a `{type(returned).__name__}`, expected a list of RGB images")
+    for one in returned:
+        found = one.mode if isinstance(one, Picture) else type(one).__name__
+        if found != "RGB":
+            raise ValueError(f"view `{view}` returns `{found}` in its list, expected RGB images")
+    return returned
 
 
 def strength(recipe: Recipe, images: Sequence[Image], pictures: Sequence[Image]) -> float:

@@ -13,7 +13,7 @@ import polars as pl
 from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
-from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of
+from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of, unit_columns
 from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals, run_spread
 from perceptune.core.benchmarks.density import DENSITY, quarters
 from perceptune.core.rewards.metrics import Columns, Metric
@@ -83,7 +83,7 @@ class ProtocolMetrics:
     def greedy(self, part: pl.DataFrame, metric: str | None = None, table_index: int = 0) -> Reading:
         """A metric of the protocol."""
         name = metric or next(iter(self._protocol.metrics))
-        columns = self._protocol.columns(self._answered(self._judged(part, table_index)))
+        columns = unit_columns(self._protocol, self._answered(self._judged(part, table_index)))
         return Reading(name, self._protocol.metrics[name].metric, columns, of_sums=True)
 
     def averaged(self, part: pl.DataFrame, table_index: int = 0) -> Reading:
@@ -170,7 +170,7 @@ class ProtocolMetrics:
         found: list[Columns] = []
         for run in self._judged(part, table_index).partition_by("sample_index", maintain_order=True):
             answers = self._answered(run)
-            found.append(self._protocol.columns(answers))
+            found.append(unit_columns(self._protocol, answers))
             if counts:
                 counts.add(answers)
         return found[0] if len(found) == 1 else {name: np.stack([c[name] for c in found]) for name in found[0]}

@@ -22,6 +22,7 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS, component_lists
 from perceptune.core.answers.reasoning import UNFINISHED, Reasoning
 from perceptune.core.data.coordinate_frames import Overlaps, overlaps
+from perceptune.core.data.row_checks import shown
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.models.reasoning import reasoning_of
@@ -32,6 +33,8 @@ BATCH = 2**16
 """Responses in memory at once."""
 COMPARED = 100_000
 """Boxes per task whose coordinate format is checked, the first ones: enough for the log."""
+ROUNDING = 1e-6
+"""How far a reward may lie outside of [0, 1]."""
 ANSWERED = ("request_id", "example_id", "view", "sample_index", "text", "reason")
 
 
@@ -146,7 +149,7 @@ class _Scoring:
         self._check_truth(part)
         texts = part["text" if self._reward.reads_reasoning else "answer"]
         answers = self._answers(part, texts.fill_null("").to_list())
-        scores = _without_answer(_scores(self._reward, answers), texts.is_null().to_numpy())
+        scores = _without_answer(scores_of(self._reward, answers), texts.is_null().to_numpy())
         self._by_frame.add(part, answers, scores)
         missing = pl.col("text").is_null()
         finite = np.isfinite(scores.rewards)
@@ -206,12 +209,15 @@ def _numbers(lists: pl.Series, length: int) -> np.ndarray:
     return np.column_stack([column.fill_null(np.nan).to_numpy() for column in columns])
 
 
-def _scores(reward: Reward, answers: Answers) -> Scores:
+def scores_of(reward: Reward, answers: Answers) -> Scores:
     """The reward's scores, with numbers as arrays; None is NaN.
 
-    Raises `UserError` if they do not have one value per answer, or not the declared components.
+    Raises `UserError` if they do not have one value per answer, or not the declared components, or
+    rewards outside of [0, 1].
     """
     made = reward.score(answers)
+    if not isinstance(made, Scores):
+        raise UserError(f"reward `{reward.name}` returns a `{type(made).__name__}`, expected `Scores`")
     lengths = {"parsed": len(made.parsed), "reasons": len(made.reasons)}
     try:
         rewards = np.asarray(made.rewards, dtype=float)
@@ -227,6 +233,13 @@ def _scores(reward: Reward, answers: Answers) -> Scores:
     scores = Scores(rewards, made.parsed if in_structs else list(made.parsed), components, made.reasons)
     if missing := [name for name in reward.components if name not in scores.components]:
         raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
+    outside = np.isfinite(rewards) & (np.abs(rewards - 0.5) > 0.5 + ROUNDING)
+    if outside.any():
+        first = int(outside.argmax())
+        raise UserError(
+            f"reward `{reward.name}` is {rewards[first]:g} for the answer {shown(answers.texts[first])},"
+            " expected a number from 0 to 1"
+        )
     return scores
 
 
