@@ -125,7 +125,7 @@ def test_training_moves_what_the_method_is_about(
 
 def test_a_loss_that_is_not_finite_names_the_list(model: ModelBlock, lists: list[RankedList], tmp_path: Path) -> None:
     broken = [replace(one, reference={"original": [float("nan")] * 4}) for one in lists]
-    with pytest.raises(UserError, match=r"the loss of list `[0-9]` is nan"):
+    with pytest.raises(UserError, match=r"method `\w+`: the loss of list `[0-9]` is nan"):
         trained(model, broken, tmp_path)
 
 

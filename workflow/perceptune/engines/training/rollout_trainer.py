@@ -29,6 +29,7 @@ from perceptune.contracts.seeds import derived_seed
 from perceptune.core.methods.limits import Limits, tripped
 from perceptune.core.methods.policy_gradient import Step, token_weights
 from perceptune.core.methods.rollout import RolloutMethod, Seen, Tokens
+from perceptune.core.methods.scalar import scalar
 from perceptune.engines.training.carried_optimizer import Carried, optimizer_state
 from perceptune.engines.training.feeding import Feed, Places
 from perceptune.engines.training.groups import Part, Rollout, StoredTokens
@@ -149,7 +150,7 @@ class RolloutTrainer(AdapterTrainer):
             )
         )
         with torch.enable_grad():
-            loss = self._checked(self.method.loss(tokens, self.parameters))
+            loss = self._loss_for(tokens)
         slopes = torch.autograd.grad(loss, [*leaves.values(), *kls.values()], allow_unused=True, materialize_grads=True)
         self._measure(loss.item(), replace(tokens, logps=tokens.logps.detach()))
         cut = [slope.split(counts) for slope in slopes]
@@ -204,7 +205,7 @@ class RolloutTrainer(AdapterTrainer):
     def _loss_of(self, model: nn.Module, work: Direct) -> Tensor:
         found = token_values(model, work.packed)
         tokens = replace(work.tokens, logps=found.logps, entropy=found.entropies)
-        loss = self._checked(self.method.loss(tokens, self.parameters))
+        loss = self._loss_for(tokens)
         self._found.append(TokenValues(found.logps.detach(), found.entropies))
         self._loss += loss.item()
         if sum(len(one.logps) for one in self._found) == len(self._known.logps):
@@ -224,7 +225,8 @@ class RolloutTrainer(AdapterTrainer):
                 total = total + (full_kl(head, work.states[self.view], states) * slopes).sum()
         return total
 
-    def _checked(self, loss: Tensor) -> Tensor:
+    def _loss_for(self, tokens: Tokens) -> Tensor:
+        loss = scalar(self.method.loss(tokens, self.parameters), self.method.name, tokens.logps)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
         return loss

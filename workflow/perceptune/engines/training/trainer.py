@@ -28,6 +28,7 @@ from perceptune.contracts.config import TrainingBlock
 from perceptune.contracts.errors import UserError
 from perceptune.core.methods.logprob_queries import Look
 from perceptune.core.methods.method import Group, GroupMethod
+from perceptune.core.methods.scalar import NOT_QUERIED, scalar
 from perceptune.engines.training import branch_attention, sharding
 from perceptune.engines.training.callbacks import Bar, Checkpoints, FrozenInputs, newest_checkpoint
 from perceptune.engines.training.feeding import Feed, Layout, Places
@@ -214,9 +215,11 @@ class ListTrainer(AdapterTrainer):
         losses = []
         for one, looks, policy in zip(batch.lists, batch.looks, logps, strict=True):
             group = group_of(one, looks, policy, self.view)
-            loss = self.method.loss(group, self.parameters)
+            loss = scalar(self.method.loss(group, self.parameters), self.method.name, policy[0])
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss of list `{one.group_id}` is {loss.item()}")
+                hint = NOT_QUERIED if all(torch.isfinite(found).all() for found in policy) else DIVERGED
+                what = f"the loss of list `{one.group_id}` is {loss.item()}"
+                raise UserError(f"method `{self.method.name}`: {what}", hint)
             losses.append(loss)
             with torch.no_grad():
                 self._sums.add({"loss": loss.item(), **self.method.metrics(group, self.parameters)})
