@@ -90,7 +90,6 @@ def test_the_afr_of_all_layers_does_not_depend_on_those_of_the_map(folder: Path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"layers": (1, 7)}, r"key `layers`: \[1, 7\], expected first and last of the model's layers 0 to 1"),
-     ({"layers": (1, 0)}, "expected first and last"),
      ({"layers": (0, 1), "method": "gradient"}, "expected the same layer twice for `method: gradient`")],
 )  # fmt: skip
 def test_missing_layers_are_reported(folder: Path, settings: dict[str, Any], message: str) -> None:

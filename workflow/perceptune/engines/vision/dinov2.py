@@ -41,7 +41,7 @@ class Dino:
         if model.config.model_type not in KINDS:
             raise UserError(f"model folder `{block.path}` holds a {type(model).__name__}, expected a DINOv2 model")
         (first, last), layers = block.layers, int(model.config.num_hidden_layers)
-        if not first <= last < layers:
+        if last >= layers:
             raise UserError(
                 f"key `layers`: [{first}, {last}], expected first and last of the model's layers 0 to {layers - 1}"
             )

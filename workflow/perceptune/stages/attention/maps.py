@@ -85,7 +85,7 @@ class _Maps:
         layers = int(language_model(model).config.num_hidden_layers)
         self._layers = config.layers or (0, layers - 1)
         first, last = self._layers
-        if not first <= last < layers:
+        if last >= layers:
             raise UserError(
                 f"key `layers`: [{first}, {last}], expected first and last of the model's layers 0 to {layers - 1}"
             )

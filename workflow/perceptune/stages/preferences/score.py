@@ -22,7 +22,6 @@ from perceptune.contracts.tables.responses import RESPONSES
 from perceptune.contracts.tables.rewards import REWARDS, component_lists
 from perceptune.core.answers.reasoning import UNFINISHED, Reasoning
 from perceptune.core.data.coordinate_frames import Overlaps, overlaps
-from perceptune.core.data.row_checks import shown
 from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.models.reasoning import reasoning_of
@@ -237,7 +236,7 @@ def scores_of(reward: Reward, answers: Answers) -> Scores:
     if outside.any():
         first = int(outside.argmax())
         raise UserError(
-            f"reward `{reward.name}` is {rewards[first]:g} for the answer {shown(answers.texts[first])},"
+            f"reward `{reward.name}` is {rewards[first]:g} for the answer {answers.texts[first]!r:.60},"
             " expected a number from 0 to 1"
         )
     return scores
