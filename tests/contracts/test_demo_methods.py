@@ -34,7 +34,8 @@ def test_every_method_on_lists_is_trained_with_its_default_parameters(plan: Plan
 def test_all_share_lists_and_budget_with_the_demo(plan: Plan) -> None:
     demo = policies.load(DEMO)
     assert {plan.preferences(name) for name in plan.config.experiments} == {demo.preferences("dpo")}
-    for section in ("models", "datasets", "samplings", "rewards", "selections"):
+    assert plan.model_settings("tiny") == demo.model_settings("tiny")
+    for section in ("datasets", "samplings", "rewards", "selections"):
         assert CONFIG[section] == DEMO[section]
     changes = {"method": "dpo", "parameters": demo.training("dpo").parameters}
     budgets = [plan.training(name).model_copy(update=changes) for name in plan.config.experiments]
