@@ -35,7 +35,7 @@ def resized_sizes(model: ModelBlock, sizes: np.ndarray) -> np.ndarray:
 def _resized_or_nan(model: ModelBlock, width: float, height: float) -> tuple[float, float]:
     if np.isnan(width):
         return np.nan, np.nan
-    _image_processor(model.path)  # first: an error here is no refusal of an image
+    _image_processor(model.path)  # first, because an error here does not concern an image
     try:
         return _resized(model.path, model.pixels, int(width), int(height))
     except ValueError:

@@ -30,7 +30,7 @@ Parameter = Annotated[float | int | str | bool | None, BeforeValidator(_single)]
 
 
 def _in_order(pair: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Raises `ValueError` if the first number exceeds the second; None is no limit."""
+    """Raises `ValueError` if the first number exceeds the second; None does not limit."""
     if None not in pair and pair[0] > pair[1]:
         raise ValueError("expected the smaller number first")
     return pair
