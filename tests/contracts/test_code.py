@@ -71,6 +71,23 @@ def test_an_edit_in_an_imported_module_counts(package: Path, old: str, new: str)
     assert digest() != before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from fake import core",
+        "from . import core",
+        "from .core import loss",
+        "from fake.core import loss",
+        "import fake.core",
+    ],
+)
+def test_every_way_to_import_a_module_counts(package: Path, line: str) -> None:
+    (package / "stage.py").write_text(f"{line}\n")
+    before = digest()
+    (package / "core.py").write_text(CORE.replace("x * 2", "x * 3"))
+    assert digest() != before
+
+
 def test_a_remembered_digest_is_that_of_the_file(package: Path) -> None:
     import os
 

@@ -22,7 +22,7 @@ from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.contracts.tables.training import TRAINING
 from perceptune.planning import policies as planning
 
-from tests.user_plugins import CONFIG, FILES, REWARD, write_plugins, written
+from tests.user_plugins import BENCHMARK, CONFIG, FILES, REWARD, write_plugins, written
 from tests.workflow.inline import run_jobs
 
 
@@ -148,19 +148,30 @@ INCOMPLETE = {
     "method without loss": ("methods/two_images.py", "def loss(", "def losses(", "two_images", "abstract"),
     "method without name": ("methods/two_images.py", 'name = "two_images"', "", "two_images", "the method does not define `name`"),
     "method without parameters": ("methods/two_images.py", "Parameters = TwoImagesParameters", "", "two_images", "the method does not define `Parameters`"),
+    "method that is a class": ("methods/two_images.py", "METHOD = TwoImages()", "METHOD = TwoImages", "two_images", "`METHOD` is the class `TwoImages`, expected an object, `TwoImages()`"),
+    "method with a slip in what it stores": ("methods/two_images.py", 'Stored("reference", parameters.spoilt)', 'Stored("reference", parameters.spoild)', "two_images", "in `stored`: AttributeError: 'TwoImagesParameters' object has no attribute 'spoild'"),
     "view without pixels": ("views/stripes.py", "def apply(", "def shown(", "stripes", "abstract"),
     "view without name": ("views/stripes.py", 'name = "stripes"', "", "stripes", "the view does not define `name`"),
     "view without masks": ("views/stripes.py", '    name = "stripes"\n', '    name = "stripes"\n    needs_saliency = True\n', "stripes", "`Stripes` has `needs_saliency = True` and must define `settled`"),
     "importer without rows": ("benchmarks/my_boxes.py", '"my_boxes", each(row), ', '"my_boxes", ', "my_boxes", "TypeError"),
     "benchmark without metrics": ("benchmarks/my_boxes.py", "    metrics=", "    measures=", "my_boxes", "key `benchmarks.mine.protocol`: benchmark `my_boxes` cannot be loaded"),
+    "benchmark that quotes an unknown metric": ("benchmarks/my_boxes.py", "    settings=", "    quoted=('giou',), settings=", "my_boxes", "`quoted` has unknown `giou`, expected one of `mean_giou`, `near`"),
+    "benchmark without a comma": ("benchmarks/my_boxes.py", 'components={"grounding": ("giou",)}', "components={'grounding': ('giou')}", "my_boxes", "`components` has text for a task, expected a tuple: `('giou',)`"),
+    "benchmark of an unknown task": ("benchmarks/my_boxes.py", 'components={"grounding": ', 'components={"ground": ', "my_boxes", "`components` has unknown `ground`, expected one of `grounding`"),
+    "benchmark with a function as metric": ("benchmarks/my_boxes.py", 'Measured(known_share("near", "asked"), "positive GIoU", needs="questions")', 'known_share("near", "asked")', "my_boxes", "metric `near` is a `function`, expected a `Measured`"),
     "no reward at all": ("rewards/giou.py", "REWARD = ", "MINE = ", "giou", "does not define `REWARD`; start the names of helper files with `_`"),
 }  # fmt: skip
 """Case: file, text to replace, its replacement, name of the plug-in, and expected message."""
 
 
 def broken(folder: Path, case: str, suffix: str) -> dict[str, Any]:
-    """Plug-ins, one of them incomplete. `suffix` keeps their names distinct within this process."""
-    file, old, new, *_ = INCOMPLETE[case]
+    """Plug-ins, one of them incomplete, and a config that uses them."""
+    return changed(folder, *INCOMPLETE[case][:3], suffix)
+
+
+def changed(folder: Path, file: str, old: str, new: str, suffix: str) -> dict[str, Any]:
+    """Plug-ins, one of them changed, and a config that uses them. `suffix` keeps their names distinct within
+    this process."""
     assert FILES[file].count(old) == 1
     texts = {**FILES, file: FILES[file].replace(old, new)}
     names = [Path(known).stem for known in FILES if not Path(known).stem.startswith("_")]
@@ -209,6 +220,9 @@ def test_snakemake_reports_an_incomplete_declaration_without_a_traceback(case: s
         ("nowhere", r"`.*/nowhere` is not a directory; paths are relative to the working directory"),
         ("odd", r"`.*/odd/reward` is not a kind of plug-in, expected one of .*`rewards`"),
         ("taken", r"`.*/taken/rewards/iou\.py`: a built-in plug-in is already named `iou`, expected another name"),
+        ("loose", r"`.*/loose/mine\.py` defines a reward, expected it in the sub-folder `rewards`"),
+        ("latin", r"`.*/latin/rewards/mine\.py` is not UTF-8 text: invalid continuation byte at byte 4"),
+        ("beside", r"`.*/beside/benchmarks/iou\.py`: a built-in plug-in is already named `iou`, expected another name"),
         (
             "dashed",
             r"`.*/dashed/rewards/my-iou\.py`: expected a name of letters, digits and `_` that starts with a letter",
@@ -223,6 +237,12 @@ def test_an_invalid_folder_is_one_line(
     (tmp_path / "odd/reward").mkdir(parents=True)
     (tmp_path / "taken/rewards").mkdir(parents=True)
     (tmp_path / "dashed/rewards").mkdir(parents=True)
+    for name in ("loose", "latin/rewards", "beside/benchmarks"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "loose/mine.py").write_text(REWARD)
+    (tmp_path / "loose/notes.py").write_text("VIEW = 30, 45\n")
+    (tmp_path / "latin/rewards/mine.py").write_bytes(REWARD.replace("Generalised", "Généralised").encode("latin-1"))
+    (tmp_path / "beside/benchmarks/iou.py").write_text(f"{BENCHMARK}\n\nREWARD = None\n")
     (tmp_path / "taken/rewards/iou.py").write_text(REWARD)
     (tmp_path / "dashed/rewards/my-iou.py").write_text(REWARD)
     with pytest.raises(UserError, match=expected):
@@ -273,3 +293,26 @@ def test_the_plugins_here_are_written_as_one_would() -> None:
         imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
         modules = {str(node.module) for node in imports}
         assert not any(module.startswith("perceptune.stages") for module in modules), name
+
+
+def test_an_error_in_a_helper_file_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
+    monkeypatch.chdir(tmp_path)
+    helper = FILES["rewards/_corners.py"].replace("numpy", "numpie")
+    config = changed(tmp_path, "rewards/giou.py", "_corners", "_broken_corners", "_helped")
+    write_plugins(tmp_path, {"rewards/_broken_corners.py": helper})
+    with pytest.raises(UserError, match=r"cannot be loaded from `.*/_broken_corners\.py`, line 3: ModuleNotFoundError"):
+        planning.load(config)
+
+
+def test_a_component_that_no_reward_returns_is_found_in_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation would find it only after all answers are sampled."""
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
+    monkeypatch.chdir(tmp_path)
+    file, old = "benchmarks/my_boxes.py", 'components={"grounding": ("giou",)}'
+    config = changed(tmp_path, file, old, old.replace('("giou', '("iou'), "_unmet")
+    said = r"key `benchmarks\.mine`: protocol `my_boxes\w+` needs component `iou` for task `grounding`, but reward `giou\w+` returns `giou\w+`"
+    with pytest.raises(UserError, match=said):
+        planning.load(config)

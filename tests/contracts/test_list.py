@@ -1,5 +1,7 @@
 """The command `perceptune list`."""
 
+from pathlib import Path
+
 import pytest
 from perceptune.__main__ import main
 from perceptune.commands.kinds import KINDS
@@ -31,3 +33,16 @@ def test_an_unknown_kind_is_one_error(capsys: pytest.CaptureFixture[str]) -> Non
     error = capsys.readouterr().err
     assert error.startswith("error: kind `methd` does not exist, expected one of `method`, `view`, `reward`, ")
     assert error.endswith("hint: did you mean `method`?\n")
+
+
+def test_a_file_with_a_slip_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(plugins.ENVIRONMENT, "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own/views").mkdir(parents=True)
+    (tmp_path / "own/views/slip.py").write_text('"""Mine."""\n\nVIEW = Slip(\n')
+    (tmp_path / "my.yaml").write_text("plugins: [own]\n")
+    assert main(["list", "view", "--config", "my.yaml"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.split()[0] == "slip")
+    assert line.split(maxsplit=1)[1] == "cannot be loaded, line 3: '(' was never closed"

@@ -27,6 +27,7 @@ def failed(*logs: Path) -> Any:
         ("error: a\n  b\nhint: c\n(not retried: same)\n", "x", "error: a\n  b\nhint: c"),
         ("Traceback\n  File\nKeyError: 'x'\n\n(not retried: same)\n", "x", "error: KeyError: 'x'\nlog: {log}"),
         ("Traceback\n  File\na.b.SomeError: one\n\ntwo\n\n(not retried: same)\n", "x", "error: a.b.SomeError: one\nlog: {log}"),
+        ("Traceback\n  File\nKeyError: 'x'\nerror: `a.py`, line 2, in `score`: KeyError: 'x'\n(not retried: same)\n", "x", "error: `a.py`, line 2, in `score`: KeyError: 'x'\nlog: {log}"),
         (None, "loading\nTraceback\nerror: out of memory in attempt 1: a\nerror: out of memory in attempt 3: b\n", "error: out of memory in attempt 3: b"),
         (None, "loading\n50%", "error: a job ended without a message, perhaps killed for its memory; log: {log}"),
         (None, None, ""),

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from perceptune.contracts import plugins
 from perceptune.core.benchmarks.benchmark import Answered
 from perceptune.core.data.row_checks import RowError
 from perceptune.core.methods.method import Group
 from perceptune.core.rewards.reward import Answers
+from perceptune.planning import policies as planning
+from perceptune.planning.rules import RULES
 from PIL import Image
 
 PAGE = Path(__file__).parents[2] / "docs/plugins.md"
@@ -32,9 +35,11 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], A
     blocks = re.findall(r"```python\n# my_plugins/(\S+)\n(.+?)```", PAGE.read_text(), re.DOTALL)
     assert [Path(name).stem for name, _ in blocks] == [*KINDS]
     for name, text in blocks:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    plugins.use_folders([tmp_path])
+        file = tmp_path / "my_plugins" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    plugins.use_folders(["my_plugins"])
     return lambda name: plugins.load(KINDS[name], name)
 
 
@@ -89,7 +94,43 @@ def test_the_benchmark_counts_shelves(loaded: Callable[[str], Any]) -> None:
     assert found == {"accuracy": 0.75, "solved": 0.5}
 
 
-def test_the_test_on_the_page_passes(loaded: Callable[[str], Any], tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(import torch.+?)```", PAGE.read_text(), re.DOTALL)
-    assert 'use_folders(["my_plugins"])' in block
-    exec(block.replace('"my_plugins"', repr(str(tmp_path))), {})
+def snippet(language: str, start: str) -> str:
+    """The only block on the page in this language that starts with this text."""
+    (found,) = re.findall(rf"```{language}\n({re.escape(start)}.+?)```", PAGE.read_text(), re.DOTALL)
+    return str(found)
+
+
+def test_the_test_on_the_page_passes(loaded: Callable[[str], Any]) -> None:
+    exec(snippet("python", "import torch"), {})
+
+
+def test_the_metrics_on_the_page_are_declared_as_they_must_be() -> None:
+    found: dict[str, Any] = {}
+    exec(snippet("python", "from perceptune.core.rewards.metrics"), found)
+    errors = found["metrics"]["error"].metric({"error": np.array([0.25, 0.75])})
+    assert errors == 0.5
+
+
+def test_the_config_on_the_page_is_valid(loaded: Callable[[str], Any], tmp_path: Path) -> None:
+    """With the blocks that any config has."""
+    raw = yaml.safe_load(snippet("yaml", "plugins:"))
+    raw |= {
+        "models": {"tiny": {"path": str(PAGE.parents[1] / "resources/tiny-llava/model"), "family": "llava"}},
+        "samplings": {"n8": {"n": 8}},
+        "selections": {"ranked": {}},
+        "experiments": {
+            "hinge": {
+                "model": "tiny", "dataset": "photos", "sampling": "n8", "reward": "words", "selection": "ranked",
+                "training": "hinge", "benchmarks": ["shelves"],
+            }
+        },
+    }  # fmt: skip
+    plan = planning.load(raw)
+    assert plan.config.benchmarks["shelves"].max_tokens == 16  # as the plug-in says
+    for rule, wildcards, used in (
+        ("import_examples", {"dataset": "photos"}, {"shelf_photos"}),
+        ("train_adapter", {"experiment": "hinge"}, {"hinge"}),
+        ("evaluate_policy", {"policy": "tiny"}, {"shelves", "contains"}),
+    ):
+        modules = {module.rpartition(".")[2] for module in RULES[rule].job(plan, **wildcards).modules}
+        assert modules.intersection(KINDS) == used

@@ -163,6 +163,21 @@ SHARED = "return Scores(1 / np.maximum(words, 1), list(answers.texts), {"
         ),
         ("words", "return Scores(['good', 'bad'], words, {", "returns values that are not numbers"),
         ("number", "return 3 or Scores(words, words, {", "returns a `int`, expected `Scores`"),
+        (
+            "unlisted",
+            "return Scores(words, None, {",
+            "`parsed` is a `NoneType`, expected a list with a value per answer",
+        ),
+        (
+            "true_reasons",
+            "return Scores(words, words, {'words': words}, [True] * len(words)) or ({",
+            "a reason is True, expected text or None",
+        ),
+        (
+            "numpy_parsed",
+            "return Scores(words, [{'n': np.int64(3)}] * len(words), {",
+            "`parsed` cannot be stored as JSON: Object of type int64 is not JSON serializable",
+        ),
         ("low", "return Scores(-words, words, {", "is -1 for the answer 'a', expected a number from 0 to 1"),
     ],
 )
@@ -195,6 +210,27 @@ def test_parsed_answers_are_lists_or_series(
     table = tables.rewards(RewardBlock(tasks={"ocr": name}, max_failed_share=1.0))
     assert table["parsed"].to_list() == stored
     assert table["reward"].to_list() == [1.0, None, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "parsed"),
+    [
+        ("quoted", "[{'box': text} for text in answers.texts]"),
+        ("cornered", "[{'box': {'x': 1}} for text in answers.texts]"),
+        ("halved", "[{'box': [1, 2]} for text in answers.texts]"),
+        ("mixed", "[{'box': [1, '2', 3, 4]} for text in answers.texts]"),
+        ("column", "parsed_columns({'box': list(answers.texts)})"),
+    ],
+)
+def test_what_is_parsed_as_a_box_may_be_anything(tmp_path: Path, folder: Path, name: str, parsed: str) -> None:
+    """Only the log compares coordinates of boxes."""
+    changed = BREVITY.replace('name="brevity"', f'name="{name}"').replace(
+        "RewardMetric, Scores", "RewardMetric, Scores, parsed_columns"
+    )
+    (folder / f"rewards/{name}.py").write_text(changed.replace(SHARED, f"return Scores(words, {parsed}, {{"))
+    asked = [(request("q", 1, "b", "greedy"), ["a"])]
+    tables = Tables(tmp_path, [example("q", "grounding", box=[1.0, 2.0, 3.0, 4.0])], asked)  # type: ignore[arg-type]
+    assert tables.rewards(RewardBlock(tasks={"grounding": name}))["reward"].to_list() == [1.0]
 
 
 def test_a_reward_may_be_a_list_with_none(tmp_path: Path, folder: Path) -> None:

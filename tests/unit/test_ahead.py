@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import ENVIRONMENT, place_in_plugin
 from perceptune.runtime.ahead import AHEAD, QUEUED, Workers
 
 COUNT = 40
@@ -91,6 +94,29 @@ def test_ready_does_not_wait() -> None:
 def test_errors_are_raised_where_the_result_is_used() -> None:
     with Workers(failing, 1) as pool, pytest.raises(ValueError, match="item 3"):
         next(pool.results([3]))
+
+
+def in_plugin(file: Path) -> Callable[[int], object]:
+    """A function of a plug-in of the user."""
+    os.environ[ENVIRONMENT] = str(file.parent)  # the server that forks workers may be older than the test
+    found: dict[str, Any] = {}
+    exec(compile(file.read_text(), str(file), "exec"), found)
+    function: Callable[[int], object] = found["apply"]
+    return function
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_line_of_a_plugin_is_known_of_an_error_in_a_worker(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with a GPU, views run in workers."""
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    file = tmp_path / "mine.py"
+    file.write_text("def apply(item):\n    return item.sise\n")
+    with Workers(partial(in_plugin, file), workers) as pool, pytest.raises(AttributeError) as caught:
+        next(pool.results([3]))
+    what = "AttributeError: 'int' object has no attribute 'sise'"
+    assert place_in_plugin(caught.value) == f"`{file}`, line 2, in `apply`: {what}"
 
 
 @pytest.mark.parametrize("deaths", [1, 2])

@@ -40,6 +40,7 @@ def metric(function: Any, **changes: Any) -> dict[str, Any]:
     [
         ({"summary": " "}, "`summary` is empty or has several lines"),
         ({"needs": "target"}, "`needs` is 'target', expected 'answer' or 'box' or None"),
+        ({"components": "good"}, r"`components` is text, expected a tuple: `\('good',\)`"),
         ({"components": ()}, "`components` is empty, expected the names"),
         ({"metrics": {}}, "`metrics` is empty, expected at least one metric, the primary one first"),
         ({"metrics": {"m": mean("good")}}, "metric `m`: expected a `RewardMetric` with a function of columns"),
@@ -47,6 +48,10 @@ def metric(function: Any, **changes: Any) -> dict[str, Any]:
         (metric(mean("god")), "metric `m` reads unknown component 'god', expected one of `good`"),
         (metric(mean("good"), component="god"), "metric `m` has unknown component `god`, expected one of `good`"),
         (metric(mean("good"), only_with="good"), "`only_with` is `good`, expected one of `optional`"),
+        (
+            metric(mean("good"), component="good", of_one=np.mean),
+            r"`of_one` of metric `m` returns shape \(\) for an array of shape \(2, 3\), expected \(2, 3\)",
+        ),
         (
             metric(lambda columns: columns["good"].mean()),
             r"returns shape \(\) for columns of shape \(2, 3\), expected \(2,\)",

@@ -16,6 +16,7 @@ import typer
 from perceptune.commands import completion
 from perceptune.commands.kinds import KINDS
 from perceptune.contracts.errors import UserError, printable
+from perceptune.contracts.plugins import plugin_errors
 
 app = typer.Typer(
     help="Commands that complement Snakemake's. `perceptune COMMAND --help` explains each.",
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 1 for a mistake, which is printed, and 2 for
     wrong usage."""
     try:
-        app(arguments, prog_name="perceptune")
+        with plugin_errors():
+            app(arguments, prog_name="perceptune")
     except UserError as error:
         print(printable(str(error)), file=sys.stderr)
         return 1

@@ -11,7 +11,6 @@ from perceptune.commands.config_files import merged
 from perceptune.contracts.config import ClipBlock, DatasetBlock, ModelBlock, SaliencyBlock, ShapesDataset
 from perceptune.contracts.errors import UserError, printable
 from perceptune.contracts.paths import EXAMPLES
-from perceptune.contracts.plugins import place_in_plugin
 from perceptune.contracts.progress import show_bars_on
 from perceptune.planning import policies
 from perceptune.planning.disk import ANSWERS, LISTS, OTHER_TARGETS, TEMPORARY, estimate, size
@@ -26,18 +25,13 @@ STOPS, LEFT_OUT, WARNING, UNCHECKED = "stops", "left out", "warning", "not check
 
 def run(files: Sequence[Path]) -> int:
     """Prints a line per finding, the disk space that the run needs, and a verdict. Returns 1 if the run
-    would stop. Raises `UserError` for an invalid config, and for an importer of the user's that fails."""
+    would stop. Raises `UserError` for an invalid config, and what an importer of the user's raises."""
     plan = policies.load(merged(files))
     check_models(plan.config)
     show_bars_on(sys.stderr)
     tables: dict[str, Path] = {}
     with TemporaryDirectory() as folder:
-        try:
-            findings = [*_findings(plan, Path(folder), tables)]
-        except Exception as error:
-            if (place := place_in_plugin(error)) is None:
-                raise
-            raise UserError(place) from error
+        findings = [*_findings(plan, Path(folder), tables)]
         disk = [*_disk(plan, tables)]
     found = sorted(findings, key=lambda line: (STOPS, LEFT_OUT, WARNING, UNCHECKED).index(line[0]))
     for kind, text in found:

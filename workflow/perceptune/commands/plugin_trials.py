@@ -22,7 +22,7 @@ from perceptune.core.benchmarks.benchmark import Answered, Benchmark, protocol_o
 from perceptune.core.data.source_columns import Columns
 from perceptune.core.methods.method import GroupMethod
 from perceptune.core.methods.scalar import NOT_QUERIED, scalar
-from perceptune.core.rewards.reward import Answers, Scores
+from perceptune.core.rewards.reward import Answers, Reward, Scores
 from perceptune.core.views.apply import shown
 from perceptune.core.views.view import Recipe, pixel_digest
 from perceptune.engines.training.groups import RankedList
@@ -31,7 +31,7 @@ from perceptune.models.coordinates import coordinate_frame, resized_sizes
 from perceptune.planning.benchmarks import rewards_by_task
 from perceptune.planning.policies import Plan
 from perceptune.planning.questions import Asked, asked
-from perceptune.stages.preferences.score import scores_of
+from perceptune.stages.preferences.score import parsed_json, scores_of
 from perceptune.stages.sampling.requests import chosen_examples, without_truth
 from perceptune.stages.training.looks import MethodLooks
 
@@ -39,6 +39,8 @@ QUESTIONS = 16
 """Questions of each task that get made-up answers."""
 SAID = ("", "I cannot tell.")
 """Answers besides the ground truth."""
+ALONE = 3
+"""Answers that are also scored alone: those to the first question."""
 LISTS = ((1.0, 0.6, 0.3, 0.0), (1.0, 0.0))
 """Rewards of made-up lists."""
 SIZE = (640, 448)
@@ -142,8 +144,21 @@ class _Scoring:
         self._resources = Path(resources) if resources else None
 
     def said(self, rows: Sequence[Row]) -> None:
-        """Scores some answers to each question of a task."""
-        self.scores([row for row in rows for _ in (0, *SAID)], [text for row in rows for text in (_truth(row), *SAID)])
+        """Scores some answers to each question of a task, together and, the first few, one by one."""
+        reward = self._reward(rows)
+        of, texts = [row for row in rows for _ in (0, *SAID)], [t for row in rows for t in (_truth(row), *SAID)]
+        together = self.scores(of, texts)
+        parsed_json(reward, together)
+        _check_finite(reward, together)
+        for place in range(min(len(texts), ALONE)):
+            alone = self.scores(of[place : place + 1], texts[place : place + 1])
+            pair = together.rewards[place], alone.rewards[0]
+            if not np.isclose(*pair, equal_nan=True):
+                raise UserError(
+                    f"reward `{reward.name}` is {pair[0]:g} for the answer {texts[place]!r:.60} among others and"
+                    f" {pair[1]:g} for it alone, expected the same",
+                    "answers come in batches of any size, so compare none with others, and draw no random numbers",
+                )
 
     def scores(self, rows: Sequence[Row], texts: Sequence[str]) -> Scores:
         """The scores of an answer to each of these questions of a task."""
@@ -161,7 +176,25 @@ class _Scoring:
             sources=[Columns(row["example_id"], row["source"]) for row in rows],
             resources=self._resources,
         )
-        return scores_of(load("reward", self._tasks[rows[0]["task"]]), answers)
+        return scores_of(self._reward(rows), answers)
+
+    def _reward(self, rows: Sequence[Row]) -> Reward:
+        reward: Reward = load("reward", self._tasks[rows[0]["task"]])
+        return reward
+
+
+def _check_finite(reward: Reward, scores: Scores) -> None:
+    """Raises `UserError` if all rewards, or a metric of the components, are not finite."""
+    if not np.isfinite(scores.rewards).any():
+        raise UserError(f"reward `{reward.name}` is {scores.rewards[0]} for all answers that were tried")
+    for name, declared in reward.metrics.items():
+        if declared.only_with is not None and declared.only_with not in scores.components:
+            continue
+        if not np.isfinite(value := declared.metric(scores.components)):
+            raise UserError(
+                f"reward `{reward.name}`: metric `{name}` of the answers that were tried is {value}",
+                "components are finite, also those of an answer that cannot be read",
+            )
 
 
 def _truth(row: Row) -> str:
@@ -204,7 +237,12 @@ def _try_view(block: ViewBlock) -> None:
     wide = Image.linear_gradient("L").resize(SIZE).convert("RGB")
     pictures = [wide, wide.transpose(Image.Transpose.ROTATE_90)]
     box = (160.0, 112.0, 400.0, 336.0) if view.needs_box else None
+    given = pixel_digest(pictures)
     digests = [pixel_digest(shown(Recipe(block.type, parameters, seed, box), pictures)) for seed in SEEDS]
+    if pixel_digest(pictures) != given:
+        raise UserError(
+            "it changes the images that it is given, which other views are made of", "draw on `image.copy()`"
+        )
     if digests[0] != digests[1]:
         raise UserError(
             "the same seed gives other pixels", "draw all random numbers from a generator seeded with `seed`"

@@ -13,6 +13,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,8 @@ ENVIRONMENT = "PERCEPTUNE_PLUGINS"
 """Environment variable with the user's folders; passes them on to child processes."""
 NAME = re.compile(r"[A-Za-z]\w*")
 """What plug-ins may be named: they are modules."""
+KNOWN_PLACE = "place_in_plugin"
+"""Attribute of exceptions from another process, see `keep_place`."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,11 @@ def docstring(kind: str, name: str) -> str:
 
 
 def summary(kind: str, name: str) -> str:
-    """The first line of `docstring`."""
-    return docstring(kind, name).partition("\n")[0]
+    """The first line of `docstring`, or why the file cannot be read."""
+    try:
+        return docstring(kind, name).partition("\n")[0]
+    except SyntaxError as error:
+        return f"cannot be loaded, line {error.lineno}: {error.msg}"
 
 
 def brought(kind: str, name: str) -> bool:
@@ -143,13 +149,15 @@ def load(kind: str, name: str) -> Any:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        frames = reversed(traceback.extract_tb(error.__traceback__))
-        line = next((f", line {frame.lineno}" for frame in frames if Path(frame.filename) == path), "")
-        raise UserError(f"{kind} `{name}` cannot be loaded from `{path}`{line}: {reason}") from error
+        frame = _frame_in(error, [*user_folders(), *([path] if path else [])])
+        where = f"`{frame.filename}`, line {frame.lineno}" if frame else f"`{path}`"
+        raise UserError(f"{kind} `{name}` cannot be loaded from {where}: {reason}") from error
     contract = getattr(import_module(declared.contract[0]), declared.contract[1])
     if not isinstance(plugin, contract):
-        found = type(plugin).__name__
-        raise UserError(f"`{path}`: `{declared.constant}` is a `{found}`, expected a `{declared.contract[1]}`")
+        found, wanted = f"a `{type(plugin).__name__}`", f"a `{contract.__name__}`"
+        if isinstance(plugin, type) and issubclass(plugin, contract):
+            found, wanted = f"the class `{plugin.__name__}`", f"an object, `{plugin.__name__}()`"
+        raise UserError(f"`{path}`: `{declared.constant}` is {found}, expected {wanted}")
     if missing := _missing(plugin):
         raise UserError(f"`{path}`: the {kind} does not define `{missing[0]}`")
     if plugin.name != name:
@@ -166,11 +174,37 @@ def _missing(plugin: Any) -> list[str]:
 def place_in_plugin(error: BaseException) -> str | None:
     """Where in a plug-in of the user an exception comes from, and what it says; None if it comes from
     elsewhere."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if any(Path(frame.filename).is_relative_to(folder) for folder in user_folders()):
-            what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            return f"`{frame.filename}`, line {frame.lineno}, in `{frame.name}`: {what}"
-    return None
+    frame = _frame_in(error, user_folders())
+    if frame is None:
+        known: str | None = vars(error).get(KNOWN_PLACE)
+        return known
+    what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return f"`{frame.filename}`, line {frame.lineno}, in `{frame.name}`: {what}"
+
+
+def keep_place(error: BaseException) -> None:
+    """Keeps `place_in_plugin` with an exception that goes to another process without its traceback."""
+    if (place := place_in_plugin(error)) is not None:
+        vars(error)[KNOWN_PLACE] = place
+
+
+@contextmanager
+def plugin_errors() -> Iterator[None]:
+    """Turns exceptions that come from a plug-in of the user into a `UserError` with the place."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if (place := place_in_plugin(error)) is None:
+            raise
+        raise UserError(place) from error
+
+
+def _frame_in(error: BaseException, places: Sequence[Path]) -> traceback.FrameSummary | None:
+    """The innermost frame of an exception in one of these files and folders."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((f for f in frames if any(Path(f.filename).is_relative_to(place) for place in places)), None)
 
 
 def file_of(module: str) -> Path | None:
@@ -196,14 +230,13 @@ def _places(module: str) -> Iterator[tuple[Path, list[str]]]:
 def _candidates(kind: str, name: str) -> Iterator[str]:
     if not NAME.fullmatch(name):
         return
-    marked = re.compile(rf"^{KINDS[kind].constant}\b.*=", re.MULTILINE)
     for pattern in KINDS[kind].modules:
         if "*" in pattern and name in PARTS:
             continue
         for expanded in _expanded(pattern):
             module = expanded.format(name)
             path = file_of(module)
-            if path is not None and marked.search(path.read_text(encoding="utf-8")):
+            if path is not None and _marked(path.read_text(encoding="utf-8"), KINDS[kind]):
                 yield module
 
 
@@ -245,11 +278,18 @@ def _extend_packages() -> None:
             package.__path__.extend(place for place in places if place not in package.__path__)
 
 
-def _defines(file: Path, package: str) -> bool:
-    """Whether a file defines a plug-in of a kind that belongs in the package."""
-    text = file.read_text(encoding="utf-8")
-    kinds = (kind for kind in KINDS.values() if f"{package}.{{}}" in kind.modules)
-    return any(re.search(rf"^{kind.constant}\b.*=", text, re.MULTILINE) for kind in kinds)
+def _kinds_in(text: str, package: str | None = None) -> list[str]:
+    """The kinds of plug-ins that the text of a file defines, of those that belong in the package."""
+    return [
+        name
+        for name, kind in KINDS.items()
+        if (package is None or f"{package}.{{}}" in kind.modules) and _marked(text, kind)
+    ]
+
+
+def _marked(text: str, kind: Kind) -> bool:
+    """Whether the text of a file defines a plug-in of the kind."""
+    return re.search(rf"^{kind.constant}\b.*=", text, re.MULTILINE) is not None
 
 
 def _mistakes(folder: Path) -> Iterator[str]:
@@ -258,22 +298,35 @@ def _mistakes(folder: Path) -> Iterator[str]:
         return
     expected = {kind.folder: name for name, kind in KINDS.items()}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "__")) or path.is_file():
+        if path.name.startswith((".", "__")):
             continue
-        if path.name not in expected:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace") if path.suffix == ".py" else ""
+            if PACKAGE in text and (found := _kinds_in(text)):
+                yield f"`{path}` defines a {found[0]}, expected it in the sub-folder `{KINDS[found[0]].folder}`"
+        elif path.name not in expected:
             allowed = ", ".join(f"`{name}`" for name in sorted(expected))
             yield f"`{path}` is not a kind of plug-in, expected one of {allowed}"
+        else:
+            yield from _mistaken_files(path, expected[path.name])
+
+
+def _mistaken_files(folder: Path, kind: str) -> Iterator[str]:
+    """The mistakes in a user's folder with plug-ins of a kind."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix != ".py" or file.name.startswith("_"):
             continue
-        for file in sorted(path.iterdir()):
-            if file.suffix != ".py" or file.name.startswith("_"):
-                continue
-            if not NAME.fullmatch(file.stem):
-                yield f"`{file}`: expected a name of letters, digits and `_` that starts with a letter"
-            elif _is_built_in(expected[path.name], file.stem):
-                yield f"`{file}`: a built-in plug-in is already named `{file.stem}`, expected another name"
-            elif not _defines(file, KINDS[expected[path.name]].package):
-                constant = KINDS[expected[path.name]].constant
-                yield f"`{file}` does not define `{constant}`; start the names of helper files with `_`"
+        try:
+            found = _kinds_in(file.read_text(encoding="utf-8"), KINDS[kind].package)
+        except UnicodeDecodeError as error:
+            yield f"`{file}` is not UTF-8 text: {error.reason} at byte {error.start}"
+            continue
+        if not NAME.fullmatch(file.stem):
+            yield f"`{file}`: expected a name of letters, digits and `_` that starts with a letter"
+        elif any(_is_built_in(one, file.stem) for one in {kind, *found}):
+            yield f"`{file}`: a built-in plug-in is already named `{file.stem}`, expected another name"
+        elif not found:
+            yield f"`{file}` does not define `{KINDS[kind].constant}`; start the names of helper files with `_`"
 
 
 def _named_twice(folders: Sequence[Path]) -> Iterator[str]:

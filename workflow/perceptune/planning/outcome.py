@@ -89,7 +89,8 @@ def _messages(log: Path) -> Iterator[str]:
         lines = [line for line in _text(final).splitlines() if line][:-1]
         if lines and not lines[0].startswith("error: "):  # a traceback
             raised = [line for line in lines if EXCEPTION.match(line)] or lines
-            lines = [f"error: {raised[-1]}", f"log: {log}"]
+            in_plugin = lines[-1].startswith("error: ")
+            lines = [lines[-1] if in_plugin else f"error: {raised[-1]}", f"log: {log}"]
     if not lines and log.exists():
         written = _text(log).splitlines()
         lines = [line for line in written if line.startswith("error: ")][-1:]

@@ -375,4 +375,5 @@ def load(raw: Mapping[str, Any]) -> Plan:
     if not isinstance(folders, list | tuple) or not all(isinstance(folder, str) for folder in folders):
         raise UserError(f"config\n  key `plugins`: expected a list of folders, got `{folders}`")
     plugins.use_folders(folders)
-    return Plan(with_controls(checked(expand_sweeps(with_protocols(rehearsed(raw))))))
+    with plugins.plugin_errors():
+        return Plan(with_controls(checked(expand_sweeps(with_protocols(rehearsed(raw))))))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from perceptune.contracts import paths
 from perceptune.contracts.errors import UserError
-from perceptune.contracts.plugins import PACKAGE
+from perceptune.contracts.plugins import PACKAGE, plugin_errors
 from perceptune.contracts.provenance.code import code_digests
 from perceptune.planning.diagnostics import diagnosed
 from perceptune.planning.job import Job
@@ -113,7 +113,8 @@ def job_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Job:
     """The job that a rule's wildcards stand for. Raises `UserError` for mistakes found only
     here."""
     arguments = {("plan_name" if name == "plan" else name): value for name, value in wildcards.items()}
-    return RULES[rule].job(plan, **arguments)
+    with plugin_errors():
+        return RULES[rule].job(plan, **arguments)
 
 
 def exports(plan: Plan) -> list[str]:

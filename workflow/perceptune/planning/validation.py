@@ -23,10 +23,10 @@ from perceptune.contracts.config import (
     SamplingBlock,
     TrainingBlock,
 )
-from perceptune.contracts.errors import UserError, joined_mistakes, lookup
+from perceptune.contracts.errors import UserError, joined_mistakes, listed, lookup
 from perceptune.contracts.paths import ROUND_MARK
 from perceptune.contracts.plugins import brought, load, names
-from perceptune.core.benchmarks.benchmark import protocol_of
+from perceptune.core.benchmarks.benchmark import Benchmark, protocol_of
 from perceptune.core.methods.limits import limit_names
 from perceptune.core.methods.rollout import RolloutMethod
 from perceptune.planning.comparisons import impossible_comparisons, unknown_comparisons
@@ -287,6 +287,8 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
         if benchmark.judge and not (protocol and protocol.judged):
             described = f"protocol `{protocol.name}` does not use a judge" if protocol else "judges need a `protocol`"
             yield f"key `benchmarks.{name}.judge`: {described}; remove this key"
+        if protocol and not benchmark.judge:
+            yield from _lacking_components(name, benchmark, protocol, config)
         if benchmark.judge_prompt and not (benchmark.judge and protocol and protocol.judged and protocol.judged.fields):
             yield f"key `benchmarks.{name}.judge_prompt`: no judge here takes a prompt; remove this key"
     for name, training in config.trainings.items():
@@ -294,6 +296,19 @@ def _incompatible_blocks(config: Config) -> Iterator[str]:
         yield from incompatible_parts(name, training, config)
         yield from _incompatible_processes(name, training)
     yield from uncovered(config)
+
+
+def _lacking_components(name: str, benchmark: BenchmarkBlock, protocol: Benchmark, config: Config) -> Iterator[str]:
+    """Components that a protocol needs and the rewards of its block never return."""
+    for task, reward in config.rewards[benchmark.reward].tasks.items():
+        declared = load("reward", reward)
+        returned = (*declared.components, *declared.optional)
+        for component in protocol.components.get(task, ()):
+            if component not in returned:
+                yield (
+                    f"key `benchmarks.{name}`: protocol `{protocol.name}` needs component `{component}` for task"
+                    f" `{task}`, but reward `{reward}` returns {listed(returned)}"
+                )
 
 
 def _incompatible_processes(name: str, training: TrainingBlock) -> Iterator[str]:

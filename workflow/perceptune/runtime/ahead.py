@@ -19,6 +19,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.plugins import keep_place
 from perceptune.runtime.imports import large_imports
 
 if TYPE_CHECKING:
@@ -229,4 +230,8 @@ def _idle() -> None: ...
 
 def _computed(item: Any) -> bytes:
     # as bytes, because torch would send tensors through shared memory, which containers limit
-    return pickle.dumps(_Worker.function(item), protocol=5)
+    try:
+        return pickle.dumps(_Worker.function(item), protocol=5)
+    except Exception as error:
+        keep_place(error)
+        raise

@@ -11,6 +11,7 @@ import ast
 import time
 from collections.abc import Iterable
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ MEMORY = DigestMemory(Path(".snakemake/perceptune-digests.sqlite"))
 FORMAT = 1
 """Increase by hand when a module in `PLUMBING` changes what it writes. Reruns everything."""
 
-READING = 1
+READING = 2
 """Version of how this module computes digests. Cached digests of other versions are ignored."""
 
 PLUMBING = frozenset(
@@ -84,7 +85,7 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     key = f"{path} {facts.st_size} {facts.st_mtime_ns}"
     known = _remembered()
     if key not in known:
-        found = _digest_and_imports(path)
+        found = _digest_and_imports(path, module if path.stem == "__init__" else module.rpartition(".")[0])
         if time.time_ns() - facts.st_mtime_ns <= FRESH:
             known = {key: found}
         else:
@@ -111,9 +112,9 @@ def _remember() -> None:
         _NEW.clear()
 
 
-def _digest_and_imports(path: Path) -> tuple[str, list[str]]:
+def _digest_and_imports(path: Path, package: str) -> tuple[str, list[str]]:
     tree = _parsed(path)
-    return sha256_of_json(ast.dump(tree)), sorted(set(_imports(tree)))
+    return sha256_of_json(ast.dump(tree)), sorted(set(_imports(tree, package)))
 
 
 def _parsed(path: Path) -> ast.Module:
@@ -160,10 +161,13 @@ def _is_text(statement: ast.stmt) -> bool:
     )
 
 
-def _imports(tree: ast.Module) -> Iterable[str]:
+def _imports(tree: ast.Module, package: str) -> Iterable[str]:
+    """The full names of the modules of perceptune and of plug-ins that a module in `package` may import."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] == PACKAGE)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
-            yield node.module
-            yield from (f"{node.module}.{a.name}" for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name(f"{'.' * node.level}{node.module or ''}", package)
+            if module.split(".")[0] == PACKAGE:
+                yield module
+                yield from (f"{module}.{a.name}" for a in node.names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -158,6 +158,23 @@ class Benchmark:
     """Whether a block must name a variant, because there is no default."""
 
     def __post_init__(self) -> None:
+        """Raises `ValueError` for a declaration that contradicts itself."""
+        if not self.rewards or not self.metrics:
+            raise ValueError(f"`{'metrics' if self.rewards else 'rewards'}` is empty, expected at least one")
+        for what, named, allowed in (
+            ("quoted", self.quoted, self.metrics),
+            ("components", self.components, get_args(Task)),
+            ("reads", self.reads, get_args(Task)),
+        ):
+            if unknown := [name for name in named if name not in allowed]:
+                raise ValueError(f"`{what}` has unknown `{unknown[0]}`, expected one of {listed(allowed)}")
+        for what, named in (("components", self.components), ("reads", self.reads)):
+            if text := next((one for one in named.values() if isinstance(one, str)), None):
+                raise ValueError(f"`{what}` has text for a task, expected a tuple: `({text!r},)`")
+        if wrong := [name for name, one in self.metrics.items() if not isinstance(one, Measured)]:
+            raise ValueError(
+                f"metric `{wrong[0]}` is a `{type(self.metrics[wrong[0]]).__name__}`, expected a `Measured`"
+            )
         list(self.every_variant())  # fail on an unknown field at import
 
     def variant(self, name: str | None) -> Benchmark:
@@ -186,26 +203,50 @@ class Benchmark:
 
 
 def unit_columns(benchmark: Benchmark, answers: Sequence[Answered]) -> Columns:
-    """The benchmark's columns of these answers.
+    """The benchmark's columns of these answers, as float64.
 
-    Raises `UserError` if they are not arrays of equal length, or if a metric reads a column that is not
-    among them.
+    Raises `UserError` if they are not numbers, one per unit, or if a metric reads a column that is not
+    among them or is not a function of their sums.
     """
-    columns = benchmark.columns(answers)
-    shapes = {name: np.shape(values) for name, values in columns.items()}
+    returned, about = benchmark.columns(answers), f"benchmark `{benchmark.name}`"
+    if not isinstance(returned, Mapping):
+        raise UserError(f"{about}: `columns` returns a `{type(returned).__name__}`, expected a dictionary of arrays")
+    try:
+        columns = {name: np.asarray(values, dtype=float) for name, values in returned.items()}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{about}: `columns` returns values that are not numbers: {error}") from None
+    shapes = {name: values.shape for name, values in columns.items()}
     if wrong := [name for name, shape in shapes.items() if len(shape) != 1 or shape != next(iter(shapes.values()))]:
         raise UserError(
-            f"benchmark `{benchmark.name}`: column `{wrong[0]}` has shape {shapes[wrong[0]]}, expected one number per unit",
+            f"{about}: column `{wrong[0]}` has shape {shapes[wrong[0]]}, expected one number per unit",
             f"the shapes are {', '.join(f'{shape} of `{name}`' for name, shape in shapes.items())}",
         )
     for name, measured in benchmark.metrics.items():
         try:
-            measured.metric(columns)
+            mistake = _not_of_sums(measured.metric, columns)
         except KeyError as missing:
             raise UserError(
-                f"benchmark `{benchmark.name}`: metric `{name}` reads unknown column {missing}, expected one of {listed(columns)}"
+                f"{about}: metric `{name}` reads unknown column {missing}, expected one of {listed(columns)}"
             ) from None
+        if mistake:
+            raise UserError(
+                f"{about}: metric `{name}` {mistake}",
+                "intervals come from sums over resampled units: use only `columns[name].sum(axis=-1)`, as `share` does",
+            )
     return columns
+
+
+def _not_of_sums(metric: Metric, columns: Columns) -> str | None:
+    """How two resamples, each the sums of all units, show that a metric is no function of sums."""
+    value = np.asarray(metric(columns))
+    sums = {name: np.tile(values.sum(), (2, 1)) for name, values in columns.items()}
+    of_sums = np.asarray(metric(sums))
+    if of_sums.shape != (2,) or value.shape != ():
+        found, of, expected = (of_sums, "(2, 1)", "(2,)") if value.shape == () else (value, "(units,)", "()")
+        return f"returns shape {found.shape} for columns of shape {of}, expected {expected}"
+    if np.allclose(of_sums, value, equal_nan=True):
+        return None
+    return f"is {value:g} for columns and {of_sums[0]:g} for their sums, expected the same"
 
 
 def protocol_of(block: BenchmarkBlock) -> Benchmark | None:

@@ -147,6 +147,8 @@ class Reward:
             raise ValueError("`summary` is empty or has several lines, expected one line")
         if self.needs not in (None, *get_args(Truth)):
             raise ValueError(f"`needs` is {self.needs!r}, expected {' or '.join(map(repr, get_args(Truth)))} or None")
+        if isinstance(self.components, str):
+            raise ValueError(f"`components` is text, expected a tuple: `({self.components!r},)`")
         if not self.components:
             raise ValueError("`components` is empty, expected the names of the components that `score` returns")
         if not self.metrics:
@@ -164,6 +166,10 @@ class Reward:
             raise ValueError(f"metric `{name}` has unknown component `{unknown[0]}`, expected one of {listed(known)}")
         if declared.only_with in self.components:
             raise ValueError(f"metric `{name}`: `only_with` is `{declared.only_with}`, expected one of `optional`")
+        if declared.component is not None and (shape := np.shape(declared.of_one(np.zeros((2, 3))))) != (2, 3):
+            raise ValueError(
+                f"`of_one` of metric `{name}` returns shape {shape} for an array of shape (2, 3), expected (2, 3)"
+            )
         try:
             shape = np.shape(declared.metric({component: np.zeros((2, 3)) for component in known}))
         except KeyError as missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from perceptune.contracts.plugins import load
+from perceptune.contracts.plugins import load, place_in_plugin
 from perceptune.core.views.view import Recipe
 
 if TYPE_CHECKING:
@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
     """The images after applying the recipe; none for an example without images.
 
-    Raises `ValueError` if a view returns anything but RGB images, not as many as it declares, or other
-    sizes although it declares to keep them.
+    Raises `ValueError` if a view raises one or returns anything but RGB images, not as many as it
+    declares, or other sizes although it declares to keep them.
     """
     view = load("view", recipe.op)
     if not images:
         return []
     parameters = view.Parameters.model_validate(recipe.parameters)
-    pictures = _pictures(view.apply(images, parameters, recipe.seed, recipe.box), recipe.op)
+    try:
+        returned = view.apply(images, parameters, recipe.seed, recipe.box)
+    except ValueError as error:
+        # one from a plug-in would pass for a reason not to show this image
+        if (place := place_in_plugin(error)) is None:
+            raise
+        raise ValueError(f"view `{recipe.op}`: {place}") from error
+    pictures = _pictures(returned, recipe.op)
     if len(pictures) != (count := view.count(len(images))):
         raise ValueError(f"view `{recipe.op}` returns {len(pictures)} images, expected {count}")
     before, after = ([picture.size for picture in side] for side in (images, pictures))

@@ -134,7 +134,8 @@ class ProtocolMetrics:
         for name, measured in self._protocol.metrics.items():
             metric = _mean_of_runs(measured) if several else measured.metric
             found = compared(metric, tables, drawn)
-            reason = f"not measured: needs {measured.needs}" if found["value"] is None else None
+            why = f"needs {measured.needs}" if measured.needs else "it is not a number"
+            reason = f"not measured: {why}" if found["value"] is None else None
             yield {**fixed, "metric": name, **counts.of(name), **found, "reason": reason}
             of_runs = np.asarray(measured.metric(columns)).ravel()
             known = of_runs[~np.isnan(of_runs)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ class _Scoring:
         rewards = pl.Series(np.where(finite, scores.rewards, np.nan), dtype=pl.Float64).fill_nan(None)
         return part.with_columns(
             reward=pl.when(missing).then(None).otherwise(rewards),
-            parsed=scores.parsed_json(),
+            parsed=parsed_json(self._reward, scores),
             components=pl.Series(component_lists(scores.components, part.height)),
             reason=pl.when(missing)
             .then(pl.col("reason"))
@@ -214,32 +214,52 @@ def scores_of(reward: Reward, answers: Answers) -> Scores:
     Raises `UserError` if they do not have one value per answer, or not the declared components, or
     rewards outside of [0, 1].
     """
-    made = reward.score(answers)
+    made, about = reward.score(answers), f"reward `{reward.name}`"
     if not isinstance(made, Scores):
-        raise UserError(f"reward `{reward.name}` returns a `{type(made).__name__}`, expected `Scores`")
-    lengths = {"parsed": len(made.parsed), "reasons": len(made.reasons)}
+        raise UserError(f"{about} returns a `{type(made).__name__}`, expected `Scores`")
+    if not isinstance(made.components, Mapping):
+        raise UserError(
+            f"{about}: `components` is a `{type(made.components).__name__}`, expected a dictionary of arrays"
+        )
+    for name, values in (("parsed", made.parsed), ("reasons", made.reasons)):
+        if not isinstance(values, Sized):
+            raise UserError(
+                f"{about}: `{name}` is a `{type(values).__name__}`, expected a list with a value per answer"
+            )
     try:
         rewards = np.asarray(made.rewards, dtype=float)
         components = {name: np.asarray(values, dtype=float) for name, values in made.components.items()}
     except (TypeError, ValueError) as error:
-        raise UserError(f"reward `{reward.name}` returns values that are not numbers: {error}") from None
-    shapes = {"rewards": rewards.shape, **{name: (length,) for name, length in lengths.items()}}
+        raise UserError(f"{about} returns values that are not numbers: {error}") from None
+    shapes = {"rewards": rewards.shape, "parsed": (len(made.parsed),), "reasons": (len(made.reasons),)}
     shapes |= {f"component {name}": values.shape for name, values in components.items()}
     for name, shape in shapes.items():
         if shape != (len(answers.texts),):
-            raise UserError(f"reward `{reward.name}`: `{name}` has shape {shape}, expected ({len(answers.texts)},)")
+            raise UserError(f"{about}: `{name}` has shape {shape}, expected ({len(answers.texts)},)")
+    if wrong := [reason for reason in made.reasons if not isinstance(reason, str | None)]:
+        raise UserError(f"{about}: a reason is {wrong[0]!r:.60}, expected text or None")
     in_structs = isinstance(made.parsed, pl.Series) and isinstance(made.parsed.dtype, pl.Struct)
-    scores = Scores(rewards, made.parsed if in_structs else list(made.parsed), components, made.reasons)
+    scores = Scores(rewards, made.parsed if in_structs else list(made.parsed), components, list(made.reasons))
     if missing := [name for name in reward.components if name not in scores.components]:
-        raise UserError(f"reward `{reward.name}` does not return its declared component `{missing[0]}`")
+        raise UserError(f"{about} does not return its declared component `{missing[0]}`")
     outside = np.isfinite(rewards) & (np.abs(rewards - 0.5) > 0.5 + ROUNDING)
     if outside.any():
         first = int(outside.argmax())
         raise UserError(
-            f"reward `{reward.name}` is {rewards[first]:g} for the answer {answers.texts[first]!r:.60},"
-            " expected a number from 0 to 1"
+            f"{about} is {rewards[first]:g} for the answer {answers.texts[first]!r:.60}, expected a number from 0 to 1"
         )
     return scores
+
+
+def parsed_json(reward: Reward, scores: Scores) -> pl.Series:
+    """The parsed answers as JSON text. Raises `UserError` if they are not JSON values."""
+    try:
+        return scores.parsed_json()
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"reward `{reward.name}`: `parsed` cannot be stored as JSON: {error}",
+            "use text, Python's numbers, lists and dictionaries: `float(x)` and `x.tolist()` convert from NumPy",
+        ) from None
 
 
 def _without_answer(scores: Scores, none: np.ndarray) -> Scores:
@@ -303,13 +323,22 @@ class _ByFrame:
 
 
 def _boxes(scores: Scores) -> np.ndarray:
-    """The predicted boxes as written, (n, 4); NaN where a parsed answer has no `box`."""
+    """The predicted boxes as written, (n, 4); NaN where a parsed answer has no `box` of numbers."""
     parsed = scores.parsed
     if isinstance(parsed, pl.Series):
-        has_boxes = "box" in parsed.struct.fields
-        found = parsed.struct.field("box") if has_boxes else pl.Series([None] * len(parsed))
+        found = parsed.struct.field("box") if "box" in parsed.struct.fields else pl.Series([None] * len(parsed))
+        if not isinstance(found.dtype, pl.List | pl.Array) or not found.dtype.inner.is_numeric():
+            return np.full((len(parsed), 4), np.nan)
     else:
-        found = pl.Series([one.get("box") if isinstance(one, dict) else None for one in parsed])
+        found = pl.Series([_box_in(one) for one in parsed], dtype=pl.List(pl.Float64))
     boxes = _numbers(found.cast(pl.List(pl.Float64)), 4)
     boxes[~scores.was_parsed()] = np.nan
     return boxes
+
+
+def _box_in(parsed: Any) -> list[float] | None:
+    """The box of a parsed answer; None if it has none, or one that is not made of numbers."""
+    box = parsed.get("box") if isinstance(parsed, dict) else None
+    if not isinstance(box, list | tuple) or not all(isinstance(number, int | float) for number in box):
+        return None
+    return [float(number) for number in box]
