@@ -73,3 +73,14 @@ def test_a_single_unit_has_no_interval_in_a_sum_of_metrics() -> None:
     terms = [(1.0, known_share("a", "b"), one), (-1.0, known_share("a", "b"), other)]
     found = paired_sum(terms, resamples=9, seed=0, of_sums=True)
     assert found == pytest.approx((1.0, np.nan, np.nan), nan_ok=True)
+
+
+def test_rounding_errors_do_not_keep_an_interval_from_0() -> None:
+    constants = ((1.0, 0.8), (-1.0, 0.5), (-1.0, 0.3), (1.0, 0.0))  # in floating point, their sum is 5.6e-17
+    terms = [(weight, mean, {"x": np.full(2, value)}) for weight, value in constants]
+    assert paired_sum(terms, resamples=9, seed=0) == (0.0, 0.0, 0.0)
+
+
+def test_a_small_sum_that_is_no_rounding_error_is_kept() -> None:
+    terms = [(1.0, mean, {"x": np.full(2, 0.5 + 2**-30)}), (-1.0, mean, {"x": np.full(2, 0.5)})]
+    assert paired_sum(terms, resamples=9, seed=0) == (2**-30,) * 3

@@ -15,6 +15,8 @@ BLOCK = 2**18
 CHUNK = 4_000_000
 """Counts in one matrix product; bounds the memory."""
 LEVEL = 0.95
+ROUNDING = 1e-12
+"""Sums below this share of their terms are rounding errors."""
 
 
 def paired_sum(
@@ -29,8 +31,18 @@ def paired_sum(
     measured = [(metric, columns) for _, metric, columns in terms]
     draws = resampled(measured, resamples=resamples, seed=seed, of_sums=of_sums)
     weights = [weight for weight, _, _ in terms]
-    low, high = bounds(sum((w * d for w, d in zip(weights, draws, strict=True)), np.zeros(resamples)))
-    return float(sum(weight * metric(columns) for weight, metric, columns in terms)), low, high
+    low, high = bounds(weighted_sum(weights, draws))
+    return float(weighted_sum(weights, [np.asarray(metric(columns)) for metric, columns in measured])), low, high
+
+
+def weighted_sum(weights: Sequence[float], values: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of weight times value, elementwise; exactly 0 where rounding errors alone keep it from 0.
+
+    Whether an interval includes 0 must not depend on them: 0.8 - 0.5 - 0.3 is not 0 in floating point.
+    """
+    terms = np.stack([weight * value for weight, value in zip(weights, values, strict=True)])
+    total = terms.sum(axis=0)
+    return np.where(np.abs(total) <= ROUNDING * np.abs(terms).sum(axis=0), 0.0, total)
 
 
 def resampled(

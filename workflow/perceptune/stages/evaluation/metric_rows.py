@@ -18,7 +18,7 @@ from perceptune.contracts.plugins import load
 from perceptune.contracts.seeds import derived_seed
 from perceptune.contracts.tables.rewards import REWARDS
 from perceptune.core.benchmarks.best_of_n import best_of_k, curve_points
-from perceptune.core.benchmarks.bootstrap import bounds, resampled, run_spread
+from perceptune.core.benchmarks.bootstrap import bounds, resampled, run_spread, weighted_sum
 from perceptune.core.benchmarks.control_prompts import number_of
 from perceptune.core.rewards.metrics import Columns, Metric
 from perceptune.stages.data.scans import scan
@@ -176,7 +176,7 @@ def measured_rows(
         found: tuple[float | None, ...] = (value, *bounds(own), *(None for _ in COMPARED))
         if base is not None:
             base_value = float(metric(base))
-            found = (*found[:3], base_value, value - base_value, *bounds(own - of_base))
+            found = (*found[:3], base_value, value - base_value, *bounds(weighted_sum((1, -1), (own, of_base))))
         rows[name] = dict(zip(("value", "ci_low", "ci_high", *COMPARED), found, strict=True))
     return rows
 

@@ -14,7 +14,7 @@ from perceptune.contracts.config import BenchmarkBlock
 from perceptune.contracts.errors import UserError
 from perceptune.contracts.seeds import derived_seed
 from perceptune.core.benchmarks.benchmark import Answered, Measured, mean_of_known, protocol_of, unit_columns
-from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals, run_spread
+from perceptune.core.benchmarks.bootstrap import bounds, resampled_totals, run_spread, weighted_sum
 from perceptune.core.benchmarks.density import DENSITY, quarters
 from perceptune.core.rewards.metrics import Columns, Metric
 from perceptune.stages.evaluation.judged_answers import READ, Questions, answered, with_verdicts
@@ -220,7 +220,7 @@ def compared(metric: Metric, tables: Sequence[Columns], drawn: Sequence[Columns]
     if not math.isnan(values[0]):
         found |= dict(zip(("value", "ci_low", "ci_high"), (values[0], *bounds(draws[0])), strict=True))
     if len(values) > 1 and not any(map(math.isnan, values)):
-        gain = (values[1], values[0] - values[1], *bounds(draws[0] - draws[1]))
+        gain = (values[1], values[0] - values[1], *bounds(weighted_sum((1, -1), draws)))
         found |= dict(zip(COMPARED, gain, strict=True))
     return found
 
