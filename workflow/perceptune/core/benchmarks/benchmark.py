@@ -237,7 +237,7 @@ def unit_columns(benchmark: Benchmark, answers: Sequence[Answered]) -> Columns:
 
 
 def _not_of_sums(metric: Metric, columns: Columns) -> str | None:
-    """How two resamples, each the sums of all units, show that a metric is no function of sums."""
+    """How two resamples, each the sums of all units, show that a metric uses more than sums."""
     value = np.asarray(metric(columns))
     sums = {name: np.tile(values.sum(), (2, 1)) for name, values in columns.items()}
     of_sums = np.asarray(metric(sums))
