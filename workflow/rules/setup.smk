@@ -74,9 +74,10 @@ if workflow.is_main_process and (lacking := missing(plan.config)):
     logger.warning("  " + "\n  ".join(lacking))
 
 if workflow.is_main_process:
-    checked(check_machine, plan.config, visible_gpus())
+    visible = visible_gpus()
+    checked(check_machine, plan.config, visible)
     checked(check_models, plan.config)
-    for line in (*without_gpu(visible_gpus()), *warnings(plan)):
+    for line in (*without_gpu(visible), *warnings(plan)):
         logger.warning(f"warning: {line}")
 
 

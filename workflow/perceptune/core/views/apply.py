@@ -25,7 +25,7 @@ def shown(recipe: Recipe, images: Sequence[Image]) -> list[Image]:
     try:
         returned = view.apply(images, parameters, recipe.seed, recipe.box)
     except ValueError as error:
-        # one from a plug-in would pass for a reason not to show this image
+        # callers report it as the reason why an image is left out, so it must name the plug-in's line
         if (place := place_in_plugin(error)) is None:
             raise
         raise ValueError(f"view `{recipe.op}`: {place}") from error

@@ -73,7 +73,7 @@ class Sampler:
         """
         if current_platform.is_unspecified():
             raise UserError(
-                "vLLM sees no GPU, and its installed build runs on nothing else",
+                "vLLM sees no GPU, and the installed build needs one",
                 "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; `make clean install ENV=cpu` installs the build for CPUs",
             )
         # on a GPU, the engine has a process of its own, which computes while this one prepares prompts; on
